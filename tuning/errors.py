@@ -1,0 +1,67 @@
+"""What a person is told when something cannot be done.
+
+    TuningError            shown to the person, word for word; never a traceback
+    ├── SettingsError      the settings are at fault: one Problem for each faulty field, all at once
+    ├── ModelError         the base model cannot be used (missing files, unknown kind, pickle weights)
+    ├── DataError          the rows cannot be used (missing file, wrong columns, nothing left to train on)
+    └── RunError           a run is not in a state for what was asked of it
+
+Every other exception is a bug and is reported as one.  Comes in: what was wrong.  Goes out: sentences that
+name the field, the value, the limit and the fix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One faulty field: its dotted path in the settings, the value given, the limit it breaks, the sentence."""
+
+    field: str
+    value: Any
+    limit: str
+    message: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plain form that the command line prints and the page reads."""
+        return {"field": self.field, "value": self.value, "limit": self.limit, "message": self.message}
+
+
+class TuningError(Exception):
+    """An error the person can mend; `problems` says field by field how."""
+
+    def __init__(self, message: str, problems: Iterable[Problem] = ()) -> None:
+        super().__init__(message)
+        self.problems: tuple[Problem, ...] = tuple(problems)
+
+
+class SettingsError(TuningError):
+    """One or more settings are at fault."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        found = tuple(problems)
+        super().__init__("\n".join(f"{problem.field}: {problem.message}" for problem in found), found)
+
+
+class ModelError(TuningError):
+    """The base model cannot be used."""
+
+    def __init__(self, message: str, value: Any = None, limit: str = "a usable model", field: str = "model") -> None:
+        super().__init__(message, [Problem(field, value, limit, message)])
+
+
+class DataError(TuningError):
+    """The training data cannot be used."""
+
+    def __init__(
+        self, message: str, value: Any = None, limit: str = "usable rows", field: str = "data.source"
+    ) -> None:
+        super().__init__(message, [Problem(field, value, limit, message)])
+
+
+class RunError(TuningError):
+    """A run is not in a state for what was asked of it."""

@@ -1,0 +1,87 @@
+"""What a run says while it goes: events, one flat JSON line each.
+
+Comes in: a kind and its keys from the training loop.  Goes out: an `Event` numbered within its attempt, handed
+to a sink.  No queue and no thread lives here; the sink decides what happens to an event.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+KINDS = (
+    "queued", "started", "phase", "step", "eval", "sample", "knob", "paused", "resumed", "checkpoint", "memory",
+    "warning", "lost", "interrupted", "finished", "cancelled", "failed",
+)  # fmt: skip
+END_KINDS = ("finished", "cancelled", "failed", "interrupted")
+_HEAD = ("run_id", "attempt", "seq", "time", "kind")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that happened to a run; `(run_id, attempt, seq)` is unique, so a replay is harmless."""
+
+    run_id: str
+    attempt: int
+    seq: int
+    time: float
+    """Seconds since the epoch."""
+    kind: str
+    data: dict[str, Any]
+
+    def to_line(self) -> str:
+        """One flat JSON line, without the line end."""
+        head = {key: getattr(self, key) for key in _HEAD}
+        return json.dumps(head | self.data, ensure_ascii=False, allow_nan=False)
+
+    @staticmethod
+    def from_line(line: str) -> Event:
+        """The event a line was made from; raises ValueError for a line that is none."""
+        flat = json.loads(line)
+        if not isinstance(flat, dict) or any(key not in flat for key in _HEAD):
+            raise ValueError(f"not an event line: {line[:80]!r}")
+        head = {key: flat.pop(key) for key in _HEAD}
+        return Event(**head, data=flat)
+
+
+class Emitter:
+    """Numbers the events of one attempt and hands them to the sink, in order, from whichever thread calls."""
+
+    def __init__(
+        self,
+        run_id: str,
+        attempt: int,
+        sink: Callable[[Event], None],
+        clock: Callable[[], float] = time.time,
+        first_seq: int = 0,
+    ) -> None:
+        self._run_id, self._attempt, self._sink, self._clock = run_id, attempt, sink, clock
+        self._next, self._lock = first_seq, threading.Lock()
+
+    def __call__(self, kind: str, **data: Any) -> Event:
+        """Make an event of this kind and hand it on; numbers that are not finite become None (JSON has none)."""
+        if kind not in KINDS:
+            raise ValueError(f"unknown event kind {kind!r}")
+        with self._lock:
+            event = Event(
+                run_id=self._run_id, attempt=self._attempt, seq=self._next, time=self._clock(), kind=kind,
+                data={key: _finite(value) for key, value in data.items()},
+            )  # fmt: skip
+            self._next += 1
+            self._sink(event)
+        return event
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
