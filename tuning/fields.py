@@ -1,0 +1,152 @@
+"""Reads settings dataclasses as data: their fields, the help under each, their limits, and JSON into them.
+
+Comes in: a dataclass whose fields carry limits in their annotations and help in the string under them.  Goes out:
+one table of fields that the form, the README and the checks all read, so that a setting is described once.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import math
+import types
+from dataclasses import MISSING, dataclass, fields
+from functools import lru_cache
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from tuning.errors import Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """What a field accepts beyond its type."""
+
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    """Exclusive lower bound."""
+    choices: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.choices:
+            return ", ".join(self.choices)
+        if self.above is not None and self.high is not None:
+            return f"above {self.above:g}, up to {self.high:g}"
+        if self.above is not None:
+            return f"above {self.above:g}"
+        if self.low is not None and self.high is not None:
+            return f"{self.low:g} to {self.high:g}"
+        return f"{self.low:g} or more" if self.low is not None else "any value"
+
+    def accepts(self, value: float) -> bool:
+        return not (
+            (self.low is not None and value < self.low)
+            or (self.high is not None and value > self.high)
+            or (self.above is not None and value <= self.above)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """One setting: where it stands, its kind of value, its default, its help."""
+
+    path: str
+    kind: type
+    nullable: bool
+    default: Any
+    limit: Limit
+    help: str
+
+
+@lru_cache(maxsize=None)
+def helps(cls: type) -> dict[str, str]:
+    """The string under each field of a dataclass, read from its source."""
+    tree = ast.parse(inspect.cleandoc("\n" + inspect.getsource(cls))).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    found: dict[str, str] = {}
+    for node, after in zip(tree.body, tree.body[1:], strict=False):
+        is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and is_text:
+            found[node.target.id] = " ".join(str(after.value.value).split())  # type: ignore[attr-defined]
+    return found
+
+
+@lru_cache(maxsize=None)
+def table(cls: type, prefix: str = "") -> dict[str, Field]:
+    """The simple fields of a settings dataclass by name; nested blocks are not among them."""
+    hints, text, found = get_type_hints(cls, include_extras=True), helps(cls), {}
+    for field in fields(cls):
+        hint, limit = hints[field.name], Limit()
+        if get_origin(hint) is Annotated:
+            hint, *extras = get_args(hint)
+            limit = next((extra for extra in extras if isinstance(extra, Limit)), limit)
+        nullable = False
+        if get_origin(hint) in (Union, types.UnionType):
+            inner = [part for part in get_args(hint) if part is not type(None)]
+            nullable, hint = len(inner) < len(get_args(hint)), inner[0]
+        kind = get_origin(hint) or hint
+        if kind in (int, float, str, bool, tuple, dict):
+            default = field.default_factory() if field.default_factory is not MISSING else field.default
+            found[field.name] = Field(
+                path=prefix + field.name, kind=kind, nullable=nullable, default=default, limit=limit,
+                help=text.get(field.name, ""),
+            )  # fmt: skip
+    return found
+
+
+_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", tuple: "a list",
+          dict: "an object"}  # fmt: skip
+
+
+def check(field: Field, value: Any) -> tuple[Any, Problem | None]:
+    """The value as the field's kind, and what is wrong with it. A value is never changed, only its number type."""
+    if value is None:
+        if field.nullable:
+            return None, None
+        return field.default, _problem(field, value, f"needs {_WORDS[field.kind]}")
+    if field.kind is tuple and isinstance(value, list | tuple):
+        return tuple(value), None
+    if field.kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value) if abs(value) < 2**53 else math.inf
+    right = isinstance(value, field.kind) and not (field.kind is int and isinstance(value, bool))
+    if not right:
+        return field.default, _problem(field, value, f"needs {_WORDS[field.kind]}, not {value!r:.60}")
+    if isinstance(value, float) and not math.isfinite(value):
+        return field.default, _problem(field, str(value), "needs a finite number")
+    if field.limit.choices and value not in field.limit.choices:
+        return field.default, _problem(field, value, f"{value!r:.60} is not one of {field.limit}")
+    if isinstance(value, int | float) and not isinstance(value, bool) and not field.limit.accepts(value):
+        return field.default, _problem(field, value, f"{value:g} is outside the limit: {field.limit}")
+    return value, None
+
+
+def _problem(field: Field, value: Any, fault: str) -> Problem:
+    name = field.path.rsplit(".", 1)[-1]
+    shown = field.default
+    limit = str(field.limit) if str(field.limit) != "any value" else _WORDS[field.kind]
+    suggestion = f"; try {shown:g}" if isinstance(shown, int | float) and not isinstance(shown, bool) else ""
+    if isinstance(shown, str):
+        suggestion = f"; try {shown}"
+    return Problem(field.path, value, limit, f"{name} {fault}{suggestion}.")
+
+
+def read_block(cls: type, given: Any, prefix: str, nested: tuple[str, ...] = ()) -> tuple[dict[str, Any], list[Problem]]:
+    """Check a JSON object against a dataclass: values for its simple fields, and every problem.
+
+    `nested` names keys that belong to inner blocks and are read elsewhere.
+    """
+    found, problems = {}, []
+    known = table(cls, prefix)
+    if not isinstance(given, dict):
+        return {}, [Problem(prefix.rstrip("."), given, "an object", f"{prefix.rstrip('.')} needs an object.")]
+    for key in given:
+        if key not in known and key not in nested:
+            names = ", ".join([*known, *nested])
+            message = f"unknown setting {prefix + str(key)!r}; known here: {names}."
+            problems.append(Problem(prefix + str(key), given[key], "a known setting", message))
+    for name, field in known.items():
+        value, problem = check(field, given[name]) if name in given else (field.default, None)
+        if problem:
+            problems.append(problem)
+        found[name] = value
+    return found, problems

@@ -1,0 +1,11 @@
+"""The registry of methods: one tuple. The form, the estimate, the matrix test and the guide read it."""
+
+from tuning.methods import full, lora
+from tuning.methods.base import Method
+
+METHODS: tuple[Method, ...] = (full.METHOD, lora.METHOD)
+
+
+def method_named(name: str) -> Method:
+    """The method of that name; raises KeyError."""
+    return {method.name: method for method in METHODS}[name]

@@ -1,0 +1,255 @@
+"""All that a person chooses, frozen.
+
+Comes in: the JSON object of a settings file, the page's form or a request.  Goes out: `Settings`, or a SettingsError
+that lists every faulty field at once.  Keys left out take the default written here; an unknown key is refused; no
+value is ever changed.  The string under a field is its help everywhere: in the form, on the command line, in the README.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any
+
+from tuning.errors import Problem, SettingsError
+from tuning.fields import Field, Limit, read_block, table
+from tuning.methods import METHODS, method_named
+
+COUNT = Limit(low=1, high=100_000)
+BATCH = Limit(low=1, high=4096)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSettings:
+    source: str = "reviews"
+    """A bundled data set's name, or the path of a JSONL file such as ./my-rows.jsonl."""
+    subset: str | None = None
+    """Which part of a data set on the hub; not used for bundled sets and files."""
+    revision: str | None = None
+    """Which version of a data set on the hub; not used for bundled sets and files."""
+    split: str | None = None
+    """The split to train on; empty takes `train`."""
+    eval_split: str | None = None
+    """The split to evaluate on; empty takes the data set's own, else eval_fraction is held out."""
+    eval_fraction: Annotated[float, Limit(low=0.0, high=0.9)] = 0.1
+    """Share of the rows held out for evaluation where the data has no split of its own."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Which column plays which role, for example {"prompt": "question"}; empty recognises them."""
+    label_names: tuple[str, ...] | None = None
+    """Names of the classes in their order; empty reads them from the rows."""
+    text_template: str | None = None
+    """How a row with a label is written for a causal LM, with {column} placeholders; empty takes the set's own."""
+    system_prompt: str | None = None
+    """A sentence put before every prompt."""
+    loss_on: Annotated[str, Limit(choices=("auto", "response", "all", "last_turn"))] = "auto"
+    """What is learned: auto takes the response where there is one, else all tokens."""
+    max_seq_length: Annotated[int, Limit(low=8, high=1_000_000)] = 128
+    """Rows are cut to this many tokens. Longer sees more of a row; memory grows with it."""
+    packing: bool = False
+    """Join a micro-batch's rows into one without padding. Not offered yet."""
+    group_by_length: bool = True
+    """Put rows of like length into one micro-batch, inside an update only: less padding, the same update."""
+    train_rows: Annotated[int | None, COUNT] = None
+    """Use only this many training rows; empty uses all."""
+    eval_rows: Annotated[int | None, COUNT] = None
+    """Use only this many evaluation rows; empty uses all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerSettings:
+    name: Annotated[str, Limit(choices=("adamw", "sgd"))] = "adamw"
+    """adamw keeps two values for each trained weight and forgives most rates; sgd keeps none."""
+    learning_rate: Annotated[float | None, Limit(above=0.0, high=10.0)] = None
+    """How far one update moves. Empty takes the method's own default. Too high forgets or diverges, too low idles."""
+    weight_decay: Annotated[float, Limit(low=0.0, high=10.0)] = 0.0
+    """Pulls weights towards zero a little at each update."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's memory of past gradients and of their squares, each at least 0 and below 1."""
+    eps: Annotated[float, Limit(above=0.0, high=1.0)] = 1e-8
+    """AdamW's guard against dividing by zero."""
+    momentum: Annotated[float, Limit(low=0.0, high=0.9999)] = 0.0
+    """SGD's memory of past gradients; one more value for each trained weight when above 0."""
+    max_grad_norm: Annotated[float | None, Limit(above=0.0, high=1e6)] = 1.0
+    """A longer gradient is shortened to this length, once for each update; empty never does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleSettings:
+    name: Annotated[str, Limit(choices=("cosine", "linear", "constant"))] = "cosine"
+    """How the learning rate falls from warm-up to the last update."""
+    warmup_steps: Annotated[int, Limit(low=0, high=1_000_000)] = 0
+    """Updates over which the learning rate rises from zero."""
+    min_lr_ratio: Annotated[float, Limit(low=0.0, high=1.0)] = 0.0
+    """The share of the learning rate left at the end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalSettings:
+    every: Annotated[int | None, COUNT] = 10
+    """Evaluate after this many updates, besides the start and the end; empty only there."""
+    metrics: Annotated[str, Limit(choices=("auto",))] = "auto"
+    """What is measured beside the loss: auto takes everything that needs no generation."""
+    max_new_tokens: Annotated[int, Limit(low=1, high=4096)] = 32
+    """The longest answer, in tokens, where one is generated."""
+    patience: Annotated[int | None, COUNT] = None
+    """Stop early after this many evaluations without a better one; empty never does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveSettings:
+    every: Annotated[int | None, COUNT] = None
+    """Write a checkpoint after this many updates; empty only at the end."""
+    keep: Annotated[int, Limit(low=1, high=100)] = 2
+    """How many checkpoints are kept, the newest ones."""
+    best_by: Annotated[str, Limit(choices=("eval_loss",))] = "eval_loss"
+    """The best weights are those with the lowest value of this; without evaluation rows, of the training loss."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleSettings:
+    prompts: tuple[str, ...] = ()
+    """Prompts answered while training goes on."""
+    every: Annotated[int | None, COUNT] = None
+    """Answer them after this many updates; empty never does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    version: Annotated[int, Limit(low=1, high=1)] = 1
+    """The version of this format."""
+    task: Annotated[str, Limit(choices=("causal_lm", "sequence_classification"))] = "causal_lm"
+    """causal_lm learns to write the next token; sequence_classification learns to choose a class."""
+    model: str = "tiny-town"
+    """A bundled base model's name, or the path of a model folder such as ./my-model."""
+    revision: str | None = None
+    """Which version of a model on the hub; not used for bundled models and folders."""
+    data: DataSettings = field(default_factory=DataSettings)
+    recipe: dict[str, Any] | None = None
+    """A way to prepare the data, such as R-Tuning. None is offered yet."""
+    method: Any = field(default_factory=lambda: method_named("lora").settings())
+    micro_batch_size: Annotated[int, BATCH] = 4
+    """Rows on the device at once. Higher is faster and takes more memory for activations."""
+    gradient_accumulation_steps: Annotated[int, BATCH] = 8
+    """Micro-batches added up before one update. Raises the effective batch at no memory cost, at the price of time."""
+    num_devices: Annotated[int, Limit(low=1, high=1)] = 1
+    """Devices sharing each update. One for now."""
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    max_steps: Annotated[int | None, Limit(low=1, high=10_000_000)] = 100
+    """How many updates to make. Give this or num_epochs, not both."""
+    num_epochs: Annotated[float | None, Limit(above=0.0, high=10_000)] = None
+    """How many times to go through the rows instead of counting updates."""
+    eval: EvalSettings = field(default_factory=EvalSettings)
+    save: SaveSettings = field(default_factory=SaveSettings)
+    sample: SampleSettings = field(default_factory=SampleSettings)
+    precision: Annotated[str, Limit(choices=("fp32", "bf16"))] = "fp32"
+    """bf16 keeps 32-bit weights and computes products in 16 bits (autocast): faster with enough rows, a little rougher."""
+    attention: Annotated[str, Limit(choices=("sdpa", "eager"))] = "sdpa"
+    """sdpa never stores the attention matrix; eager does. Same answer."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass instead of keeping them: less memory, about a third more time."""
+    loss_reduction: Annotated[str, Limit(choices=("window_mean", "micro_batch_mean", "sum"))] = "window_mean"
+    """window_mean is right; the other two are common mistakes, kept for lessons."""
+    device: Annotated[str, Limit(choices=("auto", "cpu", "cuda"))] = "auto"
+    """Where it runs: auto takes a CUDA card where there is one."""
+    seed: Annotated[int, Limit(low=0, high=2**31 - 1)] = 0
+    """Fixes the order of rows and every random start. The same seed gives the same curve."""
+
+    @staticmethod
+    def from_dict(given: Any) -> Settings:
+        """Settings from a JSON object. Raises SettingsError with all problems at once."""
+        if not isinstance(given, dict):
+            raise SettingsError([Problem("settings", given, "an object", "the settings must be one JSON object.")])
+        values, problems = read_block(Settings, given, "", nested=(*BLOCKS, "method"))
+        for name, cls in BLOCKS.items():
+            block, faults = read_block(cls, given.get(name, {}), f"{name}.")
+            problems += faults
+            values[name] = cls(**block)
+        values["method"], faults = _read_method(given.get("method", {"name": "lora"}))
+        problems += faults
+        if given.get("num_epochs") is not None and "max_steps" not in given:
+            values["max_steps"] = None  # giving one sets the other's default aside
+        settings = Settings(**values)
+        problems += _crossed(settings)
+        if problems:
+            raise SettingsError(problems)
+        return settings
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object; `Settings.from_dict` of it gives equal settings."""
+        plain = asdict(self)
+        return _listed(plain)
+
+
+BLOCKS: dict[str, type] = {
+    "data": DataSettings, "optimizer": OptimizerSettings, "schedule": ScheduleSettings, "eval": EvalSettings,
+    "save": SaveSettings, "sample": SampleSettings,
+}  # fmt: skip
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _listed(item) for key, item in value.items()}
+    return [_listed(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _read_method(given: Any) -> tuple[Any, list[Problem]]:
+    name = given.get("name", "lora") if isinstance(given, dict) else None
+    known = {method.name: method for method in METHODS}
+    if not isinstance(name, str) or name not in known:
+        names = ", ".join(known)
+        value = name if isinstance(given, dict) else given
+        message = f"no method is named {value!r:.60}; use one of {names}."
+        return method_named("lora").settings(), [Problem("method.name", value, names, message)]
+    cls = known[name].settings
+    block, problems = read_block(cls, given, "method.")
+    return cls(**block), problems
+
+
+def _crossed(settings: Settings) -> list[Problem]:
+    """What is wrong between fields, or inside lists."""
+    found = []
+    if settings.max_steps is not None and settings.num_epochs is not None:
+        message = "give max_steps or num_epochs, not both; leave one of them empty."
+        found.append(Problem("num_epochs", settings.num_epochs, "one of the two", message))
+    if settings.max_steps is None and settings.num_epochs is None:
+        message = "say how long to train: give max_steps or num_epochs; try 100."
+        found.append(Problem("max_steps", None, "one of the two", message))
+    betas = settings.optimizer.betas
+    if len(betas) != 2 or not all(isinstance(b, int | float) and not isinstance(b, bool) and 0 <= b < 1 for b in betas):
+        message = "betas needs two numbers, each at least 0 and below 1; try 0.9 and 0.999."
+        found.append(Problem("optimizer.betas", list(betas), "two numbers in [0, 1)", message))
+    for path, texts in (("sample.prompts", settings.sample.prompts), ("data.label_names", settings.data.label_names)):
+        if texts is not None and not all(isinstance(text, str) for text in texts):
+            found.append(Problem(path, list(texts), "a list of texts", f"{path} needs a list of texts."))
+    columns = settings.data.columns
+    if not all(isinstance(key, str) and isinstance(value, str) for key, value in columns.items()):
+        found.append(Problem("data.columns", columns, "role: column name", "data.columns needs texts as values."))
+    if settings.recipe is not None:
+        message = "no recipe is offered yet; leave recipe empty."
+        found.append(Problem("recipe", settings.recipe, "null", message))
+    if settings.data.packing:
+        found.append(Problem("data.packing", True, "false", "packing is not offered yet; set it to false."))
+    return found
+
+
+def all_fields(method: str = "lora") -> dict[str, Field]:
+    """Every simple setting by its dotted path, with the block of the named method."""
+    found = {name: one for name, one in table(Settings).items()}
+    for name, cls in BLOCKS.items():
+        found |= {one.path: one for one in table(cls, f"{name}.").values()}
+    return found | {one.path: one for one in table(method_named(method).settings, "method.").values()}
+
+
+def field_help(path: str, method: str = "lora") -> str:
+    """The help of a setting; raises KeyError."""
+    return all_fields(method)[path].help
+
+
+def choices(path: str, method: str = "lora") -> tuple[str, ...]:
+    """What a setting of words can be; empty where it is not a choice."""
+    return all_fields(method)[path].limit.choices
+
+
+def default(path: str, method: str = "lora") -> Any:
+    """The value a setting has when it is left out."""
+    return all_fields(method)[path].default
