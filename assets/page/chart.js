@@ -1,0 +1,165 @@
+// The curves: one Plotly figure over all shown runs, redrawn in place so that the zoom survives.
+
+import { begin, onChange, state, isActive } from "./live.js";
+import { element } from "./dom.js";
+
+const MOST = 1200; // points drawn a run; more are cut to the lowest and highest of each bucket
+let plotly = null;
+
+function loadPlotly() {
+  plotly ??= new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = new URL("../vendor/plotly-basic.min.js", import.meta.url);
+    script.onload = () => resolve(window.Plotly);
+    script.onerror = reject;
+    document.head.append(script);
+  });
+  return plotly;
+}
+
+export function smooth(values, weight) {
+  // exponential moving average, corrected for its start, stepping over gaps
+  let sum = 0, mass = 0;
+  return values.map((value) => {
+    if (value === null) return null;
+    sum = weight * sum + (1 - weight) * value;
+    mass = weight * mass + (1 - weight);
+    return sum / mass;
+  });
+}
+
+export function thin(xs, ys) {
+  if (xs.length <= MOST) return [xs, ys];
+  const outX = [], outY = [], width = xs.length / (MOST / 2);
+  for (let start = 0; start < xs.length; start += width) {
+    const from = Math.floor(start), to = Math.min(xs.length, Math.floor(start + width));
+    let low = from, high = from;
+    for (let i = from; i < to; i++) {
+      if (ys[i] < ys[low]) low = i;
+      if (ys[i] > ys[high]) high = i;
+    }
+    for (const i of low < high ? [low, high] : low > high ? [high, low] : [low]) { outX.push(xs[i]); outY.push(ys[i]); }
+  }
+  return [outX, outY];
+}
+
+function xOf(axis, point, steps) {
+  if (axis === "step") return point.step;
+  const from = axis in point ? point : steps.find((other) => other.step >= point.step) ?? steps.at(-1);
+  if (point.step === 0) return 0; // the evaluation before the first update
+  return from?.[axis] ?? null;
+}
+
+function traces(config, look) {
+  const out = [];
+  const shown = state.runs.filter((run) => state.shown?.has(run.run_id)).reverse();
+  for (const run of shown) {
+    const series = state.series.get(run.run_id);
+    if (!series) continue;
+    const color = config.palette[(run.color_slot ?? 0) % config.palette.length];
+    const xs = series.step.map((point) => xOf(look.axis, point, series.step));
+    const raw = series.step.map((point) => point[look.metric] ?? null);
+    const name = run.name || run.run_id;
+    const smoothed = look.metric === "learning_rate" || look.smoothing === 0 ? raw : smooth(raw, look.smoothing);
+    const [rawX, rawY] = thin(xs, raw), [x, y] = thin(xs, smoothed);
+    const base = { type: "scatter", legendgroup: run.run_id };
+    if (smoothed !== raw) {
+      out.push({ ...base, x: rawX, y: rawY, mode: "lines", hoverinfo: "skip", showlegend: false, uid: run.run_id + "/raw",
+        line: { color, width: 1 }, opacity: 0.28, name });
+    }
+    out.push({ ...base, x, y, mode: x.length === 1 ? "markers" : "lines", name, uid: run.run_id + "/smooth",
+      line: { color, width: 2.2 }, hovertemplate: "%{y:.4~g}<extra>%{fullData.name}</extra>" });
+    if (look.metric === "loss" && series.eval.length) {
+      out.push({ ...base, x: series.eval.map((point) => xOf(look.axis, point, series.step)),
+        y: series.eval.map((point) => point.loss), mode: "lines+markers", showlegend: false, uid: run.run_id + "/eval",
+        name: `${name}, eval`, line: { color, width: 1.6, dash: "dot" }, marker: { symbol: "diamond", size: 7, color },
+        hovertemplate: "%{y:.4~g} eval<extra>%{fullData.name}</extra>" });
+    }
+  }
+  // run names are plain text: Plotly reads a few tags, so the signs that open one are taken away
+  for (const trace of out) trace.name = trace.name.replace(/[<>&]/g, " ");
+  return out;
+}
+
+function layout(config, look) {
+  const css = getComputedStyle(document.querySelector(".gradio-container") ?? document.body);
+  const color = (name) => css.getPropertyValue(name).trim();
+  const grid = color("--border-color-primary"), text = color("--body-text-color-subdued");
+  const axis = { gridcolor: grid, linecolor: grid, zeroline: false, color: text, automargin: true, tickfont: { size: 12 } };
+  return {
+    uirevision: `${look.metric}/${look.axis}/${look.log}`, // constant while the same picture grows
+    paper_bgcolor: "transparent", plot_bgcolor: "transparent",
+    margin: { l: 52, r: 12, t: 8, b: 40 }, hovermode: "x unified", showlegend: true,
+    font: { family: "system-ui, sans-serif", color: color("--body-text-color"), size: 12 },
+    hoverlabel: { bgcolor: color("--background-fill-primary"), bordercolor: grid },
+    legend: { orientation: "h", y: -0.18, x: 0, yanchor: "top" },
+    xaxis: { ...axis, title: { text: config.axes[look.axis], font: { size: 12 } }, rangemode: "tozero" },
+    yaxis: { ...axis, title: { text: config.metrics[look.metric], font: { size: 12 } },
+      type: look.log ? "log" : "linear", exponentformat: "power" },
+  };
+}
+
+function choice(label, options, value, onPick) {
+  const select = element("select", {}, Object.entries(options).map(([key, title]) =>
+    element("option", { value: key, selected: key === value }, title)));
+  select.addEventListener("change", () => onPick(select.value));
+  return element("label", { class: "tf-control" }, [element("span", {}, label), select]);
+}
+
+export function mountChart(root, config) {
+  const look = { metric: "loss", axis: "step", smoothing: 0.6, log: false };
+  const chip = element("span", { class: "tf-chip tf-link", role: "status" }, "connecting…");
+  const plot = element("div", { class: "tf-plot", role: "img" });
+  const empty = element("p", { class: "tf-empty" }, "No run to show yet. Press Start training: the curve appears here while it learns.");
+  const percent = element("output", {}, "60%");
+  const slider = element("input", { type: "range", min: 0, max: 98, value: 60 });
+  slider.addEventListener("input", () => { look.smoothing = slider.value / 100; percent.textContent = slider.value + "%"; draw(); });
+  const log = element("input", { type: "checkbox" });
+  log.addEventListener("change", () => { look.log = log.checked; draw(); });
+  root.replaceChildren(element("section", { class: "tf-card", "aria-label": "Curves" }, [
+    element("div", { class: "tf-controls" }, [
+      chip,
+      choice("show", config.metrics, look.metric, (value) => { look.metric = value; draw(); }),
+      choice("by", config.axes, look.axis, (value) => { look.axis = value; draw(); }),
+      element("label", { class: "tf-control" }, [element("span", {}, "smoothing"), slider, percent]),
+      element("label", { class: "tf-control" }, [log, element("span", {}, "log scale")]),
+    ]), plot, empty]));
+
+  let busy = false, wanted = false;
+  async function draw() {
+    if (busy) { wanted = true; return; }
+    busy = true;
+    const data = traces(config, look);
+    empty.hidden = data.length > 0;
+    plot.hidden = data.length === 0;
+    if (data.length) {
+      const Plotly = await loadPlotly();
+      await Plotly.react(plot, data, layout(config, look), { displaylogo: false, responsive: false, showTips: false,
+        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
+      plot.setAttribute("aria-label", summary(config, look));
+    }
+    busy = false;
+    if (wanted) { wanted = false; draw(); }
+  }
+  let drawn = "";
+  onChange(() => {
+    const active = state.runs.filter(isActive).length;
+    chip.textContent = state.link === "reconnecting" ? "reconnecting…" : state.link === "connecting" ? "connecting…"
+      : active ? `live · ${active} ${active === 1 ? "run" : "runs"}` : "idle";
+    chip.dataset.state = state.link === "live" && active ? "running" : state.link;
+    const now = state.runs.filter((run) => state.shown?.has(run.run_id))
+      .map((run) => `${run.run_id}:${run.name}:${state.series.get(run.run_id)?.id}`).join();
+    if (now !== drawn) { drawn = now; draw(); } // an idle page does not redraw
+  });
+  new MutationObserver(draw).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+  new ResizeObserver(() => { if (window.Plotly && plot.data) window.Plotly.Plots.resize(plot); }).observe(root);
+  begin();
+}
+
+function summary(config, look) {
+  const parts = state.runs.filter((run) => state.shown?.has(run.run_id)).map((run) => {
+    const last = state.series.get(run.run_id)?.step.at(-1);
+    return last ? `${run.name || run.run_id}: ${Number(last[look.metric]).toPrecision(4)} at step ${last.step}` : "";
+  });
+  return `${config.metrics[look.metric]} by ${config.axes[look.axis]}. ${parts.filter(Boolean).join("; ")}`;
+}

@@ -1,0 +1,149 @@
+// The page's copy of the server's truth: which runs exist, and their points so far.
+// Polls GET /fork/live with one cursor a run: 2 Hz while something trains, 1/3 Hz idle, not at all
+// while the tab is hidden, and ever slower (up to 8 s) while the server is away.
+
+const ACTIVE = new Set(["running", "queued", "paused"]);
+const FAST = 500, IDLE = 3000, SLOWEST = 8000;
+
+export const state = {
+  epoch: null,
+  version: null,
+  runs: [],            // newest first, as the server sends them
+  series: new Map(),   // run id -> {id, step: [], eval: []}
+  shown: readAddress(),
+  link: "connecting",  // connecting | live | reconnecting
+};
+
+const listeners = new Set();
+let timer = null, failures = 0, asking = false, again = false;
+
+export function onChange(listener) { listeners.add(listener); listener(state); }
+export function isActive(run) { return ACTIVE.has(run.state); }
+export function runById(id) { return state.runs.find((run) => run.run_id === id); }
+export function lastStep(id) { return state.series.get(id)?.step.at(-1); }
+
+function tell() { for (const listener of listeners) listener(state); }
+
+function readAddress() {
+  const text = new URLSearchParams(location.search).get("runs");
+  return text === null ? null : new Set(text.split(",").filter(Boolean));
+}
+
+function writeAddress() {
+  const address = new URL(location.href);
+  const ids = [...(state.shown ?? [])];
+  if (ids.length) address.searchParams.set("runs", ids.join(","));
+  else address.searchParams.delete("runs");
+  history.replaceState(history.state, "", address.toString().replaceAll("%2C", ","));
+}
+
+export function show(id, wanted) {
+  state.shown ??= new Set();
+  if (wanted) state.shown.add(id); else state.shown.delete(id);
+  writeAddress();
+  tell();
+  pollNow();
+}
+
+/** Ask the server now, e.g. after a button; calls during an open request are joined into one more. */
+export function pollNow() {
+  if (asking) { again = true; return; }
+  clearTimeout(timer);
+  poll();
+}
+
+function address() {
+  const ids = state.runs.filter((run) => state.shown?.has(run.run_id) || isActive(run)).map((run) => run.run_id);
+  const query = new URLSearchParams();
+  query.set("cur", ids.map((id) => `${id}:${state.series.get(id)?.id ?? 0}`).join(","));
+  if (state.version !== null) query.set("v", state.version);
+  if (state.epoch !== null) query.set("epoch", state.epoch);
+  return "fork/live?" + query;
+}
+
+async function poll() {
+  asking = true;
+  let wait = SLOWEST;
+  try {
+    const answer = await fetch(address(), { cache: "no-store", signal: AbortSignal.timeout(10000) });
+    if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
+    const restart = take(await answer.json());
+    failures = 0;
+    state.link = "live";
+    wait = restart ? 0 : state.runs.some(isActive) ? FAST : IDLE;
+  } catch {
+    failures += 1;
+    state.link = "reconnecting";
+    wait = Math.min(SLOWEST, FAST * 2 ** failures);
+  }
+  asking = false;
+  tell();
+  if (again) { again = false; wait = 0; }
+  if (!document.hidden) timer = setTimeout(poll, wait);
+}
+
+/** Takes one answer in; true if there is more to fetch at once. */
+function take(answer) {
+  let more = false;
+  if (state.epoch !== null && answer.epoch !== state.epoch) {
+    // another server process: its list is the truth, and its cursors start from nothing
+    state.series.clear();
+    state.version = null;
+    more = true;
+  }
+  state.epoch = answer.epoch;
+  if (answer.runs) {
+    const first = state.runs.length === 0;
+    const known = new Set(state.runs.map((run) => run.run_id));
+    state.runs = answer.runs;
+    if (state.shown === null && state.runs.length) {
+      // a first look: the newest runs, without pinning them into the address
+      state.shown = new Set(state.runs.slice(0, 3).map((run) => run.run_id));
+    }
+    more ||= state.runs.some((run) => !known.has(run.run_id) && (first || state.shown?.has(run.run_id)));
+    const there = new Set(state.runs.map((run) => run.run_id));
+    for (const id of state.series.keys()) if (!there.has(id)) state.series.delete(id);
+  }
+  if (!more || answer.runs) state.version = answer.version;
+  for (const [id, points] of Object.entries(answer.points ?? {})) more = addPoints(id, points) || more;
+  return more;
+}
+
+function addPoints(id, points) {
+  const have = state.series.get(id) ?? { id: 0, step: [], eval: [] };
+  for (const kind of ["step", "eval"]) {
+    for (const point of points[kind] ?? []) {
+      // a later attempt walks over the same steps again: its points replace the earlier ones
+      while (have[kind].length && have[kind].at(-1).step >= point.step) have[kind].pop();
+      have[kind].push(point);
+    }
+  }
+  const moved = (points.id ?? 0) > have.id;
+  have.id = Math.max(have.id, points.id ?? 0);
+  state.series.set(id, have);
+  return moved && (points.step?.length ?? 0) >= 1000;
+}
+
+export async function post(path, body) {
+  const answer = await fetch(path, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body ?? {}),
+  });
+  const result = await answer.json().catch(() => ({}));
+  if (!answer.ok) {
+    const told = (result.problems ?? []).map((problem) => problem.message).join(" ");
+    throw new Error(told || result.message || result.detail || `The server answered ${answer.status}.`);
+  }
+  return result;
+}
+
+let started = false;
+export function begin() {
+  if (started) return;
+  started = true;
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) clearTimeout(timer); else pollNow();
+  });
+  poll();
+}

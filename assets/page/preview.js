@@ -1,0 +1,96 @@
+// What the settings mean before Start: the tiles, the memory bar, and what is wrong, told at its field.
+
+import { bytes, element } from "./dom.js";
+
+export function mountPreview(root, props, watch) {
+  const tiles = element("div", { class: "tf-tiles" });
+  const memory = element("section", { class: "tf-card tf-memory", "aria-label": "Estimated memory" });
+  const general = element("div", { class: "tf-general", role: "alert" });
+  const live = element("div", { class: "tf-preview" }, [general, tiles, memory]);
+  root.replaceChildren(live);
+  const draw = () => {
+    const value = props.value;
+    if (!value || typeof value !== "object") return;
+    live.classList.toggle("tf-stale", value.problems.length > 0);
+    if (value.tiles) tiles.replaceChildren(...value.tiles.map(tile));
+    if (value.memory) drawMemory(memory, value.memory);
+    general.replaceChildren(...value.general.map((text) => element("p", { class: "tf-problem" }, text)));
+    tellFields(value);
+  };
+  watch("value", draw);
+  draw();
+}
+
+function tile({ value, label, title }) {
+  return element("div", { class: "tf-tile", title: title ?? null }, [
+    element("strong", {}, value), element("span", {}, label)]);
+}
+
+function drawMemory(card, memory) {
+  const share = (count) => `${(100 * count) / memory.scale}%`;
+  const bar = element("div", { class: "tf-stack", role: "img", "aria-label": memory.summary });
+  for (const part of memory.parts) {
+    const node = element("span", { class: "tf-part", title: `${part.name} ${bytes(part.bytes)}` });
+    node.style.flexGrow = part.bytes;
+    node.style.background = part.color;
+    bar.append(node);
+  }
+  bar.style.width = share(memory.total);
+  const track = element("div", { class: "tf-track" }, bar);
+  if (memory.high > memory.total) {
+    const band = element("span", { class: "tf-band", title: `up to ${bytes(memory.high)}` });
+    band.style.left = share(memory.low);
+    band.style.width = share(memory.high - memory.low);
+    track.append(band);
+  }
+  if (memory.limit <= memory.scale) {
+    const limit = element("span", { class: "tf-limit" });
+    limit.style.left = share(memory.limit);
+    track.append(limit);
+  }
+  const legend = element("ul", { class: "tf-legend" }, memory.parts.map((part) => {
+    const dot = element("span", { class: "tf-dot" });
+    dot.style.background = part.color;
+    return element("li", {}, [dot, element("span", {}, part.name), element("strong", {}, bytes(part.bytes))]);
+  }));
+  card.replaceChildren(
+    element("div", { class: "tf-head" }, [element("h2", {}, "Estimated memory"),
+      element("span", { class: "tf-chip tf-verdict", "data-verdict": memory.verdict }, memory.words)]),
+    track,
+    element("div", { class: "tf-ends" }, [element("span", {}, memory.left), element("span", {}, memory.right)]),
+    legend,
+    element("p", { class: "tf-small" }, memory.note),
+    ...memory.fixes.map((text) => element("p", { class: "tf-small" }, text)));
+}
+
+function tellFields(value) {
+  for (const old of document.querySelectorAll("#tf-form .tf-at-field")) old.remove();
+  for (const input of document.querySelectorAll("#tf-form [aria-invalid]")) {
+    input.removeAttribute("aria-invalid");
+    input.removeAttribute("aria-describedby");
+    input.closest(".tf-field")?.classList.remove("tf-wrong");
+  }
+  for (const [id, text] of Object.entries(value.hints)) attach(id, text, "tf-hint");
+  let first = null;
+  for (const { id, message } of value.problems) {
+    const input = attach(id, message, "tf-problem");
+    if (!input) continue;
+    input.setAttribute("aria-invalid", "true");
+    input.closest(".tf-field")?.classList.add("tf-wrong");
+    first ??= input;
+  }
+  if (value.pressed && first) {
+    first.closest(".tf-field").scrollIntoView({ block: "center" });
+    first.focus({ preventScroll: true });
+  }
+}
+
+function attach(id, text, kind) {
+  const field = document.getElementById(id);
+  if (!field) return null;
+  const note = element("p", { class: `tf-at-field ${kind}`, id: `${id}-${kind}`, role: kind === "tf-problem" ? "alert" : null }, text);
+  field.append(note);
+  const input = field.querySelector("input, textarea, select");
+  input?.setAttribute("aria-describedby", note.id);
+  return input;
+}

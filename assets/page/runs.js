@@ -1,0 +1,227 @@
+// The table of runs: state, progress and what one can do with each.
+
+import { begin, isActive, lastStep, onChange, pollNow, post, runById, show, state } from "./live.js";
+import { bytes, duration, element, toast } from "./dom.js";
+
+const HEADS = ["show", "run", "state", "progress", "loss", "best eval", "method", "lr", "batch", "memory", ""];
+const NUMBERS = new Set(["loss", "best eval", "lr", "batch", "memory"]);
+
+function number(value, digits = 4) {
+  return value === null || value === undefined ? "–" : Number(value).toPrecision(digits);
+}
+
+function rate(value) {
+  if (value === null || value === undefined) return "–";
+  return value >= 0.001 ? String(+value.toPrecision(3)) : value.toExponential(1).replace("e-", "e-").replace(".0e", "e");
+}
+
+function derived(run, key) {
+  const entry = run.plan?.derived?.[key];
+  return entry && typeof entry === "object" && "value" in entry ? entry.value : entry;
+}
+
+function methodText(run) {
+  const method = run.settings?.method ?? {};
+  const title = { lora: "LoRA", full: "full" }[method.name] ?? method.name ?? "–";
+  return method.r ? `${title} r${method.r}` : title;
+}
+
+function button(text, label, onclick, extra = "") {
+  return element("button", { type: "button", class: "tf-button " + extra, "aria-label": label, onclick }, text);
+}
+
+async function act(path, body, done) {
+  try {
+    const result = await post(path, body);
+    pollNow();
+    done?.(result);
+  } catch (error) {
+    toast(String(error.message));
+  }
+}
+
+/** One row: built once, then only its changing texts are set, so that focus and typing survive. */
+class Row {
+  constructor(id, config, trigger) {
+    this.id = id;
+    this.config = config;
+    this.trigger = trigger;
+    this.check = element("input", { type: "checkbox", onchange: () => show(id, this.check.checked) });
+    this.dot = element("span", { class: "tf-dot" });
+    this.name = element("span", { class: "tf-name" });
+    this.note = element("span", { class: "tf-note" });
+    this.chip = element("span", { class: "tf-chip" });
+    this.phase = element("span", { class: "tf-phase" });
+    this.bar = element("span");
+    this.meter = element("span", { class: "tf-bar", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100 }, this.bar);
+    this.count = element("span", { class: "tf-count" });
+    this.cells = {};
+    for (const head of NUMBERS) this.cells[head] = element("td", { class: "tf-num" });
+    this.cells.method = element("td");
+    this.stop = button("Stop", "", () => { this.stop.disabled = true; act(`fork/runs/${id}/stop`, {}, () => {}); }, "tf-stop");
+    this.menu = this.buildMenu();
+    this.nameCell = element("td", {}, element("div", { class: "tf-names" }, [this.name, this.note]));
+    this.node = element("tr", { "data-run": id }, [
+      element("td", {}, element("label", { class: "tf-check" }, [this.check, this.dot])),
+      this.nameCell,
+      element("td", {}, element("div", { class: "tf-state" }, [this.chip, this.phase])),
+      element("td", {}, element("div", { class: "tf-progress" }, [this.meter, this.count])),
+      this.cells.loss, this.cells["best eval"], this.cells.method, this.cells.lr, this.cells.batch, this.cells.memory,
+      element("td", { class: "tf-actions" }, [this.stop, this.menu]),
+    ]);
+  }
+
+  buildMenu() {
+    const id = this.id;
+    const close = () => { this.details.open = false; this.summary.focus(); };
+    this.summary = element("summary", {}, "Actions");
+    this.download = element("a", { class: "tf-button", href: `fork/runs/${id}/files.zip`, download: "" }, "Download zip");
+    this.remove = button("Delete", "", () => { close(); this.erase(); });
+    this.details = element("details", { class: "tf-menu" }, [this.summary, element("div", {}, [
+      button("Use these settings again", null, () => { close(); this.reuse(); }),
+      button("Rename", null, () => { close(); this.edit("name"); }),
+      button("Note", null, () => { close(); this.edit("note"); }),
+      this.download, this.remove,
+    ])]);
+    this.details.addEventListener("keydown", (event) => { if (event.key === "Escape" && this.details.open) close(); });
+    this.details.addEventListener("toggle", () => this.place());
+    return this.details;
+  }
+
+  place() { // the table scrolls sideways, so an open menu is placed on the page, not inside it
+    if (!this.details.open) return;
+    for (const other of document.querySelectorAll(".tf-menu[open]")) if (other !== this.details) other.open = false;
+    const box = this.summary.getBoundingClientRect(), list = this.details.lastElementChild;
+    const below = box.bottom + list.offsetHeight + 8 < innerHeight;
+    list.style.top = `${below ? box.bottom + 4 : Math.max(4, box.top - list.offsetHeight - 4)}px`;
+    list.style.left = `${Math.max(8, Math.min(box.right - list.offsetWidth, innerWidth - list.offsetWidth - 8))}px`;
+  }
+
+  async reuse() {
+    try {
+      const answer = await fetch(`fork/runs/${this.id}/settings`, { cache: "no-store" });
+      if (!answer.ok) throw new Error("The settings of this run could not be read.");
+      const settings = await answer.json();
+      this.trigger("reuse", { settings: settings.settings ?? settings, run: this.id });
+      toast("The form now holds the settings of this run.");
+    } catch (error) { toast(String(error.message)); }
+  }
+
+  erase() {
+    act(`fork/runs/${this.id}/delete`, {}, () => {
+      toast(`Deleted “${this.name.textContent}”.`, "Undo", () => act(`fork/runs/${this.id}/undelete`, {}));
+    });
+  }
+
+  edit(what) {
+    const path = what === "name" ? "rename" : "note";
+    const run = runById(this.id);
+    const input = element("input", { type: "text", class: "tf-edit", "aria-label": what === "name" ? "New name" : "Note",
+      value: run?.[what] ?? "", maxlength: 200 });
+    let open = true;
+    const end = (keep) => {
+      if (!open) return;
+      open = false;
+      input.remove();
+      if (keep && input.value !== (run?.[what] ?? "")) act(`fork/runs/${this.id}/${path}`, { [what]: input.value });
+      this.summary.focus();
+    };
+    input.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") end(true);
+      if (event.key === "Escape") end(false);
+    });
+    input.addEventListener("blur", () => end(true));
+    this.nameCell.append(input);
+    input.focus();
+    input.select();
+  }
+
+  update(run, place) {
+    const name = run.name || run.run_id, active = isActive(run);
+    set(this.name, name);
+    set(this.note, run.note || "");
+    this.check.setAttribute("aria-label", `Show ${name}`);
+    this.check.checked = Boolean(state.shown?.has(run.run_id));
+    this.dot.style.background = this.config.palette[(run.color_slot ?? 0) % this.config.palette.length];
+    this.chip.dataset.state = run.state;
+    set(this.chip, run.state === "finished" ? "done" : run.state);
+    set(this.phase, phaseText(run, place));
+    this.progress(run, name);
+    const series = state.series.get(run.run_id);
+    set(this.cells.loss, number(series?.step.at(-1)?.loss ?? run.loss));
+    const evals = (series?.eval ?? []).map((point) => point.loss).filter((loss) => loss !== null);
+    set(this.cells["best eval"], number(evals.length ? Math.min(...evals) : run.best_eval));
+    set(this.cells.method, methodText(run));
+    set(this.cells.lr, rate(derived(run, "learning_rate") ?? run.settings?.optimizer?.learning_rate));
+    set(this.cells.batch, String(derived(run, "effective_batch") ?? "–"));
+    const measured = run.peak_bytes ?? series?.step.at(-1)?.peak_bytes, expected = run.estimate?.total_bytes;
+    set(this.cells.memory, measured ? bytes(measured) : expected ? "≈ " + bytes(expected) : "–");
+    this.cells.memory.title = `${measured ? "measured " + bytes(measured) : "not measured yet"}${expected ? ", estimated " + bytes(expected) : ""}`;
+    this.stop.hidden = !active;
+    if (!active) this.stop.disabled = false;
+    this.stop.setAttribute("aria-label", `Stop ${name}`);
+    this.summary.setAttribute("aria-label", `Actions for ${name}`);
+    this.remove.disabled = active;
+    this.download.hidden = !["finished", "cancelled"].includes(run.state);
+  }
+
+  progress(run, name) {
+    const last = lastStep(run.run_id), step = Math.max(last?.step ?? 0, run.step ?? 0);
+    const total = run.total_steps ?? derived(run, "total_steps");
+    const share = total ? Math.min(100, (100 * step) / total) : 0;
+    this.bar.style.width = `${share}%`;
+    this.meter.setAttribute("aria-valuenow", Math.round(share));
+    this.meter.setAttribute("aria-label", `Progress of ${name}`);
+    let left = "";
+    if (run.state === "running" && last?.seconds && step < total) left = ` · ${duration((last.seconds / last.step) * (total - step))} left`;
+    set(this.count, total ? `${step}/${total}${left}` : "");
+  }
+}
+
+function set(node, text) { if (node.textContent !== text) node.textContent = text; }
+
+function phaseText(run, place) {
+  if (run.state === "queued") return place > 0 ? `place ${place} in the queue` : "next";
+  if (run.state === "failed") return run.message || "";
+  if (run.state === "running" && !lastStep(run.run_id) && !run.step) {
+    const phase = run.phase;
+    if (!phase) return "starting";
+    if (typeof phase === "string") return phase;
+    return phase.total ? `${phase.name} ${phase.done}/${phase.total}` : phase.name ?? "";
+  }
+  return "";
+}
+
+export function mountRuns(root, config, trigger) {
+  const body = element("tbody");
+  const table = element("table", { class: "tf-table" }, [
+    element("thead", {}, element("tr", {}, HEADS.map((head) =>
+      element("th", { scope: "col", class: NUMBERS.has(head) ? "tf-num" : "" },
+        head || element("span", { class: "tf-hidden" }, "actions"))))),
+    body,
+  ]);
+  const region = element("div", { class: "tf-scroll", role: "region", "aria-label": "Runs", tabindex: 0 }, table);
+  const card = element("section", { class: "tf-card", "aria-label": "Runs" }, region);
+  root.replaceChildren(card);
+  const rows = new Map();
+  onChange(() => {
+    card.hidden = state.runs.length === 0;
+    const queue = state.runs.filter((run) => run.state === "queued").reverse();
+    const busy = state.runs.some((run) => run.state === "running");
+    const there = new Set(state.runs.map((run) => run.run_id));
+    for (const [id, row] of rows) if (!there.has(id)) { row.node.remove(); rows.delete(id); }
+    state.runs.forEach((run, index) => {
+      if (!rows.has(run.run_id)) rows.set(run.run_id, new Row(run.run_id, config, trigger));
+      const row = rows.get(run.run_id);
+      if (body.children[index] !== row.node) body.insertBefore(row.node, body.children[index] ?? null);
+      row.update(run, run.place ?? queue.indexOf(run) + (busy ? 1 : 0));
+    });
+  });
+  document.addEventListener("click", (event) => {
+    for (const menu of document.querySelectorAll(".tf-menu[open]")) if (!menu.contains(event.target)) menu.open = false;
+  });
+  document.addEventListener("scroll", () => {
+    for (const menu of document.querySelectorAll(".tf-menu[open]")) menu.open = false;
+  }, { capture: true, passive: true });
+  begin();
+}
