@@ -1,17 +1,16 @@
 """The store: every run and every event of it, kept in one SQLite file; the only room with SQL.
 
-In: events from an executor (`append`, from any thread, never waits for the disk) and small changes a person makes (name, note,
-delete). Out: run rows, and the points of their curves after a cursor. The cursor is the store's own increasing row number, so
-a second attempt or an event delivered twice cannot confuse it.
+In: events from an executor (`append`, from any thread, never waits for the disk) and small changes a person makes
+(name, note, delete). Out: run rows, and the points of their curves after a cursor. The cursor is the store's own
+increasing row number, so a second attempt or an event delivered twice cannot confuse it.
 
-One writer thread commits in batches. Readers see only what is committed, so whatever has been announced to a browser survives
-a kill -9 of the process. A run that is queued or running belongs to one process, which holds a lock on a small file as long as
-it lives; a run that says "running" and whose lock is free was interrupted.
+One writer thread commits in batches. Readers see only what is committed, so whatever has been announced to a
+browser survives a kill -9 of the process. A run that is queued or running belongs to one process, which holds a
+lock on a small file as long as it lives; a run that says "running" and whose lock is free was interrupted.
 """
 
 import json
 import logging
-import os
 import queue
 import sqlite3
 import threading
@@ -19,30 +18,26 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tuning.errors import RunError
 from tuning.events import END_KINDS, Event
-
-try:
-    import fcntl
-except ImportError:  # Windows: there the owner's lock is msvcrt's
-    fcntl = None  # type: ignore[assignment]
+from tuning.locks import OwnerLocks
+from tuning.rows import ACTIVE_STATES, COLUMNS, RunRow, row_changes
 
 log = logging.getLogger(__name__)
 
 BATCH_SECONDS = 0.05
 FIRST_LOAD_LIMIT = 2_000
 COLOR_SLOTS = 10
-ACTIVE_STATES = ("queued", "running", "paused")
 POINT_KINDS = ("step", "eval")
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS runs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, note TEXT NOT NULL DEFAULT '',
+    number INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL UNIQUE, name TEXT NOT NULL,
+    note TEXT NOT NULL DEFAULT '',
     state TEXT NOT NULL DEFAULT 'queued', created REAL NOT NULL, started REAL, ended REAL,
     settings TEXT NOT NULL, plan TEXT NOT NULL, estimate TEXT, parent TEXT REFERENCES runs(run_id), from_step INTEGER,
     attempt INTEGER NOT NULL DEFAULT 1, step INTEGER NOT NULL DEFAULT 0, total_steps INTEGER, loss REAL, eval_loss REAL,
@@ -56,51 +51,11 @@ CREATE INDEX IF NOT EXISTS points ON events (run_id, kind, id, step, value);
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRow:
-    """One run as the list shows it; everything but name, note and deletion follows from its events."""
-
-    run_id: str
-    number: int
-    name: str
-    note: str
-    state: str
-    created: float
-    started: float | None
-    ended: float | None
-    settings: dict[str, Any] = field(repr=False)
-    plan: dict[str, Any] = field(repr=False)
-    estimate: dict[str, Any] | None = field(repr=False)
-    parent: str | None
-    from_step: int | None
-    attempt: int
-    step: int
-    total_steps: int | None
-    loss: float | None
-    eval_loss: float | None
-    best_eval: float | None
-    message: str | None
-    phase: str | None
-    seconds: float | None
-    input_tokens: int | None
-    peak_bytes: int | None
-    slot: int
-    deleted: float | None
-
-    @property
-    def active(self) -> bool:
-        return self.state in ACTIVE_STATES
-
-
-COLUMNS = tuple(RunRow.__dataclass_fields__)
-JSON_COLUMNS = ("settings", "plan", "estimate")
-
-
 class RunStore:
     """All runs under one home folder."""
 
     def __init__(self, home: Path | str, clock: Callable[[], float] = time.time) -> None:
-        self.home = Path(home)
+        self.home = Path(home).expanduser()
         self.clock = clock
         self.trouble: str | None = None  # why nothing can be written just now, in words for the page
         self._locks = OwnerLocks(self.home / "locks")
@@ -125,19 +80,20 @@ class RunStore:
     def runs(self, include_deleted: bool = False) -> list[RunRow]:
         """Newest first."""
         where = "" if include_deleted else "WHERE deleted IS NULL"
-        return [_run_row(row) for row in self._rows(f"SELECT {', '.join(COLUMNS)} FROM runs {where} ORDER BY number DESC")]
+        rows = self._rows(f"SELECT {', '.join(COLUMNS)} FROM runs {where} ORDER BY number DESC")
+        return [RunRow.from_values(row) for row in rows]
 
     def active_runs(self) -> list[RunRow]:
         """Queued, running and paused runs, in the order they were asked for."""
         marks = ", ".join("?" * len(ACTIVE_STATES))
         sql = f"SELECT {', '.join(COLUMNS)} FROM runs WHERE state IN ({marks}) AND deleted IS NULL ORDER BY number"
-        return [_run_row(row) for row in self._rows(sql, ACTIVE_STATES)]
+        return [RunRow.from_values(row) for row in self._rows(sql, ACTIVE_STATES)]
 
     def run(self, run_id: str) -> RunRow:
         rows = self._rows(f"SELECT {', '.join(COLUMNS)} FROM runs WHERE run_id = ?", (run_id,))
         if not rows:
             raise RunError(f"There is no run {run_id!r} here. It may have been started from another home folder.")
-        return _run_row(rows[0])
+        return RunRow.from_values(rows[0])
 
     def events(self, run_id: str) -> list[Event]:
         sql = "SELECT attempt, seq, time, kind, data FROM events WHERE run_id = ? ORDER BY id"
@@ -147,7 +103,7 @@ class RunStore:
         ]
 
     def series_after(self, cursors: dict[str, int], limit: int = FIRST_LOAD_LIMIT) -> dict[str, dict[str, Any]]:
-        """New points of each run after its row number: {run: {"id": cursor to ask with next, "step": [...], "eval": [...]}}.
+        """New points of each run after its row number: {run: {"id": the next cursor, "step": [...], "eval": [...]}}.
 
         More than `limit` new points of a kind are thinned to the lowest and highest of each stretch, and the last.
         """
@@ -207,8 +163,8 @@ class RunStore:
             used = [row[0] for row in db.execute("SELECT slot FROM runs WHERE deleted IS NULL")]
             slot = min(range(COLOR_SLOTS), key=lambda s: (used.count(s), s))
             sql = (
-                "INSERT INTO runs (run_id, name, created, settings, plan, estimate, parent, from_step, total_steps, slot)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO runs (run_id, name, created, settings, plan, estimate, parent, from_step, total_steps,"
+                " slot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             )
             texts = (json.dumps(settings), json.dumps(plan), None if estimate is None else json.dumps(estimate))
             db.execute(sql, (run_id, name, self.clock(), *texts, parent, from_step, total_steps, slot))
@@ -267,11 +223,12 @@ class RunStore:
             # looked at again under the lock: its owner may have ended it properly in between
             row = self.run(row.run_id)
             if row.active:
-                last = self._rows("SELECT max(seq) FROM events WHERE run_id = ? AND attempt = ?", (row.run_id, row.attempt))
+                sql = "SELECT coalesce(max(seq), -1) + 1 FROM events WHERE run_id = ? AND attempt = ?"
+                seq = self._rows(sql, (row.run_id, row.attempt))[0][0]
                 message = f"The server stopped while this run was at step {row.step}; every point up to there is kept."
-                seq = (last[0][0] if last[0][0] is not None else -1) + 1
                 data = {"step": row.step, "message": message}
-                self.append(Event(run_id=row.run_id, attempt=row.attempt, seq=seq, time=self.clock(), kind="interrupted", data=data))
+                head = {"run_id": row.run_id, "attempt": row.attempt, "seq": seq, "time": self.clock()}
+                self.append(Event(**head, kind="interrupted", data=data))
                 marked.append(row.run_id)
                 self.flush()
             self.disown(row.run_id)
@@ -329,7 +286,7 @@ class RunStore:
                     break
                 except sqlite3.Error as error:  # disk full, a locked file: say so, keep the events, try again
                     log.exception("cannot write to %s", self.home)
-                    self.trouble = f"Nothing can be stored in {self.home}: {error}. Free some disk space; nothing is lost yet."
+        """The next things to write: what comes within a moment, together; somebody waiting ends the moment."""
                     for item in work:
                         if isinstance(item, tuple) and not item[1].done():
                             item[1].set_exception(RunError(self.trouble))
@@ -340,7 +297,7 @@ class RunStore:
         db.close()
 
     def _next_batch(self) -> list[Any]:
-        """The next things to write: what comes within a moment is written together; somebody waiting ends the moment."""
+        """The next things to write: what comes within a moment together; somebody waiting ends the moment."""
         batch = [self._todo.get()]
         deadline = time.monotonic() + BATCH_SECONDS
         while isinstance(batch[-1], Event):
@@ -379,58 +336,6 @@ class RunStore:
                 done.set_exception(error)
 
 
-class OwnerLocks:
-    """One locked file per run this process owns; the system lets go of it when the process dies, however it dies."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._open: dict[str, int] = {}
-        self._guard = threading.Lock()
-
-    def held(self, run_id: str) -> bool:
-        return run_id in self._open
-
-    def take(self, run_id: str) -> bool:
-        with self._guard:
-            if run_id in self._open:
-                return True
-            self._folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self._folder / f"{run_id}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                _lock_file(handle)
-            except OSError:
-                os.close(handle)
-                return False
-            self._open[run_id] = handle
-            return True
-
-    def release(self, run_id: str) -> None:
-        with self._guard:
-            handle = self._open.pop(run_id, None)
-            if handle is not None:
-                os.close(handle)
-
-    def release_all(self) -> None:
-        for run_id in list(self._open):
-            self.release(run_id)
-
-
-def _lock_file(handle: int) -> None:
-    if fcntl is not None:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    else:
-        import msvcrt
-
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-
-
-def _run_row(values: tuple[Any, ...]) -> RunRow:
-    fields = dict(zip(COLUMNS, values, strict=True))
-    for column in JSON_COLUMNS:
-        fields[column] = None if fields[column] is None else json.loads(fields[column])
-    return RunRow(**fields)
-
-
 def _bump(db: sqlite3.Connection) -> None:
     db.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'version'")
 
@@ -450,38 +355,12 @@ def _insert_event(db: sqlite3.Connection, event: Event) -> bool:
     except (sqlite3.IntegrityError, TypeError, ValueError):
         log.exception("an event of run %s was dropped: %s", event.run_id, event.kind)
         return False
-    changes = _changes(event)
+    changes = row_changes(event)
     if changes:
         assignments = ", ".join(f"{column} = {expression}" for column, (expression, _) in changes.items())
         values = [value for _, given in changes.values() for value in given]
-        db.execute(f"UPDATE runs SET {assignments} WHERE run_id = ? AND attempt <= ?", (*values, event.run_id, event.attempt))
+        sql = f"UPDATE runs SET {assignments} WHERE run_id = ? AND attempt <= ?"
+        db.execute(sql, (*values, event.run_id, event.attempt))
     if event.kind not in POINT_KINDS:
         _bump(db)
     return True
-
-
-def _changes(event: Event) -> dict[str, tuple[str, tuple[Any, ...]]]:
-    """What an event changes in its run's row: column -> (SQL expression, the values for its question marks)."""
-    data, kind = event.data, event.kind
-    plain: dict[str, Any] = {}
-    special: dict[str, tuple[str, tuple[Any, ...]]] = {}
-    if kind == "step":
-        plain = {column: data.get(column) for column in ("step", "loss", "seconds", "input_tokens")} | {"phase": None}
-        if data.get("peak_bytes") is not None:
-            special["peak_bytes"] = ("max(coalesce(peak_bytes, 0), ?)", (data["peak_bytes"],))
-    elif kind == "eval":
-        loss = data.get("loss")
-        plain = {"eval_loss": loss}
-        special["best_eval"] = ("coalesce(min(best_eval, ?), best_eval, ?)", (loss, loss))
-    elif kind == "phase":
-        plain = {"phase": data.get("phase") or data.get("name")}
-    elif kind == "queued":
-        plain = {"state": "queued", "attempt": event.attempt, "ended": None}
-    elif kind == "started":
-        plain = {"state": "running", "started": event.time, "attempt": event.attempt, "ended": None, "message": None}
-        special["total_steps"] = ("coalesce(?, total_steps)", (data.get("total_steps"),))
-    elif kind in ("paused", "resumed"):
-        plain = {"state": "paused" if kind == "paused" else "running"}
-    elif kind in END_KINDS:
-        plain = {"state": kind, "ended": event.time, "message": data.get("message"), "phase": None}
-    return {column: ("?", (value,)) for column, value in plain.items()} | special

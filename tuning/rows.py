@@ -1,0 +1,88 @@
+"""A run as the list shows it, and how its events change it.
+
+In: events. Out: `RunRow`, and for one event the columns it changes. No SQL connection lives here; the store applies
+the changes.
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from tuning.events import END_KINDS, Event
+
+ACTIVE_STATES = ("queued", "running", "paused")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """One run as the list shows it; everything but name, note and deletion follows from its events."""
+
+    run_id: str
+    number: int
+    name: str
+    note: str
+    state: str
+    created: float
+    started: float | None
+    ended: float | None
+    settings: dict[str, Any] = field(repr=False)
+    plan: dict[str, Any] = field(repr=False)
+    estimate: dict[str, Any] | None = field(repr=False)
+    parent: str | None
+    from_step: int | None
+    attempt: int
+    step: int
+    total_steps: int | None
+    loss: float | None
+    eval_loss: float | None
+    best_eval: float | None
+    message: str | None
+    phase: str | None
+    seconds: float | None
+    input_tokens: int | None
+    peak_bytes: int | None
+    slot: int
+    deleted: float | None
+
+    @property
+    def active(self) -> bool:
+        return self.state in ACTIVE_STATES
+
+    @staticmethod
+    def from_values(values: tuple[Any, ...]) -> "RunRow":
+        """From the values of COLUMNS, in that order."""
+        fields = dict(zip(COLUMNS, values, strict=True))
+        for column in JSON_COLUMNS:
+            fields[column] = None if fields[column] is None else json.loads(fields[column])
+        return RunRow(**fields)
+
+
+COLUMNS = tuple(RunRow.__dataclass_fields__)
+JSON_COLUMNS = ("settings", "plan", "estimate")
+
+
+def row_changes(event: Event) -> dict[str, tuple[str, tuple[Any, ...]]]:
+    """What an event changes in its run's row: column -> (SQL expression, the values for its question marks)."""
+    data, kind = event.data, event.kind
+    plain: dict[str, Any] = {}
+    special: dict[str, tuple[str, tuple[Any, ...]]] = {}
+    if kind == "step":
+        plain = {column: data.get(column) for column in ("step", "loss", "seconds", "input_tokens")} | {"phase": None}
+        if data.get("peak_bytes") is not None:
+            special["peak_bytes"] = ("max(coalesce(peak_bytes, 0), ?)", (data["peak_bytes"],))
+    elif kind == "eval":
+        loss = data.get("loss")
+        plain = {"eval_loss": loss}
+        special["best_eval"] = ("coalesce(min(best_eval, ?), best_eval, ?)", (loss, loss))
+    elif kind == "phase":
+        plain = {"phase": data.get("phase") or data.get("name")}
+    elif kind == "queued":
+        plain = {"state": "queued", "attempt": event.attempt, "ended": None}
+    elif kind == "started":
+        plain = {"state": "running", "started": event.time, "attempt": event.attempt, "ended": None, "message": None}
+        special["total_steps"] = ("coalesce(?, total_steps)", (data.get("total_steps"),))
+    elif kind in ("paused", "resumed"):
+        plain = {"state": "paused" if kind == "paused" else "running"}
+    elif kind in END_KINDS:
+        plain = {"state": kind, "ended": event.time, "message": data.get("message"), "phase": None}
+    return {column: ("?", (value,)) for column, value in plain.items()} | special
