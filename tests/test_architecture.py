@@ -1,0 +1,117 @@
+"""The house stays as drawn: imports go down, heavy packages wait, files and functions stay small, docs name what is."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FLOORS = {
+    "assets": 0, "errors": 0, "events": 0, "locks": 0, "fields": 1, "hardware": 1, "models": 1, "text": 1, "methods": 2,
+    "settings": 3, "data": 4, "plan": 5, "job": 6, "rows": 6, "training": 7, "store": 7, "memory": 8, "executors": 8,
+    "charts": 9, "runs": 10, "web": 11, "ui": 12, "bench": 13, "cli": 14, "__main__": 15,
+}  # fmt: skip
+HEAVY = {"torch", "transformers", "peft", "datasets", "bitsandbytes", "ray", "optuna", "accelerate"}
+ONLY_IN = {"gradio": {"ui"}, "sqlite3": {"store"}, "fastapi": {"web", "ui"}}
+
+
+def sources() -> list[Path]:
+    return sorted((ROOT / "tuning").rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    first = path.relative_to(ROOT / "tuning").parts[0]
+    return first.removesuffix(".py")
+
+
+def imports(tree: ast.AST, top_only: bool) -> list[tuple[int, str]]:
+    found = []
+    for node in tree.body if top_only and isinstance(tree, ast.Module) else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
+    return found
+
+
+def test_imports_go_down() -> None:
+    wrong = []
+    for path in sources():
+        here = room(path)
+        if here == "__init__":
+            continue
+        assert here in FLOORS, f"{path} has no floor: give it one"
+        for line, name in imports(ast.parse(path.read_text()), top_only=False):
+            parts = name.split(".")
+            if parts[0] == "tuning" and len(parts) > 1 and parts[1] != here and FLOORS[parts[1]] >= FLOORS[here]:
+                wrong.append(f"{path.name}:{line} {here} ({FLOORS[here]}) imports {parts[1]} ({FLOORS[parts[1]]})")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_heavy_packages_are_imported_late_and_in_their_rooms() -> None:
+    wrong = []
+    for path in sources():
+        here, tree = room(path), ast.parse(path.read_text())
+        for line, name in imports(tree, top_only=True):
+            if name.split(".")[0] in HEAVY and here != "training":
+                wrong.append(f"{path.name}:{line} imports {name} at its top")
+        for line, name in imports(tree, top_only=False):
+            first = name.split(".")[0]
+            if first in ONLY_IN and here not in ONLY_IN[first] | {"bench"}:
+                wrong.append(f"{path.name}:{line} imports {first}, which lives in {ONLY_IN[first]}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_page_opens_without_heavy_packages() -> None:
+    code = (
+        "import sys, tuning.cli, tuning.ui.page, tuning.web, tuning.runs\n"
+        f"print(sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert out.strip().endswith("[]"), out
+
+
+def test_files_and_functions_stay_small() -> None:
+    wrong = []
+    for path in [*sources(), *(ROOT / "tests").rglob("*.py"), *(ROOT / "assets").rglob("*.py"), ROOT / "app.py"]:
+        text = path.read_text()
+        count = len(text.splitlines())
+        if count > 400:
+            wrong.append(f"{path.name} has {count} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
+                length = node.end_lineno - node.lineno + 1
+                if length > 60:
+                    wrong.append(f"{path.name}: {node.name} has {length} lines")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_file_says_what_it_is_for() -> None:
+    silent = [
+        str(path) for path in sources() if path.read_text().strip() and not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+    assert not silent
+
+
+def test_methods_and_their_files_are_the_same() -> None:
+    from tuning.methods import METHODS
+
+    files = {path.stem for path in (ROOT / "tuning" / "methods").glob("*.py")} - {"__init__", "base"}
+    assert files == {method.name for method in METHODS}
+
+
+def test_the_map_in_the_readme_is_the_house() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = readme[readme.index("<!-- map -->") : readme.index("<!-- end map -->")]
+    named = set(re.findall(r"^\s+(\w+(?:\.py|/))", tree, flags=re.MULTILINE))
+    rooms = {
+        path.name + ("/" if path.is_dir() else "")
+        for path in (ROOT / "tuning").iterdir()
+        if path.name not in ("__pycache__", "__init__.py") and (path.suffix == ".py" or any(path.glob("*.py")))
+    }
+    assert rooms <= named, f"not in the README's map: {rooms - named}"
+    missing = {name for name in named if not any((ROOT / top / name).exists() for top in (".", "tuning"))}
+    assert not missing, f"in the README's map but not in the house: {missing}"

@@ -1,0 +1,153 @@
+"""From what was chosen to what will happen: every derived number with where it came from.
+
+Comes in: Settings, the base model, a summary of the data, a device.  Goes out: a `Plan`, plain data that crosses to a
+worker, or a SettingsError that lists the combinations that cannot be trained, each with its fix.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any
+
+from tuning.data import DataSummary, summarize
+from tuning.errors import Problem, SettingsError
+from tuning.hardware import Device, this_machine
+from tuning.methods import method_named
+from tuning.models import BaseModel, resolve_model
+from tuning.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derived:
+    """A number nobody typed, and the sum or the reason behind it."""
+
+    value: float
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One run, decided in full."""
+
+    settings: Settings
+    model: BaseModel
+    data: DataSummary
+    device: Device
+    derived: dict[str, Derived]
+
+    def value(self, key: str) -> Any:
+        """A derived number by name; raises KeyError."""
+        return self.derived[key].value
+
+    @property
+    def labels(self) -> int:
+        """Classes of the head to train; 0 for a language model."""
+        names = self.data.label_names
+        return len(names or ()) if self.settings.task == "sequence_classification" else 0
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for runs that must give the same curve on the same machine."""
+        core = [self.settings.to_dict(), self.data.fingerprint, asdict(self.model.shape)]
+        return sha256(json.dumps(core, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "settings": self.settings.to_dict(), "model": self.model.to_dict(), "data": self.data.to_dict(),
+            "device": asdict(self.device), "derived": {key: asdict(one) for key, one in self.derived.items()},
+        }  # fmt: skip
+
+    @staticmethod
+    def from_dict(plain: dict[str, Any]) -> Plan:
+        return Plan(
+            settings=Settings.from_dict(plain["settings"]), model=BaseModel.from_dict(plain["model"]),
+            data=DataSummary.from_dict(plain["data"]),
+            device=Device(**(plain["device"] | {"dtypes": tuple(plain["device"]["dtypes"])})),
+            derived={key: Derived(**one) for key, one in plain["derived"].items()},
+        )  # fmt: skip
+
+
+def plan_for(given: Any) -> Plan:
+    """The whole way from a settings object to a plan on this machine. Raises TuningError with every problem."""
+    settings = Settings.from_dict(given)
+    model = resolve_model(settings.model)
+    data = summarize(settings.data, model.path, settings.task, settings.seed)
+    return make_plan(settings, model, data, this_machine(settings.device))
+
+
+def make_plan(settings: Settings, model: BaseModel, data: DataSummary, device: Device) -> Plan:
+    """Work out every derived number. Raises SettingsError with all combinations that cannot be trained."""
+    problems = _refused(settings, model, device)
+    if problems:
+        raise SettingsError(problems)
+    return Plan(settings=settings, model=model, data=data, device=device, derived=_derive(settings, model, data))
+
+
+def _refused(settings: Settings, model: BaseModel, device: Device) -> list[Problem]:
+    method = method_named(settings.method.name)
+    found = list(method.problems(model.shape, settings.method))
+    longest = settings.data.max_seq_length
+    if longest > model.shape.max_positions:
+        limit = model.shape.max_positions
+        message = f"max_seq_length {longest} is above this model's {limit} positions; set {limit} or less."
+        found.append(Problem("data.max_seq_length", longest, f"8 to {limit}", message))
+    if settings.revision is not None:
+        found.append(Problem("revision", settings.revision, "null", "revision is for hub models; leave it empty."))
+    if settings.precision not in device.dtypes:
+        limit = ", ".join(device.dtypes)
+        message = f"{device.name} does not compute in {settings.precision}; use one of {limit}."
+        found.append(Problem("precision", settings.precision, limit, message))
+    if settings.task == "causal_lm" and model.shape.model_type == "bert":
+        message = "a BERT-type model reads both ways and cannot write; set task to sequence_classification."
+        found.append(Problem("task", settings.task, "sequence_classification", message))
+    return found
+
+
+def _derive(settings: Settings, model: BaseModel, data: DataSummary) -> dict[str, Derived]:
+    micro, steps, devices = (settings.micro_batch_size, settings.gradient_accumulation_steps, settings.num_devices)
+    effective = micro * steps * devices
+    per_epoch = math.ceil(data.train_rows / effective)
+    found = {"effective_batch": Derived(value=effective, origin=f"{effective} = {micro} x {steps} x {devices}")}
+    rows = f"{data.train_rows:,} rows / {effective} a step, the last one smaller where it does not divide"
+    found["updates_per_epoch"] = Derived(value=per_epoch, origin=rows)
+    if settings.max_steps is not None:
+        total = Derived(value=settings.max_steps, origin="max_steps")
+    else:
+        wanted = math.ceil((settings.num_epochs or 0) * per_epoch)
+        total = Derived(value=max(1, wanted), origin=f"{settings.num_epochs:g} epochs x {per_epoch} updates")
+    found["total_steps"] = total
+    found["epochs"] = Derived(value=total.value / per_epoch, origin=f"{total.value:g} updates / {per_epoch} an epoch")
+    mean = sum(data.lengths) / len(data.lengths)
+    real = min(effective, data.train_rows)
+    found["tokens_per_update"] = Derived(value=mean * real, origin=f"{real} rows x {mean:.1f} tokens on average")
+    learned = sum(data.trained_tokens) / len(data.trained_tokens)
+    found["trained_tokens_per_update"] = Derived(
+        value=learned * real, origin=f"{real} rows x {learned:.1f} labels on average"
+    )
+    found["total_tokens"] = Derived(
+        value=mean * real * total.value, origin=f"{mean * real:,.0f} tokens x {total.value:g} updates"
+    )
+    found["widest_length"] = Derived(value=data.longest, origin="the longest row of this data, in tokens")
+    return found | _parameters(settings, model, data)
+
+
+def _parameters(settings: Settings, model: BaseModel, data: DataSummary) -> dict[str, Derived]:
+    method, shape = method_named(settings.method.name), model.shape
+    labels = len(data.label_names or ()) if settings.task == "sequence_classification" else 0
+    trainable = method.trainable_parameters(shape, settings.method, labels)
+    head = method_named("full").trainable_parameters(shape, settings.method, labels)
+    total = head + method.added_parameters(shape, settings.method)
+    rate, typed = settings.optimizer.learning_rate, "typed"
+    if rate is None:
+        rate, typed = method.default_learning_rate, f"{method.title}'s default: {method.learning_rate_reason}"
+        if settings.optimizer.name == "sgd":
+            rate, typed = rate * 100, typed + "; x 100, because SGD does not divide by the gradient's size"
+    return {
+        "trainable_parameters": Derived(value=trainable, origin=f"what {method.title} trains of this model"),
+        "total_parameters": Derived(value=total, origin="base model and what the method adds"),
+        "trainable_share": Derived(value=trainable / total, origin=f"{trainable:,} / {total:,}"),
+        "learning_rate": Derived(value=rate, origin=typed),
+    }
