@@ -1,0 +1,105 @@
+"""The command line: python -m tuning estimate | run | bench | serve.
+
+Comes in: a settings file (`-` is standard input).  Goes out: JSON on standard output, sentences on standard error.
+Exit codes: 0 finished; 1 failed; 2 refused, with {"problems": [...]} on standard output; 130 cancelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tuning.errors import Problem, SettingsError, TuningError
+from tuning.events import Emitter, Event
+from tuning.hardware import named_device
+from tuning.job import Commands, Job
+from tuning.memory.estimate import estimate
+from tuning.plan import plan_for
+from tuning.training.entry import run_job
+
+CODES = {"finished": 0, "failed": 1, "cancelled": 130}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tuning", description="Experiment with fine-tuning settings.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    one = verbs.add_parser("estimate", help="print the memory estimate as one JSON object")
+    one.add_argument("settings", help="a settings JSON file, or - for standard input")
+    one.add_argument("--device", help='what to hold it against, for example "T4 16 GB"; default: this machine')
+    one = verbs.add_parser("run", help="train, printing events as JSON lines")
+    one.add_argument("settings", help="a settings JSON file, or - for standard input")
+    one.add_argument("--out", type=Path, help="keep settings.json, events.jsonl and adapter/ or model/ in this folder")
+    one = verbs.add_parser("bench", help="measure, and print tables")
+    one.add_argument("name", nargs="?", default="all", help="start, loop, watchers, poll or all")
+    one.add_argument("--repeats", type=int, default=7, help="interleaved repeats; the median is shown")
+    one = verbs.add_parser("serve", help="open the page")
+    one.add_argument("--host", default="127.0.0.1")
+    one.add_argument("--port", type=int, default=7860)
+    one.add_argument("--home", type=Path, help="where runs are kept; default: the user data folder")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    given = _parser().parse_args(argv)
+    try:
+        if given.verb == "estimate":
+            print(json.dumps(estimate(plan_for(_read(given.settings)), named_device(given.device)).to_dict()))
+            return 0
+        if given.verb == "run":
+            return _run(_read(given.settings), given.out)
+        if given.verb == "bench":
+            from tuning.bench.tables import run_benches
+
+            return run_benches(given.name, given.repeats)
+        from tuning.ui.page import launch
+
+        launch(host=given.host, port=given.port, home=given.home)
+        return 0
+    except TuningError as error:
+        problems = [problem.to_dict() for problem in error.problems]
+        print(json.dumps({"problems": problems}, ensure_ascii=False, default=str))
+        print(str(error), file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader went away: end quietly, as `head` expects
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _read(name: str) -> Any:
+    try:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8-sig")
+        return json.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"the settings file {name!r} cannot be read: {error}"
+        raise SettingsError([Problem("settings", name, "a readable file", message)]) from None
+    except (ValueError, RecursionError) as error:
+        message = f"the settings are not JSON: {error}"
+        raise SettingsError([Problem("settings", name, "a JSON object", message)]) from None
+
+
+def _run(given: Any, out: Path | None) -> int:
+    plan = plan_for(given)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = out or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "settings.json").write_text(json.dumps(plan.settings.to_dict(), indent=1), encoding="utf-8")
+        commands = Commands()
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, lambda *_: commands.stop())
+        with open(folder / "events.jsonl", "w", encoding="utf-8") as lines:
+
+            def tell(event: Event) -> None:
+                lines.write(event.to_line() + "\n")
+                lines.flush()
+                print(event.to_line(), flush=True)
+
+            job = Job(run_id=out.name if out else "run", attempt=1, plan=plan, folder=str(folder))
+            end = run_job(job, Emitter(job.run_id, 1, tell), commands)
+    return CODES[end]
