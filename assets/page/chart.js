@@ -56,7 +56,7 @@ function traces(config, look) {
   for (const run of shown) {
     const series = state.series.get(run.run_id);
     if (!series) continue;
-    const color = config.palette[(run.color_slot ?? 0) % config.palette.length];
+    const color = config.palette[(run.slot ?? 0) % config.palette.length];
     const xs = series.step.map((point) => xOf(look.axis, point, series.step));
     const raw = series.step.map((point) => point[look.metric] ?? null);
     const name = run.name || run.run_id;

@@ -20,9 +20,9 @@ function derived(run, key) {
   return entry && typeof entry === "object" && "value" in entry ? entry.value : entry;
 }
 
-function methodText(run) {
+function methodText(run, methods) {
   const method = run.settings?.method ?? {};
-  const title = { lora: "LoRA", full: "full" }[method.name] ?? method.name ?? "–";
+  const title = methods[method.name] ?? method.name ?? "–";
   return method.r ? `${title} r${method.r}` : title;
 }
 
@@ -142,7 +142,7 @@ class Row {
     set(this.note, run.note || "");
     this.check.setAttribute("aria-label", `Show ${name}`);
     this.check.checked = Boolean(state.shown?.has(run.run_id));
-    this.dot.style.background = this.config.palette[(run.color_slot ?? 0) % this.config.palette.length];
+    this.dot.style.background = this.config.palette[(run.slot ?? 0) % this.config.palette.length];
     this.chip.dataset.state = run.state;
     set(this.chip, run.state === "finished" ? "done" : run.state);
     set(this.phase, phaseText(run, place));
@@ -151,7 +151,7 @@ class Row {
     set(this.cells.loss, number(series?.step.at(-1)?.loss ?? run.loss));
     const evals = (series?.eval ?? []).map((point) => point.loss).filter((loss) => loss !== null);
     set(this.cells["best eval"], number(evals.length ? Math.min(...evals) : run.best_eval));
-    set(this.cells.method, methodText(run));
+    set(this.cells.method, methodText(run, this.config.methods));
     set(this.cells.lr, rate(derived(run, "learning_rate") ?? run.settings?.optimizer?.learning_rate));
     set(this.cells.batch, String(derived(run, "effective_batch") ?? "–"));
     const measured = run.peak_bytes ?? series?.step.at(-1)?.peak_bytes, expected = run.estimate?.total_bytes;

@@ -1,0 +1,75 @@
+"""What the pictures on the page are made of, as plain data: colours, axes, the parts of the memory bar.
+
+Comes in: an estimate as a dict.  Goes out: dicts that the page's script draws.  Pure functions, no drawing library.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+PALETTE = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#db2777", "#0891b2", "#a16207", "#64748b")
+"""One colour for each run's slot; each has at least 3:1 against the light and the dark page."""
+METRICS = {"loss": "loss", "learning_rate": "learning rate", "grad_norm": "gradient norm"}
+AXES = {"step": "step (updates)", "examples": "examples", "trained_tokens": "trained tokens", "seconds": "time (s)"}
+PARTS = {
+    "weights": "#2563eb", "gradients": "#0d9488", "optimizer": "#7c3aed", "activations": "#ea580c",
+    "logits": "#d4a017", "workspace": "#94a3b8",
+}  # fmt: skip
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def chart_config(methods: dict[str, str]) -> dict[str, Any]:
+    """The constant part of the live chart and the runs table."""
+    return {"palette": list(PALETTE), "metrics": METRICS, "axes": AXES, "methods": methods}
+
+
+def size_text(count: float) -> str:
+    """Bytes for people: three digits and a binary unit."""
+    unit = 0
+    while count >= 1024 and unit < len(UNITS) - 1:
+        count, unit = count / 1024, unit + 1
+    return f"{count:.0f} {UNITS[unit]}" if count >= 100 or unit == 0 else f"{count:.3g} {UNITS[unit]}"
+
+
+def memory_bar(estimate: dict[str, Any], device_name: str) -> dict[str, Any]:
+    """The stacked bar: what the run takes at its peak, on a scale that shows the parts.
+
+    A toy model against a large machine would be a line one pixel wide, so the bar then has a scale of its own and
+    the limit is told in words; the scale reaches the limit as soon as the run fills an eighth of the device.
+    """
+    parts = [
+        {"name": name, "bytes": count, "color": PARTS.get(name, PARTS["workspace"])}
+        for name, count in estimate["parts"].items()
+        if count > 0
+    ]
+    total, limit = estimate["total_bytes"], estimate["device_bytes"]
+    low, high = estimate["low_bytes"], estimate["high_bytes"]
+    needed = estimate["process_bytes"]
+    near = max(total, high) * 8 >= limit
+    scale = max(limit, high, total) * 1.04 if near else total
+    verdict = "fits" if estimate["fits"] else ("tight" if low <= limit else "over")
+    words = {"fits": "Fits", "tight": "May not fit", "over": "Will not fit"}[verdict]
+    right = f"limit of {device_name}: {size_text(limit)}" if near else f"{size_text(total)} at the peak"
+    within = "" if near else f" {device_name} has {size_text(limit)}: {100 * high / limit:.2g} % of it at most."
+    note = (
+        f"At the peak {size_text(total)} for tensors{_peak(estimate)}; the whole process "
+        f"{size_text(low)} to {size_text(high)}.{within} The estimate is {estimate['kind']}."
+    )
+    return {
+        "parts": parts, "total": total, "low": low, "high": high if near else 0, "limit": limit if near else scale * 2,
+        "scale": scale, "verdict": verdict, "words": f"{words}: {size_text(needed)} of {size_text(limit)}",
+        "left": "0", "right": right, "note": note, "fixes": [_fix(fix) for fix in estimate.get("fixes", [])[:3]],
+        "summary": f"{words}. " + ", ".join(f"{part['name']} {size_text(part['bytes'])}" for part in parts),
+    }  # fmt: skip
+
+
+def _peak(estimate: dict[str, Any]) -> str:
+    where = estimate.get("peak_at")
+    return f" (in {where})" if where else ""
+
+
+def _fix(fix: Any) -> str:
+    if isinstance(fix, dict):
+        text = fix.get("text") or fix.get("message") or ", ".join(f"{key} {value}" for key, value in fix.items())
+        return f"To need less: {text}"
+    return f"To need less: {fix}"

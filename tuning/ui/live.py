@@ -1,0 +1,44 @@
+"""The components whose markup the page's own script makes: header, preview, curves with the runs table, ask.
+
+Comes in: plain data.  Goes out: gr.HTML components.  Their templates are constant: what a person or a model wrote
+travels only as data and is shown through textContent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from tuning.charts import chart_config
+from tuning.methods import METHODS
+
+HEADER = "<header class='tf-header'><h1>Tuning Fork</h1><p>Change one setting, see what it costs, train, compare.</p></header>"
+
+
+def mounting(kind: str) -> str:
+    # the script is a module: the browser loads it once and never runs anything from another host
+    return (
+        "import(new URL('fork/static/page.js', document.baseURI).href)"
+        f".then((page) => page.mount('{kind}', element, props, watch, trigger));"
+    )
+
+
+def header() -> gr.HTML:
+    return gr.HTML(html_template=HEADER, js_on_load=mounting("header"), elem_id="tf-header", apply_default_css=False)
+
+
+def preview(value: dict[str, Any]) -> gr.HTML:
+    return gr.HTML(
+        value=value, html_template="<div></div>", js_on_load=mounting("preview"), elem_id="tf-preview",
+        apply_default_css=False,
+    )  # fmt: skip
+
+
+def live() -> gr.HTML:
+    """Curves and runs table. Its value names the run that Start has just made; its `reuse` event carries settings."""
+    return gr.HTML(
+        value={"run": None}, html_template="<div></div>", js_on_load="/* fires 'reuse' */ " + mounting("live"),
+        elem_id="tf-live", apply_default_css=False,
+        config=chart_config({method.name: method.title for method in METHODS}),
+    )  # fmt: skip

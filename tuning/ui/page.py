@@ -1,0 +1,134 @@
+"""The page: one FastAPI app with the /fork/ routes and the Gradio form on top, and how it is launched.
+
+Comes in: host, port and the home folder.  Goes out: a served page.  Gradio carries the form and Start; curves, runs
+and answers go over the routes, so that a reload, a second tab or thirty viewers cost nothing that the run could feel.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+# a page that tells nobody it was opened: Gradio reads this when it is imported
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import gradio as gr  # noqa: E402
+from fastapi import FastAPI  # noqa: E402
+
+from tuning.assets import asset_path  # noqa: E402
+from tuning.executors.thread import ThreadExecutor  # noqa: E402
+from tuning.runs import RunService  # noqa: E402
+from tuning.store import RunStore  # noqa: E402
+from tuning.ui import ask as ask_room  # noqa: E402
+from tuning.ui import form as form_room  # noqa: E402
+from tuning.ui import live as live_room  # noqa: E402
+from tuning.ui.preview import preview_value, told  # noqa: E402
+from tuning.ui.theme import theme  # noqa: E402
+from tuning.web import add_routes  # noqa: E402
+
+QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
+
+
+def build_page(service: RunService) -> gr.Blocks:
+    """The Blocks of the page over one run service."""
+    values = form_room.first_values()
+    with gr.Blocks(title="Tuning Fork", analytics_enabled=False) as page:
+        live_room.header()
+        with gr.Row(elem_id="tf-row", equal_height=False):
+            with gr.Column(elem_id="tf-form", scale=0, min_width=340):
+                with gr.Column(elem_id="tf-fields"):
+                    form = form_room.build_form(values)
+                    form.parts[form_room.WOULD_FIT_ON] = form_room.fit_question(values)
+                with gr.Column(elem_id="tf-press"):
+                    form.parts[form_room.RUN_NAME] = gr.Textbox(
+                        placeholder="Run name (optional)", label="Run name", show_label=False, container=False,
+                        max_length=120, elem_id=form_room.dom_id(form_room.RUN_NAME),
+                    )  # fmt: skip
+                    start = gr.Button("Start training", variant="primary", elem_id="tf-start")
+            with gr.Column(elem_id="tf-main", min_width=0):
+                preview = live_room.preview(preview_value(service, values))
+                live = live_room.live()
+                ask_room.ask()
+        saved = gr.BrowserState({}, storage_key="tuning-fork-form", secret="tuning-fork")
+        _connect(page, service, form, start, preview, live, saved)
+    return page
+
+
+def _connect(page: gr.Blocks, service: RunService, form: Any, start: gr.Button, preview: gr.HTML, live: gr.HTML, saved: Any) -> None:
+    parts = list(form.parts.values())
+    shown = [*parts, *form.method_blocks.values()]
+    length, method = form.parts[form_room.LENGTH], form.parts["method.name"]
+
+    def look(*given: Any) -> tuple[Any, Any]:
+        values = form.values(given)
+        return preview_value(service, values), values
+
+    def press(*given: Any) -> tuple[Any, Any]:
+        values = form.values(given)
+        made: dict[str, Any] = {}
+
+        def begin() -> dict[str, Any]:
+            name = str(values[form_room.RUN_NAME] or "").strip() or None
+            made["run"] = service.start(form_room.settings_from_values(values), name=name)
+            return {}
+
+        answer = told(values, begin, pressed=True)
+        return (gr.skip(), made) if made else (answer, gr.skip())
+
+    def reload(kept: dict[str, Any] | None) -> list[Any]:
+        # a form kept by an older version may lack fields, or hold ones that are gone
+        first = form_room.first_values()
+        values = first | {path: value for path, value in (kept or {}).items() if path in first}
+        return [*form_room.updates_for(form, values), preview_value(service, values)]
+
+    def again(event: gr.EventData) -> list[Any]:
+        settings = event._data.get("settings") or {}  # type: ignore[union-attr]
+        first = form_room.first_values()
+        values = first | form_room.values_from_settings(settings)
+        return [*form_room.updates_for(form, values), preview_value(service, values)]
+
+    def which_length(unit: str) -> list[Any]:
+        return [gr.update(visible=unit == form_room.STEPS), gr.update(visible=unit == form_room.EPOCHS)]
+
+    gr.on([part.change for part in parts], look, parts, [preview, saved], trigger_mode="always_last", **QUICK)
+    length.input(which_length, length, [form.parts["max_steps"], form.parts["num_epochs"]], **QUICK)
+    method.input(
+        lambda name: [gr.update(visible=name == other) for other in form.method_blocks],
+        method, list(form.method_blocks.values()), **QUICK,
+    )  # fmt: skip
+    start.click(press, parts, [preview, live], trigger_mode="once", **QUICK)
+    live.reuse(again, None, [*shown, preview], **QUICK)
+    page.load(reload, saved, [*shown, preview], **QUICK)
+
+
+def build_app(service: RunService, host: str, port: int) -> FastAPI:
+    """The whole web app: the routes first, then the page over them."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    add_routes(app, service)
+    return gr.mount_gradio_app(
+        app, build_page(service), path="/", server_name=host, server_port=port, footer_links=[], run_history=False,
+        enable_monitoring=False, max_file_size="1mb", ssr_mode=False, mcp_server=False, pwa=False, theme=theme(),
+        css_paths=asset_path("page.css"), show_error=True,
+    )  # fmt: skip
+
+
+def launch(host: str, port: int, home: Path) -> None:
+    """Serves the page until it is interrupted. Prints the address once it can be opened."""
+    import uvicorn
+
+    store = RunStore(home)
+    service = RunService(home, ThreadExecutor(), store)
+    try:
+        app = build_app(service, host, port)
+        server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning"))
+        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+
+        async def say() -> None:
+            print(f"Tuning Fork is at http://{shown}:{port}/", flush=True)
+            service.warm_up()
+
+        app.router.on_startup.append(say)
+        server.run()
+    finally:
+        service.close()

@@ -1,0 +1,96 @@
+"""What the form means before Start: tiles, memory bar, hints and faults, as one plain value for the page's script.
+
+Comes in: the form's values and the run service.  Goes out: a dict; text in it is shown as text, never as markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tuning import charts
+from tuning.errors import TuningError
+from tuning.hardware import this_machine
+from tuning.ui.form import WOULD_FIT_ON, dom_id, every_path, settings_from_values
+
+
+def preview_value(service: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """Tiles, memory and hints of these settings, or what is wrong with them. Nothing is started."""
+    return told(values, lambda: _computed(service, values))
+
+
+def told(values: dict[str, Any], compute: Callable[[], dict[str, Any]], pressed: bool = False) -> dict[str, Any]:
+    """What `compute` gives; faults of the person's input become problems at their fields."""
+    empty = {"problems": [], "general": [], "hints": {}, "tiles": None, "memory": None, "pressed": pressed}
+    try:
+        return empty | compute()
+    except TuningError as error:
+        return empty | problems_at_fields(error, values["method.name"])
+
+
+def problems_at_fields(error: TuningError, method: str) -> dict[str, Any]:
+    found, general = [], []
+    for problem in error.problems:
+        path = field_of(problem.field, method)
+        if path is None:
+            general.append(problem.message)
+        else:
+            found.append({"id": dom_id(path), "message": problem.message[:1].upper() + problem.message[1:]})
+    return {"problems": found, "general": general or ([] if found else [str(error)])}
+
+
+def field_of(name: str, method: str) -> str | None:
+    """The form's path for a field named in a problem; a whole block stands for its first field."""
+    paths = [*every_path(), "method.name", WOULD_FIT_ON]
+    if name.startswith("method.") and name != "method.name":
+        name = f"method.{method}.{name.removeprefix('method.')}"
+    if name in ("data", "eval", "save", "sample", "optimizer", "schedule"):
+        name = next(path for path in paths if path.startswith(name + "."))
+    if name in ("method", "device_name"):
+        name = {"method": "method.name", "device_name": WOULD_FIT_ON}[name]
+    return name if name in paths else None
+
+
+def _computed(service: Any, values: dict[str, Any]) -> dict[str, Any]:
+    asked = values.get(WOULD_FIT_ON)
+    device = None if asked in (None, "", this_machine().name) else asked
+    preview = service.preview(settings_from_values(values), device=device)
+    plan, estimate = preview.plan, preview.estimate.to_dict()
+    hints = {}
+    if not str(values["optimizer.learning_rate"]).strip():
+        rate = plan.derived["learning_rate"]
+        hints[dom_id("optimizer.learning_rate")] = f"Empty takes {rate.value:g}: {rate.origin}"
+    name = preview.plan.device.name
+    return {"tiles": tiles(plan, preview.seconds), "memory": charts.memory_bar(estimate, name), "hints": hints}
+
+
+def count_text(value: float) -> str:
+    for size, word in ((1e9, "B"), (1e6, "M")):
+        if value >= size:
+            return f"{value / size:.3g} {word}"
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def seconds_text(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+
+
+def tiles(plan: Any, seconds: float | None) -> list[dict[str, str]]:
+    """The numbers on top of the page, each with where it comes from as its tooltip."""
+    settings = plan.settings
+    micro, steps, many = settings.micro_batch_size, settings.gradient_accumulation_steps, settings.num_devices
+    cut = f"{micro} × {steps}" + (f" × {many}" if many > 1 else "")
+    share = 100 * plan.value("trainable_share")
+    found = [
+        {"value": f"{cut} = {plan.value('effective_batch')}", "label": "effective batch", "key": "effective_batch"},
+        {"value": count_text(plan.value("tokens_per_update")), "label": "tokens per update", "key": "tokens_per_update"},
+        {"value": count_text(plan.value("updates_per_epoch")), "label": "updates per epoch", "key": "updates_per_epoch"},
+        {"value": count_text(plan.value("trainable_parameters")), "key": "trainable_parameters",
+         "label": f"trainable parameters ({share:.3g} %)"},
+        {"value": seconds_text(seconds) if seconds is not None else count_text(plan.value("total_steps")),
+         "label": f"for {plan.value('total_steps'):,} updates" if seconds is not None else "updates; time not yet known",
+         "key": "total_steps"},
+    ]  # fmt: skip
+    return [{"value": t["value"], "label": t["label"], "title": str(plan.derived[t["key"]].origin)} for t in found]

@@ -1,0 +1,33 @@
+"""How the page looks: a calm theme over the system's own fonts, and the page's stylesheet.
+
+Comes in: nothing.  Goes out: a Gradio theme.  Colours of light and dark come from its variables, the charts' too.
+"""
+
+from __future__ import annotations
+
+import gradio as gr
+
+FONTS = ["system-ui", "-apple-system", "Segoe UI", "DejaVu Sans", "sans-serif"]
+MONO = ["ui-monospace", "DejaVu Sans Mono", "monospace"]
+
+
+def theme() -> gr.themes.Base:
+    return gr.themes.Base(
+        primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=MONO, spacing_size="sm", radius_size="md"
+    ).set(
+        body_background_fill="*neutral_50",
+        body_background_fill_dark="#0b0f1a",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_400",
+        block_label_text_color="*neutral_700",
+        block_label_text_color_dark="*neutral_200",
+        block_title_text_color="*neutral_700",
+        block_title_text_color_dark="*neutral_200",
+        block_title_text_weight="600",
+        block_info_text_size="*text_xs",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_text_color="white",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+    )
