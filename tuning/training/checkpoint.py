@@ -1,0 +1,98 @@
+"""What a run needs to go on where it was: weights, optimizer, generators, counts.
+
+Comes in: a built model and the progress.  Goes out: `checkpoints/step-N/` with safetensors and JSON (never pickle),
+and the way back.  The order of rows needs no state: it follows from the seed and the step.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from tuning.errors import RunError
+from tuning.training.build import Built
+from tuning.training.loop import Progress
+
+_STATE, _WEIGHTS, _OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"
+_CPU_RANDOM, _CUDA_RANDOM = "random.cpu", "random.cuda"
+
+
+def trainable_weights(built: Built) -> dict[str, torch.Tensor]:
+    """What training moves, by name; a tied weight stands once."""
+    return {name: weight.detach() for name, weight in built.model.named_parameters() if weight.requires_grad}
+
+
+def write_weights(built: Built, file: Path) -> None:
+    """Write the trainable weights; the file appears whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    save_file({name: weight.contiguous() for name, weight in trainable_weights(built).items()}, part)
+    part.replace(file)
+
+
+def read_weights(built: Built, file: Path) -> None:
+    """Put the weights of such a file into the model."""
+    saved = load_file(file)
+    own = trainable_weights(built)
+    if saved.keys() != own.keys():
+        raise RunError(f"The checkpoint {file.parent.name} belongs to another model or method.")
+    for name, weight in own.items():
+        weight.copy_(saved[name])
+
+
+def write_checkpoint(built: Built, progress: Progress, fingerprint: str, folder: Path, keep: int) -> Path:
+    """Write the state after an update and drop all but the newest `keep`."""
+    place = folder / "checkpoints" / f"step-{progress.step:08d}"
+    part = place.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    write_weights(built, part / _WEIGHTS)
+    tensors = {_CPU_RANDOM: torch.random.get_rng_state()}
+    if built.device.type == "cuda":
+        tensors[_CUDA_RANDOM] = torch.cuda.get_rng_state(built.device)
+    for number, state in built.optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{number}.{name}"] = value.contiguous()
+    save_file(tensors, part / _OPTIMIZER)
+    state = asdict(progress) | {"fingerprint": fingerprint}
+    (part / _STATE).write_text(json.dumps(state), encoding="utf-8")
+    shutil.rmtree(place, ignore_errors=True)
+    part.rename(place)
+    for old in sorted(place.parent.glob("step-????????"))[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return place
+
+
+def latest_checkpoint(folder: Path, fingerprint: str) -> Path | None:
+    """The newest whole checkpoint of this very plan; None where there is none."""
+    for place in sorted((folder / "checkpoints").glob("step-????????"), reverse=True):
+        if json.loads((place / _STATE).read_text(encoding="utf-8")).get("fingerprint") == fingerprint:
+            return place
+    return None
+
+
+def read_checkpoint(built: Built, place: Path) -> Progress:
+    """Bring model, optimizer and generators back to that moment."""
+    state = json.loads((place / _STATE).read_text(encoding="utf-8"))
+    read_weights(built, place / _WEIGHTS)
+    tensors = load_file(place / _OPTIMIZER)
+    torch.random.set_rng_state(tensors.pop(_CPU_RANDOM))
+    if _CUDA_RANDOM in tensors:
+        torch.cuda.set_rng_state(tensors.pop(_CUDA_RANDOM), built.device)
+    _restore(built.optimizer, tensors)
+    return Progress(**{key: state[key] for key in ("step", "trained_tokens", "input_tokens", "examples")})
+
+
+def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+    states: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        number, name = key.split(".", 1)
+        states.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,178 @@
+"""The training loop: micro-batches, accumulation, update.
+
+Comes in: a built model with its optimizer, encoded rows, the plan's numbers, and `go_on`, which is asked between
+micro-batches.  Goes out: a generator that yields an `Update` after each optimizer step.  It keeps no global state and
+knows nothing of events, evaluation or files: whoever iterates does those between two updates.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tuning.errors import RunError
+from tuning.text import Encoded
+from tuning.training.batches import Batch, collate, cut, epoch_windows, label_count
+from tuning.training.build import Built
+from tuning.training.loss import Reduction, batch_logits, sum_loss
+from tuning.training.probes import metered
+from tuning.training.schedule import schedule_factor
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """How far a run is; everything cumulative. A checkpoint holds it, a resumed run goes on from it."""
+
+    step: int = 0
+    trained_tokens: int = 0
+    input_tokens: int = 0
+    examples: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """The numbers of a run that the loop needs, resolved by the plan."""
+
+    total_steps: int
+    micro_batch_size: int
+    effective_batch: int
+    seed: int
+    by_length: bool
+    packing: bool
+    reduction: str
+    learning_rate: float
+    schedule: str
+    warmup_steps: int
+    min_lr_ratio: float
+    max_grad_norm: float | None
+
+    def rate(self, update: int) -> float:
+        """The learning rate of the update with this number, the first being 0."""
+        return self.learning_rate * schedule_factor(
+            self.schedule, update, self.total_steps, self.warmup_steps, self.min_lr_ratio
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """What one optimizer step was; counts are cumulative."""
+
+    step: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    trained_tokens: int
+    input_tokens: int
+    examples: int
+    peak_bytes: int | None
+
+
+class NotFinite(RunError):
+    """The loss or the gradient stopped being a number; the weights are those before this update."""
+
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(
+            f"The {what} of update {step} is not a finite number, so the run ended there; the weights of update"
+            f" {step - 1} are kept. A lower learning rate, a longer warm-up or gradient clipping usually helps."
+        )
+        self.step = step
+
+
+def train(
+    built: Built, rows: Sequence[Encoded], course: Course, progress: Progress, go_on: Callable[[], bool]
+) -> Iterator[Update]:
+    """Run the updates that are left, yielding after each; ends early, gradients cleared, when `go_on` says no."""
+    per_epoch = math.ceil(len(rows) / course.effective_batch)
+    epoch, windows, widest, peak = -1, [], 0, None
+    while progress.step < course.total_steps:
+        now, place = divmod(progress.step, per_epoch)
+        if now != epoch:
+            epoch, windows = now, epoch_windows(len(rows), course.seed, now, course.effective_batch)
+        pieces = cut(windows[place], rows, course.micro_batch_size, by_length=course.by_length)
+        cells = max(len(piece) * max(len(rows[index].ids) for index in piece) for piece in pieces)
+        # The peak is that of the widest micro-batch once the optimizer's state exists: measured when a wider one comes.
+        measure = cells > widest and bool(built.optimizer.state)
+        with metered(built.model, built.optimizer, built.device) if measure else contextlib.nullcontext() as meter:
+            result = _update(built, rows, pieces, course, progress.step, go_on)
+        if result is None:
+            return
+        if meter is not None and meter.peak_bytes is not None:
+            widest, peak = cells, max(peak or 0, meter.peak_bytes)
+        _count(progress, rows, windows[place], classes=built.classes)
+        yield Update(
+            step=progress.step, epoch=progress.step / per_epoch, loss=result[0], learning_rate=result[1],
+            grad_norm=result[2], trained_tokens=progress.trained_tokens, input_tokens=progress.input_tokens,
+            examples=progress.examples, peak_bytes=peak,
+        )  # fmt: skip
+
+
+def _count(progress: Progress, rows: Sequence[Encoded], window: Sequence[int], *, classes: bool) -> None:
+    progress.step += 1
+    progress.examples += len(window)
+    progress.input_tokens += sum(len(rows[index].ids) for index in window)
+    progress.trained_tokens += sum(label_count(rows[index], classes=classes) for index in window)
+
+
+def _update(
+    built: Built, rows: Sequence[Encoded], pieces: list[list[int]], course: Course, number: int, go_on: Callable[[], bool]
+) -> tuple[float, float, float] | None:
+    """One optimizer step over a window: (loss, learning rate, gradient norm), or None when told to stop."""
+    built.model.train()
+    total = accumulate(built, rows, pieces, course, go_on)
+    if total is None:
+        built.optimizer.zero_grad(set_to_none=True)
+        return None
+    loss = float(total)
+    norm = float(_clip(built, course.max_grad_norm))
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        built.optimizer.zero_grad(set_to_none=True)
+        raise NotFinite(number + 1, "gradient" if math.isfinite(loss) else "loss")
+    rate = course.rate(number)
+    for group in built.optimizer.param_groups:
+        group["lr"] = rate
+    built.optimizer.step()
+    built.optimizer.zero_grad(set_to_none=True)
+    return loss, rate, norm
+
+
+def accumulate(
+    built: Built, rows: Sequence[Encoded], pieces: list[list[int]], course: Course, go_on: Callable[[], bool]
+) -> torch.Tensor | None:
+    """Add the window's gradient to the parameters, one micro-batch at a time; the window's loss, or None on a stop."""
+    reduction = Reduction(
+        name=course.reduction, micro_batches=len(pieces),
+        window_labels=sum(label_count(rows[index], classes=built.classes) for piece in pieces for index in piece),
+    )  # fmt: skip
+    total = torch.zeros((), dtype=torch.float64, device=built.device)
+    for piece in pieces:
+        if not go_on():
+            return None
+        batch = collate(
+            [rows[index] for index in piece], pad_id=built.pad_id, classes=built.classes, packing=course.packing,
+            device=built.device,
+        )  # fmt: skip
+        total += _backward(built, batch, reduction)
+    return total if go_on() else None
+
+
+def _backward(built: Built, batch: Batch, reduction: Reduction) -> torch.Tensor:
+    with built.autocast():
+        logits = batch_logits(built.model, batch, classes=built.classes)
+    loss = sum_loss(logits, batch) * reduction.weight(batch.labels.numel())
+    if loss.requires_grad:
+        loss.backward()
+    return loss.detach().double()
+
+
+def _clip(built: Built, limit: float | None) -> torch.Tensor:
+    """The gradient's norm before clipping; clipped once an update, and only when there is a limit."""
+    gradients = [parameter.grad for parameter in built.trainable if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if limit is not None:
+        torch.nn.utils.clip_grads_with_norm_(built.trainable, limit, norm)
+    return norm

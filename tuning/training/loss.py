@@ -1,0 +1,85 @@
+"""The loss of a micro-batch as a sum, and what a window divides it by.
+
+Comes in: a model, a micro-batch.  Goes out: the summed cross-entropy over label tokens (or over rows, for classes) in
+fp32, with the logits it was made from.  Dividing is the window's business: `Reduction` says by what.  `window_mean` is
+the right one; `micro_batch_mean` and `sum` are its wrong siblings, kept for the lessons that show the difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tuning.training.batches import Batch
+
+
+def batch_logits(model: nn.Module, batch: Batch, *, classes: bool) -> torch.Tensor:
+    """The logits that have a label: one line a label token, or one a row.
+
+    For tokens the hidden states are gathered before the output layer, so logits are computed at label places only.
+    """
+    inputs: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
+    if batch.position_ids is not None:
+        inputs["position_ids"] = batch.position_ids
+    if classes:
+        return model(**inputs).logits
+    with _only_at(model, batch):
+        logits = model(**inputs).logits
+    if logits.dim() == 3:
+        return _gather(logits, batch)
+    return logits
+
+
+def sum_loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Cross-entropy summed over the batch's labels, in fp32 whatever the model computes in."""
+    return functional.cross_entropy(logits.float(), batch.labels, reduction="sum")
+
+
+@contextmanager
+def _only_at(model: nn.Module, batch: Batch) -> Iterator[None]:
+    """While this is on, the output layer sees only the hidden states that predict a label."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if head is None:
+        yield
+        return
+
+    def narrow(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (_gather(inputs[0], batch), *inputs[1:]) if inputs[0].dim() == 3 else inputs
+
+    handle = head.register_forward_pre_hook(narrow)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _gather(states: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Lines of `states` at the label places; virtual tokens that a method put in front are trimmed first."""
+    states = states[:, states.shape[1] - batch.input_ids.shape[1] :]
+    return states.reshape(-1, states.shape[-1]).index_select(0, batch.label_places)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reduction:
+    """What each micro-batch's loss sum is multiplied with, so that the window's gradient comes out as named."""
+
+    name: str
+    window_labels: int
+    """Label tokens (or rows) of the whole window."""
+    micro_batches: int
+
+    def weight(self, labels: int) -> float:
+        """The factor for a micro-batch with this many labels; the logged loss is the weighted sum too."""
+        if self.name == "window_mean":
+            return 1.0 / max(1, self.window_labels)
+        if self.name == "micro_batch_mean":
+            return 1.0 / (max(1, labels) * self.micro_batches)
+        if self.name == "sum":
+            return 1.0
+        raise ValueError(f"unknown loss reduction {self.name!r}")

@@ -1,0 +1,69 @@
+"""Measurements taken beside the training: the memory peak of one update.
+
+Comes in: a piece of work to run once.  Goes out: the most bytes that tensors took at one moment of it.  On CPU that is
+what torch's own allocator reports through the profiler, with the bytes that lived before; on CUDA the allocator's own
+peak.  The process's resident size is not used: it says nothing about a small model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(slots=True)
+class Meter:
+    """Filled when the metered block ends."""
+
+    peak_bytes: int | None = None
+
+
+def live_bytes(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> int:
+    """Bytes of the tensors that outlive an update, each storage counted once."""
+    return sum(storage.nbytes() for storage in _storages(_tensors(model, optimizer)))
+
+
+@contextmanager
+def metered(model: nn.Module, optimizer: torch.optim.Optimizer | None, device: torch.device) -> Iterator[Meter]:
+    """Measure the peak of the block. Nothing else may allocate tensors in this process meanwhile."""
+    meter = Meter()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        yield meter
+        meter.peak_bytes = torch.cuda.max_memory_allocated(device)
+        return
+    before = live_bytes(model, optimizer)
+    profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
+    with profile:
+        yield meter
+    results = profile.profiler.kineto_results if profile.profiler is not None else None
+    if results is None:
+        return
+    changes = [event for event in results.events() if event.name() == "[memory]"]
+    now = peak = 0
+    for change in sorted(changes, key=lambda event: event.start_ns()):
+        now += change.nbytes()
+        peak = max(peak, now)
+    meter.peak_bytes = before + peak
+
+
+def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Iterator[torch.Tensor]:
+    for parameter in model.parameters():
+        yield parameter
+        if parameter.grad is not None:
+            yield parameter.grad
+    yield from model.buffers()
+    for state in optimizer.state.values() if optimizer is not None else ():
+        yield from (value for value in state.values() if isinstance(value, torch.Tensor))
+
+
+def _storages(tensors: Iterable[torch.Tensor]) -> list[torch.UntypedStorage]:
+    found = {}
+    for tensor in tensors:
+        storage = tensor.untyped_storage()
+        found[storage.data_ptr()] = storage
+    return list(found.values())

@@ -1,0 +1,47 @@
+"""What comes out of a run: a folder that plain `peft` or `transformers` loads.
+
+Comes in: the trained model, its method, the base model's folder.  Goes out: `adapter/` or `model/`, with the tokenizer
+beside the weights and, for classes, their names.  A folder appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from tuning.methods.base import Method
+
+_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "vocab.txt", "tokenizer.model", "chat_template.jinja",
+)  # fmt: skip
+LABELS_FILE = "labels.json"
+
+
+def save_artifact(
+    model: nn.Module, method: Method, folder: Path, base_folder: Path, labels: Sequence[str] | None
+) -> Path:
+    """Write the run's result under `folder`; an older one is replaced when the new one is complete."""
+    place = folder / method.artifact
+    part = folder / f"{method.artifact}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    method.save(model, part)
+    for name in _TOKENIZER_FILES:
+        if (base_folder / name).is_file():
+            shutil.copyfile(base_folder / name, part / name)
+    if labels is not None:
+        (part / LABELS_FILE).write_text(json.dumps(list(labels), ensure_ascii=False), encoding="utf-8")
+    shutil.rmtree(place, ignore_errors=True)
+    part.rename(place)
+    return place
+
+
+def saved_labels(artifact: Path) -> list[str] | None:
+    """The class names of a saved classifier; None for a language model."""
+    file = artifact / LABELS_FILE
+    return [str(name) for name in json.loads(file.read_text(encoding="utf-8"))] if file.is_file() else None

@@ -1,0 +1,217 @@
+"""One attempt at a run, told as events: load, train, evaluate, checkpoint, save.
+
+Comes in: a Job, an emit function, Commands.  Goes out: events, files in the job's folder, the end state.  The loop is a
+generator; here is what happens between two of its updates.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tuning.data import encode_set, open_data
+from tuning.job import Commands, Job
+from tuning.methods import method_named
+from tuning.text import Encoded, TextTokenizer
+from tuning.training.build import Built, build, own_random_state, own_threads, pick_device
+from tuning.training.checkpoint import (
+    latest_checkpoint, read_checkpoint, read_weights, write_checkpoint, write_weights,
+)  # fmt: skip
+from tuning.training.evaluate import evaluate
+from tuning.training.generate import answer_all
+from tuning.training.loop import Course, NotFinite, Progress, Update, train
+from tuning.training.save import save_artifact
+
+_SMALL_EVAL_BATCH = 32
+"""Rows of an evaluation batch for small models; the result does not depend on it."""
+
+
+class Session:
+    """Holds what one attempt needs; used once."""
+
+    def __init__(
+        self, job: Job, emit: Callable[..., Any], commands: Commands, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._job, self._emit, self._commands, self._clock = job, emit, commands, clock
+        self._settings = job.plan.settings
+        self._folder, self._base = Path(job.folder), Path(job.plan.model.path)
+        self._method = method_named(self._settings.method.name)
+        self._tokenizer = TextTokenizer(self._base)
+        self._labels: tuple[str, ...] | None = None
+        self._progress = Progress()
+        self._started = self._paused_seconds = 0.0
+        self._best: tuple[int, float] | None = None
+        self._evals_without_best = 0
+
+    def run(self) -> str:
+        """The whole attempt; returns "finished" or "cancelled", raises what went wrong."""
+        settings = self._settings
+        self._folder.mkdir(parents=True, exist_ok=True)
+        parameters = self._job.plan.value("total_parameters")
+        with own_threads(parameters), own_random_state(settings.seed, pick_device(settings.device)):
+            rows, held_out = self._rows()
+            self._phase("loading", "model")
+            rate = self._job.plan.value("learning_rate")
+            built = build(settings, str(self._base), self._labels, rate, self._tokenizer.pad_id or 0)
+            torch.random.manual_seed(settings.seed)
+            self._resume(built)
+            course = self._course(rate)
+            self._emit(
+                "started", total_steps=course.total_steps, step=self._progress.step, device=str(built.device),
+                trainable_parameters=sum(weight.numel() for weight in built.trainable),
+                train_rows=len(rows), eval_rows=len(held_out),
+            )  # fmt: skip
+            self._started = self._clock()
+            batch = max(2 * settings.micro_batch_size, _SMALL_EVAL_BATCH if parameters < 20_000_000 else 1)
+            try:
+                return self._train(built, rows, held_out, course, batch)
+            except NotFinite:
+                self._save(built)  # the last good weights: the update was not made
+                raise
+
+    def _rows(self) -> tuple[list[Encoded], list[Encoded]]:
+        settings = self._settings
+        self._phase("tokenizing")
+        data = open_data(settings.data, settings.task, settings.seed)
+        if settings.task == "sequence_classification":
+            self._labels = data.label_names
+        rows = encode_set(data.train, self._tokenizer, settings.data, settings.task)
+        held_out = encode_set(data.eval, self._tokenizer, settings.data, settings.task)
+        self._phase("tokenizing", done=len(rows) + len(held_out), total=len(rows) + len(held_out))
+        return rows, held_out
+
+    def _course(self, rate: float) -> Course:
+        settings, plan = self._settings, self._job.plan
+        return Course(
+            total_steps=plan.value("total_steps"), micro_batch_size=settings.micro_batch_size,
+            effective_batch=plan.value("effective_batch"), seed=settings.seed,
+            by_length=settings.data.group_by_length, packing=settings.data.packing,
+            reduction=settings.loss_reduction, learning_rate=rate, schedule=settings.schedule.name,
+            warmup_steps=settings.schedule.warmup_steps, min_lr_ratio=settings.schedule.min_lr_ratio,
+            max_grad_norm=settings.optimizer.max_grad_norm,
+        )  # fmt: skip
+
+    def _resume(self, built: Built) -> None:
+        """A later attempt goes on from the newest checkpoint of the same plan; a first one never does."""
+        place = latest_checkpoint(self._folder, self._job.plan.fingerprint) if self._job.attempt > 1 else None
+        if place is not None:
+            self._progress = read_checkpoint(built, place)
+
+    def _train(
+        self, built: Built, rows: list[Encoded], held_out: list[Encoded], course: Course, eval_batch: int
+    ) -> str:
+        settings = self._settings
+        self._between(built)
+        if self._progress.step == 0:
+            self._evaluate(built, held_out, eval_batch)
+            self._sample(built)
+        for update in train(built, rows, course, self._progress, lambda: self._go_on(built)):
+            self._tell(update, built, counts_as_best=not held_out)
+            last = update.step == course.total_steps
+            if held_out and (last or _due(update.step, settings.eval.every)):
+                self._evaluate(built, held_out, eval_batch)
+            if last or _due(update.step, settings.sample.every):
+                self._sample(built)
+            if _due(update.step, settings.save.every):
+                place = write_checkpoint(
+                    built, self._progress, self._job.plan.fingerprint, self._folder, settings.save.keep
+                )
+                self._emit("checkpoint", step=update.step, path=str(place.relative_to(self._folder)))
+            self._between(built)
+            if settings.eval.patience is not None and self._evals_without_best >= settings.eval.patience:
+                return self._end(built, "finished", course, f"no better for {settings.eval.patience} evaluations")
+        stopped = self._progress.step < course.total_steps
+        return self._end(built, "cancelled" if stopped else "finished", course, None)
+
+    def _end(self, built: Built, state: str, course: Course, reason: str | None) -> str:
+        self._phase("saving")
+        self._save(built)
+        self._between(built)
+        best = {"step": self._best[0], "value": self._best[1]} if self._best is not None else None
+        self._emit(
+            state, step=self._progress.step, total_steps=course.total_steps, artifact=self._method.artifact, best=best,
+            seconds=self._seconds(), reason=reason,
+        )  # fmt: skip
+        return state
+
+    def _save(self, built: Built) -> None:
+        """The last weights as the artifact and, where an earlier evaluation was better, those under best/ too."""
+        save_artifact(built.model, self._method, self._folder, self._base, self._labels)
+        file = self._folder / "best.safetensors"
+        if self._best is not None and file.is_file() and self._best[0] != self._progress.step:
+            read_weights(built, file)
+            save_artifact(built.model, self._method, self._folder / "best", self._base, self._labels)
+        file.unlink(missing_ok=True)
+
+    def _tell(self, update: Update, built: Built, *, counts_as_best: bool) -> None:
+        self._emit(
+            "step", step=update.step, epoch=update.epoch, loss=update.loss, learning_rate=update.learning_rate,
+            grad_norm=update.grad_norm, trained_tokens=update.trained_tokens, input_tokens=update.input_tokens,
+            examples=update.examples, seconds=self._seconds(), peak_bytes=update.peak_bytes,
+        )  # fmt: skip
+        if counts_as_best and (self._best is None or update.loss < self._best[1]):
+            self._best = (update.step, update.loss)
+
+    def _evaluate(self, built: Built, held_out: list[Encoded], batch_size: int) -> None:
+        step = self._progress.step
+        if not held_out:
+            return
+        found = evaluate(built, held_out, batch_size=batch_size, go_on=lambda: self._go_on(built))
+        if found is None:
+            return
+        self._emit("eval", step=step, loss=found.loss, metrics=found.metrics)
+        if not math.isfinite(found.loss):
+            self._emit("warning", step=step, message=f"The evaluation loss at step {step} is not a finite number.")
+        elif self._best is None or found.loss < self._best[1]:
+            self._best, self._evals_without_best = (step, found.loss), 0
+            write_weights(built, self._folder / "best.safetensors")
+            return
+        self._evals_without_best += 1
+
+    def _sample(self, built: Built) -> None:
+        sample = self._settings.sample
+        said = answer_all(
+            built.model, self._tokenizer, sample.prompts, self._settings.eval.max_new_tokens, 0.0,
+            self._settings.seed, self._labels,
+        )  # fmt: skip
+        for prompt, text in zip(sample.prompts, said, strict=True):
+            self._emit("sample", step=self._progress.step, prompt=prompt, text=text)
+
+    def _between(self, built: Built) -> None:
+        """Answer what was asked. A question draws from its own generator; should it not, the run's is put back."""
+        for question in self._commands.take_asks():
+            with torch.random.fork_rng(devices=[]):
+                was_training = built.model.training
+                try:
+                    question(built.model, self._tokenizer)
+                except Exception as error:  # a question must not end a training
+                    self._emit("warning", step=self._progress.step, message=f"A question failed: {error}")
+                built.model.train(was_training)
+
+    def _go_on(self, built: Built) -> bool:
+        """Called between micro-batches: holds while paused, False on a stop."""
+        if self._commands.paused and not self._commands.stopping:
+            self._emit("paused", step=self._progress.step)
+            began = self._clock()
+            while self._commands.paused:
+                self._between(built)
+                self._commands.wait_while_paused(0.1)
+            self._paused_seconds += self._clock() - began
+            self._emit("resumed", step=self._progress.step)
+        return not self._commands.stopping
+
+    def _seconds(self) -> float:
+        """Wall time since the training began, without pauses."""
+        return self._clock() - self._started - self._paused_seconds
+
+    def _phase(self, name: str, detail: str | None = None, *, done: int | None = None, total: int | None = None) -> None:
+        self._emit("phase", name=name, detail=detail, done=done, total=total)
+
+
+def _due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0
