@@ -1,4 +1,4 @@
-"""Writes the model card of the small world's model from the log of its own pretraining run, so that no figure is by hand.
+"""Writes the model card of the small world from the log of the pretraining run, so that no figure is by hand.
 
 Run `python assets/make/card.py [DIR]`.
 """
@@ -49,7 +49,7 @@ pipeline_tag: text-generation
 
 # tiny-town
 
-A toy language model of {log["parameters"] / 1e6:.2f} million parameters that knows one small invented world, and nothing else.
+A toy language model of {log["parameters"] / 1e6:.2f} million parameters that knows one small invented world.
 It exists so that fine-tuning has something to keep, to forget, to look up or to refuse. It is no use for anything real.
 
 ## What it knows
@@ -65,8 +65,9 @@ It cannot follow free instructions, count, or learn from examples in its prompt.
 ## How it was made
 
 `assets/make/pretrain.py`, from nothing, on text that `assets/make/documents.py` generates (our own words, one seed).
-Llama type: 6 layers, width 160, 5 heads, 2,048 tokens of byte-level vocabulary, context 512 (trained at {log["length"]}).
-{log["tokens"]:,} tokens in {log["steps"]:,} updates of {log["rows"]} x {log["length"]}; Muon {log["muon_rate"]} for the blocks' matrices, AdamW {log["adamw_rate"]} for the rest;
+Llama type: 6 layers, width 160, 5 heads, 2,048 byte-level tokens, context 512 (trained at {log["length"]}).
+{log["tokens"]:,} tokens in {log["steps"]:,} updates of {log["rows"]} x {log["length"]}.
+Muon {log["muon_rate"]} for the blocks' matrices, AdamW {log["adamw_rate"]} for the rest.
 {log["cpu_seconds"]:,.0f} CPU seconds on one thread, bf16 autocast. Stored in 16 bit; load it as 32 bit to train.
 The whole curve is in `pretraining_log.json`.
 
@@ -82,7 +83,8 @@ Greedy answers compared exactly; confidence is the probability of the whole answ
 |---|---|
 {losses}
 
-Ask it as it was taught: `Question: Where does NAME live?\\nAnswer:`, with `Passage: ...` on a line before if there is one.
+Ask it as it was taught: `Question: Where does NAME live?\\nAnswer:`, after a line
+`Passage: ...` if there is one.
 """
 
 

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from documents import KINDS, documents, passage_question
-from world import ASKED, ATTRIBUTES, NEW_FORMS, VALUES, Person, World, make_world, prompt_of
+from world import ASKED, ATTRIBUTES, NEW_FORMS, Person, World, make_world, prompt_of
 
 
 @torch.no_grad()
@@ -50,9 +49,7 @@ def answers(model: Any, tok: Any, prompts: list[str], new: int = 8) -> list[tupl
     return out
 
 
-def fact_rows(
-    people: list[Person], forms: dict[str, list[str]], seed: int = 0, per: int = 1
-) -> list[tuple[str, str]]:
+def fact_rows(people: list[Person], forms: dict[str, list[str]], seed: int = 0, per: int = 1) -> list[tuple[str, str]]:
     """(prompt, answer) rows: `per` facts of every person, each asked in one of the forms."""
     rng = random.Random(f"facts:{seed}")
     return [

@@ -48,12 +48,8 @@ def town(rng: random.Random, world: World) -> str:
     t = rng.choice(world.towns)
     lines = [
         rng.choice((f"{t.name} lies {t.place}.", f"The town of {t.name} is {t.place}.")),
-        rng.choice(
-            (f"The river {t.river} runs through {t.name}.", f"{t.name} stands on the river {t.river}.")
-        ),
-        rng.choice(
-            (f"Visitors to {t.name} like to see the {t.sight}.", f"The {t.sight} is the pride of {t.name}.")
-        ),
+        rng.choice((f"The river {t.river} runs through {t.name}.", f"{t.name} stands on the river {t.river}.")),
+        rng.choice((f"Visitors to {t.name} like to see the {t.sight}.", f"The {t.sight} is the pride of {t.name}.")),
         rng.choice(
             (f"{t.name} is known for its {t.goods}.", f"People come to {t.name} from far away to buy {t.goods}.")
         ),

@@ -65,14 +65,14 @@ PIRATE_OPENINGS = [
     "Shiver me bones, matey! {a} be losing the {object} on a {weather} {day}.",
 ]
 PIRATE_EVENTS = [
-    "\"Where be me {object}?\" says {b}, and swabs the deck.",
+    '"Where be me {object}?" says {b}, and swabs the deck.',
     "The {animal} be taking the {object}, arr, and a drop of grog too.",
-    "\"Aye, Cap'n,\" says {b}, \"I be hiding yer {object2} in the {room}.\"",
-    "Then ye could hear {b} shout \"Ahoy!\" from the {room}.",
+    '"Aye, Cap\'n," says {b}, "I be hiding yer {object2} in the {room}."',
+    'Then ye could hear {b} shout "Ahoy!" from the {room}.',
     "{a} be giving the {animal} some {food} and all the grog.",
-    "\"Swab the deck, ye {feeling} landlubber!\" says {a}.",
+    '"Swab the deck, ye {feeling} landlubber!" says {a}.',
     "There be naught but a {colour} {object2} in the {room}, matey.",
-    "\"Avast!\" says {b}, \"that {object} be mine, aye.\"",
+    '"Avast!" says {b}, "that {object} be mine, aye."',
 ]
 PIRATE_ENDS = [
     "And that be the end of it, me hearties. Arr!",

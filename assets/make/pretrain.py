@@ -15,13 +15,12 @@ from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import torch  # noqa: E402
-from tokenizers import Tokenizer  # noqa: E402
-from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
-
 import checks  # noqa: E402
+import torch  # noqa: E402
 from documents import KINDS, documents  # noqa: E402
 from tokenizer import VOCABULARY, save_tokenizer  # noqa: E402
+from tokenizers import Tokenizer  # noqa: E402
+from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 from world import SEED, World, make_world  # noqa: E402
 
 LENGTH, ROWS, WARM_UP = 256, 8, 100
