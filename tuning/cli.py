@@ -21,6 +21,7 @@ from tuning.hardware import named_device
 from tuning.job import Commands, Job
 from tuning.memory.estimate import estimate
 from tuning.plan import plan_for
+from tuning.settings_table import settings_table
 from tuning.training.entry import run_job
 
 CODES = {"finished": 0, "failed": 1, "cancelled": 130}
@@ -38,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     one = verbs.add_parser("bench", help="measure, and print tables")
     one.add_argument("name", nargs="?", default="all", help="start, loop, watchers, poll or all")
     one.add_argument("--repeats", type=int, default=7, help="interleaved repeats; the median is shown")
+    verbs.add_parser("settings", help="print the table of settings as Markdown")
     one = verbs.add_parser("serve", help="open the page")
     one.add_argument("--host", default="127.0.0.1")
     one.add_argument("--port", type=int, default=7860)
@@ -54,6 +56,9 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if given.verb == "run":
             return _run(_read(given.settings), given.out)
+        if given.verb == "settings":
+            print(settings_table())
+            return 0
         if given.verb == "bench":
             from tuning.bench.tables import run_benches
 

@@ -1,0 +1,28 @@
+"""The settings as a Markdown table, from the same fields that the form and the checks read.
+
+Comes in: nothing but the dataclasses.  Goes out: the table that the README holds; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+import json
+
+from tuning.fields import Field, table
+from tuning.methods import METHODS
+from tuning.settings import all_fields
+
+
+def settings_table() -> str:
+    """One line a setting: path, default, limit, help."""
+    lines = ["| setting | default | accepts | what it does |", "|---|---|---|---|"]
+    plain = {path: field for path, field in all_fields().items() if not path.startswith("method.")}
+    lines += [_line(field) for field in plain.values()]
+    for method in METHODS:
+        fields = table(method.settings, "method.")
+        lines += [_line(field, f" ({method.name})") for field in fields.values() if field.path != "method.name"]
+    return "\n".join(lines)
+
+
+def _line(field: Field, of: str = "") -> str:
+    shown = json.dumps(field.default)
+    return f"| `{field.path}`{of} | `{shown}` | {field.limit} | {field.help.replace('|', 'or')} |"
