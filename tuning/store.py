@@ -95,6 +95,10 @@ class RunStore:
             raise RunError(f"There is no run {run_id!r} here. It may have been started from another home folder.")
         return RunRow.from_values(rows[0])
 
+    def last_number(self) -> int:
+        """How many runs there have ever been."""
+        return int(self._rows("SELECT coalesce(max(number), 0) FROM runs")[0][0])
+
     def events(self, run_id: str) -> list[Event]:
         sql = "SELECT attempt, seq, time, kind, data FROM events WHERE run_id = ? ORDER BY id"
         return [
@@ -286,7 +290,7 @@ class RunStore:
                     break
                 except sqlite3.Error as error:  # disk full, a locked file: say so, keep the events, try again
                     log.exception("cannot write to %s", self.home)
-        """The next things to write: what comes within a moment, together; somebody waiting ends the moment."""
+                    self.trouble = f"Nothing can be stored in {self.home} ({error}). Nothing is lost yet; is the disk full?"
                     for item in work:
                         if isinstance(item, tuple) and not item[1].done():
                             item[1].set_exception(RunError(self.trouble))
@@ -297,7 +301,7 @@ class RunStore:
         db.close()
 
     def _next_batch(self) -> list[Any]:
-        """The next things to write: what comes within a moment together; somebody waiting ends the moment."""
+        """The next things to write: what comes within a moment, together; somebody waiting ends the moment."""
         batch = [self._todo.get()]
         deadline = time.monotonic() + BATCH_SECONDS
         while isinstance(batch[-1], Event):

@@ -1,0 +1,301 @@
+"""Runs, for the page, the routes and the command line alike: the one owner of the queue.
+
+In: settings as a JSON object, and what a person wants done to a run. Out: previews, run ids, rows, answers,
+folders. From here a plan becomes a job, the job goes to the executor, and its events go to the store. A run's
+folder is home/runs/RUN_ID.
+"""
+
+import importlib
+import json
+import logging
+import statistics
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuning.errors import Problem, RunError, SettingsError
+from tuning.executors.base import Executor, RunHandle
+from tuning.executors.thread import ThreadExecutor
+from tuning.hardware import named_device
+from tuning.job import Job
+from tuning.memory.estimate import MemoryEstimate, estimate
+from tuning.methods import method_named
+from tuning.plan import Plan, plan_for
+from tuning.rows import RunRow
+from tuning.store import RunStore
+
+log = logging.getLogger(__name__)
+
+WARM_MODULES = ("tuning.training.entry", "tuning.training.build", "tuning.training.loop", "tuning.training.generate")
+ASK_SECONDS = 120.0
+NAME_LENGTH, NOTE_LENGTH, PROMPT_LENGTH, PROMPT_COUNT = 80, 2_000, 4_000, 8
+TIMED_RUNS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a run would be, before it is started."""
+
+    plan: Plan
+    estimate: MemoryEstimate
+    seconds: float | None
+    """Expected duration; None until a run like it has been timed here."""
+
+
+class RunService:
+    """Everything that can be done with runs."""
+
+    def __init__(self, home: Path | str, executor: Executor | None = None, store: RunStore | None = None) -> None:
+        self.home = Path(home).expanduser().resolve()
+        self.store = store or RunStore(self.home)
+        self.executor: Executor = executor or ThreadExecutor()
+        self._handles: dict[str, RunHandle] = {}
+        self._starting = threading.Lock()
+        self.store.mark_interrupted()
+        for row in self.store.adopt_queued():
+            self._start_again(row)
+
+    # -- before a run ----------------------------------------------------------------------------------------------
+    def preview(self, settings: Any, device: str | None = None) -> Preview:
+        """The plan on this machine, and the estimate on it or on a named device. Raises TuningError with all problems."""
+        plan = plan_for(settings)
+        found = estimate(plan, named_device(device) if device else plan.device)
+        return Preview(plan=plan, estimate=found, seconds=self.expected_seconds(plan))
+
+    def expected_seconds(self, plan: Plan) -> float | None:
+        """From the latest runs with this model, method and device, by the tokens they read."""
+        wanted = _kind_of(plan.settings.to_dict(), plan.device.kind)
+        rates = [
+            row.seconds / row.input_tokens
+            for row in self.store.runs(include_deleted=True)
+            if row.seconds and row.input_tokens and _kind_of(row.settings, row.plan["device"]["kind"]) == wanted
+        ]
+        return statistics.median(rates[:TIMED_RUNS]) * plan.value("total_tokens") if rates else None
+
+    # -- starting and steering -------------------------------------------------------------------------------------
+    def start(
+        self, settings: Any, name: str | None = None, parent: str | None = None, from_step: int | None = None
+    ) -> str:
+        """Put a run in line and answer its id. Raises TuningError with all problems, and then keeps nothing."""
+        preview = self.preview(settings)
+        name = None if name is None else _checked_text("name", name, NAME_LENGTH)
+        if parent is not None:
+            self.store.run(parent)
+        if from_step is not None and (parent is None or not isinstance(from_step, int) or from_step < 0):
+            problem = Problem("from_step", from_step, "a step of the parent run", "from_step needs a parent and a step.")
+            raise SettingsError([problem])
+        plan = preview.plan
+        with self._starting:
+            run_id, folder = self._new_folder()
+            job = Job(run_id=run_id, attempt=1, plan=plan, folder=str(folder))
+            _write_json(folder / "settings.json", plan.settings.to_dict())
+            _write_json(folder / "job.json", job.to_dict())
+            self.store.create_run(
+                run_id,
+                self._free_name(name or default_name(plan)),
+                plan.settings.to_dict(),
+                _without_lists(plan.to_dict()),
+                parent=parent,
+                from_step=from_step,
+                estimate=preview.estimate.to_dict(),
+                total_steps=int(plan.value("total_steps")),
+            )
+            self._submit(job)
+        return run_id
+
+    def _new_folder(self) -> tuple[str, Path]:
+        number = self.store.last_number()
+        while True:
+            number += 1
+            run_id = f"r{number:04d}"
+            try:
+                folder = self.home / "runs" / run_id
+                folder.mkdir(parents=True)
+            except FileExistsError:  # another process on this home was faster, or the store's file was removed
+                continue
+            return run_id, folder
+
+    def _free_name(self, name: str) -> str:
+        taken = {row.name for row in self.store.runs(include_deleted=True)}
+        free, number = name, 1
+        while free in taken:
+            number += 1
+            free = f"{name} ({number})"
+        return free
+
+    def _submit(self, job: Job) -> None:
+        self._handles = {run_id: handle for run_id, handle in self._handles.items() if handle.wait(0) is None}
+        self._handles[job.run_id] = self.executor.submit(job, self.store.append)
+
+    def _start_again(self, row: RunRow) -> None:
+        """A run that was still in line when the server ended."""
+        try:
+            plain = json.loads((self.home / "runs" / row.run_id / "job.json").read_text("utf-8"))
+            self._submit(Job.from_dict({**plain, "attempt": row.attempt + 1}))
+        except (OSError, ValueError, KeyError, TypeError):
+            log.exception("run %s cannot be started again", row.run_id)
+            self.store.disown(row.run_id)
+
+    def stop(self, run_id: str) -> None:
+        """End a run, keeping what it has learned. One that has ended stays as it is."""
+        handle = self._handle(run_id)
+        if handle is not None:
+            handle.cancel()
+
+    def pause(self, run_id: str) -> None:
+        handle = self._handle(run_id)
+        if handle is None:
+            raise RunError("Only a run that is going can be paused.")
+        handle.commands.pause()
+
+    def resume(self, run_id: str) -> None:
+        handle = self._handle(run_id)
+        if handle is not None:
+            handle.commands.resume()
+
+    def _handle(self, run_id: str) -> RunHandle | None:
+        row = self.store.run(run_id)
+        handle = self._handles.get(run_id)
+        if handle is None and row.active:
+            raise RunError(f"{row.name} belongs to another Tuning Fork process on this home folder; stop it there.")
+        return handle
+
+    def wait(self, run_id: str, timeout: float | None = None) -> str | None:
+        """The run's end, once it is in the store; None when it has not come within `timeout` seconds."""
+        handle = self._handle(run_id)
+        ended = handle.wait(timeout) if handle is not None else self.store.run(run_id).state
+        self.store.flush()
+        return ended
+
+    # -- what there is ---------------------------------------------------------------------------------------------
+    def runs(self) -> list[RunRow]:
+        return self.store.runs()
+
+    def run(self, run_id: str) -> RunRow:
+        return self.store.run(run_id)
+
+    def place(self, run_id: str) -> int | None:
+        """How many runs go first."""
+        return self.executor.place(run_id)
+
+    def rename(self, run_id: str, name: Any) -> None:
+        self.store.rename(run_id, _checked_text("name", name, NAME_LENGTH))
+
+    def note(self, run_id: str, note: Any) -> None:
+        self.store.note(run_id, _checked_text("note", note, NOTE_LENGTH, empty=True))
+
+    def delete(self, run_id: str) -> None:
+        """Hide a run, stopping it first; undelete brings it back with every point and file."""
+        if self.store.run(run_id).active:
+            self.stop(run_id)
+        self.store.delete(run_id)
+
+    def undelete(self, run_id: str) -> None:
+        self.store.undelete(run_id)
+
+    def settings_of(self, run_id: str) -> dict[str, Any]:
+        """What the run was started with, ready to start another."""
+        return self.store.run(run_id).settings
+
+    def artifact(self, run_id: str) -> Path:
+        """The folder with the adapter or model of a run that has ended with one."""
+        row = self.store.run(run_id)
+        folder = self.home / "runs" / run_id / method_named(row.settings["method"]["name"]).artifact
+        if row.active:
+            raise RunError(f"{row.name} has not ended yet. Stop it to keep what it has learned so far.")
+        if not folder.is_dir() or not any(folder.iterdir()):
+            raise RunError(f"{row.name} has left nothing to download: it ended before anything was learned.")
+        return folder
+
+    # -- asking ----------------------------------------------------------------------------------------------------
+    def ask(
+        self, run_id: str, prompts: Any, max_new_tokens: Any = 32, temperature: Any = 0.0, seed: Any = 0
+    ) -> dict[str, Any]:
+        """What the base model and the trained one answer: {"base": [...], "trained": [...]}."""
+        _check_question(prompts, max_new_tokens, temperature, seed)
+        folder = self.artifact(run_id).parent
+        plan = self.store.run(run_id).plan
+
+        def answer() -> dict[str, Any]:
+            from tuning.training.generate import answers
+
+            method = plan["settings"]["method"]["name"]
+            return answers(folder, plan["model"]["path"], method, list(prompts), max_new_tokens, temperature, seed)
+
+        return self.executor.between(answer, timeout=ASK_SECONDS)
+
+    # -- around ----------------------------------------------------------------------------------------------------
+    def warm_up(self) -> threading.Thread:
+        """Import what training needs in the background, so that the first press of Start does not wait for it."""
+        thread = threading.Thread(target=_import_quietly, name="warm-up", daemon=True)
+        thread.start()
+        return thread
+
+    def close(self) -> None:
+        """Stop what runs, keeping it, and close the store. Runs in line stay queued."""
+        self.executor.close()
+        self.store.close()
+
+
+def default_name(plan: Plan) -> str:
+    """Method and the numbers people compare, for example "lora r8 lr 1e-3, batch 32"."""
+    settings = plan.settings
+    method = settings.method.name
+    rank = getattr(settings.method, "r", None)
+    rate = f"{plan.value('learning_rate'):.0e}".replace("e-0", "e-").replace("e+0", "e")
+    exact = f"{plan.value('learning_rate'):g}"
+    rate = rate if float(rate) == plan.value("learning_rate") else exact
+    return f"{method}{f' r{rank}' if rank is not None else ''} lr {rate}, batch {plan.value('effective_batch')}"
+
+
+def _kind_of(settings: dict[str, Any], device: str) -> tuple[Any, ...]:
+    keys = ("model", "task", "precision", "gradient_checkpointing")
+    return (settings["method"]["name"], device, *(settings[key] for key in keys))
+
+
+def _without_lists(plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan as a row shows it: without the length of every single row of data, which job.json has."""
+    return {**plan, "data": {key: value for key, value in plan["data"].items() if not _is_long(value)}}
+
+
+def _is_long(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) > 50
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _checked_text(field: str, value: Any, limit: int, empty: bool = False) -> str:
+    text = value.strip() if isinstance(value, str) else None
+    if text is None or len(text) > limit or (not text and not empty):
+        asked = f"{'0' if empty else '1'} to {limit} characters"
+        raise SettingsError([Problem(field, value, asked, f"The {field} must have {asked}.")])
+    return text
+
+
+def _check_question(prompts: Any, max_new_tokens: Any, temperature: Any, seed: Any) -> None:
+    problems = []
+    good = isinstance(prompts, Sequence) and not isinstance(prompts, str) and 1 <= len(prompts) <= PROMPT_COUNT
+    if not good or not all(isinstance(p, str) and p.strip() and len(p) <= PROMPT_LENGTH for p in prompts):
+        limit = f"1 to {PROMPT_COUNT} texts of 1 to {PROMPT_LENGTH} characters"
+        problems.append(Problem("prompts", prompts, limit, f"Type something to ask: {limit}."))
+    for field, value, low, high, kinds in (
+        ("max_new_tokens", max_new_tokens, 1, 512, (int,)),
+        ("temperature", temperature, 0, 5, (int, float)),
+        ("seed", seed, 0, 2**31 - 1, (int,)),
+    ):
+        if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+            problems.append(Problem(field, value, f"{low} to {high}", f"{field} must be a number from {low} to {high}."))
+    if problems:
+        raise SettingsError(problems)
+
+
+def _import_quietly() -> None:
+    for module in WARM_MODULES:
+        try:
+            importlib.import_module(module)
+        except Exception:  # the first run will say what is wrong, to the person who starts it
+            log.warning("could not warm up %s", module, exc_info=True)

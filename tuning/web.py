@@ -1,0 +1,240 @@
+"""The plain routes under /fork/: settings in, estimates, curves and files out.
+
+In: requests of the page or of any program on this machine. Out: JSON, a zip, the page's static files. What is wrong
+with a request is told as 422 with {"problems": [{"field", "value", "limit", "message"}]}; a run that is not there
+is 404 with a sentence.
+"""
+
+import json
+import re
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, JSONResponse, Response
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from tuning.assets import asset_path
+from tuning.errors import Problem, RunError, SettingsError, TuningError
+from tuning.rows import RunRow
+from tuning.runs import RunService
+from tuning.store import FIRST_LOAD_LIMIT
+
+BODY_LIMIT = 256 * 1024
+SHOWN_RUNS = 50
+STATIC_FILE = re.compile(r"page\.(js|css)|page/[a-z_-]+\.js|vendor/[a-z.-]+\.js")
+STATIC_KINDS = {"js": "text/javascript", "css": "text/css"}
+RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
+
+
+class NoSuchRun(TuningError):
+    """A run id in an address that no run has."""
+
+
+def new_app(hosts: Iterable[str] = ()) -> FastAPI:
+    """An app without documentation pages, which answers only to its own names."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", "testserver", *hosts])
+    return app
+
+
+def add_routes(app: FastAPI, service: RunService) -> None:
+    """Everything under /fork/."""
+    app.add_exception_handler(TuningError, _say_problems)
+    app.middleware("http")(_refuse_foreign_posts)
+    _add_reading(app, service)
+    _add_running(app, service)
+    _add_static(app)
+
+
+# -- what a request may be --------------------------------------------------------------------------------------------
+async def _refuse_foreign_posts(request: Request, call_next: Any) -> Response:
+    """Another site open in the same browser must not start anything here: its Origin gives it away."""
+    origin = request.headers.get("origin")
+    if request.method not in ("GET", "HEAD", "OPTIONS") and request.url.path.startswith("/fork/") and origin:
+        if urlsplit(origin).netloc != request.headers.get("host"):
+            return JSONResponse({"message": "Requests from another site are refused."}, status_code=403)
+    return await call_next(request)
+
+
+def _say_problems(request: Request, error: Exception) -> JSONResponse:
+    problems = [problem.to_dict() for problem in error.problems] if isinstance(error, TuningError) else []
+    if isinstance(error, NoSuchRun):
+        return JSONResponse({"message": str(error)}, status_code=404)
+    if not problems:
+        problems = [Problem("run", None, "", str(error)).to_dict()]
+    return JSONResponse({"problems": problems, "message": str(error)}, status_code=422)
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    """The request's JSON object, at most BODY_LIMIT bytes of it."""
+    text = b""
+    async for chunk in request.stream():
+        text += chunk
+        if len(text) > BODY_LIMIT:
+            limit = f"{BODY_LIMIT // 1024} kB"
+            raise SettingsError([Problem("body", None, limit, f"The request is larger than {limit}.")])
+    try:
+        value = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise SettingsError([Problem("body", None, "a JSON object", "The request must hold one JSON object.")])
+    return value
+
+
+def _take(body: dict[str, Any], *names: str) -> list[Any]:
+    """The named members of a request; a member of another name is refused rather than overlooked."""
+    problems = [
+        Problem(name, body[name], ", ".join(names), f"There is no {name!r} here; known: {', '.join(names)}.")
+        for name in sorted(set(body) - set(names))
+    ]
+    if problems:
+        raise SettingsError(problems)
+    return [body.get(name) for name in names]
+
+
+def _row(service: RunService, run_id: str) -> RunRow:
+    try:
+        return service.run(run_id)
+    except RunError as error:
+        raise NoSuchRun(str(error)) from None
+
+
+def _cursors(text: str) -> dict[str, int]:
+    """RUN:ID,RUN:ID as a dictionary; what does not read like that is left out: a stale address must not break."""
+    found = {}
+    for part in text.split(",")[:SHOWN_RUNS]:
+        run_id, _, number = part.partition(":")
+        if RUN_ID.fullmatch(run_id):
+            found[run_id] = int(number) if number.isascii() and number.isdigit() and len(number) < 19 else 0
+    return found
+
+
+# -- what is answered -------------------------------------------------------------------------------------------------
+def run_summary(row: RunRow, place: int | None) -> dict[str, Any]:
+    """A run as the page's table shows it: small, because the list is sent whole."""
+    plain = (
+        "run_id", "name", "note", "state", "created", "started", "ended", "parent", "from_step", "attempt", "step",
+        "total_steps", "loss", "eval_loss", "best_eval", "message", "phase", "seconds", "peak_bytes", "slot",
+    )  # fmt: skip
+    settings = {key: row.settings[key] for key in ("task", "model", "method", "optimizer", "precision")}
+    estimate = row.estimate or {}
+    return {
+        **{key: getattr(row, key) for key in plain},
+        "place": place,
+        "settings": {**settings, "data": {"source": row.settings["data"]["source"]}},
+        "plan": {"derived": {key: one["value"] for key, one in row.plan.get("derived", {}).items()}},
+        "estimate": {key: estimate.get(key) for key in ("total_bytes", "low_bytes", "high_bytes", "kind")},
+    }
+
+
+def live_answer(service: RunService, cursors: dict[str, int], known_version: str | None) -> dict[str, Any]:
+    """What a page that has this version of the list and these points does not know yet."""
+    store = service.store
+    version = store.version()  # before the list: a change in between is then sent again, never missed
+    points = store.series_after(cursors, FIRST_LOAD_LIMIT)
+    answer: dict[str, Any] = {"epoch": store.epoch, "version": version, "points": points}
+    if known_version != str(version):
+        answer["runs"] = [run_summary(row, service.place(row.run_id)) for row in store.runs()]
+    keys = ("state", "step", "total_steps", "loss", "eval_loss", "best_eval", "seconds", "phase", "peak_bytes")
+    answer["progress"] = {row.run_id: {key: getattr(row, key) for key in keys} for row in store.active_runs()}
+    if store.trouble:
+        answer["trouble"] = store.trouble
+    return answer
+
+
+def preview_answer(service: RunService, settings: Any, device: str | None) -> dict[str, Any]:
+    """The estimate's members, with the derived numbers and the expected seconds beside them."""
+    preview = service.preview(settings, device)
+    derived = {key: {"value": one.value, "origin": one.origin} for key, one in preview.plan.derived.items()}
+    return {**preview.estimate.to_dict(), "derived": derived, "seconds": preview.seconds}
+
+
+# -- the routes -------------------------------------------------------------------------------------------------------
+def _add_reading(app: FastAPI, service: RunService) -> None:
+    @app.get("/fork/live")
+    def live(cur: str = "", v: str | None = None) -> JSONResponse:
+        return JSONResponse(live_answer(service, _cursors(cur), v), headers={"Cache-Control": "no-store"})
+
+    @app.get("/fork/runs/{run_id}/settings")
+    def settings(run_id: str) -> dict[str, Any]:
+        return _row(service, run_id).settings
+
+    @app.get("/fork/runs/{run_id}/files.zip")
+    def files(run_id: str) -> FileResponse:
+        _row(service, run_id)
+        packed = _zip_of(service.artifact(run_id))
+        done = BackgroundTask(packed.unlink, missing_ok=True)
+        return FileResponse(packed, filename=f"{run_id}.zip", media_type="application/zip", background=done)
+
+
+def _zip_of(artifact: Path) -> Path:
+    """settings.json and the artifact's folder, packed beside nothing else. Weights hardly shrink, so they are stored."""
+    with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as target:
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:
+            packed.write(artifact.parent / "settings.json", "settings.json")
+            for path in sorted(artifact.rglob("*")):
+                if path.is_file():
+                    packed.write(path, path.relative_to(artifact.parent))
+    return Path(target.name)
+
+
+def _add_running(app: FastAPI, service: RunService) -> None:
+    @app.post("/fork/estimate")
+    async def estimate(request: Request, device: str | None = None) -> dict[str, Any]:
+        return await run_in_threadpool(preview_answer, service, await _body(request), device)
+
+    @app.post("/fork/runs")
+    async def start(request: Request) -> JSONResponse:
+        settings, name, parent, from_step = _take(await _body(request), "settings", "name", "parent", "from_step")
+        if parent is not None:
+            await run_in_threadpool(_row, service, str(parent))
+        run_id = await run_in_threadpool(service.start, settings or {}, name, parent, from_step)
+        return JSONResponse({"run_id": run_id}, status_code=201)
+
+    @app.post("/fork/runs/{run_id}/ask")
+    async def ask(run_id: str, request: Request) -> dict[str, Any]:
+        await run_in_threadpool(_row, service, run_id)
+        names = ("prompts", "max_new_tokens", "temperature", "seed")
+        body = await _body(request)
+        _take(body, *names)
+        values = {"max_new_tokens": 32, "temperature": 0.0, "seed": 0, "prompts": None, **body}
+        return await run_in_threadpool(service.ask, run_id, *(values[name] for name in names))
+
+    @app.post("/fork/runs/{run_id}/{action}")
+    async def change(run_id: str, action: str, request: Request) -> JSONResponse:
+        await run_in_threadpool(_row, service, run_id)
+        texts = {"rename": (service.rename, "name"), "note": (service.note, "note")}
+        plain = {
+            "stop": service.stop, "pause": service.pause, "resume": service.resume,
+            "delete": service.delete, "undelete": service.undelete,
+        }  # fmt: skip
+        if action in texts:
+            function, member = texts[action]
+            (text,) = _take(await _body(request), member)
+            await run_in_threadpool(function, run_id, text)
+        elif action in plain:
+            await run_in_threadpool(plain[action], run_id)
+        else:
+            return JSONResponse({"message": f"A run cannot {action!r}."}, status_code=404)
+        return JSONResponse({"run_id": run_id})
+
+
+def _add_static(app: FastAPI) -> None:
+    @app.get("/fork/static/{path:path}")
+    def static(path: str) -> Response:
+        file = asset_path(*path.split("/")) if STATIC_FILE.fullmatch(path) else None
+        if file is None or not file.is_file():
+            return JSONResponse({"message": f"There is no file {path!r} here."}, status_code=404)
+        # our own scripts change with the program and are asked for again (cheaply, by ETag); a vendored one stays as it is
+        cache = "public, max-age=604800" if path.startswith("vendor/") else "no-cache"
+        return FileResponse(file, media_type=STATIC_KINDS[path.rpartition(".")[2]], headers={"Cache-Control": cache})
