@@ -27,14 +27,14 @@ def create(store, run_id="r1", **more):
 
 
 def step(number, loss=1.0):
-    return {"step": number, "loss": loss, "seconds": number / 2, "input_tokens": 10 * number, "peak_bytes": 100 + number}
+    return {"step": number, "loss": loss, "seconds": number / 2, "input_tokens": number, "peak_bytes": 100 + number}
 
 
 def test_state_follows_from_events(store):
     emit = create(store)
     assert store.run("r1").state == "queued"
     emit("started", total_steps=3)
-    emit("phase", phase="loading")
+    emit("phase", name="loading")
     store.flush()
     row = store.run("r1")
     assert (row.state, row.phase, row.total_steps) == ("running", "loading", 3)

@@ -75,7 +75,8 @@ def row_changes(event: Event) -> dict[str, tuple[str, tuple[Any, ...]]]:
         plain = {"eval_loss": loss}
         special["best_eval"] = ("coalesce(min(best_eval, ?), best_eval, ?)", (loss, loss))
     elif kind == "phase":
-        plain = {"phase": data.get("phase") or data.get("name")}
+        plain = {"phase": data.get("name")}
+        special["state"] = ("CASE state WHEN 'queued' THEN 'running' ELSE state END", ())  # loading is running already
     elif kind == "queued":
         plain = {"state": "queued", "attempt": event.attempt, "ended": None}
     elif kind == "started":

@@ -59,7 +59,7 @@ class RunService:
 
     # -- before a run ----------------------------------------------------------------------------------------------
     def preview(self, settings: Any, device: str | None = None) -> Preview:
-        """The plan on this machine, and the estimate on it or on a named device. Raises TuningError with all problems."""
+        """The plan on this machine, with the estimate on it or on a named device. Raises TuningError."""
         plan = plan_for(settings)
         found = estimate(plan, named_device(device) if device else plan.device)
         return Preview(plan=plan, estimate=found, seconds=self.expected_seconds(plan))
@@ -84,8 +84,8 @@ class RunService:
         if parent is not None:
             self.store.run(parent)
         if from_step is not None and (parent is None or not isinstance(from_step, int) or from_step < 0):
-            problem = Problem("from_step", from_step, "a step of the parent run", "from_step needs a parent and a step.")
-            raise SettingsError([problem])
+            limit = "a step of the parent run"
+            raise SettingsError([Problem("from_step", from_step, limit, "from_step needs a parent and a step.")])
         plan = preview.plan
         with self._starting:
             run_id, folder = self._new_folder()
@@ -288,7 +288,7 @@ def _check_question(prompts: Any, max_new_tokens: Any, temperature: Any, seed: A
         ("seed", seed, 0, 2**31 - 1, (int,)),
     ):
         if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-            problems.append(Problem(field, value, f"{low} to {high}", f"{field} must be a number from {low} to {high}."))
+            problems.append(Problem(field, value, f"{low} to {high}", f"{field} must be {low} to {high}."))
     if problems:
         raise SettingsError(problems)
 

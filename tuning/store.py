@@ -290,7 +290,7 @@ class RunStore:
                     break
                 except sqlite3.Error as error:  # disk full, a locked file: say so, keep the events, try again
                     log.exception("cannot write to %s", self.home)
-                    self.trouble = f"Nothing can be stored in {self.home} ({error}). Nothing is lost yet; is the disk full?"
+                    self.trouble = f"Nothing can be stored in {self.home}: {error}. Nothing is lost yet. Disk full?"
                     for item in work:
                         if isinstance(item, tuple) and not item[1].done():
                             item[1].set_exception(RunError(self.trouble))

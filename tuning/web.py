@@ -18,8 +18,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tuning.assets import asset_path
 from tuning.errors import Problem, RunError, SettingsError, TuningError
@@ -38,31 +40,35 @@ class NoSuchRun(TuningError):
     """A run id in an address that no run has."""
 
 
-def new_app(hosts: Iterable[str] = ()) -> FastAPI:
-    """An app without documentation pages, which answers only to its own names."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+def add_routes(app: FastAPI, service: RunService, hosts: Iterable[str] = ()) -> None:
+    """Everything under /fork/, and who may talk to this app at all: `hosts` are its names besides the local ones."""
+    names = set(hosts)
+    allowed = ["*"] if names & {"0.0.0.0", "::"} else ["localhost", "127.0.0.1", "[::1]", "testserver", *sorted(names)]
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", "testserver", *hosts])
-    return app
-
-
-def add_routes(app: FastAPI, service: RunService) -> None:
-    """Everything under /fork/."""
+    app.add_middleware(OwnOriginOnly)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed)
     app.add_exception_handler(TuningError, _say_problems)
-    app.middleware("http")(_refuse_foreign_posts)
     _add_reading(app, service)
     _add_running(app, service)
     _add_static(app)
 
 
 # -- what a request may be --------------------------------------------------------------------------------------------
-async def _refuse_foreign_posts(request: Request, call_next: Any) -> Response:
+class OwnOriginOnly:
     """Another site open in the same browser must not start anything here: its Origin gives it away."""
-    origin = request.headers.get("origin")
-    if request.method not in ("GET", "HEAD", "OPTIONS") and request.url.path.startswith("/fork/") and origin:
-        if urlsplit(origin).netloc != request.headers.get("host"):
-            return JSONResponse({"message": "Requests from another site are refused."}, status_code=403)
-    return await call_next(request)
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
+            headers = Headers(scope=scope)
+            origin = headers.get("origin")
+            if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+                refusal = JSONResponse({"message": "Requests from another site are refused."}, status_code=403)
+                await refusal(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 def _say_problems(request: Request, error: Exception) -> JSONResponse:
@@ -178,13 +184,12 @@ def _add_reading(app: FastAPI, service: RunService) -> None:
 
 
 def _zip_of(artifact: Path) -> Path:
-    """settings.json and the artifact's folder, packed beside nothing else. Weights hardly shrink, so they are stored."""
-    with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as target:
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:
-            packed.write(artifact.parent / "settings.json", "settings.json")
-            for path in sorted(artifact.rglob("*")):
-                if path.is_file():
-                    packed.write(path, path.relative_to(artifact.parent))
+    """settings.json and the artifact's folder, in one file. Weights hardly shrink, so nothing is compressed."""
+    with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as target, zipfile.ZipFile(target, "w") as packed:
+        packed.write(artifact.parent / "settings.json", "settings.json")
+        for path in sorted(artifact.rglob("*")):
+            if path.is_file():
+                packed.write(path, path.relative_to(artifact.parent))
     return Path(target.name)
 
 
@@ -235,6 +240,6 @@ def _add_static(app: FastAPI) -> None:
         file = asset_path(*path.split("/")) if STATIC_FILE.fullmatch(path) else None
         if file is None or not file.is_file():
             return JSONResponse({"message": f"There is no file {path!r} here."}, status_code=404)
-        # our own scripts change with the program and are asked for again (cheaply, by ETag); a vendored one stays as it is
+        # our own scripts change with the program and are asked for again (cheaply, by ETag); a vendored one stays
         cache = "public, max-age=604800" if path.startswith("vendor/") else "no-cache"
         return FileResponse(file, media_type=STATIC_KINDS[path.rpartition(".")[2]], headers={"Cache-Control": cache})
