@@ -6,7 +6,6 @@ Comes in: where to listen and where runs are kept.  Goes out: the address of the
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 
@@ -17,17 +16,10 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=None, help="where runs are kept")
     given = parser.parse_args()
     print("Tuning Fork is starting…", flush=True)
-    home = given.home or os.environ.get("TUNING_FORK_HOME") or default_home()
 
     from tuning.ui.page import launch  # after the line above: the imports take a few seconds
 
-    launch(given.host, given.port, Path(home).expanduser())
-
-
-def default_home() -> Path:
-    from platformdirs import user_data_path
-
-    return user_data_path("tuning-fork", appauthor=False)
+    launch(given.host, given.port, given.home)
 
 
 if __name__ == "__main__":

@@ -36,5 +36,5 @@ export function mount(kind, root, props, watch, trigger) {
   if (kind === "header") mountHeader(root);
   if (kind === "preview") mountPreview(root, props, watch);
   if (kind === "live") mountLive(root, props, watch, trigger);
-  if (kind === "ask") mountAsk(root);
+  if (kind === "ask") mountAsk(root, props.config);
 }

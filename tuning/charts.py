@@ -58,18 +58,14 @@ def memory_bar(estimate: dict[str, Any], device_name: str) -> dict[str, Any]:
     return {
         "parts": parts, "total": total, "low": low, "high": high if near else 0, "limit": limit if near else scale * 2,
         "scale": scale, "verdict": verdict, "words": f"{words}: {size_text(needed)} of {size_text(limit)}",
-        "left": "0", "right": right, "note": note, "fixes": [_fix(fix) for fix in estimate.get("fixes", [])[:3]],
+        "left": "0", "right": right, "note": note, "fixes": [_fix(fix) for fix in estimate["fixes"][:3]],
         "summary": f"{words}. " + ", ".join(f"{part['name']} {size_text(part['bytes'])}" for part in parts),
     }  # fmt: skip
 
 
 def _peak(estimate: dict[str, Any]) -> str:
-    where = estimate.get("peak_at")
-    return f" (in {where})" if where else ""
+    return {"loss": " (when the loss is computed)", "optimizer step": " (at the update)"}.get(estimate["peak_at"], "")
 
 
-def _fix(fix: Any) -> str:
-    if isinstance(fix, dict):
-        text = fix.get("text") or fix.get("message") or ", ".join(f"{key} {value}" for key, value in fix.items())
-        return f"To need less: {text}"
-    return f"To need less: {fix}"
+def _fix(fix: dict[str, Any]) -> str:
+    return f"Saves {size_text(fix['saved_bytes'])}: {fix['cost']}"

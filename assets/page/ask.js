@@ -3,9 +3,9 @@
 import { begin, onChange, post, state } from "./live.js";
 import { element } from "./dom.js";
 
-const ANSWERS = new Set(["finished", "cancelled", "running", "paused"]);
+const ANSWERS = new Set(["finished", "cancelled"]); // only a run that has ended has left something to ask
 
-export function mountAsk(root) {
+export function mountAsk(root, config) {
   const select = element("select");
   const prompt = element("textarea", { rows: 2, maxlength: 4000, placeholder: "Type a prompt" });
   const ask = element("button", { type: "submit", class: "tf-button tf-primary" }, "Ask");
@@ -62,7 +62,7 @@ export function mountAsk(root) {
   select.addEventListener("change", suggest);
   function suggest() {
     const run = state.runs.find((other) => other.run_id === select.value);
-    const prompts = (run?.examples ?? run?.settings?.sample?.prompts ?? []).slice(0, 3);
+    const prompts = config.examples[run?.data] ?? [];
     examples.replaceChildren(...prompts.map((text) => element("button", { type: "button", class: "tf-button",
       onclick: () => { prompt.value = text; prompt.focus(); } }, text.length > 60 ? text.slice(0, 60) + "…" : text)));
     if (!prompt.value && prompts.length) prompt.value = prompts[0];

@@ -89,11 +89,11 @@ function layout(config, look) {
   return {
     uirevision: `${look.metric}/${look.axis}/${look.log}`, // constant while the same picture grows
     paper_bgcolor: "transparent", plot_bgcolor: "transparent",
-    margin: { l: 52, r: 12, t: 8, b: 40 }, hovermode: "x unified", showlegend: true,
+    margin: { l: 52, r: 12, t: 8, b: 36 }, hovermode: "x unified", showlegend: true,
     font: { family: "system-ui, sans-serif", color: color("--body-text-color"), size: 12 },
     hoverlabel: { bgcolor: color("--background-fill-primary"), bordercolor: grid },
-    legend: { orientation: "h", y: -0.18, x: 0, yanchor: "top" },
-    xaxis: { ...axis, title: { text: config.axes[look.axis], font: { size: 12 } }, rangemode: "tozero" },
+    legend: { orientation: "h", y: -0.16, x: 0, yanchor: "top" },
+    xaxis: { ...axis, title: { text: config.axes[look.axis], font: { size: 12 }, standoff: 8 }, rangemode: "tozero" },
     yaxis: { ...axis, title: { text: config.metrics[look.metric], font: { size: 12 } },
       type: look.log ? "log" : "linear", exponentformat: "power" },
   };

@@ -57,7 +57,6 @@ function address() {
   const query = new URLSearchParams();
   query.set("cur", ids.map((id) => `${id}:${state.series.get(id)?.id ?? 0}`).join(","));
   if (state.version !== null) query.set("v", state.version);
-  if (state.epoch !== null) query.set("epoch", state.epoch);
   return "fork/live?" + query;
 }
 
@@ -105,7 +104,8 @@ function take(answer) {
     for (const id of state.series.keys()) if (!there.has(id)) state.series.delete(id);
   }
   if (!more || answer.runs) state.version = answer.version;
-  for (const [id, points] of Object.entries(answer.points ?? {})) more = addPoints(id, points) || more;
+  for (const [id, progress] of Object.entries(answer.progress ?? {})) Object.assign(runById(id) ?? {}, progress);
+  for (const [id, points] of Object.entries(answer.points ?? {})) addPoints(id, points);
   return more;
 }
 
@@ -118,10 +118,8 @@ function addPoints(id, points) {
       have[kind].push(point);
     }
   }
-  const moved = (points.id ?? 0) > have.id;
-  have.id = Math.max(have.id, points.id ?? 0);
+  have.id = points.id;
   state.series.set(id, have);
-  return moved && (points.step?.length ?? 0) >= 1000;
 }
 
 export async function post(path, body) {

@@ -78,6 +78,8 @@ function tellFields(value) {
     input.setAttribute("aria-invalid", "true");
     input.closest(".tf-field")?.classList.add("tf-wrong");
     first ??= input;
+    // what is typed into and its message are both to be seen, though the form scrolls
+    if (input === document.activeElement) input.closest(".tf-field")?.scrollIntoView({ block: "nearest" });
   }
   if (value.pressed && first) {
     first.closest(".tf-field").scrollIntoView({ block: "center" });

@@ -12,18 +12,7 @@ function number(value, digits = 4) {
 
 function rate(value) {
   if (value === null || value === undefined) return "–";
-  return value >= 0.001 ? String(+value.toPrecision(3)) : value.toExponential(1).replace("e-", "e-").replace(".0e", "e");
-}
-
-function derived(run, key) {
-  const entry = run.plan?.derived?.[key];
-  return entry && typeof entry === "object" && "value" in entry ? entry.value : entry;
-}
-
-function methodText(run, methods) {
-  const method = run.settings?.method ?? {};
-  const title = methods[method.name] ?? method.name ?? "–";
-  return method.r ? `${title} r${method.r}` : title;
+  return value >= 0.001 ? String(+value.toPrecision(3)) : value.toExponential(1).replace(".0e", "e");
 }
 
 function button(text, label, onclick, extra = "") {
@@ -84,11 +73,11 @@ class Row {
       this.download, this.remove,
     ])]);
     this.details.addEventListener("keydown", (event) => { if (event.key === "Escape" && this.details.open) close(); });
-    this.details.addEventListener("toggle", () => this.place());
+    this.details.addEventListener("toggle", () => this.placeMenu());
     return this.details;
   }
 
-  place() { // the table scrolls sideways, so an open menu is placed on the page, not inside it
+  placeMenu() { // the table scrolls sideways, so an open menu is placed on the page, not inside it
     if (!this.details.open) return;
     for (const other of document.querySelectorAll(".tf-menu[open]")) if (other !== this.details) other.open = false;
     const box = this.summary.getBoundingClientRect(), list = this.details.lastElementChild;
@@ -101,8 +90,7 @@ class Row {
     try {
       const answer = await fetch(`fork/runs/${this.id}/settings`, { cache: "no-store" });
       if (!answer.ok) throw new Error("The settings of this run could not be read.");
-      const settings = await answer.json();
-      this.trigger("reuse", { settings: settings.settings ?? settings, run: this.id });
+      this.trigger("reuse", { settings: await answer.json() });
       toast("The form now holds the settings of this run.");
     } catch (error) { toast(String(error.message)); }
   }
@@ -136,7 +124,7 @@ class Row {
     input.select();
   }
 
-  update(run, place) {
+  update(run) {
     const name = run.name || run.run_id, active = isActive(run);
     set(this.name, name);
     set(this.note, run.note || "");
@@ -145,15 +133,15 @@ class Row {
     this.dot.style.background = this.config.palette[(run.slot ?? 0) % this.config.palette.length];
     this.chip.dataset.state = run.state;
     set(this.chip, run.state === "finished" ? "done" : run.state);
-    set(this.phase, phaseText(run, place));
+    set(this.phase, phaseText(run));
     this.progress(run, name);
     const series = state.series.get(run.run_id);
     set(this.cells.loss, number(series?.step.at(-1)?.loss ?? run.loss));
     const evals = (series?.eval ?? []).map((point) => point.loss).filter((loss) => loss !== null);
     set(this.cells["best eval"], number(evals.length ? Math.min(...evals) : run.best_eval));
-    set(this.cells.method, methodText(run, this.config.methods));
-    set(this.cells.lr, rate(derived(run, "learning_rate") ?? run.settings?.optimizer?.learning_rate));
-    set(this.cells.batch, String(derived(run, "effective_batch") ?? "–"));
+    set(this.cells.method, this.config.methods[run.method] ?? run.method);
+    set(this.cells.lr, rate(run.learning_rate));
+    set(this.cells.batch, String(run.effective_batch ?? "–"));
     const measured = run.peak_bytes ?? series?.step.at(-1)?.peak_bytes, expected = run.estimate?.total_bytes;
     set(this.cells.memory, measured ? bytes(measured) : expected ? "≈ " + bytes(expected) : "–");
     this.cells.memory.title = `${measured ? "measured " + bytes(measured) : "not measured yet"}${expected ? ", estimated " + bytes(expected) : ""}`;
@@ -161,13 +149,12 @@ class Row {
     if (!active) this.stop.disabled = false;
     this.stop.setAttribute("aria-label", `Stop ${name}`);
     this.summary.setAttribute("aria-label", `Actions for ${name}`);
-    this.remove.disabled = active;
     this.download.hidden = !["finished", "cancelled"].includes(run.state);
   }
 
   progress(run, name) {
     const last = lastStep(run.run_id), step = Math.max(last?.step ?? 0, run.step ?? 0);
-    const total = run.total_steps ?? derived(run, "total_steps");
+    const total = run.total_steps;
     const share = total ? Math.min(100, (100 * step) / total) : 0;
     this.bar.style.width = `${share}%`;
     this.meter.setAttribute("aria-valuenow", Math.round(share));
@@ -180,14 +167,11 @@ class Row {
 
 function set(node, text) { if (node.textContent !== text) node.textContent = text; }
 
-function phaseText(run, place) {
-  if (run.state === "queued") return place > 0 ? `place ${place} in the queue` : "next";
-  if (run.state === "failed") return run.message || "";
+function phaseText(run) {
+  if (run.state === "queued") return run.place ? `place ${run.place + 1} in the queue` : "next in the queue";
+  if (run.state === "failed" || run.state === "interrupted") return run.message || "";
   if (run.state === "running" && !lastStep(run.run_id) && !run.step) {
-    const phase = run.phase;
-    if (!phase) return "starting";
-    if (typeof phase === "string") return phase;
-    return phase.total ? `${phase.name} ${phase.done}/${phase.total}` : phase.name ?? "";
+    return run.phase || "starting";
   }
   return "";
 }
@@ -206,15 +190,13 @@ export function mountRuns(root, config, trigger) {
   const rows = new Map();
   onChange(() => {
     card.hidden = state.runs.length === 0;
-    const queue = state.runs.filter((run) => run.state === "queued").reverse();
-    const busy = state.runs.some((run) => run.state === "running");
     const there = new Set(state.runs.map((run) => run.run_id));
     for (const [id, row] of rows) if (!there.has(id)) { row.node.remove(); rows.delete(id); }
     state.runs.forEach((run, index) => {
       if (!rows.has(run.run_id)) rows.set(run.run_id, new Row(run.run_id, config, trigger));
       const row = rows.get(run.run_id);
       if (body.children[index] !== row.node) body.insertBefore(row.node, body.children[index] ?? null);
-      row.update(run, run.place ?? queue.indexOf(run) + (busy ? 1 : 0));
+      row.update(run);
     });
   });
   document.addEventListener("click", (event) => {

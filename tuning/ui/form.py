@@ -30,7 +30,7 @@ RUN_NAME = "run_name"
 NOT_SETTINGS = (LENGTH, WOULD_FIT_ON, RUN_NAME)
 
 TERMS = {
-    "causal_lm": "write text", "sequence_classification": "choose a class", "auto": "auto", "response": "the response",
+    "causal_lm": "write text (causal LM)", "sequence_classification": "choose a class", "auto": "auto", "response": "the response",
     "all": "all tokens", "last_turn": "the last turn", "adamw": "AdamW", "sgd": "SGD",
 }  # fmt: skip
 LABELS = {

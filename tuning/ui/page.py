@@ -17,9 +17,7 @@ import gradio as gr  # noqa: E402
 from fastapi import FastAPI  # noqa: E402
 
 from tuning.assets import asset_path  # noqa: E402
-from tuning.executors.thread import ThreadExecutor  # noqa: E402
 from tuning.runs import RunService  # noqa: E402
-from tuning.store import RunStore  # noqa: E402
 from tuning.ui import ask as ask_room  # noqa: E402
 from tuning.ui import form as form_room  # noqa: E402
 from tuning.ui import live as live_room  # noqa: E402
@@ -28,6 +26,9 @@ from tuning.ui.theme import theme  # noqa: E402
 from tuning.web import add_routes  # noqa: E402
 
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
+
+EVERYWHERE = ("0.0.0.0", "::")
+"""Hosts that mean every address of this machine; a page served there cannot know its own names."""
 
 
 def build_page(service: RunService) -> gr.Blocks:
@@ -105,7 +106,7 @@ def _connect(page: gr.Blocks, service: RunService, form: Any, start: gr.Button, 
 def build_app(service: RunService, host: str, port: int) -> FastAPI:
     """The whole web app: the routes first, then the page over them."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    add_routes(app, service)
+    add_routes(app, service, hosts=[host])
     return gr.mount_gradio_app(
         app, build_page(service), path="/", server_name=host, server_port=port, footer_links=[], run_history=False,
         enable_monitoring=False, max_file_size="1mb", ssr_mode=False, mcp_server=False, pwa=False, theme=theme(),
@@ -113,16 +114,22 @@ def build_app(service: RunService, host: str, port: int) -> FastAPI:
     )  # fmt: skip
 
 
-def launch(host: str, port: int, home: Path) -> None:
+def default_home() -> Path:
+    """Where runs are kept when nothing else is said: TUNING_FORK_HOME, else the user's data folder."""
+    from platformdirs import user_data_path
+
+    return Path(os.environ.get("TUNING_FORK_HOME") or user_data_path("tuning-fork", appauthor=False))
+
+
+def launch(host: str, port: int, home: Path | None = None) -> None:
     """Serves the page until it is interrupted. Prints the address once it can be opened."""
     import uvicorn
 
-    store = RunStore(home)
-    service = RunService(home, ThreadExecutor(), store)
+    service = RunService((home or default_home()).expanduser())
     try:
         app = build_app(service, host, port)
         server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning"))
-        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+        shown = "127.0.0.1" if host in EVERYWHERE else host
 
         async def say() -> None:
             print(f"Tuning Fork is at http://{shown}:{port}/", flush=True)

@@ -35,7 +35,7 @@ def problems_at_fields(error: TuningError, method: str) -> dict[str, Any]:
         if path is None:
             general.append(problem.message)
         else:
-            found.append({"id": dom_id(path), "message": problem.message[:1].upper() + problem.message[1:]})
+            found.append({"id": dom_id(path), "message": problem.message})
     return {"problems": found, "general": general or ([] if found else [str(error)])}
 
 
