@@ -111,7 +111,7 @@ def build(settings: Settings, folder: str, labels: Sequence[str] | None, learnin
     model = load_base(folder, labels=labels, attention=attention, dtype=dtype, pad_id=pad_id)
     model = method_named(settings.method.name).apply(model, settings.method, settings.task).to(device)
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
         raise RunError(f"The method {settings.method.name} leaves nothing to train on this model.")

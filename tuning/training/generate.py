@@ -31,14 +31,14 @@ def answers(
         raise RunError("This run has saved nothing yet, so there is no trained model to ask.")
     tokenizer = TextTokenizer(model_path)
     labels = saved_labels(artifact)
-    with torch.random.fork_rng(devices=[]):  # a fresh head draws its weights from the global generator
+    with torch.random.fork_rng(devices=[]):  # a fresh head or adapter draws its weights before the saved ones come
         base = load_base(
             model_path, labels=labels, attention="sdpa", dtype=torch.float32, pad_id=tokenizer.pad_id or 0
         ).eval()
-    said = answer_all(base, tokenizer, prompts, max_new_tokens, temperature, seed, labels)
-    trained = chosen.load(base, artifact).eval()
+        said = answer_all(base, tokenizer, prompts, max_new_tokens, temperature, seed, labels)
+        trained = chosen.load(base, artifact).eval()
     return {
-        "base": said if labels is None else ["untrained head"] * len(prompts),
+        "base": said if labels is None else ["(a new head knows no classes yet)"] * len(prompts),
         "trained": answer_all(trained, tokenizer, prompts, max_new_tokens, temperature, seed, labels),
     }
 

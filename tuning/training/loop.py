@@ -88,7 +88,7 @@ def train(
 ) -> Iterator[Update]:
     """Run the updates that are left, yielding after each; ends early, gradients cleared, when `go_on` says no."""
     per_epoch = math.ceil(len(rows) / course.effective_batch)
-    epoch, windows, widest, peak = -1, [], 0, None
+    epoch, windows, widest, peak, first = -1, [], 0, None, progress.step
     while progress.step < course.total_steps:
         now, place = divmod(progress.step, per_epoch)
         if now != epoch:
@@ -96,7 +96,7 @@ def train(
         pieces = cut(windows[place], rows, course.micro_batch_size, by_length=course.by_length)
         cells = max(len(piece) * max(len(rows[index].ids) for index in piece) for piece in pieces)
         # The peak is that of the widest micro-batch once the optimizer's state exists: measured when a wider one comes.
-        measure = cells > widest and bool(built.optimizer.state)
+        measure = cells > widest and progress.step > first
         with metered(built.model, built.optimizer, built.device) if measure else contextlib.nullcontext() as meter:
             result = _update(built, rows, pieces, course, progress.step, go_on)
         if result is None:
