@@ -203,7 +203,7 @@ def _add_running(app: FastAPI, service: RunService) -> None:
         settings, name, parent, from_step = _take(await _body(request), "settings", "name", "parent", "from_step")
         if parent is not None:
             await run_in_threadpool(_row, service, str(parent))
-        run_id = await run_in_threadpool(service.start, settings or {}, name, parent, from_step)
+        run_id = await run_in_threadpool(service.start, {} if settings is None else settings, name, parent, from_step)
         return JSONResponse({"run_id": run_id}, status_code=201)
 
     @app.post("/fork/runs/{run_id}/ask")
