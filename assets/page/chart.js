@@ -4,6 +4,7 @@ import { begin, onChange, state, isActive } from "./live.js";
 import { element } from "./dom.js";
 
 const MOST = 1200; // points drawn a run; more are cut to the lowest and highest of each bucket
+const NOTHING = "No run is shown. Press Start training: the curve appears here while it learns.";
 let plotly = null;
 
 function loadPlotly() {
@@ -55,7 +56,7 @@ function traces(config, look) {
   const shown = state.runs.filter((run) => state.shown?.has(run.run_id)).reverse();
   for (const run of shown) {
     const series = state.series.get(run.run_id);
-    if (!series) continue;
+    if (!series?.step.length && !series?.eval.length) continue;
     const color = config.palette[(run.slot ?? 0) % config.palette.length];
     const xs = series.step.map((point) => xOf(look.axis, point, series.step));
     const raw = series.step.map((point) => point[look.metric] ?? null);
@@ -110,7 +111,7 @@ export function mountChart(root, config) {
   const look = { metric: "loss", axis: "step", smoothing: 0.6, log: false };
   const chip = element("span", { class: "tf-chip tf-link", role: "status" }, "connecting…");
   const plot = element("div", { class: "tf-plot", role: "img" });
-  const empty = element("p", { class: "tf-empty" }, "No run to show yet. Press Start training: the curve appears here while it learns.");
+  const empty = element("p", { class: "tf-empty" }, NOTHING);
   const percent = element("output", {}, "60%");
   const slider = element("input", { type: "range", min: 0, max: 98, value: 60 });
   slider.addEventListener("input", () => { look.smoothing = slider.value / 100; percent.textContent = slider.value + "%"; draw(); });
@@ -131,6 +132,7 @@ export function mountChart(root, config) {
     busy = true;
     const data = traces(config, look);
     empty.hidden = data.length > 0;
+    empty.textContent = state.runs.some(isActive) ? "The first point is on its way." : NOTHING;
     plot.hidden = data.length === 0;
     if (data.length) {
       const Plotly = await loadPlotly();
@@ -148,7 +150,7 @@ export function mountChart(root, config) {
       : active ? `live · ${active} ${active === 1 ? "run" : "runs"}` : "idle";
     chip.dataset.state = state.link === "live" && active ? "running" : state.link;
     const now = state.runs.filter((run) => state.shown?.has(run.run_id))
-      .map((run) => `${run.run_id}:${run.name}:${state.series.get(run.run_id)?.id}`).join();
+      .map((run) => `${run.run_id}:${run.state}:${run.name}:${state.series.get(run.run_id)?.id}`).join();
     if (now !== drawn) { drawn = now; draw(); } // an idle page does not redraw
   });
   new MutationObserver(draw).observe(document.body, { attributes: true, attributeFilter: ["class"] });

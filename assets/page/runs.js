@@ -15,6 +15,11 @@ function rate(value) {
   return value >= 0.001 ? String(+value.toPrecision(3)) : value.toExponential(1).replace(".0e", "e");
 }
 
+function methodText(run, titles) {
+  const method = run.settings.method, title = titles[method.name] ?? method.name;
+  return method.r ? `${title} r${method.r}` : title;
+}
+
 function button(text, label, onclick, extra = "") {
   return element("button", { type: "button", class: "tf-button " + extra, "aria-label": label, onclick }, text);
 }
@@ -139,9 +144,9 @@ class Row {
     set(this.cells.loss, number(series?.step.at(-1)?.loss ?? run.loss));
     const evals = (series?.eval ?? []).map((point) => point.loss).filter((loss) => loss !== null);
     set(this.cells["best eval"], number(evals.length ? Math.min(...evals) : run.best_eval));
-    set(this.cells.method, this.config.methods[run.method] ?? run.method);
-    set(this.cells.lr, rate(run.learning_rate));
-    set(this.cells.batch, String(run.effective_batch ?? "–"));
+    set(this.cells.method, methodText(run, this.config.methods));
+    set(this.cells.lr, rate(run.plan.derived.learning_rate));
+    set(this.cells.batch, String(run.plan.derived.effective_batch ?? "–"));
     const measured = run.peak_bytes ?? series?.step.at(-1)?.peak_bytes, expected = run.estimate?.total_bytes;
     set(this.cells.memory, measured ? bytes(measured) : expected ? "≈ " + bytes(expected) : "–");
     this.cells.memory.title = `${measured ? "measured " + bytes(measured) : "not measured yet"}${expected ? ", estimated " + bytes(expected) : ""}`;

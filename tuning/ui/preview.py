@@ -88,7 +88,7 @@ def tiles(plan: Any, seconds: float | None) -> list[dict[str, str]]:
         {"value": count_text(plan.value("tokens_per_update")), "label": "tokens per update", "key": "tokens_per_update"},
         {"value": count_text(plan.value("updates_per_epoch")), "label": "updates per epoch", "key": "updates_per_epoch"},
         {"value": count_text(plan.value("trainable_parameters")), "key": "trainable_parameters",
-         "label": f"trainable parameters ({share:.3g} %)"},
+         "label": f"trainable parameters ({share:.3g}\u00a0%)"},
         {"value": seconds_text(seconds) if seconds is not None else count_text(plan.value("total_steps")),
          "label": f"for {plan.value('total_steps'):,} updates" if seconds is not None else "updates; time not yet known",
          "key": "total_steps"},

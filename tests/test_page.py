@@ -1,0 +1,274 @@
+"""The page in a real browser, over a real server in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api")
+ROOT = Path(__file__).resolve().parent.parent
+ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+SLOW = 90_000
+"""Milliseconds to wait for what training does: the first run imports torch, and test machines are busy."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """`python app.py` with a home of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.port = home, free_port()
+        self.process: subprocess.Popen[str] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def start(self) -> None:
+        command = [sys.executable, "app.py", "--port", str(self.port), "--home", str(self.home)]
+        env = os.environ | {"OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if self.address in line:
+                return
+        raise AssertionError("the server ended before it had an address")
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        assert self.process is not None
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("home"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    chromium = Path("/usr/bin/chromium")
+    with playwright.sync_playwright() as driver:
+        path = str(chromium) if chromium.exists() else None
+        browser = driver.chromium.launch(executable_path=path, args=ARGS)
+        yield browser
+        browser.close()
+
+
+class Tab:
+    """One page; faults of its scripts and requests to other hosts are collected and fail the test at its end."""
+
+    def __init__(self, context: Any, server: Server, query: str = "") -> None:
+        self.page = context.new_page()
+        self.faults: list[str] = []
+        self.page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
+        self.page.on("request", self._judge)
+        self.page.goto(server.address + query)
+        self.page.wait_for_selector(".tf-tile", timeout=SLOW)
+
+    def _judge(self, request: Any) -> None:
+        if not request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
+            self.faults.append(f"foreign: {request.url}")
+
+    def field(self, path: str) -> Any:
+        return self.page.locator(f"#f-{path.replace('.', '-')}").locator("input, textarea").first
+
+    def press_start(self, **settings: str) -> str:
+        """Fills the fields, presses Start and waits for the new row; answers the run's id."""
+        for path, value in settings.items():
+            self.field(path.replace("__", ".")).fill(value)
+        before = self.ids()
+        self.page.get_by_role("button", name="Start training").click()
+        self.page.wait_for_function(f"document.querySelectorAll('[data-run]').length > {len(before)}", timeout=10_000)
+        return next(run for run in self.ids() if run not in before)
+
+    def ids(self) -> list[str]:
+        return self.page.evaluate("[...document.querySelectorAll('[data-run]')].map((row) => row.dataset.run)")
+
+    def wait_state(self, run: str, state: str) -> None:
+        self.page.wait_for_selector(f"[data-run={run}] .tf-chip[data-state={state}]", timeout=SLOW)
+
+    def points(self, run: str) -> list[float]:
+        """The steps that the chart draws of this run."""
+        return self.page.evaluate(
+            "(run) => (document.querySelector('.tf-plot').data ?? []).find((trace) => trace.uid === run + '/smooth')?.x ?? []",
+            run,
+        )
+
+    def wait_points(self, run: str, count: int) -> None:
+        end = time.monotonic() + SLOW / 1000
+        while len(self.points(run)) < count:
+            assert time.monotonic() < end, f"only {len(self.points(run))} of {count} points came"
+            self.page.wait_for_timeout(100)
+
+
+@pytest.fixture
+def context(browser: Any) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def tab(context: Any, server: Server) -> Iterator[Tab]:
+    tab = Tab(context, server)
+    yield tab
+    assert tab.faults == []
+
+
+def test_start_streams_points_keeps_the_zoom_and_survives_a_reload(tab: Tab, context: Any, server: Server) -> None:
+    run = tab.press_start(max_steps="40")
+    tab.wait_points(run, 3)
+    tab.page.evaluate("Plotly.relayout(document.querySelector('.tf-plot'), {'xaxis.range': [1, 7], 'yaxis.range': [0, 5]})")
+    tab.wait_points(run, len(tab.points(run)) + 3)
+    layout = tab.page.evaluate("document.querySelector('.tf-plot').layout.xaxis.range")
+    assert layout == [1, 7], "a new point moved the zoom"
+    tab.page.reload()
+    second = Tab(context, server)  # a second tab sees the same run
+    for one in (tab, second):
+        one.wait_state(run, "finished")
+        one.wait_points(run, 40)
+        assert one.points(run) == list(range(1, 41)), "a point was lost"
+    assert second.faults == []
+
+
+def test_stop_keeps_what_was_learned_and_it_can_be_asked(tab: Tab) -> None:
+    run = tab.press_start(max_steps="5000", run_name="to be stopped")
+    tab.wait_points(run, 2)
+    tab.page.get_by_role("button", name="Stop to be stopped").click()
+    tab.wait_state(run, "cancelled")
+    learned = len(tab.points(run))
+    assert learned >= 2
+    panel = tab.page.get_by_role("region", name="Ask the model")
+    panel.get_by_label("run").select_option(run)
+    panel.get_by_label("prompt").fill("The film was <b>dull</b>.\nOverall:")
+    panel.get_by_role("button", name="Ask", exact=True).click()
+    tab.page.wait_for_selector(".tf-answer-row", timeout=SLOW)
+    assert tab.page.locator(".tf-answer").count() == 2
+    assert tab.page.locator(".tf-asked").first.inner_text().startswith("The film was <b>dull</b>.")
+
+
+def test_two_runs_lie_on_one_pair_of_axes_and_the_address_says_which(tab: Tab, context: Any, server: Server) -> None:
+    first = tab.press_start(max_steps="6", run_name="one")
+    second = tab.press_start(optimizer__learning_rate="0.0001", run_name="two")
+    for run in (first, second):
+        tab.wait_state(run, "finished")
+        tab.wait_points(run, 6)
+    assert set(tab.page.url.partition("runs=")[2].split(",")) >= {first, second}
+    again = Tab(context, server, f"?runs={second}")
+    again.wait_points(second, 6)
+    assert again.points(first) == []
+    assert again.faults == []
+
+
+def test_use_these_settings_again_rename_and_delete_with_undo(tab: Tab) -> None:
+    run = tab.press_start(max_steps="4", optimizer__learning_rate="0.002", run_name="kept")
+    tab.wait_state(run, "finished")
+    tab.field("optimizer.learning_rate").fill("")
+    row = tab.page.locator(f"[data-run={run}]")
+    row.get_by_label("Actions for kept").click()
+    row.get_by_role("button", name="Use these settings again").click()
+    playwright.expect(tab.field("optimizer.learning_rate")).to_have_value("0.002", timeout=10_000)
+    row.get_by_label("Actions for kept").click()
+    row.get_by_role("button", name="Rename").click()
+    row.get_by_label("New name").fill("<i>renamed</i>")
+    row.get_by_label("New name").press("Enter")
+    playwright.expect(row.locator(".tf-name")).to_have_text("<i>renamed</i>", timeout=10_000)
+    row.locator("summary").click()
+    row.get_by_role("button", name="Delete").click()
+    playwright.expect(row).to_have_count(0, timeout=10_000)
+    tab.page.get_by_role("button", name="Undo").click()
+    playwright.expect(row).to_have_count(1, timeout=10_000)
+
+
+def test_numbers_follow_the_form_and_the_form_survives_a_reload(tab: Tab) -> None:
+    tab.page.locator("#f-micro_batch_size input[type=number]").fill("2")
+    playwright.expect(tab.page.locator(".tf-tile").first).to_contain_text("2 × 4 = 8", timeout=10_000)
+    tab.page.wait_for_timeout(500)
+    tab.page.reload()
+    playwright.expect(tab.page.locator(".tf-tile").first).to_contain_text("2 × 4 = 8", timeout=20_000)
+
+
+def test_a_learning_rate_that_is_no_number_is_told_at_its_field(tab: Tab) -> None:
+    rate = tab.field("optimizer.learning_rate")
+    rate.fill("abc")
+    field = tab.page.locator("#f-optimizer-learning_rate")
+    playwright.expect(field.locator(".tf-problem")).to_contain_text("abc", timeout=10_000)
+    before = tab.ids()
+    tab.page.get_by_role("button", name="Start training").click()
+    tab.page.wait_for_timeout(1000)
+    assert tab.ids() == before
+    assert rate.input_value() == "abc"
+    assert rate.get_attribute("aria-invalid") == "true"
+    rate.fill("0.001")
+    playwright.expect(field.locator(".tf-problem")).to_have_count(0, timeout=10_000)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_phone_needs_no_sideways_scrolling(browser: Any, server: Server, dark: bool) -> None:
+    context = browser.new_context(viewport={"width": 420, "height": 900})
+    tab = Tab(context, server)
+    if dark:
+        tab.page.get_by_role("button", name="Light or dark").click()
+        assert tab.page.evaluate("document.body.classList.contains('dark')")
+    tab.page.wait_for_timeout(500)
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 420
+    assert tab.faults == []
+    context.close()
+
+
+def test_a_tab_holds_no_connection(server: Server) -> None:
+    import json
+    from urllib.request import urlopen
+
+    config = json.loads(urlopen(server.address + "config", timeout=20).read())
+    assert config["connect_heartbeat"] is False
+
+
+def test_a_killed_server_loses_no_point_and_no_typed_text(browser: Any, tmp_path: Path) -> None:
+    own = Server(tmp_path)
+    own.start()
+    context = browser.new_context()
+    try:
+        tab = Tab(context, own)
+        run = tab.press_start(max_steps="5000")
+        tab.wait_points(run, 3)
+        seen = tab.points(run)
+        own.kill()
+        tab.field("optimizer.learning_rate").fill("0.00")
+        playwright.expect(tab.page.locator(".tf-link")).to_have_text("reconnecting…", timeout=20_000)
+        own.start()
+        tab.wait_state(run, "interrupted")
+        assert tab.field("optimizer.learning_rate").input_value() == "0.00"
+        tab.wait_points(run, len(seen))
+        assert tab.points(run)[: len(seen)] == seen
+        assert tab.faults == []
+    finally:
+        context.close()
+        own.stop()
