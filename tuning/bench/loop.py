@@ -1,0 +1,164 @@
+"""CPU time per micro-step: our loop against a bare PyTorch loop and transformers.Trainer, same model, rows and order.
+
+Comes in: the number of interleaved repeats.  Goes out: a table with ratios to the bare loop, which clips, accumulates
+and keeps a schedule too, and computes logits at every place as the usual loop does.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from typing import Any
+
+from tuning.bench.measure import interleaved, markdown
+from tuning.plan import Plan, plan_for
+
+STEPS, MICRO, ACCUMULATION = 8, 4, 4
+
+
+def table(repeats: int) -> str:
+    """Measure and draw the table."""
+    blocks = [_compare(name, repeats) for name in ("full", "lora")]
+    return "\n".join(blocks)
+
+
+def _compare(method: str, repeats: int) -> str:
+    plan = plan_for(
+        {"max_steps": STEPS, "micro_batch_size": MICRO, "gradient_accumulation_steps": ACCUMULATION,
+         "method": {"name": method}, "device": "cpu", "data": {"group_by_length": False}}
+    )  # fmt: skip
+    rows = _rows(plan)
+    works = {
+        "bare PyTorch loop": lambda: _bare(plan, rows),
+        "ours": lambda: _ours(plan, rows),
+        "transformers.Trainer": lambda: _trainer(plan, rows),
+    }
+    for work in works.values():  # a first round outside the measurement warms every path
+        work()
+    found = interleaved(works, repeats)
+    bare = found["bare PyTorch loop"]
+    lines = [
+        [name, f"{seconds / (STEPS * ACCUMULATION) * 1000:.1f}", f"{seconds / bare:.2f}x"]
+        for name, seconds in found.items()
+    ]
+    title = f"CPU ms per micro-step, {method}, {MICRO} rows, accumulation {ACCUMULATION}, median of {repeats}"
+    return markdown(title, ["loop", "ms", "against bare"], lines)
+
+
+def _rows(plan: Plan) -> list[Any]:
+    from tuning.data import encode_set, open_data
+    from tuning.text import TextTokenizer
+
+    settings = plan.settings
+    data = open_data(settings.data, settings.task, settings.seed)
+    return encode_set(data.train, TextTokenizer(plan.model.path), settings.data, settings.task)
+
+
+def _built(plan: Plan) -> Any:
+    from tuning.training.build import build
+
+    return build(plan.settings, plan.model.path, None, plan.value("learning_rate"), 0)
+
+
+def _course(plan: Plan) -> Any:
+    from tuning.training.loop import Course
+
+    return Course(
+        total_steps=STEPS, micro_batch_size=MICRO, effective_batch=MICRO * ACCUMULATION, seed=0, by_length=False,
+        packing=False, reduction="window_mean", learning_rate=plan.value("learning_rate"), schedule="cosine",
+        warmup_steps=0, min_lr_ratio=0.0, max_grad_norm=1.0,
+    )  # fmt: skip
+
+
+def _ours(plan: Plan, rows: list[Any]) -> float:
+    from tuning.training.build import own_threads
+    from tuning.training.loop import Progress, train
+
+    built = _built(plan)
+    with own_threads(1):
+        began = time.thread_time()
+        for _ in train(built, rows, _course(plan), Progress(), lambda: True, measure_peak=False):
+            pass
+        return time.thread_time() - began
+
+
+def _windows(rows: list[Any]) -> list[list[list[Any]]]:
+    """The same rows in the same order for everybody: updates, each a list of micro-batches."""
+    from tuning.training.batches import cut, epoch_windows
+
+    windows = epoch_windows(len(rows), 0, 0, MICRO * ACCUMULATION)[:STEPS]
+    return [[[rows[i] for i in piece] for piece in cut(w, rows, MICRO, by_length=False)] for w in windows]
+
+
+def _tensors(piece: list[Any]) -> dict[str, Any]:
+    import torch
+
+    width = max(len(row.ids) for row in piece)
+    ids, mask = torch.zeros((len(piece), width), dtype=torch.long), torch.zeros((len(piece), width), dtype=torch.long)
+    labels = torch.full((len(piece), width), -100, dtype=torch.long)
+    for number, row in enumerate(piece):
+        ids[number, : len(row.ids)] = torch.tensor(row.ids)
+        mask[number, : len(row.ids)] = 1
+        labels[number, : len(row.ids)] = torch.tensor(
+            [token if trained else -100 for token, trained in zip(row.ids, row.trained)]
+        )
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def _bare(plan: Plan, rows: list[Any]) -> float:
+    import torch
+
+    from tuning.training.build import own_threads
+
+    built = _built(plan)
+    windows = _windows(rows)
+    with own_threads(1):
+        built.model.train()
+        began = time.thread_time()
+        for update, window in enumerate(windows):
+            counted = sum(row.trained_tokens for piece in window for row in piece)
+            for piece in window:
+                batch = _tensors(piece)
+                logits = built.model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+                loss = torch.nn.functional.cross_entropy(
+                    logits[:, :-1].reshape(-1, logits.shape[-1]), batch["labels"][:, 1:].reshape(-1), reduction="sum"
+                )
+                (loss / counted).backward()
+            torch.nn.utils.clip_grad_norm_(built.trainable, 1.0)
+            for group in built.optimizer.param_groups:
+                group["lr"] = plan.value("learning_rate") * 0.5 * (1 + math.cos(math.pi * update / STEPS))
+            built.optimizer.step()
+            built.optimizer.zero_grad(set_to_none=True)
+        return time.thread_time() - began
+
+
+def _trainer(plan: Plan, rows: list[Any]) -> float:
+    import torch
+    from transformers import Trainer, TrainingArguments
+
+    from tuning.training.build import own_threads
+
+    built = _built(plan)
+    flat = [piece for window in _windows(rows) for piece in window]
+    with own_threads(1), tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder, max_steps=STEPS, per_device_train_batch_size=1,
+            gradient_accumulation_steps=ACCUMULATION, learning_rate=plan.value("learning_rate"),
+            lr_scheduler_type="cosine", logging_steps=1, report_to=[], save_strategy="no", use_cpu=True,
+            disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False,
+        )  # fmt: skip
+
+        class InOrder(Trainer):
+            def _get_train_sampler(self, *_: Any) -> Any:
+                return torch.utils.data.SequentialSampler(flat)
+
+            def log(self, *_: Any, **__: Any) -> None:
+                """Nothing is printed: writing to the terminal is not what is measured."""
+
+        trainer = InOrder(
+            model=built.model, args=arguments, train_dataset=flat, data_collator=lambda pieces: _tensors(pieces[0])
+        )
+        began = time.thread_time()
+        trainer.train()
+        return time.thread_time() - began

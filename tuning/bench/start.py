@@ -1,0 +1,65 @@
+"""From the command to the page: CPU seconds until the first byte is served, against `import gradio` alone.
+
+Comes in: repeats.  Goes out: a table.  Each measurement is a fresh process; CPU time is that of the process.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+import psutil
+
+from tuning.bench.measure import interleaved, markdown
+
+
+def table(repeats: int) -> str:
+    """Measure and draw the table."""
+    found = interleaved({"import gradio": _bare_import, "page served": _served}, repeats)
+    bare = found["import gradio"]
+    lines = [[name, f"{seconds:.2f}", f"{seconds / bare:.2f}x"] for name, seconds in found.items()]
+    return markdown(f"CPU seconds from the command to the page, median of {repeats}", ["", "s", "ratio"], lines)
+
+
+def _bare_import() -> float:
+    code = "import gradio, time; print(time.process_time())"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return float(out.split()[-1])
+
+
+def free_port() -> int:
+    """A port nobody listens on just now."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def _served() -> float:
+    port = free_port()
+    with tempfile.TemporaryDirectory() as home:
+        command = [sys.executable, "-m", "tuning", "serve", "--port", str(port), "--home", home]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            wait_until_served(port)
+            times = psutil.Process(server.pid).cpu_times()
+            return float(times.user + times.system)
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def wait_until_served(port: int, limit: float = 120.0) -> None:
+    """Return when the page's first byte comes; raises TimeoutError after `limit` seconds."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as page:
+                page.read(1)
+                return
+        except OSError:
+            time.sleep(0.02)
+    raise TimeoutError(f"no page on port {port} within {limit:g} seconds")
