@@ -113,8 +113,10 @@ class RunStore:
         """
         answer: dict[str, dict[str, Any]] = {}
         for run_id, after in cursors.items():
-            newest = self._rows("SELECT max(id) FROM events WHERE run_id = ?", (run_id,))[0][0]
-            if newest is None:
+            # a kind at a time, which the index answers by one look at its end
+            sql = "SELECT max(id) FROM events WHERE run_id = ? AND kind = ?"
+            newest = max(self._rows(sql, (run_id, kind))[0][0] or 0 for kind in POINT_KINDS)
+            if not newest:
                 continue
             points = {kind: self._points(run_id, kind, after, newest, limit) for kind in POINT_KINDS}
             answer[run_id] = {"id": newest, **points}
@@ -333,11 +335,11 @@ class RunStore:
             raise
         for run_id in ended:  # only now: the end is on disk, so nobody can take this run for interrupted
             self._locks.release(run_id)
-        for done, error in answers:
-            if error is None:
+        for done, refusal in answers:
+            if refusal is None:
                 done.set_result(None)
             else:
-                done.set_exception(error)
+                done.set_exception(refusal)
 
 
 def _bump(db: sqlite3.Connection) -> None:

@@ -19,7 +19,7 @@ from tuning.job import Commands, Job
 log = logging.getLogger(__name__)
 
 Sink = Callable[[Event], None]
-Emit = Callable[..., Event]
+Emit = Callable[..., Event | None]
 RunFunction = Callable[[Job, Emit, Commands], str]
 
 
