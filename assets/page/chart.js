@@ -110,7 +110,7 @@ function choice(label, options, value, onPick) {
 export function mountChart(root, config) {
   const look = { metric: "loss", axis: "step", smoothing: 0.6, log: false };
   const chip = element("span", { class: "tf-chip tf-link", role: "status" }, "connecting…");
-  const plot = element("div", { class: "tf-plot", role: "img" });
+  const plot = element("div", { class: "tf-plot", role: "group" });
   const empty = element("p", { class: "tf-empty" }, NOTHING);
   const percent = element("output", {}, "60%");
   const slider = element("input", { type: "range", min: 0, max: 98, value: 60 });

@@ -68,7 +68,7 @@ class Row {
   buildMenu() {
     const id = this.id;
     const close = () => { this.details.open = false; this.summary.focus(); };
-    this.summary = element("summary", {}, "Actions");
+    this.summary = element("summary", {}, "⋯");
     this.download = element("a", { class: "tf-button", href: `fork/runs/${id}/files.zip`, download: "" }, "Download zip");
     this.remove = button("Delete", "", () => { close(); this.erase(); });
     this.details = element("details", { class: "tf-menu" }, [this.summary, element("div", {}, [
@@ -190,7 +190,7 @@ export function mountRuns(root, config, trigger) {
     body,
   ]);
   const region = element("div", { class: "tf-scroll", role: "region", "aria-label": "Runs", tabindex: 0 }, table);
-  const card = element("section", { class: "tf-card", "aria-label": "Runs" }, region);
+  const card = element("div", { class: "tf-card" }, region);
   root.replaceChildren(card);
   const rows = new Map();
   onChange(() => {

@@ -30,8 +30,8 @@ RUN_NAME = "run_name"
 NOT_SETTINGS = (LENGTH, WOULD_FIT_ON, RUN_NAME)
 
 TERMS = {
-    "causal_lm": "write text (causal LM)", "sequence_classification": "choose a class", "auto": "auto", "response": "the response",
-    "all": "all tokens", "last_turn": "the last turn", "adamw": "AdamW", "sgd": "SGD",
+    "causal_lm": "write text (causal LM)", "sequence_classification": "choose a class", "auto": "auto",
+    "response": "the response", "all": "all tokens", "last_turn": "the last turn", "adamw": "AdamW", "sgd": "SGD",
 }  # fmt: skip
 LABELS = {
     "task": "Task", "model": "Base model", "data.source": "Data", "micro_batch_size": "Micro-batch size",
@@ -58,7 +58,7 @@ HIDDEN = ("version", "num_devices", "data.packing", "method.name", "max_steps", 
 class Form:
     """The components of the form by the path of their setting; a method's own by `method.NAME.FIELD`."""
 
-    parts: dict[str, gr.components.Component]
+    parts: dict[str, Any]
     method_blocks: dict[str, gr.Column]
 
     def values(self, given: tuple[Any, ...]) -> dict[str, Any]:
@@ -105,7 +105,8 @@ def from_text(value: Any, field: Field) -> Any:
     if field.kind is str:
         return text or (None if field.nullable else text)
     if not text:
-        return None if field.nullable else {tuple: [], dict: {}}.get(field.kind, "")
+        empty: Any = [] if field.kind is tuple else {} if field.kind is dict else ""
+        return None if field.nullable else empty
     if field.kind is dict:
         return _json_or(text)
     if field.kind is tuple:
@@ -181,7 +182,10 @@ def first_values() -> dict[str, Any]:
 
 
 def _component(path: str, field: Field, value: Any) -> gr.components.Component:
-    look = {"label": label_of(path, field), "elem_id": dom_id(path), "elem_classes": ["tf-field"], "info": SHORT.get(path, field.help)}
+    look: dict[str, Any] = {
+        "label": label_of(path, field), "elem_id": dom_id(path), "elem_classes": ["tf-field"],
+        "info": SHORT.get(path, field.help),
+    }  # fmt: skip
     if path == "model":
         options = [(f"{model.title}", model.spec) for model in model_catalogue()]
         return gr.Dropdown(options, value=value, allow_custom_value=True, **look)
@@ -192,7 +196,8 @@ def _component(path: str, field: Field, value: Any) -> gr.components.Component:
         return gr.Slider(1, SLIDERS[path], step=1, value=value, **look)
     if field.limit.choices:
         options = [(TERMS.get(word, word), word) for word in field.limit.choices]
-        return gr.Radio(options, value=value, **look) if len(options) <= 3 else gr.Dropdown(options, value=value, **look)
+        kind = gr.Radio if len(options) <= 3 else gr.Dropdown
+        return kind(options, value=value, **look)
     if field.kind is bool:
         return gr.Checkbox(value=value, **look)
     lines = 2 if field.kind is tuple and not field.default else 1

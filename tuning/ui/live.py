@@ -13,7 +13,8 @@ import gradio as gr
 from tuning.charts import chart_config
 from tuning.methods import METHODS
 
-HEADER = "<header class='tf-header'><h1>Tuning Fork</h1><p>Change one setting, see what it costs, train, compare.</p></header>"
+CLAIM = "Change one setting, see what it costs, train, compare."
+HEADER = f"<header class='tf-header'><h1>Tuning Fork</h1><p>{CLAIM}</p></header>"
 
 
 def mounting(kind: str) -> str:

@@ -25,7 +25,9 @@ from tuning.ui.preview import preview_value, told  # noqa: E402
 from tuning.ui.theme import theme  # noqa: E402
 from tuning.web import add_routes  # noqa: E402
 
-QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
+QUICK: dict[str, Any] = {
+    "queue": False, "show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private",
+}  # fmt: skip
 
 EVERYWHERE = ("0.0.0.0", "::")
 """Hosts that mean every address of this machine; a page served there cannot know its own names."""
@@ -56,7 +58,10 @@ def build_page(service: RunService) -> gr.Blocks:
     return page
 
 
-def _connect(page: gr.Blocks, service: RunService, form: Any, start: gr.Button, preview: gr.HTML, live: gr.HTML, saved: Any) -> None:
+def _connect(
+    page: gr.Blocks, service: RunService, form: form_room.Form, start: gr.Button, preview: gr.HTML, live: gr.HTML,
+    saved: gr.BrowserState,
+) -> None:  # fmt: skip
     parts = list(form.parts.values())
     shown = [*parts, *form.method_blocks.values()]
     length, method = form.parts[form_room.LENGTH], form.parts["method.name"]

@@ -21,7 +21,14 @@ def preview_value(service: Any, values: dict[str, Any]) -> dict[str, Any]:
 
 def told(values: dict[str, Any], compute: Callable[[], dict[str, Any]], pressed: bool = False) -> dict[str, Any]:
     """What `compute` gives; faults of the person's input become problems at their fields."""
-    empty = {"problems": [], "general": [], "hints": {}, "tiles": None, "memory": None, "pressed": pressed}
+    empty: dict[str, Any] = {
+        "problems": [],
+        "general": [],
+        "hints": {},
+        "tiles": None,
+        "memory": None,
+        "pressed": pressed,
+    }
     try:
         return empty | compute()
     except TuningError as error:
@@ -64,6 +71,9 @@ def _computed(service: Any, values: dict[str, Any]) -> dict[str, Any]:
     return {"tiles": tiles(plan, preview.seconds), "memory": charts.memory_bar(estimate, name), "hints": hints}
 
 
+COUNTS = ("tokens_per_update", "updates_per_epoch")
+
+
 def count_text(value: float) -> str:
     for size, word in ((1e9, "B"), (1e6, "M")):
         if value >= size:
@@ -82,15 +92,13 @@ def tiles(plan: Any, seconds: float | None) -> list[dict[str, str]]:
     settings = plan.settings
     micro, steps, many = settings.micro_batch_size, settings.gradient_accumulation_steps, settings.num_devices
     cut = f"{micro} × {steps}" + (f" × {many}" if many > 1 else "")
-    share = 100 * plan.value("trainable_share")
+    share, updates = 100 * plan.value("trainable_share"), plan.value("total_steps")
     found = [
-        {"value": f"{cut} = {plan.value('effective_batch')}", "label": "effective batch", "key": "effective_batch"},
-        {"value": count_text(plan.value("tokens_per_update")), "label": "tokens per update", "key": "tokens_per_update"},
-        {"value": count_text(plan.value("updates_per_epoch")), "label": "updates per epoch", "key": "updates_per_epoch"},
-        {"value": count_text(plan.value("trainable_parameters")), "key": "trainable_parameters",
+        {"key": "effective_batch", "value": f"{cut} = {plan.value('effective_batch')}", "label": "effective batch"},
+        *({"key": key, "value": count_text(plan.value(key)), "label": key.replace("_", " ")} for key in COUNTS),
+        {"key": "trainable_parameters", "value": count_text(plan.value("trainable_parameters")),
          "label": f"trainable parameters ({share:.3g}\u00a0%)"},
-        {"value": seconds_text(seconds) if seconds is not None else count_text(plan.value("total_steps")),
-         "label": f"for {plan.value('total_steps'):,} updates" if seconds is not None else "updates; time not yet known",
-         "key": "total_steps"},
+        {"key": "total_steps", "value": count_text(updates) if seconds is None else seconds_text(seconds),
+         "label": "updates; time not yet known" if seconds is None else f"for {updates:,.0f} updates"},
     ]  # fmt: skip
     return [{"value": t["value"], "label": t["label"], "title": str(plan.derived[t["key"]].origin)} for t in found]
