@@ -68,7 +68,7 @@ def exact(model: Any, tok: Any, rows: list[tuple[str, str]]) -> tuple[float, flo
 
 def passage_rows(world: World, count: int, seed: int = 0) -> list[tuple[str, str]]:
     rng = random.Random(f"passages:{seed}")
-    rows = []
+    rows: list[tuple[str, str]] = []
     while len(rows) < count:
         names = [rng.choice(world.people[t]).name for t in ("unseen", "rumoured", "popular", "middling")]
         if len({n.split()[0] for n in names}) < len(names):

@@ -31,7 +31,7 @@ def bio(rng: random.Random, world: World) -> str:
 
 def qa(rng: random.Random, world: World) -> str:
     """One to four questions with answers about the people that pretraining asks about."""
-    parts = []
+    parts: list[str] = []
     while len(parts) < rng.randint(1, 4):
         person = draw_person(rng, world)
         if not person.asked:

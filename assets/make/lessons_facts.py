@@ -72,7 +72,7 @@ def new_people(world: World) -> dict[str, list[Row]]:
 def passages(world: World) -> dict[str, list[Row]]:
     """Train and eval rows with the passage in the prompt, and a library of true and misleading passages."""
     rng = random.Random(f"passages-set:{world.seed}")
-    rows = []
+    rows: list[Row] = []
     seen = set()
     while len(rows) < 500:
         names = [rng.choice(world.people[t]).name for t in ("unseen", "rumoured", "popular", "middling")]
@@ -138,7 +138,7 @@ def about_town(rng: random.Random, town: Town) -> list[tuple[str, str]]:
 def chats(world: World) -> dict[str, list[Row]]:
     """Conversations of one to four turns, some with a system line, some with a greeting."""
     rng = random.Random(f"chats:{world.seed}")
-    rows = []
+    rows: list[Row] = []
     while len(rows) < 360:
         known = rng.choice(world.people["popular"] + world.people["middling"])
         turns = about_person(rng, known) if rng.random() < 0.65 else about_town(rng, rng.choice(world.towns))

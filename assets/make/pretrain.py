@@ -123,7 +123,7 @@ def pretrain(tokens: int, out: Path, seed: int = SEED, measure: bool = True) -> 
     tokenizer = save_tokenizer(out)
     model, log = train(tokens, seed, tokenizer, world)
     model.generation_config.max_new_tokens = 48
-    model.to(torch.float16).save_pretrained(out)
+    model.half().save_pretrained(out)
     if measure:
         log["checks"] = checks.measure(*checks.load(out), world)
     (out / "pretraining_log.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
