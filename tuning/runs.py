@@ -28,7 +28,7 @@ from tuning.store import RunStore
 
 log = logging.getLogger(__name__)
 
-WARM_MODULES = ("tuning.training.entry", "tuning.training.build", "tuning.training.loop", "tuning.training.generate")
+WARM_MODULES = ("torch", "transformers.models.llama.modeling_llama", "peft", "tuning.training.session")
 ASK_SECONDS = 120.0
 NAME_LENGTH, NOTE_LENGTH, PROMPT_LENGTH, PROMPT_COUNT = 80, 2_000, 4_000, 8
 TIMED_RUNS = 5
