@@ -78,7 +78,7 @@ def _ours(plan: Plan, rows: list[Any]) -> float:
     built = _built(plan)
     with own_threads(1):
         began = time.thread_time()
-        for _ in train(built, rows, _course(plan), Progress(), lambda: True, measure_peak=False):
+        for _ in train(built, rows, _course(plan), Progress(), lambda: True):
             pass
         return time.thread_time() - began
 

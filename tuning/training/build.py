@@ -134,7 +134,7 @@ def make_optimizer(
     ]
     groups = [group for group in groups if group["params"]]
     if settings.name == "adamw":
-        return torch.optim.AdamW(groups, lr=learning_rate, betas=tuple(settings.betas), eps=settings.eps, fused=True)
+        return torch.optim.AdamW(groups, lr=learning_rate, betas=settings.betas, eps=settings.eps, fused=True)
     if settings.name == "sgd":
         return torch.optim.SGD(groups, lr=learning_rate, momentum=settings.momentum)
     raise RunError(f"The optimizer {settings.name} is not supported yet; use adamw or sgd.")

@@ -40,9 +40,7 @@ def evaluate(
         built.model.train(was_training)
 
 
-def _evaluate(
-    built: Built, rows: Sequence[Encoded], batch_size: int, go_on: Callable[[], bool]
-) -> Evaluation | None:
+def _evaluate(built: Built, rows: Sequence[Encoded], batch_size: int, go_on: Callable[[], bool]) -> Evaluation | None:
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
     total, guessed, wanted = 0.0, [], []
     for start in range(0, len(order), batch_size):

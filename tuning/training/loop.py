@@ -16,10 +16,10 @@ import torch
 
 from tuning.errors import RunError
 from tuning.text import Encoded
-from tuning.training.batches import Batch, collate, cut, epoch_windows, label_count
+from tuning.training.batches import Batch, collate, cut, epoch_windows, label_count, widest_cells
 from tuning.training.build import Built
 from tuning.training.loss import Reduction, batch_logits, sum_loss
-from tuning.training.probes import metered
+from tuning.training.probes import PeakProbe
 from tuning.training.schedule import schedule_factor
 
 
@@ -84,31 +84,40 @@ class NotFinite(RunError):
 
 
 def train(
-    built: Built, rows: Sequence[Encoded], course: Course, progress: Progress, go_on: Callable[[], bool]
-) -> Iterator[Update]:
-    """Run the updates that are left, yielding after each; ends early, gradients cleared, when `go_on` says no."""
+    built: Built, rows: Sequence[Encoded], course: Course, progress: Progress, go_on: Callable[[], bool],
+    probe: PeakProbe | None = None,
+) -> Iterator[Update]:  # fmt: skip
+    """Run the updates that are left, yielding after each; ends early, gradients cleared, when `go_on` says no.
+
+    `probe` measures the memory peak of a few updates; without one `peak_bytes` stays None.
+    """
     per_epoch = math.ceil(len(rows) / course.effective_batch)
-    epoch, windows, widest, peak, first = -1, [], 0, None, progress.step
+    epoch, windows, widths, first = -1, [], [], progress.step
     while progress.step < course.total_steps:
         now, place = divmod(progress.step, per_epoch)
         if now != epoch:
             epoch, windows = now, epoch_windows(len(rows), course.seed, now, course.effective_batch)
-        pieces = cut(windows[place], rows, course.micro_batch_size, by_length=course.by_length)
-        cells = max(len(piece) * max(len(rows[index].ids) for index in piece) for piece in pieces)
-        # The peak is that of the widest micro-batch once the optimizer's state exists: measured when a wider one comes.
-        measure = cells > widest and progress.step > first
-        with metered(built.model, built.optimizer, built.device) if measure else contextlib.nullcontext() as meter:
+            widths = [widest_cells(_pieces(window, rows, course), rows) for window in windows]
+        pieces = _pieces(windows[place], rows, course)
+        left = widths[place : place + course.total_steps - progress.step]
+        # the optimizer's state exists from the second update on, and belongs to the peak
+        watched = probe is not None and progress.step > first and probe.wants(widths[place], max(left))
+        watch = probe.watch(built.model, built.optimizer, built.device, widths[place]) if probe and watched else None
+        with watch or contextlib.nullcontext():
             result = _update(built, rows, pieces, course, progress.step, go_on)
         if result is None:
             return
-        if meter is not None and meter.peak_bytes is not None:
-            widest, peak = cells, max(peak or 0, meter.peak_bytes)
         _count(progress, rows, windows[place], classes=built.classes)
         yield Update(
             step=progress.step, epoch=progress.step / per_epoch, loss=result[0], learning_rate=result[1],
             grad_norm=result[2], trained_tokens=progress.trained_tokens, input_tokens=progress.input_tokens,
-            examples=progress.examples, peak_bytes=peak,
+            examples=progress.examples,
+            peak_bytes=probe.peak_bytes if probe is not None else None,
         )  # fmt: skip
+
+
+def _pieces(window: Sequence[int], rows: Sequence[Encoded], course: Course) -> list[list[int]]:
+    return cut(window, rows, course.micro_batch_size, by_length=course.by_length)
 
 
 def _count(progress: Progress, rows: Sequence[Encoded], window: Sequence[int], *, classes: bool) -> None:
@@ -119,8 +128,9 @@ def _count(progress: Progress, rows: Sequence[Encoded], window: Sequence[int], *
 
 
 def _update(
-    built: Built, rows: Sequence[Encoded], pieces: list[list[int]], course: Course, number: int, go_on: Callable[[], bool]
-) -> tuple[float, float, float] | None:
+    built: Built, rows: Sequence[Encoded], pieces: list[list[int]], course: Course, number: int,
+    go_on: Callable[[], bool],
+) -> tuple[float, float, float] | None:  # fmt: skip
     """One optimizer step over a window: (loss, learning rate, gradient norm), or None when told to stop."""
     built.model.train()
     total = accumulate(built, rows, pieces, course, go_on)

@@ -7,7 +7,7 @@ the right one; `micro_batch_mean` and `sum` are its wrong siblings, kept for the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +44,8 @@ def sum_loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
 @contextmanager
 def _only_at(model: nn.Module, batch: Batch) -> Iterator[None]:
     """While this is on, the output layer sees only the hidden states that predict a label."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    find: Callable[[], nn.Module | None] = getattr(model, "get_output_embeddings", lambda: None)
+    head = find()
     if head is None:
         yield
         return

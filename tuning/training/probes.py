@@ -46,9 +46,34 @@ def metered(model: nn.Module, optimizer: torch.optim.Optimizer | None, device: t
     changes = [event for event in results.events() if event.name() == "[memory]"]
     now = peak = 0
     for change in sorted(changes, key=lambda event: event.start_ns()):
-        now += change.nbytes()
+        now += change.nbytes()  # type: ignore[attr-defined]  # present, but missing from the stub
         peak = max(peak, now)
     meter.peak_bytes = before + peak
+
+
+class PeakProbe:
+    """Decides which updates of a run are measured, and keeps the largest peak.
+
+    Each costs a profiler start, so few are: the first one it is asked about, to have a figure early, and then the
+    widest that is still to come, when it is wider than what was measured.
+    """
+
+    def __init__(self) -> None:
+        self.peak_bytes: int | None = None
+        self._widest = 0
+
+    def wants(self, cells: int, widest_to_come: int) -> bool:
+        """Whether an update whose largest micro-batch has `cells` places is worth measuring."""
+        return self._widest == 0 or (cells > self._widest and cells == widest_to_come)
+
+    @contextmanager
+    def watch(self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device, cells: int) -> Iterator[None]:
+        """Measure the block."""
+        with metered(model, optimizer, device) as meter:
+            yield
+        self._widest = max(self._widest, cells)
+        if meter.peak_bytes is not None:
+            self.peak_bytes = max(self.peak_bytes or 0, meter.peak_bytes)
 
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Iterator[torch.Tensor]:

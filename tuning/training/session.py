@@ -20,11 +20,16 @@ from tuning.methods import method_named
 from tuning.text import Encoded, TextTokenizer
 from tuning.training.build import Built, build, own_random_state, own_threads, pick_device
 from tuning.training.checkpoint import (
-    latest_checkpoint, read_checkpoint, read_weights, write_checkpoint, write_weights,
+    latest_checkpoint,
+    read_checkpoint,
+    read_weights,
+    write_checkpoint,
+    write_weights,
 )  # fmt: skip
 from tuning.training.evaluate import evaluate
 from tuning.training.generate import answer_all
 from tuning.training.loop import Course, NotFinite, Progress, Update, train
+from tuning.training.probes import PeakProbe
 from tuning.training.save import save_artifact
 
 _SMALL_EVAL_BATCH = 32
@@ -82,7 +87,7 @@ class Session:
             self._labels = data.label_names
         rows = encode_set(data.train, self._tokenizer, settings.data, settings.task)
         held_out = encode_set(data.eval, self._tokenizer, settings.data, settings.task)
-        self._phase("tokenizing", done=len(rows) + len(held_out), total=len(rows) + len(held_out))
+        self._phase("tokenizing", done=len(rows) + len(held_out))
         return rows, held_out
 
     def _course(self, rate: float) -> Course:
@@ -110,7 +115,7 @@ class Session:
         if self._progress.step == 0:
             self._evaluate(built, held_out, eval_batch)
             self._sample(built)
-        for update in train(built, rows, course, self._progress, lambda: self._go_on(built)):
+        for update in train(built, rows, course, self._progress, lambda: self._go_on(built), PeakProbe()):
             self._tell(update, built, counts_as_best=not held_out)
             last = update.step == course.total_steps
             if held_out and (last or _due(update.step, settings.eval.every)):
@@ -209,8 +214,8 @@ class Session:
         """Wall time since the training began, without pauses."""
         return self._clock() - self._started - self._paused_seconds
 
-    def _phase(self, name: str, detail: str | None = None, *, done: int | None = None, total: int | None = None) -> None:
-        self._emit("phase", name=name, detail=detail, done=done, total=total)
+    def _phase(self, name: str, detail: str | None = None, *, done: int | None = None) -> None:
+        self._emit("phase", name=name, detail=detail, done=done, total=done)
 
 
 def _due(step: int, every: int | None) -> bool:
