@@ -118,7 +118,7 @@ class Tab:
         """The steps that the chart draws of this run."""
         return self.page.evaluate(
             "(uid) => (document.querySelector('.tf-plot').data ?? []).find((trace) => trace.uid === uid)?.x ?? []",
-            f"{run}/smooth",
+            f"{run}-smooth",
         )
 
     def wait_points(self, run: str, count: int) -> None:

@@ -7,7 +7,7 @@ const ANSWERS = new Set(["finished", "cancelled"]); // only a run that has ended
 
 export function mountAsk(root, config) {
   const select = element("select");
-  const prompt = element("textarea", { rows: 2, maxlength: 4000, placeholder: "Type a prompt" });
+  const prompt = element("textarea", { rows: 3, maxlength: 4000, placeholder: "Type a prompt" });
   const ask = element("button", { type: "submit", class: "tf-button tf-primary" }, "Ask");
   const length = element("input", { type: "number", min: 1, max: 512, value: 32 });
   const warmth = element("input", { type: "number", min: 0, max: 2, step: 0.1, value: 0 });

@@ -120,8 +120,9 @@ class Row {
       this.summary.focus();
     };
     input.addEventListener("keydown", (event) => {
-      if (event.key === "Enter") end(true);
-      if (event.key === "Escape") end(false);
+      if (event.key !== "Enter" && event.key !== "Escape") return;
+      event.preventDefault(); // the same key press must not go on to the button that gets the focus
+      end(event.key === "Enter");
     });
     input.addEventListener("blur", () => end(true));
     this.nameCell.append(input);

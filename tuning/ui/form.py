@@ -42,7 +42,9 @@ LABELS = {
     "save.every": "Checkpoint every (updates)", "method.r": "Rank r", "method.alpha": "Alpha",
     "method.rslora": "rsLoRA", "method.dora": "DoRA", "optimizer.max_grad_norm": "Maximum gradient norm",
     "schedule.min_lr_ratio": "Minimum learning rate ratio", "data.train_rows": "Training rows",
-    "data.eval_rows": "Evaluation rows", "save.best_by": "Best by",
+    "data.eval_rows": "Evaluation rows", "sample.every": "Answer the prompts every (updates)",
+    "sample.prompts": "Sample prompts, one a line", "eval.max_new_tokens": "Longest answer (tokens)",
+    "save.keep": "Checkpoints kept", "data.columns": "Columns (JSON)", "data.label_names": "Label names, one a line",
 }  # fmt: skip
 SHORT = {
     "micro_batch_size": "rows on the device at once",
@@ -50,8 +52,17 @@ SHORT = {
 }
 SLIDERS = {"micro_batch_size": 64, "gradient_accumulation_steps": 64}
 MAIN = ("task", "model", "data.source", "micro_batch_size", "gradient_accumulation_steps", "optimizer.learning_rate")
-HIDDEN = ("version", "num_devices", "data.packing", "method.name", "max_steps", "num_epochs")
+HIDDEN = (
+    "version", "num_devices", "data.packing", "method.name", "max_steps", "num_epochs", "revision", "recipe",
+    "data.revision", "data.subset", "eval.metrics", "save.best_by",
+)  # fmt: skip
 """Not offered yet, or shown in a form of its own; they take their default, which `Settings` adds."""
+
+
+GROUPS = {
+    "Optimizer and schedule": ("optimizer", "schedule"), "Data": ("data",),
+    "Evaluation, checkpoints, samples": ("eval", "save", "sample"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,8 +243,13 @@ def build_form(values: dict[str, Any]) -> Form:
     for path in MAIN[3:]:
         add(path)
     _length(parts, values, add)
-    rest = [path for path in paths if path not in parts]
     with gr.Accordion("More settings", open=False):
+        for title, blocks_of in GROUPS.items():
+            gr.HTML(html_template=f"<p class='tf-group'>{title}</p>", js_on_load=None)
+            for path in [path for path in paths if path not in parts and path.partition(".")[0] in blocks_of]:
+                add(path)
+        rest = [path for path in paths if path not in parts]
+        gr.HTML(html_template="<p class='tf-group'>Precision, memory and the rest</p>", js_on_load=None)
         for path in rest:
             add(path)
     return Form(parts=parts, method_blocks=blocks)

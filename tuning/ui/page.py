@@ -6,6 +6,7 @@ and answers go over the routes, so that a reload, a second tab or thirty viewers
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,8 @@ def _connect(
     shown = [*parts, *form.method_blocks.values()]
     length, method = form.parts[form_room.LENGTH], form.parts["method.name"]
 
-    def look(*given: Any) -> tuple[Any, Any]:
-        values = form.values(given)
-        return preview_value(service, values), values
+    def look(*given: Any) -> dict[str, Any]:
+        return preview_value(service, form.values(given))
 
     def press(*given: Any) -> tuple[Any, Any]:
         values = form.values(given)
@@ -97,7 +97,10 @@ def _connect(
     def which_length(unit: str) -> list[Any]:
         return [gr.update(visible=unit == form_room.STEPS), gr.update(visible=unit == form_room.EPOCHS)]
 
-    gr.on([part.change for part in parts], look, parts, [preview, saved], trigger_mode="always_last", **QUICK)
+    gr.on([part.change for part in parts], look, parts, preview, trigger_mode="always_last", **QUICK)
+    # kept by the browser itself: what is typed while the server is away survives too
+    keep = f"(...given) => Object.fromEntries({json.dumps(list(form.parts))}.map((path, i) => [path, given[i]]))"
+    gr.on([part.change for part in parts], None, parts, saved, js=keep, **QUICK)
     length.input(which_length, length, [form.parts["max_steps"], form.parts["num_epochs"]], **QUICK)
     method.input(
         lambda name: [gr.update(visible=name == other) for other in form.method_blocks],
