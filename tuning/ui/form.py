@@ -104,8 +104,13 @@ def as_text(value: Any, kind: type) -> Any:
     if kind is dict:
         return json.dumps(value) if value else ""
     if kind is tuple:
-        return "\n".join(value) if value and isinstance(value[0], str) else ", ".join(f"{one:g}" for one in value)
-    return f"{value:g}" if kind is float and isinstance(value, float) else str(value)
+        return "\n".join(value) if value and isinstance(value[0], str) else ", ".join(_exactly(one) for one in value)
+    return _exactly(value) if isinstance(value, float) else str(value)
+
+
+def _exactly(value: float) -> str:
+    """As short as possible, but the same number when it is read again."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 def from_text(value: Any, field: Field) -> Any:
