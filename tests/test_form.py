@@ -53,9 +53,11 @@ def test_the_bar_says_whether_it_fits(limit: float, verdict: str) -> None:
     estimate = {
         "parts": {"weights": 60, "gradients": 1, "activations": 39, "logits": 0}, "total_bytes": 100, "low_bytes": 110,
         "process_bytes": 120, "high_bytes": 140, "device_bytes": limit, "fits": limit >= 140, "kind": "approximate",
-        "peak_at": "loss", "fixes": [],
+        "peak_at": "loss", "device": "a device", "fixes": [],
     }  # fmt: skip
-    bar = charts.memory_bar(estimate, "a device")
+    bar = charts.memory_bar(estimate)
     assert bar["verdict"] == verdict
-    assert [part["name"] for part in bar["parts"]] == ["weights", "gradients", "activations"]
+    assert [part["name"] for part in bar["parts"]] == ["weights", "gradients", "activations"] + (
+        [charts.REST] if limit < 1e3 else []
+    )
     assert bar["total"] <= bar["scale"]

@@ -13,8 +13,9 @@ METRICS = {"loss": "loss", "learning_rate": "learning rate", "grad_norm": "gradi
 AXES = {"step": "step (updates)", "examples": "examples", "trained_tokens": "trained tokens", "seconds": "time (s)"}
 PARTS = {
     "weights": "#2563eb", "gradients": "#0d9488", "optimizer": "#7c3aed", "activations": "#ea580c",
-    "logits": "#d4a017", "workspace": "#94a3b8",
+    "logits": "#d4a017", "workspace": "#64748b",
 }  # fmt: skip
+REST = "Python and libraries"
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -31,7 +32,7 @@ def size_text(count: float) -> str:
     return f"{count:.0f} {UNITS[unit]}" if count >= 100 or unit == 0 else f"{count:.3g} {UNITS[unit]}"
 
 
-def memory_bar(estimate: dict[str, Any], device_name: str) -> dict[str, Any]:
+def memory_bar(estimate: dict[str, Any]) -> dict[str, Any]:
     """The stacked bar: what the run takes at its peak, on a scale that shows the parts.
 
     A toy model against a large machine would be a line one pixel wide, so the bar then has a scale of its own and
@@ -44,8 +45,10 @@ def memory_bar(estimate: dict[str, Any], device_name: str) -> dict[str, Any]:
     ]
     total, limit = estimate["total_bytes"], estimate["device_bytes"]
     low, high = estimate["low_bytes"], estimate["high_bytes"]
-    needed = estimate["process_bytes"]
+    needed, device_name = estimate["process_bytes"], estimate["device"]
     near = max(total, high) * 8 >= limit
+    if near:  # against the device the whole process counts, and the band lies around its end
+        parts.append({"name": REST, "bytes": needed - total, "color": "#cbd5e1"})
     scale = max(limit, high, total) * 1.04 if near else total
     verdict = "fits" if estimate["fits"] else ("tight" if low <= limit else "over")
     words = {"fits": "Fits", "tight": "May not fit", "over": "Will not fit"}[verdict]
@@ -56,7 +59,7 @@ def memory_bar(estimate: dict[str, Any], device_name: str) -> dict[str, Any]:
         f"{size_text(low)} to {size_text(high)}.{within} The estimate is {estimate['kind']}."
     )
     return {
-        "parts": parts, "total": total, "low": low, "high": high if near else 0, "limit": limit if near else scale * 2,
+        "parts": parts, "total": needed if near else total, "low": low, "high": high if near else 0, "limit": limit if near else scale * 2,
         "scale": scale, "verdict": verdict, "words": f"{words}: {size_text(needed)} of {size_text(limit)}",
         "left": "0", "right": right, "note": note, "fixes": [_fix(fix) for fix in estimate["fixes"][:3]],
         "summary": f"{words}. " + ", ".join(f"{part['name']} {size_text(part['bytes'])}" for part in parts),

@@ -67,8 +67,7 @@ def _computed(service: Any, values: dict[str, Any]) -> dict[str, Any]:
     if not str(values["optimizer.learning_rate"]).strip():
         rate = plan.derived["learning_rate"]
         hints[dom_id("optimizer.learning_rate")] = f"Empty takes {rate.value:g}: {rate.origin}"
-    name = preview.plan.device.name
-    return {"tiles": tiles(plan, preview.seconds), "memory": charts.memory_bar(estimate, name), "hints": hints}
+    return {"tiles": tiles(plan, preview.seconds), "memory": charts.memory_bar(estimate), "hints": hints}
 
 
 COUNTS = ("tokens_per_update", "updates_per_epoch")
