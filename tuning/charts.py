@@ -59,7 +59,8 @@ def memory_bar(estimate: dict[str, Any]) -> dict[str, Any]:
         f"{size_text(low)} to {size_text(high)}.{within} The estimate is {estimate['kind']}."
     )
     return {
-        "parts": parts, "total": needed if near else total, "low": low, "high": high if near else 0, "limit": limit if near else scale * 2,
+        "parts": parts, "total": needed if near else total, "low": low, "high": high if near else 0,
+        "limit": limit if near else scale * 2,
         "scale": scale, "verdict": verdict, "words": f"{words}: {size_text(needed)} of {size_text(limit)}",
         "left": "0", "right": right, "note": note, "fixes": [_fix(fix) for fix in estimate["fixes"][:3]],
         "summary": f"{words}. " + ", ".join(f"{part['name']} {size_text(part['bytes'])}" for part in parts),
