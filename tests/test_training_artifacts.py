@@ -14,21 +14,25 @@ torch = pytest.importorskip("torch")
 
 LOADER = """
 import json, sys, torch, transformers
-base, artifact, task, out = sys.argv[1:]
-kind = transformers.AutoModelForCausalLM if task == "causal_lm" else transformers.AutoModelForSequenceClassification
-if artifact.endswith("adapter"):
-    import peft
-    extra = {} if task == "causal_lm" else {"num_labels": 2}
-    torch.manual_seed(99)
-    model = peft.PeftModel.from_pretrained(kind.from_pretrained(base, **extra), artifact)
-else:
-    model = kind.from_pretrained(artifact)
-tokenizer = transformers.AutoTokenizer.from_pretrained(artifact)
-ids = tokenizer("the red dog likes", add_special_tokens=False, return_tensors="pt").input_ids
-with torch.no_grad():
-    logits = model.eval()(input_ids=ids).logits
-json.dump({"ids": ids.tolist(), "logits": logits.tolist()}, open(out, "w"))
-"""
+base, out, *artifacts = sys.argv[1:]
+found = {}
+for artifact in artifacts:
+    classes = "sequence_classification" in artifact
+    kind = transformers.AutoModelForSequenceClassification if classes else transformers.AutoModelForCausalLM
+    if artifact.endswith("adapter"):
+        import peft
+        torch.manual_seed(99)
+        model = peft.PeftModel.from_pretrained(kind.from_pretrained(base, **({"num_labels": 2} if classes else {})), artifact)
+    else:
+        model = kind.from_pretrained(artifact)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(artifact)
+    ids = tokenizer("the red dog likes", add_special_tokens=False, return_tensors="pt").input_ids
+    with torch.no_grad():
+        found[artifact] = {"ids": ids.tolist(), "logits": model.eval()(input_ids=ids).logits.tolist()}
+json.dump(found, open(out, "w"))
+"""  # noqa: E501
+TASKS = ("causal_lm", "sequence_classification")
+METHODS = ({"name": "full"}, {"name": "lora", "r": 4})
 
 
 @pytest.fixture(scope="module")
@@ -36,40 +40,48 @@ def world(tmp_path_factory):
     return World(tmp_path_factory.mktemp("world"))
 
 
-@pytest.mark.parametrize("task", ["causal_lm", "sequence_classification"])
-@pytest.mark.parametrize("method", [{"name": "full"}, {"name": "lora", "r": 4}], ids=["full", "lora"])
-def test_artifact_reloads_to_identical_logits(world, tmp_path, monkeypatch, task, method):
+def test_artifacts_reload_in_a_fresh_process_to_identical_logits(world, tmp_path, monkeypatch):
+    """All four in one process: importing the libraries is what takes long."""
     from tuning.training import session
 
-    kept = {}
+    kept, last = {}, {}
     real = session.save_artifact
 
     def keep(model, *rest):
-        kept["model"] = model
+        last["model"] = model
         return real(model, *rest)
 
     monkeypatch.setattr(session, "save_artifact", keep)
-    job = world.job(task=task, method=method, max_steps=10, eval={"every": None}, data={"eval_fraction": 0.0},
-                    optimizer={"learning_rate": 0.02})  # fmt: skip
-    assert run(job)[0] == "finished"
-    artifact = Path(job.folder) / ("adapter" if method["name"] == "lora" else "model")
+    for task in TASKS:
+        for method in METHODS:
+            place = tmp_path / f"{task}-{method['name']}"
+            job = world.job(place, task=task, method=method, max_steps=10, data={"eval_fraction": 0.0},
+                            optimizer={"learning_rate": 0.02})  # fmt: skip
+            assert run(job)[0] == "finished"
+            artifact = place / ("adapter" if method["name"] == "lora" else "model")
+            kept[str(artifact)] = last["model"].eval()
     out = tmp_path / "logits.json"
-    command = [sys.executable, "-c", LOADER, str(world.model), str(artifact), task, str(out)]
-    subprocess.run(command, check=True, capture_output=True, timeout=200)
+    command = [sys.executable, "-c", LOADER, str(world.model), str(out), *kept]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text(encoding="utf-8"))
-    model = kept["model"].eval()
-    with torch.no_grad():
-        ours = model(input_ids=torch.tensor(found["ids"])).logits
-    theirs = torch.tensor(found["logits"])
-    assert torch.equal(ours, theirs), float((ours - theirs).abs().max())
-    if task == "causal_lm":
-        from transformers import AutoModelForCausalLM
-
+    base = world_logits(world, found[str(tmp_path / "causal_lm-full" / "model")]["ids"])
+    for artifact, model in kept.items():
         with torch.no_grad():
-            base = AutoModelForCausalLM.from_pretrained(world.model)(input_ids=torch.tensor(found["ids"])).logits
-        assert float((base - theirs).abs().max()) > 0.1, "the training moved the model"
-    else:
-        assert json.loads((artifact / "labels.json").read_text(encoding="utf-8")) == ["no", "yes"]
+            ours = model(input_ids=torch.tensor(found[artifact]["ids"])).logits
+        theirs = torch.tensor(found[artifact]["logits"])
+        assert torch.equal(ours, theirs), (artifact, float((ours - theirs).abs().max()))
+        if "causal_lm" in artifact:
+            assert float((base - theirs).abs().max()) > 0.1, "the training moved the model"
+        else:
+            assert json.loads((Path(artifact) / "labels.json").read_text(encoding="utf-8")) == ["no", "yes"]
+
+
+def world_logits(world, ids):
+    from transformers import AutoModelForCausalLM
+
+    with torch.no_grad():
+        return AutoModelForCausalLM.from_pretrained(world.model)(input_ids=torch.tensor(ids)).logits
 
 
 @pytest.mark.parametrize("method", [{"name": "full"}, {"name": "lora", "r": 4}], ids=["full", "lora"])

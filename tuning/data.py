@@ -86,7 +86,9 @@ def open_data(settings: DataSettings, task: str, seed: int) -> DataSet:
     bundled = {card["name"]: card for card in data_catalogue()}
     for field in ("subset", "revision"):
         if getattr(settings, field) is not None:
-            raise DataError(f"{field} is for hub data; leave it empty", getattr(settings, field), "null", field=f"data.{field}")
+            raise DataError(
+                f"{field} is for hub data; leave it empty", getattr(settings, field), "null", field=f"data.{field}"
+            )
     if source != "path" and name in bundled:
         card, folder = bundled[name], assets_folder() / "data" / name
         train, evaluation = _read_lines(folder / "train.jsonl"), _read_lines(folder / "eval.jsonl")
@@ -140,7 +142,9 @@ def _columns(rows: Sequence[dict[str, Any]], card: dict[str, Any], chosen: dict[
     for role, column in chosen.items():
         if role not in ROLES or column not in present:
             limit = f"one of {', '.join(ROLES)} with a column of {', '.join(sorted(present))}"
-            raise DataError(f"data.columns: {role!r} cannot be column {column!r}; use {limit}", chosen, limit, "data.columns")
+            raise DataError(
+                f"data.columns: {role!r} cannot be column {column!r}; use {limit}", chosen, limit, "data.columns"
+            )
     columns = chosen or dict(card.get("columns") or {}) or {role: role for role in ROLES if role in present}
     if not ({"messages", "text"} & set(columns) or {"prompt", "completion"} <= set(columns)):
         message = (
@@ -200,7 +204,9 @@ def _check_template(template: str, present: set[str]) -> None:
     try:
         asked = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
     except ValueError as error:
-        raise DataError(f"data.text_template cannot be read: {error}", template, "{column}", "data.text_template") from None
+        raise DataError(
+            f"data.text_template cannot be read: {error}", template, "{column}", "data.text_template"
+        ) from None
     if not asked or asked - present:
         limit = ", ".join("{" + name + "}" for name in sorted(present))
         message = f"data.text_template needs placeholders of existing columns: {limit}"
@@ -219,7 +225,11 @@ def _row(
 
     if "messages" in columns:
         turns = line.get(columns["messages"])
-        good = isinstance(turns, list) and turns and all(isinstance(t, dict) and {"role", "content"} <= set(t) for t in turns)
+        good = (
+            isinstance(turns, list)
+            and turns
+            and all(isinstance(t, dict) and {"role", "content"} <= set(t) for t in turns)
+        )
         if not good:
             raise DataError(f"row {number}: messages needs a list of role and content", number, "role + content")
         return Row(messages=tuple((str(turn["role"]), str(turn["content"])) for turn in turns or []))

@@ -11,7 +11,7 @@ import inspect
 import math
 import types
 from dataclasses import MISSING, dataclass, fields
-from functools import lru_cache
+from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from tuning.errors import Problem
@@ -58,7 +58,7 @@ class Field:
     help: str
 
 
-@lru_cache(maxsize=None)
+@cache
 def helps(cls: type) -> dict[str, str]:
     """The string under each field of a dataclass, read from its source."""
     tree = ast.parse(inspect.cleandoc("\n" + inspect.getsource(cls))).body[0]
@@ -71,7 +71,7 @@ def helps(cls: type) -> dict[str, str]:
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def table(cls: type, prefix: str = "") -> dict[str, Field]:
     """The simple fields of a settings dataclass by name; nested blocks are not among them."""
     hints, text, found = get_type_hints(cls, include_extras=True), helps(cls), {}
@@ -130,7 +130,9 @@ def _problem(field: Field, value: Any, fault: str) -> Problem:
     return Problem(field.path, value, limit, f"{name} {fault}{suggestion}.")
 
 
-def read_block(cls: type, given: Any, prefix: str, nested: tuple[str, ...] = ()) -> tuple[dict[str, Any], list[Problem]]:
+def read_block(
+    cls: type, given: Any, prefix: str, nested: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], list[Problem]]:
     """Check a JSON object against a dataclass: values for its simple fields, and every problem.
 
     `nested` names keys that belong to inner blocks and are read elsewhere.

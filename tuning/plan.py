@@ -97,9 +97,9 @@ def _refused(settings: Settings, model: BaseModel, device: Device) -> list[Probl
     if settings.revision is not None:
         found.append(Problem("revision", settings.revision, "null", "revision is for hub models; leave it empty."))
     if settings.precision not in device.dtypes:
-        limit = ", ".join(device.dtypes)
-        message = f"{device.name} does not compute in {settings.precision}; use one of {limit}."
-        found.append(Problem("precision", settings.precision, limit, message))
+        dtypes = ", ".join(device.dtypes)
+        message = f"{device.name} does not compute in {settings.precision}; use one of {dtypes}."
+        found.append(Problem("precision", settings.precision, dtypes, message))
     if settings.task == "causal_lm" and model.shape.model_type == "bert":
         message = "a BERT-type model reads both ways and cannot write; set task to sequence_classification."
         found.append(Problem("task", settings.task, "sequence_classification", message))

@@ -25,6 +25,7 @@ from tuning.methods import method_named
 from tuning.plan import Plan, plan_for
 from tuning.rows import RunRow
 from tuning.store import RunStore
+from tuning.training.offline import keep_to_this_machine
 
 log = logging.getLogger(__name__)
 
@@ -294,6 +295,7 @@ def _check_question(prompts: Any, max_new_tokens: Any, temperature: Any, seed: A
 
 
 def _import_quietly() -> None:
+    keep_to_this_machine()
     for module in WARM_MODULES:
         try:
             importlib.import_module(module)

@@ -2,7 +2,7 @@
 
 Comes in: the JSON object of a settings file, the page's form or a request.  Goes out: `Settings`, or a SettingsError
 that lists every faulty field at once.  Keys left out take the default written here; an unknown key is refused; no
-value is ever changed.  The string under a field is its help everywhere: in the form, on the command line, in the README.
+value is ever changed.  The string under a field is its help everywhere: form, command line, README.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Settings:
     save: SaveSettings = field(default_factory=SaveSettings)
     sample: SampleSettings = field(default_factory=SampleSettings)
     precision: Annotated[str, Limit(choices=("fp32", "bf16"))] = "fp32"
-    """bf16 keeps 32-bit weights and computes products in 16 bits (autocast): faster with enough rows, a little rougher."""
+    """bf16 keeps 32-bit weights and computes products in 16 bits (autocast): faster on many rows, a bit rougher."""
     attention: Annotated[str, Limit(choices=("sdpa", "eager"))] = "sdpa"
     """sdpa never stores the attention matrix; eager does. Same answer."""
     gradient_checkpointing: bool = False

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 
-def interleaved(works: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+def interleaved(works: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
     """Run every work once a round, `repeats` rounds; the median of what each returned (seconds or bytes)."""
     found: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(repeats):

@@ -34,7 +34,9 @@ def table(repeats: int) -> str:
 
 def _measure(service: RunService, points: int, repeats: int) -> list[list[str]]:
     plan = plan_for({"max_steps": points})
-    service.store.create_run("bench", "bench", plan.settings.to_dict(), {"device": {"kind": "cpu"}}, total_steps=points)
+    service.store.create_run(
+        "bench", "bench", plan.settings.to_dict(), {"device": {"kind": "cpu"}}, total_steps=points
+    )
     emit = Emitter("bench", 1, service.store.append)
     emit("started", total_steps=points)
     for step in range(1, points + 1):
@@ -45,7 +47,10 @@ def _measure(service: RunService, points: int, repeats: int) -> list[list[str]]:
     first = client.get("/fork/live?cur=bench:0").json()
     cursor = first["points"]["bench"]["id"]
     lines = []
-    for name, url in (("first", "/fork/live?cur=bench:0"), ("later", f"/fork/live?cur=bench:{cursor}&v={first['version']}")):
+    for name, url in (
+        ("first", "/fork/live?cur=bench:0"),
+        ("later", f"/fork/live?cur=bench:{cursor}&v={first['version']}"),
+    ):
         sizes: list[int] = []
 
         def once(url: str = url, sizes: list[int] = sizes) -> float:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def table(repeats: int) -> str:
             walls: dict[int, list[float]] = {0: [], 1: [], 30: []}
             _once(service, spent, port, 0, [])
             works = {
-                str(count): lambda count=count: _once(service, spent, port, count, walls[count]) for count in walls
+                str(count): partial(_once, service, spent, port, count, wall) for count, wall in walls.items()
             }
             found = interleaved(works, repeats)
         finally:

@@ -96,10 +96,11 @@ def _parts(plan: Plan) -> tuple[dict[str, int], str]:
 
 def _fixes(plan: Plan, total: int) -> list[dict[str, Any]]:
     """Changes that lower the peak, largest first: the settings to change, the bytes saved, what it costs."""
-    settings, found = plan.settings, []
+    settings = plan.settings
+    found: list[tuple[dict[str, Any], str]] = []
     micro, steps = settings.micro_batch_size, settings.gradient_accumulation_steps
     if micro > 1 and micro % 2 == 0:
-        change = {"micro_batch_size": micro // 2, "gradient_accumulation_steps": steps * 2}
+        change: dict[str, Any] = {"micro_batch_size": micro // 2, "gradient_accumulation_steps": steps * 2}
         cost = f"micro-batch {micro} -> {micro // 2}, accumulation {steps} -> {steps * 2}: same effective batch, slower"
         found.append((change, cost))
     if not settings.gradient_checkpointing:
@@ -110,7 +111,7 @@ def _fixes(plan: Plan, total: int) -> list[dict[str, Any]]:
     if longest > 32:
         change = {"data": {"max_seq_length": longest // 2}}
         found.append((change, f"max_seq_length {longest} -> {longest // 2}: long rows are cut"))
-    ranked = [
+    ranked: list[dict[str, Any]] = [
         {"settings": change, "cost": cost, "saved_bytes": total - sum(_parts(_changed(plan, change))[0].values())}
         for change, cost in found
     ]

@@ -22,7 +22,10 @@ class Method(Protocol):
     title: str
     card: str
     source: str
-    settings: type
+    @property
+    def settings(self) -> type:
+        """The dataclass of the method's own settings, each with its help."""
+
     default_learning_rate: float
     learning_rate_reason: str
     artifact: str

@@ -79,10 +79,12 @@ class Lora:
     def apply(self, model: Any, s: LoraSettings, task: str) -> Any:
         from peft import LoraConfig, TaskType, get_peft_model
 
+        init: Any = True if s.init == "default" else s.init
         names: Any = {"all-linear": "all-linear", "attention": list(ATTENTION), "q_proj+v_proj": ["q_proj", "v_proj"]}
         config = LoraConfig(
-            r=s.r, lora_alpha=s.alpha, lora_dropout=s.dropout, target_modules=names[s.target_modules],
-            use_rslora=s.rslora, use_dora=s.dora, init_lora_weights=True if s.init == "default" else s.init,
+            r=s.r, lora_alpha=s.alpha,  # type: ignore[arg-type]  # PEFT takes any number
+            lora_dropout=s.dropout, target_modules=names[s.target_modules],
+            use_rslora=s.rslora, use_dora=s.dora, init_lora_weights=init,
             task_type=TaskType.SEQ_CLS if task == "sequence_classification" else TaskType.CAUSAL_LM,
         )  # fmt: skip
         return get_peft_model(model, config)

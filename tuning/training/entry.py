@@ -12,12 +12,14 @@ from typing import Any
 
 from tuning.errors import TuningError
 from tuning.job import Commands, Job
+from tuning.training.offline import keep_to_this_machine
 
 
 def run_job(job: Job, emit: Callable[..., Any], commands: Commands) -> str:
     """Train; returns "finished", "cancelled" or "failed". A fault of the training is told as an event, not raised."""
     try:
         emit("phase", name="loading", done=0, total=None, detail="libraries")
+        keep_to_this_machine()
         from tuning.training.session import Session
 
         return Session(job, emit, commands).run()

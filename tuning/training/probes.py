@@ -67,7 +67,9 @@ class PeakProbe:
         return self._widest == 0 or (cells > self._widest and cells == widest_to_come)
 
     @contextmanager
-    def watch(self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device, cells: int) -> Iterator[None]:
+    def watch(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device, cells: int
+    ) -> Iterator[None]:
         """Measure the block."""
         with metered(model, optimizer, device) as meter:
             yield

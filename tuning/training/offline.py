@@ -1,0 +1,20 @@
+"""Makes the libraries of this room keep to themselves, before the first of them is imported.
+
+Comes in: nothing.  Goes out: a process in which no library fetches code.  bitsandbytes and transformers look for the
+`kernels` package when they load, to download compiled kernels from a hub; here that package is not to be had.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+
+def keep_to_this_machine() -> None:
+    """May be called any number of times; must come before transformers, PEFT and bitsandbytes are imported."""
+    sys.modules.setdefault("kernels", None)  # type: ignore[arg-type]  # an import of it fails, as if not installed
+    # bitsandbytes would then advise on each start to install that very package
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler's own chatter on the terminal
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
