@@ -14,7 +14,9 @@ from tuning.events import Emitter, Event
 from tuning.job import Commands, Job
 from tuning.plan import plan_for
 
-WORDS = [
+WORDS = (
+    "the a red green dog cat likes sees big small house tree and good bad never always runs to from"
+).split()  # noqa: SIM905
     "the",
     "a",
     "red",
