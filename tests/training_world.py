@@ -14,30 +14,7 @@ from tuning.events import Emitter, Event
 from tuning.job import Commands, Job
 from tuning.plan import plan_for
 
-WORDS = (
-    "the a red green dog cat likes sees big small house tree and good bad never always runs to from"
-).split()  # noqa: SIM905
-    "the",
-    "a",
-    "red",
-    "green",
-    "dog",
-    "cat",
-    "likes",
-    "sees",
-    "big",
-    "small",
-    "house",
-    "tree",
-    "and",
-    "good",
-    "bad",
-    "never",
-    "always",
-    "runs",
-    "to",
-    "from",
-]
+WORDS = ("the a red green dog cat likes sees big small house tree and good bad never always runs to from").split()  # noqa: SIM905
 
 
 def make_model(folder: Path, hidden: int = 32, layers: int = 2) -> Path:
