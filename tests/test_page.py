@@ -124,7 +124,9 @@ class Tab:
     def wait_points(self, run: str, count: int) -> None:
         end = time.monotonic() + SLOW / 1000
         while len(self.points(run)) < count:
-            assert time.monotonic() < end, f"only {len(self.points(run))} of {count} points came"
+            said = self.page.locator(f"[data-run={run}] .tf-state").inner_text()
+            assert "failed" not in said, said
+            assert time.monotonic() < end, f"only {len(self.points(run))} of {count} points came; the row says {said!r}"
             self.page.wait_for_timeout(100)
 
 

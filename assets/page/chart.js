@@ -130,6 +130,10 @@ export function mountChart(root, config) {
   async function draw() {
     if (busy) { wanted = true; return; }
     busy = true;
+    try { await drawNow(); } finally { busy = false; }
+    if (wanted) { wanted = false; draw(); }
+  }
+  async function drawNow() {
     const data = traces(config, look);
     empty.hidden = data.length > 0;
     empty.textContent = state.runs.some(isActive) ? "The first point is on its way." : NOTHING;
@@ -140,8 +144,6 @@ export function mountChart(root, config) {
         modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
       plot.setAttribute("aria-label", summary(config, look));
     }
-    busy = false;
-    if (wanted) { wanted = false; draw(); }
   }
   let drawn = "";
   onChange(() => {
