@@ -7,6 +7,7 @@ generator; here is what happens between two of its updates.
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -135,8 +136,8 @@ class Session:
 
     def _end(self, built: Built, state: str, course: Course, reason: str | None) -> str:
         self._phase("saving")
+        self._between(built)  # before saving, which may leave the best weights in the model
         self._save(built)
-        self._between(built)
         best = {"step": self._best[0], "value": self._best[1]} if self._best is not None else None
         self._emit(
             state, step=self._progress.step, total_steps=course.total_steps, artifact=self._method.artifact, best=best,
@@ -147,6 +148,7 @@ class Session:
     def _save(self, built: Built) -> None:
         """The last weights as the artifact and, where an earlier evaluation was better, those under best/ too."""
         save_artifact(built.model, self._method, self._folder, self._base, self._labels)
+        shutil.rmtree(self._folder / "best", ignore_errors=True)
         file = self._folder / "best.safetensors"
         if self._best is not None and file.is_file() and self._best[0] != self._progress.step:
             read_weights(built, file)
