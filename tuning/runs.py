@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 WARM_MODULES = ("torch", "transformers.models.llama.modeling_llama", "peft", "tuning.training.session")
 ASK_SECONDS = 120.0
+WARM_SECONDS = 600.0
 NAME_LENGTH, NOTE_LENGTH, PROMPT_LENGTH, PROMPT_COUNT = 80, 2_000, 4_000, 8
 TIMED_RUNS = 5
 
@@ -230,9 +231,16 @@ class RunService:
     # -- around ----------------------------------------------------------------------------------------------------
     def warm_up(self) -> threading.Thread:
         """Import what training needs in the background, so that the first press of Start does not wait for it."""
-        thread = threading.Thread(target=_import_quietly, name="warm-up", daemon=True)
+        # in the executor's own thread: two threads that import transformers at once get it half made
+        thread = threading.Thread(target=self._warm_in_line, name="warm-up", daemon=True)
         thread.start()
         return thread
+
+    def _warm_in_line(self) -> None:
+        try:
+            self.executor.between(_import_quietly, timeout=WARM_SECONDS)
+        except RunError:
+            log.info("the imports of training were not warmed up in time")
 
     def close(self) -> None:
         """Stop what runs, keeping it, and close the store. Runs in line stay queued."""

@@ -174,7 +174,7 @@ class Row {
 function set(node, text) { if (node.textContent !== text) node.textContent = text; }
 
 function phaseText(run) {
-  if (run.state === "queued") return run.place ? `place ${run.place + 1} in the queue` : "next in the queue";
+  if (run.state === "queued") return run.place ? `place ${run.place} in the queue` : "loading libraries";
   if (run.state === "failed" || run.state === "interrupted") return run.message || "";
   if (run.state === "running" && !lastStep(run.run_id) && !run.step) {
     return run.phase || "starting";
