@@ -185,8 +185,8 @@ def _typed(
 def _label_names(
     rows: list[dict[str, Any]], columns: dict[str, str], card: dict[str, Any], settings: DataSettings
 ) -> tuple[str, ...] | None:
-    if "label" not in columns:
-        return None
+    if not {"label", "text"} <= set(columns):
+        return None  # a label beside a prompt and its completion is not what is learned
     given = settings.label_names or card.get("label_names")
     found = Counter(str(row.get(columns["label"])) for row in rows)
     names = tuple(given) if given else tuple(sorted(found))
@@ -239,7 +239,7 @@ def _row(
             return Row(text=value("text"), label=label)
         prompt = template.format_map(line) if template else f"{value('text')}\nLabel:"
         return Row(prompt=prompt, completion=answer.format(label=labels[label]), label=label)
-    if "completion" in columns:
+    if {"prompt", "completion"} <= set(columns):
         prompt, completion = value("prompt"), value("completion")
         if completion and not completion[0].isspace() and prompt and not prompt[-1].isspace():
             completion = " " + completion  # words start with their space in byte-level vocabularies

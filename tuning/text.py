@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
+from tuning.chat import ChatTemplateError, render
 from tuning.errors import DataError, ModelError
 
 
@@ -93,11 +92,8 @@ class TextTokenizer:
             raise DataError(message, "messages", "a tokenizer with a chat template")
         names = {key: self._decoded_special(key) for key in ("bos_token", "eos_token", "pad_token")}
         try:
-            template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(
-                self.chat_template
-            )
-            return template.render(messages=messages, add_generation_prompt=add_generation_prompt, **names)
-        except TemplateError as error:
+            return render(self.chat_template, messages, names, add_generation_prompt)
+        except ChatTemplateError as error:
             raise DataError(f"the chat template cannot write this conversation: {error}", "messages") from None
 
     def _decoded_special(self, key: str) -> str:

@@ -1,0 +1,146 @@
+"""Plans: derived numbers with their sums, refused combinations, counts that are torch's own, estimates that hold."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tuning.assets import asset_path
+from tuning.errors import ModelError, SettingsError, TuningError
+from tuning.hardware import DEVICES, named_device
+from tuning.memory.estimate import estimate
+from tuning.models import model_catalogue, resolve_model
+from tuning.plan import Plan, plan_for
+
+
+def test_every_derived_number_says_where_it_came_from() -> None:
+    plan = plan_for({"micro_batch_size": 4, "gradient_accumulation_steps": 8, "num_epochs": 2})
+    assert plan.value("effective_batch") == 32 and plan.derived["effective_batch"].origin == "32 = 4 x 8 x 1"
+    assert plan.value("total_steps") == 2 * plan.value("updates_per_epoch")
+    assert plan.derived["learning_rate"].origin.startswith("LoRA's default")
+    assert all(one.origin for one in plan.derived.values())
+    assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+
+
+def test_a_typed_learning_rate_survives_a_change_of_method() -> None:
+    for method in ("lora", "full"):
+        plan = plan_for({"optimizer": {"learning_rate": 0.007}, "method": {"name": method}})
+        assert plan.value("learning_rate") == 0.007
+    rates = {name: plan_for({"method": {"name": name}}).value("learning_rate") for name in ("lora", "full")}
+    assert rates["lora"] > rates["full"]
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"data": {"max_seq_length": 100_000}}, "data.max_seq_length"),
+        ({"method": {"name": "lora", "r": 4096}}, "method.r"),
+        ({"model": "no-such-model"}, "model"),
+        ({"model": "./nowhere"}, "model"),
+        ({"data": {"source": "./nowhere.jsonl"}}, "data.source"),
+        ({"data": {"source": "chats"}, "task": "sequence_classification"}, "task"),
+        ({"revision": "main"}, "revision"),
+        ({"recipe": {"name": "r_tuning"}}, "recipe"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_with_its_field(given: dict, field: str) -> None:
+    with pytest.raises(TuningError) as caught:
+        plan_for(given)
+    assert field in {problem.field for problem in caught.value.problems}
+
+
+@pytest.mark.parametrize("task", ["causal_lm", "sequence_classification"])
+@pytest.mark.parametrize("method", [{"name": "full"}, {"name": "lora"}, {"name": "lora", "r": 4, "dora": True},
+                                    {"name": "lora", "target_modules": "attention"}])  # fmt: skip
+def test_the_counts_shown_are_torchs(task: str, method: dict) -> None:
+    from tuning.training.build import build
+
+    plan = plan_for({"task": task, "method": method, "device": "cpu"})
+    names = plan.data.label_names if plan.labels else None
+    model = build(plan.settings, plan.model.path, names, 1e-3, 0).model
+    assert plan.value("trainable_parameters") == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    frozen_head_copy = (
+        model.base_model.model.score.original_module.weight.numel() if "lora" in str(method) and names else 0
+    )
+    assert plan.value("total_parameters") == sum(p.numel() for p in model.parameters()) - frozen_head_copy
+
+
+def test_a_model_folder_must_be_whole_and_safe(tmp_path: Path) -> None:
+    whole = tmp_path / "copy"
+    shutil.copytree(asset_path("models", "tiny-town"), whole)
+    assert resolve_model(str(whole)).shape == resolve_model("tiny-town").shape == model_catalogue()[0].shape
+    (whole / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match="tokenizer.json"):
+        resolve_model(str(whole))
+    (whole / "model.safetensors").rename(whole / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="pickle"):
+        resolve_model(str(whole))
+    (whole / "config.json").write_text("{")
+    with pytest.raises(ModelError):
+        resolve_model(str(whole))
+
+
+def test_named_devices_and_unknown_ones() -> None:
+    assert named_device("t4 16 gb").total_bytes < 16 * 2**30
+    assert named_device(None).here
+    assert len({device.name for device in DEVICES}) == len(DEVICES)
+    with pytest.raises(SettingsError, match="no device"):
+        named_device("Abacus")
+
+
+def test_the_estimate_moves_the_right_way() -> None:
+    def total(**more: object) -> int:
+        return estimate(plan_for({"method": {"name": "full"}, **more})).total_bytes
+
+    base = total(micro_batch_size=4)
+    assert total(micro_batch_size=16) > 1.5 * base
+    assert total(micro_batch_size=16, gradient_checkpointing=True) < total(micro_batch_size=16)
+    assert total(method={"name": "lora"}) < base
+    assert total(optimizer={"name": "sgd"}) < base
+    assert total(gradient_accumulation_steps=16) == total(gradient_accumulation_steps=2)
+    one = estimate(plan_for({}))
+    assert one.total_bytes == sum(one.parts.values())
+    assert one.low_bytes < one.process_bytes < one.high_bytes and one.kind == "approximate"
+
+
+def test_fixes_save_what_they_say_and_keep_the_effective_batch() -> None:
+    from dataclasses import replace
+
+    plan = plan_for({"micro_batch_size": 64, "gradient_accumulation_steps": 1, "method": {"name": "full"}})
+    small = replace(plan.device, total_bytes=2**20)
+    shown = estimate(plan, small)
+    assert not shown.fits and shown.fixes
+    saved = [fix["saved_bytes"] for fix in shown.fixes]
+    assert saved == sorted(saved, reverse=True)
+    halved = next(fix for fix in shown.fixes if "micro_batch_size" in fix["settings"])
+    changed = plan_for(plan.settings.to_dict() | halved["settings"])
+    assert changed.value("effective_batch") == plan.value("effective_batch")
+    assert estimate(plan).total_bytes - estimate(changed).total_bytes == halved["saved_bytes"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"method": {"name": "full"}}, {"method": {"name": "lora"}}, {"micro_batch_size": 1}, {"micro_batch_size": 16},
+        {"method": {"name": "full"}, "gradient_checkpointing": True, "micro_batch_size": 16},
+        {"method": {"name": "full"}, "attention": "eager", "data": {"source": "pirate"}},
+        {"precision": "bf16", "micro_batch_size": 8}, {"task": "sequence_classification"},
+        {"method": {"name": "full"}, "optimizer": {"name": "sgd"}, "gradient_accumulation_steps": 1},
+    ],
+)  # fmt: skip
+def test_the_measured_peak_lies_in_the_printed_band(given: dict, tmp_path: Path) -> None:
+    from tuning.events import Emitter
+    from tuning.job import Commands, Job
+    from tuning.memory.estimate import BAND
+    from tuning.training.entry import run_job
+
+    plan = plan_for({"gradient_accumulation_steps": 2, "num_epochs": 1, "device": "cpu"} | given
+                    | {"data": {"train_rows": 48, "eval_rows": 1} | given.get("data", {})})  # fmt: skip
+    peaks: list[int] = []
+    emit = Emitter("peak", 1, lambda event: peaks.append(event.data.get("peak_bytes") or 0))
+    assert run_job(Job(run_id="peak", attempt=1, plan=plan, folder=str(tmp_path)), emit, Commands()) == "finished"
+    expected = estimate(plan).total_bytes
+    assert expected * BAND[0] <= max(peaks) <= expected * BAND[1], f"{max(peaks) / expected:.3f} of the estimate"
