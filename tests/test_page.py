@@ -2,132 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import SLOW, Server, Tab, open_browser, open_server, playwright
 
-playwright = pytest.importorskip("playwright.sync_api")
-ROOT = Path(__file__).resolve().parent.parent
-ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
-SLOW = 90_000
-"""Milliseconds to wait for what training does: the first run imports torch, and test machines are busy."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Server:
-    """`python app.py` with a home of its own."""
-
-    def __init__(self, home: Path) -> None:
-        self.home, self.port = home, free_port()
-        self.process: subprocess.Popen[str] | None = None
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}/"
-
-    def start(self) -> None:
-        command = [sys.executable, "app.py", "--port", str(self.port), "--home", str(self.home)]
-        env = os.environ | {"OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE)
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if self.address in line:
-                return
-        raise AssertionError("the server ended before it had an address")
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-    def stop(self) -> None:
-        assert self.process is not None
-        self.process.terminate()
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.kill()
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("home"))
-    server.start()
-    yield server
-    server.stop()
+    with open_server(tmp_path_factory.mktemp("home")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    chromium = Path("/usr/bin/chromium")
-    with playwright.sync_playwright() as driver:
-        path = str(chromium) if chromium.exists() else None
-        browser = driver.chromium.launch(executable_path=path, args=ARGS)
+    with open_browser() as browser:
         yield browser
-        browser.close()
-
-
-class Tab:
-    """One page; faults of its scripts and requests to other hosts are collected and fail the test at its end."""
-
-    def __init__(self, context: Any, server: Server, query: str = "") -> None:
-        self.page = context.new_page()
-        self.faults: list[str] = []
-        self.page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
-        self.page.on("request", self._judge)
-        self.page.goto(server.address + query)
-        self.page.wait_for_selector(".tf-tile", timeout=SLOW)
-
-    def _judge(self, request: Any) -> None:
-        if not request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
-            self.faults.append(f"foreign: {request.url}")
-
-    def field(self, path: str) -> Any:
-        return self.page.locator(f"#f-{path.replace('.', '-')}").locator("input, textarea").first
-
-    def press_start(self, **settings: str) -> str:
-        """Fills the fields, presses Start and waits for the new row; answers the run's id."""
-        for path, value in settings.items():
-            self.field(path.replace("__", ".")).fill(value)
-        before = self.ids()
-        self.page.get_by_role("button", name="Start training").click()
-        self.page.wait_for_function(f"document.querySelectorAll('[data-run]').length > {len(before)}", timeout=10_000)
-        return next(run for run in self.ids() if run not in before)
-
-    def ids(self) -> list[str]:
-        return self.page.evaluate("[...document.querySelectorAll('[data-run]')].map((row) => row.dataset.run)")
-
-    def wait_state(self, run: str, state: str) -> None:
-        self.page.wait_for_selector(f"[data-run={run}] .tf-chip[data-state={state}]", timeout=SLOW)
-
-    def points(self, run: str) -> list[float]:
-        """The steps that the chart draws of this run."""
-        return self.page.evaluate(
-            "(uid) => (document.querySelector('.tf-plot').data ?? []).find((trace) => trace.uid === uid)?.x ?? []",
-            f"{run}-smooth",
-        )
-
-    def wait_points(self, run: str, count: int) -> None:
-        end = time.monotonic() + SLOW / 1000
-        while len(self.points(run)) < count:
-            said = self.page.locator(f"[data-run={run}] .tf-state").inner_text()
-            assert "failed" not in said, said
-            assert time.monotonic() < end, f"only {len(self.points(run))} of {count} points came; the row says {said!r}"
-            self.page.wait_for_timeout(100)
 
 
 @pytest.fixture
