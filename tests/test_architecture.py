@@ -14,7 +14,7 @@ FLOORS = {
     "fields": 1, "hardware": 1, "models": 1, "text": 1,
     "methods": 2, "settings": 3, "data": 4, "settings_table": 4, "plan": 5, "job": 6, "rows": 6,
     "training": 7, "store": 7, "memory": 8, "executors": 8, "charts": 9,
-    "runs": 10, "web": 11, "ui": 12, "bench": 13, "cli": 14, "__main__": 15,
+    "asking": 10, "runs": 11, "web": 12, "ui": 13, "bench": 14, "cli": 15, "__main__": 16,
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "peft", "datasets", "bitsandbytes", "ray", "optuna", "accelerate"}
 ONLY_IN = {"gradio": {"ui"}, "sqlite3": {"store"}, "fastapi": {"web", "ui"}}

@@ -18,7 +18,7 @@ def tiny_job(job, emit, commands):
     for number in range(1, job.plan["steps"] + 1):
         commands.wait_while_paused()
         for question in commands.take_asks():
-            question(None, None)
+            question(None, None, None)
         if commands.stopping:
             emit("cancelled", step=number)
             return "cancelled"

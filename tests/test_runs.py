@@ -29,7 +29,7 @@ def quick_job(job, emit, commands):
     for number in range(1, total + 1):
         commands.wait_while_paused()
         for question in commands.take_asks():
-            question(None, None)
+            question(None, None, None)
         if commands.stopping:
             emit("cancelled", step=number)
             return "cancelled"
@@ -160,6 +160,7 @@ def test_another_process_leaves_a_running_run_alone(tmp_path):
         run_id = first.start({**SMALL, "max_steps": 100_000})
         until(lambda: first.run(run_id).step > 0)
         second = RunService(tmp_path, ThreadExecutor(quick_job))
+        second.recover()
         assert second.run(run_id).state == "running"
         with pytest.raises(RunError, match="another"):
             second.stop(run_id)
@@ -208,6 +209,7 @@ def test_kill_nine_of_the_server_and_restart(tmp_path):
     announced += [int(line) for line in server.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
     server.wait()
     service = RunService(tmp_path, ThreadExecutor(quick_job))
+    service.recover()
     try:
         rows = {row.name: row for row in service.runs()}
         waiting = rows.pop("waiting")
@@ -231,7 +233,13 @@ def test_one_real_run_that_is_asked_while_another_trains(tmp_path):
         until(lambda: service.run(longer).step > 0, 60)
         said = service.ask(first, ["The film was"], max_new_tokens=4)
         assert len(said["base"]) == len(said["trained"]) == 1
+        live = service.ask(longer, ["The film was"], max_new_tokens=4)
+        assert live["base"] == said["base"] and len(live["trained"]) == 1, "the adapter is off for the base's answer"
         assert service.run(longer).state == "running"
+        waiting = service.start(SMALL)
+        with pytest.raises(RunError, match="in line"):
+            service.ask(waiting, ["The film was"])
+        service.stop(waiting)
         service.stop(longer)
         assert service.wait(longer, 30) == "cancelled"
         assert (service.artifact(longer) / "adapter_config.json").is_file()

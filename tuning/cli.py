@@ -9,18 +9,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tuning.errors import Problem, SettingsError, TuningError
 from tuning.events import Emitter, Event
+from tuning.executors.base import Sink
+from tuning.executors.thread import ThreadExecutor, ThreadHandle
 from tuning.hardware import named_device
 from tuning.job import Commands, Job
 from tuning.memory.estimate import estimate
-from tuning.plan import plan_for
+from tuning.plan import Plan, plan_for
+from tuning.runs import RunService
 from tuning.settings_table import settings_table
 from tuning.training.entry import run_job
 
@@ -36,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     one = verbs.add_parser("run", help="train, printing events as JSON lines")
     one.add_argument("settings", help="a settings JSON file, or - for standard input")
     one.add_argument("--out", type=Path, help="keep settings.json, events.jsonl and adapter/ or model/ in this folder")
+    one.add_argument("--home", type=Path, help="keep the run in this store, where an open page shows it live")
     one = verbs.add_parser("bench", help="measure, and print tables")
     one.add_argument("name", nargs="?", default="all", help="start, loop, watchers, poll or all")
     one.add_argument("--repeats", type=int, default=7, help="interleaved repeats; the median is shown")
@@ -55,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
             print(json.dumps(estimate(plan_for(_read(given.settings)), named_device(given.device)).to_dict()))
             return 0
         if given.verb == "run":
-            return _run(_read(given.settings), given.out)
+            return _run(_read(given.settings), given.out, given.home)
         if given.verb == "settings":
             print(settings_table())
             return 0
@@ -89,15 +95,11 @@ def _read(name: str) -> Any:
         raise SettingsError([Problem("settings", name, "a JSON object", message)]) from None
 
 
-def _run(given: Any, out: Path | None) -> int:
-    plan = plan_for(given)
+def _run(given: Any, out: Path | None, home: Path | None) -> int:
+    plan = plan_for(given)  # refused before a folder or a store is made
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "settings.json").write_text(json.dumps(plan.settings.to_dict(), indent=1), encoding="utf-8")
-        commands = Commands()
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, lambda *_: commands.stop())
         with open(folder / "events.jsonl", "w", encoding="utf-8") as lines:
 
             def tell(event: Event) -> None:
@@ -105,6 +107,53 @@ def _run(given: Any, out: Path | None) -> int:
                 lines.flush()
                 print(event.to_line(), flush=True)
 
-            job = Job(run_id=out.name if out else "run", attempt=1, plan=plan, folder=str(folder))
-            end = run_job(job, Emitter(job.run_id, 1, tell), commands)
+            end = _run_alone(plan, folder, tell) if home is None else _run_in_store(given, folder, home, tell)
     return CODES[end]
+
+
+def _stop_on_signals(stop: Callable[[], None]) -> None:
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop())
+
+
+def _run_alone(plan: Plan, folder: Path, tell: Sink) -> str:
+    (folder / "settings.json").write_text(json.dumps(plan.settings.to_dict(), indent=1), encoding="utf-8")
+    commands = Commands()
+    _stop_on_signals(commands.stop)
+    job = Job(run_id=folder.name if folder.name else "run", attempt=1, plan=plan, folder=str(folder))
+    return run_job(job, Emitter(job.run_id, 1, tell), commands)
+
+
+def _run_in_store(given: Any, folder: Path, home: Path, tell: Sink) -> str:
+    """The same in a store, where an open page shows it live; what it leaves behind is in `folder` too."""
+    service = RunService(home, TellingExecutor(tell))
+    try:
+        run_id = service.start(given)
+        _stop_on_signals(lambda: service.stop(run_id))
+        while (end := service.wait(run_id, 0.2)) is None:  # short waits, so that a signal is heard
+            pass
+        kept = service.home / "runs" / run_id
+        names = ("settings.json", service.artifact_name(run_id), "best")
+        for name in names:
+            if (kept / name).is_dir():
+                shutil.copytree(kept / name, folder / name, dirs_exist_ok=True)
+            elif (kept / name).is_file():
+                shutil.copyfile(kept / name, folder / name)
+        return end
+    finally:
+        service.close()
+
+
+class TellingExecutor(ThreadExecutor):
+    """The background thread, with every event told once more."""
+
+    def __init__(self, tell: Sink) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def submit(self, job: Job, sink: Sink) -> ThreadHandle:
+        def both(event: Event) -> None:
+            sink(event)
+            self._tell(event)
+
+        return super().submit(job, both)

@@ -57,9 +57,7 @@ class ModelError(TuningError):
 class DataError(TuningError):
     """The training data cannot be used."""
 
-    def __init__(
-        self, message: str, value: Any = None, limit: str = "usable rows", field: str = "data.source"
-    ) -> None:
+    def __init__(self, message: str, value: Any = None, limit: str = "usable rows", field: str = "data.source") -> None:
         super().__init__(message, [Problem(field, value, limit, message)])
 
 

@@ -36,6 +36,9 @@ class Job:
         )  # fmt: skip
 
 
+Question = Callable[[Any, Any, Any], None]
+
+
 class Commands:
     """What a person asks of a running run. Set from any thread; the loop reads it between micro-batches."""
 
@@ -43,7 +46,7 @@ class Commands:
         self._stop = threading.Event()
         self._go = threading.Event()
         self._go.set()
-        self._asks: deque[Callable[[Any, Any], None]] = deque()
+        self._asks: deque[Question] = deque()
 
     def stop(self) -> None:
         """End the run after the micro-batch in hand; may be called twice, or late."""
@@ -71,11 +74,11 @@ class Commands:
         """Return once the run may go on, or after `timeout` seconds."""
         self._go.wait(timeout)
 
-    def ask(self, question: Callable[[Any, Any], None]) -> None:
-        """Have `question(model, tokenizer)` called by the loop between two updates."""
+    def ask(self, question: Question) -> None:
+        """Have `question(model, tokenizer, class names or None)` called by the loop between two updates."""
         self._asks.append(question)
 
-    def take_asks(self) -> list[Callable[[Any, Any], None]]:
+    def take_asks(self) -> list[Question]:
         """The questions waiting, oldest first; each is given out once."""
         taken = []
         while self._asks:

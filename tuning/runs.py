@@ -10,11 +10,11 @@ import json
 import logging
 import statistics
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuning.asking import Question, ask_live, ask_saved
 from tuning.errors import Problem, RunError, SettingsError
 from tuning.executors.base import Executor, RunHandle
 from tuning.executors.thread import ThreadExecutor
@@ -30,9 +30,8 @@ from tuning.training.offline import keep_to_this_machine
 log = logging.getLogger(__name__)
 
 WARM_MODULES = ("torch", "transformers.models.llama.modeling_llama", "peft", "tuning.training.session")
-ASK_SECONDS = 120.0
 WARM_SECONDS = 600.0
-NAME_LENGTH, NOTE_LENGTH, PROMPT_LENGTH, PROMPT_COUNT = 80, 2_000, 4_000, 8
+NAME_LENGTH, NOTE_LENGTH = 80, 2_000
 TIMED_RUNS = 5
 
 
@@ -55,6 +54,9 @@ class RunService:
         self.executor: Executor = executor or ThreadExecutor()
         self._handles: dict[str, RunHandle] = {}
         self._starting = threading.Lock()
+
+    def recover(self) -> None:
+        """Take up what a server that is gone left behind: its running run is interrupted, its queue goes on."""
         self.store.mark_interrupted()
         for row in self.store.adopt_queued():
             self._start_again(row)
@@ -204,29 +206,34 @@ class RunService:
     def artifact(self, run_id: str) -> Path:
         """The folder with the adapter or model of a run that has ended with one."""
         row = self.store.run(run_id)
-        folder = self.home / "runs" / run_id / method_named(row.settings["method"]["name"]).artifact
+        folder = self.home / "runs" / run_id / self.artifact_name(run_id)
         if row.active:
             raise RunError(f"{row.name} has not ended yet. Stop it to keep what it has learned so far.")
         if not folder.is_dir() or not any(folder.iterdir()):
             raise RunError(f"{row.name} has left nothing to download: it ended before anything was learned.")
         return folder
 
+    def artifact_name(self, run_id: str) -> str:
+        """`adapter` or `model`: what the run's method leaves behind."""
+        return method_named(self.store.run(run_id).settings["method"]["name"]).artifact
+
     # -- asking ----------------------------------------------------------------------------------------------------
     def ask(
         self, run_id: str, prompts: Any, max_new_tokens: Any = 32, temperature: Any = 0.0, seed: Any = 0
     ) -> dict[str, Any]:
-        """What the base model and the trained one answer: {"base": [...], "trained": [...]}."""
-        _check_question(prompts, max_new_tokens, temperature, seed)
-        folder = self.artifact(run_id).parent
-        plan = self.store.run(run_id).plan
+        """What the base model and the trained one answer: {"base": [...], "trained": [...]}.
 
-        def answer() -> dict[str, Any]:
-            from tuning.training.generate import answers
-
-            method = plan["settings"]["method"]["name"]
-            return answers(folder, plan["model"]["path"], method, list(prompts), max_new_tokens, temperature, seed)
-
-        return self.executor.between(answer, timeout=ASK_SECONDS)
+        A run that trains is asked between two of its updates. Raises SettingsError for a bad question, RunError when
+        there is nothing to ask.
+        """
+        question = Question(prompts, max_new_tokens, temperature, seed)
+        row = self.store.run(run_id)
+        handle = self._handle(run_id)
+        if handle is None or not row.active:
+            return ask_saved(self.executor, row, self.artifact(run_id).parent, question)
+        if self.place(run_id):
+            raise RunError(f"{row.name} waits in line and has learned nothing yet. Ask it when it has started.")
+        return ask_live(handle, row, question)
 
     # -- around ----------------------------------------------------------------------------------------------------
     def warm_up(self) -> threading.Thread:
@@ -283,23 +290,6 @@ def _checked_text(field: str, value: Any, limit: int, empty: bool = False) -> st
         asked = f"{'0' if empty else '1'} to {limit} characters"
         raise SettingsError([Problem(field, value, asked, f"The {field} must have {asked}.")])
     return text
-
-
-def _check_question(prompts: Any, max_new_tokens: Any, temperature: Any, seed: Any) -> None:
-    problems = []
-    good = isinstance(prompts, Sequence) and not isinstance(prompts, str) and 1 <= len(prompts) <= PROMPT_COUNT
-    if not good or not all(isinstance(p, str) and p.strip() and len(p) <= PROMPT_LENGTH for p in prompts):
-        limit = f"1 to {PROMPT_COUNT} texts of 1 to {PROMPT_LENGTH} characters"
-        problems.append(Problem("prompts", prompts, limit, f"Type something to ask: {limit}."))
-    for field, value, low, high, kinds in (
-        ("max_new_tokens", max_new_tokens, 1, 512, (int,)),
-        ("temperature", temperature, 0, 5, (int, float)),
-        ("seed", seed, 0, 2**31 - 1, (int,)),
-    ):
-        if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-            problems.append(Problem(field, value, f"{low} to {high}", f"{field} must be {low} to {high}."))
-    if problems:
-        raise SettingsError(problems)
 
 
 def _import_quietly() -> None:

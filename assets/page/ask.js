@@ -3,7 +3,8 @@
 import { begin, onChange, post, state } from "./live.js";
 import { element } from "./dom.js";
 
-const ANSWERS = new Set(["finished", "cancelled"]); // only a run that has ended has left something to ask
+// A run that trains answers between two updates, with what it has learned so far; one that failed may have left nothing.
+const ANSWERS = (run) => ["finished", "cancelled"].includes(run.state) || (run.state === "running" && run.step > 0);
 
 export function mountAsk(root, config) {
   const select = element("select");
@@ -49,7 +50,7 @@ export function mountAsk(root, config) {
 
   let listed = "";
   onChange(() => {
-    const able = state.runs.filter((run) => ANSWERS.has(run.state));
+    const able = state.runs.filter(ANSWERS);
     card.hidden = able.length === 0;
     const now = able.map((run) => `${run.run_id}/${run.name}/${run.state}`).join("|");
     if (now === listed) return;

@@ -34,9 +34,7 @@ def table(repeats: int) -> str:
 
 def _measure(service: RunService, points: int, repeats: int) -> list[list[str]]:
     plan = plan_for({"max_steps": points})
-    service.store.create_run(
-        "bench", "bench", plan.settings.to_dict(), {"device": {"kind": "cpu"}}, total_steps=points
-    )
+    service.store.create_run("bench", "bench", plan.settings.to_dict(), {"device": {"kind": "cpu"}}, total_steps=points)
     emit = Emitter("bench", 1, service.store.append)
     emit("started", total_steps=points)
     for step in range(1, points + 1):

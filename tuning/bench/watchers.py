@@ -54,9 +54,7 @@ def table(repeats: int) -> str:
         try:
             walls: dict[int, list[float]] = {0: [], 1: [], 30: []}
             _once(service, spent, port, 0, [])
-            works = {
-                str(count): partial(_once, service, spent, port, count, wall) for count, wall in walls.items()
-            }
+            works = {str(count): partial(_once, service, spent, port, count, wall) for count, wall in walls.items()}
             found = interleaved(works, repeats)
         finally:
             server.should_exit = True

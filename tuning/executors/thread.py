@@ -106,7 +106,7 @@ class ThreadExecutor:
                 raise RunError("The server is shutting down.")
             self._tasks.append(small)
             if self._current is not None:
-                self._current.commands.ask(lambda model, tokenizer: small.run())
+                self._current.commands.ask(lambda *_: small.run())
             self._wake()
         try:
             return small.done.result(timeout=timeout)

@@ -22,6 +22,7 @@ class Method(Protocol):
     title: str
     card: str
     source: str
+
     @property
     def settings(self) -> type:
         """The dataclass of the method's own settings, each with its help."""

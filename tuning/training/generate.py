@@ -7,7 +7,7 @@ a generator of its own, so that asking a model in the middle of its training cha
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -18,6 +18,9 @@ from tuning.methods import method_named
 from tuning.text import TextTokenizer
 from tuning.training.build import load_base
 from tuning.training.save import saved_labels
+
+
+NO_CLASSES = "(a new head knows no classes yet)"
 
 
 def answers(
@@ -31,32 +34,42 @@ def answers(
         raise RunError("This run has saved nothing yet, so there is no trained model to ask.")
     tokenizer = TextTokenizer(model_path)
     labels = saved_labels(artifact)
-    with torch.random.fork_rng(devices=[]):  # a fresh head or adapter draws its weights before the saved ones come
-        base = load_base(
-            model_path, labels=labels, attention="sdpa", dtype=torch.float32, pad_id=tokenizer.pad_id or 0
-        ).eval()
-        said = answer_all(base, tokenizer, prompts, max_new_tokens, temperature, seed, labels)
+    base = _base(model_path, tokenizer, labels)
+    said = _base_said(base, tokenizer, prompts, max_new_tokens, temperature, seed, labels)
+    with torch.random.fork_rng(devices=[]):  # a fresh adapter draws its weights before the saved ones come
         trained = chosen.load(base, artifact).eval()
-    return {
-        "base": said if labels is None else ["(a new head knows no classes yet)"] * len(prompts),
-        "trained": answer_all(trained, tokenizer, prompts, max_new_tokens, temperature, seed, labels),
-    }
+    return {"base": said, "trained": answer_all(trained, tokenizer, prompts, max_new_tokens, temperature, seed, labels)}
 
 
 def live_answers(
-    model: nn.Module, tokenizer: TextTokenizer, method: str, prompts: Sequence[str], max_new_tokens: int,
-    temperature: float, seed: int, labels: Sequence[str] | None = None,
-) -> dict[str, list[str] | None]:  # fmt: skip
-    """The same from a model in training; "base" is None where the method leaves no base to ask."""
+    model: nn.Module, tokenizer: TextTokenizer, model_path: str, method: str, prompts: Sequence[str],
+    max_new_tokens: int, temperature: float, seed: int, labels: Sequence[str] | None = None,
+) -> dict[str, list[str]]:  # fmt: skip
+    """The same from a model in training. The base is the model without its adapter; where the method has changed
+    the weights themselves, it is loaded beside it for the answer."""
     trained = answer_all(model, tokenizer, prompts, max_new_tokens, temperature, seed, labels)
-    view = method_named(method).base_view(model)
-    if view is None or labels is not None:
-        return {"base": None, "trained": trained}
-    with view:
-        return {
-            "base": answer_all(model, tokenizer, prompts, max_new_tokens, temperature, seed, labels),
-            "trained": trained,
-        }
+    view = method_named(method).base_view(model) if labels is None else None
+    with view or nullcontext():
+        base = model if view is not None or labels is not None else _base(model_path, tokenizer, None)
+        said = _base_said(base, tokenizer, prompts, max_new_tokens, temperature, seed, labels)
+    return {"base": said, "trained": trained}
+
+
+def _base(model_path: str, tokenizer: TextTokenizer, labels: Sequence[str] | None) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):  # a fresh head draws its weights
+        model = load_base(
+            model_path, labels=labels, attention="sdpa", dtype=torch.float32, pad_id=tokenizer.pad_id or 0
+        )
+    return model.eval()
+
+
+def _base_said(
+    base: nn.Module, tokenizer: TextTokenizer, prompts: Sequence[str], max_new_tokens: int, temperature: float,
+    seed: int, labels: Sequence[str] | None,
+) -> list[str]:  # fmt: skip
+    if labels is not None:
+        return [NO_CLASSES] * len(prompts)
+    return answer_all(base, tokenizer, prompts, max_new_tokens, temperature, seed)
 
 
 def answer_all(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 
 
 def keep_to_this_machine() -> None:
@@ -16,5 +17,7 @@ def keep_to_this_machine() -> None:
     sys.modules.setdefault("kernels", None)  # type: ignore[arg-type]  # an import of it fails, as if not installed
     # bitsandbytes would then advise on each start to install that very package
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler's own chatter on the terminal
+    # what PEFT and transformers have to say to each other is of no use to a person
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # the profiler's own chatter on the terminal
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

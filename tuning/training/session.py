@@ -195,7 +195,7 @@ class Session:
             with torch.random.fork_rng(devices=[]):
                 was_training = built.model.training
                 try:
-                    question(built.model, self._tokenizer)
+                    question(built.model, self._tokenizer, self._labels)
                 except Exception as error:  # a question must not end a training
                     self._emit("warning", step=self._progress.step, message=f"A question failed: {error}")
                 built.model.train(was_training)

@@ -134,6 +134,7 @@ def launch(host: str, port: int, home: Path | None = None) -> None:
     import uvicorn
 
     service = RunService((home or default_home()).expanduser())
+    service.recover()
     try:
         app = build_app(service, host, port)
         server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning"))
