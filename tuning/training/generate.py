@@ -19,7 +19,6 @@ from tuning.text import TextTokenizer
 from tuning.training.build import load_base
 from tuning.training.save import saved_labels
 
-
 NO_CLASSES = "(a new head knows no classes yet)"
 
 
