@@ -11,13 +11,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "assets": 0, "chat": 0, "errors": 0, "events": 0, "locks": 0,
-    "fields": 1, "hardware": 1, "models": 1, "text": 1,
+    "fields": 1, "question": 1, "hardware": 1, "models": 1, "text": 1,
     "methods": 2, "settings": 3, "data": 4, "settings_table": 4, "plan": 5, "job": 6, "rows": 6,
     "training": 7, "store": 7, "memory": 8, "executors": 8, "charts": 9,
-    "asking": 10, "runs": 11, "web": 12, "ui": 13, "bench": 14, "cli": 15, "__main__": 16,
+    "asking": 10, "runs": 11, "web_requests": 12, "web": 13, "web_ask": 13,
+    "ui": 14, "bench": 15, "cli": 16, "__main__": 17,
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "peft", "datasets", "bitsandbytes", "ray", "optuna", "accelerate"}
-ONLY_IN = {"gradio": {"ui"}, "sqlite3": {"store"}, "fastapi": {"web", "ui"}}
+ONLY_IN = {"gradio": {"ui"}, "sqlite3": {"store"}, "fastapi": {"web_requests", "web", "web_ask", "ui"}}
 
 
 def sources() -> list[Path]:

@@ -16,6 +16,7 @@ import pytest
 from tuning.errors import RunError, SettingsError, TuningError
 from tuning.executors.inline import InlineExecutor
 from tuning.executors.thread import ThreadExecutor
+from tuning.question import Question
 from tuning.runs import RunService, default_name
 
 SMALL = {"max_steps": 3, "data": {"train_rows": 16, "eval_rows": 4}}
@@ -141,16 +142,14 @@ def test_expected_seconds_come_from_earlier_runs_of_the_kind(service):
     assert service.preview({**SMALL, "method": {"name": "full"}}).seconds is None
 
 
-def test_questions_are_checked(service):
-    run_id = service.start(SMALL)
-    service.wait(run_id, 20)
+def test_questions_are_checked():
     for bad in (
         {"prompts": []}, {"prompts": "text"}, {"prompts": [""]}, {"prompts": ["x"] * 99}, {"prompts": [3]},
         {"prompts": ["x"], "max_new_tokens": 0}, {"prompts": ["x"], "temperature": float("nan")},
-        {"prompts": ["x"], "seed": True},
+        {"prompts": ["x"], "seed": True}, {"prompts": ["x"], "chat": "yes"},
     ):  # fmt: skip
         with pytest.raises(SettingsError):
-            service.ask(run_id, **bad)
+            Question(**bad)
 
 
 def test_another_process_leaves_a_running_run_alone(tmp_path):
@@ -231,14 +230,14 @@ def test_one_real_run_that_is_asked_while_another_trains(tmp_path):
         assert kinds.count("step") == 3 and kinds[0] == "queued" and kinds[-1] == "finished"
         longer = service.start({"max_steps": 5_000, "eval": {"every": None}})
         until(lambda: service.run(longer).step > 0, 60)
-        said = service.ask(first, ["The film was"], max_new_tokens=4)
+        said = service.ask(first, Question(["The film was"], max_new_tokens=4))
         assert len(said["base"]) == len(said["trained"]) == 1
-        live = service.ask(longer, ["The film was"], max_new_tokens=4)
+        live = service.ask(longer, Question(["The film was"], max_new_tokens=4))
         assert live["base"] == said["base"] and len(live["trained"]) == 1, "the adapter is off for the base's answer"
         assert service.run(longer).state == "running"
         waiting = service.start(SMALL)
         with pytest.raises(RunError, match="in line"):
-            service.ask(waiting, ["The film was"])
+            service.ask(waiting, Question(["The film was"]))
         service.stop(waiting)
         service.stop(longer)
         assert service.wait(longer, 30) == "cancelled"

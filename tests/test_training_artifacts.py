@@ -86,14 +86,16 @@ def world_logits(world, ids):
 
 @pytest.mark.parametrize("method", [{"name": "full"}, {"name": "lora", "r": 4}], ids=["full", "lora"])
 def test_answers_of_base_and_trained_stand_side_by_side(world, method):
-    from tuning.training.generate import answers
+    from tuning.question import Question
+    from tuning.training.sides import SavedSides
 
     job = world.job(method=method, max_steps=60, optimizer={"learning_rate": 0.03})
     run(job)
+    sides = SavedSides(job.folder, str(world.model), method["name"])
     state = torch.random.get_rng_state()
 
     def ask(temperature, seed):
-        return answers(job.folder, str(world.model), method["name"], ["the red dog :", "cat :"], 6, temperature, seed)
+        return sides.ask(Question(["the red dog :", "cat :"], 6, temperature, seed))
 
     said = ask(0.0, 0)
     assert len(said["base"]) == len(said["trained"]) == 2 and said["base"] != said["trained"]
@@ -105,28 +107,36 @@ def test_answers_of_base_and_trained_stand_side_by_side(world, method):
 def test_greedy_answer_is_that_of_the_library(world):
     from transformers import AutoModelForCausalLM
 
+    from tuning.question import Question
     from tuning.text import TextTokenizer
-    from tuning.training.generate import answer_all
+    from tuning.training.generate import Speaker
 
     model = AutoModelForCausalLM.from_pretrained(world.model).eval()
     tokenizer = TextTokenizer(world.model)
     ids = torch.tensor([[1, *tokenizer.encode("the red dog :")]])
     theirs = model.generate(ids, max_new_tokens=12, do_sample=False)[0, ids.shape[1] :].tolist()
-    assert answer_all(model, tokenizer, ["the red dog :"], 12, 0.0, 0) == [tokenizer.decode(theirs)]
+    speaker, pieces = Speaker(model, tokenizer), []
+    question = Question(["the red dog :", "cat :"], 12)
+    said = speaker.answers(question, lambda number, text: pieces.append((number, text)))
+    assert said[0] == tokenizer.decode(theirs)
+    assert ["".join(text for number, text in pieces if number == i) for i in (0, 1)] == said
+    assert speaker.written(question) == said, "a batch, padded on the left, says the same"
 
 
 def test_answers_of_a_classifier_name_the_class(world):
-    from tuning.training.generate import answers
+    from tuning.question import Question
+    from tuning.training.sides import SavedSides
 
     job = world.job(task="sequence_classification", max_steps=5)
     run(job)
-    said = answers(job.folder, str(world.model), "full", ["the red dog"], 4, 0.0, 0)
+    said = SavedSides(job.folder, str(world.model), "full").ask(Question(["the red dog"]))
+    assert sum(said["chances"][0].values()) == pytest.approx(1.0) and set(said["chances"][0]) == {"yes", "no"}
     assert said["trained"][0].split()[0] in ("yes", "no") and said["trained"][0].endswith("%)")
 
 
 def test_asking_a_run_that_saved_nothing_is_refused(world, tmp_path):
     from tuning.errors import RunError
-    from tuning.training.generate import answers
+    from tuning.training.sides import SavedSides
 
     with pytest.raises(RunError, match="saved nothing"):
-        answers(tmp_path, str(world.model), "full", ["a"], 4, 0.0, 0)
+        SavedSides(tmp_path, str(world.model), "full")

@@ -15,7 +15,9 @@ from test_runs import SMALL, quick_job, until
 from tuning.events import Emitter
 from tuning.executors.thread import ThreadExecutor
 from tuning.runs import RunService
-from tuning.web import BODY_LIMIT, add_routes
+from tuning.web import add_routes
+from tuning.web_ask import add_ask_routes
+from tuning.web_requests import BODY_LIMIT
 
 
 @pytest.fixture
@@ -28,6 +30,7 @@ def service(tmp_path):
 @pytest.fixture
 def client(service):
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    add_ask_routes(app, service)
     add_routes(app, service)
     return TestClient(app, raise_server_exceptions=False)
 

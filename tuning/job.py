@@ -36,7 +36,7 @@ class Job:
         )  # fmt: skip
 
 
-Question = Callable[[Any, Any, Any], None]
+Ask = Callable[[Any, Any, Any], None]
 
 
 class Commands:
@@ -46,7 +46,7 @@ class Commands:
         self._stop = threading.Event()
         self._go = threading.Event()
         self._go.set()
-        self._asks: deque[Question] = deque()
+        self._asks: deque[Ask] = deque()
 
     def stop(self) -> None:
         """End the run after the micro-batch in hand; may be called twice, or late."""
@@ -74,11 +74,11 @@ class Commands:
         """Return once the run may go on, or after `timeout` seconds."""
         self._go.wait(timeout)
 
-    def ask(self, question: Question) -> None:
+    def ask(self, question: Ask) -> None:
         """Have `question(model, tokenizer, class names or None)` called by the loop between two updates."""
         self._asks.append(question)
 
-    def take_asks(self) -> list[Question]:
+    def take_asks(self) -> list[Ask]:
         """The questions waiting, oldest first; each is given out once."""
         taken = []
         while self._asks:

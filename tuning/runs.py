@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuning.asking import Question, ask_live, ask_saved
+from tuning.asking import SavedAnswers, Tell, ask_live
 from tuning.errors import Problem, RunError, SettingsError
 from tuning.executors.base import Executor, RunHandle
 from tuning.executors.thread import ThreadExecutor
@@ -23,6 +23,7 @@ from tuning.job import Job
 from tuning.memory.estimate import MemoryEstimate, estimate
 from tuning.methods import method_named
 from tuning.plan import Plan, plan_for
+from tuning.question import Question
 from tuning.rows import RunRow
 from tuning.store import RunStore
 from tuning.training.offline import keep_to_this_machine
@@ -54,6 +55,7 @@ class RunService:
         self.executor: Executor = executor or ThreadExecutor()
         self._handles: dict[str, RunHandle] = {}
         self._starting = threading.Lock()
+        self._answers = SavedAnswers(self.executor)
 
     def recover(self) -> None:
         """Take up what a server that is gone left behind: its running run is interrupted, its queue goes on."""
@@ -130,6 +132,7 @@ class RunService:
         return free
 
     def _submit(self, job: Job) -> None:
+        self._answers.forget()
         self._handles = {run_id: handle for run_id, handle in self._handles.items() if handle.wait(0) is None}
         self._handles[job.run_id] = self.executor.submit(job, self.store.append)
 
@@ -218,22 +221,18 @@ class RunService:
         return method_named(self.store.run(run_id).settings["method"]["name"]).artifact
 
     # -- asking ----------------------------------------------------------------------------------------------------
-    def ask(
-        self, run_id: str, prompts: Any, max_new_tokens: Any = 32, temperature: Any = 0.0, seed: Any = 0
-    ) -> dict[str, Any]:
-        """What the base model and the trained one answer: {"base": [...], "trained": [...]}.
+    def ask(self, run_id: str, question: Question, tell: Tell | None = None) -> dict[str, Any]:
+        """What the base model and the trained one answer: {"base": [...], "trained": [...]}; `tell` hears it grow.
 
-        A run that trains is asked between two of its updates. Raises SettingsError for a bad question, RunError when
-        there is nothing to ask.
+        A run that trains is asked between two of its updates. Raises RunError when there is nothing to ask.
         """
-        question = Question(prompts, max_new_tokens, temperature, seed)
         row = self.store.run(run_id)
         handle = self._handle(run_id)
         if handle is None or not row.active:
-            return ask_saved(self.executor, row, self.artifact(run_id).parent, question)
+            return self._answers.ask(row, self.artifact(run_id).parent, question, tell)
         if self.place(run_id):
             raise RunError(f"{row.name} waits in line and has learned nothing yet. Ask it when it has started.")
-        return ask_live(handle, row, question)
+        return ask_live(handle, row, question, tell)
 
     # -- around ----------------------------------------------------------------------------------------------------
     def warm_up(self) -> threading.Thread:

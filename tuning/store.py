@@ -99,11 +99,13 @@ class RunStore:
         """How many runs there have ever been."""
         return int(self._rows("SELECT coalesce(max(number), 0) FROM runs")[0][0])
 
-    def events(self, run_id: str) -> list[Event]:
-        sql = "SELECT attempt, seq, time, kind, data FROM events WHERE run_id = ? ORDER BY id"
+    def events(self, run_id: str, kind: str | None = None) -> list[Event]:
+        """Every event of a run, or those of one kind, in the order they were stored."""
+        only, values = ("", (run_id,)) if kind is None else (" AND kind = ?", (run_id, kind))
+        sql = f"SELECT attempt, seq, time, kind, data FROM events WHERE run_id = ?{only} ORDER BY id"
         return [
             Event(run_id=run_id, attempt=attempt, seq=seq, time=when, kind=kind, data=json.loads(data))
-            for attempt, seq, when, kind, data in self._rows(sql, (run_id,))
+            for attempt, seq, when, kind, data in self._rows(sql, values)
         ]
 
     def series_after(self, cursors: dict[str, int], limit: int = FIRST_LOAD_LIMIT) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,6 @@ with a request is told as 422 with {"problems": [{"field", "value", "limit", "me
 is 404 with a sentence.
 """
 
-import json
 import re
 import tempfile
 import zipfile
@@ -24,20 +23,15 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tuning.assets import asset_path
-from tuning.errors import Problem, RunError, SettingsError, TuningError
+from tuning.errors import TuningError
 from tuning.rows import RunRow
 from tuning.runs import RunService
 from tuning.store import FIRST_LOAD_LIMIT
+from tuning.web_requests import RUN_ID, json_body, row_of, take, tell_problems
 
-BODY_LIMIT = 256 * 1024
 SHOWN_RUNS = 50
 STATIC_FILE = re.compile(r"page\.(js|css)|page/[a-z_-]+\.js|vendor/[a-z.-]+\.js")
 STATIC_KINDS = {"js": "text/javascript", "css": "text/css"}
-RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
-
-
-class NoSuchRun(TuningError):
-    """A run id in an address that no run has."""
 
 
 def add_routes(app: FastAPI, service: RunService, hosts: Iterable[str] = ()) -> None:
@@ -47,7 +41,7 @@ def add_routes(app: FastAPI, service: RunService, hosts: Iterable[str] = ()) -> 
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
     app.add_middleware(OwnOriginOnly)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed)
-    app.add_exception_handler(TuningError, _say_problems)
+    app.add_exception_handler(TuningError, tell_problems)
     _add_reading(app, service)
     _add_running(app, service)
     _add_static(app)
@@ -69,50 +63,6 @@ class OwnOriginOnly:
                 await refusal(scope, receive, send)
                 return
         await self.app(scope, receive, send)
-
-
-def _say_problems(request: Request, error: Exception) -> JSONResponse:
-    problems = [problem.to_dict() for problem in error.problems] if isinstance(error, TuningError) else []
-    if isinstance(error, NoSuchRun):
-        return JSONResponse({"message": str(error)}, status_code=404)
-    if not problems:
-        problems = [Problem("run", None, "", str(error)).to_dict()]
-    return JSONResponse({"problems": problems, "message": str(error)}, status_code=422)
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    """The request's JSON object, at most BODY_LIMIT bytes of it."""
-    text = b""
-    async for chunk in request.stream():
-        text += chunk
-        if len(text) > BODY_LIMIT:
-            limit = f"{BODY_LIMIT // 1024} kB"
-            raise SettingsError([Problem("body", None, limit, f"The request is larger than {limit}.")])
-    try:
-        value = json.loads(text) if text else {}
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise SettingsError([Problem("body", None, "a JSON object", "The request must hold one JSON object.")])
-    return value
-
-
-def _take(body: dict[str, Any], *names: str) -> list[Any]:
-    """The named members of a request; a member of another name is refused rather than overlooked."""
-    problems = [
-        Problem(name, body[name], ", ".join(names), f"There is no {name!r} here; known: {', '.join(names)}.")
-        for name in sorted(set(body) - set(names))
-    ]
-    if problems:
-        raise SettingsError(problems)
-    return [body.get(name) for name in names]
-
-
-def _row(service: RunService, run_id: str) -> RunRow:
-    try:
-        return service.run(run_id)
-    except RunError as error:
-        raise NoSuchRun(str(error)) from None
 
 
 def _cursors(text: str) -> dict[str, int]:
@@ -173,11 +123,11 @@ def _add_reading(app: FastAPI, service: RunService) -> None:
 
     @app.get("/fork/runs/{run_id}/settings")
     def settings(run_id: str) -> dict[str, Any]:
-        return _row(service, run_id).settings
+        return row_of(service, run_id).settings
 
     @app.get("/fork/runs/{run_id}/files.zip")
     def files(run_id: str) -> FileResponse:
-        _row(service, run_id)
+        row_of(service, run_id)
         packed = _zip_of(service.artifact(run_id))
         done = BackgroundTask(packed.unlink, missing_ok=True)
         return FileResponse(packed, filename=f"{run_id}.zip", media_type="application/zip", background=done)
@@ -196,28 +146,19 @@ def _zip_of(artifact: Path) -> Path:
 def _add_running(app: FastAPI, service: RunService) -> None:
     @app.post("/fork/estimate")
     async def estimate(request: Request, device: str | None = None) -> dict[str, Any]:
-        return await run_in_threadpool(preview_answer, service, await _body(request), device)
+        return await run_in_threadpool(preview_answer, service, await json_body(request), device)
 
     @app.post("/fork/runs")
     async def start(request: Request) -> JSONResponse:
-        settings, name, parent, from_step = _take(await _body(request), "settings", "name", "parent", "from_step")
+        settings, name, parent, from_step = take(await json_body(request), "settings", "name", "parent", "from_step")
         if parent is not None:
-            await run_in_threadpool(_row, service, str(parent))
+            await run_in_threadpool(row_of, service, str(parent))
         run_id = await run_in_threadpool(service.start, {} if settings is None else settings, name, parent, from_step)
         return JSONResponse({"run_id": run_id}, status_code=201)
 
-    @app.post("/fork/runs/{run_id}/ask")
-    async def ask(run_id: str, request: Request) -> dict[str, Any]:
-        await run_in_threadpool(_row, service, run_id)
-        names = ("prompts", "max_new_tokens", "temperature", "seed")
-        body = await _body(request)
-        _take(body, *names)
-        values = {"max_new_tokens": 32, "temperature": 0.0, "seed": 0, "prompts": None, **body}
-        return await run_in_threadpool(service.ask, run_id, *(values[name] for name in names))
-
     @app.post("/fork/runs/{run_id}/{action}")
     async def change(run_id: str, action: str, request: Request) -> JSONResponse:
-        await run_in_threadpool(_row, service, run_id)
+        await run_in_threadpool(row_of, service, run_id)
         texts = {"rename": (service.rename, "name"), "note": (service.note, "note")}
         plain = {
             "stop": service.stop, "pause": service.pause, "resume": service.resume,
@@ -225,7 +166,7 @@ def _add_running(app: FastAPI, service: RunService) -> None:
         }  # fmt: skip
         if action in texts:
             function, member = texts[action]
-            (text,) = _take(await _body(request), member)
+            (text,) = take(await json_body(request), member)
             await run_in_threadpool(function, run_id, text)
         elif action in plain:
             await run_in_threadpool(plain[action], run_id)

@@ -1,85 +1,143 @@
-"""What a model says: before and after the training, side by side.
+"""What a model says: one or many prompts, greedy or drawn, whole or word by word.
 
-Comes in: a model and prompts.  Goes out: texts (for a classifier: the class and its probability).  Sampling draws from
-a generator of its own, so that asking a model in the middle of its training changes nothing about the training.
+Comes in: a model, its tokenizer, a `Question`.  Goes out: texts; for a classifier the probability of each class.
+Writing is the library's own `generate`, so that whatever a method has put on the model takes part.  What it draws, it
+draws from a generator put back afterwards: asking a model in the middle of its training changes nothing about it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
 from tuning.errors import RunError
-from tuning.methods import method_named
+from tuning.question import Question
 from tuning.text import TextTokenizer
-from tuning.training.build import load_base
-from tuning.training.save import saved_labels
 
-NO_CLASSES = "(a new head knows no classes yet)"
-
-
-def answers(
-    run_folder: str | Path, model_path: str, method: str, prompts: Sequence[str], max_new_tokens: int,
-    temperature: float, seed: int,
-) -> dict[str, list[str]]:  # fmt: skip
-    """What the base model and the saved one of this run answer: {"base": [...], "trained": [...]}."""
-    chosen = method_named(method)
-    artifact = Path(run_folder) / chosen.artifact
-    if not artifact.is_dir():
-        raise RunError("This run has saved nothing yet, so there is no trained model to ask.")
-    tokenizer = TextTokenizer(model_path)
-    labels = saved_labels(artifact)
-    base = _base(model_path, tokenizer, labels)
-    said = _base_said(base, tokenizer, prompts, max_new_tokens, temperature, seed, labels)
-    with torch.random.fork_rng(devices=[]):  # a fresh adapter draws its weights before the saved ones come
-        trained = chosen.load(base, artifact).eval()
-    return {"base": said, "trained": answer_all(trained, tokenizer, prompts, max_new_tokens, temperature, seed, labels)}
+Say = Callable[[int, str], None]
+"""Told the number of a prompt and the next piece of its answer."""
+_BATCH = 32
 
 
-def live_answers(
-    model: nn.Module, tokenizer: TextTokenizer, model_path: str, method: str, prompts: Sequence[str],
-    max_new_tokens: int, temperature: float, seed: int, labels: Sequence[str] | None = None,
-) -> dict[str, list[str]]:  # fmt: skip
-    """The same from a model in training. The base is the model without its adapter; where the method has changed
-    the weights themselves, it is loaded beside it for the answer."""
-    trained = answer_all(model, tokenizer, prompts, max_new_tokens, temperature, seed, labels)
-    view = method_named(method).base_view(model) if labels is None else None
-    with view or nullcontext():
-        base = model if view is not None or labels is not None else _base(model_path, tokenizer, None)
-        said = _base_said(base, tokenizer, prompts, max_new_tokens, temperature, seed, labels)
-    return {"base": said, "trained": trained}
+class Speaker:
+    """A model that answers. The model's mode and torch's generators are as before after each call."""
+
+    def __init__(self, model: nn.Module, tokenizer: TextTokenizer, labels: Sequence[str] | None = None) -> None:
+        self._model, self._tokenizer, self._labels = model, tokenizer, labels
+
+    def answers(self, question: Question, say: Say | None = None) -> list[str]:
+        """A text for each prompt; `say` hears it piece by piece. A classifier names its class and how sure it is."""
+        if self._labels is not None:
+            said = [_likeliest(chances) for chances in self.chances(question.prompts)]
+            for number, text in enumerate(said):
+                if say is not None:
+                    say(number, text)
+            return said
+        with _asked(self._model), torch.no_grad(), torch.random.fork_rng(devices=self._cuda()):
+            said = []
+            for number, prompt in enumerate(question.prompts):
+                torch.random.manual_seed(question.seed)
+                listener = _Listener(self._tokenizer, number, say) if say is not None else None
+                said += self._written([self._ids(prompt, question)], question, listener)
+        return said
+
+    def written(self, question: Question) -> list[str]:
+        """The same without a listener, many prompts at once: quicker, and greedy answers equal up to rounding."""
+        with _asked(self._model), torch.no_grad(), torch.random.fork_rng(devices=self._cuda()):
+            torch.random.manual_seed(question.seed)
+            rows = [self._ids(prompt, question) for prompt in question.prompts]
+            order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+            said = [""] * len(rows)
+            for start in range(0, len(order), _BATCH):
+                part = order[start : start + _BATCH]
+                for index, text in zip(part, self._written([rows[i] for i in part], question, None), strict=True):
+                    said[index] = text
+        return said
+
+    def chances(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        """For each text the probability of each class, the likeliest first."""
+        device, found = next(self._model.parameters()).device, []
+        with _asked(self._model), torch.no_grad():
+            for text in texts:
+                ids = self._tokenizer.encode_with_specials(text)[: self._room() or None]
+                if not ids:
+                    raise RunError("The prompt is empty; write a text to classify.")
+                logits = self._model(input_ids=torch.tensor([ids], device=device)).logits[0].float()
+                pairs = zip(self._labels or (), torch.softmax(logits, -1).tolist(), strict=True)
+                found.append(dict(sorted(pairs, key=lambda pair: -pair[1])))
+        return found
+
+    def _ids(self, prompt: str, question: Question) -> list[int]:
+        if question.chat:
+            written = self._tokenizer.render_chat([{"role": "user", "content": prompt}], add_generation_prompt=True)
+            ids = self._tokenizer.encode(written)
+        else:
+            begin = [self._tokenizer.bos_id] if self._tokenizer.bos_id is not None else []
+            ids = [*begin, *self._tokenizer.encode(prompt)]
+        if not ids:
+            raise RunError("The prompt is empty; write something for the model to go on from.")
+        room = self._room()
+        # the end of a long prompt is kept, with room for an answer
+        return ids if room is None else ids[-max(1, room - min(question.max_new_tokens, room - 1)) :]
+
+    def _room(self) -> int | None:
+        limit = getattr(self._model.config, "max_position_embeddings", None)
+        return int(limit) if isinstance(limit, int) else None
+
+    def _cuda(self) -> list[torch.device]:
+        device = next(self._model.parameters()).device
+        return [device] if device.type == "cuda" else []
+
+    def _written(self, rows: list[list[int]], question: Question, listener: _Listener | None) -> list[str]:
+        from transformers import GenerationConfig
+
+        device, width = next(self._model.parameters()).device, max(map(len, rows))
+        pad = self._tokenizer.pad_id or 0
+        ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+        room = self._room()
+        count = question.max_new_tokens if room is None else max(1, min(question.max_new_tokens, room - width))
+        drawn = question.temperature > 0
+        config = GenerationConfig(
+            max_new_tokens=count, do_sample=drawn, temperature=question.temperature if drawn else None,
+            top_k=0 if drawn else None, top_p=1.0 if drawn else None, pad_token_id=pad,
+            eos_token_id=_ends(self._model, self._tokenizer), bos_token_id=self._tokenizer.bos_id,
+        )  # fmt: skip
+        generate: Any = self._model.generate
+        made = generate(input_ids=ids, attention_mask=mask, generation_config=config, streamer=listener)
+        ends = set(config.eos_token_id or ())
+        return [self._tokenizer.decode(_until(row[width:], ends)) for row in made.tolist()]
 
 
-def _base(model_path: str, tokenizer: TextTokenizer, labels: Sequence[str] | None) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):  # a fresh head draws its weights
-        model = load_base(
-            model_path, labels=labels, attention="sdpa", dtype=torch.float32, pad_id=tokenizer.pad_id or 0
-        )
-    return model.eval()
+class _Listener:
+    """Hears tokens as `generate` makes them and passes on whole characters (the streamer's protocol)."""
 
+    def __init__(self, tokenizer: TextTokenizer, number: int, say: Say) -> None:
+        self._tokenizer, self._number, self._say = tokenizer, number, say
+        self._ids: list[int] = []
+        self._said = ""
+        self._begun = False
 
-def _base_said(
-    base: nn.Module, tokenizer: TextTokenizer, prompts: Sequence[str], max_new_tokens: int, temperature: float,
-    seed: int, labels: Sequence[str] | None,
-) -> list[str]:  # fmt: skip
-    if labels is not None:
-        return [NO_CLASSES] * len(prompts)
-    return answer_all(base, tokenizer, prompts, max_new_tokens, temperature, seed)
+    def put(self, value: torch.Tensor) -> None:
+        if not self._begun:  # the prompt comes first
+            self._begun = True
+            return
+        self._ids += value.flatten().tolist()
+        text = self._tokenizer.decode(self._ids)
+        if not text.endswith("\ufffd"):  # half of a character is held back
+            self._pass_on(text)
 
+    def end(self) -> None:
+        self._pass_on(self._tokenizer.decode(self._ids))
 
-def answer_all(
-    model: nn.Module, tokenizer: TextTokenizer, prompts: Sequence[str], max_new_tokens: int, temperature: float,
-    seed: int, labels: Sequence[str] | None = None,
-) -> list[str]:  # fmt: skip
-    """An answer to each prompt; greedy at temperature 0. The model's mode is put back."""
-    with _asked(model), torch.no_grad():
-        if labels is not None:
-            return [_classify(model, tokenizer, prompt, labels) for prompt in prompts]
-        return [_write(model, tokenizer, prompt, max_new_tokens, temperature, seed) for prompt in prompts]
+    def _pass_on(self, text: str) -> None:
+        if text.startswith(self._said) and len(text) > len(self._said):
+            self._say(self._number, text[len(self._said) :])
+            self._said = text
 
 
 @contextmanager
@@ -92,46 +150,19 @@ def _asked(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def _write(
-    model: nn.Module, tokenizer: TextTokenizer, prompt: str, max_new_tokens: int, temperature: float, seed: int
-) -> str:
-    device = next(model.parameters()).device
-    ids = tokenizer.encode(prompt)
-    if tokenizer.bos_id is not None:
-        ids = [tokenizer.bos_id, *ids]
-    limit = getattr(model.config, "max_position_embeddings", None)
-    if limit is not None:  # the end of a long prompt is kept, with room for an answer
-        max_new_tokens = min(max_new_tokens, limit - 1)
-        ids = ids[-max(1, limit - max_new_tokens) :]
-    if not ids:
-        raise RunError("The prompt is empty; write something for the model to go on from.")
-    generator = torch.Generator().manual_seed(seed)
-    ends = {tokenizer.eos_id, getattr(model.config, "eos_token_id", None)} - {None}
-    said: list[int] = []
-    past, given = None, torch.tensor([ids], device=device)
-    while len(said) < max_new_tokens:
-        output = model(input_ids=given, past_key_values=past, use_cache=True)
-        past = output.past_key_values
-        token = _choose(output.logits[0, -1].float().cpu(), temperature, generator)
-        if token in ends:
-            break
-        said.append(token)
-        given = torch.tensor([[token]], device=device)
-    return tokenizer.decode(said)
+def _ends(model: Any, tokenizer: TextTokenizer) -> list[int] | None:
+    found: set[int | None] = {tokenizer.eos_id}
+    for config in (model.config, getattr(model, "generation_config", None)):
+        ends = getattr(config, "eos_token_id", None)
+        found |= set(ends) if isinstance(ends, list) else {ends}
+    return sorted(one for one in found if one is not None) or None
 
 
-def _choose(logits: torch.Tensor, temperature: float, generator: torch.Generator) -> int:
-    if temperature <= 0:
-        return int(logits.argmax())
-    chances = torch.softmax(logits / temperature, -1)
-    return int(torch.multinomial(chances, 1, generator=generator))
+def _until(ids: list[int], ends: set[int]) -> list[int]:
+    stop = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+    return ids[:stop]
 
 
-def _classify(model: nn.Module, tokenizer: TextTokenizer, prompt: str, labels: Sequence[str]) -> str:
-    device = next(model.parameters()).device
-    ids = tokenizer.encode_with_specials(prompt)
-    if not ids:
-        raise RunError("The prompt is empty; write a text to classify.")
-    chances = torch.softmax(model(input_ids=torch.tensor([ids], device=device)).logits[0].float(), -1)
-    best = int(chances.argmax())
-    return f"{labels[best]} ({float(chances[best]):.0%})"
+def _likeliest(chances: dict[str, float]) -> str:
+    label = next(iter(chances))
+    return f"{label} ({chances[label]:.0%})"

@@ -18,6 +18,7 @@ import torch
 from tuning.data import encode_set, open_data
 from tuning.job import Commands, Job
 from tuning.methods import method_named
+from tuning.question import Question
 from tuning.text import Encoded, TextTokenizer
 from tuning.training.build import Built, build, own_random_state, own_threads, pick_device
 from tuning.training.checkpoint import (
@@ -28,7 +29,7 @@ from tuning.training.checkpoint import (
     write_weights,
 )  # fmt: skip
 from tuning.training.evaluate import evaluate
-from tuning.training.generate import answer_all
+from tuning.training.generate import Speaker
 from tuning.training.loop import Course, NotFinite, Progress, Update, train
 from tuning.training.probes import PeakProbe
 from tuning.training.save import save_artifact
@@ -49,6 +50,7 @@ class Session:
         self._method = method_named(self._settings.method.name)
         self._tokenizer = TextTokenizer(self._base)
         self._labels: tuple[str, ...] | None = None
+        self._chat = False
         self._progress = Progress()
         self._started = self._paused_seconds = 0.0
         self._best: tuple[int, float] | None = None
@@ -84,6 +86,7 @@ class Session:
         settings = self._settings
         self._phase("tokenizing")
         data = open_data(settings.data, settings.task, settings.seed)
+        self._chat = self._labels is None and any(row.messages is not None for row in data.train[:1])
         if settings.task == "sequence_classification":
             self._labels = data.label_names
         rows = encode_set(data.train, self._tokenizer, settings.data, settings.task)
@@ -181,11 +184,12 @@ class Session:
         self._evals_without_best += 1
 
     def _sample(self, built: Built) -> None:
+        """Let the model answer the settings' sample prompts; as a chat where it is trained on conversations."""
         sample = self._settings.sample
-        said = answer_all(
-            built.model, self._tokenizer, sample.prompts, self._settings.eval.max_new_tokens, 0.0,
-            self._settings.seed, self._labels,
-        )  # fmt: skip
+        if not sample.prompts:
+            return
+        question = Question(sample.prompts, self._settings.eval.max_new_tokens, 0.0, self._settings.seed, self._chat)
+        said = Speaker(built.model, self._tokenizer, self._labels).answers(question)
         for prompt, text in zip(sample.prompts, said, strict=True):
             self._emit("sample", step=self._progress.step, prompt=prompt, text=text)
 

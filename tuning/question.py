@@ -1,0 +1,52 @@
+"""A question to a model, as a checked value.
+
+Comes in: what a person typed, or a file of prompts.  Goes out: a `Question`, or SettingsError with every fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tuning.errors import Problem, SettingsError
+
+PROMPT_LENGTH, PROMPT_COUNT = 4_000, 64
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Prompts and how to answer them. Raises SettingsError."""
+
+    prompts: Sequence[str]
+    max_new_tokens: int = 32
+    temperature: float = 0.0
+    """0 takes the likeliest token each time."""
+    seed: int = 0
+    chat: bool = False
+    """Write each prompt as a user's message with the model's chat template."""
+
+    def __post_init__(self) -> None:
+        problems = _prompt_problems(self.prompts)
+        for field, low, high, kinds in (
+            ("max_new_tokens", 1, 512, (int,)),
+            ("temperature", 0, 5, (int, float)),
+            ("seed", 0, 2**31 - 1, (int,)),
+        ):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+                problems.append(Problem(field, value, f"{low} to {high}", f"{field} must be {low} to {high}."))
+        if not isinstance(self.chat, bool):
+            problems.append(Problem("chat", self.chat, "true or false", "chat must be true or false."))
+        if problems:
+            raise SettingsError(problems)
+
+
+def _prompt_problems(prompts: Any) -> list[Problem]:
+    limit = f"1 to {PROMPT_COUNT} texts of 1 to {PROMPT_LENGTH:,} characters"
+    if not isinstance(prompts, Sequence) or isinstance(prompts, str) or not 1 <= len(prompts) <= PROMPT_COUNT:
+        return [Problem("prompts", prompts, limit, f"Type something to ask: {limit}.")]
+    for number, text in enumerate(prompts, 1):
+        if not isinstance(text, str) or not text.strip() or len(text) > PROMPT_LENGTH:
+            return [Problem("prompts", text, limit, f"Prompt {number} is empty or too long: type {limit}.")]
+    return []

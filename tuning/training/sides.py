@@ -1,0 +1,98 @@
+"""Base and trained side by side: the same question to both.
+
+Comes in: a run's folder (or its model in training) and a `Question`.  Goes out: {"base": [...], "trained": [...]} and,
+for a classifier, "chances".  The model is loaded once; where the method allows it the base is the same model with the
+adapter switched off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tuning.errors import RunError
+from tuning.methods import method_named
+from tuning.methods.base import Method
+from tuning.question import Question
+from tuning.text import TextTokenizer
+from tuning.training.build import load_base
+from tuning.training.generate import Speaker
+from tuning.training.save import saved_labels
+
+NO_CLASSES = "(a new head knows no classes yet)"
+Tell = Callable[[str, int, str], None]
+"""Told the side, the number of the prompt and the next piece of the answer."""
+
+
+class SavedSides:
+    """What a run has saved, loaded to be asked any number of times. Raises RunError where nothing was saved."""
+
+    def __init__(self, run_folder: str | Path, model_path: str, method: str) -> None:
+        chosen = method_named(method)
+        artifact = Path(run_folder) / chosen.artifact
+        if not artifact.is_dir():
+            raise RunError("This run has saved nothing yet, so there is no trained model to ask.")
+        self._tokenizer = TextTokenizer(model_path)
+        self._labels = saved_labels(artifact)
+        self._method = chosen
+        self._model_path = model_path
+        with torch.random.fork_rng(devices=[]):  # a fresh adapter draws its weights before the saved ones come
+            self._trained = chosen.load(_base(model_path, self._tokenizer, self._labels), artifact).eval()
+        self._base: nn.Module | None = None
+
+    def ask(self, question: Question, tell: Tell | None = None) -> dict[str, list[Any]]:
+        """Both answers to each prompt, the base's first."""
+        view, base = _base_side(self._method, self._trained, self._labels)
+        if view is None and base is None and self._labels is None:
+            self._base = self._base or _base(self._model_path, self._tokenizer, None)
+            base = self._base
+        return _both(self._trained, view, base, self._tokenizer, question, self._labels, tell)
+
+
+def live_sides(
+    model: nn.Module, tokenizer: TextTokenizer, model_path: str, method: str, question: Question,
+    labels: Sequence[str] | None, tell: Tell | None = None,
+) -> dict[str, list[Any]]:  # fmt: skip
+    """The same from a model in training. Where no view of the base is left in it, the base is loaded for the answer."""
+    view, base = _base_side(method_named(method), model, labels)
+    if view is None and base is None and labels is None:
+        base = _base(model_path, tokenizer, None)
+    return _both(model, view, base, tokenizer, question, labels, tell)
+
+
+def _base_side(
+    method: Method, model: nn.Module, labels: Sequence[str] | None
+) -> tuple[AbstractContextManager[Any] | None, nn.Module | None]:
+    view = method.base_view(model) if labels is None else None
+    return view, model if view is not None else None
+
+
+def _both(
+    trained: nn.Module, view: AbstractContextManager[Any] | None, base: nn.Module | None, tokenizer: TextTokenizer,
+    question: Question, labels: Sequence[str] | None, tell: Tell | None,
+) -> dict[str, list[Any]]:  # fmt: skip
+    def to(side: str) -> Callable[[int, str], None] | None:
+        return None if tell is None else lambda number, text: tell(side, number, text)
+
+    answers: dict[str, list[Any]] = {"base": [NO_CLASSES] * len(question.prompts)}
+    if base is not None:
+        with view or nullcontext():
+            answers["base"] = list(Speaker(base, tokenizer).answers(question, to("base")))
+    speaker = Speaker(trained, tokenizer, labels)
+    answers["trained"] = list(speaker.answers(question, to("trained")))
+    if labels is not None:
+        answers["chances"] = list(speaker.chances(question.prompts))
+    return answers
+
+
+def _base(model_path: str, tokenizer: TextTokenizer, labels: Sequence[str] | None) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):  # a fresh head draws its weights
+        model = load_base(
+            model_path, labels=labels, attention="sdpa", dtype=torch.float32, pad_id=tokenizer.pad_id or 0
+        )
+    return model.eval()

@@ -1,0 +1,69 @@
+"""What a request may be, for every file of routes: one JSON object of known members, a run that is there.
+
+In: a request. Out: its members, or an error that `tell_problems` turns into an answer: 422 with {"problems": [...]},
+404 where no such run is.
+"""
+
+import json
+import re
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse
+
+from tuning.errors import Problem, RunError, SettingsError, TuningError
+from tuning.rows import RunRow
+from tuning.runs import RunService
+
+BODY_LIMIT = 256 * 1024
+RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
+
+
+class NoSuchRun(TuningError):
+    """A run id in an address that no run has."""
+
+
+def tell_problems(request: Request, error: Exception) -> JSONResponse:
+    """The exception handler of all routes."""
+    problems = [problem.to_dict() for problem in error.problems] if isinstance(error, TuningError) else []
+    if isinstance(error, NoSuchRun):
+        return JSONResponse({"message": str(error)}, status_code=404)
+    if not problems:
+        problems = [Problem("run", None, "", str(error)).to_dict()]
+    return JSONResponse({"problems": problems, "message": str(error)}, status_code=422)
+
+
+async def json_body(request: Request, most: int = BODY_LIMIT) -> dict[str, Any]:
+    """The request's JSON object, at most that many bytes of it. Raises SettingsError."""
+    text = b""
+    async for chunk in request.stream():
+        text += chunk
+        if len(text) > most:
+            limit = f"{most // 1024} kB"
+            raise SettingsError([Problem("body", None, limit, f"The request is larger than {limit}.")])
+    try:
+        value = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise SettingsError([Problem("body", None, "a JSON object", "The request must hold one JSON object.")])
+    return value
+
+
+def take(body: dict[str, Any], *names: str) -> list[Any]:
+    """The named members of a request; a member of another name is refused rather than overlooked."""
+    problems = [
+        Problem(name, body[name], ", ".join(names), f"There is no {name!r} here; known: {', '.join(names)}.")
+        for name in sorted(set(body) - set(names))
+    ]
+    if problems:
+        raise SettingsError(problems)
+    return [body.get(name) for name in names]
+
+
+def row_of(service: RunService, run_id: str) -> RunRow:
+    """Raises NoSuchRun."""
+    try:
+        return service.run(run_id)
+    except RunError as error:
+        raise NoSuchRun(str(error)) from None
