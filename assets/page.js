@@ -3,6 +3,7 @@
 import { mountAsk } from "./page/ask.js";
 import { mountChart } from "./page/chart.js";
 import { element } from "./page/dom.js";
+import { tidyForm } from "./page/form.js";
 import { pollNow, show } from "./page/live.js";
 import { mountPreview } from "./page/preview.js";
 import { mountRuns } from "./page/runs.js";
@@ -34,7 +35,7 @@ export function mount(kind, root, props, watch, trigger) {
   if (root.dataset.mounted) return;
   root.dataset.mounted = kind;
   if (kind === "header") mountHeader(root);
-  if (kind === "preview") mountPreview(root, props, watch);
+  if (kind === "preview") { mountPreview(root, props, watch); tidyForm(); }
   if (kind === "live") mountLive(root, props, watch, trigger);
   if (kind === "ask") mountAsk(root, props.config);
 }

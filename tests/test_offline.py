@@ -102,6 +102,8 @@ def test_a_whole_run_from_the_page_reaches_no_other_machine(watched: dict[str, s
         run = tab.press_start(max_steps="4")
         tab.wait_state(run, "finished")
         tab.wait_points(run, 4)
+        assert tab.page.locator(".modebar-btn").count() > 3, "the chart has no buttons"
+        assert tab.page.get_by_role("button", name="Share").count() == 0, "a chart can be sent to another machine"
         panel = tab.page.get_by_role("region", name="Ask the model")
         panel.get_by_label("prompt").fill("The film was dull.")
         panel.get_by_role("button", name="Ask", exact=True).click()

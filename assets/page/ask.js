@@ -65,7 +65,7 @@ export function mountAsk(root, config) {
     const run = state.runs.find((other) => other.run_id === select.value);
     const prompts = config.examples[run?.settings.data.source] ?? [];
     examples.replaceChildren(...prompts.map((text) => element("button", { type: "button", class: "tf-button",
-      onclick: () => { prompt.value = text; prompt.focus(); } }, text.length > 60 ? text.slice(0, 60) + "…" : text)));
+      onclick: () => { prompt.value = text; prompt.focus(); } }, text)));
     if (!prompt.value && prompts.length) prompt.value = prompts[0];
   }
   begin();

@@ -72,7 +72,7 @@ function traces(config, look) {
       line: { color, width: 2.2 }, hovertemplate: "%{y:.4~g}<extra>%{fullData.name}</extra>" });
     if (look.metric === "loss" && series.eval.length) {
       out.push({ ...base, x: series.eval.map((point) => xOf(look.axis, point, series.step)),
-        y: series.eval.map((point) => point.loss), mode: "lines+markers", showlegend: false, uid: run.run_id + "-eval",
+        y: series.eval.map((point) => point.loss), mode: "lines+markers", cliponaxis: false, showlegend: false, uid: run.run_id + "-eval",
         name: `${name}, eval`, line: { color, width: 1.6, dash: "dot" }, marker: { symbol: "diamond", size: 7, color },
         hovertemplate: "%{y:.4~g} eval<extra>%{fullData.name}</extra>" });
     }
@@ -141,7 +141,8 @@ export function mountChart(root, config) {
     if (data.length) {
       const Plotly = await loadPlotly();
       await Plotly.react(plot, data, layout(config, look), { displaylogo: false, responsive: false, showTips: false,
-        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
+        plotlyServerURL: "", // a chart stays here: without this, "Share chart" sends it to Plotly's cloud
+        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "sendChartToCloud"] });
       plot.setAttribute("aria-label", summary(config, look));
     }
   }
@@ -156,7 +157,7 @@ export function mountChart(root, config) {
     if (now !== drawn) { drawn = now; draw(); } // an idle page does not redraw
   });
   new MutationObserver(draw).observe(document.body, { attributes: true, attributeFilter: ["class"] });
-  new ResizeObserver(() => { if (window.Plotly && plot.data) window.Plotly.Plots.resize(plot); }).observe(root);
+  new ResizeObserver(() => { if (window.Plotly && plot.data && !plot.hidden) window.Plotly.Plots.resize(plot); }).observe(root);
   begin();
 }
 

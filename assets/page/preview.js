@@ -2,11 +2,14 @@
 
 import { bytes, element } from "./dom.js";
 
+const OLD = "These numbers are of the last settings that could be read; the form marks what to change.";
+
 export function mountPreview(root, props, watch) {
   const tiles = element("div", { class: "tf-tiles" });
   const memory = element("section", { class: "tf-card tf-memory", "aria-label": "Estimated memory" });
   const general = element("div", { class: "tf-general", role: "alert" });
-  const live = element("div", { class: "tf-preview" }, [general, tiles, memory]);
+  const old = element("p", { class: "tf-old tf-small", hidden: true }, OLD);
+  const live = element("div", { class: "tf-preview" }, [general, old, tiles, memory]);
   root.replaceChildren(live);
   const draw = () => {
     const value = props.value;
@@ -15,6 +18,7 @@ export function mountPreview(root, props, watch) {
     if (value.tiles) tiles.replaceChildren(...value.tiles.map(tile));
     if (value.memory) drawMemory(memory, value.memory);
     general.replaceChildren(...value.general.map((text) => element("p", { class: "tf-problem" }, text)));
+    old.hidden = value.problems.length === 0;
     tellFields(value);
   };
   watch("value", draw);

@@ -28,6 +28,7 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",
         button_primary_text_color="white",
+        button_transition="background-color 0.2s ease",  # the ring of the focus is there at once
         input_placeholder_color="*neutral_500",
         input_placeholder_color_dark="*neutral_400",
     )

@@ -1,0 +1,18 @@
+// What Gradio's form lacks for people without a mouse or without sight: radio buttons that are one group, with a name.
+
+/** Gradio names each radio button by itself, anew at each change: then Tab stops at every one, and arrows do nothing. */
+export function tidyForm() {
+  const form = document.getElementById("tf-form");
+  if (!form) return;
+  const tidy = () => {
+    for (const radio of form.querySelectorAll("fieldset[id] input[type=radio]")) {
+      const group = radio.closest("fieldset");
+      if (radio.name !== group.id) radio.name = group.id;
+      if (!group.hasAttribute("aria-label")) {
+        group.setAttribute("aria-label", group.querySelector("[data-testid=block-info]")?.textContent ?? "");
+      }
+    }
+  };
+  new MutationObserver(tidy).observe(form, { subtree: true, childList: true, attributes: true, attributeFilter: ["name"] });
+  tidy();
+}
