@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
-    "assets": 0, "chat": 0, "errors": 0, "events": 0, "locks": 0,
+    "architectures": 0, "assets": 0, "chat": 0, "errors": 0, "events": 0, "locks": 0, "shapes": 0,
     "fields": 1, "question": 1, "hardware": 1, "models": 1, "text": 1,
     "methods": 2, "settings": 3, "data": 4, "settings_table": 4, "plan": 5, "job": 6, "rows": 6,
     "training": 7, "store": 7, "memory": 8, "executors": 8, "charts": 9,

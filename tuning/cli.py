@@ -97,6 +97,7 @@ def _read(name: str) -> Any:
 
 def _run(given: Any, out: Path | None, home: Path | None) -> int:
     plan = plan_for(given)  # refused before a folder or a store is made
+    plan.model.check_complete()
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)

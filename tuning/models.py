@@ -1,75 +1,29 @@
-"""Base models: what a config.json alone tells about one, and the catalogue of bundled ones.
+"""Base models that are on this machine: bundled, in a local folder, or downloaded from the hub; one code path for all.
 
-Comes in: a name, or a path to a local folder.  Goes out: a `BaseModel` with its `ModelShape`.  No torch: a shape is
-read from JSON, the weights' size from the file system.
+Comes in: a name, a path, or a hub id with its revision.  Goes out: a `BaseModel` with its `ModelShape`, or a ModelError
+naming what is missing and the fix.  No torch and no network: a shape is read from JSON, the weights' size from the file
+system, and a hub id is looked for in the standard cache, where every other program keeps its downloads too.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tuning.architectures import tasks_of, transformers_version
 from tuning.assets import assets_folder
 from tuning.errors import ModelError
+from tuning.shapes import ModelShape, ShapeError, shape_from_config
 
-GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3", "olmo2", "smollm3", "granite")
-"""Decoder families with a gated feed-forward (three matrices)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelShape:
-    """The sizes of a transformer; `parameters` counts all weights of its language-model form."""
-
-    model_type: str
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    intermediate_size: int
-    vocab_size: int
-    max_positions: int
-    tied: bool
-
-    @property
-    def gated(self) -> bool:
-        return self.model_type in GATED
-
-    @property
-    def linears(self) -> dict[str, tuple[int, int]]:
-        """The linear layers of one block: name -> (in, out) features."""
-        hidden, inner = self.hidden_size, self.intermediate_size
-        query, key = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        if self.gated:
-            mlp = {"gate_proj": (hidden, inner), "up_proj": (hidden, inner), "down_proj": (inner, hidden)}
-        else:
-            mlp = {"up": (hidden, inner), "down": (inner, hidden)}
-        return {
-            "q_proj": (hidden, query), "k_proj": (hidden, key), "v_proj": (hidden, key), "o_proj": (query, hidden),
-        } | mlp  # fmt: skip
-
-    @property
-    def block_parameters(self) -> int:
-        """Weights of one block; families with plain feed-forwards also have biases and paired norms."""
-        matrices = sum(a * b for a, b in self.linears.values())
-        if self.gated:
-            biases = (self.num_heads + 2 * self.num_kv_heads) * self.head_dim if self.model_type == "qwen2" else 0
-            return matrices + 2 * self.hidden_size + biases
-        return matrices + sum(b for _, b in self.linears.values()) + 4 * self.hidden_size
-
-    @property
-    def parameters(self) -> int:
-        """All weights with the language-model head (exact for Llama-type models, close for others)."""
-        embeddings = self.vocab_size * self.hidden_size * (1 if self.tied else 2)
-        ends = self.hidden_size if self.gated else 2 * self.hidden_size + self.max_positions * self.hidden_size
-        return embeddings + self.num_layers * self.block_parameters + ends
-
-    @property
-    def body_parameters(self) -> int:
-        """All weights without the language-model head."""
-        return self.parameters - (0 if self.tied else self.vocab_size * self.hidden_size)
+HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_CHAT_WORDS = re.compile(r"(^|[-_.])(instruct|chat|it|sft|dpo|rlhf|assistant|zephyr)([-_.]|$)", re.IGNORECASE)
+_BASE_WORDS = re.compile(r"(^|[-_.])(base|pt|pretrained|foundation)([-_.]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,96 +32,274 @@ class BaseModel:
 
     spec: str
     source: str
+    """`bundled`, `path` or `hub`."""
     path: str
     title: str
     shape: ModelShape
     weight_bytes: int
     chat_template: bool
+    tasks: tuple[str, ...] = ("causal_lm", "sequence_classification")
+    """What `transformers` can train it for."""
+    revision: str | None = None
+    """The commit of a hub model."""
+    missing: str | None = None
+    """What keeps it from being trained, as a sentence; its memory can be estimated all the same."""
+    notes: tuple[str, ...] = ()
+    """What a person should know, such as a tokenizer without a padding token."""
+
+    def check_complete(self) -> None:
+        """Raises ModelError where the folder has enough to estimate but not to train."""
+        if self.missing is not None:
+            raise ModelError(self.missing, self.spec, "config, weights and tokenizer")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @staticmethod
     def from_dict(plain: dict[str, Any]) -> BaseModel:
-        return BaseModel(**(plain | {"shape": ModelShape(**plain["shape"])}))
+        lists: dict[str, Any] = {name: tuple(plain[name]) for name in ("tasks", "notes") if name in plain}
+        return BaseModel(**(plain | lists | {"shape": ModelShape(**plain["shape"])}))
 
 
-def _first(config: dict[str, Any], *names: str, default: int | None = None) -> int:
-    for name in names:
-        if isinstance(config.get(name), int):
-            return int(config[name])
-    if default is None:
-        message = f"config.json has none of {', '.join(names)}; this kind of model cannot be read"
-        raise ModelError(message, config.get("model_type"))
-    return default
+def read_config(config: Any, spec: str) -> tuple[ModelShape, tuple[str, ...]]:
+    """Shape and tasks of a config.json; raises ModelError where `transformers` cannot load it without foreign code."""
+    if not isinstance(config, dict):
+        raise ModelError(f"config.json of {spec!r} is not a JSON object", spec, "a JSON object")
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or not kind:
+        message = (
+            f"config.json of {spec!r} has no model_type, so its kind is unknown; save it again with save_pretrained"
+        )
+        raise ModelError(message, spec, "model_type in config.json")
+    if "quantization_config" in config:
+        way = config["quantization_config"]
+        way = way.get("quant_method", "a packed format") if isinstance(way, dict) else "a packed format"
+        message = f"the weights of {spec!r} are already quantized ({way}); take the original model it was made from"
+        raise ModelError(message, spec, "weights that are not quantized")
+    try:
+        shape = shape_from_config(config)
+    except ShapeError as error:
+        raise ModelError(f"{spec!r}: {error}", spec, "a dense text model") from None
+    tasks = tasks_of(kind, shape.encoder)
+    if not tasks:
+        own = "auto_map" in config
+        why = "brings its own code (auto_map), which is never run here" if own else "is not a text model it knows"
+        message = (
+            f"model_type {kind!r} of {spec!r} {why}: transformers {transformers_version()} has no class for it. "
+            "Use a model of a known kind, such as llama, qwen3, gpt2 or bert"
+        )
+        raise ModelError(message, spec, "a kind of model that transformers has")
+    return shape, tasks
 
 
-def shape_from_config(config: dict[str, Any]) -> ModelShape:
-    """The shape a config.json describes; raises ModelError naming a missing field."""
-    hidden = _first(config, "hidden_size", "n_embd", "d_model")
-    heads = _first(config, "num_attention_heads", "n_head")
-    return ModelShape(
-        model_type=str(config.get("model_type", "")),
-        hidden_size=hidden,
-        num_layers=_first(config, "num_hidden_layers", "n_layer"),
-        num_heads=heads,
-        num_kv_heads=_first(config, "num_key_value_heads", default=heads),
-        head_dim=_first(config, "head_dim", default=hidden // heads),
-        intermediate_size=_first(config, "intermediate_size", "n_inner", default=4 * hidden),
-        vocab_size=_first(config, "vocab_size"),
-        max_positions=_first(config, "max_position_embeddings", "n_positions", default=2048),
-        tied=bool(config.get("tie_word_embeddings", config.get("model_type") in ("gpt2", "bert"))),
+def tuned_for(name: str, chat_template: bool) -> tuple[str, str]:
+    """`chat`, `base` or `unclear`, and why it matters. Some base models have a template too."""
+    if _CHAT_WORDS.search(name) and chat_template:
+        return (
+            "chat",
+            "Tuned for conversations: train it on messages, and they are written as it has learned to read them.",
+        )
+    if not chat_template:
+        why = "no chat template: it goes on with a text. Train it on texts, or on prompts with completions."
+        return "base", f"Base model, {why}"
+    if _BASE_WORDS.search(name):
+        return (
+            "base",
+            "Base model by its name, with a chat template: messages can be written, but it has not learned them.",
+        )
+    return (
+        "unclear",
+        "It has a chat template, and its name does not say whether it was tuned for conversations; ask it.",
     )
 
 
-def _open_folder(folder: Path, spec: str, source: str) -> BaseModel:
+# -- a folder ---------------------------------------------------------------------------------------------------------
+def _open_folder(folder: Path, spec: str, source: str, title: str, revision: str | None = None) -> BaseModel:
     if not folder.is_dir():
         raise ModelError(f"there is no folder {spec!r}; give the path of a model folder", spec, "an existing folder")
     if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            message = f"{spec!r} is an adapter, not a model; merge it into its base model, and save that"
+            raise ModelError(message, spec, "a whole model")
         raise ModelError(f"{spec!r} has no config.json; save it with save_pretrained", spec, "config.json")
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
-        found = "only pickle weights, which can run code when opened" if pickled else "no *.safetensors"
-        message = f"{spec!r} has {found}; save it again with save_pretrained (safetensors)"
-        raise ModelError(message, spec, "safetensors weights")
-    if not (folder / "tokenizer.json").is_file():
-        message = f"{spec!r} has no tokenizer.json; save a fast tokenizer beside the weights"
-        raise ModelError(message, spec, "tokenizer.json")
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError:
-        raise ModelError(f"config.json of {spec!r} is not readable JSON", spec, "valid JSON") from None
-    if not isinstance(config, dict):
-        raise ModelError(f"config.json of {spec!r} is not a JSON object", spec, "a JSON object")
+    shape, tasks = read_config(_json(folder / "config.json", spec), spec)
+    weights, missing = _weights(folder, spec)
+    if weights:
+        _check_tokenizer(folder, spec)
+    template = _has_chat_template(folder)
     return BaseModel(
-        spec=spec, source=source, path=str(folder), title=folder.name, shape=shape_from_config(config),
-        weight_bytes=sum(file.stat().st_size for file in weights), chat_template=_has_chat_template(folder),
+        spec=spec, source=source, path=str(folder), title=title, shape=shape, chat_template=template, tasks=tasks,
+        weight_bytes=sum(file.stat().st_size for file in weights), revision=revision, missing=missing,
+        notes=_notes(folder, shape, title, template),
     )  # fmt: skip
 
 
-def _has_chat_template(folder: Path) -> bool:
-    if (folder / "chat_template.jinja").is_file():
-        return True
-    file = folder / "tokenizer_config.json"
+def _json(file: Path, spec: str) -> Any:
     try:
-        return bool(file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("chat_template"))
-    except (ValueError, AttributeError):
-        return False
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise ModelError(f"{file.name} of {spec!r} is not readable JSON", spec, "valid JSON") from None
 
 
-def resolve_model(spec: str) -> BaseModel:
-    """A bundled name, or a path (`/`, `./`, `~`, `path:`). Raises ModelError with the fix."""
+def _weights(folder: Path, spec: str) -> tuple[list[Path], str | None]:
+    """The safetensors files of a folder, or the sentence that says it has none."""
+    if (folder / WEIGHTS).is_file():
+        files = [folder / WEIGHTS]
+    elif (folder / INDEX).is_file():
+        index = _json(folder / INDEX, spec)
+        names = set(index["weight_map"].values()) if isinstance(index, dict) and "weight_map" in index else set()
+        if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+            raise ModelError(f"{INDEX} of {spec!r} names no files; save the model again", spec, "a weight_map")
+        files = [folder / name for name in sorted(names)]
+        gone = [file.name for file in files if not file.is_file()]
+        if gone:
+            message = f"{spec!r} lacks {len(gone)} of {len(files)} weight files, first {gone[0]}; copy them too"
+            raise ModelError(message, spec, ", ".join(gone[:3]))
+    else:
+        pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
+        if pickles:
+            message = (
+                f"{spec!r} has only pickle weights ({pickles[0]}), which can run code when opened, and are not opened "
+                "here. Where you trust them, convert once: AutoModel….from_pretrained(folder).save_pretrained(folder)"
+            )
+            raise ModelError(message, spec, "safetensors weights")
+        return (
+            [],
+            f"{spec!r} has no {WEIGHTS}: its memory can be estimated; to train, copy the weights there",
+        )
+    for file in files:
+        _check_whole(file, spec)
+    return files, None
+
+
+def _check_whole(file: Path, spec: str) -> None:
+    """A file cut off by a full disk or a broken copy says so here, not in the middle of loading."""
+    size = file.stat().st_size
+    with open(file, "rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        try:
+            header: Any = json.loads(opened.read(length)) if 2 <= length <= min(size, 100_000_000) else None
+            parts = [part["data_offsets"][1] for name, part in header.items() if name != "__metadata__"]
+            wanted = 8 + length + max(parts, default=0)
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+            message = f"{file.name} of {spec!r} is not a safetensors file; copy or download it again"
+            raise ModelError(message, spec, "a safetensors file") from None
+    if size < wanted:
+        message = f"{file.name} of {spec!r} is cut off: {size:,} of {wanted:,} bytes; copy or download it again"
+        raise ModelError(message, spec, f"{wanted:,} bytes")
+
+
+def _check_tokenizer(folder: Path, spec: str) -> None:
+    if (folder / "tokenizer.json").is_file():
+        return
+    pieces = [
+        name for name in ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model") if (folder / name).is_file()
+    ]
+    older = [name for name in ("vocab.txt", "vocab.json") if (folder / name).is_file()]
+    has = f"only {(pieces + older)[0]}" if pieces or older else "no tokenizer at all"
+    fix = "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+    way = (
+        f"make it once with {fix}" if pieces or older else "save its tokenizer beside the weights with save_pretrained"
+    )
+    raise ModelError(f"{spec!r} has no tokenizer.json, {has}; {way}", spec, "tokenizer.json")
+
+
+def _notes(folder: Path, shape: ModelShape, title: str, template: bool) -> tuple[str, ...]:
+    found = [tuned_for(title, template)[1]]
+    config = _quiet(folder / "tokenizer_config.json")
+    if (folder / "tokenizer.json").is_file() and not config.get("pad_token"):
+        found.append("The tokenizer has no padding token; another token fills up short rows, masked out of the loss.")
+    if not shape.known:
+        found.append(
+            f"Layers of a {shape.model_type} model are counted by the usual pattern, so counts are close, not exact."
+        )
+    return tuple(found)
+
+
+def _quiet(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _has_chat_template(folder: Path) -> bool:
+    return (folder / "chat_template.jinja").is_file() or bool(
+        _quiet(folder / "tokenizer_config.json").get("chat_template")
+    )
+
+
+# -- the hub's cache --------------------------------------------------------------------------------------------------
+def cache_folder() -> Path:
+    """Where programs on this machine keep what they downloaded from the hub (HF_HUB_CACHE, HF_HOME)."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def cached_snapshot(model_id: str, revision: str | None) -> Path | None:
+    """The folder of a hub model at a branch, tag or commit, as far as it is in the cache; None where it is not."""
+    place = cache_folder() / f"models--{model_id.replace('/', '--')}"
+    wanted = revision or "main"
+    if COMMIT.fullmatch(wanted):
+        commit = wanted
+    else:
+        named = place / "refs" / wanted
+        if not named.resolve().is_relative_to((place / "refs").resolve()) or not named.is_file():
+            return None
+        commit = named.read_text(encoding="utf-8").strip()
+    snapshot = place / "snapshots" / commit
+    return snapshot if COMMIT.fullmatch(commit) and (snapshot / "config.json").is_file() else None
+
+
+def _open_cached(model_id: str, spec: str, revision: str | None) -> BaseModel:
+    folder = cached_snapshot(model_id, revision)
+    if folder is not None:
+        model = _open_folder(folder, spec, "hub", model_id.rpartition("/")[2], folder.name)
+        if model.missing is None:
+            return model
+    known = ", ".join(folder.name for folder in _bundled_folders()) or "none"
+    at = f" at revision {revision!r}" if revision else ""
+    message = (
+        f"no base model {spec!r}{at} here: not bundled ({known}), and not downloaded from the hub yet. Press Look up "
+        "beside the field (on the command line: run --download), or give a folder's path such as ./my-model"
+    )
+    raise ModelError(message, spec, "a bundled name, a folder's path, or a hub id that is downloaded")
+
+
+# -- the one door -----------------------------------------------------------------------------------------------------
+def split_spec(spec: str) -> tuple[str, str]:
+    """(`bundled` | `path` | `hub` | `run`, the name without its prefix). Raises ModelError."""
     kind, colon, rest = spec.partition(":")
-    name = rest if colon and kind in ("bundled", "path", "hub") else spec
-    bundled = {model.name: model for model in _bundled_folders()}
-    if kind == "path" or (kind not in ("bundled", "hub") and name.startswith(("/", "./", "../", "~"))):
-        return _open_folder(Path(name).expanduser(), spec, "path")
-    if kind != "hub" and name in bundled:
-        return _open_folder(bundled[name], spec, "bundled")
+    if colon and kind in ("bundled", "path", "hub", "run"):
+        name = rest
+    else:
+        name = spec
+        bundled = name in {folder.name for folder in _bundled_folders()}
+        kind = "path" if name.startswith(("/", "./", "../", "~")) else "bundled" if bundled else "hub"
+    if kind == "hub" and (not HUB_ID.fullmatch(name) or "--" in name or ".." in name):
+        limit = "a bundled name, a folder's path such as ./my-model, or a hub id such as org/name"
+        raise ModelError(f"{spec!r} is no model: give {limit}", spec, limit)
+    return kind, name
+
+
+def resolve_model(spec: str, revision: str | None = None) -> BaseModel:
+    """A bundled name, a path (`/`, `./`, `~`, `path:`), or a hub id that is in the cache. Raises ModelError."""
+    kind, name = split_spec(spec)
+    if kind == "hub":
+        return _open_cached(name, spec, revision)
+    if revision is not None:
+        message = "revision is for hub models; leave it empty"
+        raise ModelError(message, revision, "null", "revision")
+    if kind == "path":
+        folder = Path(name).expanduser()
+        return _open_folder(folder, spec, "path", folder.name)
+    bundled = {folder.name: folder for folder in _bundled_folders()}
+    if kind == "bundled" and name in bundled:
+        return _open_folder(bundled[name], spec, "bundled", name)
     known = ", ".join(bundled) or "none"
-    message = f"no base model {spec!r} here; bundled: {known}; or give a folder's path such as ./my-model"
-    raise ModelError(message, spec, "a bundled name or a folder's path")
+    raise ModelError(f"no base model {spec!r} here; bundled: {known}", spec, known)
 
 
 def _bundled_folders() -> list[Path]:
@@ -176,4 +308,4 @@ def _bundled_folders() -> list[Path]:
 
 def model_catalogue() -> list[BaseModel]:
     """The bundled base models."""
-    return [_open_folder(folder, folder.name, "bundled") for folder in _bundled_folders()]
+    return [_open_folder(folder, folder.name, "bundled", folder.name) for folder in _bundled_folders()]

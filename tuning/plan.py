@@ -10,9 +10,10 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
-from tuning.data import DataSummary, summarize
+from tuning.data import DataSummary, open_data, summarize
 from tuning.errors import Problem, SettingsError
 from tuning.hardware import Device, this_machine
 from tuning.methods import method_named
@@ -73,9 +74,22 @@ class Plan:
 def plan_for(given: Any) -> Plan:
     """The whole way from a settings object to a plan on this machine. Raises TuningError with every problem."""
     settings = Settings.from_dict(given)
-    model = resolve_model(settings.model)
-    data = summarize(settings.data, model.path, settings.task, settings.seed)
+    model = resolve_model(settings.model, settings.revision)
+    readable = model.missing is None or (Path(model.path) / "tokenizer.json").is_file()
+    data = summarize(settings.data, model.path, settings.task, settings.seed) if readable else _unread(settings)
     return make_plan(settings, model, data, this_machine(settings.device))
+
+
+def _unread(settings: Settings) -> DataSummary:
+    """The rows where no tokenizer can count them: each is taken to be as long as max_seq_length allows."""
+    data, longest = open_data(settings.data, settings.task, settings.seed), settings.data.max_seq_length
+    rows = len(data.train)
+    return DataSummary(
+        name=data.name, title=data.title, shape=data.shape, label_names=data.label_names, train_rows=rows,
+        eval_rows=len(data.eval), lengths=(longest,) * rows,
+        trained_tokens=(1 if settings.task == "sequence_classification" else longest,) * rows, cut_rows=0,
+        dropped_rows=0, fingerprint=data.fingerprint,
+    )  # fmt: skip
 
 
 def make_plan(settings: Settings, model: BaseModel, data: DataSummary, device: Device) -> Plan:
@@ -94,15 +108,17 @@ def _refused(settings: Settings, model: BaseModel, device: Device) -> list[Probl
         limit = model.shape.max_positions
         message = f"max_seq_length {longest} is above this model's {limit} positions; set {limit} or less."
         found.append(Problem("data.max_seq_length", longest, f"8 to {limit}", message))
-    if settings.revision is not None:
-        found.append(Problem("revision", settings.revision, "null", "revision is for hub models; leave it empty."))
     if settings.precision not in device.dtypes:
         dtypes = ", ".join(device.dtypes)
         message = f"{device.name} does not compute in {settings.precision}; use one of {dtypes}."
         found.append(Problem("precision", settings.precision, dtypes, message))
-    if settings.task == "causal_lm" and model.shape.model_type == "bert":
-        message = "a BERT-type model reads both ways and cannot write; set task to sequence_classification."
-        found.append(Problem("task", settings.task, "sequence_classification", message))
+    if settings.task not in model.tasks:
+        able = ", ".join(model.tasks)
+        kind = model.shape.model_type
+        why = (
+            "reads both ways and cannot write" if model.shape.encoder else "has no class for this task in transformers"
+        )
+        found.append(Problem("task", settings.task, able, f"a {kind} model {why}; set task to {able}."))
     return found
 
 

@@ -86,6 +86,7 @@ class RunService:
     ) -> str:
         """Put a run in line and answer its id. Raises TuningError with all problems, and then keeps nothing."""
         preview = self.preview(settings)
+        preview.plan.model.check_complete()
         name = None if name is None else _checked_text("name", name, NAME_LENGTH)
         if parent is not None:
             self.store.run(parent)

@@ -119,9 +119,9 @@ class Settings:
     task: Annotated[str, Limit(choices=("causal_lm", "sequence_classification"))] = "causal_lm"
     """causal_lm learns to write the next token; sequence_classification learns to choose a class."""
     model: str = "tiny-town"
-    """A bundled base model's name, or the path of a model folder such as ./my-model."""
+    """A bundled base model's name, the path of a model folder such as ./my-model, or a hub id such as org/name."""
     revision: str | None = None
-    """Which version of a model on the hub; not used for bundled models and folders."""
+    """Branch, tag or commit of a hub model; empty takes its main branch. Not used for bundled models and folders."""
     data: DataSettings = field(default_factory=DataSettings)
     recipe: dict[str, Any] | None = None
     """A way to prepare the data, such as R-Tuning. None is offered yet."""
