@@ -26,10 +26,12 @@ class Limit:
     above: float | None = None
     """Exclusive lower bound."""
     choices: tuple[str, ...] = ()
+    open: bool = False
+    """The choices are suggestions: other words are accepted here and judged where their meaning is known."""
 
     def __str__(self) -> str:
         if self.choices:
-            return ", ".join(self.choices)
+            return ", ".join(self.choices) + (", or others" if self.open else "")
         if self.above is not None and self.high is not None:
             return f"above {self.above:g}, up to {self.high:g}"
         if self.above is not None:
@@ -56,6 +58,8 @@ class Field:
     default: Any
     limit: Limit
     help: str
+    listed: bool = False
+    """Instead of one word it may hold a list of them."""
 
 
 @cache
@@ -80,16 +84,17 @@ def table(cls: type, prefix: str = "") -> dict[str, Field]:
         if get_origin(hint) is Annotated:
             hint, *extras = get_args(hint)
             limit = next((extra for extra in extras if isinstance(extra, Limit)), limit)
-        nullable = False
+        nullable = listed = False
         if get_origin(hint) in (Union, types.UnionType):
             inner = [part for part in get_args(hint) if part is not type(None)]
             nullable, hint = len(inner) < len(get_args(hint)), inner[0]
+            listed = any(get_origin(part) is tuple for part in inner[1:])
         kind = get_origin(hint) or hint
         if kind in (int, float, str, bool, tuple, dict):
             default = field.default_factory() if field.default_factory is not MISSING else field.default
             found[field.name] = Field(
                 path=prefix + field.name, kind=kind, nullable=nullable, default=default, limit=limit,
-                help=text.get(field.name, ""),
+                help=text.get(field.name, ""), listed=listed,
             )  # fmt: skip
     return found
 
@@ -104,6 +109,8 @@ def check(field: Field, value: Any) -> tuple[Any, Problem | None]:
         if field.nullable:
             return None, None
         return field.default, _problem(field, value, f"needs {_WORDS[field.kind]}")
+    if field.listed and isinstance(value, list | tuple):
+        return _checked_words(field, tuple(value))
     if field.kind is tuple and isinstance(value, list | tuple):
         return tuple(value), None
     if field.kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -113,11 +120,19 @@ def check(field: Field, value: Any) -> tuple[Any, Problem | None]:
         return field.default, _problem(field, value, f"needs {_WORDS[field.kind]}, not {value!r:.60}")
     if isinstance(value, float) and not math.isfinite(value):
         return field.default, _problem(field, str(value), "needs a finite number")
-    if field.limit.choices and value not in field.limit.choices:
+    if field.limit.choices and not field.limit.open and value not in field.limit.choices:
         return field.default, _problem(field, value, f"{value!r:.60} is not one of {field.limit}")
     if isinstance(value, int | float) and not isinstance(value, bool) and not field.limit.accepts(value):
         return field.default, _problem(field, value, f"{value:g} is outside the limit: {field.limit}")
     return value, None
+
+
+def _checked_words(field: Field, words: tuple[Any, ...]) -> tuple[Any, Problem | None]:
+    wrong = [word for word in words if word not in field.limit.choices or word == field.default]
+    if wrong or not words:
+        fault = f"has {wrong[0]!r:.60} in its list, which it does not know" if wrong else "needs at least one name"
+        return field.default, _problem(field, list(words), fault)
+    return words, None
 
 
 def _problem(field: Field, value: Any, fault: str) -> Problem:

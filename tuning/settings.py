@@ -82,12 +82,24 @@ class ScheduleSettings:
     """The share of the learning rate left at the end."""
 
 
+TEXT_METRICS = ("perplexity", "token_accuracy", "exact_match")
+CLASS_METRICS = ("accuracy", "macro_f1")
+METRICS = (*TEXT_METRICS, *CLASS_METRICS)
+WRITTEN_METRICS = frozenset({"exact_match"})
+"""Those that let the model write its answers."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalSettings:
     every: Annotated[int | None, COUNT] = 10
     """Evaluate after this many updates, besides the start and the end; empty only there."""
-    metrics: Annotated[str, Limit(choices=("auto",))] = "auto"
-    """What is measured beside the loss: auto takes everything that needs no generation."""
+    metrics: Annotated[str | tuple[str, ...], Limit(choices=("auto", *METRICS))] = "auto"
+    """What is measured beside the loss: auto is all that needs no generation; or names, such as exact_match, which
+    lets the model write its answers."""
+    generate_rows: Annotated[int, Limit(low=1, high=10_000)] = 32
+    """How many evaluation rows are answered, where a metric needs written answers."""
+    max_seconds: Annotated[float, Limit(above=0.0, high=86_400)] = 20.0
+    """The longest that writing answers may take in one evaluation, in seconds; the rest is left out, and told."""
     max_new_tokens: Annotated[int, Limit(low=1, high=4096)] = 32
     """The longest answer, in tokens, where one is generated."""
     patience: Annotated[int | None, COUNT] = None
@@ -100,8 +112,8 @@ class SaveSettings:
     """Write a checkpoint after this many updates; empty only at the end."""
     keep: Annotated[int, Limit(low=1, high=100)] = 2
     """How many checkpoints are kept, the newest ones."""
-    best_by: Annotated[str, Limit(choices=("eval_loss",))] = "eval_loss"
-    """The best weights are those with the lowest value of this; without evaluation rows, of the training loss."""
+    best_by: Annotated[str, Limit(choices=("eval_loss", *METRICS))] = "eval_loss"
+    """The best weights are those with the best value of this; without evaluation rows, the lowest training loss."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +186,14 @@ class Settings:
             raise SettingsError(problems)
         return settings
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics of this task that are measured, `auto` resolved."""
+        if isinstance(self.eval.metrics, tuple):
+            return self.eval.metrics
+        known = CLASS_METRICS if self.task == "sequence_classification" else TEXT_METRICS
+        return tuple(name for name in known if name not in WRITTEN_METRICS)
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON object; `Settings.from_dict` of it gives equal settings."""
         plain = asdict(self)
@@ -224,11 +244,26 @@ def _crossed(settings: Settings) -> list[Problem]:
     columns = settings.data.columns
     if not all(isinstance(key, str) and isinstance(value, str) for key, value in columns.items()):
         found.append(Problem("data.columns", columns, "role: column name", "data.columns needs texts as values."))
+    found += _metric_problems(settings)
     if settings.recipe is not None:
         message = "no recipe is offered yet; leave recipe empty."
         found.append(Problem("recipe", settings.recipe, "null", message))
     if settings.data.packing:
         found.append(Problem("data.packing", True, "false", "packing is not offered yet; set it to false."))
+    return found
+
+
+def _metric_problems(settings: Settings) -> list[Problem]:
+    known = CLASS_METRICS if settings.task == "sequence_classification" else TEXT_METRICS
+    found = []
+    for name in settings.metrics:
+        if name not in known:
+            message = f"{name} does not belong to {settings.task}; use {', '.join(known)}, or auto."
+            found.append(Problem("eval.metrics", list(settings.metrics), ", ".join(known), message))
+    best, measured = settings.save.best_by, ("eval_loss", *settings.metrics)
+    if best not in measured:
+        message = f"best_by {best} is not measured; add it to eval.metrics, or use one of {', '.join(measured)}."
+        found.append(Problem("save.best_by", best, ", ".join(measured), message))
     return found
 
 

@@ -1,7 +1,7 @@
 """How good the model is on the evaluation rows.
 
 Comes in: a built model, encoded rows.  Goes out: the loss per label (summed over all labels and divided once, so that
-it does not depend on the batch size) and task metrics that need no generation.
+it does not depend on the batch size), metrics that need no generation, and what was guessed for each row.
 """
 
 from __future__ import annotations
@@ -11,21 +11,38 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 
 from tuning.text import Encoded
-from tuning.training.batches import collate
+from tuning.training.batches import Batch
 from tuning.training.build import Built
-from tuning.training.loss import batch_logits, sum_loss
+from tuning.training.loss import batch_logits
 
 LOWER_IS_BETTER = frozenset({"eval_loss", "perplexity"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Guess:
+    """One evaluation row: what the model held likeliest at each label, and what stands there."""
+
+    index: int
+    """Which of the evaluation rows."""
+    loss: float
+    """Nats a label, the row's own mean: how wrong the model is about it."""
+    said: list[int]
+    """The likeliest token at each label, given the true ones before it; for classes the one class."""
+    wanted: list[int]
+    chances: list[float]
+    """The probability of each class; empty for a language model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """The loss per label, and metrics by name."""
+    """The loss per label, metrics by name, and the rows in their order."""
 
     loss: float
     metrics: dict[str, float]
+    guesses: list[Guess]
 
 
 def evaluate(
@@ -42,28 +59,51 @@ def evaluate(
 
 def _evaluate(built: Built, rows: Sequence[Encoded], batch_size: int, go_on: Callable[[], bool]) -> Evaluation | None:
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
-    total, guessed, wanted = 0.0, [], []
+    total, guesses = 0.0, []
     for start in range(0, len(order), batch_size):
         if not go_on():
             return None
-        batch = collate(
-            [rows[index] for index in order[start : start + batch_size]], pad_id=built.pad_id,
-            classes=built.classes, packing=False, device=built.device,
-        )  # fmt: skip
-        with torch.inference_mode(), built.autocast():
+        chosen = order[start : start + batch_size]
+        batch = built.batch([rows[index] for index in chosen])
+        # not inference_mode: what it makes cannot take part in a later backward pass, and libraries keep some of it
+        with torch.no_grad(), built.autocast():
             logits = batch_logits(built.model, batch, classes=built.classes)
-        with torch.inference_mode():
-            total += float(sum_loss(logits, batch))
-            guessed += logits.argmax(-1).tolist()
-        wanted += batch.labels.tolist()
+        with torch.no_grad():
+            losses = functional.cross_entropy(logits.float(), batch.labels, reduction="none").double()
+        total += float(losses.sum())
+        guesses += _guesses(batch, logits, losses, chosen, classes=built.classes)
+    return _summed(total, sorted(guesses, key=lambda guess: guess.index), classes=built.classes)
+
+
+def _guesses(
+    batch: Batch, logits: torch.Tensor, losses: torch.Tensor, chosen: Sequence[int], *, classes: bool
+) -> list[Guess]:
+    likeliest, wanted, each = logits.argmax(-1).tolist(), batch.labels.tolist(), losses.tolist()
+    owner = list(range(len(chosen))) if classes else (batch.label_places // batch.input_ids.shape[1]).tolist()
+    chances = torch.softmax(logits.float(), -1).tolist() if classes else []
+    found = []
+    for number, index in enumerate(chosen):
+        places = [place for place, row in enumerate(owner) if row == number]
+        found.append(Guess(
+            index=index, loss=sum(each[place] for place in places) / len(places) if places else math.nan,
+            said=[likeliest[place] for place in places], wanted=[wanted[place] for place in places],
+            chances=chances[number] if classes else [],
+        ))  # fmt: skip
+    return found
+
+
+def _summed(total: float, guesses: list[Guess], *, classes: bool) -> Evaluation:
+    said = [one for guess in guesses for one in guess.said]
+    wanted = [one for guess in guesses for one in guess.wanted]
     if not wanted:
-        return Evaluation(loss=math.nan, metrics={})
+        return Evaluation(loss=math.nan, metrics={}, guesses=guesses)
     loss = total / len(wanted)
-    right = sum(guess == want for guess, want in zip(guessed, wanted, strict=True)) / len(wanted)
-    if built.classes:
-        return Evaluation(loss=loss, metrics={"accuracy": right, "macro_f1": macro_f1(guessed, wanted)})
-    perplexity = math.exp(loss) if loss < 700 else math.inf
-    return Evaluation(loss=loss, metrics={"perplexity": perplexity, "token_accuracy": right})
+    right = sum(one == other for one, other in zip(said, wanted, strict=True)) / len(wanted)
+    if classes:
+        metrics = {"accuracy": right, "macro_f1": macro_f1(said, wanted)}
+    else:
+        metrics = {"perplexity": math.exp(loss) if loss < 700 else math.inf, "token_accuracy": right}
+    return Evaluation(loss=loss, metrics=metrics, guesses=guesses)
 
 
 def macro_f1(guessed: Iterable[int], wanted: Iterable[int]) -> float:
@@ -75,3 +115,11 @@ def macro_f1(guessed: Iterable[int], wanted: Iterable[int]) -> float:
         missed = sum((guess == label) != (want == label) for guess, want in pairs)
         scores.append(2 * hit / (2 * hit + missed))
     return sum(scores) / len(scores)
+
+
+def confusion(guessed: Sequence[int], wanted: Sequence[int], classes: int) -> list[list[int]]:
+    """Counts by true class (line) and guessed class (column)."""
+    counts = [[0] * classes for _ in range(classes)]
+    for guess, want in zip(guessed, wanted, strict=True):
+        counts[want][guess] += 1
+    return counts

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from tuning.data import encode_set, open_data
 from tuning.job import Commands, Job
 from tuning.methods import method_named
 from tuning.question import Question
-from tuning.text import Encoded, TextTokenizer
+from tuning.settings import WRITTEN_METRICS
+from tuning.text import Encoded, Row, TextTokenizer
+from tuning.training.answers import Written, write_answers
 from tuning.training.build import Built, build, own_random_state, own_threads, pick_device
 from tuning.training.checkpoint import (
     latest_checkpoint,
@@ -28,9 +31,11 @@ from tuning.training.checkpoint import (
     write_checkpoint,
     write_weights,
 )  # fmt: skip
-from tuning.training.evaluate import evaluate
+from tuning.training.evaluate import LOWER_IS_BETTER, evaluate
+from tuning.training.features import FeatureCache
 from tuning.training.generate import Speaker
 from tuning.training.loop import Course, NotFinite, Progress, Update, train
+from tuning.training.predictions import predictions, write_predictions
 from tuning.training.probes import PeakProbe
 from tuning.training.save import save_artifact
 
@@ -51,6 +56,7 @@ class Session:
         self._tokenizer = TextTokenizer(self._base)
         self._labels: tuple[str, ...] | None = None
         self._chat = False
+        self._held_out: Sequence[Row] = ()
         self._progress = Progress()
         self._started = self._paused_seconds = 0.0
         self._best: tuple[int, float] | None = None
@@ -76,11 +82,24 @@ class Session:
             )  # fmt: skip
             self._started = self._clock()
             batch = max(2 * settings.micro_batch_size, _SMALL_EVAL_BATCH if parameters < 20_000_000 else 1)
+            if self._method.caches(settings.method):
+                built = self._cached(built, rows, held_out, batch)
             try:
                 return self._train(built, rows, held_out, course, batch)
             except NotFinite:
                 self._save(built)  # the last good weights: the update was not made
                 raise
+
+    def _cached(self, built: Built, rows: list[Encoded], held_out: list[Encoded], eval_batch: int) -> Built:
+        """The states of a frozen body, computed once for every row; after a stop the run ends before it needs them."""
+        cache = FeatureCache(
+            built.model, built.autocast, pad_id=built.pad_id, classes=built.classes, device=built.device
+        )
+        total = len(rows) + len(held_out)
+        for before, group, size in ((0, rows, self._settings.micro_batch_size), (len(rows), held_out, eval_batch)):
+            for done in cache.fill(group, size, lambda: self._go_on(built)):
+                self._emit("phase", name="caching", detail="features", done=before + done, total=total)
+        return replace(built, features=cache)
 
     def _rows(self) -> tuple[list[Encoded], list[Encoded]]:
         settings = self._settings
@@ -90,7 +109,11 @@ class Session:
         if settings.task == "sequence_classification":
             self._labels = data.label_names
         rows = encode_set(data.train, self._tokenizer, settings.data, settings.task)
-        held_out = encode_set(data.eval, self._tokenizer, settings.data, settings.task)
+        # row by row, because rows with nothing to learn from are left out, and each guess must find its text
+        pairs = [
+            (row, one) for row in data.eval for one in encode_set([row], self._tokenizer, settings.data, settings.task)
+        ]
+        self._held_out, held_out = [row for row, _ in pairs], [one for _, one in pairs]
         self._phase("tokenizing", done=len(rows) + len(held_out))
         return rows, held_out
 
@@ -168,20 +191,48 @@ class Session:
             self._best = (update.step, update.loss)
 
     def _evaluate(self, built: Built, held_out: list[Encoded], batch_size: int) -> None:
-        step = self._progress.step
+        step, began = self._progress.step, self._clock()
         if not held_out:
             return
         found = evaluate(built, held_out, batch_size=batch_size, go_on=lambda: self._go_on(built))
         if found is None:
             return
-        self._emit("eval", step=step, loss=found.loss, metrics=found.metrics)
+        written = self._write(built)
+        measured = found.metrics if written is None else found.metrics | {"exact_match": written.exact_match}
+        metrics = {name: measured[name] for name in self._settings.metrics if name in measured}
+        self._emit("eval", step=step, loss=found.loss, metrics=metrics, seconds=self._clock() - began)
+        texts = {} if written is None else written.texts
+        write_predictions(self._folder, step, predictions(found, self._held_out, self._tokenizer, self._labels, texts))
         if not math.isfinite(found.loss):
             self._emit("warning", step=step, message=f"The evaluation loss at step {step} is not a finite number.")
-        elif self._best is None or found.loss < self._best[1]:
-            self._best, self._evals_without_best = (step, found.loss), 0
+        elif self._is_best(value := {"eval_loss": found.loss, **metrics}.get(self._settings.save.best_by, found.loss)):
+            self._best, self._evals_without_best = (step, value), 0
             write_weights(built, self._folder / "best.safetensors")
             return
         self._evals_without_best += 1
+
+    def _is_best(self, value: float) -> bool:
+        if self._best is None:
+            return True
+        lower = self._settings.save.best_by in LOWER_IS_BETTER
+        return value < self._best[1] if lower else value > self._best[1]
+
+    def _write(self, built: Built) -> Written | None:
+        """Written answers, where a metric needs them; what the time left out is told."""
+        asked = self._settings.eval
+        if not WRITTEN_METRICS & set(self._settings.metrics):
+            return None
+        written = write_answers(
+            built, self._tokenizer, self._held_out, most=asked.generate_rows, max_new_tokens=asked.max_new_tokens,
+            seconds=asked.max_seconds, seed=self._settings.seed, go_on=lambda: self._go_on(built),
+        )  # fmt: skip
+        if len(written.texts) < written.asked:
+            message = (
+                f"Exact match at step {self._progress.step} is over {len(written.texts)} of {written.asked} rows:"
+                f" eval.max_seconds ({asked.max_seconds:g}) were up. Fewer generate_rows or max_new_tokens fit."
+            )
+            self._emit("warning", step=self._progress.step, message=message)
+        return written
 
     def _sample(self, built: Built) -> None:
         """Let the model answer the settings' sample prompts; as a chat where it is trained on conversations."""

@@ -54,7 +54,7 @@ SLIDERS = {"micro_batch_size": 64, "gradient_accumulation_steps": 64}
 MAIN = ("task", "model", "data.source", "micro_batch_size", "gradient_accumulation_steps", "optimizer.learning_rate")
 HIDDEN = (
     "version", "num_devices", "data.packing", "method.name", "max_steps", "num_epochs", "revision", "recipe",
-    "data.revision", "data.subset", "eval.metrics", "save.best_by",
+    "data.revision", "data.subset",
 )  # fmt: skip
 """Not offered yet, or shown in a form of its own; they take their default, which `Settings` adds."""
 
@@ -105,6 +105,8 @@ def as_text(value: Any, kind: type) -> Any:
         return json.dumps(value) if value else ""
     if kind is tuple:
         return "\n".join(value) if value and isinstance(value[0], str) else ", ".join(_exactly(one) for one in value)
+    if isinstance(value, list | tuple):
+        return ", ".join(value)
     return _exactly(value) if isinstance(value, float) else str(value)
 
 
@@ -118,6 +120,8 @@ def from_text(value: Any, field: Field) -> Any:
     if not isinstance(value, str):
         return value
     text = value.strip()
+    if field.listed and text != field.default:
+        return [part.strip() for part in text.split(",") if part.strip()] or text
     if field.kind is str:
         return text or (None if field.nullable else text)
     if not text:
@@ -212,6 +216,8 @@ def _component(path: str, field: Field, value: Any) -> gr.components.Component:
         return gr.Slider(1, SLIDERS[path], step=1, value=value, **look)
     if field.limit.choices:
         options = [(TERMS.get(word, word), word) for word in field.limit.choices]
+        if field.limit.open or field.listed:
+            return gr.Dropdown(options, value=value, allow_custom_value=True, **look)
         kind = gr.Radio if len(options) <= 3 else gr.Dropdown
         return kind(options, value=value, **look)
     if field.kind is bool:

@@ -1,0 +1,99 @@
+"""Metrics beside the loss: exact match within its time, the table of predictions, the best weights by any metric."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from training_world import World, run, series
+
+from tuning.errors import SettingsError
+from tuning.plan import plan_for
+
+pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return World(tmp_path_factory.mktemp("world"))
+
+
+def tables(job):
+    files = sorted((Path(job.folder) / "predictions").glob("step-*.json"))
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+
+def test_exact_match_is_what_the_table_shows(world):
+    answers = {"metrics": ["perplexity", "exact_match"], "max_new_tokens": 12, "generate_rows": 5}
+    job = world.job(max_steps=4, eval=answers)
+    _, events = run(job)
+    found = [event.data for event in events if event.kind == "eval"]
+    assert [one["metrics"].keys() for one in found] == [{"perplexity", "exact_match"}] * len(found)
+    assert [table["step"] for table in tables(job)] == [0, 3, 4]
+    for event, table in zip(found, tables(job), strict=True):
+        written = [row for row in table["rows"] if "written" in row]
+        assert len(written) == 5
+        right = sum(row["written"].strip() == row["truth"].strip() for row in written)
+        assert event["metrics"]["exact_match"] == right / 5
+        assert all(row["loss"] > 0 and row["text"] and row["prediction"] is not None for row in table["rows"])
+        assert event["seconds"] > 0
+
+
+def test_a_model_that_knows_its_rows_is_exact(world, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("\n".join(json.dumps({"prompt": f"{w} :", "completion": "yes cat"}) for w in ("red", "dog") * 20))
+    data = {"source": str(rows), "columns": {}, "eval_fraction": 0.2}
+    one = world.job(
+        data=data, max_steps=60, optimizer={"learning_rate": 1e-2},
+        eval={"every": 60, "metrics": ["exact_match"]}, save={"best_by": "exact_match"},
+    )  # fmt: skip
+    _, events = run(one)
+    marks = [event.data["metrics"]["exact_match"] for event in events if event.kind == "eval"]
+    assert marks[0] == 0.0 and marks[-1] == 1.0
+    assert events[-1].data["best"]["value"] == 1.0
+    assert all(row["right"] for row in tables(one)[-1]["rows"])
+
+
+def test_writing_answers_ends_in_its_time_and_says_so(world):
+    job = world.job(max_steps=1, eval={"metrics": ["exact_match"], "max_seconds": 1e-9})
+    _, events = run(job)
+    warnings = [event.data["message"] for event in events if event.kind == "warning"]
+    assert any("max_seconds" in text and "rows" in text for text in warnings)
+    assert [event.data["metrics"]["exact_match"] for event in events if event.kind == "eval"] == [None, None]
+
+
+def test_writing_answers_changes_nothing_about_the_training(world):
+    plain = series(run(world.job())[1])
+    assert series(run(world.job(eval={"metrics": ["exact_match"], "generate_rows": 3}))[1]) == plain
+
+
+def test_classes_have_a_confusion_matrix_that_adds_up(world):
+    job = world.job(task="sequence_classification", max_steps=6, save={"best_by": "accuracy"})
+    _, events = run(job)
+    table = tables(job)[-1]
+    assert table["labels"] == ["no", "yes"] and sum(map(sum, table["confusion"])) == table["of"]
+    diagonal = sum(table["confusion"][i][i] for i in range(2)) / table["of"]
+    last = [event.data for event in events if event.kind == "eval"][-1]
+    assert last["metrics"]["accuracy"] == pytest.approx(diagonal)
+    values = [event.data["metrics"]["accuracy"] for event in events if event.kind == "eval"]
+    assert events[-1].data["best"]["value"] == max(values)
+    for row in table["rows"]:
+        assert (row["prediction"] == row["truth"]) is row["right"] and 0.5 <= row["chance"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"eval": {"metrics": ["accuracy"]}}, "eval.metrics"),
+        ({"eval": {"metrics": ["auto", "perplexity"]}}, "eval.metrics"),
+        ({"eval": {"metrics": []}}, "eval.metrics"),
+        ({"eval": {"metrics": ["colour"]}}, "eval.metrics"),
+        ({"save": {"best_by": "exact_match"}}, "save.best_by"),
+        ({"save": {"best_by": "accuracy"}}, "save.best_by"),
+    ],
+)
+def test_a_metric_that_does_not_fit_is_refused(changes, field):
+    with pytest.raises(SettingsError) as caught:
+        plan_for(changes)
+    assert field in [problem.field for problem in caught.value.problems]

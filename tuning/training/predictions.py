@@ -1,0 +1,77 @@
+"""The table of evaluation rows: text, truth, prediction, and how wrong it was, after each evaluation.
+
+Comes in: an evaluation and the rows it was made on.  Goes out: `predictions/step-N.json` in the run's folder, at most
+`MOST_ROWS` rows, whole or not at all; the page and people read it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tuning.text import Row, TextTokenizer
+from tuning.training.evaluate import Evaluation, Guess, confusion
+
+MOST_ROWS = 100
+_LONGEST = 600
+"""Characters of a text that are kept."""
+
+
+def predictions(
+    found: Evaluation, rows: Sequence[Row], tokenizer: TextTokenizer, labels: Sequence[str] | None,
+    written: dict[int, str],
+) -> dict[str, Any]:  # fmt: skip
+    """Plain data: metrics, one object a row, and for classes the confusion matrix."""
+    shown = found.guesses[:MOST_ROWS]
+    table: dict[str, Any] = {
+        "loss": found.loss if math.isfinite(found.loss) else None,
+        "metrics": {key: value if math.isfinite(value) else None for key, value in found.metrics.items()},
+        "rows": [_line(guess, rows[guess.index], tokenizer, labels, written) for guess in shown],
+        "of": len(found.guesses),
+    }
+    if labels is not None:
+        said = [guess.said[0] for guess in found.guesses]
+        wanted = [guess.wanted[0] for guess in found.guesses]
+        table |= {"labels": list(labels), "confusion": confusion(said, wanted, len(labels))}
+    return table
+
+
+def write_predictions(folder: Path, step: int, table: dict[str, Any]) -> Path:
+    """The file of this step; an older one of the same step is replaced."""
+    place = folder / "predictions" / f"step-{step:08d}.json"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    part = place.with_suffix(".part")
+    part.write_text(json.dumps({"step": step, **table}, ensure_ascii=False), encoding="utf-8")
+    part.replace(place)
+    return place
+
+
+def _line(
+    guess: Guess, row: Row, tokenizer: TextTokenizer, labels: Sequence[str] | None, written: dict[int, str]
+) -> dict[str, Any]:
+    line: dict[str, Any] = {"row": guess.index, "loss": guess.loss if math.isfinite(guess.loss) else None}
+    if labels is not None:
+        return line | {
+            "text": _short(row.text or ""), "truth": labels[guess.wanted[0]], "prediction": labels[guess.said[0]],
+            "chance": guess.chances[guess.said[0]], "right": guess.said == guess.wanted,
+        }  # fmt: skip
+    said = written.get(guess.index)
+    line |= {
+        "text": _short(_context(row)), "truth": _short(tokenizer.decode(guess.wanted)),
+        "prediction": _short(tokenizer.decode(guess.said)),
+        "right": guess.said == guess.wanted,
+    }  # fmt: skip
+    return line if said is None else line | {"written": _short(said)}
+
+
+def _context(row: Row) -> str:
+    if row.messages is not None:
+        return "\n".join(f"{role}: {text}" for role, text in row.messages[:-1])
+    return row.prompt if row.prompt is not None else row.text or ""
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
