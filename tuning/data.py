@@ -79,6 +79,12 @@ def data_catalogue() -> list[dict[str, Any]]:
     return [json.loads(card.read_text(encoding="utf-8")) for card in cards]
 
 
+def bundled_folder(source: str) -> Path | None:
+    """The folder of a bundled data set, with what lies beside its rows; None for anything else."""
+    folder = assets_folder() / "data" / source.removeprefix("bundled:")
+    return folder if "/" not in source and (folder / "card.json").is_file() else None
+
+
 def open_data(settings: DataSettings, task: str, seed: int) -> DataSet:
     """The rows of a bundled set or a local file, split. Raises DataError naming the line or the column and the fix."""
     source, colon, rest = settings.source.partition(":")

@@ -13,12 +13,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from tuning.data import DataSummary, open_data, summarize
+from tuning.data import DataSummary, bundled_folder, open_data, summarize
 from tuning.errors import Problem, SettingsError
 from tuning.hardware import Device, this_machine
 from tuning.methods import method_named
+from tuning.methods.base import Case
 from tuning.models import BaseModel, resolve_model
 from tuning.settings import Settings
+from tuning.text import Row, TextTokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +48,7 @@ class Plan:
     @property
     def labels(self) -> int:
         """Classes of the head to train; 0 for a language model."""
-        names = self.data.label_names
-        return len(names or ()) if self.settings.task == "sequence_classification" else 0
+        return _labels(self.settings, self.data)
 
     @property
     def fingerprint(self) -> str:
@@ -94,15 +95,14 @@ def _unread(settings: Settings) -> DataSummary:
 
 def make_plan(settings: Settings, model: BaseModel, data: DataSummary, device: Device) -> Plan:
     """Work out every derived number. Raises SettingsError with all combinations that cannot be trained."""
-    problems = _refused(settings, model, device)
+    problems = _refused(settings, model, data, device)
     if problems:
         raise SettingsError(problems)
     return Plan(settings=settings, model=model, data=data, device=device, derived=_derive(settings, model, data))
 
 
-def _refused(settings: Settings, model: BaseModel, device: Device) -> list[Problem]:
-    method = method_named(settings.method.name)
-    found = list(method.problems(model.shape, settings.method))
+def _refused(settings: Settings, model: BaseModel, data: DataSummary, device: Device) -> list[Problem]:
+    found = _method_refuses(settings, model, data, device)
     longest = settings.data.max_seq_length
     if longest > model.shape.max_positions:
         limit = model.shape.max_positions
@@ -120,6 +120,34 @@ def _refused(settings: Settings, model: BaseModel, device: Device) -> list[Probl
         )
         found.append(Problem("task", settings.task, able, f"a {kind} model {why}; set task to {able}."))
     return found
+
+
+def _method_refuses(settings: Settings, model: BaseModel, data: DataSummary, device: Device) -> list[Problem]:
+    method = method_named(settings.method.name)
+    if settings.task not in method.tasks:
+        limit = " or ".join(method.tasks)
+        message = f"{method.title} does not work on {settings.task}; set task to {limit}, or choose another method."
+        return [Problem("task", settings.task, limit, message)]
+
+    def rows() -> tuple[list[Row], list[Row], TextTokenizer]:
+        opened = open_data(settings.data, settings.task, settings.seed)
+        return opened.train, opened.eval, TextTokenizer(model.path)
+
+    return method.problems(
+        Case(
+            shape=model.shape, task=settings.task, labels=_labels(settings, data), device=device.kind,
+            device_name=device.name, dtypes=device.dtypes, precision=settings.precision,
+            optimizer=settings.optimizer.name, gradient_accumulation_steps=settings.gradient_accumulation_steps,
+            gradient_checkpointing=settings.gradient_checkpointing, max_seq_length=settings.data.max_seq_length,
+            label_tokens=sum(data.trained_tokens), data_folder=bundled_folder(settings.data.source), rows=rows,
+        ),
+        settings.method,
+    )  # fmt: skip
+
+
+def _labels(settings: Settings, data: DataSummary) -> int:
+    """Classes of the head to train; 0 for a language model."""
+    return len(data.label_names or ()) if settings.task == "sequence_classification" else 0
 
 
 def _derive(settings: Settings, model: BaseModel, data: DataSummary) -> dict[str, Derived]:
@@ -152,10 +180,9 @@ def _derive(settings: Settings, model: BaseModel, data: DataSummary) -> dict[str
 
 def _parameters(settings: Settings, model: BaseModel, data: DataSummary) -> dict[str, Derived]:
     method, shape = method_named(settings.method.name), model.shape
-    labels = len(data.label_names or ()) if settings.task == "sequence_classification" else 0
+    labels = _labels(settings, data)
     trainable = method.trainable_parameters(shape, settings.method, labels)
-    head = method_named("full").trainable_parameters(shape, settings.method, labels)
-    total = head + method.added_parameters(shape, settings.method)
+    total = method.total_parameters(shape, settings.method, labels)
     rate, typed = settings.optimizer.learning_rate, "typed"
     if rate is None:
         rate, typed = method.default_learning_rate, f"{method.title}'s default: {method.learning_rate_reason}"

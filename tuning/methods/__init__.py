@@ -1,9 +1,9 @@
 """The registry of methods: one tuple. The form, the estimate, the matrix test and the guide read it."""
 
-from tuning.methods import full, lora
+from tuning.methods import feature_extraction, full, ia3, lora, partial
 from tuning.methods.base import Method
 
-METHODS: tuple[Method, ...] = (full.METHOD, lora.METHOD)
+METHODS: tuple[Method, ...] = (full.METHOD, partial.METHOD, feature_extraction.METHOD, lora.METHOD, ia3.METHOD)
 
 
 def method_named(name: str) -> Method:

@@ -1,62 +1,209 @@
 """What a fine-tuning method is: its settings, its arithmetic (no torch), and the doors where it acts.
 
-Comes in: a model's shape and the method's settings.  Goes out: counts, refusals, and, lazily, a changed model.
-A new method is one file with one `Method` and one line in the tuple of `tuning.methods`.
+Comes in: a model's shape, the method's settings, what the run is (`Case`).  Goes out: counts, refusals, and, lazily, a
+changed model.  A new method is one file with one `Method` and one line in the tuple of `tuning.methods`; it overrides
+the doors it needs and takes the rest as they are here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tuning.errors import Problem
-from tuning.models import ModelShape
+from tuning.methods.network import ADDED, FROZEN, Part, chosen_linears, linears, target_pattern, unknown_targets
+from tuning.models import ModelShape, shape_from_config
+from tuning.text import Row, TextTokenizer
+
+BOTH_TASKS = ("causal_lm", "sequence_classification")
 
 
-class Method(Protocol):
-    """One way to fine-tune. The settings object `s` is an instance of `settings`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What a method may look at when it says what it refuses: the run it is asked for."""
+
+    shape: ModelShape
+    task: str
+    labels: int
+    device: str
+    """cpu or cuda."""
+    device_name: str
+    dtypes: tuple[str, ...]
+    precision: str
+    optimizer: str
+    gradient_accumulation_steps: int
+    gradient_checkpointing: bool
+    max_seq_length: int
+    label_tokens: int
+    """Label tokens of all training rows, or the rows themselves for classes."""
+    data_folder: Path | None
+    """The folder of a bundled data set."""
+    rows: Callable[[], tuple[Sequence[Row], Sequence[Row], TextTokenizer]]
+    """Training rows, evaluation rows and the tokenizer, read only when asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a method without updates is given to write its prompts with."""
+
+    train: Sequence[Row]
+    eval: Sequence[Row]
+    answer: Callable[[Sequence[str]], Sequence[tuple[str, float]]]
+    """The base model's own answer to each prompt, and how sure it is: the mean probability of its tokens, 0 to 1."""
+    data_folder: Path | None
+    seed: int
+
+
+class Method:
+    """One way to fine-tune. `s` is an instance of `settings`, `labels` the number of classes (0: a language model)."""
 
     name: str
     """The word used in settings, store and charts."""
     title: str
     card: str
+    """One paragraph for people: what it does, what it is good for, what it costs."""
     source: str
-
-    @property
-    def settings(self) -> type:
-        """The dataclass of the method's own settings, each with its help."""
-
+    settings: type
+    """The dataclass of the method's own settings, each with its help."""
     default_learning_rate: float
     learning_rate_reason: str
-    artifact: str
-    """The folder a run's result is saved in: `adapter` or `model`."""
+    artifact = "adapter"
+    """The folder a run's result is saved in: `adapter` (beside the base model) or `model` (whole)."""
+    tasks: tuple[str, ...] = BOTH_TASKS
+    updates = True
+    """False where nothing is trained: the method acts in the prompt instead (`prompts`)."""
+    merge_tolerance = 1e-3
+    """How far logits of a merged model may lie from the unmerged ones: products are summed in another order."""
+
+    # -- torch-free arithmetic -------------------------------------------------------------------------------------
+    def parts(self, shape: ModelShape, s: Any, labels: int) -> list[Part]:
+        """The network by layer: what is frozen, trained, added, with counts. All numbers below follow from it."""
+        raise NotImplementedError
 
     def trainable_parameters(self, shape: ModelShape, s: Any, labels: int) -> int:
-        """Weights that move; `labels` is the number of classes, 0 for a language model."""
+        """Weights that move."""
+        return sum(part.parameters for part in self.parts(shape, s, labels) if part.state != FROZEN)
 
-    def added_parameters(self, shape: ModelShape, s: Any) -> int:
+    def added_parameters(self, shape: ModelShape, s: Any, labels: int = 0) -> int:
         """Weights the method puts beside the model's own."""
+        return sum(part.parameters for part in self.parts(shape, s, labels) if part.state == ADDED)
 
-    def problems(self, shape: ModelShape, s: Any) -> list[Problem]:
-        """What these settings ask that this model cannot do."""
+    def total_parameters(self, shape: ModelShape, s: Any, labels: int) -> int:
+        """Weights of the model in training, frozen ones included."""
+        return sum(part.parameters for part in self.parts(shape, s, labels))
+
+    def weight_bytes(self, shape: ModelShape, s: Any, labels: int) -> int:
+        """Bytes of all weights in training; 32-bit unless the method stores them smaller."""
+        return 4 * self.total_parameters(shape, s, labels)
+
+    def optimizer_values(self, shape: ModelShape, s: Any, labels: int, per_weight: int) -> int:
+        """Numbers the optimizer keeps, where it usually keeps `per_weight` for each trained weight."""
+        return per_weight * self.trainable_parameters(shape, s, labels)
+
+    # -- what it refuses -------------------------------------------------------------------------------------------
+    def problems(self, case: Case, s: Any) -> list[Problem]:
+        """What these settings ask that cannot be done here, each with its fix."""
+        return []
 
     def summary(self, s: Any) -> str:
         """A few characters for tables, such as `LoRA r8`."""
+        return self.title
 
+    # -- door 1, at load -------------------------------------------------------------------------------------------
+    def load_options(self, s: Any, device: str) -> dict[str, Any]:
+        """What `from_pretrained` is told besides; 4-bit weights for example."""
+        return {}
+
+    # -- door 2, on the modules ------------------------------------------------------------------------------------
     def apply(self, model: Any, s: Any, task: str) -> Any:
-        """The model ready to train: only the intended weights have requires_grad."""
+        """The model ready to train: only the intended weights have requires_grad. Torch's generator is the run's."""
+        raise NotImplementedError
 
+    # -- door 3, on the data path ----------------------------------------------------------------------------------
+    def caches(self, s: Any) -> bool:
+        """Whether everything before the output layer is frozen, so that a row's features can be computed once."""
+        return False
+
+    # -- door 4, in the optimizer ----------------------------------------------------------------------------------
+    def optimizer(self, model: Any, s: Any, chosen: Any, learning_rate: float) -> Any | None:
+        """An optimizer of the method's own from the run's OptimizerSettings; None takes the usual one."""
+        return None
+
+    # -- door 5, instead of updates --------------------------------------------------------------------------------
+    def prompts(self, asked: Asked, s: Any) -> list[Row]:
+        """The evaluation rows with their prompts written the method's way; answers stay as they are."""
+        raise NotImplementedError
+
+    # -- what comes out --------------------------------------------------------------------------------------------
     def save(self, model: Any, folder: Path) -> None:
-        """Write the trained weights as safetensors that plain `peft` or `transformers` load."""
+        """Write the trained weights as safetensors that plain `peft` or `transformers` load, or with load.py beside."""
+        model.save_pretrained(folder)
 
     def load(self, model: Any, folder: Path) -> Any:
         """The trained model from the base model and a saved folder."""
+        raise NotImplementedError
+
+    def merge(self, model: Any) -> Any | None:
+        """The trained model as one that plain `transformers` saves and loads; None where there is no such form."""
+        return None
 
     def base_view(self, model: Any) -> AbstractContextManager[Any] | None:
         """Within it the model answers as the untouched base; None where the base is gone."""
+        return None
 
 
-def classes_parameters(shape: ModelShape, labels: int) -> int:
-    """Weights of a new classification head: `transformers` puts a bias on BERT's and none on decoders'."""
-    return shape.hidden_size * labels + (labels if shape.model_type == "bert" else 0)
+class PeftMethod(Method):
+    """What all methods of the PEFT library share."""
+
+    def load(self, model: Any, folder: Path) -> Any:
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(model, folder, local_files_only=True)
+
+    def base_view(self, model: Any) -> AbstractContextManager[Any] | None:
+        return model.disable_adapter()
+
+
+class WholeModelMethod(Method):
+    """What all methods share whose result is a whole model that plain `transformers` loads."""
+
+    artifact = "model"
+
+    def load(self, model: Any, folder: Path) -> Any:
+        return type(model).from_pretrained(folder, local_files_only=True, use_safetensors=True)
+
+    def merge(self, model: Any) -> Any | None:
+        return model
+
+
+def freeze(model: Any) -> None:
+    """Nothing moves; a method then says what does."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+
+
+def new_heads(model: Any) -> Iterator[Any]:
+    """The modules of a fresh classification head, which every method trains; none in a language model."""
+    for name in ("score", "classifier", "pre_classifier"):
+        head = getattr(model, name, None)
+        if head is not None:
+            yield head
+
+
+def target_problems(shape: ModelShape, field: str, words: str) -> list[Problem]:
+    """Targets that match nothing in this model."""
+    unknown = unknown_targets(shape, words)
+    if not unknown:
+        return []
+    names = ", ".join(sorted({linear.name for linear in linears(shape)}))
+    message = f"{', '.join(unknown)} matches no linear layer of this model; use all-linear, or some of {names}"
+    return [Problem(field, words, f"all-linear, attention, feed-forward, or of {names}", message)]
+
+
+def words_pattern(model: Any, words: str) -> str:
+    """The modules of a loaded model that these words mean, as a pattern for whole module names."""
+    shape = shape_from_config(model.config.to_dict())
+    return target_pattern(shape, chosen_linears(shape, words))

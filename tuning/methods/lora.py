@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from tuning.errors import Problem
 from tuning.fields import Limit
-from tuning.methods.base import classes_parameters
+from tuning.methods.base import Case, PeftMethod, target_problems, words_pattern
+from tuning.methods.network import ADDED, Part, block_name, chosen_linears, model_parts
 from tuning.models import ModelShape
 
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-TARGETS = ("all-linear", "attention", "q_proj+v_proj")
-INITS = ("default", "gaussian")
+TARGETS = ("all-linear", "attention", "feed-forward", "q_proj+v_proj")
+INITS = ("default", "gaussian", "pissa", "olora")
+MOVES_THE_BASE = ("pissa", "olora")
+"""Starts that take a part out of the base weights and put it into the adapter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,17 +29,17 @@ class LoraSettings:
     """The learned change is multiplied by alpha / r. Usually r or 2 r."""
     dropout: Annotated[float, Limit(low=0.0, high=0.99)] = 0.0
     """Share of the adapter's inputs dropped in training. Above 0 different micro-batch cuts differ."""
-    target_modules: Annotated[str, Limit(choices=TARGETS)] = "all-linear"
-    """Which linear layers get an adapter: all-linear, attention, or only q_proj+v_proj."""
+    target_modules: Annotated[str, Limit(choices=TARGETS, open=True)] = "all-linear"
+    """Which linear layers get an adapter: all-linear, attention, feed-forward, or module names joined by +."""
     rslora: bool = False
     """Scale by alpha / sqrt(r) instead, which keeps high ranks learning (arXiv 2312.03732)."""
     dora: bool = False
     """Learn size and direction apart (DoRA, arXiv 2402.09353). About 1.6 times slower here."""
     init: Annotated[str, Limit(choices=INITS)] = "default"
-    """How the first matrix starts: default (Kaiming) or gaussian. The second starts at zero."""
+    """How the matrices start: default and gaussian at no change; pissa and olora from the weights' own main parts."""
 
 
-class Lora:
+class Lora(PeftMethod):
     name = "lora"
     title = "LoRA"
     card = (
@@ -49,56 +50,108 @@ class Lora:
     settings = LoraSettings
     default_learning_rate = 3e-3
     learning_rate_reason = "the small matrices start at no change, so they need about ten times full fine-tuning's rate"
-    artifact = "adapter"
 
-    def _targets(self, shape: ModelShape, s: LoraSettings) -> dict[str, tuple[int, int]]:
-        if s.target_modules == "attention":
-            return {name: size for name, size in shape.linears.items() if name in ATTENTION}
-        if s.target_modules == "q_proj+v_proj":
-            return {name: size for name, size in shape.linears.items() if name in ("q_proj", "v_proj")}
-        return shape.linears
+    def parts(self, shape: ModelShape, s: LoraSettings, labels: int) -> list[Part]:
+        return model_parts(shape, labels) + lora_parts(shape, s)
 
-    def added_parameters(self, shape: ModelShape, s: LoraSettings) -> int:
-        sizes = self._targets(shape, s).values()
-        magnitudes = sum(out for _, out in sizes) if s.dora else 0
-        return shape.num_layers * (sum(s.r * (into + out) for into, out in sizes) + magnitudes)
-
-    def trainable_parameters(self, shape: ModelShape, s: LoraSettings, labels: int) -> int:
-        return self.added_parameters(shape, s) + (classes_parameters(shape, labels) if labels else 0)
-
-    def problems(self, shape: ModelShape, s: LoraSettings) -> list[Problem]:
-        widest = min(shape.hidden_size, min(min(size) for size in shape.linears.values()))
+    def problems(self, case: Case, s: LoraSettings) -> list[Problem]:
+        found = target_problems(case.shape, "method.target_modules", s.target_modules)
+        chosen = chosen_linears(case.shape, s.target_modules)
+        widest = min((min(linear.into, linear.out) for linear in chosen), default=s.r)
         if s.r > widest:
             message = f"r {s.r} is above the width of this model's narrowest layer, {widest}; set {widest} or less"
-            return [Problem("method.r", s.r, f"1 to {widest}", message)]
-        return []
+            found.append(Problem("method.r", s.r, f"1 to {widest}", message))
+        if s.dora and s.init in MOVES_THE_BASE:
+            message = f"DoRA keeps the size of the base weights, which {s.init} changes; set init to default"
+            found.append(Problem("method.init", s.init, "default or gaussian with DoRA", message))
+        return found
 
     def summary(self, s: LoraSettings) -> str:
-        return f"LoRA r{s.r}"
+        return f"{self.title} r{s.r}"
 
     def apply(self, model: Any, s: LoraSettings, task: str) -> Any:
-        from peft import LoraConfig, TaskType, get_peft_model
-
-        init: Any = True if s.init == "default" else s.init
-        names: Any = {"all-linear": "all-linear", "attention": list(ATTENTION), "q_proj+v_proj": ["q_proj", "v_proj"]}
-        config = LoraConfig(
-            r=s.r, lora_alpha=s.alpha,  # type: ignore[arg-type]  # PEFT takes any number
-            lora_dropout=s.dropout, target_modules=names[s.target_modules],
-            use_rslora=s.rslora, use_dora=s.dora, init_lora_weights=init,
-            task_type=TaskType.SEQ_CLS if task == "sequence_classification" else TaskType.CAUSAL_LM,
-        )  # fmt: skip
-        return get_peft_model(model, config)
+        return lora_model(model, s, task, s.init)
 
     def save(self, model: Any, folder: Path) -> None:
+        save_lora(model, folder)
+
+    def merge(self, model: Any) -> Any | None:
+        return model.merge_and_unload()
+
+    def base_view(self, model: Any) -> Any | None:
+        return None if moves_the_base(model) else model.disable_adapter()
+
+
+def lora_parts(shape: ModelShape, s: Any) -> list[Part]:
+    """What a low-rank adapter adds to each block: r rows and r columns a module, and a size for each output of DoRA."""
+    chosen = chosen_linears(shape, s.target_modules)
+    each = sum(s.r * (linear.into + linear.out) + (linear.out if s.dora else 0) for linear in chosen)
+    name = f"rank {s.r} beside {len(chosen)} layers"
+    return [
+        Part(layer=block_name(number), name=name, state=ADDED, parameters=each)
+        for number in range(1, shape.num_layers + 1)
+    ]
+
+
+def lora_model(model: Any, s: Any, task: str, init: str) -> Any:
+    """The model with PEFT's low-rank adapters of these settings."""
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    config = LoraConfig(
+        r=s.r, lora_alpha=s.alpha, lora_dropout=s.dropout,
+        target_modules=words_pattern(model, s.target_modules),
+        use_rslora=s.rslora, use_dora=s.dora, init_lora_weights=True if init == "default" else init,  # type: ignore[arg-type]
+        task_type=TaskType.SEQ_CLS if task == "sequence_classification" else TaskType.CAUSAL_LM,
+    )  # fmt: skip
+    wrapped = get_peft_model(model, config)
+    if init in MOVES_THE_BASE:
+        remember_start(wrapped)
+    return wrapped
+
+
+def moves_the_base(model: Any) -> bool:
+    """Whether the adapter was started with a part of the base weights in it."""
+    return hasattr(model, "start_of_adapter")
+
+
+def remember_start(model: Any) -> None:
+    """Keep the adapter as it started: it is what the base weights lack, and saving needs it to give a plain LoRA."""
+    model.start_of_adapter = {name: w.detach().clone() for name, w in model.named_parameters() if "lora_" in name}
+
+
+def save_lora(model: Any, folder: Path) -> None:
+    """Write the adapter; one that took a part of the base with it is converted to a plain LoRA of twice the rank.
+
+    The change is B A s - B0 A0 s = [B, -B0] [A; A0] s, where A0 and B0 are how they started (arXiv 2404.02948, 3.2).
+    """
+    if not moves_the_base(model):
         model.save_pretrained(folder)
+        return
+    import torch
+    from safetensors.torch import load_file, save_file
 
-    def load(self, model: Any, folder: Path) -> Any:
-        from peft import PeftModel
+    model.save_pretrained(folder)
+    weights = load_file(folder / "adapter_model.safetensors")
+    start = {name.replace(".default", ""): value for name, value in model.start_of_adapter.items()}
+    for name, value in weights.items():
+        if "lora_A" in name:
+            weights[name] = torch.cat([value, start[name].to(value)], 0).contiguous()
+        if "lora_B" in name:
+            weights[name] = torch.cat([value, -start[name].to(value)], 1).contiguous()
+    save_file(weights, folder / "adapter_model.safetensors")
+    _write_plain_config(model, folder)
 
-        return PeftModel.from_pretrained(model, folder, local_files_only=True)
 
-    def base_view(self, model: Any) -> AbstractContextManager[Any] | None:
-        return model.disable_adapter()
+def _write_plain_config(model: Any, folder: Path) -> None:
+    import json
+    import math
+
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config["use_rslora"] else config["r"])
+    config |= {"r": 2 * config["r"], "lora_alpha": 2 * config["r"] * scale, "use_rslora": False}
+    config["init_lora_weights"] = True
+    file.write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
 METHOD = Lora()

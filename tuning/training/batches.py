@@ -33,6 +33,8 @@ class Batch:
     rows: int
     tokens: int
     """Real tokens, padding not counted."""
+    states: torch.Tensor | None = None
+    """What the output layer reads, one line a label, where a frozen body's states are kept instead of computed."""
 
     @property
     def cells(self) -> int:

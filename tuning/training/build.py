@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from tuning.errors import ModelError, RunError
 from tuning.methods import method_named
-from tuning.settings import OptimizerSettings, Settings
+from tuning.settings import Settings
+from tuning.text import Encoded
+from tuning.training.batches import Batch, collate
+from tuning.training.features import FeatureCache
+from tuning.training.optimizers import make_optimizer
 
 _SMALL_MODEL = 20_000_000
 """Below this many parameters a second thread costs more than it brings, as soon as the machine does anything else."""
@@ -35,6 +40,14 @@ class Built:
     pad_id: int
     classes: bool
     autocast_dtype: torch.dtype | None
+    features: FeatureCache | None = None
+    """States kept of a frozen body; None where each pass computes them."""
+
+    def batch(self, rows: Sequence[Encoded], packing: bool = False) -> Batch:
+        """The micro-batch of these rows, on the device."""
+        if self.features is not None:
+            return self.features.batch(rows)
+        return collate(rows, pad_id=self.pad_id, classes=self.classes, packing=packing, device=self.device)
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context forward passes run in; the master weights stay as they are."""
@@ -74,16 +87,20 @@ def own_random_state(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def load_base(
-    folder: str, *, labels: Sequence[str] | None, attention: str, dtype: torch.dtype, pad_id: int
-) -> nn.Module:
-    """The base model of a local folder: for text, or with a fresh classification head when there are labels."""
+    folder: str, *, labels: Sequence[str] | None, attention: str, dtype: torch.dtype, pad_id: int,
+    options: Mapping[str, Any] | None = None,
+) -> nn.Module:  # fmt: skip
+    """The base model of a local folder: for text, or with a fresh classification head when there are labels.
+
+    `options` are a method's own wishes for loading, such as 4-bit weights.
+    """
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     common = {
         "local_files_only": True, "trust_remote_code": False, "use_safetensors": True, "dtype": dtype,
-        "attn_implementation": attention,
+        "attn_implementation": attention, **(options or {}),
     }  # fmt: skip
     try:
         if labels is None:
@@ -108,33 +125,20 @@ def build(settings: Settings, folder: str, labels: Sequence[str] | None, learnin
         raise RunError("precision fp16 is not supported by this loop; use bf16 or fp32.")
     dtype = torch.bfloat16 if settings.precision == "pure_bf16" else torch.float32
     attention = {"flash": "flash_attention_2", "flex": "flex_attention"}.get(settings.attention, settings.attention)
-    model = load_base(folder, labels=labels, attention=attention, dtype=dtype, pad_id=pad_id)
-    model = method_named(settings.method.name).apply(model, settings.method, settings.task).to(device)
+    method = method_named(settings.method.name)
+    model = load_base(
+        folder, labels=labels, attention=attention, dtype=dtype, pad_id=pad_id,
+        options=method.load_options(settings.method, device.type),
+    )  # fmt: skip
+    model = method.apply(model, settings.method, settings.task).to(device)
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not trainable:
+    if not trainable and method.updates:
         raise RunError(f"The method {settings.method.name} leaves nothing to train on this model.")
+    own = method.optimizer(model, settings.method, settings.optimizer, learning_rate)
     return Built(
-        model=model, optimizer=make_optimizer(settings.optimizer, trainable, learning_rate), trainable=trainable,
+        model=model, optimizer=own or make_optimizer(settings.optimizer, trainable, learning_rate), trainable=trainable,
         device=device, pad_id=pad_id, classes=labels is not None,
         autocast_dtype=torch.bfloat16 if settings.precision == "bf16" else None,
     )  # fmt: skip
-
-
-def make_optimizer(
-    settings: OptimizerSettings, trainable: Sequence[nn.Parameter], learning_rate: float
-) -> torch.optim.Optimizer:
-    """The optimizer, with weight decay on matrices only (norms and biases are left alone, as is usual)."""
-    matrices = [parameter for parameter in trainable if parameter.dim() >= 2]
-    vectors = [parameter for parameter in trainable if parameter.dim() < 2]
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if settings.name == "adamw":
-        return torch.optim.AdamW(groups, lr=learning_rate, betas=settings.betas, eps=settings.eps, fused=True)
-    if settings.name == "sgd":
-        return torch.optim.SGD(groups, lr=learning_rate, momentum=settings.momentum)
-    raise RunError(f"The optimizer {settings.name} is not supported yet; use adamw or sgd.")

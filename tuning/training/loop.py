@@ -16,7 +16,7 @@ import torch
 
 from tuning.errors import RunError
 from tuning.text import Encoded
-from tuning.training.batches import Batch, collate, cut, epoch_windows, label_count, widest_cells
+from tuning.training.batches import Batch, cut, epoch_windows, label_count, widest_cells
 from tuning.training.build import Built
 from tuning.training.loss import Reduction, batch_logits, sum_loss
 from tuning.training.probes import PeakProbe
@@ -162,10 +162,7 @@ def accumulate(
     for piece in pieces:
         if not go_on():
             return None
-        batch = collate(
-            [rows[index] for index in piece], pad_id=built.pad_id, classes=built.classes, packing=course.packing,
-            device=built.device,
-        )  # fmt: skip
+        batch = built.batch([rows[index] for index in piece], course.packing)
         total += _backward(built, batch, reduction)
     return total if go_on() else None
 

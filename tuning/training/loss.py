@@ -24,6 +24,10 @@ def batch_logits(model: nn.Module, batch: Batch, *, classes: bool) -> torch.Tens
 
     For tokens the hidden states are gathered before the output layer, so logits are computed at label places only.
     """
+    if batch.states is not None:
+        from tuning.training.features import logits_of
+
+        return logits_of(model, batch.states, classes=classes)
     inputs: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
     if batch.position_ids is not None:
         inputs["position_ids"] = batch.position_ids
@@ -32,7 +36,7 @@ def batch_logits(model: nn.Module, batch: Batch, *, classes: bool) -> torch.Tens
     with _only_at(model, batch):
         logits = model(**inputs).logits
     if logits.dim() == 3:
-        return _gather(logits, batch)
+        return gather(logits, batch)
     return logits
 
 
@@ -51,7 +55,7 @@ def _only_at(model: nn.Module, batch: Batch) -> Iterator[None]:
         return
 
     def narrow(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (_gather(inputs[0], batch), *inputs[1:]) if inputs[0].dim() == 3 else inputs
+        return (gather(inputs[0], batch), *inputs[1:]) if inputs[0].dim() == 3 else inputs
 
     handle = head.register_forward_pre_hook(narrow)
     try:
@@ -60,7 +64,7 @@ def _only_at(model: nn.Module, batch: Batch) -> Iterator[None]:
         handle.remove()
 
 
-def _gather(states: torch.Tensor, batch: Batch) -> torch.Tensor:
+def gather(states: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Lines of `states` at the label places; virtual tokens that a method put in front are trimmed first."""
     states = states[:, states.shape[1] - batch.input_ids.shape[1] :]
     return states.reshape(-1, states.shape[-1]).index_select(0, batch.label_places)

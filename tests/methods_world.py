@@ -1,0 +1,101 @@
+"""What the tests of the methods share: a model of each kind, a short run of each method, what moved in it.
+
+Comes in: a folder.  Goes out: `MethodsWorld` with a Llama (untied), a Llama (tied) and a BERT of random weights, and
+settings that make each method learn something within a few updates.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training_world import WORDS, World
+
+CLASSES = "sequence_classification"
+LLAMA, TIED, BERT = "llama", "tied", "bert"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the matrix."""
+
+    method: dict[str, Any]
+    task: str = "causal_lm"
+    model: str = LLAMA
+    more: dict[str, Any] | None = None
+    tolerance: float = 2e-6
+    """Relative difference of the first gradient between cuts; larger only where arithmetic is not fp32."""
+
+    @property
+    def id(self) -> str:
+        rest = [f"{key}={value}" for key, value in self.method.items() if key != "name"]
+        short = "classes" if self.task == CLASSES else "text"
+        return "-".join([self.method["name"], *rest, short, self.model])
+
+
+class MethodsWorld(World):
+    """A World with three kinds of base model, of learnable answers."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        _rows(self.rows)
+        self.models = {
+            TIED: self.model,
+            LLAMA: _untied(self.model, folder / LLAMA),
+            BERT: _bert(self.model, folder / BERT),
+        }
+
+    def of(self, row: Row, **changes: Any) -> Any:
+        """A job of this line of the matrix."""
+        more = dict(row.more or {})
+        more["optimizer"] = {"learning_rate": None} | more.get("optimizer", {})
+        merged = {"task": row.task, "model": str(self.models[row.model]), "method": row.method} | more
+        for key, value in changes.items():
+            merged[key] = merged.get(key, {}) | value if isinstance(value, dict) else value
+        return self.job(**merged)
+
+
+def _rows(file: Path) -> None:
+    """Texts of unequal length, of one half of the words or of the other: every pooling can tell them apart."""
+    draw, lines = random.Random(5), []
+    for number in range(72):
+        label, half = ("yes", WORDS[:10]) if number % 2 else ("no", WORDS[10:])
+        text = " ".join(draw.choice(half) for _ in range(draw.randint(2, 24)))
+        answer = " ".join([label] + [draw.choice(half) for _ in range(draw.randint(0, 5))])
+        lines.append(json.dumps({"text": text, "prompt": text + " :", "completion": answer, "label": label}))
+    file.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _untied(base: Path, folder: Path) -> Path:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shutil.copytree(base, folder)
+    config = LlamaConfig.from_pretrained(base, tie_word_embeddings=False)
+    with torch.random.fork_rng():
+        torch.manual_seed(11)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def _bert(base: Path, folder: Path) -> Path:
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    shutil.copytree(base, folder)
+    for old in ("model.safetensors", "generation_config.json"):
+        (folder / old).unlink(missing_ok=True)
+    vocabulary = json.loads((base / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+    config = BertConfig(
+        vocab_size=vocabulary, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=128, pad_token_id=0, initializer_range=0.1, hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(12)
+        BertForSequenceClassification(config).save_pretrained(folder)
+    return folder

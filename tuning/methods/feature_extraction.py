@@ -1,0 +1,141 @@
+"""Feature extraction: the whole body is frozen; only what reads its last states is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tuning.errors import Problem
+from tuning.fields import Limit
+from tuning.methods.base import Case, Method, freeze
+from tuning.methods.network import ADDED, HEAD, TRAINED, Part, body_parts, model_parts
+from tuning.models import ModelShape
+
+HEADS = ("auto", "lm_head", "linear", "mlp", "kan")
+ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu", "gelu", "silu")
+CACHE_LIMIT = 4 * 2**30
+"""Bytes of features kept at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureSettings:
+    name: str = "feature_extraction"
+    head: Annotated[str, Limit(choices=HEADS)] = "auto"
+    """What is trained: the output layer for text; linear, mlp or kan for classes. auto takes lm_head or linear."""
+    depth: Annotated[int, Limit(low=0, high=6)] = 1
+    """Hidden layers of an mlp or kan head. Deeper fits bends, and more easily noise."""
+    width: Annotated[int, Limit(low=1, high=8192)] = 64
+    """Width of those hidden layers."""
+    activation: Annotated[str, Limit(choices=ACTIVATIONS)] = "relu"
+    """Between an mlp's layers. identity makes any depth a linear head; sigmoid learns slowly when deep."""
+    grid: Annotated[int, Limit(low=2, high=64)] = 8
+    """Bumps on each edge of a kan head. More draw finer functions, and cost that many weights an edge."""
+    pooling: Annotated[str, Limit(choices=("auto", "last", "mean", "first"))] = "auto"
+    """Which states stand for a text, for classes: auto takes the mean; a decoder has read all only at the last."""
+    cache: bool = True
+    """Compute each row's features once and keep them: after the first pass an epoch costs next to nothing."""
+    random_body: bool = False
+    """The control: a body of random weights. What it reaches, the head has learned without any pretraining."""
+
+
+class FeatureExtraction(Method):
+    name = "feature_extraction"
+    title = "Feature extraction"
+    card = (
+        "Freezes the whole body and trains only a head on its last states: cheapest of all, keeps everything the model "
+        "knew, and works exactly as far as the pretrained features hold what the task asks. Features are computed once."
+    )
+    source = "Donahue et al. 2013, arXiv 1310.1531; KAN heads: Liu et al. 2024, arXiv 2404.19756"
+    settings = FeatureSettings
+    default_learning_rate = 3e-3
+    learning_rate_reason = "only the last layer moves, and nothing behind it can be upset"
+
+    def parts(self, shape: ModelShape, s: FeatureSettings, labels: int) -> list[Part]:
+        if not labels:
+            found = model_parts(shape, 0, lambda part: part.layer == HEAD and not shape.tied)
+            if shape.tied:
+                output = shape.vocab_size * shape.hidden_size
+                found.append(
+                    Part(layer=HEAD, name="a copy, untied from the embeddings", state=ADDED, parameters=output)
+                )
+            return found
+        kind = head_kind(s, labels)
+        sizes = [shape.hidden_size, *([s.width] * s.depth if kind != "linear" else []), labels]
+        edges = sum(into * out for into, out in zip(sizes, sizes[1:]))
+        count = edges * (1 + s.grid) + sum(sizes[1:]) if kind == "kan" else edges + sum(sizes[1:])
+        new = Part(layer=HEAD, name=f"new, {kind}, for {labels} classes", state=TRAINED, parameters=count)
+        return [*body_parts(shape), new]
+
+    def problems(self, case: Case, s: FeatureSettings) -> list[Problem]:
+        found = []
+        fitting = ("linear", "mlp", "kan") if case.labels else ("lm_head",)
+        if head_kind(s, case.labels) not in fitting:
+            limit = " or ".join(fitting)
+            what = "chooses among classes" if case.labels else "writes text, which takes its output layer"
+            found.append(Problem("method.head", s.head, limit, f"this task {what}; set head to {limit}, or auto"))
+        if case.labels == 1:
+            message = "a head needs at least two classes to tell apart; use data with two labels or more"
+            found.append(Problem("method.head", s.head, "two classes or more", message))
+        if case.gradient_checkpointing:
+            message = "a frozen body keeps no activations, so there is nothing to recompute; set it to false"
+            found.append(Problem("gradient_checkpointing", True, "false", message))
+        size = case.label_tokens * case.shape.hidden_size * 4
+        if s.cache and size > CACHE_LIMIT:
+            message = (
+                f"the features of all labels would take {size / 2**30:.1f} GiB; set cache to false, or use fewer rows"
+            )
+            found.append(Problem("method.cache", True, f"up to {CACHE_LIMIT >> 30} GiB", message))
+        return found
+
+    def summary(self, s: FeatureSettings) -> str:
+        return "Head" + ("" if s.head == "auto" else f" {s.head}") + (" on a random body" if s.random_body else "")
+
+    def apply(self, model: Any, s: FeatureSettings, task: str) -> Any:
+        from tuning.methods.torch_heads import HeadOnBody, redraw, stay_in_eval, untie
+
+        body = getattr(model, model.base_model_prefix)
+        if task == "causal_lm":
+            untie(model)
+            stay_in_eval(body)
+            freeze(model)
+            model.get_output_embeddings().requires_grad_(True)
+            model.head_plan = {"kind": "lm_head", "random_body": s.random_body}
+        else:
+            labels = model.config.num_labels
+            plan = {
+                "kind": head_kind(s, labels), "into": model.config.hidden_size, "out": labels, "depth": s.depth,
+                "width": s.width, "activation": s.activation, "grid": s.grid,
+                "pooling": "mean" if s.pooling == "auto" else s.pooling, "random_body": s.random_body,
+            }  # fmt: skip
+            freeze(model)
+            model = HeadOnBody(body, plan)
+            model.head_plan = plan
+        if s.random_body:
+            redraw(body)
+        return model
+
+    def caches(self, s: FeatureSettings) -> bool:
+        return s.cache
+
+    def save(self, model: Any, folder: Path) -> None:
+        from tuning.methods.torch_heads import save_head
+
+        save_head(model, model.head_plan, folder)
+
+    def load(self, model: Any, folder: Path) -> Any:
+        from tuning.methods.torch_heads import put_head
+
+        return put_head(model, folder)
+
+    def merge(self, model: Any) -> Any | None:
+        """A trained output layer is a whole model; a head of our own has no class in `transformers`."""
+        return model if model.head_plan["kind"] == "lm_head" else None
+
+
+def head_kind(s: FeatureSettings, labels: int) -> str:
+    """What `auto` takes."""
+    return ("linear" if labels else "lm_head") if s.head == "auto" else s.head
+
+
+METHOD = FeatureExtraction()

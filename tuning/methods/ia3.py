@@ -1,0 +1,68 @@
+"""IA3: the model is frozen; keys, values and the feed-forward are each multiplied by a learned vector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tuning.methods.base import PeftMethod
+from tuning.methods.network import ADDED, FEED_FORWARD, Linear, Part, block_name, linears, model_parts, target_pattern
+from tuning.models import ModelShape, shape_from_config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ia3Settings:
+    """IA3 has nothing to set."""
+
+    name: str = "ia3"
+
+
+class Ia3(PeftMethod):
+    name = "ia3"
+    title = "IA3"
+    card = (
+        "Freezes the model and learns one factor for each output of keys and values and each input of the last "
+        "feed-forward layer. The fewest trained weights of all that reach inside the blocks; learns simple shifts well "
+        "and new facts hardly."
+    )
+    source = "Liu et al. 2022, arXiv 2205.05638"
+    settings = Ia3Settings
+    default_learning_rate = 3e-2
+    learning_rate_reason = "the factors start at 1 and are few, so they need about ten times LoRA's rate"
+
+    def parts(self, shape: ModelShape, s: Ia3Settings, labels: int) -> list[Part]:
+        attention, forward = _targets(shape)
+        each = sum(linear.out for linear in attention) + sum(linear.into for linear in forward)
+        blocks = range(1, shape.num_layers + 1)
+        added = [Part(layer=block_name(n), name="factors", state=ADDED, parameters=each) for n in blocks]
+        return model_parts(shape, labels) + added
+
+    def apply(self, model: Any, s: Ia3Settings, task: str) -> Any:
+        from peft import IA3Config, TaskType, get_peft_model
+
+        shape = shape_from_config(model.config.to_dict())
+        attention, forward = _targets(shape)
+        config = IA3Config(
+            target_modules=target_pattern(shape, attention + forward),
+            feedforward_modules=target_pattern(shape, forward),
+            task_type=TaskType.SEQ_CLS if task == "sequence_classification" else TaskType.CAUSAL_LM,
+        )  # fmt: skip
+        return get_peft_model(model, config)
+
+    def merge(self, model: Any) -> Any | None:
+        return model.merge_and_unload()
+
+
+_KEYS_AND_VALUES = (
+    "k_proj", "v_proj", "key", "value", "k_lin", "v_lin", "qkv_proj", "c_attn", "query_key_value",
+)  # fmt: skip
+
+
+def _targets(shape: ModelShape) -> tuple[list[Linear], list[Linear]]:
+    """Keys and values (whole, where a family fuses them with queries), and the feed-forward's last layer."""
+    by_name = {linear.name: linear for linear in linears(shape)}
+    keys = [by_name[name] for name in _KEYS_AND_VALUES if name in by_name]
+    return keys, [[linear for linear in linears(shape) if linear.half == FEED_FORWARD][-1]]
+
+
+METHOD = Ia3()

@@ -1,0 +1,129 @@
+"""Partial fine-tuning: the last blocks, or modules chosen by name, move; the rest of the model is frozen."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from tuning.errors import Problem
+from tuning.fields import Limit
+from tuning.methods.base import Case, WholeModelMethod, freeze, new_heads, target_problems
+from tuning.methods.network import (
+    ADDED,
+    ATTENTION,
+    FEED_FORWARD,
+    FINAL_NORM,
+    HEAD,
+    TRAINED,
+    Linear,
+    Part,
+    block_name,
+    chosen_linears,
+    model_parts,
+    target_pattern,
+)  # fmt: skip
+from tuning.models import ModelShape, shape_from_config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartialSettings:
+    name: str = "partial"
+    last_blocks: Annotated[int, Limit(low=0, high=1000)] = 1
+    """How many of the last blocks are trained. More learns more; each costs its gradients and optimizer state."""
+    modules: str = ""
+    """Linear layers trained in every block besides, names joined by +, such as v_proj+down_proj; empty adds none."""
+    final_norm: bool = True
+    """Train the norm after the last block too. A few weights; lets the scale of what goes out follow."""
+    head: bool = False
+    """Train the output layer too. Learns new words well, forgets more; a tied one is copied first, so it grows."""
+
+
+class Partial(WholeModelMethod):
+    name = "partial"
+    title = "Partial"
+    card = (
+        "Trains the last blocks as they are and freezes what comes before, which also needs no backward pass. Keeps "
+        "most of what the model knew, because the early layers cannot move; learns less when the task needs them."
+    )
+    source = "Howard and Ruder 2018, arXiv 1801.06146, on unfreezing from the top"
+    settings = PartialSettings
+    default_learning_rate = 1e-3
+    learning_rate_reason = "fewer weights move than in full fine-tuning, so each may move further"
+
+    def parts(self, shape: ModelShape, s: PartialSettings, labels: int) -> list[Part]:
+        wanted = _wanted(shape, s.modules)
+        first = shape.num_layers - s.last_blocks
+        last = {block_name(number) for number in range(first + 1, shape.num_layers + 1)}
+
+        def moves(part: Part) -> bool:
+            own_head = part.layer == HEAD and part.name == "output layer" and s.head
+            return part.layer in last or (part.layer == FINAL_NORM and s.final_norm) or own_head
+
+        found = model_parts(shape, labels, moves)
+        if s.head and shape.tied and not labels:
+            output = shape.vocab_size * shape.hidden_size
+            found.append(Part(layer=HEAD, name="a copy, untied from the embeddings", state=ADDED, parameters=output))
+        return [piece for part in found for piece in _split(part, wanted, last)]
+
+    def problems(self, case: Case, s: PartialSettings) -> list[Problem]:
+        found, shape = [], case.shape
+        if s.last_blocks > shape.num_layers:
+            limit = shape.num_layers
+            message = f"this model has {limit} blocks; set last_blocks to {limit} or less"
+            found.append(Problem("method.last_blocks", s.last_blocks, f"0 to {limit}", message))
+        if s.modules.strip():
+            found += target_problems(shape, "method.modules", s.modules)
+        if not (s.last_blocks or s.modules or s.final_norm or s.head or case.labels):
+            message = "nothing is left to train; set last_blocks to 1 or more, or name modules"
+            found.append(Problem("method.last_blocks", s.last_blocks, "1 or more", message))
+        return found
+
+    def summary(self, s: PartialSettings) -> str:
+        return f"Last {s.last_blocks}" + (f" + {s.modules}" if s.modules else "") + (" + head" if s.head else "")
+
+    def apply(self, model: Any, s: PartialSettings, task: str) -> Any:
+        freeze(model)
+        shape = shape_from_config(model.config.to_dict())
+        chosen = _wanted(shape, s.modules)
+        wanted = target_pattern(shape, chosen) if chosen else ""
+        first = shape.num_layers - s.last_blocks
+        for name, parameter in model.named_parameters():
+            block = re.search(r"\.(\d+)\.(.+)", name)
+            if block is None:
+                parameter.requires_grad_(s.final_norm and _is_final_norm(name))
+            else:
+                named = wanted and re.fullmatch(wanted + r"\.weight", name)
+                parameter.requires_grad_(int(block[1]) >= first or bool(named))
+        for head in new_heads(model):
+            head.requires_grad_(True)
+        if s.head and task == "causal_lm":
+            from tuning.methods.torch_heads import untie
+
+            untie(model)
+            model.get_output_embeddings().requires_grad_(True)
+        return model
+
+
+def _is_final_norm(name: str) -> bool:
+    return re.search(r"(^|\.)(norm|ln_f|final_layernorm|final_layer_norm)\.(weight|bias)$", name) is not None
+
+
+def _wanted(shape: ModelShape, modules: str) -> list[Linear]:
+    return chosen_linears(shape, modules) if modules.strip() else []
+
+
+def _split(part: Part, wanted: list[Linear], last: set[str]) -> list[Part]:
+    """A frozen half of a block as what stays frozen of it and what the named modules train."""
+    if part.name not in (ATTENTION, FEED_FORWARD) or part.layer in last:
+        return [part]
+    chosen = [linear for linear in wanted if linear.half == part.name]
+    count = sum(linear.into * linear.out for linear in chosen)
+    if not count:
+        return [part]
+    rest = Part(layer=part.layer, name=part.name, state=part.state, parameters=part.parameters - count)
+    names = ", ".join(linear.name for linear in chosen)
+    return [rest, Part(layer=part.layer, name=names, state=TRAINED, parameters=count)]
+
+
+METHOD = Partial()

@@ -1,0 +1,95 @@
+"""Features of a frozen body, computed once a row and kept.
+
+Comes in: a built model whose method trains only what reads the last states, and rows.  Goes out: batches that carry
+those states instead of tokens.  The states are kept as they came out of one pass over the rows, micro-batch by
+micro-batch in order of length; at equal shapes they are bit for bit what each epoch would compute again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from tuning.text import Encoded
+from tuning.training.batches import Batch, collate
+from tuning.training.loss import gather
+
+
+class FeatureCache:
+    """The kept states, by row. Rows are told apart as objects, so the same lists must be used all along."""
+
+    def __init__(
+        self, model: nn.Module, autocast: Callable[[], AbstractContextManager[object]], *, pad_id: int, classes: bool,
+        device: torch.device,
+    ) -> None:  # fmt: skip
+        self._model, self._autocast = model, autocast
+        self._pad_id, self._classes, self._device = pad_id, classes, device
+        self._states: dict[int, torch.Tensor] = {}
+        self._labels: dict[int, torch.Tensor] = {}
+        self.bytes = 0
+
+    def fill(self, rows: Sequence[Encoded], batch_size: int, go_on: Callable[[], bool]) -> Iterator[int]:
+        """Compute what is missing, yielding how many rows are done; ends early when `go_on` says no."""
+        order = sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
+        for start in range(0, len(order), batch_size):
+            if not go_on():
+                return
+            chosen = [rows[index] for index in order[start : start + batch_size]]
+            batch = collate(chosen, pad_id=self._pad_id, classes=self._classes, packing=False, device=self._device)
+            with torch.no_grad(), self._autocast():
+                states = last_states(self._model, batch, classes=self._classes)
+            counts = [1 if self._classes else row.trained_tokens for row in chosen]
+            for row, part, labels in zip(chosen, states.split(counts), batch.labels.split(counts), strict=True):
+                self._states[id(row)], self._labels[id(row)] = part.clone(), labels
+                self.bytes += part.nbytes
+            yield min(len(order), start + batch_size)
+
+    def batch(self, rows: Sequence[Encoded]) -> Batch:
+        """The micro-batch of these rows with their states in place of their tokens, each row one place wide."""
+        labels = [self._labels[id(row)] for row in rows]
+        counts = torch.tensor([len(one) for one in labels], device=self._device)
+        owners = torch.arange(len(rows), device=self._device).repeat_interleave(counts)
+        return Batch(
+            input_ids=torch.zeros((len(rows), 1), dtype=torch.long, device=self._device), attention_mask=None,
+            position_ids=None, label_places=owners, labels=torch.cat(labels), rows=len(rows),
+            tokens=sum(len(row.ids) for row in rows), states=torch.cat([self._states[id(row)] for row in rows]),
+        )  # fmt: skip
+
+
+def last_states(model: nn.Module, batch: Batch, *, classes: bool) -> torch.Tensor:
+    """What the output layer reads: one line a label token, or one a row."""
+    found: Any = model
+    if classes:
+        return found.features(batch.input_ids, batch.attention_mask)
+    body = getattr(found, found.base_model_prefix)
+    states = body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).last_hidden_state
+    return gather(states, batch)
+
+
+def logits_of(model: nn.Module, states: torch.Tensor, *, classes: bool) -> torch.Tensor:
+    """The logits of kept states: the model's own way from there on, whatever it does besides its output layer."""
+    found: Any = model
+    if classes:
+        return found.get_output_embeddings()(states)
+    ids = torch.zeros((1, len(states)), dtype=torch.long, device=states.device)
+    with _body_gives(getattr(found, found.base_model_prefix), states[None]):
+        return found(input_ids=ids, use_cache=False).logits[0]
+
+
+@contextmanager
+def _body_gives(body: nn.Module, states: torch.Tensor) -> Iterator[None]:
+    """Within this the body answers with states it computed before."""
+    from transformers.modeling_outputs import BaseModelOutputWithPast
+
+    def answer(*_: Any, **__: Any) -> BaseModelOutputWithPast:
+        return BaseModelOutputWithPast(last_hidden_state=states)  # type: ignore[arg-type]
+
+    body.forward = answer  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del body.forward
