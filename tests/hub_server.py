@@ -1,0 +1,279 @@
+"""A small hub on this machine, speaking the HTTP interface that `huggingface_hub` and `datasets` speak.
+
+Comes in: folders to serve as models and data sets.  Goes out: a server with an address, a record of every request, and
+ways to misbehave: gated, slow, cut in the middle, silent.  Beside it: an address that refuses, and one where packets
+vanish.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+LARGE = 4096
+"""Files from this size on are served as large files are: named by their SHA-256."""
+PIECE = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request: what was asked, and how many bytes of a file were sent for it."""
+
+    method: str
+    path: str
+    range: str | None
+    authorized: bool
+    status: int
+    sent: int
+
+
+@dataclass(slots=True)
+class Hub:
+    """The server's content and its moods; change a mood at any time."""
+
+    models: dict[str, Path] = field(default_factory=dict)
+    datasets: dict[str, Path] = field(default_factory=dict)
+    licence: str = "apache-2.0"
+    gated_by: str | None = None
+    """The token that opens the models; None where they are open."""
+    silent: bool = False
+    seconds_a_piece: float = 0.0
+    cut_after: int | None = None
+    """Break the connection after so many bytes of one large file; once for each time it is set."""
+    asked: list[Asked] = field(default_factory=list)
+    address: str = ""
+
+    def bytes_of(self, name: str) -> list[Asked]:
+        """The requests that fetched this file's content."""
+        return [one for one in self.asked if one.method == "GET" and one.path.endswith(f"/{name}") and one.sent]
+
+
+def file_key(content: bytes) -> tuple[str, bool]:
+    """How the hub names a file: (hash, is it a large one)."""
+    if len(content) >= LARGE:
+        return hashlib.sha256(content).hexdigest(), True
+    return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest(), False
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Quiet: `Hub.asked` is the record."""
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        self._answer(self.rfile.read(length))
+
+    def _answer(self, body: bytes = b"") -> None:
+        if self.hub.silent:
+            time.sleep(30)
+            self.close_connection = True
+            return
+        path = unquote(urlsplit(self.path).path)
+        found = re.fullmatch(
+            r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(/.*)?)?", path
+        )
+        if found:
+            kind, name, what, revision, inner = found.groups()
+            self._api(kind, name, what or "revision", revision or "main", (inner or "").strip("/"), body)
+            return
+        found = re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        if found:
+            kind, name, revision, file = found.groups()
+            self._resolve("datasets" if kind else "models", name, revision, file)
+            return
+        self._send(404, {"X-Error-Code": "RepoNotFound"}, b"{}")
+
+    # -- what is served ------------------------------------------------------------------------------------------------
+    def _folder(self, kind: str, name: str, revision: str) -> Path | None:
+        folder = getattr(self.hub, kind).get(name)
+        if folder is None:
+            self._send(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}, b"{}")
+        elif revision not in ("main", COMMIT):
+            self._send(404, {"X-Error-Code": "RevisionNotFound"}, b"{}")
+        else:
+            return folder
+        return None
+
+    def _open_to(self) -> bool:
+        """Whether this request may read files; answers as the hub does where it may not."""
+        wanted, given = self.hub.gated_by, self.headers.get("Authorization")
+        if wanted is None or given == f"Bearer {wanted}":
+            return True
+        said = "Access to model is restricted. You must have access to it and be authenticated to access it."
+        headers = {"X-Error-Code": "GatedRepo", "X-Error-Message": said, "X-Repo-Commit": COMMIT}
+        self._send(403 if given else 401, headers, said.encode())
+        return False
+
+    def _api(self, kind: str, name: str, what: str, revision: str, inner: str, body: bytes) -> None:
+        folder = self._folder(kind, name, revision)
+        if folder is None:
+            return
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        if what == "revision":
+            self._json(self._info(name, folder, files))
+            return
+        if what == "paths-info":
+            wanted = _wanted(body)
+            files = [path for path in files if path.relative_to(folder).as_posix() in wanted]
+        elif inner:
+            files = [path for path in files if path.relative_to(folder).as_posix().startswith(inner + "/")]
+        self._json([_entry(path, folder) for path in files])
+
+    def _info(self, name: str, folder: Path, files: list[Path]) -> dict[str, Any]:
+        siblings = []
+        for path in files:
+            entry = _entry(path, folder)
+            lfs = {"sha256": entry["oid"], "size": entry["size"], "pointerSize": 130} if "lfs" in entry else None
+            one = {"rfilename": entry["path"], "size": entry["size"], "blobId": entry["oid"][:40]}
+            siblings.append(one | ({"lfs": lfs} if lfs else {}))
+        config = folder / "config.json"
+        about = json.loads(config.read_text()) if config.is_file() else {}
+        return {
+            "_id": "0" * 24, "id": name, "modelId": name, "sha": COMMIT, "private": False, "disabled": False,
+            "gated": "auto" if self.hub.gated_by else False, "downloads": 0, "likes": 0, "siblings": siblings,
+            "tags": [f"license:{self.hub.licence}"], "cardData": {"license": self.hub.licence},
+            "config": {"model_type": about.get("model_type"), "architectures": about.get("architectures")},
+            "lastModified": "2024-01-01T00:00:00.000Z", "createdAt": "2024-01-01T00:00:00.000Z",
+        }  # fmt: skip
+
+    def _resolve(self, kind: str, name: str, revision: str, file: str) -> None:
+        folder = self._folder(kind, name, revision)
+        if folder is None or not self._open_to():
+            return
+        path = folder / file
+        if not path.is_file():
+            self._send(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, b"")
+            return
+        content = path.read_bytes()
+        start, total = 0, len(content)
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        headers = {"ETag": f'"{file_key(content)[0]}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        if asked:
+            start, end = int(asked[1]), int(asked[2]) if asked[2] else total - 1
+            headers["Content-Range"] = f"bytes {start}-{end}/{total}"
+            content = content[start : end + 1]
+        self._send(206 if asked else 200, headers, content, large=total >= LARGE)
+
+    # -- how it is sent ------------------------------------------------------------------------------------------------
+    def _json(self, value: Any) -> None:
+        self._send(200, {"Content-Type": "application/json"}, json.dumps(value).encode())
+
+    def _send(self, status: int, headers: dict[str, str], content: bytes, large: bool = False) -> None:
+        self.send_response(status)
+        for name, value in (headers | {"Content-Length": str(len(content))}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        sent = 0
+        try:
+            if self.command != "HEAD":
+                sent = self._pour(content, large)
+        finally:
+            path = urlsplit(self.path).path
+            given = self.headers.get("Authorization") is not None
+            self.hub.asked.append(Asked(self.command, path, self.headers.get("Range"), given, status, sent))
+
+    def _pour(self, content: bytes, large: bool) -> int:
+        limit = self.hub.cut_after if large else None
+        sent = 0
+        for start in range(0, len(content), PIECE):
+            piece = content[start : start + PIECE]
+            if limit is not None and sent + len(piece) > limit:
+                self.hub.cut_after = None
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return sent
+            if large:
+                time.sleep(self.hub.seconds_a_piece)
+            try:
+                self.wfile.write(piece)
+            except OSError:  # the other side went away, as on a cancel
+                self.close_connection = True
+                return sent
+            sent += len(piece)
+        return sent
+
+
+def _entry(path: Path, folder: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    key, large = file_key(content)
+    entry: dict[str, Any] = {
+        "type": "file",
+        "path": path.relative_to(folder).as_posix(),
+        "size": len(content),
+        "oid": key,
+    }
+    return entry | ({"lfs": {"oid": key, "size": len(content), "pointerSize": 130}} if large else {})
+
+
+def _wanted(body: bytes) -> set[str]:
+    """The paths of a paths-info request, which come as JSON or as a form."""
+    try:
+        return set(json.loads(body)["paths"])
+    except ValueError:
+        from urllib.parse import parse_qs
+
+        return set(parse_qs(body.decode())["paths"])
+
+
+@contextmanager
+def open_hub(**content: Any) -> Iterator[Hub]:
+    """A hub at `Hub.address`, for as long as the block lasts."""
+    hub = Hub(**content)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    server.daemon_threads, server.block_on_close = True, False
+    hub.address = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def refusing_address() -> str:
+    """Nobody listens there."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+@contextmanager
+def vanishing_address() -> Iterator[str]:
+    """Packets to it get no answer at all: its queue of waiting connections is full, so the system drops new ones."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        place = listener.getsockname()
+        waiting = []
+        for _ in range(4):
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex(place)
+            waiting.append(one)
+        try:
+            yield f"http://127.0.0.1:{place[1]}"
+        finally:
+            for one in waiting:
+                one.close()

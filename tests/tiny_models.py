@@ -1,0 +1,94 @@
+"""Small random models of several families, as folders a person could have: config, safetensors, a real tokenizer.
+
+Comes in: a family's name and a folder.  Goes out: the folder, written by `save_pretrained`.  The same name always gives
+the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+WORDS = ("the a red green dog cat likes sees big small house tree and good bad never always runs to from").split()  # noqa: SIM905
+SPECIALS = ["<pad>", "<s>", "</s>", "<unk>", "[CLS]", "[SEP]"]
+POSITIONS = 64
+COMMON: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": POSITIONS, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+SMALL: dict[str, dict[str, Any]] = {
+    "llama": COMMON | {"num_key_value_heads": 2},
+    "mistral": COMMON | {"num_key_value_heads": 2},
+    "qwen2": COMMON | {"num_key_value_heads": 2},
+    "qwen3": COMMON | {"num_key_value_heads": 2, "head_dim": 16},
+    "gemma": COMMON | {"num_key_value_heads": 1, "head_dim": 16},
+    "gemma2": COMMON | {"num_key_value_heads": 1, "head_dim": 16},
+    "phi": COMMON,
+    "phi3": COMMON,
+    "olmo2": COMMON,
+    "smollm3": COMMON,
+    "gpt_neox": COMMON,
+    "gpt2": {
+        "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": POSITIONS, "bos_token_id": 1, "eos_token_id": 2,
+    },
+    "bert": COMMON,
+    "roberta": COMMON | {"max_position_embeddings": POSITIONS + 2},
+}  # fmt: skip
+ENCODERS = ("bert", "roberta")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<s>{{ message['role'] }} {{ message['content'] }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant {% endif %}"
+)
+
+
+def tiny_model(family: str, folder: Path, **changes: Any) -> Path:
+    """A folder with a random model of this family; `changes` go into its config. GPT-2's tokenizer has no padding."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tiny_tokenizer(folder, frame=family in ENCODERS, pad=family != "gpt2")
+    config = AutoConfig.for_model(family, **({"vocab_size": len(vocabulary())} | SMALL[family] | changes))
+    maker = AutoModelForMaskedLM if family in ENCODERS else AutoModelForCausalLM
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        maker.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def vocabulary() -> list[str]:
+    return [*SPECIALS, *WORDS, *sorted({"yes", "no", ":", "user", "assistant", "system"})]
+
+
+def tiny_tokenizer(folder: Path, *, frame: bool = False, pad: bool = True, chat: bool = False) -> None:
+    """A word tokenizer; `frame` puts [CLS] and [SEP] around a text, as BERT's does."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    names = vocabulary()
+    made = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.add_special_tokens(SPECIALS)
+    if frame:
+        ids = [("[CLS]", names.index("[CLS]")), ("[SEP]", names.index("[SEP]"))]
+        made.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
+    made.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>",
+    }  # fmt: skip
+    config |= {"pad_token": "<pad>"} if pad else {}
+    config |= {"chat_template": CHAT_TEMPLATE} if chat else {}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def labelled_rows(file: Path, count: int = 40, seed: int = 3) -> Path:
+    """Texts with a label their first word decides, and a prompt with its completion, of unequal length."""
+    draw = random.Random(seed)
+    lines = []
+    for _ in range(count):
+        text = " ".join(draw.choice(WORDS) for _ in range(draw.randint(2, 30)))
+        label = "yes" if text.split()[0] < "h" else "no"
+        lines.append(json.dumps({"text": text, "prompt": text + " :", "completion": label, "label": label}))
+    file.write_text("\n".join(lines), encoding="utf-8")
+    return file

@@ -1,0 +1,263 @@
+"""Fetching a model into the standard cache: with progress, to be cancelled, and going on where it ended.
+
+Comes in: a `HubModel`, a token, a stop signal.  Goes out: the folder of the model in the cache that every other program
+on this machine uses too, so that nothing is fetched or kept twice.  The library itself begins a broken file anew, so
+files are fetched here, with Range, into a part beside their place, checked against their hash, and then renamed; the
+library's own call then puts them into the model's folder.  A revision is named in the cache only when it is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuning.errors import ModelError
+from tuning.hub.lookup import HubFile, HubModel, look_up, told_plainly
+from tuning.hub.reach import reach_hub
+
+STALL_SECONDS = 10.0
+TRIES = 5
+PAUSE_SECONDS = 0.5
+LOCK_SECONDS = 5.0
+_KEEP_FREE = 64 * 2**20
+
+
+class _Stopped(Exception):
+    """A person cancelled."""
+
+
+def part_of(model: HubModel, file: HubFile) -> Path:
+    """Where a file grows until it is whole."""
+    return model.folder / "blobs" / f"{file.key}.part"
+
+
+def bytes_here(model: HubModel) -> int:
+    """How much of the model is in the cache already, unfinished files included."""
+    blobs = model.folder / "blobs"
+    done = 0
+    for file in model.files:
+        if (model.folder / "snapshots" / model.commit / file.name).is_file() or (blobs / file.key).is_file():
+            done += file.size
+        elif part_of(model, file).is_file():
+            done += part_of(model, file).stat().st_size
+    return done
+
+
+def fetch(
+    model: HubModel, token: str | None, progress: Callable[[int], None], stopping: Callable[[], bool]
+) -> Path | None:
+    """The model's folder once all its files are there; None when stopped. Raises ModelError; a part stays for later."""
+    if model.problem is not None:
+        raise ModelError(model.problem, model.id)
+    address = reach_hub()
+    _check_room(model)
+    try:
+        for file in model.files:
+            _fetch_file(address, model, file, token, progress, stopping)
+    except _Stopped:
+        return None
+    _name_revision(model)
+    return model.folder / "snapshots" / model.commit
+
+
+def _check_room(model: HubModel) -> None:
+    (model.folder / "blobs").mkdir(parents=True, exist_ok=True)
+    wanted, free = model.total_bytes - bytes_here(model), shutil.disk_usage(model.folder).free
+    if wanted + _KEEP_FREE > free:
+        message = (
+            f"{model.id} needs {wanted / 2**20:,.0f} MiB more, and the disk has {free / 2**20:,.0f}; free some space"
+        )
+        raise ModelError(message, model.id, f"{wanted:,} bytes free")
+
+
+def _fetch_file(
+    address: str, model: HubModel, file: HubFile, token: str | None, progress: Callable[[int], None],
+    stopping: Callable[[], bool],
+) -> None:  # fmt: skip
+    from filelock import Timeout
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import WeakFileLock
+
+    place = model.folder / "blobs" / file.key
+    if not (model.folder / "snapshots" / model.commit / file.name).is_file():
+        locks = model.folder.parent / ".locks" / model.folder.name
+        locks.mkdir(parents=True, exist_ok=True)
+        try:
+            with WeakFileLock(locks / f"{file.key}.lock", timeout=LOCK_SECONDS):
+                if not place.is_file():
+                    _grow(address, model, file, token, progress, stopping)
+        except Timeout:
+            message = f"another program is downloading {model.id}; wait for it, then look up again"
+            raise ModelError(message, model.id, "one download at a time") from None
+        with told_plainly(model.id, model.commit, token):
+            hf_hub_download(
+                model.id, file.name, revision=model.commit, endpoint=address, token=token or False,
+                cache_dir=model.folder.parent,
+            )  # fmt: skip
+    progress(bytes_here(model))
+
+
+def _grow(
+    address: str, model: HubModel, file: HubFile, token: str | None, progress: Callable[[int], None],
+    stopping: Callable[[], bool],
+) -> None:  # fmt: skip
+    """Append to the part until it is the whole file, over several connections where one breaks."""
+    part, tries = part_of(model, file), TRIES
+    before = bytes_here(model) - (part.stat().st_size if part.is_file() else 0)
+    while True:
+        had = part.stat().st_size if part.is_file() else 0
+        if had >= file.size:
+            break
+        try:
+            _stream(address, model, file, token, part, lambda size: progress(before + size), stopping)
+        except (_Stopped, ModelError):
+            raise
+        except Exception as error:  # the line broke; a part that has grown since is worth new tries
+            now = part.stat().st_size if part.is_file() else 0
+            tries = TRIES if now > had else tries - 1
+            if tries <= 0:
+                message = (
+                    f"the connection broke at {now:,} of {file.size:,} bytes of {file.name} ({type(error).__name__}); "
+                    "press Download again to go on from there"
+                )
+                raise ModelError(message, model.id, "a connection that holds") from None
+            time.sleep(PAUSE_SECONDS)
+    if part.stat().st_size != file.size or _hash(part, file) != file.key:
+        part.unlink()
+        message = f"{file.name} of {model.id} did not arrive as the hub describes it; press Download to fetch it anew"
+        raise ModelError(message, model.id, f"hash {file.key}")
+    os.replace(part, model.folder / "blobs" / file.key)
+
+
+def _stream(
+    address: str, model: HubModel, file: HubFile, token: str | None, part: Path, progress: Callable[[int], None],
+    stopping: Callable[[], bool],
+) -> None:  # fmt: skip
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    had = part.stat().st_size if part.is_file() else 0
+    headers = build_hf_headers(token=token or False) | {"Accept-Encoding": "identity"}
+    if had:
+        headers["Range"] = f"bytes={had}-"
+    url = hf_hub_url(model.id, file.name, revision=model.commit, endpoint=address)
+    with get_session().stream("GET", url, headers=headers, timeout=STALL_SECONDS, follow_redirects=True) as answer:
+        if answer.status_code >= 400 and answer.status_code < 500:
+            with told_plainly(model.id, model.commit, token):
+                hf_raise_for_status(answer)
+        hf_raise_for_status(answer)
+        begins = answer.headers.get("Content-Range", "").startswith(f"bytes {had}-")
+        with open(part, "ab" if had and answer.status_code == 206 and begins else "wb") as out:
+            for chunk in answer.iter_raw():  # as they come: what has arrived is kept when the line breaks
+                if stopping():
+                    raise _Stopped
+                out.write(chunk)
+                progress(out.tell())
+
+
+def _hash(part: Path, file: HubFile) -> str:
+    """SHA-256 for a large file; for a small one git's name for it: SHA-1 over a header and the bytes."""
+    digest: Any = hashlib.sha256()
+    if len(file.key) != 64:
+        digest = hashlib.sha1(f"blob {file.size}\0".encode(), usedforsecurity=False)
+    with open(part, "rb") as opened:
+        while chunk := opened.read(2**20):
+            digest.update(chunk)
+    return str(digest.hexdigest())
+
+
+def _name_revision(model: HubModel) -> None:
+    """Only now does the branch point at these files, so that a half download is never taken for a model."""
+    revision = model.revision or "main"
+    if revision == model.commit:
+        return
+    named = model.folder / "refs" / revision
+    if not named.resolve().is_relative_to((model.folder / "refs").resolve()):
+        return
+    named.parent.mkdir(parents=True, exist_ok=True)
+    aside = named.with_name(f"{named.name}.part")
+    aside.write_text(model.commit, encoding="utf-8")
+    os.replace(aside, named)
+
+
+# -- in the background ------------------------------------------------------------------------------------------------
+@dataclass(slots=True)
+class Download:
+    """One download as the page shows it: `state` is running, done, cancelled or failed."""
+
+    id: str
+    revision: str | None
+    total_bytes: int
+    done_bytes: int
+    state: str = "running"
+    message: str | None = None
+
+
+class Downloads:
+    """The downloads of this server, by hub id. A token lives in the thread that uses it and nowhere else."""
+
+    def __init__(self) -> None:
+        self._all: dict[str, Download] = {}
+        self._stops: dict[str, threading.Event] = {}
+        self._guard = threading.Lock()
+
+    def start(self, model: HubModel, token: str | None) -> Download:
+        """Begin, or go on with, a download; one that is running is left alone."""
+        with self._guard:
+            known = self._all.get(model.id)
+            if known is not None and known.state == "running":
+                return known
+            one = Download(model.id, model.revision, model.total_bytes, bytes_here(model))
+            self._all[model.id], self._stops[model.id] = one, threading.Event()
+            worker = threading.Thread(
+                target=self._work, args=(model, token, one, self._stops[model.id]), name="download", daemon=True
+            )
+        worker.start()
+        return one
+
+    def _work(self, model: HubModel, token: str | None, one: Download, stop: threading.Event) -> None:
+        def progress(done: int) -> None:
+            one.done_bytes = done
+
+        try:
+            folder = fetch(model, token, progress, stop.is_set)
+        except ModelError as error:
+            one.message, one.state = str(error), "failed"
+        except Exception as error:  # its text may hold an address; the kind is enough to report
+            one.message, one.state = f"The download failed ({type(error).__name__}); press Download again.", "failed"
+        else:
+            if one.state == "running":
+                one.state = "done" if folder is not None else "cancelled"
+
+    def cancel(self, model_id: str) -> Download:
+        """Stop a download; what has come stays, for the next press. Raises ModelError where there is none."""
+        one = self.of(model_id)
+        if one is None:
+            raise ModelError(f"{model_id} is not being downloaded", model_id, "a running download")
+        if one.state == "running":
+            self._stops[model_id].set()
+            one.state = "cancelled"
+        return one
+
+    def of(self, model_id: str) -> Download | None:
+        return self._all.get(model_id)
+
+    def close(self) -> None:
+        for stop in self._stops.values():
+            stop.set()
+
+
+def download_now(
+    model_id: str, revision: str | None, token: str | None, progress: Callable[[int, int], None]
+) -> Path | None:
+    """Look up and fetch in the calling thread; for the command line. Raises ModelError."""
+    model = look_up(model_id, revision, token)
+    return fetch(model, token, lambda done: progress(done, model.total_bytes), lambda: False)
+
