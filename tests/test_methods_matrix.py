@@ -30,6 +30,16 @@ MATRIX = [
     Row(method={"name": "feature_extraction"}, task=CLASSES),
     Row(method={"name": "feature_extraction", "head": "mlp", "depth": 2, "pooling": "last"}, task=CLASSES),
     Row(method={"name": "feature_extraction", "head": "kan", "width": 8}, task=CLASSES, model=BERT),
+    Row(method={"name": "qlora", "r": 4}),
+    Row(method={"name": "qlora", "r": 4, "quant_type": "fp4", "double_quant": False}, task=CLASSES, model=BERT),
+    Row(method={"name": "adapter"}),
+    Row(method={"name": "adapter", "placement": "pfeiffer"}, task=CLASSES),
+    Row(method={"name": "adapter", "activation": "relu"}, task=CLASSES, model=BERT),
+    Row(method={"name": "prompt_tuning", "virtual_tokens": 8}),
+    Row(method={"name": "prompt_tuning", "init": "text", "init_text": "the red dog"}, model=TIED),
+    Row(method={"name": "prefix_tuning", "virtual_tokens": 8}),
+    Row(method={"name": "prefix_tuning", "init": "random"}, task=CLASSES),
+    Row(method={"name": "p_tuning", "virtual_tokens": 8}),
     Row(method={"name": "ia3"}),
     Row(method={"name": "ia3"}, task=CLASSES, model=BERT),
 ]
@@ -132,6 +142,20 @@ def test_eval_loss_falls(world, row) -> None:
     assert state == "finished" and losses[-1] < losses[0] - 0.01, losses
 
 
+def base_as_loaded(world, row):
+    """The base model as the method loads it: for QLoRA, in 4 bits."""
+    from tuning.methods.qlora import keep_differentiable
+    from tuning.training.build import load_base
+
+    settings = world.of(row).plan.settings.method
+    options = method_named(row.method["name"]).load_options(settings, "cpu")
+    base = load_base(
+        str(world.models[row.model]), labels=None, attention="sdpa", dtype=torch.float32, pad_id=0, options=options
+    )
+    keep_differentiable(base)
+    return base
+
+
 @every
 def test_switched_off_it_is_the_base_exactly(world, row) -> None:
     """Where a method cannot be switched off, it says so."""
@@ -146,9 +170,7 @@ def test_switched_off_it_is_the_base_exactly(world, row) -> None:
         assert gone or row.task == CLASSES
         return
     ids = torch.tensor([[1, 5, 9, 7, 6]])
-    from tuning.training.build import load_base
-
-    base = load_base(str(world.models[row.model]), labels=None, attention="sdpa", dtype=torch.float32, pad_id=0)
+    base = base_as_loaded(world, row)
     built.model.eval()
     with torch.no_grad():
         apart = built.model(input_ids=ids).logits

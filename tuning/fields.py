@@ -10,7 +10,7 @@ import ast
 import inspect
 import math
 import types
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -64,14 +64,15 @@ class Field:
 
 @cache
 def helps(cls: type) -> dict[str, str]:
-    """The string under each field of a dataclass, read from its source."""
-    tree = ast.parse(inspect.cleandoc("\n" + inspect.getsource(cls))).body[0]
-    assert isinstance(tree, ast.ClassDef)
+    """The string under each field of a dataclass and of those it extends, read from their source."""
     found: dict[str, str] = {}
-    for node, after in zip(tree.body, tree.body[1:], strict=False):
-        is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and is_text:
-            found[node.target.id] = " ".join(str(after.value.value).split())  # type: ignore[attr-defined]
+    for one in reversed([base for base in cls.__mro__ if is_dataclass(base)]):
+        tree = ast.parse(inspect.cleandoc("\n" + inspect.getsource(one))).body[0]
+        assert isinstance(tree, ast.ClassDef)
+        for node, after in zip(tree.body, tree.body[1:], strict=False):
+            is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and is_text:
+                found[node.target.id] = " ".join(str(after.value.value).split())  # type: ignore[attr-defined]
     return found
 
 

@@ -1,9 +1,31 @@
 """The registry of methods: one tuple. The form, the estimate, the matrix test and the guide read it."""
 
-from tuning.methods import feature_extraction, full, ia3, lora, partial
+from tuning.methods import (
+    adapter,
+    feature_extraction,
+    full,
+    ia3,
+    lora,
+    p_tuning,
+    partial,
+    prefix_tuning,
+    prompt_tuning,
+    qlora,
+)
 from tuning.methods.base import Method
 
-METHODS: tuple[Method, ...] = (full.METHOD, partial.METHOD, feature_extraction.METHOD, lora.METHOD, ia3.METHOD)
+METHODS: tuple[Method, ...] = (
+    full.METHOD,
+    partial.METHOD,
+    feature_extraction.METHOD,
+    lora.METHOD,
+    qlora.METHOD,
+    adapter.METHOD,
+    ia3.METHOD,
+    prompt_tuning.METHOD,
+    prefix_tuning.METHOD,
+    p_tuning.METHOD,
+)
 
 
 def method_named(name: str) -> Method:

@@ -1,0 +1,111 @@
+"""Bottleneck adapters: the model is frozen; small networks behind its sublayers learn the change."""
+
+from __future__ import annotations
+
+import re
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tuning.errors import Problem
+from tuning.fields import Limit
+from tuning.methods.base import Case, Method, freeze, new_heads
+from tuning.methods.network import (
+    ADDED,
+    ATTENTION,
+    FEED_FORWARD,
+    Linear,
+    Part,
+    block_name,
+    linears,
+    model_parts,
+    target_pattern,
+)
+from tuning.models import ModelShape, shape_from_config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterSettings:
+    name: str = "adapter"
+    bottleneck: Annotated[int, Limit(low=1, high=8192)] = 16
+    """Width of the small networks. Wider learns more, and costs memory in proportion."""
+    placement: Annotated[str, Limit(choices=("houlsby", "pfeiffer"))] = "houlsby"
+    """houlsby puts one behind attention and one behind the feed-forward of each block; pfeiffer only the second."""
+    activation: Annotated[str, Limit(choices=("relu", "gelu", "silu", "tanh"))] = "gelu"
+    """The bend between the two layers. They learn much the same here."""
+
+
+class Adapter(Method):
+    name = "adapter"
+    title = "Adapter"
+    card = (
+        "Freezes the model and puts a narrow two-layer network behind its sublayers, which starts as doing nothing. "
+        "The oldest of the small methods; unlike LoRA it cannot be merged, so answering stays a little slower."
+    )
+    source = "Houlsby et al. 2019, arXiv 1902.00751; Pfeiffer et al. 2020, arXiv 2005.00247"
+    settings = AdapterSettings
+    default_learning_rate = 3e-3
+    learning_rate_reason = "the adapters start at no change, as LoRA's matrices do"
+
+    def parts(self, shape: ModelShape, s: AdapterSettings, labels: int) -> list[Part]:
+        hidden, chosen = shape.hidden_size, _behind(shape, s)
+        each = len(chosen) * (2 * hidden * s.bottleneck + s.bottleneck + hidden)
+        names = " and ".join(linear.half for linear in chosen)
+        added = [
+            Part(layer=block_name(number), name=f"adapter behind {names}", state=ADDED, parameters=each)
+            for number in range(1, shape.num_layers + 1)
+        ]
+        return model_parts(shape, labels) + added
+
+    def problems(self, case: Case, s: AdapterSettings) -> list[Problem]:
+        limit = case.shape.hidden_size
+        if s.bottleneck <= limit:
+            return []
+        message = (
+            f"bottleneck {s.bottleneck} is above the model's width {limit}, so it narrows nothing; set {limit} or less"
+        )
+        return [Problem("method.bottleneck", s.bottleneck, f"1 to {limit}", message)]
+
+    def summary(self, s: AdapterSettings) -> str:
+        return f"Adapter {s.bottleneck}"
+
+    def apply(self, model: Any, s: AdapterSettings, task: str) -> Any:
+        from tuning.methods.torch_adapter import put_adapters
+
+        shape = shape_from_config(model.config.to_dict())
+        pattern = target_pattern(shape, _behind(shape, s))
+        names = [name for name, _ in model.named_modules() if re.fullmatch(pattern, name)]
+        freeze(model)
+        put_adapters(model, names, shape.hidden_size, s.bottleneck, s.activation)
+        for head in new_heads(model):
+            head.requires_grad_(True)
+        model.adapter_plan = {
+            "modules": names, "width": shape.hidden_size, "bottleneck": s.bottleneck, "activation": s.activation,
+            "labels": model.config.num_labels if task == "sequence_classification" else 0,
+        }  # fmt: skip
+        return model
+
+    def save(self, model: Any, folder: Path) -> None:
+        from tuning.methods.torch_adapter import save_adapters
+
+        save_adapters(model, model.adapter_plan, folder)
+
+    def load(self, model: Any, folder: Path) -> Any:
+        from tuning.methods.torch_adapter import put_saved
+
+        return put_saved(model, folder)
+
+    def base_view(self, model: Any) -> AbstractContextManager[Any] | None:
+        from tuning.methods.torch_adapter import adapters_off
+
+        return adapters_off(model)
+
+
+def _behind(shape: ModelShape, s: AdapterSettings) -> list[Linear]:
+    """The last linear layer of attention and of the feed-forward: what they give to the rest of the model."""
+    halves = (ATTENTION, FEED_FORWARD) if s.placement == "houlsby" else (FEED_FORWARD,)
+    return [[linear for linear in linears(shape) if linear.half == half][-1] for half in halves]
+
+
+METHOD = Adapter()

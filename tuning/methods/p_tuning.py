@@ -1,0 +1,67 @@
+"""P-tuning: prompt tuning whose virtual tokens come out of a small network that is trained with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from tuning.errors import Problem
+from tuning.fields import Limit
+from tuning.methods.base import Case, PeftMethod
+from tuning.methods.network import ADDED, EMBEDDINGS, Part, model_parts
+from tuning.methods.prompt_tuning import INITS, prompt_problems, start_vectors, started
+from tuning.models import ModelShape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PTuningSettings:
+    name: str = "p_tuning"
+    virtual_tokens: Annotated[int, Limit(low=1, high=4096)] = 16
+    """How many vectors stand before each text. More say more, and each lengthens every row by one place."""
+    init: Annotated[str, Limit(choices=INITS)] = "vocabulary"
+    """What goes into the small network at first: vectors of random words, of init_text's words, or noise."""
+    init_text: str = "Answer the question."
+    """For init text: these words, repeated until all virtual tokens have one."""
+
+
+class PTuning(PeftMethod):
+    name = "p_tuning"
+    title = "P-tuning"
+    card = (
+        "Prompt tuning with a small network between the learned vectors and the model, which ties them together and "
+        "makes them easier to train. More trained weights than prompt tuning; only the finished vectors are saved."
+    )
+    source = "Liu et al. 2021, arXiv 2103.10385"
+    settings = PTuningSettings
+    default_learning_rate = 3e-3
+    learning_rate_reason = "the small network amplifies steps, so it needs a tenth of prompt tuning's rate"
+    tasks = ("causal_lm",)
+
+    def parts(self, shape: ModelShape, s: PTuningSettings, labels: int) -> list[Part]:
+        hidden = shape.hidden_size
+        added = [
+            Part(layer=EMBEDDINGS, name=f"{s.virtual_tokens} virtual tokens", state=ADDED,
+                 parameters=s.virtual_tokens * hidden),
+            Part(layer=EMBEDDINGS, name="network before them, three layers", state=ADDED,
+                 parameters=3 * hidden * (hidden + 1)),
+        ]  # fmt: skip
+        return [*model_parts(shape, labels), *added]
+
+    def problems(self, case: Case, s: PTuningSettings) -> list[Problem]:
+        return prompt_problems(case, s)
+
+    def summary(self, s: PTuningSettings) -> str:
+        return f"{self.title} {s.virtual_tokens}"
+
+    def apply(self, model: Any, s: PTuningSettings, task: str) -> Any:
+        from peft import PromptEncoderConfig, TaskType, get_peft_model
+
+        start = start_vectors(model, s)
+        config = PromptEncoderConfig(
+            num_virtual_tokens=s.virtual_tokens, encoder_hidden_size=model.config.hidden_size,
+            task_type=TaskType.CAUSAL_LM,
+        )  # fmt: skip
+        return started(get_peft_model(model, config), start)
+
+
+METHOD = PTuning()

@@ -1,0 +1,82 @@
+"""Prefix tuning: the model is frozen; keys and values put before every text in every block are learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from tuning.errors import Problem
+from tuning.fields import Limit
+from tuning.methods.base import Case, PeftMethod
+from tuning.methods.network import ADDED, Part, block_name, model_parts
+from tuning.methods.prompt_tuning import INITS, prompt_problems, start_tokens, started
+from tuning.models import ModelShape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixSettings:
+    name: str = "prefix_tuning"
+    virtual_tokens: Annotated[int, Limit(low=1, high=4096)] = 16
+    """How many keys and values stand before each text in each block. More say more and cost memory in proportion."""
+    init: Annotated[str, Limit(choices=INITS)] = "vocabulary"
+    """What they start as: what the model itself makes of random words or of init_text, or noise of the same size."""
+    init_text: str = "Answer the question."
+    """For init text: these words, repeated until all virtual tokens have one."""
+
+
+class PrefixTuning(PeftMethod):
+    name = "prefix_tuning"
+    title = "Prefix tuning"
+    card = (
+        "Freezes the model and learns keys and values put before every text in every block, so that each layer is "
+        "steered at once. Learns much more than prompt tuning at the same number of tokens; cannot be merged."
+    )
+    source = "Li and Liang 2021, arXiv 2101.00190"
+    settings = PrefixSettings
+    default_learning_rate = 1e-2
+    learning_rate_reason = "it reaches every block, so it needs smaller steps than prompt tuning and larger than LoRA"
+
+    def parts(self, shape: ModelShape, s: PrefixSettings, labels: int) -> list[Part]:
+        each = 2 * s.virtual_tokens * shape.num_kv_heads * shape.head_dim
+        name = f"keys and values of {s.virtual_tokens} tokens"
+        blocks = range(1, shape.num_layers + 1)
+        added = [Part(layer=block_name(number), name=name, state=ADDED, parameters=each) for number in blocks]
+        return model_parts(shape, labels) + added
+
+    def problems(self, case: Case, s: PrefixSettings) -> list[Problem]:
+        found = prompt_problems(case, s)
+        if case.gradient_checkpointing:
+            message = "keys and values put in front are lost when a block is computed again; set it to false"
+            found.append(Problem("gradient_checkpointing", True, "false", message))
+        if case.shape.encoder:
+            message = "an encoder takes no keys and values from before; use lora, adapter or partial on this model"
+            found.append(Problem("method.name", s.name, "a model that writes", message))
+        return found
+
+    def summary(self, s: PrefixSettings) -> str:
+        return f"{self.title} {s.virtual_tokens}"
+
+    def apply(self, model: Any, s: PrefixSettings, task: str) -> Any:
+        from peft import PrefixTuningConfig, TaskType, get_peft_model
+
+        start = _start(model, s)
+        config = PrefixTuningConfig(
+            num_virtual_tokens=s.virtual_tokens,
+            task_type=TaskType.SEQ_CLS if task == "sequence_classification" else TaskType.CAUSAL_LM,
+        )
+        return started(get_peft_model(model, config), start)
+
+
+def _start(model: Any, s: PrefixSettings) -> Any:
+    """Keys and values as the model makes them of real words; a line a token: block 1's keys, its values, block 2's."""
+    import torch
+
+    with torch.no_grad():
+        body = getattr(model, model.base_model_prefix)
+        cache = body(input_ids=start_tokens(model, s)[None], use_cache=True).past_key_values
+    lines = [part[0].transpose(0, 1).flatten(1) for layer in cache.layers for part in (layer.keys, layer.values)]
+    made = torch.cat(lines, 1)
+    return torch.randn_like(made) * made.std() if s.init == "random" else made
+
+
+METHOD = PrefixTuning()

@@ -1,0 +1,103 @@
+"""Prompt tuning: the model is frozen; a few vectors put before every input are learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from tuning.errors import Problem
+from tuning.fields import Limit
+from tuning.methods.base import Case, PeftMethod
+from tuning.methods.network import ADDED, EMBEDDINGS, Part, model_parts
+from tuning.models import ModelShape
+from tuning.text import TextTokenizer
+
+INITS = ("vocabulary", "text", "random")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptSettings:
+    name: str = "prompt_tuning"
+    virtual_tokens: Annotated[int, Limit(low=1, high=4096)] = 16
+    """How many vectors stand before each text. More say more, and each lengthens every row by one place."""
+    init: Annotated[str, Limit(choices=INITS)] = "vocabulary"
+    """What they start as: vectors of random words, of the words of init_text, or noise of the same size."""
+    init_text: str = "Answer the question."
+    """For init text: these words, repeated until all virtual tokens have one."""
+
+
+class PromptTuning(PeftMethod):
+    name = "prompt_tuning"
+    title = "Prompt tuning"
+    card = (
+        "Freezes the model and learns a few vectors put before every text, as if they were words. A few thousand "
+        "trained weights, but the whole model still computes and keeps its activations; works well on large models, "
+        "and hardly on ones of a few million weights."
+    )
+    source = "Lester et al. 2021, arXiv 2104.08691"
+    settings = PromptSettings
+    default_learning_rate = 3e-2
+    learning_rate_reason = "few vectors far from the output have small gradients, so they need large steps"
+    tasks = ("causal_lm",)
+
+    def parts(self, shape: ModelShape, s: PromptSettings, labels: int) -> list[Part]:
+        count = s.virtual_tokens * shape.hidden_size
+        added = Part(layer=EMBEDDINGS, name=f"{s.virtual_tokens} virtual tokens", state=ADDED, parameters=count)
+        return [*model_parts(shape, labels), added]
+
+    def problems(self, case: Case, s: PromptSettings) -> list[Problem]:
+        return prompt_problems(case, s)
+
+    def summary(self, s: PromptSettings) -> str:
+        return f"{self.title} {s.virtual_tokens}"
+
+    def apply(self, model: Any, s: PromptSettings, task: str) -> Any:
+        from peft import PromptTuningConfig, TaskType, get_peft_model
+
+        start = start_vectors(model, s)
+        config = PromptTuningConfig(num_virtual_tokens=s.virtual_tokens, task_type=TaskType.CAUSAL_LM)
+        return started(get_peft_model(model, config), start)
+
+
+def prompt_problems(case: Case, s: Any) -> list[Problem]:
+    """What does not go with tokens put before the text."""
+    found, limit = [], case.shape.max_positions - case.max_seq_length
+    if s.virtual_tokens > limit:
+        message = (
+            f"{s.virtual_tokens} virtual tokens and rows of {case.max_seq_length} do not fit into this model's "
+            f"{case.shape.max_positions} positions; set {max(0, limit)} or fewer, or a shorter data.max_seq_length"
+        )
+        found.append(Problem("method.virtual_tokens", s.virtual_tokens, f"1 to {max(0, limit)}", message))
+    if s.init == "text" and not s.init_text.strip():
+        message = "init text needs words to start from; write some into init_text, or set init to vocabulary"
+        found.append(Problem("method.init_text", s.init_text, "one word or more", message))
+    return found
+
+
+def start_tokens(model: Any, s: Any) -> Any:
+    """Token ids to start from: drawn from the vocabulary by the run's seed, or the text's, repeated."""
+    import torch
+
+    if s.init == "text":
+        ids = TextTokenizer(model.config.name_or_path).encode(s.init_text)
+        return torch.tensor((ids * s.virtual_tokens)[: s.virtual_tokens])
+    return torch.randint(model.get_input_embeddings().weight.shape[0], (s.virtual_tokens,))
+
+
+def start_vectors(model: Any, s: Any) -> Any:
+    """The virtual tokens' vectors before training, at the size of the model's own embeddings."""
+    import torch
+
+    table = model.get_input_embeddings().weight.detach()
+    if s.init == "random":
+        return torch.randn(s.virtual_tokens, table.shape[1]) * table.std() + table.mean(0)
+    return table[start_tokens(model, s)].clone()
+
+
+def started(wrapped: Any, start: Any) -> Any:
+    """The model with its virtual tokens set to where they start."""
+    wrapped.prompt_encoder["default"].embedding.weight.data.copy_(start)
+    return wrapped
+
+
+METHOD = PromptTuning()

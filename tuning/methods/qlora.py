@@ -1,0 +1,163 @@
+"""QLoRA: LoRA beside a frozen base whose linear layers are stored in 4 bits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+from tuning.errors import Problem
+from tuning.fields import Limit
+from tuning.methods.base import Case
+from tuning.methods.lora import INITS, MOVES_THE_BASE, Lora, LoraSettings, lora_model
+from tuning.methods.network import linears
+from tuning.models import ModelShape
+
+KEPT_WHOLE = ("lm_head", "embed_out", "score", "classifier", "pre_classifier", "pooler")
+"""Modules that stay in 32 bits: what writes the answer, and what is trained."""
+BLOCK, OUTER_BLOCK = 64, 256
+"""Weights that share a scale, and scales that share one under double quantization (bitsandbytes)."""
+_FILE = "quantization.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QloraSettings(LoraSettings):
+    """LoRA's fields, and how the base is stored."""
+
+    name: str = "qlora"
+    quant_type: Annotated[str, Limit(choices=("nf4", "fp4"))] = "nf4"
+    """The 16 values a weight can take: nf4 suits weights spread as a bell curve, fp4 is coarser there."""
+    double_quant: bool = True
+    """Store the scales in 8 bits too: 4.13 bits a weight instead of 4.5, at hardly any loss."""
+    compute_dtype: Annotated[str, Limit(choices=("auto", "fp32", "bf16", "fp16"))] = "auto"
+    """What products are computed in after unpacking: auto takes fp32 on a processor and bf16 on CUDA."""
+
+
+class Qlora(Lora):
+    name = "qlora"
+    title = "QLoRA"
+    card = (
+        "LoRA beside a base stored in 4 bits, unpacked layer by layer as it is used; the adapter stays in high "
+        "precision. Makes the weights' share of memory about an eighth, at no gain in speed; on a model of a few "
+        "million weights there is hardly anything to save."
+    )
+    source = "Dettmers et al. 2023, arXiv 2305.14314"
+    settings = QloraSettings
+    learning_rate_reason = "as LoRA's: the base is coarser, the adapter is the same"
+    merge_tolerance = 1e-2
+
+    def weight_bytes(self, shape: ModelShape, s: QloraSettings, labels: int) -> int:
+        packed = shape.num_layers * sum(linear.into * linear.out for linear in linears(shape))
+        scales = 1 / BLOCK + 4 / (BLOCK * OUTER_BLOCK) if s.double_quant else 4 / BLOCK
+        return round(packed * (0.5 + scales)) + 4 * (self.total_parameters(shape, s, labels) - packed)
+
+    def problems(self, case: Case, s: Any) -> list[Problem]:
+        found = [] if s.init in MOVES_THE_BASE else super().problems(case, s)
+        if find_spec("bitsandbytes") is None:
+            message = "4-bit weights need bitsandbytes, which is not installed here; use lora, or install it"
+            found.append(Problem("method.name", s.name, "a machine with bitsandbytes", message))
+        if s.compute_dtype not in ("auto", *case.dtypes):
+            limit = ", ".join(("auto", *case.dtypes))
+            message = f"{case.device_name} does not compute in {s.compute_dtype}; use one of {limit}"
+            found.append(Problem("method.compute_dtype", s.compute_dtype, limit, message))
+        if compute_dtype(s.compute_dtype, case.device) not in case.dtypes:
+            message = f"{case.device_name} does not compute in bf16, which auto takes on CUDA; set fp16 or fp32"
+            found.append(Problem("method.compute_dtype", s.compute_dtype, ", ".join(case.dtypes), message))
+        if s.init in MOVES_THE_BASE:
+            limit = ", ".join(name for name in INITS if name not in MOVES_THE_BASE)
+            message = f"{s.init} changes the base weights, which 4 bits would round away; set init to default"
+            found.append(Problem("method.init", s.init, limit, message))
+        return found
+
+    def load_options(self, s: QloraSettings, device: str) -> dict[str, Any]:
+        way = {"quant_type": s.quant_type, "double_quant": s.double_quant}
+        return _options(way | {"compute_dtype": compute_dtype(s.compute_dtype, device)}, device)
+
+    def apply(self, model: Any, s: Any, task: str) -> Any:
+        keep_differentiable(model)
+        return lora_model(model, s, task, s.init)
+
+    def save(self, model: Any, folder: Path) -> None:
+        super().save(model, folder)
+        way = model.get_base_model().config.quantization_config
+        kept = {
+            "quant_type": way.bnb_4bit_quant_type, "double_quant": way.bnb_4bit_use_double_quant,
+            "compute_dtype": {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[
+                str(way.bnb_4bit_compute_dtype).removeprefix("torch.")
+            ],
+        }  # fmt: skip
+        (folder / _FILE).write_text(json.dumps(kept), encoding="utf-8")
+
+    def load(self, model: Any, folder: Path) -> Any:
+        """The base is loaded again in the 4 bits the adapter was trained beside."""
+        way = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        options = _options(way, model.device.type)
+        again = type(model).from_pretrained(
+            model.config.name_or_path, config=model.config, local_files_only=True, use_safetensors=True,
+            dtype=model.dtype, **options,
+        )  # fmt: skip
+        keep_differentiable(again)
+        return super().load(again, folder)
+
+    def merge(self, model: Any) -> Any | None:
+        """Into an unpacked copy: merged into 4 bits, the change would be rounded away in part."""
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            super().save(model, Path(folder))
+            merged = super().load(_unpacked(model.get_base_model()), Path(folder))
+        return super().merge(merged)
+
+
+def compute_dtype(name: str, device: str) -> str:
+    """What `auto` takes on a device."""
+    return ("bf16" if device == "cuda" else "fp32") if name == "auto" else name
+
+
+def _options(way: dict[str, Any], device: str) -> dict[str, Any]:
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type=way["quant_type"], bnb_4bit_use_double_quant=way["double_quant"],
+        bnb_4bit_compute_dtype=dtypes[way["compute_dtype"]], llm_int8_skip_modules=list(KEPT_WHOLE),
+    )  # fmt: skip
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def keep_differentiable(model: Any) -> None:
+    """Before first use: on processors with AVX512-BF16 bitsandbytes (0.50) repacks a layer at its first evaluation and
+    never unpacks it, after which no gradient passes through it although the loss looks right."""
+    import bitsandbytes
+
+    for module in model.modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _unpacked(base: Any) -> Any:
+    """The same weights in 32 bits, in a model without quantization."""
+    import copy
+
+    import torch
+    from bitsandbytes.functional import dequantize_4bit
+
+    config = copy.deepcopy(base.config)
+    del config.quantization_config
+    plain = type(base)(config).to(torch.float32)
+    state = {}
+    for name, value in base.named_parameters():
+        if ".lora_" not in name and ".modules_to_save." not in name:
+            whole = dequantize_4bit(value.data, value.quant_state) if hasattr(value, "quant_state") else value.data
+            state[name.replace(".base_layer", "").replace(".original_module", "")] = whole.to(torch.float32)
+    state |= {name: value for name, value in base.named_buffers() if name in plain.state_dict()}
+    missing = set(plain.state_dict()) - set(state)
+    assert missing <= {"lm_head.weight"}, missing  # a tied output layer stands once
+    plain.load_state_dict(state, strict=False)
+    return plain
+
+
+METHOD = Qlora()
