@@ -117,7 +117,11 @@ class Tab:
         return self.page.evaluate("[...document.querySelectorAll('[data-run]')].map((row) => row.dataset.run)")
 
     def wait_state(self, run: str, state: str) -> None:
-        self.page.wait_for_selector(f"[data-run={run}] .tf-chip[data-state={state}]", timeout=SLOW)
+        """Waits for a run's state; a run that has failed ends the wait with what it says."""
+        chip = f"[data-run={run}] .tf-chip"
+        self.page.wait_for_selector(f"{chip}[data-state={state}], {chip}[data-state=failed]", timeout=SLOW)
+        said = self.page.locator(f"[data-run={run}] .tf-state").inner_text()
+        assert self.page.locator(f"{chip}[data-state={state}]").count() == 1, said
 
     def points(self, run: str) -> list[float]:
         """The steps that the chart draws of this run."""

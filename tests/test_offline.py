@@ -107,7 +107,7 @@ def test_a_whole_run_from_the_page_reaches_no_other_machine(watched: dict[str, s
         panel = tab.page.get_by_role("region", name="Ask the model")
         panel.get_by_label("prompt").fill("The film was dull.")
         panel.get_by_role("button", name="Ask", exact=True).click()
-        tab.page.wait_for_selector(".tf-answer-row", timeout=SLOW)
+        tab.page.wait_for_selector(".tf-answer-row:not([aria-busy])", timeout=SLOW)
         assert tab.faults == []
         home = server.address
     assert any(line == "socket.bind 127.0.0.1" for line in record(watched)), "the hook was not in the server"

@@ -1,6 +1,6 @@
 // Asking: one prompt to the untouched base model and to the trained one, answers side by side.
 
-import { begin, onChange, post, state } from "./live.js";
+import { begin, onChange, postLines, state } from "./live.js";
 import { element } from "./dom.js";
 
 // A run that trains answers between two updates, with what it has learned so far; one that failed may have left nothing.
@@ -36,9 +36,13 @@ export function mountAsk(root, config) {
     ask.disabled = true;
     ask.textContent = "Asking…";
     try {
-      const result = await post(`fork/runs/${select.value}/ask`, {
-        prompts: [asked], max_new_tokens: Number(length.value), temperature: Number(warmth.value), seed: 0 });
-      answers.prepend(row(asked, name, result.base?.[0], result.trained?.[0]));
+      const shown = new AnswerRow(asked, name);
+      const body = { prompts: [asked], max_new_tokens: Number(length.value), temperature: Number(warmth.value), seed: 0 };
+      await postLines(`fork/runs/${select.value}/ask`, body, (line) => {
+        if (line.message) throw new Error(line.message);
+        if (!shown.node.isConnected) answers.prepend(shown.node);
+        if (line.answers) shown.end(line.answers); else shown.add(line.side, line.text);
+      });
     } catch (error) { tell(String(error.message)); }
     ask.disabled = false;
     ask.textContent = "Ask";
@@ -71,9 +75,25 @@ export function mountAsk(root, config) {
   begin();
 }
 
-function row(asked, name, base, trained) {
-  const cell = (title, text) => element("div", { class: "tf-answer" }, [
-    element("h3", {}, title), element("p", {}, text === null || text === undefined || text === "" ? "(an empty answer)" : text)]);
-  return element("article", { class: "tf-answer-row" }, [
-    element("p", { class: "tf-asked" }, asked), cell("base model", base), cell(`after “${name}”`, trained)]);
+/** A question with its two answers, which grow while they are being written. */
+class AnswerRow {
+  constructor(asked, name) {
+    this.texts = { base: element("p"), trained: element("p") };
+    this.chances = element("p", { class: "tf-small", hidden: true });
+    const cell = (title, parts) => element("div", { class: "tf-answer" }, [element("h3", {}, title), ...parts]);
+    this.node = element("article", { class: "tf-answer-row", "aria-busy": "true" }, [
+      element("p", { class: "tf-asked" }, asked), cell("base model", [this.texts.base]),
+      cell(`after “${name}”`, [this.texts.trained, this.chances])]);
+  }
+
+  add(side, text) { this.texts[side].append(text); }
+
+  end({ base, trained, chances }) {
+    this.texts.base.textContent = base?.[0]?.trim() || "(an empty answer)";
+    this.texts.trained.textContent = trained?.[0]?.trim() || "(an empty answer)";
+    const sure = Object.entries(chances?.[0] ?? {}).sort(([, one], [, two]) => two - one).slice(0, 5);
+    this.chances.textContent = sure.map(([label, chance]) => `${label} ${(100 * chance).toFixed(1)} %`).join(", ");
+    this.chances.hidden = sure.length === 0;
+    this.node.removeAttribute("aria-busy");
+  }
 }

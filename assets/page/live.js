@@ -122,18 +122,33 @@ function addPoints(id, points) {
   state.series.set(id, have);
 }
 
-export async function post(path, body) {
+async function send(path, body) {
   const answer = await fetch(path, {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify(body ?? {}),
   });
+  if (answer.ok) return answer;
   const result = await answer.json().catch(() => ({}));
-  if (!answer.ok) {
-    const told = (result.problems ?? []).map((problem) => problem.message).join(" ");
-    throw new Error(told || result.message || result.detail || `The server answered ${answer.status}.`);
+  const told = (result.problems ?? []).map((problem) => problem.message).join(" ");
+  throw new Error(told || result.message || result.detail || `The server answered ${answer.status}.`);
+}
+
+export async function post(path, body) {
+  return (await send(path, body)).json().catch(() => ({}));
+}
+
+/** Like `post` for an answer of JSON lines: each is told as soon as it is there. */
+export async function postLines(path, body, onLine) {
+  const reader = (await send(path, body)).body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (let end = false; !end;) {
+    const { done, value } = await reader.read();
+    end = done;
+    const lines = (rest + (value ?? "")).split("\n");
+    rest = lines.pop();
+    for (const line of lines.filter(Boolean)) onLine(JSON.parse(line));
   }
-  return result;
 }
 
 let started = false;

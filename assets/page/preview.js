@@ -17,10 +17,20 @@ export function mountPreview(root, props, watch) {
     live.classList.toggle("tf-stale", value.problems.length > 0);
     if (value.tiles) tiles.replaceChildren(...value.tiles.map(tile));
     if (value.memory) drawMemory(memory, value.memory);
-    general.replaceChildren(...value.general.map((text) => element("p", { class: "tf-problem" }, text)));
     old.hidden = value.problems.length === 0;
     tellFields(value);
+    tellGeneral();
   };
+  // what concerns no field; and what is wrong in one that is not on the page now, or in a closed part of it
+  const tellGeneral = () => {
+    const { general: texts, problems } = props.value ?? { general: [], problems: [] };
+    const unseen = problems.filter(({ id }) => !inputOf(id)?.checkVisibility()).map(({ message }) => message);
+    const told = [...texts, ...unseen];
+    if (told.join() !== [...general.children].map((one) => one.textContent).join()) {
+      general.replaceChildren(...told.map((text) => element("p", { class: "tf-problem" }, text)));
+    }
+  };
+  document.getElementById("tf-form")?.addEventListener("click", () => setTimeout(tellGeneral, 50));
   watch("value", draw);
   draw();
 }
@@ -91,12 +101,14 @@ function tellFields(value) {
   }
 }
 
+function inputOf(id) { return document.getElementById(id)?.querySelector("input, textarea, select"); }
+
 function attach(id, text, kind) {
   const field = document.getElementById(id);
   if (!field) return null;
   const note = element("p", { class: `tf-at-field ${kind}`, id: `${id}-${kind}`, role: kind === "tf-problem" ? "alert" : null }, text);
   field.append(note);
-  const input = field.querySelector("input, textarea, select");
+  const input = inputOf(id);
   input?.setAttribute("aria-describedby", note.id);
   return input;
 }

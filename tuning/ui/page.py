@@ -84,10 +84,12 @@ def _connect(
         return (gr.skip(), made) if made else (answer, gr.skip())
 
     def reload(kept: dict[str, Any] | None) -> list[Any]:
+        if not kept:  # a first visit: an answer now would undo what a person has chosen already
+            return [gr.skip() for _ in shown]
         # a form kept by an older version may lack fields, or hold ones that are gone
         first = form_room.first_values()
-        values = first | {path: value for path, value in (kept or {}).items() if path in first}
-        return [*form_room.updates_for(form, values), preview_value(service, values)]
+        values = first | {path: value for path, value in kept.items() if path in first}
+        return form_room.updates_for(form, values)
 
     def again(event: gr.EventData) -> list[Any]:
         settings = event._data.get("settings") or {}  # type: ignore[union-attr]
@@ -95,21 +97,23 @@ def _connect(
         values = first | form_room.values_from_settings(settings)
         return [*form_room.updates_for(form, values), preview_value(service, values)]
 
-    def which_length(unit: str) -> list[Any]:
-        return [gr.update(visible=unit == form_room.STEPS), gr.update(visible=unit == form_room.EPOCHS)]
+    def which_length(unit: str, epochs: str) -> list[Any]:
+        steps = unit == form_room.STEPS
+        return [gr.update(visible=steps), gr.update(visible=not steps, value=epochs if steps or epochs else "1")]
 
-    gr.on([part.change for part in parts], look, parts, preview, trigger_mode="always_last", **QUICK)
+    gr.on([page.load, *(part.change for part in parts)], look, parts, preview, trigger_mode="always_last", **QUICK)
     # kept by the browser itself: what is typed while the server is away survives too
     keep = f"(...given) => Object.fromEntries({json.dumps(list(form.parts))}.map((path, i) => [path, given[i]]))"
     gr.on([part.change for part in parts], None, parts, saved, js=keep, **QUICK)
-    length.input(which_length, length, [form.parts["max_steps"], form.parts["num_epochs"]], **QUICK)
+    steps, epochs = form.parts["max_steps"], form.parts["num_epochs"]
+    length.input(which_length, [length, epochs], [steps, epochs], **QUICK)
     method.input(
         lambda name: [gr.update(visible=name == other) for other in form.method_blocks],
         method, list(form.method_blocks.values()), **QUICK,
     )  # fmt: skip
     start.click(press, parts, [preview, live], trigger_mode="once", **QUICK)
     live.reuse(again, None, [*shown, preview], **QUICK)
-    page.load(reload, saved, [*shown, preview], **QUICK)
+    page.load(reload, saved, shown, **QUICK)
 
 
 def build_app(service: RunService, host: str, port: int) -> FastAPI:

@@ -11,7 +11,7 @@ from typing import Any
 from tuning import charts
 from tuning.errors import TuningError
 from tuning.hardware import this_machine
-from tuning.ui.form import WOULD_FIT_ON, dom_id, every_path, settings_from_values
+from tuning.ui.form import EPOCHS, LENGTH, WOULD_FIT_ON, dom_id, every_path, settings_from_values
 
 
 def preview_value(service: Any, values: dict[str, Any]) -> dict[str, Any]:
@@ -32,13 +32,15 @@ def told(values: dict[str, Any], compute: Callable[[], dict[str, Any]], pressed:
     try:
         return empty | compute()
     except TuningError as error:
-        return empty | problems_at_fields(error, values["method.name"])
+        return empty | problems_at_fields(error, values["method.name"], values.get(LENGTH))
 
 
-def problems_at_fields(error: TuningError, method: str) -> dict[str, Any]:
+def problems_at_fields(error: TuningError, method: str, length: str | None = None) -> dict[str, Any]:
     found, general = [], []
     for problem in error.problems:
         path = field_of(problem.field, method)
+        if path == "max_steps" and length == EPOCHS:  # the one of the two that is on the page
+            path = "num_epochs"
         if path is None:
             general.append(problem.message)
         else:
