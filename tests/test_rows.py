@@ -38,7 +38,7 @@ def opened(source: str, task: str = "causal_lm", **more: object):
     return open_data(DataSettings(source=source, **more), task, 0)  # type: ignore[arg-type]
 
 
-@given(prompt=st.text(max_size=60), completion=st.text(min_size=1, max_size=60))
+@given(prompt=st.text(max_size=60), completion=st.text(min_size=1, max_size=60).filter(str.strip))
 @settings(max_examples=150, deadline=None)
 def test_the_mask_covers_exactly_the_response(prompt: str, completion: str) -> None:
     row = Row(prompt=prompt, completion=completion)
@@ -81,17 +81,17 @@ def test_the_split_is_made_by_the_seed_and_label_by_label(tmp_path: Path) -> Non
     assert len(data.train) == 80 and len(data.eval) == 20
     assert sum(row.label == 1 for row in data.eval) == 5
     assert not {row.prompt for row in data.train} & {row.prompt for row in data.eval}
-    assert opened(file_of(tmp_path, *rows), eval_fraction=0.2).eval == data.eval
+    assert list(opened(file_of(tmp_path, *rows), eval_fraction=0.2).eval) == list(data.eval)
 
 
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        (["not json"], "line 1"),
+        (['{"text"'], "not JSON"),
         (['{"text": "a"}', "[1]"], "line 2"),
-        ([{"body": "x"}], "data.columns"),
-        ([{"text": "a"}, {"text": None}], "row 2"),
-        ([{"messages": []}], "row 1"),
+        ([{"n": 1, "m": 2, "k": 3}], "data.columns"),
+        ([{"text": "a"}, {"text": None}], "line 2"),
+        ([{"messages": []}], "line 1"),
         ([{"text": "a", "label": "x"}, {"text": "b", "label": "x"}], "one value only"),
         ([""], "no rows"),
     ],

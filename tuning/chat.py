@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
-from jinja2 import TemplateError, nodes
+from jinja2 import Template, TemplateError, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -39,17 +40,32 @@ def render(
     now: Callable[[], datetime] = datetime.now,
 ) -> str:
     """The conversation as the template writes it. Raises ChatTemplateError."""
+    try:
+        return _compiled(template).render(
+            messages=messages, add_generation_prompt=add_generation_prompt,
+            strftime_now=lambda form: now().strftime(form), **specials,
+        )  # fmt: skip
+    except (
+        TemplateError,
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
+        raise ChatTemplateError(str(error)) from None
+
+
+@lru_cache(maxsize=32)
+def _compiled(template: str) -> Template:
+    """Compiled once: a data set renders its template for every turn."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
     environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
     environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda form: now().strftime(form)
-    try:
-        made = environment.from_string(template)
-        return made.render(messages=messages, add_generation_prompt=add_generation_prompt, **specials)
-    except (TemplateError, TypeError, ValueError) as error:
-        raise ChatTemplateError(str(error)) from None
+    return environment.from_string(template)
 
 
 def _refuse(message: Any) -> None:

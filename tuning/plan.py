@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -87,8 +88,8 @@ def _unread(settings: Settings) -> DataSummary:
     rows = len(data.train)
     return DataSummary(
         name=data.name, title=data.title, shape=data.shape, label_names=data.label_names, train_rows=rows,
-        eval_rows=len(data.eval), lengths=(longest,) * rows,
-        trained_tokens=(1 if settings.task == "sequence_classification" else longest,) * rows, cut_rows=0,
+        eval_rows=len(data.eval), lengths=(longest,),
+        trained_tokens=(1 if settings.task == "sequence_classification" else longest,), cut_rows=0,
         dropped_rows=0, fingerprint=data.fingerprint,
     )  # fmt: skip
 
@@ -129,7 +130,7 @@ def _method_refuses(settings: Settings, model: BaseModel, data: DataSummary, dev
         message = f"{method.title} does not work on {settings.task}; set task to {limit}, or choose another method."
         return [Problem("task", settings.task, limit, message)]
 
-    def rows() -> tuple[list[Row], list[Row], TextTokenizer]:
+    def rows() -> tuple[Sequence[Row], Sequence[Row], TextTokenizer]:
         opened = open_data(settings.data, settings.task, settings.seed)
         return opened.train, opened.eval, TextTokenizer(model.path)
 
@@ -174,7 +175,7 @@ def _derive(settings: Settings, model: BaseModel, data: DataSummary) -> dict[str
     found["total_tokens"] = Derived(
         value=mean * real * total.value, origin=f"{mean * real:,.0f} tokens x {total.value:g} updates"
     )
-    found["widest_length"] = Derived(value=data.longest, origin="the longest row of this data, in tokens")
+    found["widest_length"] = Derived(value=min(data.longest, settings.data.max_seq_length), origin=data.longest_origin)
     return found | _parameters(settings, model, data)
 
 

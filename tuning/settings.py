@@ -16,28 +16,38 @@ from tuning.methods import METHODS, method_named
 
 COUNT = Limit(low=1, high=100_000)
 BATCH = Limit(low=1, high=4096)
+ROWS = Limit(low=1, high=1_000_000_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSettings:
     source: str = "reviews"
-    """A bundled data set's name, or the path of a JSONL file such as ./my-rows.jsonl."""
+    """A bundled data set's name, or the path of a file or folder: JSONL, JSON, CSV, TSV, Parquet or plain text."""
     subset: str | None = None
     """Which part of a data set on the hub; not used for bundled sets and files."""
     revision: str | None = None
     """Which version of a data set on the hub; not used for bundled sets and files."""
     split: str | None = None
-    """The split to train on; empty takes `train`."""
+    """The split to train on: a file's name in the folder, without its ending; empty takes `train`."""
     eval_split: str | None = None
-    """The split to evaluate on; empty takes the data set's own, else eval_fraction is held out."""
+    """The split to evaluate on, a file beside the rows; empty takes `eval` or its like, else eval_fraction is held
+    out."""
+    format: Annotated[str, Limit(choices=("auto", "jsonl", "json", "csv", "parquet", "lines", "paragraphs"))] = "auto"
+    """What the file is: auto looks at its content. lines and paragraphs are plain text, cut at each line or blank
+    line."""
+    encoding: Annotated[str, Limit(choices=("auto", "utf-8", "utf-16", "latin-1", "cp1252"))] = "auto"
+    """How bytes become letters: auto is UTF-8, or what a byte-order mark says, and refuses anything else."""
+    bad_rows: Annotated[str, Limit(choices=("stop", "skip"))] = "stop"
+    """What happens to rows that cannot be used: stop refuses to start and lists them; skip leaves them out."""
     eval_fraction: Annotated[float, Limit(low=0.0, high=0.9)] = 0.1
     """Share of the rows held out for evaluation where the data has no split of its own."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Which column plays which role, for example {"prompt": "question"}; empty recognises them."""
+    """Which column plays which role (text, label, prompt, input, completion, messages); empty recognises them.
+    A text such as "Q: {question}" puts columns together."""
     label_names: tuple[str, ...] | None = None
     """Names of the classes in their order; empty reads them from the rows."""
     text_template: str | None = None
-    """How a row with a label is written for a causal LM, with {column} placeholders; empty takes the set's own."""
+    """How a row's text or prompt is written, with {column} placeholders; empty takes the set's own."""
     system_prompt: str | None = None
     """A sentence put before every prompt."""
     loss_on: Annotated[str, Limit(choices=("auto", "response", "all", "last_turn"))] = "auto"
@@ -48,9 +58,9 @@ class DataSettings:
     """Join a micro-batch's rows into one without padding. Not offered yet."""
     group_by_length: bool = True
     """Put rows of like length into one micro-batch, inside an update only: less padding, the same update."""
-    train_rows: Annotated[int | None, COUNT] = None
+    train_rows: Annotated[int | None, ROWS] = None
     """Use only this many training rows; empty uses all."""
-    eval_rows: Annotated[int | None, COUNT] = None
+    eval_rows: Annotated[int | None, ROWS] = None
     """Use only this many evaluation rows; empty uses all."""
 
 

@@ -7,7 +7,8 @@ in the loss.  Uses the `tokenizers` package alone; torch is not needed to count 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from tokenizers import Tokenizer
 
 from tuning.chat import ChatTemplateError, render
 from tuning.errors import DataError, ModelError
+
+
+class ConversationError(DataError):
+    """One conversation that the chat template does not write, though it writes others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +67,10 @@ class TextTokenizer:
         self.pad_id = self._special("pad_token", model.get("pad_token_id"))
         if self.pad_id is None:  # padding is masked out of loss and attention, so any token does
             self.pad_id = self.eos_id if self.eos_id is not None else 0
+        added = self._tokenizer.get_added_tokens_decoder()
+        ends = {id for id in (self.bos_id, self.eos_id, self.pad_id) if id is not None}
+        self.special_ids: frozenset[int] = frozenset({id for id, one in added.items() if one.special} | ends)
+        self._anchor = self._find_anchor()
         template = folder / "chat_template.jinja"
         saved = self._config.get("chat_template")
         self.chat_template: str | None = template.read_text(encoding="utf-8") if template.is_file() else saved
@@ -74,9 +83,35 @@ class TextTokenizer:
             fallback = fallback[0] if fallback else None
         return found if found is not None else fallback
 
+    def _find_anchor(self) -> list[int] | None:
+        """Tokens of a line end, for tokenizers that put a space before every text; None where they add nothing."""
+        plain = self.encode("a")
+        if not plain or (self.piece(plain[0]) or "a")[0] not in "\u2581\u0120":
+            return None
+        anchor = self.encode("\n")
+        return anchor if self.encode("\na")[: len(anchor)] == anchor else None
+
     def encode(self, text: str) -> list[int]:
         """Token ids of the text alone, without special tokens around it."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def encode_many(self, texts: list[str]) -> list[list[int]]:
+        """The same for many texts at once."""
+        return [one.ids for one in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def encode_pieces(self, pieces: list[tuple[str, bool]]) -> list[list[int]]:
+        """Token ids of texts; (text, True) goes on from the text before it, so that no space is put between them."""
+        anchor = self._anchor
+        if anchor is None:
+            return self.encode_many([text for text, _ in pieces])
+        found = self.encode_many(["\n" + text if follows and text else text for text, follows in pieces])
+        return [
+            ids[len(anchor) :] if follows and text else ids for ids, (text, follows) in zip(found, pieces, strict=True)
+        ]
+
+    def piece(self, token: int) -> str | None:
+        """The token as the vocabulary writes it; None for an id that is not in it."""
+        return self._tokenizer.id_to_token(token)
 
     def encode_with_specials(self, text: str) -> list[int]:
         """Token ids as the tokenizer itself frames a text (BERT's [CLS] and [SEP])."""
@@ -94,7 +129,7 @@ class TextTokenizer:
         try:
             return render(self.chat_template, messages, names, add_generation_prompt)
         except ChatTemplateError as error:
-            raise DataError(f"the chat template cannot write this conversation: {error}", "messages") from None
+            raise ConversationError(f"the chat template cannot write this conversation: {error}", "messages") from None
 
     def _decoded_special(self, key: str) -> str:
         token = self._config.get(key) or ""
@@ -109,63 +144,173 @@ def _json(file: Path) -> dict[str, Any]:
         return {}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A stretch of a row's text: trained on or only seen."""
+
+    text: str
+    trained: bool
+    answer: bool = False
+    """Ends with the end of a turn: blank space after its last special token is the template's, not the answer's."""
+    after_answer: bool = False
+    """Begins with the special token that ends the answer before it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spelled:
+    """A whole row as tokens, before it is cut; the first `fixed` tokens are kept however it is cut."""
+
+    ids: list[int]
+    trained: list[bool]
+    fixed: int
+    label: int | None
+
+    def kept(self, limit: int) -> tuple[int, int, int]:
+        """What fits `limit` tokens: ids[:a] and ids[b:c].
+
+        A prompt that leaves no room for its answer is shortened from the left, so that the answer is never cut away
+        whole; a text with a class keeps its beginning and its last token.
+        """
+        count = len(self.ids)
+        if count <= limit:
+            return count, count, count
+        if self.label is not None:
+            return limit - 1, count - 1, count
+        answer = next((place for place, trained in enumerate(self.trained) if trained and place), count)
+        if answer < limit - 1:
+            return limit, limit, limit
+        room = max(1, min(count - answer, limit // 2))
+        start = max(self.fixed, answer - (limit - self.fixed - room))
+        return self.fixed, start, min(count, start + limit - self.fixed)
+
+    def cut(self, limit: int) -> Encoded:
+        first, start, stop = self.kept(limit)
+        return Encoded(
+            ids=self.ids[:first] + self.ids[start:stop], trained=self.trained[:first] + self.trained[start:stop],
+            label=self.label, cut=len(self.ids) > limit,
+        )  # fmt: skip
+
+
 def encode_row(
     row: Row, tokenizer: TextTokenizer, *, max_seq_length: int, loss_on: str, task: str, system_prompt: str | None
 ) -> Encoded:
-    """The row's tokens and label mask, cut to `max_seq_length` tokens.
+    """The row's tokens and label mask, cut to `max_seq_length`. Raises DataError where it cannot be written."""
+    (one,) = encode_rows(
+        [row], tokenizer, max_seq_length=max_seq_length, loss_on=loss_on, task=task, system_prompt=system_prompt
+    )
+    return one
 
-    A prompt that leaves no room for its answer is shortened from the left, so that the answer is never cut away
-    whole. Raises DataError where a conversation cannot be written.
-    """
+
+def encode_rows(
+    rows: Sequence[Row], tokenizer: TextTokenizer, *, max_seq_length: int, loss_on: str, task: str,
+    system_prompt: str | None,
+) -> list[Encoded]:  # fmt: skip
+    """The same for many rows at once."""
+    found = spell_rows(rows, tokenizer, loss_on=loss_on, task=task, system_prompt=system_prompt)
+    return [one.cut(max_seq_length) for one in found]
+
+
+def spell_rows(
+    rows: Sequence[Row], tokenizer: TextTokenizer, *, loss_on: str, task: str, system_prompt: str | None
+) -> list[Spelled]:
+    """Whole rows as tokens with their label masks. Raises DataError where a conversation cannot be written."""
     if task == "sequence_classification":
-        ids = tokenizer.encode_with_specials(row.text or "")
-        kept = ids if len(ids) <= max_seq_length else ids[: max_seq_length - 1] + ids[-1:]
-        return Encoded(ids=kept, trained=[False] * len(kept), label=row.label, cut=len(ids) > max_seq_length)
+        texts = (tokenizer.encode_with_specials(row.text or "") for row in rows)
+        return [Spelled(ids=ids, trained=[False] * len(ids), fixed=0, label=row.label) for ids, row in zip(texts, rows)]
+    pieces = [_pieces(row, tokenizer, loss_on, system_prompt) for row in rows]
+    flat = tokenizer.encode_pieces([(one.text, place > 0) for of_row in pieces for place, one in enumerate(of_row)])
+    spelled, tokens = [], iter(flat)
+    for row, of_row in zip(rows, pieces, strict=True):
+        ids: list[int] = []
+        trained: list[bool] = []
+        for piece, own in zip(of_row, tokens, strict=False):
+            ids += own
+            trained += _mask(piece, own, tokenizer)
+        spelled.append(_framed(ids, trained, row, tokenizer))
+    return spelled
+
+
+def _framed(ids: list[int], trained: list[bool], row: Row, tokenizer: TextTokenizer) -> Spelled:
+    """With begin and end; a chat template writes its own. The end is learned where anything is."""
+    chat = row.messages is not None
+    begin = [] if tokenizer.bos_id is None or chat else [tokenizer.bos_id]
+    end = [] if tokenizer.eos_id is None or chat else [tokenizer.eos_id]
+    mask = [False] * len(begin) + trained + [any(trained)] * len(end)
+    return Spelled(ids=begin + ids + end, trained=mask, fixed=len(begin), label=None)
+
+
+def _mask(piece: Piece, ids: list[int], tokenizer: TextTokenizer) -> list[bool]:
+    special = [place for place, token in enumerate(ids) if token in tokenizer.special_ids]
+    if piece.trained and piece.answer and special and not tokenizer.decode(ids[special[-1] + 1 :]).strip():
+        return [place <= special[-1] for place in range(len(ids))]
+    if piece.after_answer and special and not tokenizer.decode(ids[: special[0]]).strip():
+        return [piece.trained or place <= special[0] for place in range(len(ids))]
+    return [piece.trained] * len(ids)
+
+
+def _pieces(row: Row, tokenizer: TextTokenizer, loss_on: str, system_prompt: str | None) -> list[Piece]:
     if row.messages is not None:
-        parts = _chat_parts(row, tokenizer, loss_on, system_prompt)
-    elif row.completion is not None:
+        return _chat_pieces(row.messages, tokenizer, loss_on, system_prompt)
+    if row.completion is not None:
         prompt = f"{system_prompt}\n{row.prompt}" if system_prompt else row.prompt or ""
-        parts = [(tokenizer.encode(prompt), loss_on == "all"), (tokenizer.encode(row.completion), True)]
-    else:
-        parts = [(tokenizer.encode(row.text or ""), True)]
-    begin = [] if tokenizer.bos_id is None or row.messages is not None else [tokenizer.bos_id]
-    end = [] if tokenizer.eos_id is None or row.messages is not None else [tokenizer.eos_id]
-    return _cut(begin, parts, end, max_seq_length)
+        answer = Piece(text=row.completion, trained=bool(row.completion.strip()))
+        return [Piece(text=prompt, trained=loss_on == "all"), answer]
+    return [Piece(text=row.text or "", trained=bool((row.text or "").strip()))]
 
 
-def _cut(begin: list[int], parts: list[tuple[list[int], bool]], end: list[int], limit: int) -> Encoded:
-    ids = [(token, False) for token in begin]
-    ids += [(token, trained) for tokens, trained in parts for token in tokens]
-    ids += [(token, True) for token in end]
-    cut = len(ids) > limit
-    if cut:
-        answer = next((i for i, (_, trained) in enumerate(ids) if trained and i), len(ids))
-        if answer >= limit - 1:  # the prompt alone fills the row: keep its end and the start of the answer
-            room = max(1, limit // 2)
-            ids = ids[: len(begin)] + ids[max(len(begin), answer - (limit - room)) :]
-        ids = ids[:limit]
-    return Encoded(ids=[token for token, _ in ids], trained=[trained for _, trained in ids], label=None, cut=cut)
-
-
-def _chat_parts(
-    row: Row, tokenizer: TextTokenizer, loss_on: str, system_prompt: str | None
-) -> list[tuple[list[int], bool]]:
-    """The conversation in pieces, cut where the template's rendering grows with each message."""
-    messages = [{"role": role, "content": content} for role, content in row.messages or ()]
+def _chat_pieces(
+    turns: tuple[tuple[str, str], ...], tokenizer: TextTokenizer, loss_on: str, system_prompt: str | None
+) -> list[Piece]:
+    """The conversation in pieces: what stands before each answer, and the answer with the end of its turn."""
+    messages = [{"role": role, "content": content} for role, content in turns]
     if system_prompt and (not messages or messages[0]["role"] != "system"):
         messages.insert(0, {"role": "system", "content": system_prompt})
-    last = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
-    parts: list[tuple[list[int], bool]] = []
-    written = ""
-    for index, message in enumerate(messages):
-        answer = message["role"] == "assistant"
-        before = tokenizer.render_chat(messages[:index], add_generation_prompt=answer) if index or answer else ""
-        whole = tokenizer.render_chat(messages[: index + 1], add_generation_prompt=False)
-        if not (before.startswith(written) and whole.startswith(before)):
-            raise DataError("the chat template rewrites earlier turns, so answers cannot be told apart", "messages")
-        trained = loss_on == "all" or (answer and (loss_on != "last_turn" or index == last))
-        if len(before) > len(written):
-            parts.append((tokenizer.encode(before[len(written) :]), loss_on == "all"))
-        parts.append((tokenizer.encode(whole[len(before) :]), trained))
-        written = whole
-    return parts
+    answers = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
+    learned = set(answers[-1:] if loss_on == "last_turn" else answers)
+    learned = {place for place in learned if messages[place]["content"].strip() or loss_on == "all"}
+    whole = tokenizer.render_chat(messages, add_generation_prompt=False)
+    pieces = _grown(messages, answers, learned, tokenizer, whole) or _marked(
+        messages, answers, learned, tokenizer, whole
+    )
+    if pieces is None:
+        raise ConversationError("the chat template rewrites earlier turns, so answers cannot be told apart", "messages")
+    return [replace(piece, trained=piece.trained or loss_on == "all") for piece in pieces if piece.text]
+
+
+def _grown(
+    messages: list[dict[str, str]], answers: list[int], learned: set[int], tokenizer: TextTokenizer, whole: str
+) -> list[Piece] | None:
+    """Cut where the rendering grows with each answer: exactly what the model is given when it has to answer."""
+    pieces, written = [], ""
+    for place in answers:
+        try:
+            before = tokenizer.render_chat(messages[:place], add_generation_prompt=True)
+            after = tokenizer.render_chat(messages[: place + 1], add_generation_prompt=False)
+        except ConversationError:  # some templates refuse to write a part of a conversation
+            return None
+        if not (before.startswith(written) and after.startswith(before) and whole.startswith(after)):
+            return None
+        pieces.append(Piece(text=before[len(written) :], trained=False))
+        pieces.append(Piece(text=after[len(before) :], trained=place in learned, answer=True))
+        written = after
+    return [*pieces, Piece(text=whole[len(written) :], trained=False)]
+
+
+def _marked(
+    messages: list[dict[str, str]], answers: list[int], learned: set[int], tokenizer: TextTokenizer, whole: str
+) -> list[Piece] | None:
+    """Cut where marks in the place of the answers come out, for templates that move things as a talk goes on."""
+    marks = {place: f"\u2402answer{place}\u2403" for place in answers}
+    marked = [{**message, "content": marks.get(place, message["content"])} for place, message in enumerate(messages)]
+    rest, pieces = tokenizer.render_chat(marked, add_generation_prompt=False), list[Piece]()
+    for number, place in enumerate(answers):
+        before, found, rest = rest.partition(marks[place])
+        if not found:
+            return None
+        kept = before.rstrip(" ")  # a space before the answer is written by the model
+        content = messages[place]["content"]
+        said = content if whole.startswith("".join(p.text for p in pieces) + before + content) else content.strip()
+        pieces.append(Piece(text=kept, trained=False, after_answer=number > 0 and answers[number - 1] in learned))
+        pieces.append(Piece(text=before[len(kept) :] + said, trained=place in learned))
+    pieces.append(Piece(text=rest, trained=False, after_answer=bool(answers) and answers[-1] in learned))
+    return pieces if "".join(piece.text for piece in pieces) == whole else None

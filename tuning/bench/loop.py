@@ -52,7 +52,7 @@ def _rows(plan: Plan) -> list[Any]:
 
     settings = plan.settings
     data = open_data(settings.data, settings.task, settings.seed)
-    return encode_set(data.train, TextTokenizer(plan.model.path), settings.data, settings.task)
+    return list(encode_set(data.train, TextTokenizer(plan.model.path), settings.data, settings.task))
 
 
 def _built(plan: Plan) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from tuning.data import encode_set, open_data
+from tuning.data import encode_pairs, encode_set, open_data
 from tuning.job import Commands, Job
 from tuning.methods import method_named
 from tuning.question import Question
@@ -83,6 +83,7 @@ class Session:
             self._started = self._clock()
             batch = max(2 * settings.micro_batch_size, _SMALL_EVAL_BATCH if parameters < 20_000_000 else 1)
             if self._method.caches(settings.method):
+                rows = list(rows)  # the cache tells rows apart by identity
                 built = self._cached(built, rows, held_out, batch)
             try:
                 return self._train(built, rows, held_out, course, batch)
@@ -90,7 +91,7 @@ class Session:
                 self._save(built)  # the last good weights: the update was not made
                 raise
 
-    def _cached(self, built: Built, rows: list[Encoded], held_out: list[Encoded], eval_batch: int) -> Built:
+    def _cached(self, built: Built, rows: Sequence[Encoded], held_out: Sequence[Encoded], eval_batch: int) -> Built:
         """The states of a frozen body, computed once for every row; after a stop the run ends before it needs them."""
         cache = FeatureCache(
             built.model, built.autocast, pad_id=built.pad_id, classes=built.classes, device=built.device
@@ -101,18 +102,19 @@ class Session:
                 self._emit("phase", name="caching", detail="features", done=before + done, total=total)
         return replace(built, features=cache)
 
-    def _rows(self) -> tuple[list[Encoded], list[Encoded]]:
+    def _rows(self) -> tuple[Sequence[Encoded], Sequence[Encoded]]:
         settings = self._settings
         self._phase("tokenizing")
         data = open_data(settings.data, settings.task, settings.seed)
         self._chat = self._labels is None and any(row.messages is not None for row in data.train[:1])
         if settings.task == "sequence_classification":
             self._labels = data.label_names
-        rows = encode_set(data.train, self._tokenizer, settings.data, settings.task)
-        # row by row, because rows with nothing to learn from are left out, and each guess must find its text
-        pairs = [
-            (row, one) for row in data.eval for one in encode_set([row], self._tokenizer, settings.data, settings.task)
-        ]
+        rows = encode_set(
+            data.train, self._tokenizer, settings.data, settings.task, self._folder,
+            lambda done: self._emit("phase", name="tokenizing", detail=None, done=done, total=len(data.train)),
+        )  # fmt: skip
+        # in pairs, because rows with nothing to learn from are left out, and each guess must find its text
+        pairs = list(encode_pairs(data.eval, self._tokenizer, settings.data, settings.task))
         self._held_out, held_out = [row for row, _ in pairs], [one for _, one in pairs]
         self._phase("tokenizing", done=len(rows) + len(held_out))
         return rows, held_out
@@ -135,7 +137,7 @@ class Session:
             self._progress = read_checkpoint(built, place)
 
     def _train(
-        self, built: Built, rows: list[Encoded], held_out: list[Encoded], course: Course, eval_batch: int
+        self, built: Built, rows: Sequence[Encoded], held_out: Sequence[Encoded], course: Course, eval_batch: int
     ) -> str:
         settings = self._settings
         self._between(built)
@@ -190,7 +192,7 @@ class Session:
         if counts_as_best and (self._best is None or update.loss < self._best[1]):
             self._best = (update.step, update.loss)
 
-    def _evaluate(self, built: Built, held_out: list[Encoded], batch_size: int) -> None:
+    def _evaluate(self, built: Built, held_out: Sequence[Encoded], batch_size: int) -> None:
         step, began = self._progress.step, self._clock()
         if not held_out:
             return

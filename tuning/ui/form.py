@@ -32,6 +32,7 @@ NOT_SETTINGS = (LENGTH, WOULD_FIT_ON, RUN_NAME)
 TERMS = {
     "causal_lm": "write text (causal LM)", "sequence_classification": "choose a class", "auto": "auto",
     "response": "the response", "all": "all tokens", "last_turn": "the last turn", "adamw": "AdamW", "sgd": "SGD",
+    "stop": "refuse to start", "skip": "leave them out",
 }  # fmt: skip
 LABELS = {
     "task": "Task", "model": "Base model", "data.source": "Data", "micro_batch_size": "Micro-batch size",
@@ -45,6 +46,7 @@ LABELS = {
     "data.eval_rows": "Evaluation rows", "sample.every": "Answer the prompts every (updates)",
     "sample.prompts": "Sample prompts, one a line", "eval.max_new_tokens": "Longest answer (tokens)",
     "save.keep": "Checkpoints kept", "data.columns": "Columns (JSON)", "data.label_names": "Label names, one a line",
+    "data.bad_rows": "Bad rows", "data.format": "File format",
 }  # fmt: skip
 SHORT = {
     "micro_batch_size": "rows on the device at once",

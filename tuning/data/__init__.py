@@ -1,0 +1,22 @@
+"""Rows to train on: bundled sets and a person's own files, read by content, recognised, split, counted and shown.
+
+Comes in: `DataSettings`.  Goes out: a `DataSet` of rows read from disk when they are asked for, the same as tokens,
+and a `DataSummary` of what a tokenizer makes of them.  No torch.  This file is the room's door.
+"""
+
+from tuning.data.encoded import EncodedSet, encode_pairs, encode_set
+from tuning.data.places import bundled_folder, data_catalogue
+from tuning.data.sets import DataSet, open_data
+from tuning.data.summary import DataSummary, summarize
+
+__all__ = [
+    "DataSet",
+    "DataSummary",
+    "EncodedSet",
+    "bundled_folder",
+    "data_catalogue",
+    "encode_pairs",
+    "encode_set",
+    "open_data",
+    "summarize",
+]

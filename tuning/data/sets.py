@@ -1,0 +1,239 @@
+"""A data set opened: its rows split into training and evaluation, checked as far as its size allows.
+
+Comes in: `DataSettings`, the task, the seed.  Goes out: a `DataSet` whose rows are read from disk when they are asked
+for.  Small files are checked whole; of a large one the head is checked here, and every row when it is tokenized.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any, overload
+
+from tuning.data.places import Place, find_place
+from tuning.data.recognise import Reading, RowFault, columns_of, label_text, make_row, read_as
+from tuning.data.tables import BadRow, Record, Table, head, open_table
+from tuning.errors import DataError
+from tuning.settings import DataSettings
+from tuning.text import Row
+
+CHECKED_BYTES = 16 * 2**20
+"""Files up to this size are checked whole before anything else."""
+CHECKED_ROWS = 1_000
+"""Rows of a larger file that are checked before a run."""
+LISTED_BAD_ROWS = 100
+MOST_CLASSES = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What a pass over a table found. `codes[i]` numbers the class of row i, -1 where it is bad."""
+
+    rows: int
+    whole: bool
+    bad: tuple[BadRow, ...]
+    bad_count: int
+    bad_places: tuple[int, ...]
+    codes: Sequence[int]
+    found: tuple[str, ...]
+
+
+class Rows(Sequence[Row]):
+    """Rows of a table in their order, read when they are asked for; a bad one is refused, or left out when told so."""
+
+    def __init__(
+        self, table: Table, places: Sequence[int], reading: Reading, labels: dict[str, int], skip: bool
+    ) -> None:
+        self.table, self.places, self._reading, self._labels, self._skip = table, places, reading, labels, skip
+
+    def __len__(self) -> int:
+        """How many there are; with unchecked bad ones left out, fewer come."""
+        return len(self.places)
+
+    def __iter__(self) -> Iterator[Row]:
+        return self._read(self.places)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return list(self._read(self.places[index]))
+        return next(self._read([self.places[index]]))
+
+    def at(self, places: Sequence[int]) -> Rows:
+        """The rows at other places of the same table."""
+        return Rows(self.table, places, self._reading, self._labels, self._skip)
+
+    def _read(self, places: Sequence[int]) -> Iterator[Row]:
+        for one in self.table.read(places):
+            row = _row_or_bad(one, self._reading, self._labels)
+            if isinstance(row, Row):
+                yield row
+            elif not self._skip:
+                raise refused(self.table, [row], 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSet:
+    """Rows with their names; `label_names` is set where rows carry classes."""
+
+    name: str
+    title: str
+    source: str
+    shape: str
+    columns: dict[str, str]
+    label_names: tuple[str, ...] | None
+    train: Rows
+    eval: Rows
+    fingerprint: str
+    place: Place
+    reading: Reading
+    all_columns: tuple[str, ...]
+    checks: tuple[Checked, ...] = field(repr=False)
+    """Of the training file and, where there is one, of the evaluation file."""
+
+    @property
+    def small(self) -> bool:
+        """Checked whole."""
+        return all(one.whole for one in self.checks)
+
+
+def open_data(settings: DataSettings, task: str, seed: int) -> DataSet:
+    """The rows of a data set, split. Raises DataError naming the line or the column and the fix."""
+    place = find_place(settings)
+    tables = [open_table(place.train, settings.format, settings.encoding)]
+    if place.eval is not None:
+        tables.append(open_table(place.eval, settings.format, settings.encoding))
+    first = head(tables[0])
+    if not first:
+        bad = [one for one in tables[0].read(range(min(3, len(tables[0])))) if isinstance(one, BadRow)]
+        raise refused(tables[0], bad, len(bad))
+    records = [record.values for record in first]
+    reading = read_as(records, place.card, settings, task)
+    checks = [check(table, reading) for table in tables]
+    skip = settings.bad_rows == "skip"
+    for table, found in zip(tables, checks, strict=True):
+        if found.bad_count and not skip:
+            raise refused(table, found.bad, found.bad_count)
+        if found.whole and found.bad_count == found.rows:
+            raise refused(table, found.bad, found.bad_count, mendable=False)
+    names = label_names(checks, place, settings) if reading.labelled else None
+    labels = {name: number for number, name in enumerate(names or ())}
+    places = [_places(found, len(table)) for found, table in zip(checks, tables, strict=True)]
+    if place.eval is None:
+        places = list(_held_out(places[0], checks[0], names, settings.eval_fraction, seed))
+        tables = tables * 2
+    train, held = (
+        Rows(table, where[:limit], reading, labels, skip)
+        for table, where, limit in zip(tables, places, (settings.train_rows, settings.eval_rows), strict=True)
+    )
+    told = (tables[0].digest, tables[-1].digest, reading, names, settings.eval_fraction, seed, len(train), len(held))
+    return DataSet(
+        name=place.name, title=place.title, source=place.origin, shape=reading.shape, columns=dict(reading.columns),
+        label_names=names, train=train, eval=held, fingerprint=sha256(repr(told).encode()).hexdigest()[:16],
+        place=place, reading=reading, all_columns=tuple(columns_of(records)), checks=tuple(checks),
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=16)
+def check(table: Table, reading: Reading) -> Checked:
+    """Read rows once for what is wrong with them and for their classes; kept for each version of a file.
+
+    The whole file, where it is small or its classes have to be known; else its first rows.
+    """
+    whole = table.size <= CHECKED_BYTES or reading.labelled or len(table) <= CHECKED_ROWS
+    rows = len(table) if whole else CHECKED_ROWS
+    codes, numbers = array("i"), dict[str, int]()
+    bad, bad_places = list[BadRow](), list[int]()
+    for place, one in enumerate(table.read(range(rows))):
+        made = _row_or_bad(one, reading, {})
+        if isinstance(made, BadRow):
+            bad_places.append(place)
+            bad += [made] if len(bad) < LISTED_BAD_ROWS else []
+            codes.append(-1)
+        elif reading.labelled and isinstance(one, Record):
+            codes.append(numbers.setdefault(label_text(one.values, reading), len(numbers)))
+            if len(numbers) > MOST_CLASSES:
+                column = reading.column("label")
+                message = f"column {column!r} has more than {MOST_CLASSES} different values; choose another for label"
+                raise DataError(message, column, f"up to {MOST_CLASSES} classes", "data.columns")
+    return Checked(
+        rows=rows, whole=whole, bad=tuple(bad), bad_count=len(bad_places), bad_places=tuple(bad_places), codes=codes,
+        found=tuple(numbers),
+    )  # fmt: skip
+
+
+def _row_or_bad(one: Record | BadRow, reading: Reading, labels: dict[str, int]) -> Row | BadRow:
+    if isinstance(one, BadRow):
+        return one
+    try:
+        return make_row(one.values, reading, labels)
+    except RowFault as fault:
+        return BadRow(one.line, str(fault))
+
+
+def refused(table: Table, bad: Sequence[BadRow], count: int, mendable: bool = True) -> DataError:
+    """The refusal of bad rows: the first ones with line and reason, and what can be done."""
+    told = "; ".join(f"{table.unit} {one.line} {one.reason}" for one in bad[:3])
+    many = f"{count:,} rows of {table.name} cannot be used: " if count > 1 else f"{table.name}: "
+    more = f"; and {count - 3:,} more" if count > 3 else ""
+    fix = "mend them, or leave such rows out with data.bad_rows skip" if mendable else "no row is left; mend them"
+    limit = "rows that can be read"
+    return DataError(f"{many}{told}{more}; {fix}", f"{table.unit} {bad[0].line}", limit, "data.source")
+
+
+def label_names(checks: Sequence[Checked], place: Place, settings: DataSettings) -> tuple[str, ...]:
+    """The classes in their order: as given, else as the card says, else sorted, numbers by their value."""
+    given = settings.label_names or place.card.get("label_names")
+    found = list(dict.fromkeys(name for one in checks for name in one.found))
+    names = tuple(given) if given else tuple(sorted(found, key=_number_first))
+    strange = next((label for label in found if label not in names), None)
+    if strange is not None:
+        message = f"label {strange!r} is not among data.label_names {', '.join(names)}; add it there"
+        raise DataError(message, strange, ", ".join(names), "data.label_names")
+    if len(names) < 2:
+        message = f"the label column has one value only, {names[0]!r}; a class needs something to differ from"
+        raise DataError(message, list(names), "two labels or more", "data.label_names")
+    return names
+
+
+def _number_first(name: str) -> tuple[Any, ...]:
+    try:
+        number = float(name)
+    except ValueError:
+        number = math.nan
+    return (0, number, name) if math.isfinite(number) else (1, 0.0, name)
+
+
+def _places(found: Checked, rows: int) -> Sequence[int]:
+    """The rows that are left when the bad ones are out; those not checked yet are all in."""
+    if not found.bad_places:
+        return range(rows)
+    bad = set(found.bad_places)
+    return array("Q", (place for place in range(rows) if place not in bad))
+
+
+def _held_out(
+    places: Sequence[int], found: Checked, names: tuple[str, ...] | None, fraction: float, seed: int
+) -> tuple[Sequence[int], Sequence[int]]:
+    """Hold out a share by the seed, label by label; both sides keep the rows' order."""
+    groups: list[Sequence[int]] = [places]
+    if names is not None:
+        by_label: dict[str, array[int]] = {name: array("Q") for name in names}
+        for place in places:
+            by_label[found.found[found.codes[place]]].append(place)
+        groups = [group for group in by_label.values() if group]
+    draw, held = random.Random(seed), set[int]()
+    for group in groups:
+        chosen = draw.sample(range(len(group)), min(len(group) - 1, round(len(group) * fraction)))
+        held |= {group[one] for one in chosen}
+    if not held:
+        return places, array("Q")
+    return array("Q", (one for one in places if one not in held)), array("Q", sorted(held))

@@ -1,0 +1,114 @@
+"""What the chosen rows become as tokens: lengths, labels, what is cut.
+
+Comes in: `DataSettings` and a model's folder.  Goes out: a `DataSummary`, plain data for the plan.  Up to a few
+thousand rows all are counted; of more, rows spread evenly over the file are, and the summary says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+from tuning.data.encoded import encode_each, learnable
+from tuning.data.places import find_place
+from tuning.data.sets import DataSet, Rows, open_data
+from tuning.errors import DataError
+from tuning.settings import DataSettings
+from tuning.text import TextTokenizer
+
+COUNTED_BYTES = 2 * 2**20
+"""Files up to this size have every row counted: about a second of tokenizing."""
+SAMPLED_ROWS = 1_000
+SAMPLED_BYTES = 2 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSummary:
+    """What the chosen rows become as tokens; lengths in tokens, after cutting.
+
+    Where `sampled` is true, `lengths` and `trained_tokens` belong to rows spread over the file, the counts of rows are
+    of all rows, bad and empty ones not yet left out, and `longest` is max_seq_length.
+    """
+
+    name: str
+    title: str
+    shape: str
+    label_names: tuple[str, ...] | None
+    train_rows: int
+    eval_rows: int
+    lengths: tuple[int, ...]
+    trained_tokens: tuple[int, ...]
+    cut_rows: int
+    dropped_rows: int
+    fingerprint: str
+    sampled: bool = False
+    limit: int = 0
+    """max_seq_length, where not every row was counted."""
+
+    @property
+    def longest(self) -> int:
+        return self.limit if self.sampled else max(self.lengths, default=0)
+
+    @property
+    def longest_origin(self) -> str:
+        counted = f"max_seq_length: only {len(self.lengths):,} of {self.train_rows:,} rows were counted"
+        return counted if self.sampled else "the longest row of this data, in tokens"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(plain: dict[str, Any]) -> DataSummary:
+        names = plain["label_names"]
+        tuples = {"lengths": tuple(plain["lengths"]), "trained_tokens": tuple(plain["trained_tokens"])}
+        return DataSummary(**(plain | tuples | {"label_names": tuple(names) if names is not None else None}))
+
+
+def summarize(settings: DataSettings, model_path: str, task: str, seed: int) -> DataSummary:
+    """Open, tokenize and count the rows; kept for the settings last asked for. Raises DataError."""
+    place = find_place(settings)
+    files = [place.train, *([place.eval] if place.eval else [])]
+    versions = tuple(file.stat().st_mtime_ns for file in files)  # a changed file is counted anew
+    return _summary(model_path, json.dumps(asdict(settings)), task, seed, versions)
+
+
+@lru_cache(maxsize=16)
+def _summary(model_path: str, key: str, task: str, seed: int, versions: tuple[int, ...]) -> DataSummary:
+    plain = json.loads(key)
+    names = plain["label_names"]
+    settings = DataSettings(**(plain | {"label_names": tuple(names) if names is not None else None}))
+    data = open_data(settings, task, seed)
+    tokenizer = TextTokenizer(model_path)
+    sampled = not counted_whole(data)
+    train = [one for _, one in encode_each(sample(data.train) if sampled else data.train, tokenizer, settings, task)]
+    held = [one for _, one in encode_each([] if sampled else data.eval, tokenizer, settings, task)]
+    learned = [one for one in train if learnable(one)]
+    if not learned:
+        message = "no row has anything to learn from within max_seq_length; raise it, or check the answers"
+        raise DataError(message, settings.max_seq_length, "at least one row", "data.max_seq_length")
+    lengths = tuple(len(one.ids) for one in learned)
+    return DataSummary(
+        name=data.name, title=data.title, shape=data.shape, label_names=data.label_names,
+        train_rows=len(data.train) if sampled else len(learned),
+        eval_rows=len(data.eval) if sampled else sum(map(learnable, held)), lengths=lengths,
+        trained_tokens=tuple(1 if one.label is not None else one.trained_tokens for one in learned),
+        cut_rows=sum(one.cut for one in learned), dropped_rows=len(train) - len(learned),
+        fingerprint=data.fingerprint, sampled=sampled, limit=settings.max_seq_length if sampled else 0,
+    )  # fmt: skip
+
+
+def counted_whole(data: DataSet) -> bool:
+    """Small enough to count every row?"""
+    share = (len(data.train) + len(data.eval)) / max(1, len(data.train.table))
+    return data.small and data.train.table.size * min(1.0, share) <= COUNTED_BYTES
+
+
+def sample(rows: Rows) -> Rows:
+    """Rows spread evenly, fewer of them where they are long."""
+    per_row = max(1, rows.table.size // max(1, len(rows.table)))
+    count = max(1, min(SAMPLED_ROWS, SAMPLED_BYTES // per_row, len(rows)))
+    places: Sequence[int] = [rows.places[place * len(rows) // count] for place in range(count)]
+    return rows.at(places)
