@@ -59,7 +59,7 @@ def test_a_run_from_start_to_end(service):
     assert row.plan["derived"]["effective_batch"]["value"] == 32
     assert "lengths" not in row.plan["data"] or len(row.plan["data"]["lengths"]) <= 50
     assert row.estimate["total_bytes"] > 0
-    folder = service.artifact(run_id).parent
+    folder = service.result(run_id).parent
     assert json.loads((folder / "settings.json").read_text()) == row.settings
     assert service.start(service.settings_of(run_id)) != run_id
 
@@ -106,7 +106,7 @@ def test_stop_pause_resume(service):
     assert service.run(run_id).state == "cancelled"
     assert service.wait(waiting, 10) == "finished"
     with pytest.raises(RunError, match="nothing to download"):
-        service.artifact(run_id)
+        service.result(run_id)
 
 
 def test_fork_delete_rename_note(service):
@@ -241,7 +241,7 @@ def test_one_real_run_that_is_asked_while_another_trains(tmp_path):
         service.stop(waiting)
         service.stop(longer)
         assert service.wait(longer, 30) == "cancelled"
-        assert (service.artifact(longer) / "adapter_config.json").is_file()
+        assert (service.result(longer) / "adapter_config.json").is_file()
     finally:
         service.close()
 

@@ -18,6 +18,7 @@ from tuning.runs import RunService
 from tuning.web import add_routes
 from tuning.web_ask import add_ask_routes
 from tuning.web_requests import BODY_LIMIT
+from tuning.web_results import add_result_routes
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def service(tmp_path):
 def client(service):
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     add_ask_routes(app, service)
+    add_result_routes(app, service)
     add_routes(app, service)
     return TestClient(app, raise_server_exceptions=False)
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from tuning.data import DataSummary, bundled_folder, open_data, summarize
-from tuning.errors import Problem, SettingsError
+from tuning.errors import ModelError, Problem, SettingsError
 from tuning.hardware import Device, this_machine
 from tuning.methods import method_named
 from tuning.methods.base import Case
@@ -73,10 +73,20 @@ class Plan:
         )  # fmt: skip
 
 
-def plan_for(given: Any) -> Plan:
-    """The whole way from a settings object to a plan on this machine. Raises TuningError with every problem."""
+def plan_for(given: Any, run_model: Callable[[str, str], BaseModel] | None = None) -> Plan:
+    """The whole way from a settings object to a plan on this machine. Raises TuningError with every problem.
+
+    `run_model` finds the result of an earlier run, given its id and the task, for a `model` such as run:r0003.
+    """
     settings = Settings.from_dict(given)
-    model = resolve_model(settings.model, settings.revision)
+    kind, _, run_id = settings.model.partition(":")
+    if kind != "run":
+        model = resolve_model(settings.model, settings.revision)
+    elif run_model is not None:
+        model = run_model(run_id, settings.task)
+    else:
+        message = "a run as the base model needs the home folder that holds it: python -m tuning run --home DIR"
+        raise ModelError(message, settings.model, "a run of this home folder")
     readable = model.missing is None or (Path(model.path) / "tokenizer.json").is_file()
     data = summarize(settings.data, model.path, settings.task, settings.seed) if readable else _unread(settings)
     return make_plan(settings, model, data, this_machine(settings.device))

@@ -24,6 +24,7 @@ from tuning.memory.estimate import MemoryEstimate, estimate
 from tuning.methods import method_named
 from tuning.plan import Plan, plan_for
 from tuning.question import Question
+from tuning.results import Results
 from tuning.rows import RunRow
 from tuning.store import RunStore
 from tuning.training.offline import keep_to_this_machine
@@ -56,6 +57,7 @@ class RunService:
         self._handles: dict[str, RunHandle] = {}
         self._starting = threading.Lock()
         self._answers = SavedAnswers(self.executor)
+        self._results = Results(self.home, self.store, self.executor)
 
     def recover(self) -> None:
         """Take up what a server that is gone left behind: its running run is interrupted, its queue goes on."""
@@ -66,7 +68,7 @@ class RunService:
     # -- before a run ----------------------------------------------------------------------------------------------
     def preview(self, settings: Any, device: str | None = None) -> Preview:
         """The plan on this machine, with the estimate on it or on a named device. Raises TuningError."""
-        plan = plan_for(settings)
+        plan = plan_for(settings, self._results.model)
         found = estimate(plan, named_device(device) if device else plan.device)
         return Preview(plan=plan, estimate=found, seconds=self.expected_seconds(plan))
 
@@ -207,15 +209,13 @@ class RunService:
         """What the run was started with, ready to start another."""
         return self.store.run(run_id).settings
 
-    def artifact(self, run_id: str) -> Path:
-        """The folder with the adapter or model of a run that has ended with one."""
-        row = self.store.run(run_id)
-        folder = self.home / "runs" / run_id / self.artifact_name(run_id)
-        if row.active:
-            raise RunError(f"{row.name} has not ended yet. Stop it to keep what it has learned so far.")
-        if not folder.is_dir() or not any(folder.iterdir()):
-            raise RunError(f"{row.name} has left nothing to download: it ended before anything was learned.")
-        return folder
+    def result(self, run_id: str, form: str = "trained") -> Path:
+        """The folder with what a run has left: `trained`, `best` or `merged`. Raises RunError."""
+        return self._results.folder(self.store.run(run_id), form)
+
+    def run_folder(self, run_id: str) -> Path:
+        """Where a run's files are."""
+        return self.home / "runs" / run_id
 
     def artifact_name(self, run_id: str) -> str:
         """`adapter` or `model`: what the run's method leaves behind."""
@@ -230,7 +230,7 @@ class RunService:
         row = self.store.run(run_id)
         handle = self._handle(run_id)
         if handle is None or not row.active:
-            return self._answers.ask(row, self.artifact(run_id).parent, question, tell)
+            return self._answers.ask(row, self.result(run_id).parent, question, tell)
         if self.place(run_id):
             raise RunError(f"{row.name} waits in line and has learned nothing yet. Ask it when it has started.")
         return ask_live(handle, row, question, tell)

@@ -6,16 +6,12 @@ is 404 with a sentence.
 """
 
 import re
-import tempfile
-import zipfile
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
-from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.middleware.gzip import GZipMiddleware
@@ -120,27 +116,6 @@ def _add_reading(app: FastAPI, service: RunService) -> None:
     @app.get("/fork/live")
     def live(cur: str = "", v: str | None = None) -> JSONResponse:
         return JSONResponse(live_answer(service, _cursors(cur), v), headers={"Cache-Control": "no-store"})
-
-    @app.get("/fork/runs/{run_id}/settings")
-    def settings(run_id: str) -> dict[str, Any]:
-        return row_of(service, run_id).settings
-
-    @app.get("/fork/runs/{run_id}/files.zip")
-    def files(run_id: str) -> FileResponse:
-        row_of(service, run_id)
-        packed = _zip_of(service.artifact(run_id))
-        done = BackgroundTask(packed.unlink, missing_ok=True)
-        return FileResponse(packed, filename=f"{run_id}.zip", media_type="application/zip", background=done)
-
-
-def _zip_of(artifact: Path) -> Path:
-    """settings.json and the artifact's folder, in one file. Weights hardly shrink, so nothing is compressed."""
-    with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as target, zipfile.ZipFile(target, "w") as packed:
-        packed.write(artifact.parent / "settings.json", "settings.json")
-        for path in sorted(artifact.rglob("*")):
-            if path.is_file():
-                packed.write(path, path.relative_to(artifact.parent))
-    return Path(target.name)
 
 
 def _add_running(app: FastAPI, service: RunService) -> None:

@@ -23,22 +23,28 @@ LABELS_FILE = "labels.json"
 
 
 def save_artifact(
-    model: nn.Module, method: Method, folder: Path, base_folder: Path, labels: Sequence[str] | None
+    model: nn.Module, method: Method, folder: Path, base_folder: Path, labels: Sequence[str] | None, card: str
 ) -> Path:
-    """Write the run's result under `folder`; an older one is replaced when the new one is complete."""
+    """Write the run's result under `folder`, `card` as its README.md; an older one is replaced by the complete one."""
     place = folder / method.artifact
     part = folder / f"{method.artifact}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     method.save(model, part)
-    for name in _TOKENIZER_FILES:
-        if (base_folder / name).is_file():
-            shutil.copyfile(base_folder / name, part / name)
+    copy_tokenizer(base_folder, part)
+    (part / "README.md").write_text(card, encoding="utf-8")  # in place of what a library says about itself
     if labels is not None:
         (part / LABELS_FILE).write_text(json.dumps(list(labels), ensure_ascii=False), encoding="utf-8")
     shutil.rmtree(place, ignore_errors=True)
     part.rename(place)
     return place
+
+
+def copy_tokenizer(base_folder: Path, folder: Path) -> None:
+    """The base model's tokenizer and chat template, so that the result can be used alone."""
+    for name in _TOKENIZER_FILES:
+        if (base_folder / name).is_file():
+            shutil.copyfile(base_folder / name, folder / name)
 
 
 def saved_labels(artifact: Path) -> list[str] | None:

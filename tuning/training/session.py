@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from tuning.card import library_versions, model_card
 from tuning.data import encode_pairs, encode_set, open_data
 from tuning.job import Commands, Job
 from tuning.methods import method_named
@@ -61,6 +62,7 @@ class Session:
         self._started = self._paused_seconds = 0.0
         self._best: tuple[int, float] | None = None
         self._evals_without_best = 0
+        self._evals: list[dict[str, Any]] = []
 
     def run(self) -> str:
         """The whole attempt; returns "finished" or "cancelled", raises what went wrong."""
@@ -88,7 +90,7 @@ class Session:
             try:
                 return self._train(built, rows, held_out, course, batch)
             except NotFinite:
-                self._save(built)  # the last good weights: the update was not made
+                self._save(built, "failed")  # the last good weights: the update was not made
                 raise
 
     def _cached(self, built: Built, rows: Sequence[Encoded], held_out: Sequence[Encoded], eval_batch: int) -> Built:
@@ -165,7 +167,7 @@ class Session:
     def _end(self, built: Built, state: str, course: Course, reason: str | None) -> str:
         self._phase("saving")
         self._between(built)  # before saving, which may leave the best weights in the model
-        self._save(built)
+        self._save(built, state)
         best = {"step": self._best[0], "value": self._best[1]} if self._best is not None else None
         self._emit(
             state, step=self._progress.step, total_steps=course.total_steps, artifact=self._method.artifact, best=best,
@@ -173,14 +175,18 @@ class Session:
         )  # fmt: skip
         return state
 
-    def _save(self, built: Built) -> None:
+    def _save(self, built: Built, state: str) -> None:
         """The last weights as the artifact and, where an earlier evaluation was better, those under best/ too."""
-        save_artifact(built.model, self._method, self._folder, self._base, self._labels)
+        end = {"state": state, "step": self._progress.step, "seconds": self._seconds()}
+        card = model_card(self._job.plan, self._evals, end, library_versions())
+        save_artifact(built.model, self._method, self._folder, self._base, self._labels, card)
         shutil.rmtree(self._folder / "best", ignore_errors=True)
         file = self._folder / "best.safetensors"
         if self._best is not None and file.is_file() and self._best[0] != self._progress.step:
             read_weights(built, file)
-            save_artifact(built.model, self._method, self._folder / "best", self._base, self._labels)
+            end |= {"step": self._best[0], "state": "the best weights of the run"}
+            card = model_card(self._job.plan, self._evals, end, library_versions())
+            save_artifact(built.model, self._method, self._folder / "best", self._base, self._labels, card)
         file.unlink(missing_ok=True)
 
     def _tell(self, update: Update, built: Built, *, counts_as_best: bool) -> None:
@@ -203,6 +209,7 @@ class Session:
         measured = found.metrics if written is None else found.metrics | {"exact_match": written.exact_match}
         metrics = {name: measured[name] for name in self._settings.metrics if name in measured}
         self._emit("eval", step=step, loss=found.loss, metrics=metrics, seconds=self._clock() - began)
+        self._evals.append({"step": step, "loss": found.loss, "metrics": metrics})
         texts = {} if written is None else written.texts
         write_predictions(self._folder, step, predictions(found, self._held_out, self._tokenizer, self._labels, texts))
         if not math.isfinite(found.loss):

@@ -25,7 +25,8 @@ from tuning.ui import live as live_room  # noqa: E402
 from tuning.ui.preview import preview_value, told  # noqa: E402
 from tuning.ui.theme import theme  # noqa: E402
 from tuning.web import add_routes
-from tuning.web_ask import add_ask_routes  # noqa: E402
+from tuning.web_ask import add_ask_routes
+from tuning.web_results import add_result_routes  # noqa: E402
 
 QUICK: dict[str, Any] = {
     "queue": False, "show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private",
@@ -120,6 +121,7 @@ def build_app(service: RunService, host: str, port: int) -> FastAPI:
     """The whole web app: the routes first, then the page over them."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     add_ask_routes(app, service)
+    add_result_routes(app, service)
     add_routes(app, service, hosts=[host])
     return gr.mount_gradio_app(
         app, build_page(service), path="/", server_name=host, server_port=port, footer_links=[], run_history=False,

@@ -1,0 +1,69 @@
+"""What a run has left, in other forms: merged into the base, or brought back from a checkpoint.
+
+Comes in: a Job whose run has ended.  Goes out: folders in the job's own, each whole or not there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from tuning.errors import RunError
+from tuning.job import Job
+from tuning.methods import method_named
+from tuning.text import TextTokenizer
+from tuning.training.build import Built, build, load_base, own_random_state, pick_device
+from tuning.training.checkpoint import latest_checkpoint, read_weights
+from tuning.training.save import copy_tokenizer, save_artifact, saved_labels
+
+MERGED = "merged"
+
+
+def merged_folder(job: Job) -> Path:
+    """The whole model with what was learned put into its weights. Raises RunError where the method has no such form."""
+    settings, folder = job.plan.settings, Path(job.folder)
+    method, place = method_named(settings.method.name), folder / MERGED
+    artifact = folder / method.artifact
+    if place.is_dir() and place.stat().st_mtime >= artifact.stat().st_mtime:
+        return place
+    labels = saved_labels(artifact)
+    tokenizer = TextTokenizer(job.plan.model.path)
+    with torch.random.fork_rng(devices=[]):  # fresh heads and adapters draw their weights before the saved ones come
+        base = load_base(
+            job.plan.model.path, labels=labels, attention="sdpa", dtype=torch.float32, pad_id=tokenizer.pad_id or 0
+        )
+        merged = method.merge(method.load(base, artifact))
+    if merged is None:
+        raise RunError(f"{method.title} cannot be merged into the base model; download it as it was trained.")
+    part = folder / f"{MERGED}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    merged.save_pretrained(part)
+    copy_tokenizer(Path(job.plan.model.path), part)
+    if (artifact / "README.md").is_file():
+        shutil.copyfile(artifact / "README.md", part / "README.md")
+    shutil.rmtree(place, ignore_errors=True)
+    part.rename(place)
+    return place
+
+
+def recovered_artifact(job: Job, card: str) -> Path:
+    """The result of a run that was interrupted: its newest checkpoint, else its best weights. Raises RunError."""
+    settings, plan, folder = job.plan.settings, job.plan, Path(job.folder)
+    place = latest_checkpoint(folder, plan.fingerprint)
+    weights = folder / "best.safetensors" if place is None else place / "weights.safetensors"
+    if not weights.is_file():
+        raise RunError("This run was interrupted before its first checkpoint or evaluation, so nothing was kept of it.")
+    tokenizer = TextTokenizer(plan.model.path)
+    with own_random_state(settings.seed, pick_device(settings.device)):
+        built: Built = build(
+            settings, plan.model.path, plan.data.label_names if job.plan.labels else None,
+            plan.value("learning_rate"), tokenizer.pad_id or 0,
+        )  # fmt: skip
+        with torch.no_grad():
+            read_weights(built, weights)
+        return save_artifact(
+            built.model, method_named(settings.method.name), folder, Path(plan.model.path),
+            plan.data.label_names if job.plan.labels else None, card,
+        )  # fmt: skip
