@@ -18,6 +18,7 @@ COMMON: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
     "max_position_embeddings": POSITIONS, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 SMALL: dict[str, dict[str, Any]] = {
     "llama": COMMON | {"num_key_value_heads": 2},
     "mistral": COMMON | {"num_key_value_heads": 2},
@@ -32,9 +33,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "gpt_neox": COMMON,
     "gpt2": {
         "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": POSITIONS, "bos_token_id": 1, "eos_token_id": 2,
+        "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0,
     },
-    "bert": COMMON,
-    "roberta": COMMON | {"max_position_embeddings": POSITIONS + 2},
+    "bert": COMMON | NO_DROPOUT,
+    "roberta": COMMON | NO_DROPOUT | {"max_position_embeddings": POSITIONS + 2},
 }  # fmt: skip
 ENCODERS = ("bert", "roberta")
 CHAT_TEMPLATE = (

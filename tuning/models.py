@@ -22,6 +22,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_DROPOUTS = ("hidden_dropout_prob", "resid_pdrop", "dropout", "attention_dropout", "attention_probs_dropout_prob")
 _CHAT_WORDS = re.compile(r"(^|[-_.])(instruct|chat|it|sft|dpo|rlhf|assistant|zephyr)([-_.]|$)", re.IGNORECASE)
 _BASE_WORDS = re.compile(r"(^|[-_.])(base|pt|pretrained|foundation)([-_.]|$)", re.IGNORECASE)
 
@@ -209,6 +210,10 @@ def _notes(folder: Path, shape: ModelShape, title: str, template: bool) -> tuple
     config = _quiet(folder / "tokenizer_config.json")
     if (folder / "tokenizer.json").is_file() and not config.get("pad_token"):
         found.append("The tokenizer has no padding token; another token fills up short rows, masked out of the loss.")
+    model = _quiet(folder / "config.json")
+    dropped = [name for name in _DROPOUTS if isinstance(model.get(name), float) and model[name] > 0]
+    if dropped:
+        found.append(f"It trains with its own dropout ({dropped[0]} {model[dropped[0]]:g}), so cuts differ a little.")
     if not shape.known:
         found.append(
             f"Layers of a {shape.model_type} model are counted by the usual pattern, so counts are close, not exact."

@@ -1,0 +1,179 @@
+"""Folders as people have them: whole, half, foreign, packed; each answered with a sentence that names the fix."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_models import tiny_model, tiny_tokenizer
+
+from tuning.architectures import tasks_of
+from tuning.errors import ModelError
+from tuning.memory.estimate import estimate
+from tuning.models import BaseModel, resolve_model, split_spec, tuned_for
+from tuning.plan import plan_for
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model("llama", tmp_path_factory.mktemp("models") / "whole")
+
+
+@pytest.fixture
+def folder(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "model"))
+
+
+def config(**changes: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        plain = json.loads((folder / "config.json").read_text()) | changes
+        kept = {key: value for key, value in plain.items() if value is not None}
+        (folder / "config.json").write_text(json.dumps(kept))
+
+    return change
+
+
+def pickled(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def cut_off(folder: Path) -> None:
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[:-100])
+
+
+def shards(*there: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        content = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").unlink()
+        names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+        for name in there:
+            (folder / names[name]).write_bytes(content)
+
+    return change
+
+
+def without(*names: str) -> Callable[[Path], None]:
+    return lambda folder: [(folder / name).unlink() for name in names] and None
+
+
+def only_pieces(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.model").write_bytes(b"pieces")
+
+
+def an_adapter(folder: Path) -> None:
+    (folder / "config.json").rename(folder / "adapter_config.json")
+
+
+def escaping(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {"a": "../../elsewhere.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (without("config.json"), "no config.json"),
+        (an_adapter, "adapter"),
+        (lambda folder: (folder / "config.json").write_text("{"), "not readable JSON"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "not a JSON object"),
+        (config(model_type=None), "no model_type"),
+        (config(model_type="townformer"), "not a text model"),
+        (config(model_type="townformer", auto_map={"AutoModel": "town.Town"}), "never run"),
+        (config(hidden_size=None), "hidden_size"),
+        (config(num_local_experts=8), "mixtures of experts"),
+        (config(quantization_config={"quant_method": "gptq"}), "gptq"),
+        (pickled, "save_pretrained"),
+        (cut_off, "cut off"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"version https://git-lfs"), "not a safetensors"),
+        (shards("a"), "00002-of-00002"),
+        (escaping, "names no files"),
+        (without("tokenizer.json"), "no tokenizer"),
+        (only_pieces, "tokenizer.model"),
+        (lambda folder: shutil.rmtree(folder), "no folder"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_cannot_be_used_says_why(folder: Path, change: Callable[[Path], None], word: str) -> None:
+    change(folder)
+    with pytest.raises(ModelError, match=word) as told:
+        resolve_model(str(folder))
+    assert [problem.field for problem in told.value.problems] == ["model"]
+    assert len(str(told.value)) < 600
+
+
+def test_native_models_with_foreign_code_beside_them_are_taken_without_it(folder: Path) -> None:
+    config(auto_map={"AutoModelForCausalLM": "modeling_town.Town"})(folder)
+    (folder / "modeling_town.py").write_text("raise SystemExit('foreign code was run')")
+    assert resolve_model(str(folder)).tasks == ("causal_lm", "sequence_classification")
+
+
+def test_shards_are_read_by_their_index(folder: Path) -> None:
+    shards("a", "b")(folder)
+    model = resolve_model(f"path:{folder}")
+    assert (
+        model.missing is None and model.weight_bytes == 2 * (folder / "model-00001-of-00002.safetensors").stat().st_size
+    )
+
+
+def test_a_config_alone_is_enough_to_estimate_but_not_to_train(whole: Path, tmp_path: Path) -> None:
+    shutil.copyfile(whole / "config.json", tmp_path / "config.json")
+    plan = plan_for({"model": str(tmp_path), "data": {"max_seq_length": 48}})
+    assert plan.value("widest_length") == 48
+    alone = estimate(plan)
+    assert alone.total_parameters > alone.trainable_parameters > 0
+    with pytest.raises(ModelError, match="copy the weights"):
+        plan.model.check_complete()
+    assert BaseModel.from_dict(json.loads(json.dumps(plan.model.to_dict()))) == plan.model
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind"),
+    [
+        ("tiny-town", ("bundled", "tiny-town")), ("bundled:tiny-town", ("bundled", "tiny-town")),
+        ("./a", ("path", "./a")), ("~/a", ("path", "~/a")), ("path:a", ("path", "a")), ("/a/b", ("path", "/a/b")),
+        ("org/name", ("hub", "org/name")), ("hub:gpt2", ("hub", "gpt2")), ("gpt2", ("hub", "gpt2")),
+        ("run:r0001", ("run", "r0001")),
+    ],
+)  # fmt: skip
+def test_what_is_typed_says_where_it_is(spec: str, kind: tuple[str, str]) -> None:
+    assert split_spec(spec) == kind
+
+
+@pytest.mark.parametrize("spec", ["", "a/b/c", "org/../name", "hub:../x", "org--x", "a b", "-x", "org/name?x=1"])
+def test_what_is_no_model_is_told_so(spec: str) -> None:
+    with pytest.raises(ModelError, match="is no model"):
+        resolve_model(spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "template", "kind"),
+    [
+        ("Llama-3.2-1B-Instruct", True, "chat"), ("gemma-2b-it", True, "chat"), ("Qwen3-0.6B-Base", True, "base"),
+        ("Qwen3-0.6B", True, "unclear"), ("gpt2", False, "base"), ("Italian-chat", False, "base"),
+    ],
+)  # fmt: skip
+def test_chat_models_and_base_models_are_told_apart(name: str, template: bool, kind: str) -> None:
+    assert tuned_for(name, template)[0] == kind
+
+
+def test_notes_tell_what_a_tokenizer_lacks(folder: Path) -> None:
+    tiny_tokenizer(folder, pad=False, chat=True)
+    model = resolve_model(str(folder))
+    assert model.chat_template and any("padding" in note for note in model.notes)
+
+
+def test_what_transformers_knows_is_read_without_importing_it() -> None:
+    from transformers.models.auto import modeling_auto
+
+    for kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        assert "causal_lm" in tasks_of(kind, encoder=False)
+    for kind in modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        assert "sequence_classification" in tasks_of(kind, encoder=True)
+    assert tasks_of("townformer", encoder=False) == ()
