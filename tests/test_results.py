@@ -1,4 +1,4 @@
-"""What a run leaves is worth something: merged, brought back after a crash, the base of the next run, a command line."""
+"""What a run leaves: merged, brought back after a crash, the base of the next run, a command line, a card."""
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ def test_the_card_tells_base_data_curve_and_settings(service, trained):
     text = (service.result(trained) / "README.md").read_text(encoding="utf-8")
     fingerprint = service.run(trained).plan["data"]["fingerprint"]
     last = evals(service, trained)[-1]
-    for part in (fingerprint, "LoRA", "4 x 2", f"{last['loss']:.4g}", "PeftModel", f"torch {torch.__version__}", "seed"):
+    versions = f"torch {torch.__version__}"
+    for part in (fingerprint, "LoRA", "4 x 2", f"{last['loss']:.4g}", "PeftModel", versions, "seed"):
         assert part in text, part
     settings = json.loads(text.partition("```json\n")[2].partition("```")[0])
     assert settings == service.run(trained).settings
@@ -109,7 +110,8 @@ service.wait(run)
 
 @pytest.mark.slow
 def test_an_interrupted_run_gives_its_last_checkpoint(world, tmp_path):
-    settings = world.settings(method={"name": "lora", "r": 4}, max_steps=100_000, save={"every": 3}, eval={"every": None})
+    changes = {"max_steps": 100_000, "save": {"every": 3}, "eval": {"every": None}}
+    settings = world.settings(method={"name": "lora", "r": 4}, **changes)
     command = [sys.executable, "-c", CRASH, str(tmp_path), json.dumps(settings)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     run_id = process.stdout.readline().strip()
