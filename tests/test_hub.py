@@ -26,6 +26,7 @@ from tuning.plan import plan_for
 
 NAME = "town/small-chat"
 SECRET = "hf_secretsecretsecret"
+ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = "model.safetensors"
 
 
@@ -205,7 +206,7 @@ def test_a_killed_server_loses_nothing_that_came(hub: Hub, served: Path, tmp_pat
     hub.seconds_a_piece = 0.05
     code = f"from tuning.hub.download import download_now; download_now({NAME!r}, None, None, lambda done, total: None)"
     env = dict(os.environ) | {"HF_HUB_OFFLINE": "0", "HF_HUB_CACHE": str(tmp_path / "cache")}
-    child = subprocess.Popen([sys.executable, "-c", code], env=env, cwd=Path(__file__).resolve().parent.parent)
+    child = subprocess.Popen([sys.executable, "-c", code], env=env, cwd=ROOT)
     model = look_up(NAME)
     part = part_of(model, next(file for file in model.files if file.name == WEIGHTS))
     until(lambda: part.is_file() and part.stat().st_size > 0)
@@ -228,6 +229,34 @@ def test_bytes_that_are_not_the_hubs_are_not_kept(hub: Hub, served: Path) -> Non
         fetched(model)
     assert not part.exists()
     assert (fetched(model) / WEIGHTS).read_bytes() == (served / WEIGHTS).read_bytes()
+
+
+@pytest.mark.slow
+def test_the_command_line_downloads_only_when_told(hub: Hub, tmp_path: Path) -> None:
+    cache = {"HF_HUB_OFFLINE": "0", "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_TOKEN": SECRET}
+    hub.gated_by = SECRET
+    given = {"model": NAME, "max_steps": 1, "eval": {"every": None}}
+    given |= {"data": {"train_rows": 4, "eval_rows": 2, "max_seq_length": 16}}
+
+    def tuning(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tuning", *arguments], input=json.dumps(given), text=True, capture_output=True,
+            env=dict(os.environ) | cache, cwd=ROOT, timeout=200,
+        )  # fmt: skip
+
+    for verb in ("estimate", "run"):
+        refused = tuning(verb, "-")
+        problem = json.loads(refused.stdout)["problems"][0]
+        assert refused.returncode == 2 and problem["field"] == "model" and "--download" in problem["message"]
+    assert hub.asked == []
+    done = tuning("run", "-", "--download", "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert f"{NAME}:" in done.stderr and json.loads(done.stdout.splitlines()[-1])["kind"] == "finished"
+    assert SECRET not in done.stdout + done.stderr
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any("adapter" in str(path) for path in files)
+    assert not any(SECRET.encode() in path.read_bytes() for path in files)
+    assert tuning("estimate", "-").returncode == 0
 
 
 # -- gated ------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,14 @@ from tuning.executors.thread import ThreadExecutor, ThreadHandle
 from tuning.hardware import named_device
 from tuning.job import Commands, Job
 from tuning.memory.estimate import estimate
+from tuning.models import is_cached, split_spec
 from tuning.plan import Plan, plan_for
 from tuning.runs import RunService
+from tuning.settings import Settings
 from tuning.settings_table import settings_table
 from tuning.training.entry import run_job
 
+PROGRESS_SECONDS = 1.0
 CODES = {"finished": 0, "failed": 1, "cancelled": 130}
 
 
@@ -42,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("settings", help="a settings JSON file, or - for standard input")
     one.add_argument("--out", type=Path, help="keep settings.json, events.jsonl and adapter/ or model/ in this folder")
     one.add_argument("--home", type=Path, help="keep the run in this store, where an open page shows it live")
+    one.add_argument("--download", action="store_true", help="fetch the model from the hub first (HF_TOKEN if gated)")
     one = verbs.add_parser("bench", help="measure, and print tables")
     one.add_argument("name", nargs="?", default="all", help="start, loop, watchers, poll or all")
     one.add_argument("--repeats", type=int, default=7, help="interleaved repeats; the median is shown")
@@ -61,7 +66,10 @@ def main(argv: list[str] | None = None) -> int:
             print(json.dumps(estimate(plan_for(_read(given.settings)), named_device(given.device)).to_dict()))
             return 0
         if given.verb == "run":
-            return _run(_read(given.settings), given.out, given.home)
+            settings = _read(given.settings)
+            if given.download:
+                _download(settings)
+            return _run(settings, given.out, given.home)
         if given.verb == "settings":
             print(settings_table())
             return 0
@@ -93,6 +101,25 @@ def _read(name: str) -> Any:
     except (ValueError, RecursionError) as error:
         message = f"the settings are not JSON: {error}"
         raise SettingsError([Problem("settings", name, "a JSON object", message)]) from None
+
+
+def _download(given: Any) -> None:
+    """Fetch the model of these settings where it is a hub id that is not here; progress on standard error."""
+    from tuning.hub.download import download_now
+
+    settings = Settings.from_dict(given)
+    kind, name = split_spec(settings.model)
+    if kind != "hub" or is_cached(name, settings.revision):
+        return
+    shown = 0.0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal shown
+        if done == total or time.monotonic() - shown > PROGRESS_SECONDS:
+            shown = time.monotonic()
+            print(f"{name}: {done / 2**20:,.1f} of {total / 2**20:,.1f} MiB", file=sys.stderr)
+
+    download_now(name, settings.revision, os.environ.get("HF_TOKEN"), tell)
 
 
 def _run(given: Any, out: Path | None, home: Path | None) -> int:

@@ -206,7 +206,8 @@ def _check_tokenizer(folder: Path, spec: str) -> None:
 
 
 def _notes(folder: Path, shape: ModelShape, title: str, template: bool) -> tuple[str, ...]:
-    found = [tuned_for(title, template)[1]]
+    reads = "Reads both ways: it sorts texts into classes, and cannot write."
+    found = [reads if shape.encoder else tuned_for(title, template)[1]]
     config = _quiet(folder / "tokenizer_config.json")
     if (folder / "tokenizer.json").is_file() and not config.get("pad_token"):
         found.append("The tokenizer has no padding token; another token fills up short rows, masked out of the loss.")
@@ -271,6 +272,14 @@ def _open_cached(model_id: str, spec: str, revision: str | None) -> BaseModel:
         "beside the field (on the command line: run --download), or give a folder's path such as ./my-model"
     )
     raise ModelError(message, spec, "a bundled name, a folder's path, or a hub id that is downloaded")
+
+
+def is_cached(model_id: str, revision: str | None) -> bool:
+    """Whether a hub model is here, whole."""
+    try:
+        return _open_cached(model_id, model_id, revision).missing is None
+    except ModelError:
+        return False
 
 
 # -- the one door -----------------------------------------------------------------------------------------------------

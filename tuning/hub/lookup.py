@@ -101,6 +101,7 @@ def _ask(address: str, name: str, revision: str | None, token: str | None) -> Hu
         for one in info.siblings or ()
         if one.rfilename in ALLOWED or _SHARD.fullmatch(one.rfilename)
     )
+    files = tuple(sorted(files, key=lambda file: (file.name.endswith(".safetensors"), file.name)))  # weights last
     if any(file.name == WEIGHTS for file in files):  # one file or shards: never both
         files = tuple(file for file in files if file.name != INDEX and not _SHARD.fullmatch(file.name))
     names = {one.rfilename for one in info.siblings or ()}
