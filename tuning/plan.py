@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ from tuning.methods.base import Case
 from tuning.models import BaseModel, resolve_model
 from tuning.settings import Settings
 from tuning.text import Row, TextTokenizer
+
+RATE_FACTORS = {
+    "sgd": (100, "SGD does not divide by the gradient's size"),
+    "adafactor": (10, "Adafactor measures its steps by the size of the weights, which is far below one"),
+}
+"""How far an optimizer's usual rate lies from AdamW's, where a method's default is taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +130,7 @@ def _refused(settings: Settings, model: BaseModel, data: DataSummary, device: De
         dtypes = ", ".join(device.dtypes)
         message = f"{device.name} does not compute in {settings.precision}; use one of {dtypes}."
         found.append(Problem("precision", settings.precision, dtypes, message))
+    found += _attention_refused(settings, device)
     if settings.task not in model.tasks:
         able = ", ".join(model.tasks)
         kind = model.shape.model_type
@@ -131,6 +139,22 @@ def _refused(settings: Settings, model: BaseModel, data: DataSummary, device: De
         )
         found.append(Problem("task", settings.task, able, f"a {kind} model {why}; set task to {able}."))
     return found
+
+
+def _attention_refused(settings: Settings, device: Device) -> list[Problem]:
+    why = {
+        "flex": None if device.kind == "cuda" else "FlexAttention has no backward pass on a processor",
+        "flash": _flash_lacks(device),
+    }.get(settings.attention)
+    if why is None:
+        return []
+    return [Problem("attention", settings.attention, "sdpa or eager", f"{why}; use sdpa, which stores as little.")]
+
+
+def _flash_lacks(device: Device) -> str | None:
+    if device.kind != "cuda":
+        return "FlashAttention runs on CUDA only"
+    return None if find_spec("flash_attn") else "FlashAttention (the package flash-attn) is not installed here"
 
 
 def _method_refuses(settings: Settings, model: BaseModel, data: DataSummary, device: Device) -> list[Problem]:
@@ -148,8 +172,10 @@ def _method_refuses(settings: Settings, model: BaseModel, data: DataSummary, dev
         Case(
             shape=model.shape, task=settings.task, labels=_labels(settings, data), device=device.kind,
             device_name=device.name, dtypes=device.dtypes, precision=settings.precision,
-            optimizer=settings.optimizer.name, gradient_accumulation_steps=settings.gradient_accumulation_steps,
-            gradient_checkpointing=settings.gradient_checkpointing, max_seq_length=settings.data.max_seq_length,
+            optimizer=settings.optimizer.name, max_grad_norm=settings.optimizer.max_grad_norm,
+            gradient_accumulation_steps=settings.gradient_accumulation_steps,
+            gradient_checkpointing=settings.gradient_checkpointing,
+            max_seq_length=settings.data.max_seq_length,
             label_tokens=sum(data.trained_tokens), data_folder=bundled_folder(settings.data.source), rows=rows,
         ),
         settings.method,
@@ -197,8 +223,9 @@ def _parameters(settings: Settings, model: BaseModel, data: DataSummary) -> dict
     rate, typed = settings.optimizer.learning_rate, "typed"
     if rate is None:
         rate, typed = method.default_learning_rate, f"{method.title}'s default: {method.learning_rate_reason}"
-        if settings.optimizer.name == "sgd":
-            rate, typed = rate * 100, typed + "; x 100, because SGD does not divide by the gradient's size"
+        if settings.optimizer.name in RATE_FACTORS:
+            factor, why = RATE_FACTORS[settings.optimizer.name]
+            rate, typed = rate * factor, f"{typed}; x {factor}, because {why}"
     return {
         "trainable_parameters": Derived(value=trainable, origin=f"what {method.title} trains of this model"),
         "total_parameters": Derived(value=total, origin="base model and what the method adds"),

@@ -66,8 +66,9 @@ class DataSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerSettings:
-    name: Annotated[str, Limit(choices=("adamw", "sgd"))] = "adamw"
-    """adamw keeps two values for each trained weight and forgives most rates; sgd keeps none."""
+    name: Annotated[str, Limit(choices=("adamw", "sgd", "adafactor", "adamw_8bit", "muon"))] = "adamw"
+    """adamw keeps two values a weight and forgives most rates; adamw_8bit a quarter of that, muon half, sgd and
+    adafactor next to none."""
     learning_rate: Annotated[float | None, Limit(above=0.0, high=10.0)] = None
     """How far one update moves. Empty takes the method's own default. Too high forgets or diverges, too low idles."""
     weight_decay: Annotated[float, Limit(low=0.0, high=10.0)] = 0.0
@@ -165,8 +166,8 @@ class Settings:
     sample: SampleSettings = field(default_factory=SampleSettings)
     precision: Annotated[str, Limit(choices=("fp32", "bf16"))] = "fp32"
     """bf16 keeps 32-bit weights and computes products in 16 bits (autocast): faster on many rows, a bit rougher."""
-    attention: Annotated[str, Limit(choices=("sdpa", "eager"))] = "sdpa"
-    """sdpa never stores the attention matrix; eager does. Same answer."""
+    attention: Annotated[str, Limit(choices=("sdpa", "eager", "flex", "flash"))] = "sdpa"
+    """eager stores the attention matrix, the others never do. flex and flash need CUDA. Same answer."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass instead of keeping them: less memory, about a third more time."""
     loss_reduction: Annotated[str, Limit(choices=("window_mean", "micro_batch_mean", "sum"))] = "window_mean"

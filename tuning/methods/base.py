@@ -34,6 +34,7 @@ class Case:
     dtypes: tuple[str, ...]
     precision: str
     optimizer: str
+    max_grad_norm: float | None
     gradient_accumulation_steps: int
     gradient_checkpointing: bool
     max_seq_length: int

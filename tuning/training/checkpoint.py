@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -56,12 +57,12 @@ def write_checkpoint(built: Built, progress: Progress, fingerprint: str, folder:
     tensors = {_CPU_RANDOM: torch.random.get_rng_state()}
     if built.device.type == "cuda":
         tensors[_CUDA_RANDOM] = torch.cuda.get_rng_state(built.device)
-    for number, state in built.optimizer.state_dict()["state"].items():
-        for name, value in state.items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"{number}.{name}"] = value.contiguous()
+    kept = dict(_flat(built.optimizer.state_dict()["state"]))
+    tensors |= {name: value.contiguous() for name, value in kept.items() if isinstance(value, torch.Tensor)}
+    # some optimizers count their steps in plain numbers
+    counts = {name: value for name, value in kept.items() if isinstance(value, int)}
     save_file(tensors, part / _OPTIMIZER)
-    state = asdict(progress) | {"fingerprint": fingerprint}
+    state = asdict(progress) | {"fingerprint": fingerprint, "optimizer_counts": counts}
     (part / _STATE).write_text(json.dumps(state), encoding="utf-8")
     shutil.rmtree(place, ignore_errors=True)
     part.rename(place)
@@ -86,13 +87,25 @@ def read_checkpoint(built: Built, place: Path) -> Progress:
     torch.random.set_rng_state(tensors.pop(_CPU_RANDOM))
     if _CUDA_RANDOM in tensors:
         torch.cuda.set_rng_state(tensors.pop(_CUDA_RANDOM), built.device)
-    _restore(built.optimizer, tensors)
+    _restore(built.optimizer, tensors | state["optimizer_counts"])
     return Progress(**{key: state[key] for key in ("step", "trained_tokens", "input_tokens", "examples")})
 
 
-def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    states: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in tensors.items():
-        number, name = key.split(".", 1)
-        states.setdefault(int(number), {})[name] = value
+def _restore(optimizer: torch.optim.Optimizer, values: Mapping[str, torch.Tensor | int]) -> None:
+    states: dict[int, dict[str, Any]] = {}
+    for key, value in values.items():
+        number, *outer, name = key.split(".")
+        place = states.setdefault(int(number), {})
+        for one in outer:
+            place = place.setdefault(one, {})
+        place[name] = value
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _flat(states: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Values by their path: `number.name`, or deeper where an optimizer nests its state (bitsandbytes does)."""
+    for key, value in states.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value

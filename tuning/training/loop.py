@@ -133,6 +133,9 @@ def _update(
 ) -> tuple[float, float, float] | None:  # fmt: skip
     """One optimizer step over a window: (loss, learning rate, gradient norm), or None when told to stop."""
     built.model.train()
+    rate = course.rate(number)
+    for group in built.optimizer.param_groups:  # before the gradient: some optimizers act while it is made
+        group["lr"] = rate
     total = accumulate(built, rows, pieces, course, go_on)
     if total is None:
         built.optimizer.zero_grad(set_to_none=True)
@@ -142,9 +145,6 @@ def _update(
     if not (math.isfinite(loss) and math.isfinite(norm)):
         built.optimizer.zero_grad(set_to_none=True)
         raise NotFinite(number + 1, "gradient" if math.isfinite(loss) else "loss")
-    rate = course.rate(number)
-    for group in built.optimizer.param_groups:
-        group["lr"] = rate
     built.optimizer.step()
     built.optimizer.zero_grad(set_to_none=True)
     return loss, rate, norm
@@ -178,6 +178,9 @@ def _backward(built: Built, batch: Batch, reduction: Reduction) -> torch.Tensor:
 
 def _clip(built: Built, limit: float | None) -> torch.Tensor:
     """The gradient's norm before clipping; clipped once an update, and only when there is a limit."""
+    seen = getattr(built.optimizer, "gradient_norm", None)
+    if seen is not None:  # an optimizer that took the gradients as they came has counted them
+        return torch.tensor(seen)
     gradients = [parameter.grad for parameter in built.trainable if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     if limit is not None:
