@@ -2,6 +2,7 @@
 
 import { mountAsk } from "./page/ask.js";
 import { mountChart } from "./page/chart.js";
+import { mountData } from "./page/data.js";
 import { element } from "./page/dom.js";
 import { tidyForm } from "./page/form.js";
 import { pollNow, show } from "./page/live.js";
@@ -36,6 +37,7 @@ export function mount(kind, root, props, watch, trigger) {
   root.dataset.mounted = kind;
   if (kind === "header") mountHeader(root);
   if (kind === "preview") { mountPreview(root, props, watch); tidyForm(); }
+  if (kind === "data") mountData(root, props, watch, trigger);
   if (kind === "live") mountLive(root, props, watch, trigger);
   if (kind === "ask") mountAsk(root, props.config);
 }

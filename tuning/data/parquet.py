@@ -20,7 +20,7 @@ BATCH_ROWS = 1024
 class ParquetTable:
     """A Parquet file; `line` counts its rows from 1."""
 
-    unit = "row"
+    unit, whole = "row", True
 
     def __init__(self, path: Path, form: Format) -> None:
         import pyarrow

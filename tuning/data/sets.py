@@ -105,12 +105,15 @@ class DataSet:
         return all(one.whole for one in self.checks)
 
 
-def open_data(settings: DataSettings, task: str, seed: int) -> DataSet:
-    """The rows of a data set, split. Raises DataError naming the line or the column and the fix."""
+def open_data(settings: DataSettings, task: str, seed: int, head_only: bool = False) -> DataSet:
+    """The rows of a data set, split; of a large file only those of its head, where that is enough.
+
+    Raises DataError naming the line or the column and the fix.
+    """
     place = find_place(settings)
-    tables = [open_table(place.train, settings.format, settings.encoding)]
+    tables = [open_table(place.train, settings.format, settings.encoding, head_only)]
     if place.eval is not None:
-        tables.append(open_table(place.eval, settings.format, settings.encoding))
+        tables.append(open_table(place.eval, settings.format, settings.encoding, head_only))
     first = head(tables[0])
     if not first:
         bad = [one for one in tables[0].read(range(min(3, len(tables[0])))) if isinstance(one, BadRow)]
@@ -148,7 +151,8 @@ def check(table: Table, reading: Reading) -> Checked:
 
     The whole file, where it is small or its classes have to be known; else its first rows.
     """
-    whole = table.size <= CHECKED_BYTES or reading.labelled or len(table) <= CHECKED_ROWS
+    small = table.size <= CHECKED_BYTES or len(table) <= CHECKED_ROWS or not table.whole
+    whole = small or reading.labelled
     rows = len(table) if whole else CHECKED_ROWS
     codes, numbers = array("i"), dict[str, int]()
     bad, bad_places = list[BadRow](), list[int]()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import sys
 import threading
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +26,9 @@ from tuning.errors import DataError
 
 BLOCK_BYTES = 4 * 2**20
 HEAD_ROWS = 200
+HEAD_FILE_BYTES = 16 * 2**20
+HEAD_TABLE_BYTES = 2 * 2**20
+"""Of a file above the first size, this much is enough to show what it is."""
 RECORD_BYTES = 64 * 2**20
 """The longest row of a CSV file; a quotation mark without its partner would else swallow all that follows."""
 
@@ -55,7 +59,9 @@ class Table(Protocol):
     size: int
     """Bytes on disk."""
     digest: str
-    """A hash of the content."""
+    """A hash of the content; empty where only its head was read."""
+    whole: bool
+    """Every row is known, not only the head of a large file."""
 
     def __len__(self) -> int: ...
     def __hash__(self) -> int: ...
@@ -64,20 +70,24 @@ class Table(Protocol):
         ...
 
 
-def open_table(path: Path, kind: str = "auto", encoding: str = "auto") -> Table:
-    """The table of a file, indexed once for each version of it. Raises DataError."""
+def open_table(path: Path, kind: str = "auto", encoding: str = "auto", head_only: bool = False) -> Table:
+    """The table of a file, indexed once for each version of it; of a large one only the head, where that is enough.
+
+    Raises DataError.
+    """
     try:
         if not path.is_file():
             raise DataError(f"there is no file {str(path)!r}; check the path", str(path), "an existing file")
         status = path.stat()
-        return _open(str(path.resolve()), status.st_size, status.st_mtime_ns, kind, encoding)
+        head_only = head_only and status.st_size > HEAD_FILE_BYTES
+        return _open(str(path.resolve()), status.st_size, status.st_mtime_ns, kind, encoding, head_only)
     except (OSError, ValueError) as error:
         message = f"{path.name!r:.80} cannot be read: {getattr(error, 'strerror', None) or error}"
         raise DataError(message, str(path), "a readable file") from None
 
 
 @lru_cache(maxsize=8)
-def _open(path: str, size: int, changed: int, kind: str, encoding: str) -> Table:
+def _open(path: str, size: int, changed: int, kind: str, encoding: str, head_only: bool) -> Table:
     file = Path(path)
     with open(file, "rb") as handle:
         form = sniff(handle, file.name, kind, encoding)
@@ -85,25 +95,29 @@ def _open(path: str, size: int, changed: int, kind: str, encoding: str) -> Table
         from tuning.data.parquet import ParquetTable
 
         return ParquetTable(file, form)
-    return LineTable(file, form)
+    return LineTable(file, form, head_only and form.encoding == "utf-8" and form.kind != "json")
 
 
 class LineTable:
     """JSON Lines, CSV and plain text: one pass finds where each row begins."""
 
-    def __init__(self, path: Path, form: Format) -> None:
+    def __init__(self, path: Path, form: Format, head_only: bool = False) -> None:
         self.name, self.format, self.size = path.name, form, path.stat().st_size
         self.unit = "row" if form.kind == "json" else "line"
+        self.whole = not head_only
+        self.digest = ""
         self._lock = threading.Lock()
-        with open(path, "rb") as file:
-            self.digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if not head_only:
+            with open(path, "rb") as file:
+                self.digest = hashlib.file_digest(file, "sha256").hexdigest()
         self._file: BinaryIO = open(path, "rb")  # noqa: SIM115  held as long as the table
         if form.kind == "json":
             self._file = rows_of_document(self._file, form, path.name)
         elif form.encoding != "utf-8" or form.mac_lines:
             self._file = decoded(self._file, form, path.name)
         self._file.seek(0 if form.kind == "json" or form.encoding != "utf-8" or form.mac_lines else form.mark)
-        self._starts, self._lines, self._end = _index(self._file, form, path.name)
+        most = HEAD_TABLE_BYTES if head_only else sys.maxsize
+        self._starts, self._lines, self._end = _index(self._file, form, path.name, most)
         if not self._starts:
             raise DataError(f"{path.name} has no rows; give at least one", path.name)
 
@@ -162,7 +176,8 @@ def _csv_values(line: str, form: Format) -> dict[str, Any]:
     if "\n" in line.rstrip("\r\n") and _open_quote(line, form):
         raise ValueError("opens a quotation mark that is never closed")
     if len(cells) != len(form.columns):
-        raise ValueError(f"has {len(cells)} cells where the header has {len(form.columns)}")
+        many = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
+        raise ValueError(f"has {many} where the header has {len(form.columns)}")
     return dict(zip(form.columns, cells, strict=True))
 
 
@@ -184,10 +199,10 @@ _VALUES = {"jsonl": _json_values, "json": _json_values, "csv": _csv_values, "lin
 Index = tuple["array[int]", "array[int]", int]
 
 
-def _index(file: BinaryIO, form: Format, name: str) -> Index:
-    """Where rows begin, their line numbers, and the end of the last one, from the file's present place on."""
+def _index(file: BinaryIO, form: Format, name: str, most: int) -> Index:
+    """Where rows begin, their line numbers, and the end of the last one, for about `most` bytes from here on."""
     if form.kind == "paragraphs":
-        return _paragraphs(file)
+        return _paragraphs(file, most)
     starts, lines, place, quoted = array("Q"), array("Q"), file.tell(), False
     begin = place
     for number, line in enumerate(file, 1):
@@ -198,15 +213,17 @@ def _index(file: BinaryIO, form: Format, name: str) -> Index:
                 quoted = True
                 break
         place += len(line)
+        if place > most:
+            break
     if quoted:  # a quoted cell may hold line ends: let the library say where records end
         file.seek(begin)
-        starts, lines, place = _csv_records(file, form, name)
+        starts, lines, place = _csv_records(file, form, name, most)
     if form.kind == "csv" and form.header:
         del starts[:1], lines[:1]
     return starts, lines, place
 
 
-def _paragraphs(file: BinaryIO) -> Index:
+def _paragraphs(file: BinaryIO, most: int) -> Index:
     starts, lines, place, blank = array("Q"), array("Q"), file.tell(), True
     for number, line in enumerate(file, 1):
         space = line.isspace()
@@ -215,6 +232,8 @@ def _paragraphs(file: BinaryIO) -> Index:
             lines.append(number)
         blank = space
         place += len(line)
+        if place > most and blank:
+            break
     return starts, lines, place
 
 
@@ -237,7 +256,7 @@ class _Counted:
             yield line.decode("latin-1").rstrip("\r\n") + "\n"  # only ASCII matters to where a record ends
 
 
-def _csv_records(file: BinaryIO, form: Format, name: str) -> Index:
+def _csv_records(file: BinaryIO, form: Format, name: str, most: int) -> Index:
     csv.field_size_limit(2**31 - 1)
     counted = _Counted(file, name)
     starts, lines = array("Q"), array("Q")
@@ -245,6 +264,8 @@ def _csv_records(file: BinaryIO, form: Format, name: str) -> Index:
     while True:
         place, number = counted.place, counted.number
         counted.start = place
+        if place > most:
+            return starts, lines, place
         try:
             cells = next(records)
         except StopIteration:

@@ -20,12 +20,14 @@ from fastapi import FastAPI  # noqa: E402
 from tuning.assets import asset_path  # noqa: E402
 from tuning.runs import RunService  # noqa: E402
 from tuning.ui import ask as ask_room  # noqa: E402
+from tuning.ui import data as data_room  # noqa: E402
 from tuning.ui import form as form_room  # noqa: E402
 from tuning.ui import live as live_room  # noqa: E402
 from tuning.ui.preview import preview_value, told  # noqa: E402
 from tuning.ui.theme import theme  # noqa: E402
 from tuning.web import add_routes
 from tuning.web_ask import add_ask_routes
+from tuning.web_data import add_data_routes
 from tuning.web_results import add_result_routes  # noqa: E402
 
 QUICK: dict[str, Any] = {
@@ -54,10 +56,12 @@ def build_page(service: RunService) -> gr.Blocks:
                     start = gr.Button("Start training", variant="primary", elem_id="tf-start")
             with gr.Column(elem_id="tf-main", min_width=0):
                 preview = live_room.preview(preview_value(service, values))
+                data = data_room.section(values)
                 live = live_room.live()
                 ask_room.ask()
         saved = gr.BrowserState({}, storage_key="tuning-fork-form", secret="tuning-fork")
         _connect(page, service, form, start, preview, live, saved)
+        data_room.connect(page, form, data, QUICK)
     return page
 
 
@@ -122,6 +126,7 @@ def build_app(service: RunService, host: str, port: int) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     add_ask_routes(app, service)
     add_result_routes(app, service)
+    add_data_routes(app, service.home)
     add_routes(app, service, hosts=[host])
     return gr.mount_gradio_app(
         app, build_page(service), path="/", server_name=host, server_port=port, footer_links=[], run_history=False,

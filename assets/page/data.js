@@ -1,0 +1,205 @@
+// "Your data": what a file was recognised as, its rows, and the tokens they become, before Start.
+// Asks POST /fork/data/preview when a setting that matters has changed; what is pressed here goes into the form.
+
+import { bytes, element } from "./dom.js";
+import { lengthsFigure } from "./data_lengths.js";
+import { mountUpload } from "./data_upload.js";
+
+const SHAPES = {
+  "text": ["text"], "text + label": ["text", "label"], "prompt + completion": ["prompt", "completion"],
+  "instruction + input + output": ["prompt", "input", "completion"], "conversation": ["messages"],
+};
+const ROLE_WORDS = { text: "text", label: "label", prompt: "prompt", input: "input", completion: "answer", messages: "turns" };
+const OPEN = "tuning-fork-data-open";
+const WAIT = 250;
+
+export function mountData(root, props, watch, trigger) {
+  const summary = element("summary", {}, "Your data");
+  const body = element("div", { class: "tf-data-body" });
+  const details = element("details", { class: "tf-card tf-data", id: "tf-your-data" }, [summary, body]);
+  root.replaceChildren(details);
+  details.open = localStorage.getItem(OPEN) === "yes";
+  details.addEventListener("toggle", () => localStorage.setItem(OPEN, details.open ? "yes" : "no"));
+  const set = (values) => trigger("set", { values });
+  mountUpload(details, (path) => { details.open = true; set({ "data.source": path, "data.columns": {} }); });
+
+  let asked = "", timer = null, request = null;
+  const changed = () => {
+    const settings = props.value?.settings;
+    if (!settings) return;
+    const used = JSON.stringify([settings.task, settings.model, settings.revision, settings.seed, settings.data,
+      settings.micro_batch_size, settings.gradient_accumulation_steps]);
+    if (used === asked) return;
+    asked = used;
+    clearTimeout(timer);
+    timer = setTimeout(() => load(settings), WAIT);
+  };
+  watch("value", changed);
+  changed();
+
+  async function load(settings) {
+    request?.abort();
+    const mine = request = new AbortController();
+    details.setAttribute("aria-busy", "true");
+    try {
+      const answer = await fetch("fork/data/preview", {
+        method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(settings), signal: mine.signal });
+      const found = await answer.json();
+      if (mine === request) draw(found, settings);
+    } catch (error) {
+      if (error.name !== "AbortError") asked = "";  // asked again with the next change
+    }
+    if (mine === request) details.removeAttribute("aria-busy");
+  }
+
+  function draw(found, settings) {
+    const focused = document.activeElement?.dataset?.key;
+    summary.replaceChildren(element("span", { class: "tf-data-title" }, "Your data"), ...chips(found));
+    body.replaceChildren(
+      ...problems(found),
+      ...(found.columns ? [columns(found, settings, set), template(found, settings, set)] : []),
+      ...(found.bad?.count ? [badRows(found, set)] : []),
+      ...(found.rows?.length ? [rows(found)] : []),
+      ...(found.lengths?.rows ? [lengthsFigure(found)] : []),
+      ...facts(found));
+    if (focused) body.querySelector(`[data-key="${focused}"]`)?.focus({ preventScroll: true });
+  }
+}
+
+function chips(found) {
+  const chip = (text, verdict) => element("span", { class: "tf-chip", "data-verdict": verdict ?? null }, text);
+  if (!found.columns) return [chip("cannot be read", "over")];
+  const about = found.whole === false ? "of its head" : "";
+  const list = [];
+  if (found.shape) list.push(chip(found.shape));
+  if (found.train_rows) list.push(chip(`${count(found.train_rows)} + ${count(found.eval_rows)} rows ${about}`.trim()));
+  if (found.bad?.count) list.push(chip(`${count(found.bad.count)} bad ${plural(found.bad.count, "row")}`, found.bad.choice === "skip" ? "tight" : "over"));
+  if (found.lengths?.cut_rows) list.push(chip(`${count(found.lengths.cut_rows)} cut`, "tight"));
+  if (found.problems?.length) list.push(chip("needs a choice", "over"));
+  return list;
+}
+
+function problems(found) {
+  const told = (found.problems ?? []).map((problem) => element("p", { class: "tf-problem" }, problem.message));
+  return told.length ? [element("div", { role: "alert" }, told)] : [];
+}
+
+/** What it was recognised as, always changeable: a shape, and which column plays which part of it. */
+function columns(found, settings, set) {
+  const chosen = settings.data?.columns ?? {};
+  const current = found.shape ?? "";
+  const roles = found.roles ?? chosen;
+  const shape = element("select", { "data-key": "shape" }, [
+    ...(current ? [] : [element("option", { value: "" }, "choose…")]),
+    ...Object.keys(SHAPES).map((name) => element("option", { value: name, selected: name === current }, name))]);
+  shape.addEventListener("change", () => {
+    const wanted = SHAPES[shape.value] ?? [];
+    const free = found.columns.filter((name) => !Object.values(roles).includes(name));
+    set({ "data.columns": Object.fromEntries(wanted.map((role) => [role, roles[role] ?? free.shift() ?? found.columns[0]])) });
+  });
+  const parts = (SHAPES[current] ?? []).map((role) => {
+    const names = found.columns.includes(roles[role]) || !roles[role] ? found.columns : [roles[role], ...found.columns];
+    const select = element("select", { "data-key": `role-${role}` },
+      names.map((name) => element("option", { value: name, selected: name === roles[role] }, name)));
+    select.addEventListener("change", () => {
+      const kept = Object.fromEntries((SHAPES[current] ?? []).filter((one) => roles[one]).map((one) => [one, roles[one]]));
+      set({ "data.columns": { ...kept, [role]: select.value } });
+    });
+    return element("label", { class: "tf-control" }, [element("span", {}, ROLE_WORDS[role]), select]);
+  });
+  const own = Object.keys(chosen).length > 0;
+  const again = element("button", { type: "button", class: "tf-button", "data-key": "again", disabled: !own,
+    onclick: () => set({ "data.columns": {} }) }, "Recognise it again");
+  const where = [found.format, found.encoding, bytes(found.bytes)].filter(Boolean).join(" · ");
+  return element("section", { "aria-label": "Recognised as" }, [
+    element("p", { class: "tf-small" }, where),
+    element("div", { class: "tf-controls" }, [
+      element("label", { class: "tf-control" }, [element("span", {}, own ? "read as (your choice)" : "recognised as"), shape]),
+      ...parts, again]),
+    ...(found.notes ?? []).map((note) => element("p", { class: "tf-small" }, note)),
+  ]);
+}
+
+/** Field names as buttons for the text template. */
+function template(found, settings, set) {
+  if (found.shape === "conversation") return element("span", { hidden: true });
+  const now = settings.data?.text_template ?? "";
+  const buttons = found.columns.map((name) => element("button", { type: "button", class: "tf-button", "data-key": `field-${name}`,
+    title: `put {${name}} at the end of the text template`,
+    onclick: () => set({ "data.text_template": now + (now && !/\s$/.test(now) ? " " : "") + `{${name}}` }) }, `{${name}}`));
+  const clear = now ? [element("button", { type: "button", class: "tf-button", "data-key": "no-template",
+    onclick: () => set({ "data.text_template": "" }) }, "no template")] : [];
+  return element("section", { "aria-label": "Text template" }, [
+    element("div", { class: "tf-controls" }, [element("span", { class: "tf-control" }, "text template"),
+      ...(now ? [element("code", { class: "tf-template" }, now)] : []), ...buttons, ...clear])]);
+}
+
+function badRows(found, set) {
+  const skip = found.bad.choice === "skip";
+  const button = element("button", { type: "button", class: "tf-button", "data-key": "bad",
+    onclick: () => set({ "data.bad_rows": skip ? "stop" : "skip" }) }, skip ? "Refuse to start instead" : "Leave bad rows out");
+  const list = found.bad.rows.map((row) => element("tr", {}, [
+    element("td", { class: "tf-num" }, `${found.unit} ${row.line}`), element("td", {}, row.reason)]));
+  const more = found.bad.count > found.bad.rows.length ? ` The first ${found.bad.rows.length} are listed.` : "";
+  const checked = found.bad.whole ? "" : ` Of ${count(found.bad.checked)} rows looked at so far.`;
+  const words = `${count(found.bad.count)} ${plural(found.bad.count, "row")} cannot be used` +
+    (skip ? " and will be left out." : `: mend ${found.bad.count === 1 ? "it" : "them"}, or leave ${found.bad.count === 1 ? "it" : "them"} out.`) + more + checked;
+  return element("section", { "aria-label": "Bad rows" }, [
+    element("h3", {}, "Bad rows"), element("div", { class: "tf-controls" }, [element("span", {}, words), button]),
+    element("div", { class: "tf-scroll tf-bad", tabindex: 0, role: "group", "aria-label": "List of bad rows" },
+      element("table", { class: "tf-table" }, element("tbody", {}, list)))]);
+}
+
+function rows(found) {
+  const legend = element("p", { class: "tf-small tf-token-legend" }, [
+    token("trained on", "trained"), token("seen only", "seen"), token("cut off", "cut"), token("<special>", "seen", true)]);
+  return element("section", { "aria-label": "First rows" }, [
+    element("h3", {}, "First rows, and the tokens they become"), legend,
+    ...found.rows.map((row, place) => oneRow(row, found.tokens?.[place], found))]);
+}
+
+function oneRow(row, tokens, found) {
+  const cells = Object.entries(row.cells).map(([name, text]) => element("div", { class: "tf-cell" }, [
+    element("span", { class: "tf-cell-name" }, name), element("span", { class: "tf-cell-text" }, text || "(empty)")]));
+  const drawn = tokens ? [
+    element("p", { class: "tf-tokens" }, tokens.tokens.map(([text, state, special, many]) => token(text, state, special, many))),
+    element("p", { class: "tf-small" }, `${count(tokens.count)} tokens` + (tokens.kept < tokens.count ? `, ${count(tokens.count - tokens.kept)} cut off` : "") +
+      (tokens.label !== null ? `; the class is ${found.labels?.[tokens.label]?.name}` : ""))] : [];
+  return element("article", { class: "tf-data-row" }, [
+    element("p", { class: "tf-small" }, `${found.unit} ${count(row.line)}`), ...cells, ...drawn]);
+}
+
+function token(text, state, special, many) {
+  const shown = text.replaceAll("\n", "↵\n").replaceAll("\t", "→");
+  const title = { trained: "trained on", seen: "seen, not trained on", cut: "cut off", gap: "" }[state] + (special ? ", special token" : "") +
+    (many > 1 ? `, ${many} tokens` : "");
+  return element("span", { class: "tf-token", "data-state": state, "data-special": special ? "yes" : null, title }, shown);
+}
+
+function facts(found) {
+  if (!found.train_rows) return [];
+  const items = [];
+  const say = (text, odd) => items.push(element("li", { class: odd ? "tf-odd" : null }, text));
+  const about = found.whole === false ? " (of the rows looked at)" : "";
+  if (found.whole !== false) say(`${count(found.updates_per_epoch)} updates an epoch, ${count(found.effective_batch)} rows each`);
+  say(found.duplicates ? `${count(found.duplicates)} training rows stand there more than once${about}` : `no row stands there twice${about}`, found.duplicates);
+  if (found.eval_rows) say(found.in_both ? `${count(found.in_both)} evaluation rows are trained on too${about}` : `no evaluation row is trained on${about}`, found.in_both);
+  say(found.empty ? `${count(found.empty)} of ${count(found.looked_at)} rows have nothing to learn from (an empty answer) and are left out` : "no answer is empty", found.empty);
+  const labels = found.labels ?? [];
+  const most = Math.max(1, ...labels.map((label) => label.train));
+  const balance = labels.slice(0, 20).map((label) => {
+    const bar = element("span", { class: "tf-bar" }, element("span", {}));
+    bar.firstChild.style.width = `${(100 * label.train) / most}%`;
+    return element("tr", {}, [element("td", {}, label.name), element("td", { class: "tf-num" }, count(label.train)),
+      element("td", { class: "tf-num" }, count(label.eval)), element("td", { class: "tf-balance" }, bar)]);
+  });
+  const table = balance.length ? [element("table", { class: "tf-table" }, [
+    element("thead", {}, element("tr", {}, ["class", "training", "evaluation", ""].map((text) => element("th", { scope: "col", class: /ing$|ation$/.test(text) ? "tf-num" : null }, text)))),
+    element("tbody", {}, balance)]),
+    ...(labels.length > 20 ? [element("p", { class: "tf-small" }, `and ${count(labels.length - 20)} more classes`)] : [])] : [];
+  return [element("section", { "aria-label": "What to know about the rows" }, [
+    element("h3", {}, "What to know about them"), element("ul", { class: "tf-facts" }, items), ...table])];
+}
+
+function count(number) { return Number(number).toLocaleString("en"); }
+function plural(number, word) { return number === 1 ? word : word + "s"; }

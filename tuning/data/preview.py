@@ -1,0 +1,167 @@
+"""What a person sees of their data before Start: rows, the tokens they become, lengths, and what is odd about them.
+
+Comes in: `DataSettings`, the task, the seed, a model's folder, the effective batch.  Goes out: plain data for the
+page.  Of a large file only the head is read, and it is said so; what is wrong with the settings comes as problems
+beside whatever could be read all the same, so that it can be mended by sight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from tuning.data.places import find_place
+from tuning.data.recognise import ROLES, columns_of
+from tuning.data.sets import Checked, DataSet, open_data
+from tuning.data.shown import histogram, shown_tokens
+from tuning.data.summary import sample
+from tuning.data.tables import BadRow, Record, head, open_table
+from tuning.errors import DataError
+from tuning.settings import DataSettings
+from tuning.text import ConversationError, Row, Spelled, TextTokenizer, spell_rows
+
+SHOWN_ROWS = 4
+SHOWN_CHARACTERS = 600
+LISTED = 50
+
+
+def preview(
+    settings: DataSettings, task: str, seed: int, tokenizer: TextTokenizer | None, effective_batch: int
+) -> dict[str, Any]:
+    """Everything the section "Your data" shows. Raises DataError where there is nothing to show at all."""
+    found = _file(settings)
+    try:
+        data = open_data(replace(settings, bad_rows="skip"), task, seed, head_only=True)
+    except DataError as error:
+        return found | {"problems": [problem.to_dict() for problem in error.problems]}
+    train, shown = list(sample(data.train)), _first(data)
+    found |= {
+        "title": data.title, "shape": data.shape, "roles": data.columns, "notes": [*found["notes"], *data.place.notes],
+        "train_rows": len(data.train), "eval_rows": len(data.eval), "bad": _bad(data, settings),
+        "updates_per_epoch": math.ceil(len(data.train) / effective_batch), "effective_batch": effective_batch,
+        "empty": sum(map(_empty, train)), "looked_at": len(train), "labels": _labels(data), **_repeated(data),
+    }  # fmt: skip
+    found["rows"] = [{"line": record.line, "cells": _cells(record.values)} for record, _ in shown] or found["rows"]
+    if tokenizer is None:
+        return found
+    try:
+        spelled = _spelled(train, tokenizer, settings, task, found["bad"])
+        first = _spelled([row for _, row in shown], tokenizer, settings, task, {"count": 0, "rows": []})
+    except DataError as error:
+        return found | {"problems": [problem.to_dict() for problem in error.problems]}
+    tokens = [shown_tokens(one, settings.max_seq_length, tokenizer) for one in first]
+    return found | {"tokens": tokens, "lengths": _lengths(spelled, settings.max_seq_length)}
+
+
+def _first(data: DataSet) -> list[tuple[Record, Row]]:
+    """The first training rows, each as it stands in the file and as it is read."""
+    found = []
+    for place in data.train.places[:SHOWN_ROWS]:
+        for record, row in zip(data.train.table.read([place]), data.train.at([place]), strict=False):
+            if isinstance(record, Record):
+                found.append((record, row))
+    return found
+
+
+def _file(settings: DataSettings) -> dict[str, Any]:
+    """What the file is and its first rows as they stand in it."""
+    place = find_place(settings)
+    table = open_table(place.train, settings.format, settings.encoding, head_only=True)
+    first = head(table)
+    return {
+        "title": place.title, "origin": place.origin, "bytes": table.size, "format": table.format.words,
+        "encoding": table.format.encoding_words, "whole": table.whole, "unit": table.unit, "problems": [],
+        "notes": [] if table.whole else [f"The file is large: this looks at its first {len(table):,} rows."],
+        "columns": columns_of([record.values for record in first]), "role_names": list(ROLES),
+        "rows": [{"line": one.line, "cells": _cells(one.values)} for one in first[:SHOWN_ROWS]],
+    }  # fmt: skip
+
+
+def _cells(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: _short(value) for name, value in values.items()}
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
+        turns = [f"{t.get('role', t.get('from'))}: {t.get('content', t.get('value'))}" for t in value[:20]]
+        value = "\n".join(turns)
+    text = "" if value is None else str(value)[: SHOWN_CHARACTERS + 1]
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
+
+
+def _bad(data: DataSet, settings: DataSettings) -> dict[str, Any]:
+    checks: tuple[Checked, ...] = data.checks
+    listed: Iterable[BadRow] = (bad for one in checks for bad in one.bad)
+    return {
+        "count": sum(one.bad_count for one in checks), "checked": sum(one.rows for one in checks),
+        "whole": data.small and data.train.table.whole, "choice": settings.bad_rows,
+        "rows": [asdict(bad) for bad in list(listed)[:LISTED]],
+    }  # fmt: skip
+
+
+def _empty(row: Row) -> bool:
+    """Nothing to learn from: no answer, no text, no turn of an assistant."""
+    if row.messages is not None:
+        return not any(who == "assistant" and said.strip() for who, said in row.messages)
+    return not (row.completion if row.completion is not None else row.text or "").strip()
+
+
+def _repeated(data: DataSet) -> dict[str, int]:
+    """Rows that stand more than once in the training rows, and evaluation rows that are trained on too."""
+    train = Counter(map(hash, data.train))
+    return {
+        "duplicates": sum(train.values()) - len(train),
+        "in_both": sum(hash(row) in train for row in data.eval),
+    }
+
+
+def _labels(data: DataSet) -> list[dict[str, Any]]:
+    if data.label_names is None:
+        return []
+    counts = [Counter(row.label for row in rows) for rows in (data.train, data.eval)]
+    return [
+        {"name": name, "train": counts[0][number], "eval": counts[1][number]}
+        for number, name in enumerate(data.label_names)
+    ]
+
+
+def _spelled(
+    rows: list[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str, bad: dict[str, Any]
+) -> list[Spelled]:
+    """Rows as whole token lists; conversations that the template refuses are counted among the bad rows."""
+
+    def spell(some: list[Row]) -> list[Spelled]:
+        return spell_rows(some, tokenizer, loss_on=settings.loss_on, task=task, system_prompt=settings.system_prompt)
+
+    try:
+        return spell(rows)
+    except ConversationError:
+        found: list[Spelled] = []
+        for number, row in enumerate(rows, 1):
+            try:
+                found += spell([row])
+            except ConversationError as error:
+                bad["count"] += 1
+                bad["rows"].append({"line": number, "reason": str(error)})
+        return found
+
+
+def _lengths(spelled: list[Spelled], limit: int) -> dict[str, Any]:
+    """How long rows are in tokens before cutting, and what cutting takes away."""
+    lengths = [len(one.ids) for one in spelled]
+    if not lengths:
+        return {}
+    kept = [one.cut(limit) for one in spelled]
+    wanted = [sum(one.trained[1:]) for one in spelled]
+    left = [one.trained_tokens for one in kept]
+    return {
+        **histogram(lengths, limit), "rows": len(lengths), "longest": max(lengths),
+        "mean": sum(lengths) / len(lengths), "limit": limit, "cut_rows": sum(one.cut for one in kept),
+        "cut_answers": sum(a < b for a, b in zip(left, wanted, strict=True)),
+        "lost_answers": sum(a == 0 < b for a, b in zip(left, wanted, strict=True)),
+        "trained_share": sum(left) / max(1, sum(len(one.ids) for one in kept)),
+    }  # fmt: skip

@@ -1,0 +1,45 @@
+"""The section "Your data": told which settings stand in the form, it asks for the preview and draws it.
+
+Comes in: the form.  Goes out: a gr.HTML component whose value carries the settings; its `set` event carries settings
+that were chosen in the section, which go into the form.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from tuning.ui.form import Form, as_text, every_path, settings_from_values
+from tuning.ui.live import mounting
+
+MATTERS = ("task", "model", "seed", "micro_batch_size", "gradient_accumulation_steps")
+
+
+def section(values: dict[str, Any]) -> gr.HTML:
+    return gr.HTML(
+        value={"settings": settings_from_values(values)}, html_template="<div></div>",
+        js_on_load="/* fires 'set' */ " + mounting("data"), elem_id="tf-data", apply_default_css=False,
+    )  # fmt: skip
+
+
+def connect(page: gr.Blocks, form: Form, data: gr.HTML, quick: dict[str, Any]) -> None:
+    """Settings go to the section when one that matters has changed; its choices come back into the form."""
+    paths = every_path()
+    matter = [part for path, part in form.parts.items() if path in MATTERS or path.startswith("data.")]
+
+    def tell(*given: Any) -> dict[str, Any]:
+        return {"settings": settings_from_values(form.values(given))}
+
+    def take(event: gr.EventData) -> list[Any]:
+        chosen = event._data.get("values") or {}  # type: ignore[union-attr]
+        return [
+            gr.update(value=as_text(chosen[path], paths[path].kind))
+            if path in chosen and path.startswith("data.")
+            else gr.skip()
+            for path in form.parts
+        ]
+
+    parts = list(form.parts.values())
+    gr.on([page.load, *(part.change for part in matter)], tell, parts, data, trigger_mode="always_last", **quick)
+    data.set(take, None, parts, **quick)

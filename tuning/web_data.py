@@ -1,0 +1,100 @@
+"""The routes under /fork/data/: a file comes in, and what a person's data are goes out before Start.
+
+In: settings as JSON, or a file as the body of a request.  Out: the preview, or the path of the stored file.  Uploads
+lie in home/uploads under their content's hash, so that the same file is kept once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from tuning.data.preview import preview
+from tuning.errors import Problem, SettingsError, TuningError
+from tuning.models import resolve_model
+from tuning.settings import Settings
+from tuning.text import TextTokenizer
+from tuning.web_requests import json_body
+
+SPARE_BYTES = 1 * 2**30
+"""What an upload leaves free on the disk."""
+NAME_LENGTH = 80
+USED = ("task", "model", "revision", "seed", "micro_batch_size", "gradient_accumulation_steps", "data")
+"""The settings that say what rows become; a fault elsewhere in the form does not hide them."""
+
+
+def add_data_routes(app: FastAPI, home: Path) -> None:
+    """Preview and upload."""
+
+    @app.post("/fork/data/preview")
+    async def show(request: Request) -> JSONResponse:
+        given = await json_body(request)
+        return JSONResponse(await run_in_threadpool(data_preview, given), headers={"Cache-Control": "no-store"})
+
+    @app.post("/fork/data/upload")
+    async def upload(request: Request, name: str = "rows") -> JSONResponse:
+        folder = home / "uploads"
+        expected = request.headers.get("content-length", "")
+        _check_room(folder, int(expected) if expected.isdigit() else 0)
+        path = await _store(request, folder, clean_name(name))
+        return JSONResponse({"path": str(path), "name": path.name, "bytes": path.stat().st_size}, status_code=201)
+
+
+def data_preview(given: dict[str, Any]) -> dict[str, Any]:
+    """What the settings' rows are; what is wrong with them stands under `problems`. Raises TuningError."""
+    settings = Settings.from_dict({key: given[key] for key in USED if key in given})
+    tokenizer, problems = None, list[dict[str, Any]]()
+    try:
+        tokenizer = TextTokenizer(resolve_model(settings.model, settings.revision).path)
+    except TuningError as error:  # rows can be looked at without a model
+        problems = [problem.to_dict() for problem in error.problems]
+    effective = settings.micro_batch_size * settings.gradient_accumulation_steps * settings.num_devices
+    found = preview(settings.data, settings.task, settings.seed, tokenizer, effective)
+    return found | {"problems": [*found["problems"], *problems]}
+
+
+def clean_name(name: str) -> str:
+    """A file name that is nothing but a name: no folders, no control characters, not hidden."""
+    last = re.split(r"[/\\]", name)[-1]
+    kept = re.sub(r"[^\w.\- ]", "_", last).strip(" .")[-NAME_LENGTH:]
+    return kept.lstrip(" .-") or "rows"
+
+
+def _check_room(folder: Path, expected: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free - SPARE_BYTES
+    if expected > free:
+        limit = f"{max(0, free) / 2**20:.0f} MiB"
+        message = f"the file has {expected / 2**20:.0f} MiB, and the disk of the server has room for {limit}."
+        raise SettingsError([Problem("data.source", expected, limit, message)])
+
+
+async def _store(request: Request, folder: Path, name: str) -> Path:
+    """Write the body aside, then give it its place; a broken transfer leaves nothing."""
+    handle, aside = tempfile.mkstemp(prefix=".upload-", dir=folder)
+    digest, size = hashlib.sha256(), 0
+    try:
+        with os.fdopen(handle, "wb") as out:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size % (64 * 2**20) < len(chunk):
+                    _check_room(folder, len(chunk))
+                digest.update(chunk)
+                await run_in_threadpool(out.write, chunk)
+        if size == 0:
+            raise SettingsError([Problem("data.source", 0, "a file with rows", "the file is empty; choose another.")])
+        place = folder / digest.hexdigest()[:16]
+        place.mkdir(exist_ok=True)
+        os.replace(aside, place / name)
+        return place / name
+    finally:
+        Path(aside).unlink(missing_ok=True)
