@@ -161,15 +161,12 @@ def test_tab_reaches_every_control_in_order_and_shows_where_it_is(
 def test_arrow_keys_choose_within_a_group(browser: Any, server: Server) -> None:
     context = browser.new_context(viewport=WIDE)
     tab = Tab(context, server)
-    group = tab.page.get_by_role("radiogroup", name="Method").or_(tab.page.get_by_role("group", name="Method"))
-    tiles = tab.page.locator(".tf-tiles")
-    group.get_by_label("LoRA").focus()
-    tab.page.keyboard.press("ArrowLeft")
-    playwright.expect(group.get_by_label("Full")).to_be_checked()
-    playwright.expect(tiles).to_contain_text("(100", timeout=10_000)
-    tab.page.keyboard.press("ArrowLeft")
-    playwright.expect(group.get_by_label("LoRA")).to_be_checked(timeout=10_000)
-    playwright.expect(tiles).not_to_contain_text("(100", timeout=10_000)
+    group = tab.page.get_by_role("group", name="Train for")
+    for key, chosen, field in (("ArrowRight", "epochs", "num_epochs"), ("ArrowLeft", "updates", "max_steps")):
+        group.get_by_role("radio", checked=True).focus()
+        tab.page.keyboard.press(key)
+        playwright.expect(group.get_by_label(chosen)).to_be_checked()
+        playwright.expect(tab.field(field)).to_be_visible(timeout=20_000)
     assert tab.faults == []
     context.close()
 
