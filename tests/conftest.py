@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# memory tables made by tests are for the tests of this session
+os.environ.setdefault("TUNING_FORK_CACHE", tempfile.mkdtemp(prefix="tuning-fork-cache-"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")

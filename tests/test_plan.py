@@ -11,7 +11,6 @@ import pytest
 from tuning.assets import asset_path
 from tuning.errors import ModelError, SettingsError, TuningError
 from tuning.hardware import DEVICES, named_device
-from tuning.memory.estimate import estimate
 from tuning.models import model_catalogue, resolve_model
 from tuning.plan import Plan, plan_for
 
@@ -89,58 +88,3 @@ def test_named_devices_and_unknown_ones() -> None:
     assert len({device.name for device in DEVICES}) == len(DEVICES)
     with pytest.raises(SettingsError, match="no device"):
         named_device("Abacus")
-
-
-def test_the_estimate_moves_the_right_way() -> None:
-    def total(**more: object) -> int:
-        return estimate(plan_for({"method": {"name": "full"}, **more})).total_bytes
-
-    base = total(micro_batch_size=4)
-    assert total(micro_batch_size=16) > 1.5 * base
-    assert total(micro_batch_size=16, gradient_checkpointing=True) < total(micro_batch_size=16)
-    assert total(method={"name": "lora"}) < base
-    assert total(optimizer={"name": "sgd"}) < base
-    assert total(gradient_accumulation_steps=16) == total(gradient_accumulation_steps=2)
-    one = estimate(plan_for({}))
-    assert one.total_bytes == sum(one.parts.values())
-    assert one.low_bytes < one.process_bytes < one.high_bytes and one.kind == "approximate"
-
-
-def test_fixes_save_what_they_say_and_keep_the_effective_batch() -> None:
-    from dataclasses import replace
-
-    plan = plan_for({"micro_batch_size": 64, "gradient_accumulation_steps": 1, "method": {"name": "full"}})
-    small = replace(plan.device, total_bytes=2**20)
-    shown = estimate(plan, small)
-    assert not shown.fits and shown.fixes
-    saved = [fix["saved_bytes"] for fix in shown.fixes]
-    assert saved == sorted(saved, reverse=True)
-    halved = next(fix for fix in shown.fixes if "micro_batch_size" in fix["settings"])
-    changed = plan_for(plan.settings.to_dict() | halved["settings"])
-    assert changed.value("effective_batch") == plan.value("effective_batch")
-    assert estimate(plan).total_bytes - estimate(changed).total_bytes == halved["saved_bytes"]
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"method": {"name": "full"}}, {"method": {"name": "lora"}}, {"micro_batch_size": 1}, {"micro_batch_size": 16},
-        {"method": {"name": "full"}, "gradient_checkpointing": True, "micro_batch_size": 16},
-        {"method": {"name": "full"}, "attention": "eager", "data": {"source": "pirate"}},
-        {"precision": "bf16", "micro_batch_size": 8}, {"task": "sequence_classification"},
-        {"method": {"name": "full"}, "optimizer": {"name": "sgd"}, "gradient_accumulation_steps": 1},
-    ],
-)  # fmt: skip
-def test_the_measured_peak_lies_in_the_printed_band(given: dict, tmp_path: Path) -> None:
-    from tuning.events import Emitter
-    from tuning.job import Commands, Job
-    from tuning.memory.estimate import BAND
-    from tuning.training.entry import run_job
-
-    plan = plan_for({"gradient_accumulation_steps": 2, "num_epochs": 1, "device": "cpu"} | given
-                    | {"data": {"train_rows": 48, "eval_rows": 1} | given.get("data", {})})  # fmt: skip
-    peaks: list[int] = []
-    emit = Emitter("peak", 1, lambda event: peaks.append(event.data.get("peak_bytes") or 0))
-    assert run_job(Job(run_id="peak", attempt=1, plan=plan, folder=str(tmp_path)), emit, Commands()) == "finished"
-    expected = estimate(plan).total_bytes
-    assert expected * BAND[0] <= max(peaks) <= expected * BAND[1], f"{max(peaks) / expected:.3f} of the estimate"

@@ -68,7 +68,8 @@ def memory_bar(estimate: dict[str, Any]) -> dict[str, Any]:
 
 
 def _peak(estimate: dict[str, Any]) -> str:
-    return {"loss": " (when the loss is computed)", "optimizer step": " (at the update)"}.get(estimate["peak_at"], "")
+    words = {"loss": "when the loss is computed", "optimizer step": "at the update", "start": "at the start"}
+    return f" ({words.get(estimate['peak_at'], 'in the ' + estimate['peak_at'])})"
 
 
 def _fix(fix: dict[str, Any]) -> str:

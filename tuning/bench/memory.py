@@ -1,0 +1,190 @@
+"""Estimated against measured memory: real runs of small models of eight kinds, some chosen, some drawn at random.
+
+Comes in: the number of random draws (times ten).  Goes out: a table with each run's error at the allocator and at the
+process, medians and worst cases, and what two common rules say about the same runs: accelerate's estimate, and 16
+bytes a parameter.  Every run happens in a process of its own, forked from one that has imported the libraries.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tuning.assets import asset_path
+from tuning.bench.measure import markdown
+from tuning.bench.memory_models import make_models
+from tuning.errors import TuningError
+from tuning.memory.estimate import MemoryEstimate, estimate
+from tuning.memory.subject import subject_of
+from tuning.memory.tables import find_table, make_tables
+from tuning.methods import METHODS
+from tuning.plan import Plan, plan_for
+
+MIB = 2**20
+SEED = 20261121
+"""Of the random draws; none of them was looked at while the estimate was made."""
+
+
+def table(repeats: int) -> str:
+    """Run everything and draw the tables."""
+    with tempfile.TemporaryDirectory() as scratch:
+        models = make_models(Path(scratch))
+        lines = list(measured(chosen(models) + drawn(models, 10 * max(2, repeats // 2)), Path(scratch)))
+    return report(lines)
+
+
+def chosen(models: dict[str, str]) -> list[dict[str, Any]]:
+    """Full and LoRA on every model over precision, attention, checkpointing and rows; every other method on two."""
+    found = []
+    for number, name in enumerate(models):
+        for method in ("full", "lora"):
+            for turn, (rows, recompute) in enumerate([(1, False), (4, False), (4, True)]):
+                found.append(given(models[name], name, {"name": method}, rows=rows, recompute=recompute,
+                                   precision=("fp32", "bf16")[(number + turn) % 2],
+                                   attention=("sdpa", "eager")[(number // 2 + turn) % 2]))  # fmt: skip
+    for other in METHODS:
+        if other.updates and other.name not in ("full", "lora"):
+            found += [given(models[name], name, {"name": other.name}, rows=4) for name in ("llama", "gpt2")]
+    return [one for one in found if one is not None]
+
+
+def drawn(models: dict[str, str], count: int) -> list[dict[str, Any]]:
+    """Combinations drawn by the seed."""
+    draw = random.Random(SEED)
+    methods = [method.name for method in METHODS if method.updates]
+    found: list[dict[str, Any]] = []
+    while len(found) < count:
+        name = draw.choice(list(models))
+        one = given(
+            models[name], name, {"name": draw.choice(methods)}, rows=draw.choice((1, 4)),
+            recompute=draw.random() < 0.5, precision=draw.choice(("fp32", "bf16")),
+            attention=draw.choice(("sdpa", "eager")), steps=draw.choice((1, 2)), length=draw.choice((64, 100, 128)),
+            optimizer=draw.choice(("adamw", "sgd")),
+        )  # fmt: skip
+        if one is not None:
+            found.append(one)
+    return found
+
+
+def given(
+    folder: str, name: str, method: dict[str, Any], *, rows: int, recompute: bool = False, precision: str = "fp32",
+    attention: str = "sdpa", steps: int = 2, length: int = 128, optimizer: str = "adamw",
+) -> dict[str, Any] | None:  # fmt: skip
+    """The settings of one run, or None for a combination that is refused."""
+    classes = name == "bert"
+    settings = {
+        "model": folder, "task": "sequence_classification" if classes else "causal_lm", "method": method,
+        "micro_batch_size": rows, "gradient_accumulation_steps": steps, "precision": precision,
+        "attention": attention, "gradient_checkpointing": recompute, "max_steps": 3, "device": "cpu",
+        "optimizer": {"name": optimizer, "learning_rate": 1e-4}, "eval": {"every": None},
+        "data": {"source": str(Path(folder).parent / ("labels.jsonl" if classes else "rows.jsonl")),
+                 "max_seq_length": length, "eval_fraction": 0.05},
+    }  # fmt: skip
+    try:
+        plan_for(settings)
+    except TuningError:
+        return None
+    return settings
+
+
+def measured(cases: list[dict[str, Any]], scratch: Path) -> Iterator[dict[str, Any]]:
+    """Each case with its estimate, and what the run in a process of its own took."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    tracer = _allocator_tracer(scratch)
+    if tracer is not None:
+        environment["LD_PRELOAD"] = str(tracer)
+    with subprocess.Popen(
+        [sys.executable, "-m", "tuning.bench.memory_run"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True, env=environment,
+    ) as child:  # fmt: skip
+        assert child.stdin is not None and child.stdout is not None
+        plans = [plan_for(case) for case in cases]
+        subjects = {subject.key: subject for subject in map(subject_of, plans) if find_table(subject) is None}
+        make_tables(list(subjects.values()))
+        for case, plan in zip(cases, plans):
+            found = estimate(plan)
+            child.stdin.write(json.dumps(case) + "\n")
+            child.stdin.flush()
+            yield _line(plan, found, json.loads(child.stdout.readline()))
+
+
+def _allocator_tracer(scratch: Path) -> Path | None:
+    """An LD_PRELOAD library that sees every allocation, kernels' own included; None without a compiler."""
+    source, target = asset_path("make", "livebytes.c"), scratch / "livebytes.so"
+    try:
+        subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", str(target), str(source), "-ldl"], check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return target
+
+
+def _line(plan: Plan, found: MemoryEstimate, run: dict[str, Any]) -> dict[str, Any]:
+    settings, parameters = plan.settings, found.total_parameters
+    return {
+        "what": f"{plan.model.shape.model_type} {settings.method.name} {settings.micro_batch_size} x "
+        f"{settings.gradient_accumulation_steps} x {int(plan.value('widest_length'))} {settings.precision} "
+        f"{settings.attention}{' recompute' if settings.gradient_checkpointing else ''} {settings.optimizer.name}",
+        "kind": found.kind, "peak_at": found.peak_at, "estimated": found.total_bytes, "peak": run["peak"],
+        "live": run["live"], "process": found.process_bytes, "low": found.low_bytes, "high": found.high_bytes,
+        "resident": run["resident"], "failed": run["failed"],
+        "accelerate": 4 * 4 * parameters, "sixteen": 16 * parameters,
+    }  # fmt: skip
+
+
+def report(lines: list[dict[str, Any]]) -> str:
+    """The runs, one a line, and the summary."""
+    failed = [line for line in lines if line["failed"]]
+    lines = [line for line in lines if not line["failed"]]
+    head = [
+        "run",
+        "kind",
+        "peak at",
+        "estimated MiB",
+        "measured MiB",
+        "error %",
+        "allocator MiB",
+        "process MiB",
+        "error %",
+    ]
+    body = [
+        [
+            line["what"], line["kind"], line["peak_at"], f"{line['estimated'] / MIB:.2f}", f"{line['peak'] / MIB:.2f}",
+            f"{_error(line, 'estimated', 'peak'):+.3f}", "" if line["live"] is None else f"{line['live'] / MIB:.2f}",
+            f"{line['resident'] / MIB:.0f}", f"{_error(line, 'process', 'resident'):+.1f}",
+        ]
+        for line in lines
+    ]  # fmt: skip
+    text = markdown(f"Memory of {len(lines)} runs, {len(failed)} failed", head, body)
+    rules = [
+        ("ours, tensors at the peak", "estimated", "peak"), ("ours, against the allocator tracer", "estimated", "live"),
+        ("ours, process", "process", "resident"), ("accelerate, 4 x 4 bytes a parameter", "accelerate", "peak"),
+        ("16 bytes a parameter", "sixteen", "peak"),
+    ]  # fmt: skip
+    summary = [_summary(lines, *rule) for rule in rules]
+    low = sum(line["resident"] > line["high"] for line in lines)
+    inside = sum(line["low"] <= line["resident"] <= line["high"] for line in lines)
+    said = f"The process stayed below the band's upper edge in all but {low} runs, inside the band in {inside}.\n"
+    return (
+        text + "\n" + markdown("Error", ["estimate", "runs", "median %", "worst %", "worst MiB"], summary) + "\n" + said
+    )
+
+
+def _error(line: dict[str, Any], ours: str, truth: str) -> float:
+    return 100 * (line[ours] / line[truth] - 1)
+
+
+def _summary(lines: list[dict[str, Any]], name: str, ours: str, truth: str) -> list[str]:
+    pairs = [line for line in lines if line[truth]]
+    if not pairs:
+        return [name, "0", "", "", ""]
+    errors = [abs(_error(line, ours, truth)) for line in pairs]
+    gaps = [abs(line[ours] - line[truth]) / MIB for line in pairs]
+    return [name, str(len(pairs)), f"{statistics.median(errors):.3f}", f"{max(errors):.2f}", f"{max(gaps):.2f}"]

@@ -1,0 +1,79 @@
+"""One run after another, each in a forked process, measured: `python -m tuning.bench.memory_run`.
+
+Comes in: settings as JSON lines on standard input.  Goes out: for each the measured peak as the run told it, the
+allocator tracer's peak where one is preloaded, and the process's resident peak, in bytes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+import tempfile
+from typing import Any
+
+
+def run_one(settings: dict[str, Any]) -> dict[str, Any]:
+    """Run in this process and tell what it took."""
+    from tuning.events import Emitter, Event
+    from tuning.job import Commands, Job
+    from tuning.plan import plan_for
+    from tuning.training.entry import run_job
+
+    tracer = _tracer()
+    peaks, said = [0], []
+
+    def sink(event: Event) -> None:
+        peaks.append(event.data.get("peak_bytes") or 0)
+        if event.kind == "failed":
+            said.append(event.data["message"])
+
+    plan = plan_for(settings)
+    start = tracer.lb_get(0) if tracer else 0
+    with tempfile.TemporaryDirectory() as folder:
+        end = run_job(Job(run_id="m", attempt=1, plan=plan, folder=folder), Emitter("m", 1, sink), Commands())
+    live = tracer.lb_get(1) - start if tracer else None
+    return {"failed": None if end == "finished" else (said or [end])[0], "peak": max(peaks), "live": live,
+            "resident": _highest_resident()}  # fmt: skip
+
+
+def _tracer() -> Any:
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "lb_get"):
+        return None
+    library.lb_get.restype = ctypes.c_long
+    library.lb_reset()
+    return library
+
+
+def _highest_resident() -> int:
+    with open("/proc/self/status", encoding="ascii") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def main() -> None:
+    from tuning.training.offline import keep_to_this_machine
+
+    keep_to_this_machine()
+    import peft  # noqa: F401
+    import torch
+    import transformers  # noqa: F401
+
+    import tuning.training.session  # noqa: F401
+
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        into, out = os.pipe()
+        if os.fork() == 0:
+            os.write(out, json.dumps(run_one(json.loads(line))).encode())
+            os._exit(0)
+        os.close(out)
+        with os.fdopen(into, "rb") as pipe:
+            answer = pipe.read().decode()
+        os.wait()
+        print(answer or json.dumps({"failed": "the process ended", "peak": 0, "live": 0, "resident": 0}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

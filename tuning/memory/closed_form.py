@@ -1,0 +1,85 @@
+"""The estimate by formula, for where no table has been traced: labelled `approximate`, with a wider band.
+
+Comes in: a plan.  Goes out: bytes by category at whichever is larger, the loss or the optimizer's update.  Sizes that
+follow from the shape are exact; what a block keeps for its backward pass is counted for blocks with RMS norms, rotary
+positions and a gated feed-forward as `transformers` writes them; other families come close.
+"""
+
+from __future__ import annotations
+
+from tuning.memory.subject import Moment, Shape
+from tuning.methods import method_named
+from tuning.models import ModelShape
+from tuning.plan import Plan
+
+MIB = 2**20
+STATES = {"adamw": 2.0, "adafactor": 0.1, "adamw_8bit": 0.52, "muon": 1.0}
+"""Values that an optimizer keeps for each trained weight; SGD's follow from its momentum."""
+
+
+def closed_form(plan: Plan, moment: Moment) -> tuple[dict[str, int], str]:
+    """Bytes by category at the peak, and where it is."""
+    settings, model, shape = plan.settings, plan.model.shape, moment.shape
+    trainable, total = int(plan.value("trainable_parameters")), int(plan.value("total_parameters"))
+    half = settings.precision == "bf16"
+    method = method_named(settings.method.name)
+    states = STATES.get(settings.optimizer.name, 1.0 if settings.optimizer.momentum else 0.0)
+    values = method.optimizer_values(model, settings.method, plan.labels, 1) * states
+    saved = model.num_layers * block_saved_bytes(
+        model, shape.rows, shape.length, half=half, eager=settings.attention == "eager",
+        all_train=trainable == total, adapters=trainable != total,
+    )  # fmt: skip
+    workspace = 8 * MIB if half else MIB // 4
+    if settings.gradient_checkpointing:
+        one = saved // model.num_layers
+        saved = model.num_layers * shape.rows * shape.length * model.hidden_size * 4 + one
+        workspace += widest_recompute_bytes(model, shape.rows, shape.length)
+    if half:  # autocast keeps a 16-bit copy of each matrix until the forward pass is over
+        workspace += 2 * total
+    head = head_bytes(model, shape, plan.labels)
+    weights = method.weight_bytes(model, settings.method, plan.labels)
+    kept = {"weights": weights, "gradients": 4 * trainable, "optimizer": int(4 * values)}
+    # with accumulation the gradients live through the forward pass; without, they are born while activations go
+    alive = kept | ({} if moment.accumulate else {"gradients": 0})
+    at_loss = alive | {"activations": saved, "logits": head, "workspace": workspace}
+    at_step = kept | {"activations": 0, "logits": 0, "workspace": MIB // 4}
+    if sum(at_loss.values()) >= sum(at_step.values()):
+        return at_loss, "loss"
+    return at_step, "optimizer step"
+
+
+def block_saved_bytes(
+    shape: ModelShape, rows: int, length: int, *, half: bool, eager: bool, all_train: bool, adapters: bool
+) -> int:
+    """Saved tensors of one block for rows x length tokens, in bytes.
+
+    hidden-wide: the norm's input, its normalised form and its output, twice; the attention's output projection input.
+    Query, key and value are kept after the rotation. inner-wide: gate, its activation, up, and their product.
+    A frozen weight's input is not kept, but an adapter beside it keeps it all the same.
+    """
+    tokens = rows * length
+    hidden, inner = shape.hidden_size, shape.intermediate_size
+    query, key = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+    wide = 2 if half else 4
+    norms = tokens * hidden * (4 * 4 + 2 * wide)
+    attention = tokens * wide * (2 * query + 2 * key) + tokens * shape.num_heads * 4
+    if eager:
+        attention += 2 * rows * shape.num_heads * length * length * wide
+    forward = tokens * inner * wide * (4 if shape.gated else 2)
+    if not (all_train or adapters):
+        norms -= 2 * tokens * hidden * wide
+        forward -= tokens * inner * wide
+    return int(norms + attention + forward)
+
+
+def head_bytes(model: ModelShape, shape: Shape, classes: int) -> int:
+    """Logits and what the loss keeps of them: only positions that are trained on go through the head."""
+    tokens = shape.rows * shape.length
+    if classes:
+        return shape.rows * classes * 4 * 3 + tokens * model.hidden_size * 4
+    return shape.labels * model.vocab_size * 4 * 3 + tokens * model.hidden_size * 4
+
+
+def widest_recompute_bytes(shape: ModelShape, rows: int, length: int) -> int:
+    """Short-lived buffers of the backward pass of one recomputed block."""
+    return rows * length * (shape.hidden_size + shape.intermediate_size) * 4

@@ -1,0 +1,41 @@
+"""From bytes of tensors to what a task manager shows, with an honest band.
+
+Comes in: bytes at the allocator's peak, whether they were traced, the kind of device.  Goes out: the process's bytes,
+low and high.  The verdict is taken from the high edge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 2**20
+PROCESS_CPU = 560 * MIB
+"""What Python with torch, transformers and PEFT holds before any model (methods.md section 2 measured 517 MB)."""
+CONTEXT_CUDA = 450 * MIB
+"""A stated assumption for the CUDA context and library workspace, outside torch's allocator."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Band:
+    """Factors on the tensors' bytes, and bytes to both sides for the rest of the process."""
+
+    low: float
+    high: float
+    rest: int
+
+
+BANDS = {
+    ("traced", "cpu"): Band(low=0.98, high=1.06, rest=60 * MIB),
+    # on a card the allocator keeps segments: reserved is 2 to 12 % above allocated
+    ("traced", "cuda"): Band(low=0.95, high=1.17, rest=200 * MIB),
+    ("approximate", "cpu"): Band(low=0.65, high=1.45, rest=60 * MIB),
+    ("approximate", "cuda"): Band(low=0.65, high=1.6, rest=200 * MIB),
+}
+
+
+def process_bytes(total: int, kind: str, device: str) -> tuple[int, int, int]:
+    """(expected, low, high) bytes of the whole process, or on a card of all that its memory must hold."""
+    band = BANDS[kind, device]
+    fixed = CONTEXT_CUDA if device == "cuda" else PROCESS_CPU
+    low = int(total * band.low) + fixed - band.rest
+    return total + fixed, low, int(total * band.high) + fixed + band.rest

@@ -1,0 +1,181 @@
+"""What a memory table belongs to, and where in it a run lies.
+
+Comes in: a plan.  Goes out: a `Subject`, which says everything that shapes the computation except sizes, with the key
+its table is kept under, and a `Shape`: rows, length, label tokens.  Plain data; no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from tuning.data import DataSummary
+from tuning.plan import Plan
+
+CATEGORIES = ("weights", "gradients", "optimizer", "activations", "logits", "workspace")
+TRACED = 1
+"""Raise it when the training code allocates differently: tables made before are then not used any more."""
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
+DEPTHS = ("num_hidden_layers", "n_layer", "num_layers")
+_IDLE = ("transformers_version", "dtype", "torch_dtype", "_name_or_path", "architectures", "initializer_range",
+         "bos_token_id", "eos_token_id", "pretraining_tp", "auto_map", "id2label", "label2id")  # fmt: skip
+"""Members of a config.json that change no size."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """One micro-batch: rows, tokens of the longest, label tokens in all, and whether some row is shorter."""
+
+    rows: int
+    length: int
+    labels: int
+    padded: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """Everything but the sizes. `config` is the model's config.json; `settings` a settings object."""
+
+    config: dict[str, Any]
+    settings: dict[str, Any]
+    labels: int
+    padded: bool
+
+    @property
+    def rank(self) -> int | None:
+        """The rank of these settings, where the method has one: a size, and so not part of the key."""
+        rank = self.settings["method"].get("r")
+        return rank if isinstance(rank, int) else None
+
+    @property
+    def key(self) -> str:
+        """The name of the table: equal for runs that differ in sizes alone."""
+        method = {name: value for name, value in self.settings["method"].items() if name != "r"}
+        told = [TRACED, _versions(), self.config, self.settings | {"method": method}, self.labels, self.padded]
+        return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:20]
+
+    def settings_for(self, rank: int | None) -> dict[str, Any]:
+        """The settings with another rank."""
+        method = self.settings["method"] | ({} if rank is None else {"r": rank})
+        return self.settings | {"method": method}
+
+    def config_for(self, depth: int) -> dict[str, Any]:
+        """The same architecture with fewer layers; lists with one entry a layer are cut too."""
+        found = {
+            name: value[:depth] if isinstance(value, list) and len(value) == self.layers else value
+            for name, value in self.config.items()
+        }
+        return found | {name: depth for name in DEPTHS if name in self.config}
+
+    @property
+    def layers(self) -> int:
+        """Blocks of the model; raises KeyError where the config does not say."""
+        return int(next(self.config[name] for name in DEPTHS if name in self.config))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def subject_of(plan: Plan) -> Subject:
+    """The subject of a plan. Raises OSError or ValueError where the model's config.json is gone."""
+    settings = plan.settings
+    optimizer = settings.optimizer
+    kept = {
+        "task": settings.task, "precision": settings.precision, "attention": settings.attention, "device": "cpu",
+        "gradient_checkpointing": settings.gradient_checkpointing, "method": _plain(settings.method),
+        "optimizer": {
+            "name": optimizer.name, "momentum": 0.9 if optimizer.momentum else 0.0,
+            "max_grad_norm": None if optimizer.max_grad_norm is None else 1.0,
+        },
+    }  # fmt: skip
+    padded = _facts(plan.data).padded
+    return Subject(config=_config(plan.model.path), settings=kept, labels=plan.labels, padded=padded)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """A micro-batch that can hold the peak, and whether gradients of an earlier one are alive then."""
+
+    shape: Shape
+    accumulate: bool
+
+
+def moments_of(plan: Plan, rows: int | None = None, length: int | None = None) -> list[Moment]:
+    """The widest micro-batches that this plan's data can give, or those of other sizes with the same share of labels.
+
+    Sorted by length, an update's widest micro-batch is its first, when no gradients are alive yet; the second then has
+    the rows that come after the longest.
+    """
+    settings, facts = plan.settings, _facts(plan.data)
+    count = min(rows or settings.micro_batch_size, plan.data.train_rows)
+    longest = length or int(plan.value("widest_length"))
+    several = plan.value("effective_batch") > count and plan.data.train_rows > count
+    first = _shape(facts, count, longest, longest / max(1, int(plan.value("widest_length"))))
+    if not several or not settings.data.group_by_length:
+        return [Moment(shape=first, accumulate=several)]
+    second = min(longest, facts.lengths[min(count, len(facts.lengths) - 1)])
+    later = _shape(facts, min(count, plan.data.train_rows - count), second, longest / facts.lengths[0])
+    return [Moment(shape=first, accumulate=False), Moment(shape=later, accumulate=True)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Facts:
+    """Of the data: lengths and label tokens of the rows, most first."""
+
+    lengths: list[int]
+    trained: list[int]
+
+    @property
+    def padded(self) -> bool:
+        """Whether a micro-batch can need padding."""
+        return self.lengths[0] != self.lengths[-1]
+
+
+def _shape(facts: _Facts, rows: int, length: int, share: float) -> Shape:
+    labels = round(sum(facts.trained[:rows]) * share)
+    most = max(1, rows * (length - 1))
+    return Shape(rows=rows, length=length, labels=max(1, min(labels, most)), padded=facts.padded and rows > 1)
+
+
+_KNOWN: dict[str, _Facts] = {}
+
+
+def _facts(data: DataSummary) -> _Facts:
+    """Kept for the last data looked at: sorting many rows is slower than the estimate."""
+    found = _KNOWN.get(data.fingerprint)
+    if found is None:
+        _KNOWN.clear()
+        lengths, trained = (sorted(values, reverse=True) or [1] for values in (data.lengths, data.trained_tokens))
+        found = _KNOWN[data.fingerprint] = _Facts(lengths=lengths, trained=trained)
+    return found
+
+
+def _plain(block: Any) -> dict[str, Any]:
+    return json.loads(json.dumps(asdict(block)))
+
+
+@lru_cache(maxsize=32)
+def _config_at(file: Path, changed: int) -> dict[str, Any]:
+    config = json.loads(file.read_text(encoding="utf-8"))
+    return {name: value for name, value in config.items() if name not in _IDLE}
+
+
+def _config(folder: str) -> dict[str, Any]:
+    file = Path(folder) / "config.json"
+    return _config_at(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _versions() -> list[str]:
+    found = []
+    for name in LIBRARIES:
+        try:
+            found.append(f"{name} {version(name).partition('+')[0]}")
+        except PackageNotFoundError:
+            found.append(f"{name} none")
+    return found

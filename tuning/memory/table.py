@@ -1,0 +1,124 @@
+"""A memory table: the moments of an update that can be its peak, each as a polynomial in the sizes.
+
+Comes in: JSON of a table (made by `fit.py`).  Goes out: the bytes at the peak for a shape, by category, and where in
+the step it lies.  Plain Python: an evaluation takes some ten microseconds and imports nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tuning.memory.subject import CATEGORIES, Shape
+
+Monomial = Callable[[Shape, int], float]
+MONOMIALS: dict[str, Monomial] = {
+    "1": lambda x, r: 1, "S": lambda x, r: x.length, "SS": lambda x, r: x.length**2, "N": lambda x, r: x.labels,
+    "B": lambda x, r: x.rows, "BS": lambda x, r: x.rows * x.length, "BSS": lambda x, r: x.rows * x.length**2,
+    "r": lambda x, r: r, "BSr": lambda x, r: x.rows * x.length * r,
+}  # fmt: skip
+"""What tensor sizes are made of: rows B, tokens S, label tokens N, rank r."""
+
+
+def monomials(*, many: bool, ranked: bool) -> dict[str, Monomial]:
+    """Those that can be told apart: with one row B is 1, and without a rank there is none."""
+    names = ["1", "S", "SS", "N"] + (["B", "BS", "BSS"] if many else []) + (["r", "BSr"] if ranked else [])
+    return {name: MONOMIALS[name] for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One moment: where it is, and for each category the coefficients of the block's monomials."""
+
+    place: str
+    """Micro-batch (0 the first, 1 a later one, 2 after all), a point, and words."""
+    bytes: list[list[float]]
+    total: list[float] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "total", [sum(column) for column in zip(*self.bytes)])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"place": self.place, "bytes": self.bytes}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """The moments for one range of shapes."""
+
+    monomials: list[str]
+    rows: list[Row]
+    line: list[Row]
+    """Moments in the order of time, totals only."""
+
+    def peak(self, shape: Shape, rank: int | None, *, accumulate: bool) -> tuple[dict[str, int], str]:
+        """Bytes at the peak by category, and where; `accumulate` says that gradients of earlier micro-batches live."""
+        values = self._values(shape, rank)
+        best, where = -1.0, self.rows[0]
+        for row in self.rows:
+            if accumulate or not row.place.startswith("1."):
+                found = sum(c * v for c, v in zip(row.total, values))
+                if found > best:
+                    best, where = found, row
+        sums = (sum(c * v for c, v in zip(line, values)) for line in where.bytes)
+        return {name: max(0, round(found)) for name, found in zip(CATEGORIES, sums)}, where.place[2:]
+
+    def total(self, shape: Shape, rank: int | None, *, accumulate: bool) -> int:
+        """Bytes at the peak alone."""
+        values = self._values(shape, rank)
+        rows = (row for row in self.rows if accumulate or not row.place.startswith("1."))
+        return round(max(sum(c * v for c, v in zip(row.total, values)) for row in rows))
+
+    def through_step(self, shape: Shape, rank: int | None, *, accumulate: bool) -> list[tuple[str, int]]:
+        """Memory through one step: the last micro-batch and the update, in order."""
+        values = self._values(shape, rank)
+        shown = ("1.", "2.") if accumulate else ("0.", "2.")
+        return [
+            (row.place[2:], max(0, round(sum(c * v for c, v in zip(row.total, values)))))
+            for row in self.line
+            if row.place.startswith(shown)
+        ]
+
+    def _values(self, shape: Shape, rank: int | None) -> list[float]:
+        return [MONOMIALS[name](shape, rank or 0) for name in self.monomials]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """All that is known about one subject. Counts are polynomials too: constant, and a part for each rank."""
+
+    layers: int
+    one: Block
+    many: Block
+    trainable: tuple[float, float]
+    total: tuple[float, float]
+
+    def block(self, shape: Shape) -> Block:
+        """The moments for this shape: one row alone takes other paths than several."""
+        return self.one if shape.rows == 1 else self.many
+
+    def counts(self, rank: int | None) -> tuple[int, int]:
+        """Trainable and total parameters."""
+        trainable, total = ((at[0] + at[1] * (rank or 0)) for at in (self.trainable, self.total))
+        return round(trainable), round(total)
+
+    def to_dict(self) -> dict[str, Any]:
+        blocks = {
+            name: {
+                "monomials": block.monomials,
+                "rows": [row.to_dict() for row in block.rows],
+                "line": [row.to_dict() for row in block.line],
+            }
+            for name, block in (("one", self.one), ("many", self.many))
+        }
+        return {"layers": self.layers, "trainable": self.trainable, "total": self.total} | blocks
+
+    @staticmethod
+    def from_dict(plain: dict[str, Any]) -> Table:
+        def block(given: dict[str, Any]) -> Block:
+            return Block(monomials=given["monomials"], rows=[Row(**row) for row in given["rows"]],
+                         line=[Row(**row) for row in given["line"]])  # fmt: skip
+
+        return Table(layers=plain["layers"], one=block(plain["one"]), many=block(plain["many"]),
+                     trainable=tuple(plain["trainable"]), total=tuple(plain["total"]))  # fmt: skip

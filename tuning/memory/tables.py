@@ -1,0 +1,190 @@
+"""Where tables are: shipped with the program, kept in the user's cache, or made now in a child process.
+
+Comes in: a `Subject`.  Goes out: its `Table`, or None while there is none.  Tracing changes library globals and takes
+seconds, so it happens in a process of its own, one at a time, and never beside a run in this one.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tuning.assets import assets_folder
+from tuning.memory.subject import Subject
+from tuning.memory.table import Table
+
+SHIPPED = "memory/tables.jsonl.gz"
+BUILD_SECONDS = 300.0
+IDLE_SECONDS = 20.0
+"""How long the child waits for more before it ends: importing the libraries again costs some seconds."""
+_OPEN: dict[str, Table | str] = {}
+"""Tables read so far, or why there is none, by key."""
+
+
+def cache_folder() -> Path:
+    """The user's cache; TUNING_FORK_CACHE names another place."""
+    from platformdirs import user_cache_path
+
+    return Path(os.environ.get("TUNING_FORK_CACHE") or user_cache_path("tuning-fork", appauthor=False)) / "memory"
+
+
+def find_table(subject: Subject) -> Table | None:
+    """The table of this subject where it has been made; None where it has not, or cannot be."""
+    key = subject.key
+    if key not in _OPEN:
+        plain = _shipped().get(key) or _read(cache_folder() / f"{key}.json.gz")
+        if plain is None:
+            return None
+        _OPEN[key] = Table.from_dict(plain)
+    found = _OPEN[key]
+    return found if isinstance(found, Table) else None
+
+
+def untraceable(subject: Subject) -> str | None:
+    """Why this subject's table could not be made; None where nobody has tried yet."""
+    find_table(subject)
+    found = _OPEN.get(subject.key)
+    return found if isinstance(found, str) else None
+
+
+class TableMaker:
+    """Makes tables in a child process, in the order they were asked for; a later wish goes first."""
+
+    def __init__(self) -> None:
+        self._wishes: queue.LifoQueue[Subject] = queue.LifoQueue()
+        self._pending: set[str] = set()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._child: subprocess.Popen[str] | None = None
+
+    def want(self, subject: Subject) -> bool:
+        """Ask for a table; True while it is being made, False where it is there or cannot be made."""
+        key = subject.key
+        with self._lock:
+            if find_table(subject) is not None or key in _OPEN:
+                return False
+            if key not in self._pending:
+                self._pending.add(key)
+                self._wishes.put(subject)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="memory-tables", daemon=True)
+                self._thread.start()
+            return True
+
+    def close(self) -> None:
+        """End the child, if there is one."""
+        with self._lock:
+            child = self._child
+        if child is not None:
+            child.kill()
+
+    def _work(self) -> None:
+        while True:
+            try:
+                subject = self._wishes.get(timeout=IDLE_SECONDS)
+            except queue.Empty:
+                with self._lock:
+                    if self._wishes.empty():
+                        self._end_child()
+                        self._thread = None
+                        return
+                continue
+            if self._child is None or self._child.poll() is not None:
+                self._end_child()
+                self._child = _child()
+            _ask(self._child, subject)
+            with self._lock:
+                self._pending.discard(subject.key)
+
+    def _end_child(self) -> None:
+        if self._child is not None:
+            with self._child as child:  # its input is closed, and so it ends
+                child.kill()
+            self._child = None
+
+
+def make_table(subject: Subject) -> Table | None:
+    """Make a table now and wait for it; None where it cannot be made (`untraceable` says why)."""
+    found = find_table(subject)
+    if found is None and subject.key not in _OPEN:
+        make_tables([subject])
+    return find_table(subject)
+
+
+def make_tables(subjects: list[Subject]) -> None:
+    """Make several, in one child process."""
+    with _child() as child:
+        for subject in subjects:
+            _ask(child, subject)
+
+
+def _child() -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    root = Path(__file__).resolve().parent.parent.parent
+    path = os.pathsep.join([str(root), *filter(None, [environment.get("PYTHONPATH")])])
+    return subprocess.Popen(
+        [sys.executable, "-m", "tuning.memory.build_table"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True, env=environment | {"PYTHONPATH": path},
+    )  # fmt: skip
+
+
+def _ask(child: subprocess.Popen[str], subject: Subject) -> None:
+    """Have one table made, keep it, and remember it. A child that dies is a table that cannot be made."""
+    assert child.stdin is not None and child.stdout is not None
+    timer = threading.Timer(BUILD_SECONDS, child.kill)
+    timer.start()
+    try:
+        child.stdin.write(json.dumps(subject.to_dict()) + "\n")
+        child.stdin.flush()
+        line = child.stdout.readline()
+    except OSError:
+        line = ""
+    finally:
+        timer.cancel()
+    if not line:
+        _OPEN[subject.key] = "the tracing process ended"
+        return
+    plain = json.loads(line)
+    if "error" in plain:
+        _OPEN[subject.key] = plain["error"]
+        return
+    _OPEN[subject.key] = Table.from_dict(plain)
+    _write(cache_folder() / f"{subject.key}.json.gz", plain)
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> dict[str, dict[str, Any]]:
+    """The tables of the bundled models by key."""
+    file = assets_folder() / SHIPPED
+    if not file.is_file():
+        return {}
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        return {one["key"]: one["table"] for one in map(json.loads, lines)}
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    try:
+        with gzip.open(file, "rt", encoding="utf-8") as opened:
+            return json.load(opened)
+    except (OSError, EOFError, ValueError):
+        return None
+
+
+def _write(file: Path, plain: dict[str, Any]) -> None:
+    """Write aside, then rename: a reader finds all of it or nothing."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as aside:
+            aside.write(gzip.compress(json.dumps(plain, separators=(",", ":")).encode(), mtime=0))
+        os.replace(aside.name, file)
+    except OSError:  # a cache that cannot be written is no reason to fail: the table is in memory
+        return

@@ -1,0 +1,224 @@
+"""Trace one update of the real training code on a model without weights.
+
+Comes in: a `Subject` (a config.json, the settings that shape the computation).  Goes out: for each `Shape` asked for,
+the live bytes by category after every allocation of the update, in order, named by where in the step they happen.
+The model is built by `training.build` and the update made by `training.loop`: what they do is what is counted.
+Torch-only, for a child process: the loader of weights is replaced and `Tensor.backward` is watched.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tuning.memory.subject import CATEGORIES, Shape, Subject
+from tuning.memory.torch_phantom import Ledger, Phantom
+from tuning.settings import Settings
+from tuning.text import Encoded
+from tuning.training import build as build_room
+from tuning.training import loop as loop_room
+
+WEIGHTS, GRADIENTS, OPTIMIZER, ACTIVATIONS, LOGITS, WORKSPACE = range(len(CATEGORIES))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """One update: events in order, and the bytes that belong to layer 1, by category, as they stay between updates."""
+
+    events: list[tuple[str, tuple[int, ...]]]
+    layer: tuple[int, ...]
+
+
+class Tracer:
+    """A model of `depth` layers built once; `trace` may be called for many shapes."""
+
+    def __init__(self, subject: Subject, depth: int, rank: int | None) -> None:
+        self._subject, self._depth = subject, depth
+        self._ledger = Ledger(len(CATEGORIES))
+        self._mode = Phantom(self._ledger)
+        self._settings = Settings.from_dict(subject.settings_for(rank))
+        with self._mode, _without_weights(subject.config_for(depth)) as folder:
+            labels = [str(number) for number in range(subject.labels)] if subject.labels else None
+            self._built = build_room.build(self._settings, folder, labels, 1e-4, 0)
+        self._layers = _layers(self._built.model, depth)
+        self._watch()
+        self._update(Shape(rows=1, length=16, labels=4, padded=False))  # the optimizer's state exists from now on
+        for state in self._built.optimizer.state.values():
+            for value in state.values():
+                if isinstance(value, torch.Tensor):
+                    self._ledger.recategorise(value, OPTIMIZER)
+
+    def trace(self, shape: Shape) -> Trace:
+        """One update of two micro-batches of this shape."""
+        self._ledger.events = []
+        self._update(shape)
+        return Trace(events=self._ledger.events, layer=self._layer_bytes())
+
+    def peak(self, shape: Shape) -> int:
+        """The largest sum of live bytes in one update."""
+        return max(sum(live) for _, live in self.trace(shape).events)
+
+    def counts(self, layers: int) -> tuple[int, int]:
+        """Trainable and total parameters of the model with this many layers."""
+        found = []
+        for chosen in (lambda weight: weight.requires_grad, lambda weight: True):
+            everywhere = sum(_elements(weight) for weight in self._built.model.parameters() if chosen(weight))
+            inside = sum(_elements(weight) for weight in self._layers[1].parameters() if chosen(weight))
+            found.append(everywhere + (layers - self._depth) * inside)
+        return found[0], found[1]
+
+    def _update(self, shape: Shape) -> None:
+        rows = _rows(shape, classes=self._built.classes)
+        pieces = [list(range(shape.rows))] * 2
+        course = _course(self._settings, shape.rows)
+        ledger = self._ledger
+        with self._mode, _backward_named(self, ledger):
+            ledger.recording, ledger.category, self._micro = True, ACTIVATIONS, 0
+            self._enter("start", ACTIVATIONS)
+            try:
+                loop_room._update(self._built, rows, pieces, course, 0, lambda: True)
+            finally:
+                ledger.recording = False
+        ledger.mark("end")
+
+    # -- where in the step we are ----------------------------------------------------------------------------------
+    def _enter(self, segment: str, category: int) -> None:
+        self._ledger.segment = f"{self._micro}.{segment}"
+        self._ledger.category = category
+        self._ledger.mark(self._ledger.segment + "|")
+
+    def _watch(self) -> None:
+        for number, layer in enumerate(self._layers):
+            layer.register_forward_pre_hook(lambda *_, number=number: self._forward(f"forward {number}"))
+            layer.register_forward_hook(lambda _m, _i, out, number=number: self._after(number, out))
+        for weight in self._built.trainable:
+            weight.register_post_accumulate_grad_hook(lambda weight: self._ledger.recategorise(weight.grad, GRADIENTS))
+        for tensor in [*self._built.model.parameters(), *self._built.model.buffers()]:
+            self._ledger.recategorise(tensor, WEIGHTS)
+        self._in_backward = False
+
+    def _forward(self, segment: str) -> None:
+        if not self._in_backward:
+            self._enter(segment, ACTIVATIONS)
+
+    def _after(self, number: int, out: Any) -> None:
+        if self._in_backward:
+            return
+        hidden = out[0] if isinstance(out, tuple) else out
+        if isinstance(hidden, torch.Tensor) and hidden.requires_grad:
+            hidden.register_hook(lambda grad, number=number: self._enter(f"backward {number}", ACTIVATIONS))
+        if number == self._depth - 1:
+            self._enter("loss", LOGITS)
+
+    def _layer_bytes(self) -> tuple[int, ...]:
+        """What layer 1 (any layer but the ends) keeps between updates: weights, gradients where kept, state."""
+        if len(self._layers) < 2:
+            return (0,) * len(CATEGORIES)
+        found = [0] * len(CATEGORIES)
+        state = self._built.optimizer.state
+        for weight in {id(w): w for w in [*self._layers[1].parameters(), *self._layers[1].buffers()]}.values():
+            found[WEIGHTS] += weight.untyped_storage().nbytes()
+            if weight.requires_grad:
+                found[GRADIENTS] += weight.numel() * weight.element_size()
+            found[OPTIMIZER] += sum(
+                value.untyped_storage().nbytes() for value in state.get(weight, {}).values()
+                if isinstance(value, torch.Tensor)
+            )  # fmt: skip
+        return tuple(found)
+
+
+def _elements(weight: nn.Parameter) -> int:
+    """Weights of a parameter; of one packed in 4 bits those it stands for."""
+    state = getattr(weight, "quant_state", None)
+    return weight.numel() if state is None else math.prod(state.shape)
+
+
+def _layers(model: nn.Module, depth: int) -> list[nn.Module]:
+    """The decoder's (or encoder's) blocks: the first list of modules that is as long as the model is deep."""
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return list(module)
+    return []
+
+
+@contextmanager
+def _backward_named(tracer: Tracer, ledger: Ledger) -> Iterator[None]:
+    """While this is on, the ledger knows when a backward pass begins and ends, and when the update does."""
+    backward, leave = torch.Tensor.backward, torch.autocast.__exit__
+
+    def left(self: torch.autocast, *args: Any) -> Any:
+        answer = leave(self, *args)
+        if ledger.segment.endswith(".loss"):  # the 16-bit copies of weights that nothing else holds are gone now
+            tracer._enter("loss value", LOGITS)
+        return answer
+
+    def named(self: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        tracer._in_backward = True
+        tracer._enter("backward loss", LOGITS)
+        backward(self, *args, **kwargs)
+        tracer._in_backward = False
+        tracer._micro += 1
+        tracer._enter("start" if tracer._micro < 2 else "update", ACTIVATIONS if tracer._micro < 2 else WORKSPACE)
+
+    torch.Tensor.backward, torch.autocast.__exit__ = named, left  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        torch.Tensor.backward, torch.autocast.__exit__ = backward, leave  # type: ignore[method-assign]
+
+
+@contextmanager
+def _without_weights(config: dict[str, Any]) -> Iterator[str]:
+    """While this is on, `training.build` makes models from a config alone; gives the folder to name."""
+    load = build_room.load_base
+
+    def from_config(
+        folder: str, *, labels: Any, attention: str, dtype: torch.dtype, pad_id: int, options: Any = None
+    ) -> nn.Module:  # fmt: skip
+        import transformers
+
+        more = {"num_labels": len(labels)} if labels is not None else {}
+        found = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **more)
+        kind = transformers.AutoModelForCausalLM if labels is None else transformers.AutoModelForSequenceClassification
+        model = kind.from_config(found, attn_implementation=attention, dtype=dtype)
+        if model.config.pad_token_id is None:
+            model.config.pad_token_id = pad_id
+        return model
+
+    build_room.load_base = from_config  # type: ignore[assignment]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
+            yield folder
+    finally:
+        build_room.load_base = load
+
+
+def _rows(shape: Shape, *, classes: bool) -> list[Encoded]:
+    """Rows of this shape: label tokens at the end of each, as even as they go."""
+    rows = []
+    left = shape.labels
+    for number in range(shape.rows):
+        length = shape.length - (1 if shape.padded and number else 0)
+        count = min(length - 1, -(-left // (shape.rows - number)))
+        left -= count
+        trained = [False] * (length - count) + [True] * count
+        rows.append(Encoded(ids=[5] * length, trained=trained, label=0 if classes else None, cut=False))
+    return rows
+
+
+def _course(settings: Settings, rows: int) -> loop_room.Course:
+    return loop_room.Course(
+        total_steps=10, micro_batch_size=rows, effective_batch=2 * rows, seed=0, by_length=False,
+        packing=settings.data.packing, reduction=settings.loss_reduction, learning_rate=1e-4, schedule="constant",
+        warmup_steps=0, min_lr_ratio=0.0, max_grad_norm=settings.optimizer.max_grad_norm,
+    )  # fmt: skip
