@@ -10,8 +10,10 @@ from tuning.methods import (
     p_tuning,
     partial,
     prefix_tuning,
+    prompt_engineering,
     prompt_tuning,
     qlora,
+    retrieval,
 )
 from tuning.methods.base import Method
 
@@ -27,6 +29,8 @@ METHODS: tuple[Method, ...] = (
     prompt_tuning.METHOD,
     prefix_tuning.METHOD,
     p_tuning.METHOD,
+    prompt_engineering.METHOD,
+    retrieval.METHOD,
 )
 
 

@@ -136,9 +136,11 @@ def build(settings: Settings, folder: str, labels: Sequence[str] | None, learnin
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable and method.updates:
         raise RunError(f"The method {settings.method.name} leaves nothing to train on this model.")
+    # torch allows no optimizer over nothing, and a method without updates never steps it
+    moving = trainable or [nn.Parameter(torch.zeros(()))]
     own = method.optimizer(model, settings.method, settings.optimizer, learning_rate)
     return Built(
-        model=model, optimizer=own or make_optimizer(settings.optimizer, trainable, learning_rate), trainable=trainable,
+        model=model, optimizer=own or make_optimizer(settings.optimizer, moving, learning_rate), trainable=trainable,
         device=device, pad_id=pad_id, classes=labels is not None,
         autocast_dtype=torch.bfloat16 if settings.precision == "bf16" else None,
     )  # fmt: skip

@@ -23,6 +23,7 @@ from tuning.methods import method_named
 from tuning.question import Question
 from tuning.settings import WRITTEN_METRICS
 from tuning.text import Encoded, Row, TextTokenizer
+from tuning.training.answering import prompted_rows
 from tuning.training.answers import Written, write_answers
 from tuning.training.build import Built, build, own_random_state, own_threads, pick_device
 from tuning.training.checkpoint import (
@@ -84,6 +85,8 @@ class Session:
             )  # fmt: skip
             self._started = self._clock()
             batch = max(2 * settings.micro_batch_size, _SMALL_EVAL_BATCH if parameters < 20_000_000 else 1)
+            if not self._method.updates:
+                return self._prompted(built, course, batch)
             if self._method.caches(settings.method):
                 rows = list(rows)  # the cache tells rows apart by identity
                 built = self._cached(built, rows, held_out, batch)
@@ -92,6 +95,28 @@ class Session:
             except NotFinite:
                 self._save(built, "failed")  # the last good weights: the update was not made
                 raise
+
+    def _prompted(self, built: Built, course: Course, eval_batch: int) -> str:
+        """A method without updates: one evaluation, told at the first step and the last, for it does not change."""
+
+        def tell(done: int, total: int) -> bool:
+            self._emit("phase", name="answering", detail=None, done=done, total=total)
+            return self._go_on(built)
+
+        pairs = prompted_rows(self._job.plan, self._method, built.model, self._tokenizer, tell)
+        self._held_out, held_out = [row for row, _ in pairs], [one for _, one in pairs]
+        self._evaluate(built, held_out, eval_batch)
+        self._between(built)
+        done = bool(self._evals) and not self._commands.stopping
+        if done:
+            level = self._evals[-1]
+            self._emit("eval", step=course.total_steps, loss=level["loss"], metrics=level["metrics"], seconds=0.0)
+        state = "finished" if done else "cancelled"
+        self._emit(
+            state, step=course.total_steps if done else 0, total_steps=course.total_steps, artifact=None, best=None,
+            seconds=self._seconds(), reason="nothing is trained: one evaluation" if done else None,
+        )  # fmt: skip
+        return state
 
     def _cached(self, built: Built, rows: Sequence[Encoded], held_out: Sequence[Encoded], eval_batch: int) -> Built:
         """The states of a frozen body, computed once for every row; after a stop the run ends before it needs them."""
@@ -216,7 +241,8 @@ class Session:
             self._emit("warning", step=step, message=f"The evaluation loss at step {step} is not a finite number.")
         elif self._is_best(value := {"eval_loss": found.loss, **metrics}.get(self._settings.save.best_by, found.loss)):
             self._best, self._evals_without_best = (step, value), 0
-            write_weights(built, self._folder / "best.safetensors")
+            if built.trainable:
+                write_weights(built, self._folder / "best.safetensors")
             return
         self._evals_without_best += 1
 

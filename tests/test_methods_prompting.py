@@ -1,0 +1,113 @@
+"""Methods without updates: one evaluation on the same rows and metrics as trained runs, told as a level."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from methods_world import MethodsWorld, Row
+from training_world import run, series
+
+from tuning.methods import METHODS, method_named
+from tuning.methods.base import Asked
+from tuning.text import Row as TextRow
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return MethodsWorld(tmp_path_factory.mktemp("prompting"))
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    file = tmp_path_factory.mktemp("index") / "passages.jsonl"
+    lines = [
+        {"passage": "the red dog likes cat", "name": "dog", "attribute": "likes", "misleading": False},
+        {"passage": "the red dog likes tree", "name": "dog", "attribute": "likes", "misleading": True},
+        {"passage": "a small house", "name": "house", "attribute": "size"},
+    ]
+    file.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+    return file
+
+
+def told(world, method, **more):
+    state, events = run(world.of(Row(method=method), **more))
+    assert state == "finished", events[-1].data
+    return events
+
+
+def test_asked_plainly_it_is_the_first_point_of_a_trained_run(world) -> None:
+    level = told(world, {"name": "prompt_engineering"}, max_steps=7)
+    assert [event.data["step"] for event in level if event.kind == "eval"] == [0, 7]
+    assert len(set(series(level, kind="eval"))) == 1 and not series(level)
+    trained = told(world, {"name": "full"}, max_steps=1)
+    assert series(level, kind="eval")[0] == series(trained, kind="eval")[0]
+    names = [set(event.data["metrics"]) for run_ in (level, trained) for event in run_ if event.kind == "eval"]
+    assert all(one == names[0] for one in names)
+
+
+def test_examples_and_passages_change_the_question_alone(world, index) -> None:
+    plain = series(told(world, {"name": "prompt_engineering"}), kind="eval")[0]
+    shots = series(told(world, {"name": "prompt_engineering", "shots": 1}), kind="eval")[0]
+    found = series(told(world, {"name": "retrieval", "index": str(index)}), kind="eval")[0]
+    assert len({plain, shots, found}) == 3
+    rows = [TextRow(prompt=f"q{n}", completion=f" a{n}") for n in range(4)]
+    asked = Asked(train=rows[:3], eval=rows[3:], answer=lambda prompts: [], data_folder=None, seed=0)
+    method = method_named("prompt_engineering")
+    made = method.prompts(asked, method.settings(shots=2, template="ask {prompt}"))
+    assert made[0].completion == " a3" and made[0].prompt is not None
+    assert made[0].prompt.endswith("\n\nask q3") and made[0].prompt.count("ask q") == 3
+    again = method.prompts(asked, method.settings(shots=2, template="ask {prompt}"))
+    other = method.prompts(asked, method.settings(shots=2, template="ask {prompt}", example_seed=4))
+    assert made == again and made != other
+
+
+def test_misleading_passages_take_the_place_of_true_ones(index) -> None:
+    method = method_named("retrieval")
+    rows = [TextRow(prompt="who likes dog", completion=" cat")]
+
+    def asked(answers):
+        return Asked(
+            train=[], eval=rows, answer=lambda prompts: [answers[p] for p in prompts], data_folder=None, seed=0
+        )
+
+    def prompt(answers=None, **settings):
+        return method.prompts(asked(answers or {}), method.settings(index=str(index), **settings))[0].prompt
+
+    true, wrong = (f"Passage: the red dog likes {what}\nwho likes dog" for what in ("cat", "tree"))
+    assert prompt() == true and prompt(misleading_share=1.0) == wrong
+    surely, hardly = ({"who likes dog": (" cat", sure), wrong: (" tree", 0.99)} for sure in (0.95, 0.5))
+    assert prompt(surely, misleading_share=1.0, policy="conflict_aware") == "who likes dog"
+    assert prompt(hardly, misleading_share=1.0, policy="conflict_aware") == wrong
+
+
+def test_confidence_is_that_of_the_greedy_answer(world) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from tuning.text import TextTokenizer
+    from tuning.training.answering import answers_with_confidence
+
+    model = AutoModelForCausalLM.from_pretrained(world.models["llama"]).eval()
+    tokenizer = TextTokenizer(world.models["llama"])
+    ((said, sure),) = answers_with_confidence(model, tokenizer, ["the red dog"], 3)
+    ids, chances, expected = [1, *tokenizer.encode("the red dog")], [], []
+    for _ in range(3):
+        with torch.no_grad():
+            spread = torch.softmax(model(input_ids=torch.tensor([ids])).logits[0, -1], -1)
+        chances.append(float(spread.max()))
+        if int(spread.argmax()) == tokenizer.eos_id:
+            break
+        ids.append(int(spread.argmax()))
+        expected.append(ids[-1])
+    assert said == tokenizer.decode(expected) and sure == pytest.approx(sum(chances) / len(chances), abs=1e-5)
+
+
+def test_methods_without_updates_train_nothing() -> None:
+    from tuning.plan import plan_for
+
+    for method in METHODS:
+        if not method.updates:
+            plan = plan_for({"method": {"name": method.name}, "data": {"source": "people-questions"}})
+            assert plan.value("trainable_parameters") == 0

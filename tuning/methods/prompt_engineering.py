@@ -1,0 +1,115 @@
+"""Prompt engineering: nothing is trained; the question is put better, with or without examples."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+from tuning.errors import Problem
+from tuning.fields import Limit
+from tuning.methods.base import Asked, Case, Method, freeze
+from tuning.methods.network import Part, model_parts
+from tuning.models import ModelShape
+from tuning.text import Row, TextTokenizer
+
+PLACE = "{prompt}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptEngineeringSettings:
+    name: str = "prompt_engineering"
+    template: str = PLACE
+    """How each question is put: words around {prompt}. A system prompt goes into data.system_prompt."""
+    shots: Annotated[int, Limit(low=0, high=64)] = 0
+    """Training rows shown with their answers before the question. More show the format; each takes its tokens."""
+    example_seed: Annotated[int, Limit(low=0, high=2**31 - 1)] = 0
+    """Which rows those are. Small models depend on the choice: try a few."""
+
+
+class UntrainedMethod(Method):
+    """What methods share that train nothing: the run is one evaluation, drawn as a level line."""
+
+    default_learning_rate = 1e-3
+    learning_rate_reason = "nothing is trained, so it is not used"
+    tasks = ("causal_lm",)
+    updates = False
+
+    def parts(self, shape: ModelShape, s: Any, labels: int) -> list[Part]:
+        return model_parts(shape, labels)
+
+    def apply(self, model: Any, s: Any, task: str) -> Any:
+        freeze(model)
+        return model
+
+    def load(self, model: Any, folder: Any) -> Any:
+        return model
+
+    def base_view(self, model: Any) -> AbstractContextManager[Any] | None:
+        return nullcontext()
+
+
+class PromptEngineering(UntrainedMethod):
+    name = "prompt_engineering"
+    title = "Prompt engineering"
+    card = (
+        "Trains nothing: the same evaluation rows are asked in other words, or with a few solved examples before them. "
+        "Draws out what the model knows already and cannot add to it. Its score is a level line among the curves."
+    )
+    source = "Brown et al. 2020, arXiv 2005.14165, on examples in the prompt"
+    settings = PromptEngineeringSettings
+
+    def problems(self, case: Case, s: PromptEngineeringSettings) -> list[Problem]:
+        if PLACE not in s.template:
+            message = (
+                f"the template needs {PLACE} where the question goes, for example {PLACE} or Please answer. {PLACE}"
+            )
+            return [Problem("method.template", s.template, PLACE, message)]
+        train, held_out, tokenizer = case.rows()
+        found = no_questions(held_out)
+        if not found and s.shots > len(train):
+            message = f"there are {len(train)} training rows to show; set shots to {len(train)} or less"
+            found.append(Problem("method.shots", s.shots, f"0 to {len(train)}", message))
+        if not found:
+            rows = written(train, held_out, s)
+            fix = "fewer shots" if s.shots else "a shorter template"
+            found += too_long(case, tokenizer, rows, "method.shots" if s.shots else "method.template", s.shots, fix)
+        return found
+
+    def summary(self, s: PromptEngineeringSettings) -> str:
+        return f"{s.shots}-shot" if s.shots else "zero-shot"
+
+    def prompts(self, asked: Asked, s: PromptEngineeringSettings) -> list[Row]:
+        return written(asked.train, asked.eval, s)
+
+
+def written(train: Sequence[Row], held_out: Sequence[Row], s: PromptEngineeringSettings) -> list[Row]:
+    """The evaluation rows in the template, behind the same examples for all."""
+    chosen = random.Random(s.example_seed).sample(list(train), s.shots) if s.shots else []
+    before = "".join(f"{s.template.replace(PLACE, row.prompt or '')}{row.completion}\n\n" for row in chosen)
+    return [replace(row, prompt=before + s.template.replace(PLACE, row.prompt or "")) for row in held_out]
+
+
+def no_questions(held_out: Sequence[Row]) -> list[Problem]:
+    """Rows that have no question to put differently, or none at all."""
+    if held_out and all(row.prompt is not None and row.completion is not None for row in held_out):
+        return []
+    message = "this needs evaluation rows with a prompt and an answer; use such data, for example people-questions"
+    return [Problem("data.source", None, "prompt + completion", message)]
+
+
+def too_long(
+    case: Case, tokenizer: TextTokenizer, rows: Sequence[Row], field: str, value: Any, fix: str
+) -> list[Problem]:
+    """Prompts with their answers that do not fit into the model's context."""
+    longest = max(len(tokenizer.encode(f"{row.prompt}{row.completion}")) + 2 for row in rows)
+    limit = case.shape.max_positions
+    if longest <= limit:
+        return []
+    message = f"the longest prompt has {longest} tokens, and this model's context ends at {limit}; use {fix}"
+    return [Problem(field, value, f"{limit} tokens", message)]
+
+
+METHOD = PromptEngineering()

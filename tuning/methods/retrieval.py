@@ -1,0 +1,177 @@
+"""Retrieval: nothing is trained; passages that fit the question are put before it."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated
+
+from tuning.errors import Problem
+from tuning.fields import Limit
+from tuning.methods.base import Asked, Case
+from tuning.methods.prompt_engineering import UntrainedMethod, no_questions, too_long
+from tuning.text import Row
+
+SURE = 0.9
+"""From this confidence on, the model's own answer stands against a passage that says something else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrievalSettings:
+    name: str = "retrieval"
+    index: str | None = None
+    """A JSONL file with a column passage (or text); empty takes the passages that come with the bundled data."""
+    top_k: Annotated[int, Limit(low=1, high=32)] = 1
+    """How many passages are put before each question. More find more, and distract more."""
+    policy: Annotated[str, Limit(choices=("naive", "conflict_aware"))] = "naive"
+    """naive trusts every passage; conflict_aware keeps the model's own answer where it is sure of another one."""
+    misleading_share: Annotated[float, Limit(low=0.0, high=1.0)] = 0.0
+    """Share of facts whose passage in the index is one that misleads, where the index marks such passages."""
+
+
+class Retrieval(UntrainedMethod):
+    name = "retrieval"
+    title = "Retrieval"
+    card = (
+        "Trains nothing: for each question the best fitting passages are looked up and put before it. Brings in facts "
+        "that the model never learned, and with misleading passages brings in errors. conflict_aware is a simplified "
+        "form of Astute RAG: a rule on confidence in place of its prompting."
+    )
+    source = "Lewis et al. 2020, arXiv 2005.11401; Wang et al. 2024, arXiv 2410.07176"
+    settings = RetrievalSettings
+
+    def problems(self, case: Case, s: RetrievalSettings) -> list[Problem]:
+        place = index_file(s, case.data_folder)
+        if place is None or not place.is_file():
+            where = f"there is no file {str(place)!r}" if place else "your own data brings no passages with it"
+            message = f"{where}; give a JSONL file with a column passage as method.index"
+            return [Problem("method.index", s.index, "a JSONL file with passages", message)]
+        try:
+            passages = read_passages(place, place.stat().st_mtime_ns)
+        except ValueError as error:
+            return [Problem("method.index", s.index, "a JSONL file with passages", str(error))]
+        if s.top_k > len(passages):
+            message = f"the index has {len(passages)} passages; set top_k to {len(passages)} or less"
+            return [Problem("method.top_k", s.top_k, f"1 to {len(passages)}", message)]
+        if s.misleading_share > 0 and not any(one.misleading for one in passages):
+            message = "no passage of this index is marked misleading; set misleading_share to 0"
+            return [Problem("method.misleading_share", s.misleading_share, "0", message)]
+        _, held_out, tokenizer = case.rows()
+        found = no_questions(held_out)
+        if not found:
+            rows = with_passages(held_out, passages, s, seed=0)
+            found = too_long(case, tokenizer, rows, "method.top_k", s.top_k, "fewer passages")
+        return found
+
+    def summary(self, s: RetrievalSettings) -> str:
+        bad = f", {s.misleading_share:.0%} misleading" if s.misleading_share else ""
+        return f"Retrieval {s.policy.replace('_', '-')}{bad}"
+
+    def prompts(self, asked: Asked, s: RetrievalSettings) -> list[Row]:
+        place = index_file(s, asked.data_folder)
+        assert place is not None
+        rows = with_passages(asked.eval, read_passages(place, place.stat().st_mtime_ns), s, asked.seed)
+        if s.policy == "naive":
+            return rows
+        own = asked.answer([row.prompt or "" for row in asked.eval])
+        read = asked.answer([row.prompt or "" for row in rows])
+        return [
+            closed if alone[0].strip() != told[0].strip() and alone[1] >= SURE else opened
+            for closed, opened, alone, told in zip(asked.eval, rows, own, read, strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """A passage; `fact` is what several passages say the same or different things about."""
+
+    text: str
+    fact: str
+    misleading: bool
+
+
+def index_file(s: RetrievalSettings, data_folder: Path | None) -> Path | None:
+    """The index chosen, else the passages beside the bundled set, else those of its collection."""
+    if s.index:
+        return Path(s.index).expanduser()
+    if data_folder is None:
+        return None
+    own = data_folder / "passages.jsonl"
+    return own if own.is_file() else data_folder.parent / "passages" / "passages.jsonl"
+
+
+@lru_cache(maxsize=4)
+def read_passages(file: Path, changed: int) -> tuple[Passage, ...]:
+    """The passages of a file, read once for each version of it. Raises ValueError naming the line."""
+    found = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            text = row.get("passage", row.get("text"))
+        except (ValueError, AttributeError):
+            raise ValueError(f"line {number} of {file.name} is not a JSON object; save the index as JSONL") from None
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"line {number} of {file.name} has no passage; name the column passage")
+        fact = f"{row.get('name', '')}|{row.get('attribute', row.get('question', number))}"
+        found.append(Passage(text=text.strip(), fact=fact, misleading=bool(row.get("misleading"))))
+    if not found:
+        raise ValueError(f"{file.name} has no passages; give at least one JSON object a line")
+    return tuple(found)
+
+
+def chosen_index(passages: Sequence[Passage], share: float, seed: int) -> list[Passage]:
+    """One side of each fact: for `share` of those that have a misleading side that one, for the others the true one."""
+    crooked = sorted({one.fact for one in passages if one.misleading})
+    random.Random(seed).shuffle(crooked)
+    wrong = set(crooked[: round(share * len(crooked))])
+    return [one for one in passages if one.misleading == (one.fact in wrong)]
+
+
+def with_passages(rows: Sequence[Row], passages: Sequence[Passage], s: RetrievalSettings, seed: int) -> list[Row]:
+    """Each question behind the passages that fit it best."""
+    index = Bm25([one.text for one in chosen_index(passages, s.misleading_share, seed)])
+    out = []
+    for row in rows:
+        asked = re.sub(r"^Passage:.*?\n", "", row.prompt or "", flags=re.DOTALL)
+        out.append(replace(row, prompt=f"Passage: {' '.join(index.best(asked, s.top_k))}\n{asked}"))
+    return out
+
+
+class Bm25:
+    """Ranks texts by the words they share with a question, rare words first (Robertson and Zaragoza 2009)."""
+
+    def __init__(self, texts: Sequence[str], k: float = 1.5, b: float = 0.75) -> None:
+        self._texts, self._places = list(texts), {}  # type: ignore[var-annotated]
+        words = [_words(text) for text in texts]
+        mean = sum(map(len, words)) / max(1, len(words))
+        for number, found in enumerate(words):
+            for word, count in Counter(found).items():
+                weight = count * (k + 1) / (count + k * (1 - b + b * len(found) / mean))
+                self._places.setdefault(word, []).append((number, weight))
+
+    def best(self, question: str, count: int) -> list[str]:
+        """The `count` best texts, best first; ties go to the earlier one."""
+        scores: dict[int, float] = {}
+        for word in set(_words(question)):
+            places = self._places.get(word, [])
+            rarity = math.log(1 + (len(self._texts) - len(places) + 0.5) / (len(places) + 0.5))
+            for number, weight in places:
+                scores[number] = scores.get(number, 0.0) + rarity * weight
+        order = sorted(range(len(self._texts)), key=lambda number: (-scores.get(number, 0.0), number))
+        return [self._texts[number] for number in order[:count]]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+METHOD = Retrieval()
