@@ -3,13 +3,16 @@
 import { mountAsk } from "./page/ask.js";
 import { mountChart } from "./page/chart.js";
 import { mountData } from "./page/data.js";
-import { element } from "./page/dom.js";
+import { element, toast } from "./page/dom.js";
 import { tidyForm } from "./page/form.js";
-import { pollNow, show } from "./page/live.js";
+import { pollNow, post, show } from "./page/live.js";
+import { mountModels } from "./page/models.js";
 import { mountPreview } from "./page/preview.js";
+import { mountResults } from "./page/results.js";
 import { mountRuns } from "./page/runs.js";
 
 const DARK = "tuning-fork-dark";
+let fillForm = null; // set by the component whose event the form listens to
 
 function mountHeader(root) {
   const wanted = localStorage.getItem(DARK);
@@ -19,7 +22,24 @@ function mountHeader(root) {
     const dark = document.body.classList.toggle("dark");
     localStorage.setItem(DARK, dark ? "yes" : "no");
   });
-  root.querySelector("header").append(toggle);
+  const file = element("input", { type: "file", accept: ".json,application/json", class: "tf-hidden", tabindex: -1, "aria-label": "settings file" });
+  const open = element("button", { type: "button", class: "tf-button tf-open", onclick: () => file.click() }, "Open settings.json");
+  file.addEventListener("change", async () => {
+    const chosen = file.files[0];
+    file.value = "";
+    if (!chosen) return;
+    try { await openSettings(await chosen.text(), chosen.name); } catch (error) { toast(String(error.message)); }
+  });
+  root.querySelector("header").append(open, file, toggle);
+}
+
+/** Settings of a file into the form; what is wrong with them is told, and the form then stays as it is. */
+async function openSettings(text, name) {
+  let settings;
+  try { settings = JSON.parse(text.replace(/^\uFEFF/, "")); } catch { throw new Error(`${name} is not JSON.`); }
+  await post("fork/settings", settings);
+  fillForm({ settings });
+  toast(`The form now holds the settings of ${name}.`);
 }
 
 function mountLive(root, props, watch, trigger) {
@@ -27,6 +47,7 @@ function mountLive(root, props, watch, trigger) {
   root.replaceChildren(element("div", { class: "tf-live" }, [chart, runs]));
   mountChart(chart, props.config);
   mountRuns(runs, props.config, trigger);
+  fillForm = (value) => trigger("reuse", value);
   // Start answers with the id of the new run: show it now instead of at the next poll
   watch("value", () => { if (props.value?.run) show(props.value.run, true); });
   pollNow();
@@ -38,6 +59,8 @@ export function mount(kind, root, props, watch, trigger) {
   if (kind === "header") mountHeader(root);
   if (kind === "preview") { mountPreview(root, props, watch); tidyForm(); }
   if (kind === "data") mountData(root, props, watch, trigger);
+  if (kind === "models") mountModels(root, trigger);
   if (kind === "live") mountLive(root, props, watch, trigger);
+  if (kind === "results") mountResults(root);
   if (kind === "ask") mountAsk(root, props.config);
 }

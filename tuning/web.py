@@ -83,6 +83,7 @@ def run_summary(row: RunRow, place: int | None) -> dict[str, Any]:
     return {
         **{key: getattr(row, key) for key in plain},
         "place": place,
+        "chat": (row.plan.get("data") or {}).get("shape") == "conversation",
         "settings": {**settings, "data": {"source": row.settings["data"]["source"]}},
         "plan": {"derived": {key: one["value"] for key, one in row.plan.get("derived", {}).items()}},
         "estimate": {key: estimate.get(key) for key in ("total_bytes", "low_bytes", "high_bytes", "kind")},

@@ -10,20 +10,21 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.background import BackgroundTask
 
 from tuning.command import command_line
 from tuning.errors import RunError
 from tuning.runs import RunService
-from tuning.web_requests import row_of
+from tuning.settings import Settings
+from tuning.web_requests import json_body, row_of
 
 STEP_FILE = re.compile(r"step-(\d{8})\.json")
 
 
 def add_result_routes(app: FastAPI, service: RunService) -> None:
-    """GET settings, command, files.zip, predictions."""
+    """GET settings, command, files.zip, predictions; POST settings to have them checked."""
 
     @app.get("/fork/runs/{run_id}/settings")
     def settings(run_id: str) -> dict[str, Any]:
@@ -33,6 +34,11 @@ def add_result_routes(app: FastAPI, service: RunService) -> None:
     def settings_file(run_id: str) -> JSONResponse:
         name = f'attachment; filename="{run_id}-settings.json"'
         return JSONResponse(row_of(service, run_id).settings, headers={"Content-Disposition": name})
+
+    @app.post("/fork/settings")
+    async def check(request: Request) -> dict[str, Any]:
+        """The settings in full, or what is wrong with them; whether they fit this machine is the estimate's."""
+        return Settings.from_dict(await json_body(request)).to_dict()
 
     @app.get("/fork/runs/{run_id}/command")
     def command(run_id: str) -> dict[str, str]:

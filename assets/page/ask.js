@@ -6,11 +6,17 @@ import { element } from "./dom.js";
 // A run that trains answers between two updates, with what it has learned so far; one that failed may have left nothing.
 const ANSWERS = (run) => ["finished", "cancelled"].includes(run.state) || (run.state === "running" && run.step > 0);
 
+const MOST = 64; // prompts at once, as the server allows
+
 export function mountAsk(root, config) {
   const select = element("select");
   const prompt = element("textarea", { rows: 3, maxlength: 4000, placeholder: "Type a prompt" });
   const ask = element("button", { type: "submit", class: "tf-button tf-primary" }, "Ask");
   const length = element("input", { type: "number", min: 1, max: 512, value: 32 });
+  const seed = element("input", { type: "number", min: 0, max: 2147483647, value: 0 });
+  const chat = element("input", { type: "checkbox" });
+  const file = element("input", { type: "file", accept: ".txt,.jsonl,text/plain", class: "tf-hidden", tabindex: -1 });
+  const many = element("button", { type: "button", class: "tf-button", onclick: () => file.click() }, "Prompts from a file");
   const warmth = element("input", { type: "number", min: 0, max: 2, step: 0.1, value: 0 });
   const message = element("p", { class: "tf-problem", role: "alert", hidden: true });
   const examples = element("div", { class: "tf-examples" });
@@ -20,9 +26,11 @@ export function mountAsk(root, config) {
       element("label", { class: "tf-control" }, [element("span", {}, "run"), select]),
       element("label", { class: "tf-control" }, [element("span", {}, "new tokens"), length]),
       element("label", { class: "tf-control", title: "0 always takes the likeliest next token" }, [element("span", {}, "temperature"), warmth]),
+      element("label", { class: "tf-control", title: "Matters only above temperature 0" }, [element("span", {}, "seed"), seed]),
+      element("label", { class: "tf-control", title: "Write the prompt as a user's message with the model's chat template" }, [chat, element("span", {}, "as a chat")]),
     ]),
     element("label", { class: "tf-ask-prompt" }, [element("span", {}, "prompt"), prompt]),
-    examples, ask, message,
+    examples, element("div", { class: "tf-controls" }, [ask, many, file]), message,
   ]);
   const card = element("section", { class: "tf-card", "aria-label": "Ask the model" }, [
     element("h2", {}, "Ask the base model and the trained one"), form, answers]);
@@ -32,20 +40,30 @@ export function mountAsk(root, config) {
     event.preventDefault();
     message.hidden = true;
     if (!prompt.value.trim()) { tell("Type a prompt first."); prompt.focus(); return; }
-    const asked = prompt.value, name = select.selectedOptions[0]?.textContent ?? "";
-    ask.disabled = true;
+    await put([prompt.value]);
+  });
+  async function put(prompts) {
+    const name = select.selectedOptions[0]?.textContent ?? "", rows = prompts.map((text) => new AnswerRow(text, name));
+    ask.disabled = many.disabled = true;
     ask.textContent = "Asking…";
     try {
-      const shown = new AnswerRow(asked, name);
-      const body = { prompts: [asked], max_new_tokens: Number(length.value), temperature: Number(warmth.value), seed: 0 };
+      const body = { prompts, max_new_tokens: Number(length.value), temperature: Number(warmth.value), seed: Number(seed.value), chat: chat.checked };
       await postLines(`fork/runs/${select.value}/ask`, body, (line) => {
         if (line.message) throw new Error(line.message);
-        if (!shown.node.isConnected) answers.prepend(shown.node);
-        if (line.answers) shown.end(line.answers); else shown.add(line.side, line.text);
+        if (!rows[0].node.isConnected) answers.prepend(...rows.map((row) => row.node));
+        if (line.answers) rows.forEach((row, number) => row.end(line.answers, number));
+        else rows[line.index].add(line.side, line.text);
       });
     } catch (error) { tell(String(error.message)); }
-    ask.disabled = false;
+    ask.disabled = many.disabled = false;
     ask.textContent = "Ask";
+  }
+  file.addEventListener("change", async () => {
+    const chosen = file.files[0];
+    file.value = "";
+    if (!chosen) return;
+    message.hidden = true;
+    try { await put(promptsOf(await chosen.text(), chosen.name)); } catch (error) { tell(String(error.message)); }
   });
   prompt.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
@@ -71,8 +89,23 @@ export function mountAsk(root, config) {
     examples.replaceChildren(...prompts.map((text) => element("button", { type: "button", class: "tf-button",
       onclick: () => { prompt.value = text; prompt.focus(); } }, text)));
     if (!prompt.value && prompts.length) prompt.value = prompts[0];
+    chat.checked = run?.chat === true; // a run that learned from conversations is asked as it was taught
   }
   begin();
+}
+
+/** One prompt a line, or JSON lines with a member `prompt`. */
+function promptsOf(text, name) {
+  const lines = text.replace(/^\uFEFF/, "").split(/\r?\n/).filter((line) => line.trim());
+  if (!lines.length) throw new Error(`${name} holds no prompts: write one a line.`);
+  if (lines.length > MOST) throw new Error(`${name} holds ${lines.length} prompts; ask at most ${MOST} at once.`);
+  return lines.map((line, number) => {
+    if (!line.trimStart().startsWith("{")) return line;
+    let prompt;
+    try { prompt = JSON.parse(line).prompt; } catch { /* told below */ }
+    if (typeof prompt !== "string") throw new Error(`Line ${number + 1} of ${name} is no JSON object with a text "prompt".`);
+    return prompt;
+  });
 }
 
 /** A question with its two answers, which grow while they are being written. */
@@ -88,10 +121,10 @@ class AnswerRow {
 
   add(side, text) { this.texts[side].append(text); }
 
-  end({ base, trained, chances }) {
-    this.texts.base.textContent = base?.[0]?.trim() || "(an empty answer)";
-    this.texts.trained.textContent = trained?.[0]?.trim() || "(an empty answer)";
-    const sure = Object.entries(chances?.[0] ?? {}).sort(([, one], [, two]) => two - one).slice(0, 5);
+  end({ base, trained, chances }, number) {
+    this.texts.base.textContent = base?.[number]?.trim() || "(an empty answer)";
+    this.texts.trained.textContent = trained?.[number]?.trim() || "(an empty answer)";
+    const sure = Object.entries(chances?.[number] ?? {}).sort(([, one], [, two]) => two - one).slice(0, 5);
     this.chances.textContent = sure.map(([label, chance]) => `${label} ${(100 * chance).toFixed(1)} %`).join(", ");
     this.chances.hidden = sure.length === 0;
     this.node.removeAttribute("aria-busy");

@@ -69,12 +69,18 @@ class Row {
     const id = this.id;
     const close = () => { this.details.open = false; this.summary.focus(); };
     this.summary = element("summary", {}, "⋯");
-    this.download = element("a", { class: "tf-button", href: `fork/runs/${id}/files.zip`, download: "" }, "Download zip");
+    const link = (text, path) => element("a", { class: "tf-button", href: `fork/runs/${id}/${path}`, download: "", onclick: () => close() }, text);
+    this.download = element("div", { class: "tf-downloads" }, [
+      link("Download zip", "files.zip"), link("Download the best weights", "files.zip?form=best"),
+      link("Download merged model", "files.zip?form=merged"),
+      button("Train on from its result", null, () => { close(); this.reuse({ model: `run:${id}` }); })]);
     this.remove = button("Delete", "", () => { close(); this.erase(); });
     this.details = element("details", { class: "tf-menu" }, [this.summary, element("div", {}, [
       button("Use these settings again", null, () => { close(); this.reuse(); }),
       button("Rename", null, () => { close(); this.edit("name"); }),
       button("Note", null, () => { close(); this.edit("note"); }),
+      button("Copy as command", null, () => { close(); this.copyCommand(); }),
+      link("Download settings.json", "settings.json"),
       this.download, this.remove,
     ])]);
     this.details.addEventListener("keydown", (event) => { if (event.key === "Escape" && this.details.open) close(); });
@@ -91,12 +97,21 @@ class Row {
     list.style.left = `${Math.max(8, Math.min(box.right - list.offsetWidth, innerWidth - list.offsetWidth - 8))}px`;
   }
 
-  async reuse() {
+  async copyCommand() {
+    try {
+      const answer = await fetch(`fork/runs/${this.id}/command`, { cache: "no-store" });
+      if (!answer.ok) throw new Error("The command of this run could not be read.");
+      await navigator.clipboard.writeText((await answer.json()).command);
+      toast("The command line that trains this run again is in the clipboard.");
+    } catch (error) { toast(String(error.message)); }
+  }
+
+  async reuse(changes = {}) {
     try {
       const answer = await fetch(`fork/runs/${this.id}/settings`, { cache: "no-store" });
       if (!answer.ok) throw new Error("The settings of this run could not be read.");
-      this.trigger("reuse", { settings: await answer.json() });
-      toast("The form now holds the settings of this run.");
+      this.trigger("reuse", { settings: { ...await answer.json(), ...changes } });
+      toast(changes.model ? "The form now starts from this run's result." : "The form now holds the settings of this run.");
     } catch (error) { toast(String(error.message)); }
   }
 
@@ -155,7 +170,7 @@ class Row {
     if (!active) this.stop.disabled = false;
     this.stop.setAttribute("aria-label", `Stop ${name}`);
     this.summary.setAttribute("aria-label", `Actions for ${name}`);
-    this.download.hidden = !["finished", "cancelled"].includes(run.state);
+    this.download.hidden = !["finished", "cancelled", "interrupted"].includes(run.state);
   }
 
   progress(run, name) {

@@ -23,11 +23,13 @@ from tuning.ui import ask as ask_room  # noqa: E402
 from tuning.ui import data as data_room  # noqa: E402
 from tuning.ui import form as form_room  # noqa: E402
 from tuning.ui import live as live_room  # noqa: E402
+from tuning.ui import results as results_room  # noqa: E402
 from tuning.ui.preview import preview_value, told  # noqa: E402
 from tuning.ui.theme import theme  # noqa: E402
 from tuning.web import add_routes
 from tuning.web_ask import add_ask_routes
 from tuning.web_data import add_data_routes
+from tuning.web_models import add_model_routes  # noqa: E402
 from tuning.web_results import add_result_routes  # noqa: E402
 
 QUICK: dict[str, Any] = {
@@ -58,6 +60,7 @@ def build_page(service: RunService) -> gr.Blocks:
                 preview = live_room.preview(preview_value(service, values))
                 data = data_room.section(values)
                 live = live_room.live()
+                results_room.results()
                 ask_room.ask()
         saved = gr.BrowserState({}, storage_key="tuning-fork-form", secret="tuning-fork")
         _connect(page, service, form, start, preview, live, saved)
@@ -117,6 +120,7 @@ def _connect(
         method, list(form.method_blocks.values()), **QUICK,
     )  # fmt: skip
     start.click(press, parts, [preview, live], trigger_mode="once", **QUICK)
+    form.lookup.downloaded(look, parts, preview, **QUICK)
     live.reuse(again, None, [*shown, preview], **QUICK)
     page.load(reload, saved, shown, **QUICK)
 
@@ -125,6 +129,7 @@ def build_app(service: RunService, host: str, port: int) -> FastAPI:
     """The whole web app: the routes first, then the page over them."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     add_ask_routes(app, service)
+    add_model_routes(app)
     add_result_routes(app, service)
     add_data_routes(app, service.home)
     add_routes(app, service, hosts=[host])
