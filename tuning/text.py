@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -274,7 +274,9 @@ def _chat_pieces(
     )
     if pieces is None:
         raise ConversationError("the chat template rewrites earlier turns, so answers cannot be told apart", "messages")
-    return [replace(piece, trained=piece.trained or loss_on == "all") for piece in pieces if piece.text]
+    if loss_on == "all":
+        return [Piece(text=piece.text, trained=True) for piece in pieces if piece.text]
+    return [piece for piece in pieces if piece.text]
 
 
 def _grown(

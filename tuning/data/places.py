@@ -59,7 +59,11 @@ def find_place(settings: DataSettings) -> Place:
         train, held = _folder_files(folder, settings)
         return Place(name=name, title=card.get("title", name), origin="bundled", train=train, eval=held, card=card)
     if said == "path" or name.startswith(("/", "./", "../", "~")):
-        return _path_place(Path(name).expanduser(), settings)
+        try:
+            path = Path(name).expanduser()
+        except RuntimeError:  # ~somebody who has no home here
+            path = Path(name)
+        return _path_place(path, settings)
     known = ", ".join(bundled) or "none"
     message = f"no data set {settings.source!r} here; bundled: {known}; or give a file's path such as ./rows.jsonl"
     raise DataError(message, settings.source, "a bundled name or a file's path")
