@@ -148,7 +148,7 @@ class Row {
   update(run) {
     const name = run.name || run.run_id, active = isActive(run);
     set(this.name, name);
-    set(this.note, run.note || "");
+    set(this.note, [lineage(run), run.note].filter(Boolean).join(" · "));
     this.check.setAttribute("aria-label", `Show ${name}`);
     this.check.checked = Boolean(state.shown?.has(run.run_id));
     this.dot.style.background = this.config.palette[(run.slot ?? 0) % this.config.palette.length];
@@ -187,6 +187,13 @@ class Row {
 }
 
 function set(node, text) { if (node.textContent !== text) node.textContent = text; }
+
+/** Which run's result this one began with. */
+function lineage(run) {
+  if (!run.settings.model.startsWith("run:")) return "";
+  const id = run.settings.model.slice(4);
+  return `from ${runById(id)?.name || id}`;
+}
 
 function phaseText(run) {
   if (run.state === "queued") return run.place ? `place ${run.place} in the queue` : "loading libraries";
