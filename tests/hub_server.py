@@ -147,13 +147,15 @@ class _Handler(BaseHTTPRequestHandler):
             lfs = {"sha256": entry["oid"], "size": entry["size"], "pointerSize": 130} if "lfs" in entry else None
             one = {"rfilename": entry["path"], "size": entry["size"], "blobId": entry["oid"][:40]}
             siblings.append(one | ({"lfs": lfs} if lfs else {}))
-        config = folder / "config.json"
-        about = json.loads(config.read_text()) if config.is_file() else {}
+        about = _json(folder / "config.json")
         return {
             "_id": "0" * 24, "id": name, "modelId": name, "sha": COMMIT, "private": False, "disabled": False,
             "gated": "auto" if self.hub.gated_by else False, "downloads": 0, "likes": 0, "siblings": siblings,
             "tags": [f"license:{self.hub.licence}"], "cardData": {"license": self.hub.licence},
-            "config": {"model_type": about.get("model_type"), "architectures": about.get("architectures")},
+            "config": {
+                "model_type": about.get("model_type"), "architectures": about.get("architectures"),
+                "tokenizer_config": _json(folder / "tokenizer_config.json"),
+            },
             "lastModified": "2024-01-01T00:00:00.000Z", "createdAt": "2024-01-01T00:00:00.000Z",
         }  # fmt: skip
 
@@ -224,6 +226,10 @@ def _entry(path: Path, folder: Path) -> dict[str, Any]:
         "oid": key,
     }
     return entry | ({"lfs": {"oid": key, "size": len(content), "pointerSize": 130}} if large else {})
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def _wanted(body: bytes) -> set[str]:

@@ -268,8 +268,8 @@ def _open_cached(model_id: str, spec: str, revision: str | None) -> BaseModel:
     known = ", ".join(folder.name for folder in _bundled_folders()) or "none"
     at = f" at revision {revision!r}" if revision else ""
     message = (
-        f"no base model {spec!r}{at} here: not bundled ({known}), and not downloaded from the hub yet. Press Look up "
-        "beside the field (on the command line: run --download), or give a folder's path such as ./my-model"
+        f"no base model {spec!r}{at} here: not bundled ({known}), not downloaded yet. Press Look up to see and fetch "
+        "it (on the command line: run --download), or give a folder's path such as ./my-model"
     )
     raise ModelError(message, spec, "a bundled name, a folder's path, or a hub id that is downloaded")
 

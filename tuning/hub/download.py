@@ -260,4 +260,3 @@ def download_now(
     """Look up and fetch in the calling thread; for the command line. Raises ModelError."""
     model = look_up(model_id, revision, token)
     return fetch(model, token, lambda done: progress(done, model.total_bytes), lambda: False)
-

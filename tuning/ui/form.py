@@ -20,6 +20,7 @@ from tuning.hardware import DEVICES, this_machine
 from tuning.methods import METHODS
 from tuning.models import model_catalogue
 from tuning.settings import Settings, all_fields
+from tuning.ui.models import models
 
 STEPS, EPOCHS = "updates", "epochs"
 LENGTH = "length"
@@ -35,6 +36,7 @@ TERMS = {
     "stop": "refuse to start", "skip": "leave them out",
 }  # fmt: skip
 LABELS = {
+    "revision": "Revision of a hub model",
     "task": "Task", "model": "Base model", "data.source": "Data", "micro_batch_size": "Micro-batch size",
     "gradient_accumulation_steps": "Gradient accumulation steps", "optimizer.learning_rate": "Learning rate",
     "max_steps": "Updates (max_steps)", "num_epochs": "Epochs (num_epochs)", "schedule.name": "Schedule",
@@ -55,7 +57,7 @@ SHORT = {
 SLIDERS = {"micro_batch_size": 64, "gradient_accumulation_steps": 64}
 MAIN = ("task", "model", "data.source", "micro_batch_size", "gradient_accumulation_steps", "optimizer.learning_rate")
 HIDDEN = (
-    "version", "num_devices", "data.packing", "method.name", "max_steps", "num_epochs", "revision", "recipe",
+    "version", "num_devices", "data.packing", "method.name", "max_steps", "num_epochs", "recipe",
     "data.revision", "data.subset",
 )  # fmt: skip
 """Not offered yet, or shown in a form of its own; they take their default, which `Settings` adds."""
@@ -73,6 +75,8 @@ class Form:
 
     parts: dict[str, Any]
     method_blocks: dict[str, gr.Column]
+    lookup: gr.HTML
+    """Look up, under the model field."""
 
     def values(self, given: tuple[Any, ...]) -> dict[str, Any]:
         return dict(zip(self.parts, given, strict=True))
@@ -238,6 +242,8 @@ def build_form(values: dict[str, Any]) -> Form:
 
     for path in MAIN[:3]:
         add(path)
+        if path == "model":
+            lookup = models()
     titles = [(method.title, method.name) for method in METHODS]
     name = values["method.name"]
     parts["method.name"] = gr.Radio(
@@ -265,7 +271,7 @@ def build_form(values: dict[str, Any]) -> Form:
         gr.HTML(html_template="<p class='tf-group'>Precision, memory and the rest</p>", js_on_load=None)
         for path in rest:
             add(path)
-    return Form(parts=parts, method_blocks=blocks)
+    return Form(parts=parts, method_blocks=blocks, lookup=lookup)
 
 
 def _length(parts: dict[str, Any], values: dict[str, Any], add: Any) -> None:

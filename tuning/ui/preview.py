@@ -65,7 +65,7 @@ def _computed(service: Any, values: dict[str, Any]) -> dict[str, Any]:
     device = None if asked in (None, "", this_machine().name) else asked
     preview = service.preview(settings_from_values(values), device=device)
     plan, estimate = preview.plan, preview.estimate.to_dict()
-    hints = {}
+    hints = {dom_id("model"): plan.model.missing or " ".join(plan.model.notes)}
     if not str(values["optimizer.learning_rate"]).strip():
         rate = plan.derived["learning_rate"]
         hints[dom_id("optimizer.learning_rate")] = f"Empty takes {rate.value:g}: {rate.origin}"
