@@ -13,7 +13,7 @@ from typing import Any
 from tuning.hardware import Device
 from tuning.memory.closed_form import closed_form
 from tuning.memory.process import process_bytes
-from tuning.memory.subject import Moment, Subject, moments_of, subject_of
+from tuning.memory.subject import Moment, Subject, kept_features, moments_of, subject_of
 from tuning.memory.table import Table
 from tuning.memory.tables import find_table, make_table
 from tuning.plan import Plan
@@ -57,7 +57,9 @@ class Known:
 
     def peak(self) -> tuple[dict[str, int], str]:
         """Bytes by category at the peak, and where it is."""
-        return max((self._at(moment) for moment in moments_of(self.plan)), key=lambda found: sum(found[0].values()))
+        found = [(*self._at(moment), moment) for moment in moments_of(self.plan)]
+        parts, where, moment = max(found, key=lambda one: sum(one[0].values()))
+        return parts | {"activations": parts["activations"] + kept_features(self.plan, moment)}, where
 
     def _at(self, moment: Moment) -> tuple[dict[str, int], str]:
         if self.table is None or self.subject is None:
@@ -69,9 +71,12 @@ class Known:
         """Bytes at the peak, of these settings or with other sizes."""
         moments = moments_of(self.plan, rows, length)
         if self.table is None or self.subject is None:
-            return max(sum(closed_form(self.plan, moment)[0].values()) for moment in moments)
+            return max(sum(closed_form(self.plan, one)[0].values()) + kept_features(self.plan, one) for one in moments)
         rank, table = self.subject.rank, self.table
-        return max(table.block(one.shape).total(one.shape, rank, accumulate=one.accumulate) for one in moments)
+        return max(
+            table.block(one.shape).total(one.shape, rank, accumulate=one.accumulate) + kept_features(self.plan, one)
+            for one in moments
+        )
 
     def through_step(self) -> list[tuple[str, int]]:
         """Memory through one update, in order of time: of its last micro-batch where there are several."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tuning.data import DataSummary
+from tuning.methods import method_named
 from tuning.plan import Plan
 
 CATEGORIES = ("weights", "gradients", "optimizer", "activations", "logits", "workspace")
@@ -121,6 +122,16 @@ def moments_of(plan: Plan, rows: int | None = None, length: int | None = None) -
     second = min(longest, facts.lengths[min(count, len(facts.lengths) - 1)])
     later = _shape(facts, min(count, plan.data.train_rows - count), second, longest / facts.lengths[0])
     return [Moment(shape=first, accumulate=False), Moment(shape=later, accumulate=True)]
+
+
+def kept_features(plan: Plan, moment: Moment) -> int:
+    """Bytes of the states that a run over a frozen body keeps of all rows, beyond those of one micro-batch."""
+    if not method_named(plan.settings.method.name).caches(plan.settings.method):
+        return 0
+    rows = plan.data.train_rows + plan.data.eval_rows
+    each = 1.0 if plan.labels else sum(_facts(plan.data).trained) / plan.data.train_rows
+    here = moment.shape.rows if plan.labels else moment.shape.labels
+    return max(0, round(rows * each - here)) * plan.model.shape.hidden_size * 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -130,15 +130,11 @@ class Phantom(TorchDispatchMode):
         if kwargs.get("pin_memory") is not None:
             kwargs = kwargs | {"pin_memory": False}
         leaves, spec = pytree.tree_flatten(func(*args, **kwargs))
-        from tuning.memory.scratch import scratch_bytes
-
         sizes = [
             _Spec(tuple(leaf.shape), tuple(leaf.stride()), leaf.dtype) if isinstance(leaf, torch.Tensor) else leaf
             for leaf in leaves
         ]
-        shapes = [tuple(one.shape) for one in pytree.tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
-        dtype = str(next((leaf.dtype for leaf in leaves if isinstance(leaf, torch.Tensor)), None))
-        return sizes, spec, scratch_bytes(str(func), shapes, dtype)
+        return sizes, spec, _scratch(func, args)
 
     def _make(self, spec: _Spec, func: Any) -> torch.Tensor:
         if not spec.dtype.is_floating_point and spec.elements <= 8 * REAL_LIMIT:
@@ -159,6 +155,14 @@ class _Spec:
 
     def __init__(self, shape: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype) -> None:
         self.shape, self.stride, self.dtype, self.elements = shape, stride, dtype, math.prod(shape)
+
+
+def _scratch(func: Any, args: Any) -> int:
+    """Bytes that a kernel takes for itself: bitsandbytes on a CPU unpacks a whole 4-bit matrix for a product."""
+    if not str(func).startswith("bitsandbytes.gemm_4bit"):
+        return 0
+    shape = next(one for one in args if isinstance(one, list | tuple))
+    return math.prod(shape) * args[0].element_size()
 
 
 def _floating(tensor: torch.Tensor) -> bool:

@@ -13,7 +13,7 @@ import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ from torch import nn
 
 from tuning.memory.subject import CATEGORIES, Shape, Subject
 from tuning.memory.torch_phantom import Ledger, Phantom
+from tuning.methods import method_named
 from tuning.settings import Settings
 from tuning.text import Encoded
 from tuning.training import build as build_room
 from tuning.training import loop as loop_room
+from tuning.training.features import FeatureCache
 
 WEIGHTS, GRADIENTS, OPTIMIZER, ACTIVATIONS, LOGITS, WORKSPACE = range(len(CATEGORIES))
 
@@ -44,6 +46,7 @@ class Tracer:
     def __init__(self, subject: Subject, depth: int, rank: int | None) -> None:
         self._subject, self._depth = subject, depth
         self._ledger = Ledger(len(CATEGORIES))
+        self._in_backward, self._micro = False, 0
         self._mode = Phantom(self._ledger)
         self._settings = Settings.from_dict(subject.settings_for(rank))
         with self._mode, _without_weights(subject.config_for(depth)) as folder:
@@ -81,8 +84,10 @@ class Tracer:
         pieces = [list(range(shape.rows))] * 2
         course = _course(self._settings, shape.rows)
         ledger = self._ledger
+        self._micro, ledger.category = 0, ACTIVATIONS
         with self._mode, _backward_named(self, ledger):
-            ledger.recording, ledger.category, self._micro = True, ACTIVATIONS, 0
+            self._keep_features(rows)
+            ledger.recording, ledger.category = True, ACTIVATIONS
             self._enter("start", ACTIVATIONS)
             try:
                 loop_room._update(self._built, rows, pieces, course, 0, lambda: True)
@@ -90,8 +95,22 @@ class Tracer:
                 ledger.recording = False
         ledger.mark("end")
 
+    def _keep_features(self, rows: list[Encoded]) -> None:
+        """Where the body is frozen a run computes its states once, and updates read those."""
+        built = self._built
+        if not method_named(self._settings.method.name).caches(self._settings.method):
+            return
+        kept = FeatureCache(
+            built.model, built.autocast, pad_id=built.pad_id, classes=built.classes, device=built.device
+        )
+        for _ in kept.fill(rows, len(rows), lambda: True):
+            pass
+        self._built = replace(built, features=kept)
+
     # -- where in the step we are ----------------------------------------------------------------------------------
     def _enter(self, segment: str, category: int) -> None:
+        if not self._ledger.recording:
+            return
         self._ledger.segment = f"{self._micro}.{segment}"
         self._ledger.category = category
         self._ledger.mark(self._ledger.segment + "|")
@@ -104,7 +123,6 @@ class Tracer:
             weight.register_post_accumulate_grad_hook(lambda weight: self._ledger.recategorise(weight.grad, GRADIENTS))
         for tensor in [*self._built.model.parameters(), *self._built.model.buffers()]:
             self._ledger.recategorise(tensor, WEIGHTS)
-        self._in_backward = False
 
     def _forward(self, segment: str) -> None:
         if not self._in_backward:
@@ -190,6 +208,8 @@ def _without_weights(config: dict[str, Any]) -> Iterator[str]:
         found = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **more)
         kind = transformers.AutoModelForCausalLM if labels is None else transformers.AutoModelForSequenceClassification
         model = kind.from_config(found, attn_implementation=attention, dtype=dtype)
+        if options and "quantization_config" in options:
+            _pack(model, options["quantization_config"])
         if model.config.pad_token_id is None:
             model.config.pad_token_id = pad_id
         return model
@@ -201,6 +221,25 @@ def _without_weights(config: dict[str, Any]) -> Iterator[str]:
             yield folder
     finally:
         build_room.load_base = load
+
+
+def _pack(model: Any, way: Any) -> None:
+    """Put the linear layers in 4 bits, as `from_pretrained` does with a quantization config."""
+    import bitsandbytes
+    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+
+    replace_with_bnb_linear(model, modules_to_not_convert=way.llm_int8_skip_modules, quantization_config=way)
+    for layer in model.modules():
+        if isinstance(layer, bitsandbytes.nn.Linear4bit):
+            old: Any = layer.weight
+            layer.weight = bitsandbytes.nn.Params4bit(
+                torch.empty(old.shape, dtype=model.dtype), requires_grad=False, quant_type=old.quant_type,
+                compress_statistics=old.compress_statistics, quant_storage=old.quant_storage, module=layer,
+            )._quantize("cpu")  # fmt: skip
+            if layer.bias is not None:
+                layer.bias = nn.Parameter(torch.empty(layer.bias.shape, dtype=model.dtype), requires_grad=False)
+    model.config.quantization_config = way
+    model.quantization_method, model.is_loaded_in_4bit = way.quantization_method(), True
 
 
 def _rows(shape: Shape, *, classes: bool) -> list[Encoded]:

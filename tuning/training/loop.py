@@ -102,7 +102,10 @@ def train(
         left = widths[place : place + course.total_steps - progress.step]
         # the optimizer's state exists from the second update on, and belongs to the peak
         watched = probe is not None and progress.step > first and probe.wants(widths[place], max(left))
-        watch = probe.watch(built.model, built.optimizer, built.device, widths[place]) if probe and watched else None
+        kept = built.features.bytes if built.features is not None else 0
+        watch = None
+        if probe and watched:
+            watch = probe.watch(built.model, built.optimizer, built.device, widths[place], kept)
         with watch or contextlib.nullcontext():
             result = _update(built, rows, pieces, course, progress.step, go_on)
         if result is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -68,24 +69,33 @@ class PeakProbe:
 
     @contextmanager
     def watch(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device, cells: int
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device, cells: int, kept_bytes: int = 0
     ) -> Iterator[None]:
-        """Measure the block."""
+        """Measure the block; `kept_bytes` are tensors on the processor that belong to neither model nor optimizer."""
         with metered(model, optimizer, device) as meter:
             yield
         self._widest = max(self._widest, cells)
         if meter.peak_bytes is not None:
-            self.peak_bytes = max(self.peak_bytes or 0, meter.peak_bytes)
+            kept = 0 if device.type == "cuda" else kept_bytes
+            self.peak_bytes = max(self.peak_bytes or 0, meter.peak_bytes + kept)
 
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Iterator[torch.Tensor]:
     for parameter in model.parameters():
         yield parameter
+        yield from _scales(getattr(parameter, "quant_state", None))
         if parameter.grad is not None:
             yield parameter.grad
     yield from model.buffers()
     for state in optimizer.state.values() if optimizer is not None else ():
         yield from (value for value in state.values() if isinstance(value, torch.Tensor))
+
+
+def _scales(state: Any) -> Iterator[torch.Tensor]:
+    """What bitsandbytes keeps beside a matrix packed in 4 bits: neither parameter nor buffer."""
+    while state is not None:
+        yield from (value for value in (state.absmax, state.code, state.offset) if isinstance(value, torch.Tensor))
+        state = state.state2
 
 
 def _storages(tensors: Iterable[torch.Tensor]) -> list[torch.UntypedStorage]:
