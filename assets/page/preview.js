@@ -1,15 +1,17 @@
 // What the settings mean before Start: the tiles, the memory bar, and what is wrong, told at its field.
 
 import { bytes, element } from "./dom.js";
+import { drawNetwork } from "./network.js";
 
 const OLD = "These numbers are of the last settings that could be read; the form marks what to change.";
 
 export function mountPreview(root, props, watch) {
   const tiles = element("div", { class: "tf-tiles" });
   const memory = element("section", { class: "tf-card tf-memory", "aria-label": "Estimated memory" });
+  const network = element("section", { class: "tf-card tf-network", "aria-label": "What is trained" });
   const general = element("div", { class: "tf-general", role: "alert" });
   const old = element("p", { class: "tf-old tf-small", hidden: true }, OLD);
-  const live = element("div", { class: "tf-preview" }, [general, old, tiles, memory]);
+  const live = element("div", { class: "tf-preview" }, [general, old, tiles, memory, network]);
   root.replaceChildren(live);
   const draw = () => {
     const value = props.value;
@@ -17,6 +19,7 @@ export function mountPreview(root, props, watch) {
     live.classList.toggle("tf-stale", value.problems.length > 0);
     if (value.tiles) tiles.replaceChildren(...value.tiles.map(tile));
     if (value.memory) drawMemory(memory, value.memory);
+    if (value.network) drawNetwork(network, value.network);
     old.hidden = value.problems.length === 0;
     tellFields(value);
     tellGeneral();

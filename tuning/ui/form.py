@@ -33,6 +33,7 @@ NOT_SETTINGS = (LENGTH, WOULD_FIT_ON, RUN_NAME)
 TERMS = {
     "causal_lm": "write text (causal LM)", "sequence_classification": "choose a class", "auto": "auto",
     "response": "the response", "all": "all tokens", "last_turn": "the last turn", "adamw": "AdamW", "sgd": "SGD",
+    "adafactor": "Adafactor", "adamw_8bit": "8-bit AdamW", "muon": "Muon",
     "stop": "refuse to start", "skip": "leave them out",
 }  # fmt: skip
 LABELS = {

@@ -12,6 +12,7 @@ from tuning import charts
 from tuning.errors import TuningError
 from tuning.hardware import this_machine
 from tuning.ui.form import EPOCHS, LENGTH, WOULD_FIT_ON, dom_id, every_path, settings_from_values
+from tuning.ui.network import network_value
 
 
 def preview_value(service: Any, values: dict[str, Any]) -> dict[str, Any]:
@@ -27,6 +28,7 @@ def told(values: dict[str, Any], compute: Callable[[], dict[str, Any]], pressed:
         "hints": {},
         "tiles": None,
         "memory": None,
+        "network": None,
         "pressed": pressed,
     }
     try:
@@ -69,7 +71,10 @@ def _computed(service: Any, values: dict[str, Any]) -> dict[str, Any]:
     if not str(values["optimizer.learning_rate"]).strip():
         rate = plan.derived["learning_rate"]
         hints[dom_id("optimizer.learning_rate")] = f"Empty takes {rate.value:g}: {rate.origin}"
-    return {"tiles": tiles(plan, preview.seconds), "memory": charts.memory_bar(estimate), "hints": hints}
+    return {
+        "tiles": tiles(plan, preview.seconds), "memory": charts.memory_bar(estimate), "network": network_value(plan),
+        "hints": hints,
+    }  # fmt: skip
 
 
 COUNTS = ("tokens_per_update", "updates_per_epoch")

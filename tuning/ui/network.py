@@ -1,0 +1,42 @@
+"""The network as the page draws it: what the chosen method freezes, trains and adds, layer by layer.
+
+Comes in: a plan.  Goes out: a plain value for assets/page/network.js.  Blocks that are alike stand as one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+from tuning.methods import method_named
+from tuning.methods.network import FROZEN, Part
+
+
+def network_value(plan: Any) -> dict[str, Any]:
+    """Title, card and source of the method; lines of layers with their parts; the counts in words."""
+    method, settings = method_named(plan.settings.method.name), plan.settings.method
+    parts = method.parts(plan.model.shape, settings, plan.labels)
+    moving = sum(part.parameters for part in parts if part.state != FROZEN)
+    total = sum(part.parameters for part in parts)
+    share = f"{100 * moving / total:.3g}\u00a0%" if total else ""
+    return {
+        "title": method.title, "card": method.card, "source": method.source,
+        "summary": f"{moving:,} of {total:,} parameters move ({share})" if moving else "Nothing is trained.",
+        "lines": list(_lines(parts)),
+    }  # fmt: skip
+
+
+def _lines(parts: list[Part]) -> Iterator[dict[str, Any]]:
+    """One line a layer, in the order data takes; neighbours with the same parts become one."""
+    order = list(dict.fromkeys(part.layer for part in parts))
+    layers = [(layer, _pieces([part for part in parts if part.layer == layer])) for layer in order]
+    for _, group in groupby(layers, key=lambda one: (one[0].split()[0], repr(one[1]))):
+        alike = list(group)
+        first, last = alike[0][0], alike[-1][0]
+        name = first if len(alike) == 1 else f"blocks {first.split()[-1]}\u2013{last.split()[-1]}"
+        yield {"name": name, "times": len(alike), "parts": alike[0][1]}
+
+
+def _pieces(parts: list[Part]) -> list[dict[str, Any]]:
+    return [{"name": part.name, "state": part.state, "count": part.parameters} for part in parts]
