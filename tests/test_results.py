@@ -131,6 +131,14 @@ def test_an_interrupted_run_gives_its_last_checkpoint(world, tmp_path):
         for name, weight in found.items():
             match = [value for other, value in kept.items() if other.replace(".default", "") == name]
             assert len(match) == 1 and torch.equal(match[0], weight), name
+        service.go_on(run_id)
+        begin = int(checkpoints[-1].name.removeprefix("step-"))
+        while service.run(run_id).step <= begin + 2:
+            assert service.wait(run_id, 0.05) is None, service.run(run_id).message
+        service.stop(run_id)
+        assert service.wait(run_id, 60) == "cancelled"
+        second = [event.data["step"] for event in service.store.events(run_id, "step") if event.attempt == 2]
+        assert second[0] == begin + 1
     finally:
         service.close()
 
@@ -162,3 +170,5 @@ def test_nothing_is_left_of_a_run_that_never_began(world, service):
     with pytest.raises(TuningError, match="nothing"):
         service.result(waiting)
     assert service.wait(long, 60) == "cancelled"
+    with pytest.raises(RunError, match="checkpoint"):
+        service.go_on(long)

@@ -21,6 +21,9 @@ from tuning.executors.thread import ThreadExecutor
 from tuning.hardware import named_device
 from tuning.job import Job
 from tuning.memory.estimate import MemoryEstimate, estimate
+from tuning.memory.outlook import outlook
+from tuning.memory.subject import subject_of
+from tuning.memory.tables import TableMaker
 from tuning.methods import method_named
 from tuning.plan import Plan, plan_for
 from tuning.question import Question
@@ -56,6 +59,7 @@ class RunService:
         self.executor: Executor = executor or ThreadExecutor()
         self._handles: dict[str, RunHandle] = {}
         self._starting = threading.Lock()
+        self._tables: TableMaker | None = None
         self._answers = SavedAnswers(self.executor)
         self._results = Results(self.home, self.store, self.executor)
 
@@ -70,7 +74,15 @@ class RunService:
         """The plan on this machine, with the estimate on it or on a named device. Raises TuningError."""
         plan = plan_for(settings, self._results.model)
         found = estimate(plan, named_device(device) if device else plan.device)
+        if found.kind != "traced" and self._tables is not None:
+            self._tables.want(subject_of(plan))
         return Preview(plan=plan, estimate=found, seconds=self.expected_seconds(plan))
+
+    def outlook(self, plan: Plan, device: str | None = None) -> dict[str, Any]:
+        """Memory through a step, against rows and length, what to change; `pending` while a table is being made."""
+        found = outlook(plan, named_device(device) if device else plan.device)
+        pending = found["kind"] != "traced" and self._tables is not None and self._tables.want(subject_of(plan))
+        return found | {"pending": pending}
 
     def expected_seconds(self, plan: Plan) -> float | None:
         """From the latest runs with this model, method and device, by the tokens they read."""
@@ -139,8 +151,20 @@ class RunService:
         self._handles = {run_id: handle for run_id, handle in self._handles.items() if handle.wait(0) is None}
         self._handles[job.run_id] = self.executor.submit(job, self.store.append)
 
+    def go_on(self, run_id: str) -> None:
+        """Train on from the last checkpoint of a run that was cut off or stopped. Raises RunError where none is."""
+        row = self.store.run(run_id)
+        if row.state not in ("interrupted", "cancelled"):
+            raise RunError(f"{row.name} is {row.state}; only a run that was cut off or stopped can go on.")
+        if not any((self.run_folder(run_id) / "checkpoints").glob("step-????????")):
+            message = f"{row.name} wrote no checkpoint to go on from. Set save.every before a long run."
+            raise RunError(f"{message} Its settings can be used again, or its result as the next base model.")
+        if not self.store.own(run_id):
+            raise RunError(f"{row.name} belongs to another Tuning Fork process on this home folder.")
+        self._start_again(row)
+
     def _start_again(self, row: RunRow) -> None:
-        """A run that was still in line when the server ended."""
+        """As a further attempt, which begins where the last checkpoint is, or from nothing."""
         try:
             plain = json.loads((self.home / "runs" / row.run_id / "job.json").read_text("utf-8"))
             self._submit(Job.from_dict({**plain, "attempt": row.attempt + 1}))
@@ -238,6 +262,7 @@ class RunService:
     # -- around ----------------------------------------------------------------------------------------------------
     def warm_up(self) -> threading.Thread:
         """Import what training needs in the background, so that the first press of Start does not wait for it."""
+        self._tables = TableMaker()  # from now on a missing memory table is made, in a process of its own
         # in the executor's own thread: two threads that import transformers at once get it half made
         thread = threading.Thread(target=self._warm_in_line, name="warm-up", daemon=True)
         thread.start()
@@ -251,6 +276,8 @@ class RunService:
 
     def close(self) -> None:
         """Stop what runs, keeping it, and close the store. Runs in line stay queued."""
+        if self._tables is not None:
+            self._tables.close()
         self.executor.close()
         self.store.close()
 

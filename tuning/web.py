@@ -137,7 +137,7 @@ def _add_running(app: FastAPI, service: RunService) -> None:
         await run_in_threadpool(row_of, service, run_id)
         texts = {"rename": (service.rename, "name"), "note": (service.note, "note")}
         plain = {
-            "stop": service.stop, "pause": service.pause, "resume": service.resume,
+            "stop": service.stop, "pause": service.pause, "resume": service.resume, "go_on": service.go_on,
             "delete": service.delete, "undelete": service.undelete,
         }  # fmt: skip
         if action in texts:

@@ -1,6 +1,7 @@
 // The table of runs: state, progress and what one can do with each.
 
 import { begin, isActive, lastStep, onChange, pollNow, post, runById, show, state } from "./live.js";
+import { calibration } from "./memory.js";
 import { bytes, duration, element, toast } from "./dom.js";
 
 const HEADS = ["show", "run", "state", "progress", "loss", "best eval", "method", "lr", "batch", "memory", ""];
@@ -74,6 +75,7 @@ class Row {
       link("Download zip", "files.zip"), link("Download the best weights", "files.zip?form=best"),
       link("Download merged model", "files.zip?form=merged"),
       button("Train on from its result", null, () => { close(); this.reuse({ model: `run:${id}` }); })]);
+    this.goOn = button("Go on from the last checkpoint", null, () => { close(); act(`fork/runs/${id}/go_on`, {}); });
     this.remove = button("Delete", "", () => { close(); this.erase(); });
     this.details = element("details", { class: "tf-menu" }, [this.summary, element("div", {}, [
       button("Use these settings again", null, () => { close(); this.reuse(); }),
@@ -81,7 +83,7 @@ class Row {
       button("Note", null, () => { close(); this.edit("note"); }),
       button("Copy as command", null, () => { close(); this.copyCommand(); }),
       link("Download settings.json", "settings.json"),
-      this.download, this.remove,
+      this.goOn, this.download, this.remove,
     ])]);
     this.details.addEventListener("keydown", (event) => { if (event.key === "Escape" && this.details.open) close(); });
     this.details.addEventListener("toggle", () => this.placeMenu());
@@ -164,12 +166,14 @@ class Row {
     set(this.cells.lr, rate(run.plan.derived.learning_rate));
     set(this.cells.batch, String(run.plan.derived.effective_batch ?? "–"));
     const measured = run.peak_bytes ?? series?.step.at(-1)?.peak_bytes, expected = run.estimate?.total_bytes;
-    set(this.cells.memory, measured ? bytes(measured) : expected ? "≈ " + bytes(expected) : "–");
-    this.cells.memory.title = `${measured ? "measured " + bytes(measured) : "not measured yet"}${expected ? ", estimated " + bytes(expected) : ""}`;
+    const off = measured && expected ? 100 * (expected / measured - 1) : null;
+    set(this.cells.memory, measured ? `${bytes(measured)}${off === null ? "" : ` (${off < 0 ? "−" : "+"}${Math.abs(off).toFixed(1)} %)`}` : expected ? "≈ " + bytes(expected) : "–");
+    this.cells.memory.title = `${measured ? "measured " + bytes(measured) : "not measured yet"}${expected ? `, estimated ${bytes(expected)} (${run.estimate.kind})` : ""}${off === null ? "" : `, error ${off.toFixed(1)} %`}`;
     this.stop.hidden = !active;
     if (!active) this.stop.disabled = false;
     this.stop.setAttribute("aria-label", `Stop ${name}`);
     this.summary.setAttribute("aria-label", `Actions for ${name}`);
+    this.goOn.hidden = !["cancelled", "interrupted"].includes(run.state);
     this.download.hidden = !["finished", "cancelled", "interrupted"].includes(run.state);
   }
 
@@ -213,7 +217,7 @@ export function mountRuns(root, config, trigger) {
     body,
   ]);
   const region = element("div", { class: "tf-scroll", role: "region", "aria-label": "Runs", tabindex: 0 }, table);
-  const card = element("div", { class: "tf-card" }, region);
+  const card = element("div", { class: "tf-card" }, [region, calibration()]);
   root.replaceChildren(card);
   const rows = new Map();
   onChange(() => {
