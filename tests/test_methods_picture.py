@@ -30,7 +30,7 @@ def test_every_method_has_its_picture(name: str, task: str) -> None:
 def test_the_last_block_stands_alone_where_only_it_moves() -> None:
     value = network.network_value(plan_for({"method": {"name": "partial"}}))
     names = [line["name"] for line in value["lines"]]
-    assert names == ["embeddings", "blocks 1–5", "block 6", "final norm", "head"]
+    assert names == ["embeddings", "blocks 1–5, each", "block 6", "final norm", "head"]
     states = {part["state"] for part in value["lines"][2]["parts"]}
     assert states == {"trained"}
 

@@ -130,7 +130,7 @@ def _refused(settings: Settings, model: BaseModel, data: DataSummary, device: De
         dtypes = ", ".join(device.dtypes)
         message = f"{device.name} does not compute in {settings.precision}; use one of {dtypes}."
         found.append(Problem("precision", settings.precision, dtypes, message))
-    found += _attention_refused(settings, device)
+    found += _attention_refused(settings, device) + _recipe_refused(settings, data)
     if settings.task not in model.tasks:
         able = ", ".join(model.tasks)
         kind = model.shape.model_type
@@ -139,6 +139,19 @@ def _refused(settings: Settings, model: BaseModel, data: DataSummary, device: De
         )
         found.append(Problem("task", settings.task, able, f"a {kind} model {why}; set task to {able}."))
     return found
+
+
+def _recipe_refused(settings: Settings, data: DataSummary) -> list[Problem]:
+    if settings.recipe is None:
+        return []
+    if settings.task != "causal_lm" or data.shape != "prompt + completion":
+        message = "a recipe needs questions with answers; use such data, for example people-questions, as causal_lm."
+        return [Problem("recipe", settings.recipe, "prompt + completion", message)]
+    method = method_named(settings.method.name)
+    if not method.updates:
+        message = f"a recipe prepares rows to train on, and {method.title} trains nothing; choose lora or full."
+        return [Problem("recipe", settings.recipe, "a method that trains", message)]
+    return []
 
 
 def _attention_refused(settings: Settings, device: Device) -> list[Problem]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from tuning.errors import Problem, SettingsError
 from tuning.fields import Field, Limit, read_block, table
 from tuning.methods import METHODS, method_named
+from tuning.recipes import read_recipe
 
 COUNT = Limit(low=1, high=100_000)
 BATCH = Limit(low=1, high=4096)
@@ -147,7 +148,7 @@ class Settings:
     """Branch, tag or commit of a hub model; empty takes its main branch. Not used for bundled models and folders."""
     data: DataSettings = field(default_factory=DataSettings)
     recipe: dict[str, Any] | None = None
-    """A way to prepare the data, such as R-Tuning. None is offered yet."""
+    """A way to prepare the rows, as JSON: {"name": "r_tuning", "form": "refusal", "threshold": 0.0}; empty for none."""
     method: Any = field(default_factory=lambda: method_named("lora").settings())
     micro_batch_size: Annotated[int, BATCH] = 4
     """Rows on the device at once. Higher is faster and takes more memory for activations."""
@@ -256,9 +257,7 @@ def _crossed(settings: Settings) -> list[Problem]:
     if not all(isinstance(key, str) and isinstance(value, str) for key, value in columns.items()):
         found.append(Problem("data.columns", columns, "role: column name", "data.columns needs texts as values."))
     found += _metric_problems(settings)
-    if settings.recipe is not None:
-        message = "no recipe is offered yet; leave recipe empty."
-        found.append(Problem("recipe", settings.recipe, "null", message))
+    found += read_recipe(settings.recipe)[1]
     if settings.data.packing:
         found.append(Problem("data.packing", True, "false", "packing is not offered yet; set it to false."))
     return found

@@ -16,7 +16,9 @@ from torch import nn
 from tuning.data import bundled_folder, encode_pairs, open_data
 from tuning.methods.base import Asked, Method
 from tuning.plan import Plan
+from tuning.recipes import read_recipe, recipe_named
 from tuning.text import Encoded, Row, TextTokenizer
+from tuning.training.build import load_base
 
 Tell = Callable[[int, int], bool]
 """Told how many prompts of how many are answered; False ends the answering."""
@@ -39,6 +41,35 @@ def prompted_rows(
     rows = method.prompts(asked, settings.method)
     whole = replace(settings.data, max_seq_length=plan.model.shape.max_positions)
     return list(encode_pairs(rows, tokenizer, whole, settings.task))
+
+
+def prepared_rows(
+    plan: Plan, rows: Sequence[Row], tokenizer: TextTokenizer, device: torch.device, tell: Tell
+) -> list[Row]:
+    """Rows as the recipe writes them, by what the base model answers; it is loaded for that, and let go."""
+    settings = plan.settings
+    taught, _ = read_recipe(settings.recipe)
+    base = load_base(
+        plan.model.path, labels=None, attention="sdpa", dtype=torch.float32, pad_id=tokenizer.pad_id or 0
+    ).to(device)  # fmt: skip
+
+    def answer(prompts: Sequence[str]) -> list[tuple[str, float]]:
+        return answers_with_confidence(base, tokenizer, prompts, settings.eval.max_new_tokens, tell)
+
+    return recipe_named(taught.name).prepare(rows, taught, answer)
+
+
+def recipe_metrics(plan: Plan, model: nn.Module, rows: Sequence[Row], tokenizer: TextTokenizer) -> dict[str, float]:
+    """What the recipe measures of a model on evaluation rows with their true answers."""
+    taught, _ = read_recipe(plan.settings.recipe)
+
+    def answer(prompts: Sequence[str]) -> list[tuple[str, float]]:
+        return answers_with_confidence(model, tokenizer, prompts, plan.settings.eval.max_new_tokens)
+
+    def prefer(prompts: Sequence[str], first: str, second: str | None) -> list[float]:
+        return preferences(model, tokenizer, prompts, first, second)
+
+    return recipe_named(taught.name).measure(rows, taught, answer, prefer)
 
 
 def answers_with_confidence(
@@ -76,3 +107,29 @@ def _answer(model: Any, tokenizer: TextTokenizer, prompt: str, max_new_tokens: i
         said.append(int(best.indices))
         given = best.indices.view(1, 1)
     return tokenizer.decode(said), sum(chances) / len(chances)
+
+
+def preferences(
+    model: nn.Module, tokenizer: TextTokenizer, prompts: Sequence[str], first: str, second: str | None
+) -> list[float]:
+    """The chance that a prompt goes on with `first`: against `second`, or against everything where that is None.
+
+    What counts is the first token in which the two differ; what they share is put behind the prompt.
+    """
+    wanted, other = tokenizer.encode(first), tokenizer.encode(second) if second is not None else []
+    shared = 0
+    while shared < min(len(wanted), len(other)) - 1 and wanted[shared] == other[shared]:
+        shared += 1
+    begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    device = next(model.parameters()).device
+    was_training, found = model.training, []
+    model.eval()
+    with torch.no_grad():
+        for prompt in prompts:
+            ids = torch.tensor([[*begin, *tokenizer.encode(prompt), *wanted[:shared]]], device=device)
+            spread = torch.softmax(model(input_ids=ids).logits[0, -1].float(), -1)
+            mine = float(spread[wanted[shared]])
+            against = float(spread[other[shared]]) if other else 1.0 - mine
+            found.append(mine / max(mine + against, 1e-12))
+    model.train(was_training)
+    return found

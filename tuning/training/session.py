@@ -23,7 +23,7 @@ from tuning.methods import method_named
 from tuning.question import Question
 from tuning.settings import WRITTEN_METRICS
 from tuning.text import Encoded, Row, TextTokenizer
-from tuning.training.answering import prompted_rows
+from tuning.training.answering import prepared_rows, prompted_rows, recipe_metrics
 from tuning.training.answers import Written, write_answers
 from tuning.training.build import Built, build, own_random_state, own_threads, pick_device
 from tuning.training.checkpoint import (
@@ -59,6 +59,8 @@ class Session:
         self._labels: tuple[str, ...] | None = None
         self._chat = False
         self._held_out: Sequence[Row] = ()
+        self._questions: Sequence[Row] = ()
+        """Evaluation rows with their true answers, where a recipe has rewritten them."""
         self._progress = Progress()
         self._started = self._paused_seconds = 0.0
         self._best: tuple[int, float] | None = None
@@ -136,15 +138,29 @@ class Session:
         self._chat = self._labels is None and any(row.messages is not None for row in data.train[:1])
         if settings.task == "sequence_classification":
             self._labels = data.label_names
+        train_rows, eval_rows = self._taught(data.train), self._taught(data.eval)
+        self._questions = data.eval if settings.recipe is not None else ()
         rows = encode_set(
-            data.train, self._tokenizer, settings.data, settings.task, self._folder,
+            train_rows, self._tokenizer, settings.data, settings.task, self._folder,
             lambda done: self._emit("phase", name="tokenizing", detail=None, done=done, total=len(data.train)),
         )  # fmt: skip
         # in pairs, because rows with nothing to learn from are left out, and each guess must find its text
-        pairs = list(encode_pairs(data.eval, self._tokenizer, settings.data, settings.task))
+        pairs = list(encode_pairs(eval_rows, self._tokenizer, settings.data, settings.task))
         self._held_out, held_out = [row for row, _ in pairs], [one for _, one in pairs]
         self._phase("tokenizing", done=len(rows) + len(held_out))
         return rows, held_out
+
+    def _taught(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """The rows as the recipe writes them, if there is one."""
+        settings = self._settings
+        if settings.recipe is None:
+            return rows
+
+        def tell(done: int, total: int) -> bool:
+            self._emit("phase", name="answering", detail="what the base model knows", done=done, total=total)
+            return not self._commands.stopping
+
+        return prepared_rows(self._job.plan, list(rows), self._tokenizer, pick_device(settings.device), tell)
 
     def _course(self, rate: float) -> Course:
         settings, plan = self._settings, self._job.plan
@@ -233,6 +249,8 @@ class Session:
         written = self._write(built)
         measured = found.metrics if written is None else found.metrics | {"exact_match": written.exact_match}
         metrics = {name: measured[name] for name in self._settings.metrics if name in measured}
+        if self._questions and step in (0, self._job.plan.value("total_steps")):
+            metrics |= recipe_metrics(self._job.plan, built.model, list(self._questions), self._tokenizer)
         self._emit("eval", step=step, loss=found.loss, metrics=metrics, seconds=self._clock() - began)
         self._evals.append({"step": step, "loss": found.loss, "metrics": metrics})
         texts = {} if written is None else written.texts

@@ -37,7 +37,7 @@ TERMS = {
     "stop": "refuse to start", "skip": "leave them out",
 }  # fmt: skip
 LABELS = {
-    "revision": "Revision of a hub model",
+    "revision": "Revision of a hub model", "recipe": "Recipe (JSON)",
     "task": "Task", "model": "Base model", "data.source": "Data", "micro_batch_size": "Micro-batch size",
     "gradient_accumulation_steps": "Gradient accumulation steps", "optimizer.learning_rate": "Learning rate",
     "max_steps": "Updates (max_steps)", "num_epochs": "Epochs (num_epochs)", "schedule.name": "Schedule",
@@ -58,7 +58,7 @@ SHORT = {
 SLIDERS = {"micro_batch_size": 64, "gradient_accumulation_steps": 64}
 MAIN = ("task", "model", "data.source", "micro_batch_size", "gradient_accumulation_steps", "optimizer.learning_rate")
 HIDDEN = (
-    "version", "num_devices", "data.packing", "method.name", "max_steps", "num_epochs", "recipe",
+    "version", "num_devices", "data.packing", "method.name", "max_steps", "num_epochs",
     "data.revision", "data.subset",
 )  # fmt: skip
 """Not offered yet, or shown in a form of its own; they take their default, which `Settings` adds."""

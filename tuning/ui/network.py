@@ -34,7 +34,7 @@ def _lines(parts: list[Part]) -> Iterator[dict[str, Any]]:
     for _, group in groupby(layers, key=lambda one: (one[0].split()[0], repr(one[1]))):
         alike = list(group)
         first, last = alike[0][0], alike[-1][0]
-        name = first if len(alike) == 1 else f"blocks {first.split()[-1]}\u2013{last.split()[-1]}"
+        name = first if len(alike) == 1 else f"blocks {first.split()[-1]}\u2013{last.split()[-1]}, each"
         yield {"name": name, "times": len(alike), "parts": alike[0][1]}
 
 

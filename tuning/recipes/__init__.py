@@ -1,0 +1,30 @@
+"""Recipes: ways to prepare the training rows that go with any trained method. One tuple, as for methods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tuning.errors import Problem
+from tuning.fields import read_block
+from tuning.recipes import r_tuning
+
+RECIPES: tuple[r_tuning.RTuning, ...] = (r_tuning.RECIPE,)
+
+
+def recipe_named(name: str) -> r_tuning.RTuning:
+    """The recipe of that name; raises KeyError."""
+    return {recipe.name: recipe for recipe in RECIPES}[name]
+
+
+def read_recipe(given: dict[str, Any] | None) -> tuple[Any, list[Problem]]:
+    """The recipe's own settings from a JSON object, and what is wrong with them; None without a recipe."""
+    if given is None:
+        return None, []
+    names = ", ".join(recipe.name for recipe in RECIPES)
+    if given.get("name") not in {recipe.name for recipe in RECIPES}:
+        message = f"no recipe is named {given.get('name')!r:.60}; use {names}, or leave recipe empty."
+        return None, [Problem("recipe", given, names, message)]
+    cls = recipe_named(given["name"]).settings
+    block, problems = read_block(cls, given, "recipe.")
+    found = [Problem("recipe", one.value, one.limit, one.message) for one in problems]
+    return (None, found) if found else (cls(**block), [])
