@@ -70,6 +70,7 @@ ROWS = [
     Row(method={"name": "p_tuning"}),
 ]
 """`tolerance`: 0 but for starts that are converted to a plain LoRA, which sums the same products in another order."""
+NEVER_MERGED = {"adapter", "prompt_tuning", "prefix_tuning", "p_tuning"}
 IDS = torch.tensor([[1, 5, 9, 7, 6]])
 
 
@@ -133,6 +134,10 @@ def test_the_methods_own_way_of_loading_gives_the_same(left) -> None:
             ours = model(input_ids=IDS).logits
         ours = ours[:, -5:] if ours.dim() == 3 else ours
         assert float((ours - logits).abs().max()) <= (row.tolerance if "init" in row.method else 0.0), row.id
+        merged = method_named(row.method["name"]).merge(model)
+        assert (merged is None) == (row.method["name"] in NEVER_MERGED or row.method.get("head") in ("kan", "mlp")), (
+            row.id
+        )
 
 
 def test_merged_it_is_a_plain_model_within_the_tolerance(left) -> None:

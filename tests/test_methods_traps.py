@@ -147,6 +147,7 @@ def test_a_random_body_is_another_body_under_the_same_head(world) -> None:
     assert not torch.equal(real.model.layers[0].mlp.up_proj.weight, control.model.layers[0].mlp.up_proj.weight)
 
 
+@pytest.mark.slow
 def test_ten_runs_in_a_row_leave_the_process_as_it_was(world) -> None:
     kinds = [{"name": name} for name in ("full", "lora", "feature_extraction", "prefix_tuning", "adapter")]
 

@@ -157,16 +157,18 @@ def _recipe_refused(settings: Settings, data: DataSummary) -> list[Problem]:
 def _attention_refused(settings: Settings, device: Device) -> list[Problem]:
     why = {
         "flex": None if device.kind == "cuda" else "FlexAttention has no backward pass on a processor",
-        "flash": _flash_lacks(device),
+        "flash": _flash_lacks(device, settings.precision),
     }.get(settings.attention)
     if why is None:
         return []
     return [Problem("attention", settings.attention, "sdpa or eager", f"{why}; use sdpa, which stores as little.")]
 
 
-def _flash_lacks(device: Device) -> str | None:
+def _flash_lacks(device: Device, precision: str) -> str | None:
     if device.kind != "cuda":
         return "FlashAttention runs on CUDA only"
+    if precision == "fp32":
+        return "FlashAttention computes in 16 bits, so it needs precision bf16"
     return None if find_spec("flash_attn") else "FlashAttention (the package flash-attn) is not installed here"
 
 

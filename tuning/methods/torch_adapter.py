@@ -78,6 +78,7 @@ def put_saved(model: Any, folder: Path) -> Any:
     found = model.load_state_dict(load_file(folder / "adapter.safetensors"), strict=False)
     if found.unexpected_keys:
         raise ValueError(f"these adapters belong to another base model: {found.unexpected_keys[:3]}")
+    model.adapter_plan = plan
     return model.eval()
 
 

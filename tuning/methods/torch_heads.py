@@ -127,6 +127,7 @@ def put_head(model: Any, folder: Path) -> Any:
     else:
         model = HeadOnBody(body, plan)
     model.get_output_embeddings().load_state_dict(load_file(folder / "head.safetensors"))
+    model.head_plan = plan
     return model.eval()
 
 
