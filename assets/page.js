@@ -57,7 +57,7 @@ export function mount(kind, root, props, watch, trigger) {
   if (root.dataset.mounted) return;
   root.dataset.mounted = kind;
   if (kind === "header") mountHeader(root);
-  if (kind === "preview") { mountPreview(root, props, watch); tidyForm(); }
+  if (kind === "preview") { mountPreview(root, props, watch, trigger, (value) => fillForm(value)); tidyForm(); }
   if (kind === "data") mountData(root, props, watch, trigger);
   if (kind === "models") mountModels(root, trigger);
   if (kind === "live") mountLive(root, props, watch, trigger);

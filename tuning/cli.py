@@ -25,6 +25,7 @@ from tuning.executors.thread import ThreadExecutor, ThreadHandle
 from tuning.hardware import named_device
 from tuning.job import Commands, Job
 from tuning.memory.estimate import estimate
+from tuning.memory.markdown import memory_table
 from tuning.models import is_cached, split_spec
 from tuning.plan import Plan, plan_for
 from tuning.runs import RunService
@@ -42,13 +43,14 @@ def _parser() -> argparse.ArgumentParser:
     one = verbs.add_parser("estimate", help="print the memory estimate as one JSON object")
     one.add_argument("settings", help="a settings JSON file, or - for standard input")
     one.add_argument("--device", help='what to hold it against, for example "T4 16 GB"; default: this machine')
+    one.add_argument("--table", action="store_true", help="methods x micro-batches as a Markdown table instead")
     one = verbs.add_parser("run", help="train, printing events as JSON lines")
     one.add_argument("settings", help="a settings JSON file, or - for standard input")
     one.add_argument("--out", type=Path, help="keep settings.json, events.jsonl and adapter/ or model/ in this folder")
     one.add_argument("--home", type=Path, help="keep the run in this store, where an open page shows it live")
     one.add_argument("--download", action="store_true", help="fetch the model from the hub first (HF_TOKEN if gated)")
     one = verbs.add_parser("bench", help="measure, and print tables")
-    one.add_argument("name", nargs="?", default="all", help="start, loop, watchers, poll or all")
+    one.add_argument("name", nargs="?", default="all", help="start, click, loop, watchers, poll, memory or all")
     one.add_argument("--repeats", type=int, default=7, help="interleaved repeats; the median is shown")
     verbs.add_parser("settings", help="print the table of settings as Markdown")
     one = verbs.add_parser("serve", help="open the page")
@@ -63,7 +65,9 @@ def main(argv: list[str] | None = None) -> int:
     given = _parser().parse_args(argv)
     try:
         if given.verb == "estimate":
-            print(json.dumps(estimate(plan_for(_read(given.settings)), named_device(given.device)).to_dict()))
+            plan, device = plan_for(_read(given.settings)), named_device(given.device)
+            found = memory_table(plan, device) if given.table else None
+            print(found or json.dumps(estimate(plan, device, make=True).to_dict()))
             return 0
         if given.verb == "run":
             settings = _read(given.settings)

@@ -1,16 +1,19 @@
 // What the settings mean before Start: the tiles, the memory bar, and what is wrong, told at its field.
 
 import { bytes, element } from "./dom.js";
+import { awaitTable, memoryDetails } from "./memory.js";
 import { drawNetwork } from "./network.js";
 
 const OLD = "These numbers are of the last settings that could be read; the form marks what to change.";
 
-export function mountPreview(root, props, watch) {
+export function mountPreview(root, props, watch, trigger, fillForm) {
   const tiles = element("div", { class: "tf-tiles" });
   const memory = element("section", { class: "tf-card tf-memory", "aria-label": "Estimated memory" });
   const network = element("section", { class: "tf-card tf-network", "aria-label": "What is trained" });
   const general = element("div", { class: "tf-general", role: "alert" });
   const old = element("p", { class: "tf-old tf-small", hidden: true }, OLD);
+  const details = memoryDetails((settings) => fillForm({ settings, device: props.value.outlook.device.name }));
+  let stopWaiting = null;
   const live = element("div", { class: "tf-preview" }, [general, old, tiles, memory, network]);
   root.replaceChildren(live);
   const draw = () => {
@@ -18,7 +21,12 @@ export function mountPreview(root, props, watch) {
     if (!value || typeof value !== "object") return;
     live.classList.toggle("tf-stale", value.problems.length > 0);
     if (value.tiles) tiles.replaceChildren(...value.tiles.map(tile));
-    if (value.memory) drawMemory(memory, value.memory);
+    if (value.memory) { drawMemory(memory, value.memory); memory.append(details.node); }
+    if (value.outlook) {
+      details.show(value.outlook);
+      stopWaiting?.();
+      stopWaiting = value.outlook.pending ? awaitTable(value.outlook, () => trigger("traced", {})) : null;
+    }
     if (value.network) drawNetwork(network, value.network);
     old.hidden = value.problems.length === 0;
     tellFields(value);

@@ -74,12 +74,17 @@ def main() -> None:
     from tuning.training.offline import keep_to_this_machine
 
     keep_to_this_machine()
+    import peft  # noqa: F401
+    import transformers  # noqa: F401
+
+    gc.freeze()
     for line in sys.stdin:
         try:
             answer: dict[str, Any] = build_table(Subject(**json.loads(line))).to_dict()
         except Exception as error:  # whatever a library says about a model it cannot build
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), flush=True)
+        gc.collect()
 
 
 if __name__ == "__main__":

@@ -79,11 +79,13 @@ class Known:
         )
 
     def through_step(self) -> list[tuple[str, int]]:
-        """Memory through one update, in order of time: of its last micro-batch where there are several."""
+        """Memory through one update, in order of time, with the micro-batch that holds the peak."""
         if self.table is None or self.subject is None:
             return []
-        last = moments_of(self.plan)[-1]
-        return self.table.block(last.shape).through_step(last.shape, self.subject.rank, accumulate=last.accumulate)
+        at = max(moments_of(self.plan), key=lambda moment: sum(self._at(moment)[0].values()))
+        kept, block = kept_features(self.plan, at), self.table.block(at.shape)
+        line = block.through_step(at.shape, self.subject.rank, accumulate=at.accumulate)
+        return [(place, count + kept) for place, count in line]
 
     def fits(self, device: Device, rows: int | None = None) -> bool:
         """Whether the upper edge stays on the device."""

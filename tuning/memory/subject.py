@@ -116,11 +116,12 @@ def moments_of(plan: Plan, rows: int | None = None, length: int | None = None) -
     count = min(rows or settings.micro_batch_size, plan.data.train_rows)
     longest = length or int(plan.value("widest_length"))
     several = plan.value("effective_batch") > count and plan.data.train_rows > count
-    first = _shape(facts, count, longest, longest / max(1, int(plan.value("widest_length"))))
+    share = longest / max(1, int(plan.value("widest_length")))
+    first = _shape(facts, count, longest, share)
     if not several or not settings.data.group_by_length:
         return [Moment(shape=first, accumulate=several)]
-    second = min(longest, facts.lengths[min(count, len(facts.lengths) - 1)])
-    later = _shape(facts, min(count, plan.data.train_rows - count), second, longest / facts.lengths[0])
+    second = max(2, round(share * facts.lengths[min(count, len(facts.lengths) - 1)]))
+    later = _shape(facts, min(count, plan.data.train_rows - count), min(longest, second), share)
     return [Moment(shape=first, accumulate=False), Moment(shape=later, accumulate=True)]
 
 

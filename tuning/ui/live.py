@@ -31,7 +31,8 @@ def header() -> gr.HTML:
 
 def preview(value: dict[str, Any]) -> gr.HTML:
     return gr.HTML(
-        value=value, html_template="<div></div>", js_on_load=mounting("preview"), elem_id="tf-preview",
+        value=value, html_template="<div></div>", elem_id="tf-preview",
+        js_on_load="/* fires 'traced' */ " + mounting("preview"),
         apply_default_css=False,
     )  # fmt: skip
 

@@ -29,6 +29,7 @@ from tuning.ui.theme import theme  # noqa: E402
 from tuning.web import add_routes
 from tuning.web_ask import add_ask_routes
 from tuning.web_data import add_data_routes
+from tuning.web_memory import add_memory_routes  # noqa: E402
 from tuning.web_models import add_model_routes  # noqa: E402
 from tuning.web_results import add_result_routes  # noqa: E402
 
@@ -103,6 +104,7 @@ def _connect(
         settings = event._data.get("settings") or {}  # type: ignore[union-attr]
         first = form_room.first_values()
         values = first | form_room.values_from_settings(settings)
+        values[form_room.WOULD_FIT_ON] = event._data.get("device") or first[form_room.WOULD_FIT_ON]  # type: ignore[union-attr]
         return [*form_room.updates_for(form, values), preview_value(service, values)]
 
     def which_length(unit: str, epochs: str) -> list[Any]:
@@ -120,6 +122,7 @@ def _connect(
         method, list(form.method_blocks.values()), **QUICK,
     )  # fmt: skip
     start.click(press, parts, [preview, live], trigger_mode="once", **QUICK)
+    preview.traced(look, parts, preview, **QUICK)
     form.lookup.downloaded(look, parts, preview, **QUICK)
     live.reuse(again, None, [*shown, preview], **QUICK)
     page.load(reload, saved, shown, **QUICK)
@@ -132,6 +135,7 @@ def build_app(service: RunService, host: str, port: int) -> FastAPI:
     add_model_routes(app)
     add_result_routes(app, service)
     add_data_routes(app, service.home)
+    add_memory_routes(app, service)
     add_routes(app, service, hosts=[host])
     return gr.mount_gradio_app(
         app, build_page(service), path="/", server_name=host, server_port=port, footer_links=[], run_history=False,

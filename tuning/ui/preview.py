@@ -29,6 +29,7 @@ def told(values: dict[str, Any], compute: Callable[[], dict[str, Any]], pressed:
         "tiles": None,
         "memory": None,
         "network": None,
+        "outlook": None,
         "pressed": pressed,
     }
     try:
@@ -73,6 +74,7 @@ def _computed(service: Any, values: dict[str, Any]) -> dict[str, Any]:
         hints[dom_id("optimizer.learning_rate")] = f"Empty takes {rate.value:g}: {rate.origin}"
     return {
         "tiles": tiles(plan, preview.seconds), "memory": charts.memory_bar(estimate), "network": network_value(plan),
+        "outlook": service.outlook(plan, device),
         "hints": hints,
     }  # fmt: skip
 

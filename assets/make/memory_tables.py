@@ -1,0 +1,75 @@
+"""Trace the memory tables that ship with the bundled models, into assets/memory/tables.jsonl.gz.
+
+Comes in: the bundled models and the registry of methods.  Goes out: one line a table, sorted by key: every method with
+its defaults, for text in fp32 and bf16, with and without recomputing, and for each bundled number of classes. Other
+settings are traced when they are first asked for.
+Run it from the repository's root after the training code, a method or a bundled model has changed:
+    python assets/make/memory_tables.py
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+from tuning.assets import assets_folder  # noqa: E402
+from tuning.data import data_catalogue  # noqa: E402
+from tuning.errors import TuningError  # noqa: E402
+from tuning.memory.subject import Subject, subject_of  # noqa: E402
+from tuning.memory.tables import SHIPPED, find_table, make_tables, untraceable  # noqa: E402
+from tuning.methods import METHODS  # noqa: E402
+from tuning.models import model_catalogue  # noqa: E402
+from tuning.plan import plan_for  # noqa: E402
+
+
+def wanted() -> dict[str, Subject]:
+    """The subjects to ship, by key; combinations that are refused are left out."""
+    sources = {"causal_lm": ["reviews"], "sequence_classification": [card["name"] for card in data_catalogue()]}
+    found: dict[str, Subject] = {}
+    for model, method in itertools.product(model_catalogue(), (method for method in METHODS if method.updates)):
+        for task, places in sources.items():
+            ways = itertools.product(("fp32", "bf16"), (False, True)) if task == "causal_lm" else [("fp32", False)]
+            for (precision, recompute), source in itertools.product(ways, places):
+                settings: dict[str, Any] = {
+                    "model": model.spec, "task": task, "method": {"name": method.name}, "precision": precision,
+                    "gradient_checkpointing": recompute, "device": "cpu", "data": {"source": source},
+                }  # fmt: skip
+                try:
+                    subject = subject_of(plan_for(settings))
+                except TuningError:
+                    continue
+                found[subject.key] = subject
+    return found
+
+
+def main() -> None:
+    subjects = wanted()
+    target = assets_folder() / SHIPPED
+    target.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["TUNING_FORK_CACHE"] = scratch  # nothing traced earlier is taken over
+        make_tables(list(subjects.values()))
+        lines = []
+        for key in sorted(subjects):
+            table = find_table(subjects[key])
+            if table is None:
+                print(f"left out: {subjects[key].settings}: {untraceable(subjects[key])}", file=sys.stderr)
+                continue
+            lines.append(json.dumps({"key": key, "table": table.to_dict()}, separators=(",", ":")))
+    target.parent.mkdir(exist_ok=True)
+    aside = target.with_suffix(".part")
+    aside.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
+    os.replace(aside, target)
+    print(f"{len(lines)} tables, {target.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""What the page draws of memory besides the bar: through one step, against rows, against length, and what to change.
+
+Comes in: a plan, a device.  Goes out: plain data.  Every number comes from the same tables as the estimate; methods
+whose tables have not been made are left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tuning.hardware import Device
+from tuning.memory.estimate import Known, changed, known
+from tuning.memory.fixes import fixes, largest_micro_batch
+from tuning.memory.process import process_bytes
+from tuning.methods import METHODS
+from tuning.plan import Plan
+
+ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+SHARES = (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+LEAST_TOKENS = 8
+
+
+def outlook(plan: Plan, device: Device) -> dict[str, Any]:
+    """Curves in bytes: of tensors, and of the whole process, which is what the device's line is about."""
+    found = known(plan)
+    settings = plan.settings
+    lengths = _lengths(plan)
+    return {
+        "kind": found.kind,
+        "device": {"name": device.name, "bytes": device.total_bytes},
+        "step": [{"place": place, "bytes": count} for place, count in found.through_step()],
+        "rows": {"at": settings.micro_batch_size, "values": list(ROWS), "curves": _curves(found, device, rows=ROWS)},
+        "lengths": {"at": int(plan.value("widest_length")), "values": lengths,
+                    "curves": _curves(found, device, lengths=lengths)},
+        "largest_micro_batch": largest_micro_batch(found, device),
+        "effective_batch": plan.value("effective_batch"),
+        "fixes": fixes(found, device),
+        "settings": settings.to_dict(),
+    }  # fmt: skip
+
+
+def _lengths(plan: Plan) -> list[int]:
+    widest = int(plan.value("widest_length"))
+    limit = plan.model.shape.max_positions
+    wanted = {min(limit, max(LEAST_TOKENS, round(widest * share))) for share in SHARES}
+    return sorted(wanted | {widest})
+
+
+def _curves(
+    found: Known, device: Device, rows: tuple[int, ...] = (), lengths: list[int] | None = None
+) -> list[dict[str, Any]]:
+    """The chosen method first, then the others with a table."""
+    curves = []
+    for one in [found, *_others(found)]:
+        totals = [one.total(rows=count) for count in rows] or [one.total(length=length) for length in lengths or []]
+        method = one.plan.settings.method.name
+        curves.append({
+            "method": method, "title": next(m.title for m in METHODS if m.name == method),
+            "tensors": totals, "process": [process_bytes(total, one.kind, device.kind)[0] for total in totals],
+        })  # fmt: skip
+    return curves
+
+
+def _others(found: Known) -> list[Known]:
+    chosen = found.plan.settings.method.name
+    candidates = [method for method in METHODS if method.updates and method.name != chosen]
+    plans = (changed(found.plan, {"method": method.settings()}) for method in candidates)
+    return [one for one in map(known, plans) if one.table is not None]

@@ -1,0 +1,27 @@
+"""The route under /fork/memory: how memory moves through a step, with rows and with length, and what to change.
+
+In: a settings object, the name of a device. Out: curves and fixes as JSON; `pending` says that a table is being made
+now, so that asking again soon gives better numbers.
+"""
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from tuning.runs import RunService
+from tuning.web_requests import json_body
+
+
+def add_memory_routes(app: FastAPI, service: RunService) -> None:
+    """POST /fork/memory?device=NAME takes settings."""
+
+    @app.post("/fork/memory")
+    async def memory(request: Request, device: str | None = None) -> JSONResponse:
+        given = await json_body(request)
+
+        def look() -> dict[str, Any]:
+            return service.outlook(service.preview(given, device).plan, device)
+
+        return JSONResponse(await run_in_threadpool(look))
