@@ -9,10 +9,11 @@ import os
 import sys
 from collections.abc import Callable
 
-from tuning.bench import click, loop, memory, poll, start, watchers
+from tuning.bench import click, loop, memory, methods, poll, start, watchers
 
 BENCHES: dict[str, Callable[[int], str]] = {
     "start": start.table, "click": click.table, "loop": loop.table, "watchers": watchers.table, "poll": poll.table,
+    "methods": methods.table,
     "memory": memory.table,
 }  # fmt: skip
 

@@ -1,0 +1,134 @@
+"""Every method on the bundled task: what it trains, takes, reaches, and keeps of what the model knew.
+
+Comes in: repeats.  Goes out: two tables.  The first runs each method once at its defaults on the labelled reviews, as
+text; "kept" is the share of label tokens that the run still gets right on the retention set, where the base is measured
+the same way.  The second compares an epoch with cached and with recomputed features, in CPU seconds.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tuning.bench.measure import markdown
+from tuning.events import Emitter, Event
+from tuning.job import Commands, Job
+from tuning.methods import METHODS, method_named
+from tuning.plan import Plan, plan_for
+
+TARGET = 0.2
+"""Evaluation loss, nats a label token, that counts as having learned the task."""
+STEPS = 60
+COMMON: dict[str, Any] = {
+    "data": {"source": "reviews"}, "micro_batch_size": 8, "gradient_accumulation_steps": 2, "max_steps": STEPS,
+    "eval": {"every": 5, "metrics": ["token_accuracy"]}, "device": "cpu",
+}  # fmt: skip
+
+
+def table(repeats: int) -> str:
+    """Measure and draw both tables; the first is one run a method, the second the median of `repeats`."""
+    return f"{_methods()}\n{_features(repeats)}"
+
+
+def _methods() -> str:
+    lines = [["(base model)", "", "", "", f"{_kept(None, None):.2f}", "", ""]]
+    for method in METHODS:
+        with tempfile.TemporaryDirectory() as folder:
+            plan = plan_for(COMMON | {"method": {"name": method.name}})
+            events, seconds = _run(plan, Path(folder))
+            lines.append(_line(plan, events, seconds, Path(folder)))
+    title = f"Each method at its defaults, {STEPS} updates of 16 reviews; loss {TARGET:g} counts as learned"
+    head = ["method", "trained", "share", "measured peak, MiB", "kept", "eval loss", f"CPU s to loss {TARGET:g}"]
+    return markdown(title, head, lines)
+
+
+def _line(plan: Plan, events: list[Event], seconds: list[tuple[int, float]], folder: Path) -> list[str]:
+    name = plan.settings.method.name
+    evals = [(event.data["step"], event.data["loss"]) for event in events if event.kind == "eval"]
+    peaks = [event.data["peak_bytes"] or 0 for event in events if event.kind == "step"]
+    reached = next((step for step, loss in evals if loss is not None and loss <= TARGET), None)
+    spent = "not reached" if reached is None else f"{next(used for step, used in seconds if step >= reached):.1f}"
+    kept = f"{_kept(plan, folder):.2f}" if method_named(name).updates else ""
+    return [
+        name, f"{plan.value('trainable_parameters'):,}", f"{100 * plan.value('trainable_share'):.2f} %",
+        f"{max(peaks) / 2**20:.1f}" if peaks else "", kept, f"{evals[-1][1]:.3f}", spent,
+    ]  # fmt: skip
+
+
+def _run(plan: Plan, folder: Path) -> tuple[list[Event], list[tuple[int, float]]]:
+    """The events, and the CPU seconds spent up to each evaluation."""
+    from tuning.training.entry import run_job
+
+    events: list[Event] = []
+    seconds: list[tuple[int, float]] = []
+    began = time.thread_time()
+
+    def sink(event: Event) -> None:
+        events.append(event)
+        if event.kind == "eval":
+            seconds.append((event.data["step"], time.thread_time() - began))
+
+    job = Job(run_id="bench", attempt=1, plan=plan, folder=str(folder))
+    state = run_job(job, Emitter("bench", 1, sink), Commands())
+    if state != "finished":
+        raise RuntimeError(f"{plan.settings.method.name} did not finish: {events[-1].data}")
+    return events, seconds
+
+
+def _kept(plan: Plan | None, folder: Path | None) -> float:
+    """Label tokens of the retention set that the trained model gets right; of the base model without a plan."""
+    import torch
+
+    from tuning.data import encode_set, open_data
+    from tuning.text import TextTokenizer
+    from tuning.training.build import Built, load_base
+    from tuning.training.evaluate import evaluate
+
+    asked = plan_for({"data": {"source": "retention"}})
+    settings, base = asked.settings, asked.model.path
+    tokenizer = TextTokenizer(base)
+    rows = encode_set(open_data(settings.data, settings.task, 0).eval, tokenizer, settings.data, settings.task)
+    model: Any = load_base(
+        base, labels=None, attention="sdpa", dtype=torch.float32, pad_id=tokenizer.pad_id or 0
+    ).eval()  # fmt: skip
+    if plan is not None and folder is not None:
+        method = method_named(plan.settings.method.name)
+        model = method.load(model, folder / method.artifact)
+    idle = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], 0.0)
+    built = Built(
+        model=model, optimizer=idle, trainable=[], device=torch.device("cpu"), pad_id=tokenizer.pad_id or 0,
+        classes=False, autocast_dtype=None,
+    )  # fmt: skip
+    found = evaluate(built, list(rows), batch_size=32)
+    assert found is not None
+    return found.metrics["token_accuracy"]
+
+
+def _features(repeats: int) -> str:
+    found: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(repeats):
+        for cache, spent in found.items():
+            short, long = (_epochs(cache, count) for count in (1, 4))
+            spent.append((long - short) / 3)
+    again, kept = statistics.median(found[False]), statistics.median(found[True])
+    lines = [
+        ["recomputed", f"{again:.3f}", "1.0x"],
+        ["cached", f"{kept:.3f}", f"{again / kept:.1f}x"],
+    ]
+    return markdown(f"Feature extraction: CPU s an epoch of the reviews, median of {repeats}", ["", "s", "gain"], lines)
+
+
+def _epochs(cache: bool, count: int) -> float:
+    """CPU seconds of a whole run; what is done once falls out of the difference of two."""
+    plan = plan_for(
+        {"task": "sequence_classification", "data": {"source": "reviews", "eval_rows": 8}, "micro_batch_size": 16,
+         "gradient_accumulation_steps": 1, "num_epochs": count, "eval": {"every": None}, "device": "cpu",
+         "method": {"name": "feature_extraction", "cache": cache}}
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.thread_time()
+        _run(plan, Path(folder))
+        return time.thread_time() - began
