@@ -89,7 +89,7 @@ function columns(found, settings, set) {
   const chosen = settings.data?.columns ?? {};
   const current = found.shape ?? "";
   const roles = found.roles ?? chosen;
-  const shape = element("select", { "data-key": "shape" }, [
+  const shape = element("select", { "data-key": "shape", "aria-label": "recognised as" }, [
     ...(current ? [] : [element("option", { value: "" }, "choose…")]),
     ...Object.keys(SHAPES).map((name) => element("option", { value: name, selected: name === current }, name))]);
   shape.addEventListener("change", () => {
@@ -99,7 +99,7 @@ function columns(found, settings, set) {
   });
   const parts = (SHAPES[current] ?? []).map((role) => {
     const names = found.columns.includes(roles[role]) || !roles[role] ? found.columns : [roles[role], ...found.columns];
-    const select = element("select", { "data-key": `role-${role}` },
+    const select = element("select", { "data-key": `role-${role}`, "aria-label": `${ROLE_WORDS[role]} column` },
       names.map((name) => element("option", { value: name, selected: name === roles[role] }, name)));
     select.addEventListener("change", () => {
       const kept = Object.fromEntries((SHAPES[current] ?? []).filter((one) => roles[one]).map((one) => [one, roles[one]]));
@@ -124,9 +124,14 @@ function columns(found, settings, set) {
 function template(found, settings, set) {
   if (found.shape === "conversation") return element("span", { hidden: true });
   const now = settings.data?.text_template ?? "";
+  let text = now;  // grows with each press: the form's answer to the press before may not be here yet
+  const add = (name) => {
+    text += (text && !/\s$/.test(text) ? " " : "") + `{${name}}`;
+    set({ "data.text_template": text });
+  };
   const buttons = found.columns.map((name) => element("button", { type: "button", class: "tf-button", "data-key": `field-${name}`,
     title: `put {${name}} at the end of the text template`,
-    onclick: () => set({ "data.text_template": now + (now && !/\s$/.test(now) ? " " : "") + `{${name}}` }) }, `{${name}}`));
+    onclick: () => add(name) }, `{${name}}`));
   const clear = now ? [element("button", { type: "button", class: "tf-button", "data-key": "no-template",
     onclick: () => set({ "data.text_template": "" }) }, "no template")] : [];
   return element("section", { "aria-label": "Text template" }, [

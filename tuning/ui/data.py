@@ -42,4 +42,4 @@ def connect(page: gr.Blocks, form: Form, data: gr.HTML, quick: dict[str, Any]) -
 
     parts = list(form.parts.values())
     gr.on([page.load, *(part.change for part in matter)], tell, parts, data, trigger_mode="always_last", **quick)
-    data.set(take, None, parts, **quick)
+    data.set(take, None, parts, trigger_mode="multiple", **quick)  # a second press must not be lost

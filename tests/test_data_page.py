@@ -1,0 +1,83 @@
+"""A file of one's own in a real browser: from the upload over the preview to a run that learns from it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import SLOW, Server, Tab, open_browser, open_server, playwright
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with open_server(tmp_path_factory.mktemp("home")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with open_browser() as browser:
+        yield browser
+
+
+def meals(file: Path) -> Path:
+    """A CSV with quoted line ends, emoji, and one row too short."""
+    with open(file, "w", newline="", encoding="utf-8") as out:
+        table = csv.writer(out)
+        table.writerow(["dish", "review", "stars"])
+        for number in range(60):
+            taste = "great \U0001f600,\nreally" if number % 2 else "cold and late"
+            table.writerow([f"soup {number}", f"The soup was {taste}", 5 if number % 2 else 1])
+        out.write("only this\r\n")
+    return file
+
+
+def test_from_upload_over_preview_to_a_run(browser: Any, server: Server, tmp_path: Path) -> None:
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    tab = Tab(context, server)
+    page, expect = tab.page, playwright.expect
+    section = page.locator("#tf-your-data")
+    page.locator("#f-data-source input[type=file]").set_input_files(str(meals(tmp_path / "meals.csv")))
+    expect(section.locator("summary")).to_contain_text("54 + 6 rows", timeout=SLOW)
+    expect(section.locator("summary")).to_contain_text("text + label")
+    assert "uploads" in tab.field("data.source").input_value()
+    assert section.get_by_label("label column").input_value() == "stars"
+
+    bad = section.get_by_role("region", name="Bad rows")
+    expect(bad).to_contain_text("has 1 cell where the header has 3")
+    before = tab.ids()
+    page.get_by_role("button", name="Start training").click()
+    expect(page.locator("#f-data-source .tf-problem").first).to_contain_text("1 cell", timeout=SLOW)
+    assert tab.ids() == before, "Start refuses bad rows until they are left out"
+    bad.get_by_role("button", name="Leave bad rows out").press("Enter")
+    expect(bad).to_contain_text("will be left out", timeout=SLOW)
+
+    row = section.locator(".tf-data-row").nth(1)
+    expect(row).to_contain_text("great \U0001f600,")
+    trained = "".join(row.locator(".tf-token[data-state=trained]").all_inner_texts())
+    assert trained.replace("\u00a0", " ").strip() == "5<|endoftext|>"
+    section.get_by_role("button", name="{dish}").click()
+    expect(section.locator(".tf-template")).to_have_text("{dish}", timeout=SLOW)
+    section.get_by_role("button", name="{review}").click()
+    expect(section.locator(".tf-template")).to_have_text("{dish} {review}", timeout=SLOW)
+    expect(row.locator(".tf-tokens")).to_contain_text("soup 1", timeout=SLOW)
+
+    section.get_by_label("recognised as", exact=True).select_option("prompt + completion")
+    expect(section.locator("summary")).to_contain_text("prompt + completion", timeout=SLOW)
+    section.get_by_role("button", name="Recognise it again").click()
+    expect(section.locator("summary")).to_contain_text("text + label", timeout=SLOW)
+    expect(section.locator("svg.tf-lengths")).to_be_visible()
+
+    run = tab.press_start(max_steps="3")
+    tab.wait_state(run, "finished")
+    tab.wait_points(run, 3)
+    page.set_viewport_size({"width": 420, "height": 900})
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 420
+    assert tab.faults == []
+    context.close()
