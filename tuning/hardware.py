@@ -30,7 +30,6 @@ class Device:
 
 
 def _card(name: str, gib: float, dtypes: tuple[str, ...] = ("fp32", "bf16", "fp16")) -> Device:
-    # what an idle driver leaves of the printed size: about 5 % is kept back on these cards
     return Device(
         name=name, kind="cuda", total_bytes=int(gib * GIB), free_bytes=None, dtypes=dtypes, here=False
     )  # fmt: skip
@@ -43,15 +42,27 @@ DEVICES: tuple[Device, ...] = (
     Device(
         name="Laptop, 16 GB RAM", kind="cpu", total_bytes=16 * GIB, free_bytes=None, dtypes=("fp32", "bf16"), here=False
     ),
+    _card("GTX 1080 Ti 11 GB", 10.9, ("fp32", "fp16")),
+    _card("RTX 2080 Ti 11 GB", 10.7, ("fp32", "fp16")),
     _card("T4 16 GB", 14.6, ("fp32", "fp16")),
+    _card("V100 16 GB", 15.8, ("fp32", "fp16")),
+    _card("V100 32 GB", 31.7, ("fp32", "fp16")),
     _card("RTX 3060 12 GB", 11.6),
+    _card("RTX 4060 8 GB", 7.6),
+    _card("RTX 3090 24 GB", 23.6),
     _card("RTX 4090 24 GB", 23.5),
+    _card("RTX 5090 32 GB", 31.3),
+    _card("A10 24 GB", 22.0),
     _card("L4 24 GB", 22.0),
+    _card("L40S 48 GB", 44.4),
+    _card("RTX A6000 48 GB", 47.4),
     _card("A100 40 GB", 39.4),
     _card("A100 80 GB", 79.2),
     _card("H100 80 GB", 79.1),
     _card("H200 141 GB", 139.8),
+    _card("B200 180 GB", 178.3),
 )
+"""Capacities are what a driver reports as usable, rounded down; the printed size is larger."""
 
 
 def _memory() -> tuple[int, int | None]:

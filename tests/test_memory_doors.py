@@ -1,0 +1,92 @@
+"""The doors to the memory estimate: command line, routes, and what is said where a model cannot be traced."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tuning.cli import main
+from tuning.errors import TuningError
+from tuning.executors.inline import InlineExecutor
+from tuning.hardware import named_device
+from tuning.memory.estimate import estimate, known
+from tuning.memory.outlook import outlook
+from tuning.memory.tables import untraceable
+from tuning.plan import plan_for
+from tuning.runs import RunService
+from tuning.ui.page import build_app
+
+GPT2 = {"model_type": "gpt2", "n_embd": 96, "n_layer": 3, "n_head": 4, "vocab_size": 2048, "n_positions": 256}
+
+
+def config_folder(folder: Path, config: dict) -> str:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return str(folder)
+
+
+def test_the_command_line_estimates_a_config_without_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({"model": config_folder(tmp_path / "gpt2", GPT2)}), encoding="utf-8")
+    assert main(["estimate", str(file), "--device", "t4 16 gb"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["kind"] == "traced" and found["fits"] and found["device"] == "T4 16 GB"
+    assert found["total_bytes"] == sum(found["parts"].values())
+    assert found["parts"]["weights"] == 4 * found["total_parameters"]
+
+
+@pytest.mark.parametrize(
+    ("config", "given", "word"),
+    [
+        ({"model_type": "gpt2"}, {}, "config.json"),
+        (GPT2, {"method": {"name": "lora", "r": 4096}}, "r 4096"),
+        (GPT2, {"data": {"max_seq_length": 512}}, "256"),
+        (GPT2 | {"model_type": "no_such_kind"}, {}, "no_such_kind"),
+    ],
+)
+def test_what_cannot_be_estimated_is_one_sentence(tmp_path: Path, config: dict, given: dict, word: str) -> None:
+    with pytest.raises(TuningError) as caught:
+        plan_for({"model": config_folder(tmp_path / "odd", config)} | given)
+    assert word in str(caught.value) and "\n" not in caught.value.problems[0].message
+
+
+def test_a_model_that_cannot_be_traced_falls_back_and_says_why(tmp_path: Path) -> None:
+    """Heads that do not divide the width: the sizes can be counted, the library refuses to build it."""
+    plan = plan_for({"model": config_folder(tmp_path / "odd", GPT2 | {"n_head": 5})})
+    found = estimate(plan, make=True)
+    subject = known(plan).subject
+    assert found.kind == "approximate" and subject is not None and untraceable(subject)
+    whole = estimate(plan_for({"model": config_folder(tmp_path / "even", GPT2)}), make=True)
+    assert found.high_bytes - found.low_bytes > whole.high_bytes - whole.low_bytes
+
+
+def test_a_larger_device_never_turns_a_yes_into_a_no() -> None:
+    plan = plan_for({})
+    estimate(plan, make=True)
+    small, large = named_device("RTX 4060 8 GB"), named_device("H200 141 GB")
+    assert estimate(plan, small).fits and estimate(plan, large).fits
+    assert outlook(plan, small)["largest_micro_batch"] <= outlook(plan, large)["largest_micro_batch"]
+
+
+def test_the_route_gives_curves_that_rise_and_meet_the_estimate(tmp_path: Path) -> None:
+    service = RunService(tmp_path, InlineExecutor())
+    try:
+        plan = plan_for({})
+        total = estimate(plan, make=True).total_bytes
+        client = TestClient(build_app(service, "127.0.0.1", 7860))
+        found = client.post("/fork/memory", json={}).json()
+        assert found["kind"] == "traced" and not found["pending"]
+        assert max(point["bytes"] for point in found["step"]) == pytest.approx(total, rel=0.02)
+        own = found["rows"]["curves"][0]["tensors"]
+        assert own == sorted(own) and own[found["rows"]["values"].index(4)] == total
+        tokens = found["lengths"]["curves"][0]["tensors"]
+        assert tokens == sorted(tokens) and tokens[found["lengths"]["values"].index(found["lengths"]["at"])] == total
+        refused = client.post("/fork/memory", json={"micro_batch_size": 0})
+        assert refused.status_code == 422 and refused.json()["problems"][0]["field"] == "micro_batch_size"
+    finally:
+        service.close()
