@@ -37,8 +37,7 @@ function mountHeader(root) {
 async function openSettings(text, name) {
   let settings;
   try { settings = JSON.parse(text.replace(/^\uFEFF/, "")); } catch { throw new Error(`${name} is not JSON.`); }
-  await post("fork/settings", settings);
-  fillForm({ settings });
+  fillForm({ settings: await post("fork/settings", settings) }); // in full: what the file leaves out has its default
   toast(`The form now holds the settings of ${name}.`);
 }
 

@@ -24,7 +24,7 @@ export function mountResults(root) {
     element("div", { class: "tf-controls" }, [
       element("label", { class: "tf-control" }, [element("span", {}, "run"), select]),
       element("label", { class: "tf-control" }, [element("span", {}, "after step"), slider, where]),
-      element("label", { class: "tf-control" }, [element("span", {}, "rows"), sort]),
+      element("label", { class: "tf-control" }, [element("span", {}, "order"), sort]),
     ]), numbers, matrix, table, samples]);
   root.replaceChildren(card);
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,14 @@ _LONGEST = 600
 
 
 def predictions(
-    found: Evaluation, rows: Sequence[Row], tokenizer: TextTokenizer, labels: Sequence[str] | None,
-    written: dict[int, str],
+    found: Evaluation, metrics: Mapping[str, float], rows: Sequence[Row], tokenizer: TextTokenizer,
+    labels: Sequence[str] | None, written: dict[int, str],
 ) -> dict[str, Any]:  # fmt: skip
     """Plain data: metrics, one object a row, and for classes the confusion matrix."""
     shown = found.guesses[:MOST_ROWS]
     table: dict[str, Any] = {
         "loss": found.loss if math.isfinite(found.loss) else None,
-        "metrics": {key: value if math.isfinite(value) else None for key, value in found.metrics.items()},
+        "metrics": {key: value if math.isfinite(value) else None for key, value in metrics.items()},
         "rows": [_line(guess, rows[guess.index], tokenizer, labels, written) for guess in shown],
         "of": len(found.guesses),
     }

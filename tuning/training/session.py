@@ -254,7 +254,9 @@ class Session:
         self._emit("eval", step=step, loss=found.loss, metrics=metrics, seconds=self._clock() - began)
         self._evals.append({"step": step, "loss": found.loss, "metrics": metrics})
         texts = {} if written is None else written.texts
-        write_predictions(self._folder, step, predictions(found, self._held_out, self._tokenizer, self._labels, texts))
+        write_predictions(
+            self._folder, step, predictions(found, metrics, self._held_out, self._tokenizer, self._labels, texts)
+        )
         if not math.isfinite(found.loss):
             self._emit("warning", step=step, message=f"The evaluation loss at step {step} is not a finite number.")
         elif self._is_best(value := {"eval_loss": found.loss, **metrics}.get(self._settings.save.best_by, found.loss)):

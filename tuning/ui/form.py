@@ -8,6 +8,7 @@ A field that a person types into is a text box even for numbers: what was typed 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +48,7 @@ LABELS = {
     "method.rslora": "rsLoRA", "method.dora": "DoRA", "optimizer.max_grad_norm": "Maximum gradient norm",
     "schedule.min_lr_ratio": "Minimum learning rate ratio", "data.train_rows": "Training rows",
     "data.eval_rows": "Evaluation rows", "sample.every": "Answer the prompts every (updates)",
-    "sample.prompts": "Sample prompts, one a line", "eval.max_new_tokens": "Longest answer (tokens)",
+    "sample.prompts": "Sample prompts, one a line (\\n breaks it)", "eval.max_new_tokens": "Longest answer (tokens)",
     "save.keep": "Checkpoints kept", "data.columns": "Columns (JSON)", "data.label_names": "Label names, one a line",
     "data.bad_rows": "Bad rows", "data.format": "File format",
 }  # fmt: skip
@@ -111,10 +112,20 @@ def as_text(value: Any, kind: type) -> Any:
     if kind is dict:
         return json.dumps(value) if value else ""
     if kind is tuple:
-        return "\n".join(value) if value and isinstance(value[0], str) else ", ".join(_exactly(one) for one in value)
+        words = bool(value) and isinstance(value[0], str)
+        return "\n".join(map(_one_line, value)) if words else ", ".join(_exactly(one) for one in value)
     if isinstance(value, list | tuple):
         return ", ".join(value)
     return _exactly(value) if isinstance(value, float) else str(value)
+
+
+def _one_line(text: str) -> str:
+    """A text that may hold line breaks, in a list with one text a line."""
+    return text.replace("\\", "\\\\").replace("\n", "\\n")
+
+
+def _many_lines(text: str) -> str:
+    return re.sub(r"\\(\\|n)", lambda found: "\n" if found[1] == "n" else "\\", text)
 
 
 def _exactly(value: float) -> str:
@@ -139,7 +150,7 @@ def from_text(value: Any, field: Field) -> Any:
     if field.kind is tuple:
         numbers = bool(field.default) and not isinstance(field.default[0], str)
         parts = [part.strip() for part in (text.split(",") if numbers else text.split("\n")) if part.strip()]
-        return [_number_or(part) for part in parts] if numbers else parts
+        return [_number_or(part) for part in parts] if numbers else [_many_lines(part) for part in parts]
     return _number_or(text)
 
 

@@ -1,0 +1,140 @@
+"""What a run left, on the page: predictions, samples, downloads, a settings file, the next run from the last one."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import SLOW, Tab, open_browser, open_server, playwright
+
+pytestmark = pytest.mark.slow
+SETTINGS = {
+    "max_steps": 12, "gradient_accumulation_steps": 2, "data": {"eval_rows": 24, "train_rows": 120},
+    "eval": {"every": 6, "metrics": ["perplexity", "exact_match"], "max_new_tokens": 6},
+    "sample": {"prompts": ["The film was dull.\nOverall:"], "every": 6}, "seed": 3,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: Any) -> Any:
+    home = tmp_path_factory.mktemp("home")
+    with open_server(home) as server, open_browser() as browser:
+        context = browser.new_context(viewport={"width": 1400, "height": 1000}, accept_downloads=True)
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
+        tab = Tab(context, server)
+        yield tab
+        assert tab.faults == []
+
+
+@pytest.fixture(scope="module")
+def run(tab: Tab, tmp_path_factory: Any) -> str:
+    """A finished run, started from a settings file that was opened on the page."""
+    file = tmp_path_factory.mktemp("files") / "my settings.json"
+    file.write_text("\ufeff" + json.dumps(SETTINGS), encoding="utf-8")
+    tab.page.get_by_label("settings file").set_input_files(file)
+    playwright.expect(tab.field("max_steps")).to_have_value("12", timeout=20_000)
+    found = tab.press_start(run_name="first")
+    tab.wait_state(found, "finished")
+    return found
+
+
+def fetched(tab: Tab, path: str) -> Any:
+    return tab.page.evaluate("(path) => fetch(path).then((it) => it.json())", path)
+
+
+def menu(tab: Tab, run: str, entry: str) -> None:
+    tab.page.locator(f"[data-run={run}] summary").click()
+    tab.page.locator(f"[data-run={run}] .tf-menu").get_by_text(entry, exact=True).click()
+
+
+def saved(tab: Tab, run: str, entry: str, folder: Path) -> Path:
+    with tab.page.expect_download(timeout=SLOW) as download:
+        menu(tab, run, entry)
+    file = folder / download.value.suggested_filename
+    download.value.save_as(file)
+    return file
+
+
+def test_a_settings_file_is_what_the_run_has(tab: Tab, run: str) -> None:
+    settings = fetched(tab, f"fork/runs/{run}/settings")
+    assert settings["seed"] == 3 and settings["method"]["name"] == "lora", "what the file leaves out has its default"
+    assert settings["eval"]["metrics"] == ["perplexity", "exact_match"]
+    assert settings["sample"]["prompts"] == SETTINGS["sample"]["prompts"]
+
+
+def test_a_wrong_settings_file_is_told_and_changes_nothing(tab: Tab, run: str, tmp_path: Path) -> None:
+    for text, word in (("{nonsense", "not JSON"), ('{"micro_batch_size": 0}', "micro_batch_size")):
+        file = tmp_path / "wrong.json"
+        file.write_text(text, encoding="utf-8")
+        tab.page.get_by_label("settings file").set_input_files(file)
+        playwright.expect(tab.page.locator(".tf-toast").filter(has_text=word)).to_be_visible(timeout=20_000)
+    assert tab.field("max_steps").input_value() == "12"
+
+
+def test_evaluation_rows_can_be_sorted_and_gone_back_to(tab: Tab, run: str) -> None:
+    panel = tab.page.get_by_role("region", name="Evaluation rows")
+    rows = panel.locator("tbody tr")
+    playwright.expect(rows).to_have_count(24, timeout=20_000)
+    playwright.expect(panel).to_contain_text("exact match")
+    losses = [float(text) for text in panel.locator("tbody tr td:last-child").all_inner_texts()]
+    assert losses == sorted(losses, reverse=True) and losses[0] > losses[-1]
+    panel.get_by_label("order").select_option(label="as in the data")
+    numbers = [int(text) for text in panel.locator("tbody tr td:first-child").all_inner_texts()]
+    assert numbers == list(range(24))
+    slider = panel.get_by_label("evaluation at step")
+    slider.fill("0")
+    playwright.expect(panel.locator("output")).to_have_text("0")
+    first = fetched(tab, f"fork/runs/{run}/predictions?step=0")
+    playwright.expect(panel).to_contain_text(f"eval loss {first['loss']:.3g}")
+
+
+def test_samples_stand_on_a_timeline(tab: Tab, run: str) -> None:
+    said = fetched(tab, f"fork/runs/{run}/samples")["samples"]
+    assert [one["step"] for one in said] == [0, 6, 12]
+    line = tab.page.locator(".tf-timeline li")
+    playwright.expect(line).to_have_count(3)
+    playwright.expect(line.last).to_contain_text("step 12")
+
+
+def test_prompts_of_a_file_are_all_answered(tab: Tab, run: str, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text('The film was dull.\r\n\r\n{"prompt": "The meal was warm.\\nOverall:"}\r\n', encoding="utf-8")
+    panel = tab.page.get_by_role("region", name="Ask the model")
+    panel.get_by_label("run").select_option(run)
+    panel.locator("input[type=file]").set_input_files(file)
+    playwright.expect(panel.locator(".tf-answer-row:not([aria-busy])")).to_have_count(2, timeout=SLOW)
+    assert panel.locator(".tf-asked").all_inner_texts() == ["The film was dull.", "The meal was warm.\nOverall:"]
+
+
+def test_each_form_of_the_result_downloads(tab: Tab, run: str, tmp_path: Path) -> None:
+    wanted = {
+        "Download zip": "adapter/adapter_model.safetensors", "Download merged model": "merged/model.safetensors",
+        "Download the best weights": "adapter/adapter_model.safetensors",
+    }  # fmt: skip
+    for entry, name in wanted.items():
+        names = zipfile.ZipFile(saved(tab, run, entry, tmp_path)).namelist()
+        folder = name.partition("/")[0]
+        assert {name, "settings.json", f"{folder}/README.md", f"{folder}/tokenizer.json"} <= set(names), entry
+    settings = json.loads(saved(tab, run, "Download settings.json", tmp_path).read_text(encoding="utf-8"))
+    assert settings["seed"] == 3
+
+
+def test_the_command_is_copied(tab: Tab, run: str) -> None:
+    menu(tab, run, "Copy as command")
+    playwright.expect(tab.page.locator(".tf-toast").filter(has_text="clipboard")).to_be_visible()
+    copied = tab.page.evaluate("navigator.clipboard.readText()")
+    assert copied.endswith(f"| python -m tuning run - --out {run}") and '"seed": 3' in copied
+
+
+def test_the_next_run_begins_with_the_result_of_this_one(tab: Tab, run: str) -> None:
+    last = fetched(tab, f"fork/runs/{run}/predictions")["loss"]
+    menu(tab, run, "Train on from its result")
+    playwright.expect(tab.field("model")).to_have_value(f"run:{run}", timeout=20_000)
+    second = tab.press_start(run_name="second")
+    tab.wait_state(second, "finished")
+    playwright.expect(tab.page.locator(f"[data-run={second}] .tf-note")).to_have_text("from first")
+    first = fetched(tab, f"fork/runs/{second}/predictions?step=0")["loss"]
+    assert first == pytest.approx(last, abs=1e-4)
