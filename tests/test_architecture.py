@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "architectures": 0, "assets": 0, "chat": 0, "errors": 0, "events": 0, "locks": 0, "shapes": 0,
     "fields": 1, "question": 1, "hardware": 1, "models": 1, "text": 1,
-    "methods": 2, "recipes": 2, "hub": 2, "settings": 3, "data": 4, "settings_table": 4, "command": 4, "plan": 5, "job": 6,
-    "rows": 6, "card": 6,
+    "methods": 2, "recipes": 2, "hub": 2, "settings": 3, "data": 4, "settings_table": 4, "command": 4,
+    "plan": 5, "job": 6, "rows": 6, "card": 6,
     "training": 7, "store": 7, "memory": 8, "executors": 8, "charts": 9,
     "asking": 10, "results": 10, "runs": 11, "web_requests": 12, "web": 13, "web_ask": 13, "web_data": 13,
     "web_memory": 13, "web_models": 13, "web_results": 13, "ui": 14, "bench": 15, "cli": 16, "__main__": 17,
@@ -72,8 +72,7 @@ def test_heavy_packages_are_imported_late_and_in_their_rooms() -> None:
 
 def test_the_page_opens_without_heavy_packages() -> None:
     code = (
-        "import sys, tuning.cli, tuning.ui.page, tuning.web, tuning.runs\n"
-        f"print(sorted({HEAVY!r} & set(sys.modules)))"
+        f"import sys, tuning.cli, tuning.ui.page, tuning.web, tuning.runs\nprint(sorted({HEAVY!r} & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert out.strip().endswith("[]"), out

@@ -8,6 +8,7 @@ system, and a hub id is looked for in the standard cache, where every other prog
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -307,7 +308,7 @@ def resolve_model(spec: str, revision: str | None = None) -> BaseModel:
         message = "revision is for hub models; leave it empty"
         raise ModelError(message, revision, "null", "revision")
     if kind == "path":
-        folder = Path(name).expanduser()
+        folder = Path(os.path.expanduser(name))  # unlike Path.expanduser it leaves an unknown ~name as it is
         return _open_folder(folder, spec, "path", folder.name)
     bundled = {folder.name: folder for folder in _bundled_folders()}
     if kind == "bundled" and name in bundled:

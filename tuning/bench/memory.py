@@ -25,7 +25,7 @@ from tuning.errors import TuningError
 from tuning.memory.estimate import MemoryEstimate, estimate
 from tuning.memory.subject import subject_of
 from tuning.memory.tables import find_table, make_tables
-from tuning.methods import METHODS
+from tuning.methods import METHODS, method_named
 from tuning.plan import Plan, plan_for
 
 MIB = 2**20
@@ -133,10 +133,16 @@ def _line(plan: Plan, found: MemoryEstimate, run: dict[str, Any]) -> dict[str, A
         f"{settings.gradient_accumulation_steps} x {int(plan.value('widest_length'))} {settings.precision} "
         f"{settings.attention}{' recompute' if settings.gradient_checkpointing else ''} {settings.optimizer.name}",
         "kind": found.kind, "peak_at": found.peak_at, "estimated": found.total_bytes, "peak": run["peak"],
-        "live": run["live"], "process": found.process_bytes, "low": found.low_bytes, "high": found.high_bytes,
+        "live": None if run["live"] is None else run["live"] + _mapped(plan), "process": found.process_bytes, "low": found.low_bytes, "high": found.high_bytes,
         "resident": run["resident"], "failed": run["failed"],
         "accelerate": 4 * 4 * parameters, "sixteen": 16 * parameters,
     }  # fmt: skip
+
+
+def _mapped(plan: Plan) -> int:
+    """Weights that are read from their file as they are lie in a mapping, which an allocator never sees."""
+    options = method_named(plan.settings.method.name).load_options(plan.settings.method, "cpu")
+    return 0 if options else plan.model.weight_bytes
 
 
 def report(lines: list[dict[str, Any]]) -> str:

@@ -154,16 +154,19 @@ def _shape(facts: _Facts, rows: int, length: int, share: float) -> Shape:
     return Shape(rows=rows, length=length, labels=max(1, min(labels, most)), padded=facts.padded and rows > 1)
 
 
-_KNOWN: dict[str, _Facts] = {}
+_LAST: list[tuple[Any, Any, _Facts]] = []
 
 
 def _facts(data: DataSummary) -> _Facts:
-    """Kept for the last data looked at: sorting many rows is slower than the estimate."""
-    found = _KNOWN.get(data.fingerprint)
-    if found is None:
-        _KNOWN.clear()
-        lengths, trained = (sorted(values, reverse=True) or [1] for values in (data.lengths, data.trained_tokens))
-        found = _KNOWN[data.fingerprint] = _Facts(lengths=lengths, trained=trained)
+    """Kept for the last data looked at, told apart as objects: sorting many rows is slower than the estimate."""
+    for lengths, trained, facts in list(_LAST):
+        if lengths is data.lengths and trained is data.trained_tokens:
+            return facts
+    sorted_lengths, sorted_trained = (
+        sorted(values, reverse=True) or [1] for values in (data.lengths, data.trained_tokens)
+    )
+    found = _Facts(lengths=sorted_lengths, trained=sorted_trained)
+    _LAST[:] = [(data.lengths, data.trained_tokens, found)]
     return found
 
 

@@ -97,7 +97,7 @@ class Tracer:
 
     def _keep_features(self, rows: list[Encoded]) -> None:
         """Where the body is frozen a run computes its states once, and updates read those."""
-        built = self._built
+        built = self._built = replace(self._built, features=None)  # what the last shape kept goes first
         if not method_named(self._settings.method.name).caches(self._settings.method):
             return
         kept = FeatureCache(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import math
 import random
 import re
@@ -100,7 +101,7 @@ class Passage:
 def index_file(s: RetrievalSettings, data_folder: Path | None) -> Path | None:
     """The index chosen, else the passages beside the bundled set, else those of its collection."""
     if s.index:
-        return Path(s.index).expanduser()
+        return Path(os.path.expanduser(s.index))
     if data_folder is None:
         return None
     own = data_folder / "passages.jsonl"

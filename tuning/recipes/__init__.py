@@ -21,7 +21,7 @@ def read_recipe(given: dict[str, Any] | None) -> tuple[Any, list[Problem]]:
     if given is None:
         return None, []
     names = ", ".join(recipe.name for recipe in RECIPES)
-    if given.get("name") not in {recipe.name for recipe in RECIPES}:
+    if given.get("name") not in [recipe.name for recipe in RECIPES]:  # a list: the name may be anything
         message = f"no recipe is named {given.get('name')!r:.60}; use {names}, or leave recipe empty."
         return None, [Problem("recipe", given, names, message)]
     cls = recipe_named(given["name"]).settings
