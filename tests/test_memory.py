@@ -76,6 +76,14 @@ def test_the_largest_micro_batch_fits_and_one_row_more_does_not() -> None:
     assert not estimate(wider, device).fits
 
 
+def test_a_shorter_limit_on_the_same_data_is_another_shape() -> None:
+    long = traced({"data": {"source": "reviews", "max_seq_length": 64}, "micro_batch_size": 8})
+    short = plan_for({"data": {"source": "reviews", "max_seq_length": 24}, "micro_batch_size": 8})
+    first = [estimate(plan).total_bytes for plan in (long, short)]
+    assert first == [estimate(plan).total_bytes for plan in (long, short)] and first[0] > first[1]
+    assert first[::-1] == [estimate(plan).total_bytes for plan in (short, long)]
+
+
 def test_one_estimate_takes_less_than_a_millisecond() -> None:
     plan = traced({"method": {"name": "full"}})
     device, took = DEVICES[0], []

@@ -133,7 +133,8 @@ def _line(plan: Plan, found: MemoryEstimate, run: dict[str, Any]) -> dict[str, A
         f"{settings.gradient_accumulation_steps} x {int(plan.value('widest_length'))} {settings.precision} "
         f"{settings.attention}{' recompute' if settings.gradient_checkpointing else ''} {settings.optimizer.name}",
         "kind": found.kind, "peak_at": found.peak_at, "estimated": found.total_bytes, "peak": run["peak"],
-        "live": None if run["live"] is None else run["live"] + _mapped(plan), "process": found.process_bytes, "low": found.low_bytes, "high": found.high_bytes,
+        "live": None if run["live"] is None else run["live"] + _mapped(plan),
+        "process": found.process_bytes, "low": found.low_bytes, "high": found.high_bytes,
         "resident": run["resident"], "failed": run["failed"],
         "accelerate": 4 * 4 * parameters, "sixteen": 16 * parameters,
     }  # fmt: skip
