@@ -268,8 +268,8 @@ def test_entry_imports_nothing_heavy():
 
 
 def test_a_bug_is_told_with_its_traceback(world, monkeypatch):
-    from tuning.training import session
+    from tuning.training import scores
 
-    monkeypatch.setattr(session, "evaluate", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(scores, "evaluate", lambda *_, **__: 1 / 0)
     state, events = run(world.job())
     assert state == "failed" and "ZeroDivisionError" in events[-1].data["traceback"]

@@ -6,7 +6,6 @@ generator; here is what happens between two of its updates.
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -21,25 +20,21 @@ from tuning.data import encode_pairs, encode_set, open_data
 from tuning.job import Commands, Job
 from tuning.methods import method_named
 from tuning.question import Question
-from tuning.settings import WRITTEN_METRICS
 from tuning.text import Encoded, Row, TextTokenizer
-from tuning.training.answering import prepared_rows, prompted_rows, recipe_metrics
-from tuning.training.answers import Written, write_answers
+from tuning.training.answering import prepared_rows, prompted_rows
 from tuning.training.build import Built, build, own_random_state, own_threads, pick_device
 from tuning.training.checkpoint import (
     latest_checkpoint,
     read_checkpoint,
     read_weights,
     write_checkpoint,
-    write_weights,
 )  # fmt: skip
-from tuning.training.evaluate import LOWER_IS_BETTER, evaluate
 from tuning.training.features import FeatureCache
 from tuning.training.generate import Speaker
 from tuning.training.loop import Course, NotFinite, Progress, Update, train
-from tuning.training.predictions import predictions, write_predictions
 from tuning.training.probes import PeakProbe
 from tuning.training.save import save_artifact
+from tuning.training.scores import BEST_FILE, Scores
 
 _SMALL_EVAL_BATCH = 32
 """Rows of an evaluation batch for small models; the result does not depend on it."""
@@ -58,14 +53,8 @@ class Session:
         self._tokenizer = TextTokenizer(self._base)
         self._labels: tuple[str, ...] | None = None
         self._chat = False
-        self._held_out: Sequence[Row] = ()
-        self._questions: Sequence[Row] = ()
-        """Evaluation rows with their true answers, where a recipe has rewritten them."""
         self._progress = Progress()
         self._started = self._paused_seconds = 0.0
-        self._best: tuple[int, float] | None = None
-        self._evals_without_best = 0
-        self._evals: list[dict[str, Any]] = []
 
     def run(self) -> str:
         """The whole attempt; returns "finished" or "cancelled", raises what went wrong."""
@@ -73,7 +62,7 @@ class Session:
         self._folder.mkdir(parents=True, exist_ok=True)
         parameters = self._job.plan.value("total_parameters")
         with own_threads(parameters), own_random_state(settings.seed, pick_device(settings.device)):
-            rows, held_out = self._rows()
+            rows, scores = self._rows()
             self._phase("loading", "model")
             rate = self._job.plan.value("learning_rate")
             built = build(settings, str(self._base), self._labels, rate, self._tokenizer.pad_id or 0)
@@ -83,7 +72,7 @@ class Session:
             self._emit(
                 "started", total_steps=course.total_steps, step=self._progress.step, device=str(built.device),
                 trainable_parameters=sum(weight.numel() for weight in built.trainable),
-                train_rows=len(rows), eval_rows=len(held_out),
+                train_rows=len(rows), eval_rows=len(scores.encoded),
             )  # fmt: skip
             self._started = self._clock()
             batch = max(2 * settings.micro_batch_size, _SMALL_EVAL_BATCH if parameters < 20_000_000 else 1)
@@ -91,11 +80,11 @@ class Session:
                 return self._prompted(built, course, batch)
             if self._method.caches(settings.method):
                 rows = list(rows)  # the cache tells rows apart by identity
-                built = self._cached(built, rows, held_out, batch)
+                built = self._cached(built, rows, scores.encoded, batch)
             try:
-                return self._train(built, rows, held_out, course, batch)
+                return self._train(built, rows, scores, course, batch)
             except NotFinite:
-                self._save(built, "failed")  # the last good weights: the update was not made
+                self._save(built, scores, "failed")  # the last good weights: the update was not made
                 raise
 
     def _prompted(self, built: Built, course: Course, eval_batch: int) -> str:
@@ -106,13 +95,12 @@ class Session:
             return self._go_on(built)
 
         pairs = prompted_rows(self._job.plan, self._method, built.model, self._tokenizer, tell)
-        self._held_out, held_out = [row for row, _ in pairs], [one for _, one in pairs]
-        self._evaluate(built, held_out, eval_batch)
+        scores = self._scores(pairs, ())
+        scores.evaluate(built, 0, eval_batch, lambda: self._go_on(built))
         self._between(built)
-        done = bool(self._evals) and not self._commands.stopping
+        done = bool(scores.all) and not self._commands.stopping
         if done:
-            level = self._evals[-1]
-            self._emit("eval", step=course.total_steps, loss=level["loss"], metrics=level["metrics"], seconds=0.0)
+            scores.tell(course.total_steps, scores.all[0]["loss"], scores.all[0]["metrics"], 0.0)
         state = "finished" if done else "cancelled"
         self._emit(
             state, step=course.total_steps if done else 0, total_steps=course.total_steps, artifact=None, best=None,
@@ -131,7 +119,7 @@ class Session:
                 self._emit("phase", name="caching", detail="features", done=before + done, total=total)
         return replace(built, features=cache)
 
-    def _rows(self) -> tuple[Sequence[Encoded], Sequence[Encoded]]:
+    def _rows(self) -> tuple[Sequence[Encoded], Scores]:
         settings = self._settings
         self._phase("tokenizing")
         data = open_data(settings.data, settings.task, settings.seed)
@@ -139,16 +127,18 @@ class Session:
         if settings.task == "sequence_classification":
             self._labels = data.label_names
         train_rows, eval_rows = self._taught(data.train), self._taught(data.eval)
-        self._questions = data.eval if settings.recipe is not None else ()
         rows = encode_set(
             train_rows, self._tokenizer, settings.data, settings.task, self._folder,
             lambda done: self._emit("phase", name="tokenizing", detail=None, done=done, total=len(data.train)),
         )  # fmt: skip
         # in pairs, because rows with nothing to learn from are left out, and each guess must find its text
         pairs = list(encode_pairs(eval_rows, self._tokenizer, settings.data, settings.task))
-        self._held_out, held_out = [row for row, _ in pairs], [one for _, one in pairs]
-        self._phase("tokenizing", done=len(rows) + len(held_out))
-        return rows, held_out
+        self._phase("tokenizing", done=len(rows) + len(pairs))
+        return rows, self._scores(pairs, data.eval if settings.recipe is not None else ())
+
+    def _scores(self, pairs: Sequence[tuple[Row, Encoded]], questions: Sequence[Row]) -> Scores:
+        rows, encoded = [row for row, _ in pairs], [one for _, one in pairs]
+        return Scores(self._job, self._emit, self._tokenizer, rows, encoded, self._labels, questions, self._clock)
 
     def _taught(self, rows: Sequence[Row]) -> Sequence[Row]:
         """The rows as the recipe writes them, if there is one."""
@@ -179,19 +169,22 @@ class Session:
         if place is not None:
             self._progress = read_checkpoint(built, place)
 
-    def _train(
-        self, built: Built, rows: Sequence[Encoded], held_out: Sequence[Encoded], course: Course, eval_batch: int
-    ) -> str:
+    def _train(self, built: Built, rows: Sequence[Encoded], scores: Scores, course: Course, eval_batch: int) -> str:
         settings = self._settings
+
+        def evaluate() -> None:
+            scores.evaluate(built, self._progress.step, eval_batch, lambda: self._go_on(built))
+
         self._between(built)
         if self._progress.step == 0:
-            self._evaluate(built, held_out, eval_batch)
+            evaluate()
             self._sample(built)
         for update in train(built, rows, course, self._progress, lambda: self._go_on(built), PeakProbe()):
-            self._tell(update, built, counts_as_best=not held_out)
+            self._tell(update)
+            scores.count_as_best(update.step, update.loss)
             last = update.step == course.total_steps
-            if held_out and (last or _due(update.step, settings.eval.every)):
-                self._evaluate(built, held_out, eval_batch)
+            if last or _due(update.step, settings.eval.every):
+                evaluate()
             if last or _due(update.step, settings.sample.every):
                 self._sample(built)
             if _due(update.step, settings.save.every):
@@ -200,94 +193,44 @@ class Session:
                 )
                 self._emit("checkpoint", step=update.step, path=str(place.relative_to(self._folder)))
             self._between(built)
-            if settings.eval.patience is not None and self._evals_without_best >= settings.eval.patience:
-                return self._end(built, "finished", course, f"no better for {settings.eval.patience} evaluations")
+            if settings.eval.patience is not None and scores.without_best >= settings.eval.patience:
+                return self._end(
+                    built, scores, "finished", course, f"no better for {settings.eval.patience} evaluations"
+                )
         stopped = self._progress.step < course.total_steps
-        return self._end(built, "cancelled" if stopped else "finished", course, None)
+        return self._end(built, scores, "cancelled" if stopped else "finished", course, None)
 
-    def _end(self, built: Built, state: str, course: Course, reason: str | None) -> str:
+    def _end(self, built: Built, scores: Scores, state: str, course: Course, reason: str | None) -> str:
         self._phase("saving")
         self._between(built)  # before saving, which may leave the best weights in the model
-        self._save(built, state)
-        best = {"step": self._best[0], "value": self._best[1]} if self._best is not None else None
+        self._save(built, scores, state)
+        best = {"step": scores.best[0], "value": scores.best[1]} if scores.best is not None else None
         self._emit(
             state, step=self._progress.step, total_steps=course.total_steps, artifact=self._method.artifact, best=best,
             seconds=self._seconds(), reason=reason,
         )  # fmt: skip
         return state
 
-    def _save(self, built: Built, state: str) -> None:
+    def _save(self, built: Built, scores: Scores, state: str) -> None:
         """The last weights as the artifact and, where an earlier evaluation was better, those under best/ too."""
         end = {"state": state, "step": self._progress.step, "seconds": self._seconds()}
-        card = model_card(self._job.plan, self._evals, end, library_versions())
+        card = model_card(self._job.plan, scores.all, end, library_versions())
         save_artifact(built.model, self._method, self._folder, self._base, self._labels, card)
         shutil.rmtree(self._folder / "best", ignore_errors=True)
-        file = self._folder / "best.safetensors"
-        if self._best is not None and file.is_file() and self._best[0] != self._progress.step:
+        file = self._folder / BEST_FILE
+        if scores.best is not None and file.is_file() and scores.best[0] != self._progress.step:
             read_weights(built, file)
-            end |= {"step": self._best[0], "state": "the best weights of the run"}
-            card = model_card(self._job.plan, self._evals, end, library_versions())
+            end |= {"step": scores.best[0], "state": "the best weights of the run"}
+            card = model_card(self._job.plan, scores.all, end, library_versions())
             save_artifact(built.model, self._method, self._folder / "best", self._base, self._labels, card)
         file.unlink(missing_ok=True)
 
-    def _tell(self, update: Update, built: Built, *, counts_as_best: bool) -> None:
+    def _tell(self, update: Update) -> None:
         self._emit(
             "step", step=update.step, epoch=update.epoch, loss=update.loss, learning_rate=update.learning_rate,
             grad_norm=update.grad_norm, trained_tokens=update.trained_tokens, input_tokens=update.input_tokens,
             examples=update.examples, seconds=self._seconds(), peak_bytes=update.peak_bytes,
         )  # fmt: skip
-        if counts_as_best and (self._best is None or update.loss < self._best[1]):
-            self._best = (update.step, update.loss)
-
-    def _evaluate(self, built: Built, held_out: Sequence[Encoded], batch_size: int) -> None:
-        step, began = self._progress.step, self._clock()
-        if not held_out:
-            return
-        found = evaluate(built, held_out, batch_size=batch_size, go_on=lambda: self._go_on(built))
-        if found is None:
-            return
-        written = self._write(built)
-        measured = found.metrics if written is None else found.metrics | {"exact_match": written.exact_match}
-        metrics = {name: measured[name] for name in self._settings.metrics if name in measured}
-        if self._questions and step in (0, self._job.plan.value("total_steps")):
-            metrics |= recipe_metrics(self._job.plan, built.model, list(self._questions), self._tokenizer)
-        self._emit("eval", step=step, loss=found.loss, metrics=metrics, seconds=self._clock() - began)
-        self._evals.append({"step": step, "loss": found.loss, "metrics": metrics})
-        texts = {} if written is None else written.texts
-        write_predictions(
-            self._folder, step, predictions(found, metrics, self._held_out, self._tokenizer, self._labels, texts)
-        )
-        if not math.isfinite(found.loss):
-            self._emit("warning", step=step, message=f"The evaluation loss at step {step} is not a finite number.")
-        elif self._is_best(value := {"eval_loss": found.loss, **metrics}.get(self._settings.save.best_by, found.loss)):
-            self._best, self._evals_without_best = (step, value), 0
-            if built.trainable:
-                write_weights(built, self._folder / "best.safetensors")
-            return
-        self._evals_without_best += 1
-
-    def _is_best(self, value: float) -> bool:
-        if self._best is None:
-            return True
-        lower = self._settings.save.best_by in LOWER_IS_BETTER
-        return value < self._best[1] if lower else value > self._best[1]
-
-    def _write(self, built: Built) -> Written | None:
-        """Written answers, where a metric needs them; what the time left out is told."""
-        asked = self._settings.eval
-        if not WRITTEN_METRICS & set(self._settings.metrics):
-            return None
-        written = write_answers(
-            built, self._tokenizer, self._held_out, most=asked.generate_rows, max_new_tokens=asked.max_new_tokens,
-            seconds=asked.max_seconds, seed=self._settings.seed, go_on=lambda: self._go_on(built),
-        )  # fmt: skip
-        if len(written.texts) < written.asked:
-            message = (
-                f"Exact match at step {self._progress.step} is over {len(written.texts)} of {written.asked} rows:"
-                f" eval.max_seconds ({asked.max_seconds:g}) were up. Fewer generate_rows or max_new_tokens fit."
-            )
-            self._emit("warning", step=self._progress.step, message=message)
-        return written
 
     def _sample(self, built: Built) -> None:
         """Let the model answer the settings' sample prompts; as a chat where it is trained on conversations."""

@@ -1,0 +1,108 @@
+"""What a run's evaluations find: measured, told as events, kept as predictions, and which of them was the best.
+
+Comes in: the held-out rows, as text and as tokens, and a model now and then.  Goes out: `eval` events, a file of
+predictions for each, the weights of the best so far.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tuning.job import Job
+from tuning.settings import WRITTEN_METRICS
+from tuning.text import Encoded, Row, TextTokenizer
+from tuning.training.answering import recipe_metrics
+from tuning.training.answers import Written, write_answers
+from tuning.training.build import Built
+from tuning.training.checkpoint import write_weights
+from tuning.training.evaluate import LOWER_IS_BETTER, evaluate
+from tuning.training.predictions import predictions, write_predictions
+
+BEST_FILE = "best.safetensors"
+
+
+class Scores:
+    """The evaluations of one attempt."""
+
+    def __init__(
+        self, job: Job, emit: Callable[..., Any], tokenizer: TextTokenizer, rows: Sequence[Row],
+        encoded: Sequence[Encoded], labels: Sequence[str] | None, questions: Sequence[Row],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:  # fmt: skip
+        """`questions` are evaluation rows with their true answers, where a recipe has rewritten them."""
+        self._job, self._emit, self._tokenizer, self._clock = job, emit, tokenizer, clock
+        self._settings, self._folder = job.plan.settings, Path(job.folder)
+        self._rows, self.encoded, self._labels, self._questions = rows, encoded, labels, questions
+        self.best: tuple[int, float] | None = None
+        """The step and the value of `best_by`."""
+        self.without_best = 0
+        """Evaluations since the best one."""
+        self.all: list[dict[str, Any]] = []
+        """Step, loss and metrics of each."""
+
+    def evaluate(self, built: Built, step: int, batch_size: int, go_on: Callable[[], bool]) -> None:
+        """Measure on all held-out rows and tell; nothing where there are none, or when told to stop in between."""
+        if not self.encoded:
+            return
+        began = self._clock()
+        found = evaluate(built, self.encoded, batch_size=batch_size, go_on=go_on)
+        if found is None:
+            return
+        written = self._written(built, step, go_on)
+        measured = found.metrics if written is None else found.metrics | {"exact_match": written.exact_match}
+        metrics = {name: measured[name] for name in self._settings.metrics if name in measured}
+        if self._questions and step in (0, self._job.plan.value("total_steps")):
+            metrics |= recipe_metrics(self._job.plan, built.model, list(self._questions), self._tokenizer)
+        self.tell(step, found.loss, metrics, self._clock() - began)
+        texts = {} if written is None else written.texts
+        table = predictions(found, metrics, self._rows, self._tokenizer, self._labels, texts)
+        write_predictions(self._folder, step, table)
+        self._remember(built, step, found.loss, metrics)
+
+    def tell(self, step: int, loss: float, metrics: dict[str, float], seconds: float) -> None:
+        """One `eval` event; kept for the model card."""
+        self._emit("eval", step=step, loss=loss, metrics=metrics, seconds=seconds)
+        self.all.append({"step": step, "loss": loss, "metrics": metrics})
+
+    def count_as_best(self, step: int, loss: float) -> None:
+        """The training loss stands in where there are no rows to evaluate."""
+        if not self.encoded and (self.best is None or loss < self.best[1]):
+            self.best = (step, loss)
+
+    def _remember(self, built: Built, step: int, loss: float, metrics: dict[str, float]) -> None:
+        value = metrics.get(self._settings.save.best_by, loss)
+        if not math.isfinite(loss):
+            self._emit("warning", step=step, message=f"The evaluation loss at step {step} is not a finite number.")
+        elif self._is_best(value):
+            self.best, self.without_best = (step, value), 0
+            if built.trainable:
+                write_weights(built, self._folder / BEST_FILE)
+            return
+        self.without_best += 1
+
+    def _is_best(self, value: float) -> bool:
+        if self.best is None:
+            return True
+        lower = self._settings.save.best_by in LOWER_IS_BETTER
+        return value < self.best[1] if lower else value > self.best[1]
+
+    def _written(self, built: Built, step: int, go_on: Callable[[], bool]) -> Written | None:
+        """Written answers, where a metric needs them; what the time left out is told."""
+        asked = self._settings.eval
+        if not WRITTEN_METRICS & set(self._settings.metrics):
+            return None
+        written = write_answers(
+            built, self._tokenizer, self._rows, most=asked.generate_rows, max_new_tokens=asked.max_new_tokens,
+            seconds=asked.max_seconds, seed=self._settings.seed, go_on=go_on,
+        )  # fmt: skip
+        if len(written.texts) < written.asked:
+            message = (
+                f"Exact match at step {step} is over {len(written.texts)} of {written.asked} rows:"
+                f" eval.max_seconds ({asked.max_seconds:g}) were up. Fewer generate_rows or max_new_tokens fit."
+            )
+            self._emit("warning", step=step, message=message)
+        return written
