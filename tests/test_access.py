@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import ROOT, Server, Tab, open_browser, open_server, playwright
+from browser import ROOT, Server, Tab, playwright
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 STYLE = ROOT / "assets" / "page.css"
@@ -57,18 +56,6 @@ FOCUSED = """async (places) => {
     seen: node.checkVisibility({ opacityProperty: true }) && uncovered(),
   };
 }"""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with open_server(tmp_path_factory.mktemp("home")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -10,23 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import SLOW, Server, Tab, open_browser, open_server, playwright
+from browser import SLOW, Server, Tab, playwright
 
 from tuning.assets import asset_path
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with open_server(tmp_path_factory.mktemp("home")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.fixture

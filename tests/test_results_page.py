@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import SLOW, Tab, open_browser, open_server, playwright
+from browser import SLOW, Server, Tab, playwright
 
 pytestmark = pytest.mark.slow
 SETTINGS = {
@@ -19,14 +19,13 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def tab(tmp_path_factory: Any) -> Any:
-    home = tmp_path_factory.mktemp("home")
-    with open_server(home) as server, open_browser() as browser:
-        context = browser.new_context(viewport={"width": 1400, "height": 1000}, accept_downloads=True)
-        context.grant_permissions(["clipboard-read", "clipboard-write"])
-        tab = Tab(context, server)
-        yield tab
-        assert tab.faults == []
+def tab(server: Server, browser: Any) -> Any:
+    context = browser.new_context(viewport={"width": 1400, "height": 1000}, accept_downloads=True)
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    tab = Tab(context, server)
+    yield tab
+    assert tab.faults == []
+    context.close()
 
 
 @pytest.fixture(scope="module")
