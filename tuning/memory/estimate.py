@@ -89,7 +89,14 @@ class Known:
 
     def fits(self, device: Device, rows: int | None = None) -> bool:
         """Whether the upper edge stays on the device."""
-        return process_bytes(self.total(rows), self.kind, device.kind)[2] <= device.total_bytes
+        return self.process(self.total(rows), device)[2] <= device.total_bytes
+
+    def process(self, total: int, device: Device) -> tuple[int, int, int]:
+        """Expected, low and high bytes of the process whose tensors take `total`."""
+        return process_bytes(
+            total, self.kind, device.kind, frozen=self.plan.value("trainable_share") < 0.1,
+            recompute=self.plan.settings.gradient_checkpointing,
+        )  # fmt: skip
 
 
 def known(plan: Plan, *, make: bool = False) -> Known:
@@ -109,7 +116,7 @@ def estimate(plan: Plan, device: Device | None = None, *, make: bool = False) ->
     found = known(plan, make=make)
     parts, peak_at = found.peak()
     total = sum(parts.values())
-    process, low, high = process_bytes(total, found.kind, target.kind)
+    process, low, high = found.process(total, target)
     trainable, everything = int(plan.value("trainable_parameters")), int(plan.value("total_parameters"))
     return MemoryEstimate(
         total_bytes=total, parts=parts, process_bytes=process, low_bytes=low, high_bytes=high,

@@ -10,7 +10,6 @@ from typing import Any
 
 from tuning.hardware import Device
 from tuning.memory.estimate import Known, changed, known
-from tuning.memory.process import process_bytes
 from tuning.methods import method_named
 
 MOST_ROWS = 4096
@@ -43,7 +42,7 @@ def fixes(found: Known, device: Device) -> list[dict[str, Any]]:
         base = before if other.kind == found.kind else _formula(found)
         after = other.total(length=length)
         saved = base - after
-        high = process_bytes(before - saved, found.kind, device.kind)[2]
+        high = found.process(before - saved, device)[2]
         if saved > 0:
             ranked.append({
                 "settings": settings, "cost": cost, "saved_bytes": saved, "time_percent": time,

@@ -11,7 +11,6 @@ from typing import Any
 from tuning.hardware import Device
 from tuning.memory.estimate import Known, changed, known
 from tuning.memory.fixes import fixes, largest_micro_batch
-from tuning.memory.process import process_bytes
 from tuning.methods import METHODS
 from tuning.plan import Plan
 
@@ -56,7 +55,7 @@ def _curves(
         method = one.plan.settings.method.name
         curves.append({
             "method": method, "title": next(m.title for m in METHODS if m.name == method),
-            "tensors": totals, "process": [process_bytes(total, one.kind, device.kind)[0] for total in totals],
+            "tensors": totals, "process": [one.process(total, device)[0] for total in totals],
         })  # fmt: skip
     return curves
 

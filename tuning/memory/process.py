@@ -9,8 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MIB = 2**20
-PROCESS_CPU = 560 * MIB
-"""What Python with torch, transformers and PEFT holds before any model (methods.md section 2 measured 517 MB)."""
+PROCESS_CPU = 440 * MIB
+"""What Python with torch, transformers and PEFT holds while it trains, before any tensor (`bench memory`, Linux)."""
+HEAP_SHARE, HEAP_MOST = 0.8, 80 * MIB
+"""Freed blocks that the C library keeps for later: a share of small models' tensors, little of large ones'."""
+SCATTERED, RECOMPUTED = 30 * MIB, 25 * MIB
+"""What it keeps besides where small trained tensors lie among large passing ones, and where layers run twice."""
 CONTEXT_CUDA = 450 * MIB
 """A stated assumption for the CUDA context and library workspace, outside torch's allocator."""
 
@@ -33,9 +37,12 @@ BANDS = {
 }
 
 
-def process_bytes(total: int, kind: str, device: str) -> tuple[int, int, int]:
-    """(expected, low, high) bytes of the whole process, or on a card of all that its memory must hold."""
+def process_bytes(total: int, kind: str, device: str, *, frozen: bool, recompute: bool) -> tuple[int, int, int]:
+    """(expected, low, high) bytes of a run's whole process, or on a card of all that its memory must hold."""
     band = BANDS[kind, device]
-    fixed = CONTEXT_CUDA if device == "cuda" else PROCESS_CPU
+    fixed = CONTEXT_CUDA
+    if device == "cpu":
+        heap = int(min(HEAP_SHARE * total, HEAP_MOST)) + SCATTERED * frozen + RECOMPUTED * recompute
+        fixed = PROCESS_CPU + heap
     low = int(total * band.low) + fixed - band.rest
     return total + fixed, low, int(total * band.high) + fixed + band.rest
