@@ -53,9 +53,8 @@ def wanted() -> dict[str, Subject]:
 def main() -> None:
     subjects = wanted()
     target = assets_folder() / SHIPPED
-    target.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        os.environ["TUNING_FORK_CACHE"] = scratch  # nothing traced earlier is taken over
+        os.environ["TUNING_FORK_CACHE"] = scratch  # the user's own tables stay as they are
         make_tables(list(subjects.values()))
         lines = []
         for key in sorted(subjects):

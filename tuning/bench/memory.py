@@ -136,7 +136,7 @@ def _line(plan: Plan, found: MemoryEstimate, run: dict[str, Any]) -> dict[str, A
         "live": None if run["live"] is None else run["live"] + _mapped(plan),
         "process": found.process_bytes, "low": found.low_bytes, "high": found.high_bytes,
         "resident": run["resident"], "failed": run["failed"],
-        "accelerate": 4 * 4 * parameters, "sixteen": 16 * parameters,
+        "accelerate": 4 * 4 * plan.model.shape.body_parameters, "sixteen": 16 * parameters,
     }  # fmt: skip
 
 
@@ -172,7 +172,7 @@ def report(lines: list[dict[str, Any]]) -> str:
     text = markdown(f"Memory of {len(lines)} runs, {len(failed)} failed", head, body)
     rules = [
         ("ours, tensors at the peak", "estimated", "peak"), ("ours, against the allocator tracer", "estimated", "live"),
-        ("ours, process", "process", "resident"), ("accelerate, 4 x 4 bytes a parameter", "accelerate", "peak"),
+        ("ours, process", "process", "resident"), ("accelerate: 4 x the fp32 body, no head", "accelerate", "peak"),
         ("16 bytes a parameter", "sixteen", "peak"),
     ]  # fmt: skip
     summary = [_summary(lines, *rule) for rule in rules]
