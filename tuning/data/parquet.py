@@ -10,8 +10,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tuning.data.record import BadRow, Record
 from tuning.data.sniff import Format
-from tuning.data.tables import BadRow, Record
 from tuning.errors import DataError
 
 BATCH_ROWS = 1024

@@ -15,10 +15,11 @@ from typing import Any
 
 from tuning.data.places import find_place
 from tuning.data.recognise import ROLES, columns_of
+from tuning.data.record import BadRow, Record
 from tuning.data.sets import Checked, DataSet, open_data
 from tuning.data.shown import histogram, shown_tokens
 from tuning.data.summary import sample
-from tuning.data.tables import BadRow, Record, head, open_table
+from tuning.data.tables import head, open_table
 from tuning.errors import DataError
 from tuning.settings import DataSettings
 from tuning.text import ConversationError, Row, Spelled, TextTokenizer, spell_rows

@@ -17,7 +17,8 @@ from typing import Any, overload
 
 from tuning.data.places import Place, find_place
 from tuning.data.recognise import Reading, RowFault, columns_of, label_text, make_row, read_as
-from tuning.data.tables import BadRow, Record, Table, head, open_table
+from tuning.data.record import BadRow, Record, Table
+from tuning.data.tables import head, open_table
 from tuning.errors import DataError
 from tuning.settings import DataSettings
 from tuning.text import Row

@@ -15,11 +15,12 @@ import sys
 import threading
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
+from tuning.data.parquet import ParquetTable
+from tuning.data.record import BadRow, Record, Table
 from tuning.data.sniff import Format, sniff
 from tuning.data.spool import decoded, rows_of_document
 from tuning.errors import DataError
@@ -31,43 +32,6 @@ HEAD_TABLE_BYTES = 2 * 2**20
 """Of a file above the first size, this much is enough to show what it is."""
 RECORD_BYTES = 64 * 2**20
 """The longest row of a CSV file; a quotation mark without its partner would else swallow all that follows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One row as it stands in its file."""
-
-    line: int
-    values: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class BadRow:
-    """A row that cannot be used, and why."""
-
-    line: int
-    reason: str
-
-
-class Table(Protocol):
-    """Rows on disk."""
-
-    name: str
-    format: Format
-    unit: str
-    """What `line` counts: a line of the file, or a row of it."""
-    size: int
-    """Bytes on disk."""
-    digest: str
-    """A hash of the content; empty where only its head was read."""
-    whole: bool
-    """Every row is known, not only the head of a large file."""
-
-    def __len__(self) -> int: ...
-    def __hash__(self) -> int: ...
-    def read(self, indices: Sequence[int]) -> Iterator[Record | BadRow]:
-        """The rows at these increasing places."""
-        ...
 
 
 def open_table(path: Path, kind: str = "auto", encoding: str = "auto", head_only: bool = False) -> Table:
@@ -92,8 +56,6 @@ def _open(path: str, size: int, changed: int, kind: str, encoding: str, head_onl
     with open(file, "rb") as handle:
         form = sniff(handle, file.name, kind, encoding)
     if form.kind == "parquet":
-        from tuning.data.parquet import ParquetTable
-
         return ParquetTable(file, form)
     return LineTable(file, form, head_only and form.encoding == "utf-8" and form.kind != "json")
 

@@ -94,6 +94,12 @@ def collate(rows: Sequence[Encoded], *, pad_id: int, classes: bool, packing: boo
     )  # fmt: skip
 
 
+def gather(states: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Lines of `states` at the label places; virtual tokens that a method put in front are trimmed first."""
+    states = states[:, states.shape[1] - batch.input_ids.shape[1] :]
+    return states.reshape(-1, states.shape[-1]).index_select(0, batch.label_places)
+
+
 def _packed(rows: Sequence[Encoded], device: torch.device) -> Batch:
     ids: list[int] = []
     positions: list[int] = []

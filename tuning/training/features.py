@@ -15,8 +15,7 @@ import torch
 from torch import nn
 
 from tuning.text import Encoded
-from tuning.training.batches import Batch, collate
-from tuning.training.loss import gather
+from tuning.training.batches import Batch, collate, gather
 
 
 class FeatureCache:

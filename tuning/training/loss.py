@@ -16,7 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tuning.training.batches import Batch
+from tuning.training.batches import Batch, gather
+from tuning.training.features import logits_of
 
 
 def batch_logits(model: nn.Module, batch: Batch, *, classes: bool) -> torch.Tensor:
@@ -25,8 +26,6 @@ def batch_logits(model: nn.Module, batch: Batch, *, classes: bool) -> torch.Tens
     For tokens the hidden states are gathered before the output layer, so logits are computed at label places only.
     """
     if batch.states is not None:
-        from tuning.training.features import logits_of
-
         return logits_of(model, batch.states, classes=classes)
     inputs: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
     if batch.position_ids is not None:
@@ -62,12 +61,6 @@ def _only_at(model: nn.Module, batch: Batch) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def gather(states: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Lines of `states` at the label places; virtual tokens that a method put in front are trimmed first."""
-    states = states[:, states.shape[1] - batch.input_ids.shape[1] :]
-    return states.reshape(-1, states.shape[-1]).index_select(0, batch.label_places)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,49 @@
+"""What every reader of files gives: rows with their line, bad rows with their reason, a table of both.
+
+Comes in: nothing.  Goes out: the types that the readers and all above them share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tuning.data.sniff import Format
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row as it stands in its file."""
+
+    line: int
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that cannot be used, and why."""
+
+    line: int
+    reason: str
+
+
+class Table(Protocol):
+    """Rows on disk."""
+
+    name: str
+    format: Format
+    unit: str
+    """What `line` counts: a line of the file, or a row of it."""
+    size: int
+    """Bytes on disk."""
+    digest: str
+    """A hash of the content; empty where only its head was read."""
+    whole: bool
+    """Every row is known, not only the head of a large file."""
+
+    def __len__(self) -> int: ...
+    def __hash__(self) -> int: ...
+    def read(self, indices: Sequence[int]) -> Iterator[Record | BadRow]:
+        """The rows at these increasing places."""
+        ...
