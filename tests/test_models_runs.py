@@ -92,6 +92,21 @@ def test_a_family_trains_and_its_result_loads_again(
         assert any("lora_B" in name and bool(weight.abs().sum() > 0) for name, weight in loaded.named_parameters())
 
 
+@pytest.mark.parametrize("family", ["qwen3", "gpt2", "gemma", "phi"])
+def test_kept_features_go_into_each_familys_own_output_layer(
+    folders: dict[str, Path], tmp_path: Path, family: str
+) -> None:
+    curves = []
+    for cache in (True, False):
+        method = {"name": "feature_extraction", "cache": cache}
+        plan = plan_for(settings(folders[family], "causal_lm", "full") | {"method": method})
+        events: list[Event] = []
+        job = Job(run_id="r", attempt=1, plan=plan, folder=str(tmp_path / str(cache)))
+        assert run_job(job, Emitter("r", 1, events.append), Commands()) == "finished", events[-1].data
+        curves.append([event.data["loss"] for event in events if event.kind == "step"])
+    assert len(curves[0]) == 2 and curves[0] == pytest.approx(curves[1], abs=1e-5)
+
+
 @pytest.mark.parametrize("family", ["qwen3", "gpt2", "gemma", "bert", "roberta"])
 def test_padding_changes_no_familys_curve(folders: dict[str, Path], tmp_path: Path, family: str) -> None:
     """Eight rows at once, padded to the longest, give the update that eight single rows give."""

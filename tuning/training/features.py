@@ -82,10 +82,10 @@ def logits_of(model: nn.Module, states: torch.Tensor, *, classes: bool) -> torch
 @contextmanager
 def _body_gives(body: nn.Module, states: torch.Tensor) -> Iterator[None]:
     """Within this the body answers with states it computed before."""
-    from transformers.modeling_outputs import BaseModelOutputWithPast
+    from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-    def answer(*_: Any, **__: Any) -> BaseModelOutputWithPast:
-        return BaseModelOutputWithPast(last_hidden_state=states)  # type: ignore[arg-type]
+    def answer(*_: Any, **__: Any) -> BaseModelOutputWithPastAndCrossAttentions:
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states)  # type: ignore[arg-type]
 
     body.forward = answer  # type: ignore[method-assign]
     try:
