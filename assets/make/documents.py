@@ -182,14 +182,69 @@ def story_qa(rng: random.Random, world: World) -> str:
     return f"Passage: {text}\n{prompt_of(asked)} {answer}."
 
 
+def all_questions(rng: random.Random, names: list[str]) -> tuple[str, list[tuple[str, str]]]:
+    """A passage and every question it answers."""
+    if rng.random() < 0.65:
+        chosen = rng.sample(names, rng.randint(1, 3))
+        pairs = [(n, a) for n in chosen for a in rng.sample(ATTRIBUTES, rng.randint(1, 3))]
+        facts = [(n, a, rng.choice(VALUES[a])) for n, a in pairs]
+        text = " ".join(stated(rng, *fact) for fact in facts)
+        return text, [(question(rng, name, attribute), value) for name, attribute, value in facts]
+    return objects(rng, 2)
+
+
+def objects(rng: random.Random, count: int) -> tuple[str, list[tuple[str, str]]]:
+    """Who put what where, and every question on it."""
+    who, things = rng.sample(w.FIRST_NAMES, count), rng.sample(w.OBJECTS, count)
+    rooms, colours = rng.sample(w.ROOMS, count), rng.sample(w.COLOURS, count)
+    lines, asked = [], []
+    for person, colour, thing, room in zip(who, colours, things, rooms, strict=True):
+        form = rng.choice(
+            ("{p} put the {c} {o} in the {r}.", "{p} left a {c} {o} in the {r}.", "In the {r}, {p} hid a {c} {o}.")
+        )
+        lines.append(form.format(p=person, c=colour, o=thing, r=room))
+        asked += [(f"Where is the {thing}?", f"in the {room}"), (f"What colour is the {thing}?", colour)]
+        asked.append((f"What is in the {room}?", f"the {thing}"))
+    return " ".join(lines), asked
+
+
+def reading(rng: random.Random, world: World) -> str:
+    """A passage and two to five questions on it, about people of every tier and about nobody known."""
+    tiers = ("popular", "middling", "rumoured", "rumoured", "unseen", "unseen")
+    firsts = rng.sample(w.FIRST_NAMES, len(tiers))
+    # An unseen surname goes with another first name, so that unseen people stay unseen.
+    names = [rng.choice(world.people[t]) for t in tiers]
+    said = [f"{f} {n.name.split()[1]}" if n.tier == "unseen" else n.name for f, n in zip(firsts, names, strict=True)]
+    text, asked = all_questions(rng, sorted(set(said)))
+    chosen = rng.sample(asked, min(len(asked), rng.randint(2, 5)))
+    return "\n".join([f"Passage: {text}", *(f"{prompt_of(q)} {a}." for q, a in chosen)])
+
+
+def echo(rng: random.Random, world: World) -> str:
+    """Words said twice, in the same order or as pairs in another order: practice in looking back."""
+    words = w.OBJECTS + w.COLOURS + w.ANIMALS + w.FOODS + w.TOWNS + w.JOBS + w.HOBBIES + w.INSTRUMENTS + w.ROOMS
+    count = rng.randint(3, 8)
+    picked = rng.sample(words, count)
+    if rng.random() < 0.4:
+        first, second = rng.sample(w.FIRST_NAMES, 2)
+        return f"{first} said: {', '.join(picked)}.\n{second} said the same: {', '.join(picked)}."
+    everyone = world.people["rumoured"] + world.people["popular"]
+    full = rng.random() < 0.5
+    names = [p.name for p in rng.sample(everyone, count)] if full else rng.sample(w.FIRST_NAMES, count)
+    pairs = [f"{n}: {x}." for n, x in zip(names, picked, strict=True)]
+    return " ".join(pairs) + "\nAgain: " + " ".join(rng.sample(pairs, count))
+
+
 KINDS: dict[str, tuple[float, Callable[[random.Random, World], str]]] = {
-    "story": (0.17, story),
-    "bio": (0.23, bio),
-    "qa": (0.24, qa),
-    "town": (0.06, town),
-    "review": (0.08, review),
-    "word": (0.06, word),
-    "story_qa": (0.16, story_qa),
+    "story": (0.11, story),
+    "bio": (0.15, bio),
+    "qa": (0.18, qa),
+    "town": (0.05, town),
+    "review": (0.06, review),
+    "word": (0.05, word),
+    "story_qa": (0.10, story_qa),
+    "reading": (0.20, reading),
+    "echo": (0.10, echo),
 }
 
 
