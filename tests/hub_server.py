@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LARGE = 4096
 """Files from this size on are served as large files are: named by their SHA-256."""
@@ -46,6 +48,8 @@ class Hub:
     models: dict[str, Path] = field(default_factory=dict)
     datasets: dict[str, Path] = field(default_factory=dict)
     licence: str = "apache-2.0"
+    branches: tuple[str, ...] = ()
+    """Other names of the one revision there is."""
     gated_by: str | None = None
     """The token that opens the models; None where they are open."""
     silent: bool = False
@@ -89,17 +93,18 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(30)
             self.close_connection = True
             return
-        path = unquote(urlsplit(self.path).path)
+        path = urlsplit(self.path).path
         found = re.fullmatch(
             r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(/.*)?)?", path
         )
         if found:
-            kind, name, what, revision, inner = found.groups()
+            kind, name, what, revision, inner = (unquote(one) if one else None for one in found.groups())
+            assert kind and name
             self._api(kind, name, what or "revision", revision or "main", (inner or "").strip("/"), body)
             return
         found = re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         if found:
-            kind, name, revision, file = found.groups()
+            kind, name, revision, file = (unquote(one) if one else "" for one in found.groups())
             self._resolve("datasets" if kind else "models", name, revision, file)
             return
         self._send(404, {"X-Error-Code": "RepoNotFound"}, b"{}")
@@ -109,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
         folder = getattr(self.hub, kind).get(name)
         if folder is None:
             self._send(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}, b"{}")
-        elif revision not in ("main", COMMIT):
+        elif revision not in ("main", COMMIT, *self.hub.branches):
             self._send(404, {"X-Error-Code": "RevisionNotFound"}, b"{}")
         else:
             return folder
@@ -147,11 +152,11 @@ class _Handler(BaseHTTPRequestHandler):
             lfs = {"sha256": entry["oid"], "size": entry["size"], "pointerSize": 130} if "lfs" in entry else None
             one = {"rfilename": entry["path"], "size": entry["size"], "blobId": entry["oid"][:40]}
             siblings.append(one | ({"lfs": lfs} if lfs else {}))
-        about = _json(folder / "config.json")
+        about, card = _json(folder / "config.json"), {"license": self.hub.licence} | _card(folder / "README.md")
         return {
             "_id": "0" * 24, "id": name, "modelId": name, "sha": COMMIT, "private": False, "disabled": False,
             "gated": "auto" if self.hub.gated_by else False, "downloads": 0, "likes": 0, "siblings": siblings,
-            "tags": [f"license:{self.hub.licence}"], "cardData": {"license": self.hub.licence},
+            "tags": [f"license:{self.hub.licence}"], "cardData": card,
             "config": {
                 "model_type": about.get("model_type"), "architectures": about.get("architectures"),
                 "tokenizer_config": _json(folder / "tokenizer_config.json"),
@@ -230,6 +235,12 @@ def _entry(path: Path, folder: Path) -> dict[str, Any]:
 
 def _json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _card(path: Path) -> dict[str, Any]:
+    """The YAML at the head of a README, as the hub reads it."""
+    found = re.match(r"---\n(.*?)\n---", path.read_text(encoding="utf-8"), re.DOTALL) if path.is_file() else None
+    return yaml.safe_load(found[1]) if found else {}
 
 
 def _wanted(body: bytes) -> set[str]:

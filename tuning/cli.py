@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tuning.data.places import is_here, split_source
 from tuning.errors import Problem, SettingsError, TuningError
 from tuning.events import Emitter, Event
 from tuning.executors.base import Sink
@@ -48,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("settings", help="a settings JSON file, or - for standard input")
     one.add_argument("--out", type=Path, help="keep settings.json, events.jsonl and adapter/ or model/ in this folder")
     one.add_argument("--home", type=Path, help="keep the run in this store, where an open page shows it live")
-    one.add_argument("--download", action="store_true", help="fetch the model from the hub first (HF_TOKEN if gated)")
+    one.add_argument(
+        "--download", action="store_true", help="fetch model and data from the hub first (HF_TOKEN if gated)"
+    )
     one = verbs.add_parser("bench", help="measure, and print tables")
     one.add_argument("name", nargs="?", default="all", help="start, click, loop, watchers, poll, memory or all")
     one.add_argument("--repeats", type=int, default=7, help="interleaved repeats; the median is shown")
@@ -108,13 +111,24 @@ def _read(name: str) -> Any:
 
 
 def _download(given: Any) -> None:
-    """Fetch the model of these settings where it is a hub id that is not here; progress on standard error."""
-    from tuning.hub.download import download_now
+    """Fetch the model and the data of these settings where they are hub ids and not here; progress on standard error.
 
-    settings = Settings.from_dict(given)
+    Raises TuningError.
+    """
+    from tuning.hub.download import download_now
+    from tuning.hub.hub_data import download_data_now
+
+    settings, token = Settings.from_dict(given), os.environ.get("HF_TOKEN")
     kind, name = split_spec(settings.model)
-    if kind != "hub" or is_cached(name, settings.revision):
-        return
+    if kind == "hub" and not is_cached(name, settings.revision):
+        download_now(name, settings.revision, token, _tell_progress(name))
+    data = settings.data
+    kind, name = split_source(data.source)
+    if kind == "hub" and not is_here(data):
+        download_data_now(name, data.subset, data.revision, token, _tell_progress(name))
+
+
+def _tell_progress(name: str) -> Callable[[int, int], None]:
     shown = 0.0
 
     def tell(done: int, total: int) -> None:
@@ -123,7 +137,7 @@ def _download(given: Any) -> None:
             shown = time.monotonic()
             print(f"{name}: {done / 2**20:,.1f} of {total / 2**20:,.1f} MiB", file=sys.stderr)
 
-    download_now(name, settings.revision, os.environ.get("HF_TOKEN"), tell)
+    return tell
 
 
 def _run(given: Any, out: Path | None, home: Path | None) -> int:

@@ -23,15 +23,18 @@ ROWS = Limit(low=1, high=1_000_000_000)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSettings:
     source: str = "reviews"
-    """A bundled data set's name, or the path of a file or folder: JSONL, JSON, CSV, TSV, Parquet or plain text."""
+    """A bundled data set's name; the path of a file or folder: JSONL, JSON, CSV, TSV, Parquet or plain text; or a hub
+    id such as org/name, which Look up shows and fetches."""
     subset: str | None = None
-    """Which part of a data set on the hub; not used for bundled sets and files."""
+    """Which part of a data set on the hub, as Look up lists them; empty takes its default. Not for bundled sets and
+    files."""
     revision: str | None = None
-    """Which version of a data set on the hub; not used for bundled sets and files."""
+    """Branch, tag or commit of a data set on the hub; empty takes its main branch. Not for bundled sets and files."""
     split: str | None = None
-    """The split to train on: a file's name in the folder, without its ending; empty takes `train`."""
+    """The split to train on: of a data set on the hub, or a file's name in the folder, without its ending; empty takes
+    `train`."""
     eval_split: str | None = None
-    """The split to evaluate on, a file beside the rows; empty takes `eval` or its like, else eval_fraction is held
+    """The split to evaluate on, or a file beside the rows; empty takes `eval` or its like, else eval_fraction is held
     out."""
     format: Annotated[str, Limit(choices=("auto", "jsonl", "json", "csv", "parquet", "lines", "paragraphs"))] = "auto"
     """What the file is: auto looks at its content. lines and paragraphs are plain text, cut at each line or blank

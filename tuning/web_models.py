@@ -14,14 +14,14 @@ from starlette.concurrency import run_in_threadpool
 from tuning.data import DataSummary
 from tuning.errors import ModelError, Problem, SettingsError, TuningError
 from tuning.hardware import this_machine
-from tuning.hub.download import Download, Downloads, bytes_here
+from tuning.hub.download import Downloads, bytes_here
 from tuning.hub.lookup import HubModel, look_up
 from tuning.memory.estimate import estimate
 from tuning.methods import method_named
 from tuning.models import BaseModel, is_cached, resolve_model, split_spec, tuned_for
 from tuning.plan import make_plan
 from tuning.settings import Settings
-from tuning.web_requests import json_body, take
+from tuning.web_requests import json_body, take, take_token
 
 ROWS, LENGTH = 4, 128
 """What the card's verdict is about, besides the method: a micro-batch of so many rows of so many tokens."""
@@ -46,7 +46,8 @@ def add_model_routes(app: FastAPI) -> None:
         if kind != "hub" or is_cached(name, revision):
             return local_card(resolve_model(spec, revision))
         found = asked_hub(name, revision, token)
-        return hub_card(found) | {"download": _shown(downloads.of(found.id))}
+        running = downloads.of(found.id)
+        return hub_card(found) | {"download": running.to_dict() if running else None}
 
     def begin(spec: str, revision: str | None, token: str | None) -> dict[str, Any]:
         _, name = split_spec(spec)
@@ -55,7 +56,7 @@ def add_model_routes(app: FastAPI) -> None:
             found = asked_hub(name, revision, token)
         if found.problem is not None:
             raise ModelError(found.problem, spec)
-        return _shown(downloads.start(found, token)) or {}
+        return downloads.start(found, token).to_dict()
 
     @app.post("/fork/models/lookup")
     async def lookup(request: Request) -> dict[str, Any]:
@@ -68,11 +69,12 @@ def add_model_routes(app: FastAPI) -> None:
     @app.post("/fork/models/cancel")
     async def cancel(request: Request) -> dict[str, Any]:
         spec, _, _ = _asked(await json_body(request))
-        return _shown(downloads.cancel(split_spec(spec)[1])) or {}
+        return downloads.cancel(split_spec(spec)[1]).to_dict()
 
     @app.get("/fork/models/download")
     def progress(model: str) -> JSONResponse:
-        found = _shown(downloads.of(split_spec(model)[1]))
+        one = downloads.of(split_spec(model)[1])
+        found = one.to_dict() if one else None
         return JSONResponse(found, status_code=200 if found else 404, headers={"Cache-Control": "no-store"})
 
 
@@ -84,21 +86,9 @@ def _asked(body: dict[str, Any]) -> tuple[str, str | None, str | None]:
         problems.append(Problem("model", model, "a text", "Type a model first: a hub id such as org/name, or a path."))
     if revision is not None and not isinstance(revision, str):
         problems.append(Problem("revision", revision, "a text", "The revision must be a branch, a tag or a commit."))
-    # a header holds printable ASCII only; anything else was not a token
-    if token is not None and not (isinstance(token, str) and token.isascii() and (token.isprintable() or not token)):
-        problems.append(Problem("token", None, "a token", "The token must be one line of letters, digits and _."))
     if problems:
         raise SettingsError(problems)
-    return model.strip(), (revision or "").strip() or None, (token or "").strip() or None
-
-
-def _shown(one: Download | None) -> dict[str, Any] | None:
-    if one is None:
-        return None
-    return {
-        "id": one.id, "state": one.state, "done_bytes": one.done_bytes, "total_bytes": one.total_bytes,
-        "message": one.message,
-    }  # fmt: skip
+    return model.strip(), (revision or "").strip() or None, take_token(token)
 
 
 def local_card(model: BaseModel) -> dict[str, Any]:

@@ -61,6 +61,15 @@ def take(body: dict[str, Any], *names: str) -> list[Any]:
     return [body.get(name) for name in names]
 
 
+def take_token(token: Any) -> str | None:
+    """A token for the hub as it was typed; a problem never repeats it. Raises SettingsError."""
+    # a header holds printable ASCII only; anything else was not a token
+    if token is not None and not (isinstance(token, str) and token.isascii() and (token.isprintable() or not token)):
+        message = "The token must be one line of letters, digits and _."
+        raise SettingsError([Problem("token", None, "a token", message)])
+    return (token or "").strip() or None
+
+
 def row_of(service: RunService, run_id: str) -> RunRow:
     """Raises NoSuchRun."""
     try:

@@ -1,4 +1,4 @@
-"""Where rows are: bundled sets, files and folders, and which file of them is which split.
+"""Where rows are: bundled sets, files and folders, what was downloaded from the hub, and which file is which split.
 
 Comes in: `DataSettings`.  Goes out: a `Place` with the files of the training and the evaluation rows, and the card of
 a bundled set.  Nothing is read here but cards and folder listings.
@@ -13,6 +13,7 @@ from typing import Any
 
 from tuning.assets import assets_folder
 from tuning.errors import DataError
+from tuning.hub.hub_data import Snapshot, cached_data, is_hub_id, no_subset
 from tuning.settings import DataSettings
 
 EVAL_NAMES = ("eval", "evaluation", "validation", "valid", "val", "dev", "test")
@@ -26,8 +27,8 @@ class Place:
     title: str
     origin: str
     """bundled, path or hub."""
-    train: Path
-    eval: Path | None
+    train: tuple[Path, ...]
+    eval: tuple[Path, ...] | None
     card: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -44,31 +45,103 @@ def bundled_folder(source: str) -> Path | None:
     return folder if "/" not in source and (folder / "card.json").is_file() else None
 
 
+def split_source(source: str) -> tuple[str, str]:
+    """(`bundled` | `path` | `hub`, the name without its prefix); `hub` is what nothing else is."""
+    kind, colon, rest = source.partition(":")
+    if colon and kind in ("bundled", "path", "hub"):
+        return kind, rest
+    if source.startswith(("/", "./", "../", "~")):
+        return "path", source
+    return ("bundled" if source in {card["name"] for card in data_catalogue()} else "hub"), source
+
+
 def find_place(settings: DataSettings) -> Place:
     """Raises DataError where there is no such set, file, folder or split."""
-    kind, colon, rest = settings.source.partition(":")
-    said = kind if colon and kind in ("bundled", "path") else None
-    name = rest if said else settings.source
+    kind, name = split_source(settings.source)
+    if kind == "hub":
+        return _hub_place(name, settings)
     for setting in ("subset", "revision"):
         if getattr(settings, setting) is not None:
             message = f"{setting} is for hub data; leave it empty"
             raise DataError(message, getattr(settings, setting), "null", field=f"data.{setting}")
-    bundled = {card["name"]: card for card in data_catalogue()}
-    if said != "path" and name in bundled:
-        card, folder = bundled[name], assets_folder() / "data" / name
-        train, held = _folder_files(folder, settings)
-        return Place(name=name, title=card.get("title", name), origin="bundled", train=train, eval=held, card=card)
-    if said == "path" or name.startswith(("/", "./", "../", "~")):
+    if kind == "path":
         try:
             path = Path(name).expanduser()
         except RuntimeError:  # ~somebody who has no home here
             path = Path(name)
         return _path_place(path, settings)
-    known = ", ".join(bundled) or "none"
-    message = f"no data set {settings.source!r} here; bundled: {known}; or give a file's path such as ./rows.jsonl"
-    raise DataError(message, settings.source, "a bundled name or a file's path")
+    card = next((card for card in data_catalogue() if card["name"] == name), None)
+    if card is None:
+        raise DataError(f"no data set {settings.source!r} here; bundled: {_bundled()}", settings.source, _bundled())
+    train, held = _folder_files(assets_folder() / "data" / name, settings)
+    return Place(
+        name=name, title=card.get("title", name), origin="bundled", train=(train,), eval=(held,) if held else None,
+        card=card,
+    )  # fmt: skip
 
 
+def is_here(settings: DataSettings) -> bool:
+    """Whether the rows are on this machine, whole."""
+    try:
+        find_place(settings)
+    except DataError:
+        return False
+    return True
+
+
+def _bundled() -> str:
+    return ", ".join(card["name"] for card in data_catalogue()) or "none"
+
+
+# -- the hub's cache --------------------------------------------------------------------------------------------------
+def _hub_place(name: str, settings: DataSettings) -> Place:
+    """What was downloaded; the hub is not asked."""
+    kept = cached_data(name, settings.revision) if is_hub_id(name) else None
+    if kept is None:
+        at = f" at revision {settings.revision!r}" if settings.revision else ""
+        message = (
+            f"no data set {settings.source!r:.200}{at} here: not bundled ({_bundled()}), not downloaded yet. Press "
+            "Look up to see and fetch it (on the command line: run --download), or give a file's path such as "
+            "./rows.jsonl"
+        )
+        limit = "a bundled name, a file's path, or a hub id that is downloaded"
+        raise DataError(message, settings.source, limit)
+    subset = settings.subset or kept.layout.default
+    if subset not in kept.layout.subsets:
+        raise no_subset(name, kept.layout, settings.subset)
+    splits = kept.layout.subsets[subset]
+    wanted = settings.split or ("train" if "train" in splits or len(splits) > 1 else next(iter(splits)))
+    if wanted not in splits:
+        known = ", ".join(splits)
+        message = f"{name} has no split {wanted!r}; it has {known}; choose one with data.split"
+        raise DataError(message, settings.split, known, "data.split")
+    held = settings.eval_split or next((one for one in EVAL_NAMES if one in splits and one != wanted), None)
+    if held is not None and (held not in splits or held == wanted):
+        known = ", ".join(one for one in splits if one != wanted) or "none"
+        message = f"{name} has no split {held!r} besides {wanted!r}; there are {known}; choose another data.eval_split"
+        raise DataError(message, held, known, "data.eval_split")
+    files = _whole(name, subset, kept, splits[wanted] + (splits[held] if held else ()))
+    train = tuple(files[file] for file in splits[wanted])
+    notes = (f"{subset}, {wanted}" + (f"; evaluation rows from {held}" if held else ""),)
+    title = name.rpartition("/")[2] + ("" if len(kept.layout.subsets) == 1 else f" ({subset})")
+    return Place(
+        name=title, title=title, origin="hub", train=train, notes=notes,
+        eval=tuple(files[file] for file in splits[held]) if held else None,
+    )  # fmt: skip
+
+
+def _whole(name: str, subset: str, kept: Snapshot, wanted: tuple[str, ...]) -> dict[str, Path]:
+    gone = kept.missing(wanted)
+    if gone:
+        message = (
+            f"subset {subset!r} of {name} is not downloaded yet: {len(gone)} of {len(wanted)} files are missing. "
+            "Press Look up to fetch it (on the command line: run --download)"
+        )
+        raise DataError(message, subset, "a subset that is downloaded")
+    return {file: kept.folder / file for file in wanted}
+
+
+# -- a person's own files ---------------------------------------------------------------------------------------------
 def _path_place(path: Path, settings: DataSettings) -> Place:
     try:
         folder, file = path.is_dir(), path.is_file()
@@ -85,7 +158,9 @@ def _path_place(path: Path, settings: DataSettings) -> Place:
         message = f"there is no file {str(path)!r:.300}; check the path"
         raise DataError(message, str(path), "an existing file or folder")
     notes = (f"evaluation rows from {held.name}",) if held is not None else ()
-    return Place(name=path.stem, title=path.name, origin="path", train=train, eval=held, notes=notes)
+    return Place(
+        name=path.stem, title=path.name, origin="path", train=(train,), eval=(held,) if held else None, notes=notes
+    )
 
 
 def _stems(folder: Path) -> dict[str, Path]:

@@ -13,13 +13,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from tuning.data.joined import open_tables
 from tuning.data.places import find_place
 from tuning.data.recognise import ROLES, columns_of
 from tuning.data.record import BadRow, Record
 from tuning.data.sets import Checked, DataSet, open_data
 from tuning.data.shown import histogram, shown_tokens
 from tuning.data.summary import sample
-from tuning.data.tables import head, open_table
+from tuning.data.tables import head
 from tuning.errors import DataError
 from tuning.settings import DataSettings
 from tuning.text import ConversationError, Row, Spelled, TextTokenizer, spell_rows
@@ -45,7 +46,7 @@ def preview(
         "updates_per_epoch": math.ceil(len(data.train) / effective_batch), "effective_batch": effective_batch,
         "empty": sum(map(_empty, train)), "looked_at": len(train), "labels": _labels(data), **_repeated(data),
     }  # fmt: skip
-    found["rows"] = [{"line": record.line, "cells": _cells(record.values)} for record, _ in shown] or found["rows"]
+    found["rows"] = [{"line": record.line, "cells": shown_cells(record.values)} for record, _ in shown] or found["rows"]
     if tokenizer is None:
         return found
     try:
@@ -70,18 +71,19 @@ def _first(data: DataSet) -> list[tuple[Record, Row]]:
 def _file(settings: DataSettings) -> dict[str, Any]:
     """What the file is and its first rows as they stand in it."""
     place = find_place(settings)
-    table = open_table(place.train, settings.format, settings.encoding, head_only=True)
+    table = open_tables(place.train, settings.format, settings.encoding, head_only=True)
     first = head(table)
     return {
         "title": place.title, "origin": place.origin, "bytes": table.size, "format": table.format.words,
         "encoding": table.format.encoding_words, "whole": table.whole, "unit": table.unit, "problems": [],
         "notes": [] if table.whole else [f"The file is large: this looks at its first {len(table):,} rows."],
         "columns": columns_of([record.values for record in first]), "role_names": list(ROLES),
-        "rows": [{"line": one.line, "cells": _cells(one.values)} for one in first[:SHOWN_ROWS]],
+        "rows": [{"line": one.line, "cells": shown_cells(one.values)} for one in first[:SHOWN_ROWS]],
     }  # fmt: skip
 
 
-def _cells(values: Mapping[str, Any]) -> dict[str, str]:
+def shown_cells(values: Mapping[str, Any]) -> dict[str, str]:
+    """A row's values as texts short enough to look at."""
     return {name: _short(value) for name, value in values.items()}
 
 

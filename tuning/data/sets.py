@@ -15,10 +15,11 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any, overload
 
+from tuning.data.joined import open_tables
 from tuning.data.places import Place, find_place
 from tuning.data.recognise import Reading, RowFault, columns_of, label_text, make_row, read_as
 from tuning.data.record import BadRow, Record, Table
-from tuning.data.tables import head, open_table
+from tuning.data.tables import head
 from tuning.errors import DataError
 from tuning.settings import DataSettings
 from tuning.text import Row
@@ -98,7 +99,7 @@ class DataSet:
     reading: Reading
     all_columns: tuple[str, ...]
     checks: tuple[Checked, ...] = field(repr=False)
-    """Of the training file and, where there is one, of the evaluation file."""
+    """Of the training rows and, where there is one, of the evaluation file."""
 
     @property
     def small(self) -> bool:
@@ -112,9 +113,9 @@ def open_data(settings: DataSettings, task: str, seed: int, head_only: bool = Fa
     Raises DataError naming the line or the column and the fix.
     """
     place = find_place(settings)
-    tables = [open_table(place.train, settings.format, settings.encoding, head_only)]
+    tables = [open_tables(place.train, settings.format, settings.encoding, head_only)]
     if place.eval is not None:
-        tables.append(open_table(place.eval, settings.format, settings.encoding, head_only))
+        tables.append(open_tables(place.eval, settings.format, settings.encoding, head_only))
     first = head(tables[0])
     if not first:
         bad = [one for one in tables[0].read(range(min(3, len(tables[0])))) if isinstance(one, BadRow)]

@@ -70,7 +70,7 @@ class DataSummary:
 def summarize(settings: DataSettings, model_path: str, task: str, seed: int) -> DataSummary:
     """Open, tokenize and count the rows; kept for the settings last asked for. Raises DataError."""
     place = find_place(settings)
-    files = [place.train, *([place.eval] if place.eval else [])]
+    files = (*place.train, *(place.eval or ()))
     versions = tuple(file.stat().st_mtime_ns for file in files)  # a changed file is counted anew
     return _summary(model_path, json.dumps(asdict(settings)), task, seed, versions)
 

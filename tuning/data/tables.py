@@ -44,7 +44,7 @@ def open_table(path: Path, kind: str = "auto", encoding: str = "auto", head_only
             raise DataError(f"there is no file {str(path)!r}; check the path", str(path), "an existing file")
         status = path.stat()
         head_only = head_only and status.st_size > HEAD_FILE_BYTES
-        return _open(str(path.resolve()), status.st_size, status.st_mtime_ns, kind, encoding, head_only)
+        return _open(str(path.absolute()), status.st_size, status.st_mtime_ns, kind, encoding, head_only)
     except (OSError, ValueError) as error:
         message = f"{path.name!r:.80} cannot be read: {getattr(error, 'strerror', None) or error}"
         raise DataError(message, str(path), "a readable file") from None

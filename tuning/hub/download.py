@@ -1,9 +1,9 @@
-"""Fetching a model into the standard cache: with progress, to be cancelled, and going on where it ended.
+"""Fetching a model or a data set into the standard cache: with progress, to be cancelled, and going on where it ended.
 
-Comes in: a `HubModel`, a token, a stop signal.  Goes out: the folder of the model in the cache that every other program
+Comes in: a `HubRepo`, a token, a stop signal.  Goes out: its folder in the cache that every other program
 on this machine uses too, so that nothing is fetched or kept twice.  The library itself begins a broken file anew, so
 files are fetched here, with Range, into a part beside their place, checked against their hash, and then renamed; the
-library's own call then puts them into the model's folder.  A revision is named in the cache only when it is complete.
+library's own call then puts them into that folder.  A revision is named in the cache only when it is complete.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from tuning.errors import ModelError
-from tuning.hub.lookup import HubFile, HubModel, look_up, told_plainly
+from tuning.hub.lookup import look_up
 from tuning.hub.reach import reach_hub
+from tuning.hub.repo import HubFile, HubRepo, told_plainly
 
 STALL_SECONDS = 10.0
 TRIES = 5
@@ -33,90 +34,90 @@ class _Stopped(Exception):
     """A person cancelled."""
 
 
-def part_of(model: HubModel, file: HubFile) -> Path:
+def part_of(repo: HubRepo, file: HubFile) -> Path:
     """Where a file grows until it is whole."""
-    return model.folder / "blobs" / f"{file.key}.part"
+    return repo.folder / "blobs" / f"{file.key}.part"
 
 
-def bytes_here(model: HubModel) -> int:
-    """How much of the model is in the cache already, unfinished files included."""
-    blobs = model.folder / "blobs"
+def bytes_here(repo: HubRepo) -> int:
+    """How much of it is in the cache already, unfinished files included."""
+    blobs = repo.folder / "blobs"
     done = 0
-    for file in model.files:
-        if (model.folder / "snapshots" / model.commit / file.name).is_file() or (blobs / file.key).is_file():
+    for file in repo.files:
+        if (repo.folder / "snapshots" / repo.commit / file.name).is_file() or (blobs / file.key).is_file():
             done += file.size
-        elif part_of(model, file).is_file():
-            done += part_of(model, file).stat().st_size
+        elif part_of(repo, file).is_file():
+            done += part_of(repo, file).stat().st_size
     return done
 
 
 def fetch(
-    model: HubModel, token: str | None, progress: Callable[[int], None], stopping: Callable[[], bool]
+    repo: HubRepo, token: str | None, progress: Callable[[int], None], stopping: Callable[[], bool]
 ) -> Path | None:
-    """The model's folder once all its files are there; None when stopped. Raises ModelError; a part stays for later."""
-    if model.problem is not None:
-        raise ModelError(model.problem, model.id)
+    """Its folder once all its files are there; None when stopped. Raises ModelError; a part stays for later."""
+    if repo.problem is not None:
+        raise ModelError(repo.problem, repo.id)
     address = reach_hub()
-    _check_room(model)
+    _check_room(repo)
     try:
-        for file in model.files:
-            _fetch_file(address, model, file, token, progress, stopping)
+        for file in repo.files:
+            _fetch_file(address, repo, file, token, progress, stopping)
     except _Stopped:
         return None
-    _name_revision(model)
-    return model.folder / "snapshots" / model.commit
+    _name_revision(repo)
+    return repo.folder / "snapshots" / repo.commit
 
 
-def _check_room(model: HubModel) -> None:
-    (model.folder / "blobs").mkdir(parents=True, exist_ok=True)
-    wanted, free = model.total_bytes - bytes_here(model), shutil.disk_usage(model.folder).free
+def _check_room(repo: HubRepo) -> None:
+    (repo.folder / "blobs").mkdir(parents=True, exist_ok=True)
+    wanted, free = repo.total_bytes - bytes_here(repo), shutil.disk_usage(repo.folder).free
     if wanted + _KEEP_FREE > free:
         message = (
-            f"{model.id} needs {wanted / 2**20:,.0f} MiB more, and the disk has {free / 2**20:,.0f}; free some space"
+            f"{repo.id} needs {wanted / 2**20:,.0f} MiB more, and the disk has {free / 2**20:,.0f}; free some space"
         )
-        raise ModelError(message, model.id, f"{wanted:,} bytes free")
+        raise ModelError(message, repo.id, f"{wanted:,} bytes free")
 
 
 def _fetch_file(
-    address: str, model: HubModel, file: HubFile, token: str | None, progress: Callable[[int], None],
+    address: str, repo: HubRepo, file: HubFile, token: str | None, progress: Callable[[int], None],
     stopping: Callable[[], bool],
 ) -> None:  # fmt: skip
     from filelock import Timeout
     from huggingface_hub import hf_hub_download
     from huggingface_hub.utils import WeakFileLock
 
-    place = model.folder / "blobs" / file.key
-    if not (model.folder / "snapshots" / model.commit / file.name).is_file():
-        locks = model.folder.parent / ".locks" / model.folder.name
+    place = repo.folder / "blobs" / file.key
+    if not (repo.folder / "snapshots" / repo.commit / file.name).is_file():
+        locks = repo.folder.parent / ".locks" / repo.folder.name
         locks.mkdir(parents=True, exist_ok=True)
         try:
             with WeakFileLock(locks / f"{file.key}.lock", timeout=LOCK_SECONDS):
                 if not place.is_file():
-                    _grow(address, model, file, token, progress, stopping)
+                    _grow(address, repo, file, token, progress, stopping)
         except Timeout:
-            message = f"another program is downloading {model.id}; wait for it, then look up again"
-            raise ModelError(message, model.id, "one download at a time") from None
-        with told_plainly(model.id, model.commit, token):
+            message = f"another program is downloading {repo.id}; wait for it, then look up again"
+            raise ModelError(message, repo.id, "one download at a time") from None
+        with told_plainly(repo.id, repo.commit, token, repo.words):
             hf_hub_download(
-                model.id, file.name, revision=model.commit, endpoint=address, token=token or False,
-                cache_dir=model.folder.parent,
+                repo.id, file.name, repo_type=repo.repo_type, revision=repo.commit, endpoint=address,
+                token=token or False, cache_dir=repo.folder.parent,
             )  # fmt: skip
-    progress(bytes_here(model))
+    progress(bytes_here(repo))
 
 
 def _grow(
-    address: str, model: HubModel, file: HubFile, token: str | None, progress: Callable[[int], None],
+    address: str, repo: HubRepo, file: HubFile, token: str | None, progress: Callable[[int], None],
     stopping: Callable[[], bool],
 ) -> None:  # fmt: skip
     """Append to the part until it is the whole file, over several connections where one breaks."""
-    part, tries = part_of(model, file), TRIES
-    before = bytes_here(model) - (part.stat().st_size if part.is_file() else 0)
+    part, tries = part_of(repo, file), TRIES
+    before = bytes_here(repo) - (part.stat().st_size if part.is_file() else 0)
     while True:
         had = part.stat().st_size if part.is_file() else 0
         if had >= file.size:
             break
         try:
-            _stream(address, model, file, token, part, lambda size: progress(before + size), stopping)
+            _stream(address, repo, file, token, part, lambda size: progress(before + size), stopping)
         except (_Stopped, ModelError):
             raise
         except Exception as error:  # the line broke; a part that has grown since is worth new tries
@@ -127,17 +128,17 @@ def _grow(
                     f"the connection broke at {now:,} of {file.size:,} bytes of {file.name} ({type(error).__name__}); "
                     "press Download again to go on from there"
                 )
-                raise ModelError(message, model.id, "a connection that holds") from None
+                raise ModelError(message, repo.id, "a connection that holds") from None
             time.sleep(PAUSE_SECONDS)
     if part.stat().st_size != file.size or _hash(part, file) != file.key:
         part.unlink()
-        message = f"{file.name} of {model.id} did not arrive as the hub describes it; press Download to fetch it anew"
-        raise ModelError(message, model.id, f"hash {file.key}")
-    os.replace(part, model.folder / "blobs" / file.key)
+        message = f"{file.name} of {repo.id} did not arrive as the hub describes it; press Download to fetch it anew"
+        raise ModelError(message, repo.id, f"hash {file.key}")
+    os.replace(part, repo.folder / "blobs" / file.key)
 
 
 def _stream(
-    address: str, model: HubModel, file: HubFile, token: str | None, part: Path, progress: Callable[[int], None],
+    address: str, repo: HubRepo, file: HubFile, token: str | None, part: Path, progress: Callable[[int], None],
     stopping: Callable[[], bool],
 ) -> None:  # fmt: skip
     from huggingface_hub import hf_hub_url
@@ -147,10 +148,10 @@ def _stream(
     headers = build_hf_headers(token=token or False) | {"Accept-Encoding": "identity"}
     if had:
         headers["Range"] = f"bytes={had}-"
-    url = hf_hub_url(model.id, file.name, revision=model.commit, endpoint=address)
+    url = hf_hub_url(repo.id, file.name, repo_type=repo.repo_type, revision=repo.commit, endpoint=address)
     with get_session().stream("GET", url, headers=headers, timeout=STALL_SECONDS, follow_redirects=True) as answer:
         if answer.status_code >= 400 and answer.status_code < 500:
-            with told_plainly(model.id, model.commit, token):
+            with told_plainly(repo.id, repo.commit, token, repo.words):
                 hf_raise_for_status(answer)
         hf_raise_for_status(answer)
         begins = answer.headers.get("Content-Range", "").startswith(f"bytes {had}-")
@@ -173,17 +174,17 @@ def _hash(part: Path, file: HubFile) -> str:
     return str(digest.hexdigest())
 
 
-def _name_revision(model: HubModel) -> None:
-    """Only now does the branch point at these files, so that a half download is never taken for a model."""
-    revision = model.revision or "main"
-    if revision == model.commit:
+def _name_revision(repo: HubRepo) -> None:
+    """Only now does the branch point at these files, so that a half download is never taken for a whole one."""
+    revision = repo.revision or "main"
+    if revision == repo.commit:
         return
-    named = model.folder / "refs" / revision
-    if not named.resolve().is_relative_to((model.folder / "refs").resolve()):
+    named = repo.folder / "refs" / revision
+    if not named.resolve().is_relative_to((repo.folder / "refs").resolve()):
         return
     named.parent.mkdir(parents=True, exist_ok=True)
     aside = named.with_name(f"{named.name}.part")
-    aside.write_text(model.commit, encoding="utf-8")
+    aside.write_text(repo.commit, encoding="utf-8")
     os.replace(aside, named)
 
 
@@ -199,6 +200,12 @@ class Download:
     state: str = "running"
     message: str | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "id": self.id, "state": self.state, "done_bytes": self.done_bytes, "total_bytes": self.total_bytes,
+            "message": self.message,
+        }  # fmt: skip
+
 
 class Downloads:
     """The downloads of this server, by hub id. A token lives in the thread that uses it and nowhere else."""
@@ -208,26 +215,26 @@ class Downloads:
         self._stops: dict[str, threading.Event] = {}
         self._guard = threading.Lock()
 
-    def start(self, model: HubModel, token: str | None) -> Download:
+    def start(self, repo: HubRepo, token: str | None) -> Download:
         """Begin, or go on with, a download; one that is running is left alone."""
         with self._guard:
-            known = self._all.get(model.id)
+            known = self._all.get(repo.id)
             if known is not None and known.state == "running":
                 return known
-            one = Download(model.id, model.revision, model.total_bytes, bytes_here(model))
-            self._all[model.id], self._stops[model.id] = one, threading.Event()
+            one = Download(repo.id, repo.revision, repo.total_bytes, bytes_here(repo))
+            self._all[repo.id], self._stops[repo.id] = one, threading.Event()
             worker = threading.Thread(
-                target=self._work, args=(model, token, one, self._stops[model.id]), name="download", daemon=True
+                target=self._work, args=(repo, token, one, self._stops[repo.id]), name="download", daemon=True
             )
         worker.start()
         return one
 
-    def _work(self, model: HubModel, token: str | None, one: Download, stop: threading.Event) -> None:
+    def _work(self, repo: HubRepo, token: str | None, one: Download, stop: threading.Event) -> None:
         def progress(done: int) -> None:
             one.done_bytes = done
 
         try:
-            folder = fetch(model, token, progress, stop.is_set)
+            folder = fetch(repo, token, progress, stop.is_set)
         except ModelError as error:
             one.message, one.state = str(error), "failed"
         except Exception as error:  # its text may hold an address; the kind is enough to report

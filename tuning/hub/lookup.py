@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tuning.errors import ModelError
 from tuning.hub.reach import ANSWER_SECONDS, reach_hub, within
-from tuning.models import HUB_ID, INDEX, WEIGHTS, cache_folder, read_config, tuned_for
+from tuning.hub.repo import HubFile, HubRepo, told_plainly
+from tuning.models import HUB_ID, INDEX, WEIGHTS, read_config, tuned_for
 from tuning.shapes import ModelShape
 
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
@@ -24,50 +24,16 @@ ALLOWED = frozenset({
     "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja",
 })  # fmt: skip
 """Everything that is ever fetched, besides the shards of the weights: no pickle, no code, no other format."""
-TOKEN = "token"
-"""The field a problem names where a token would help."""
-
-
-@dataclass(frozen=True, slots=True)
-class HubFile:
-    """A file of a model: `key` is its hash, by which the cache names it (SHA-256 of a large file, else git's SHA-1)."""
-
-    name: str
-    size: int
-    key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HubModel:
-    """A model as the hub describes it. Sizes in bytes."""
+class HubModel(HubRepo):
+    """A model as the hub describes it; where it is locked, its config could not be read."""
 
-    id: str
-    revision: str | None
-    commit: str
-    files: tuple[HubFile, ...]
-    licence: str | None
-    gated: bool
-    locked: bool
-    """Gated, and not opened to this token: its config could not be read."""
     shape: ModelShape | None
     tasks: tuple[str, ...]
     chat_template: bool
     parameters: int | None
-    problem: str | None
-    """What keeps it from being trained here, with the fix; None where nothing does."""
-
-    @property
-    def title(self) -> str:
-        return self.id.rpartition("/")[2]
-
-    @property
-    def folder(self) -> Path:
-        """Its place in the cache."""
-        return cache_folder() / f"models--{self.id.replace('/', '--')}"
-
-    @property
-    def total_bytes(self) -> int:
-        return sum(file.size for file in self.files)
 
     @property
     def weight_bytes(self) -> int:
@@ -156,41 +122,3 @@ def _judge(
         )
         return shape, tasks, message
     return shape, tasks, None
-
-
-class told_plainly:
-    """Turns what the library raises into our own sentence: its texts hold addresses and headers, and are not shown."""
-
-    def __init__(self, name: str, revision: str | None, token: str | None) -> None:
-        self._name, self._revision, self._has_token = name, revision, token is not None
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception) and not isinstance(error, ModelError):
-            raise self._told(error) from None
-
-    def _told(self, error: Exception) -> ModelError:
-        from huggingface_hub import errors
-
-        name, status = self._name, getattr(getattr(error, "response", None), "status_code", None)
-        rights = "the token may not read it" if self._has_token else "it needs a token"
-        if isinstance(error, errors.GatedRepoError):
-            message = f"{name} is gated, and {rights}: accept its licence on the hub's page, then paste a token."
-            return ModelError(message, name, "a token with access", TOKEN)
-        if isinstance(error, errors.RevisionNotFoundError):
-            return ModelError(
-                f"{name} has no revision {self._revision!r}", self._revision, "a branch, tag or commit", "revision"
-            )
-        if isinstance(error, errors.RepositoryNotFoundError):
-            message = f"The hub has no model {name}, or it is private and {rights}; check the spelling of org/name."
-            return ModelError(message, name, "a model on the hub", TOKEN if self._has_token else "model")
-        if status in (401, 403):
-            return ModelError(f"The hub refuses {name}: {rights}. Check the token.", name, "a token with access", TOKEN)
-        if status is not None:
-            return ModelError(f"The hub answers {status} for {name}; try again later.", name, "an answer from the hub")
-        kind = type(error).__name__
-        return ModelError(
-            f"The hub could not be asked about {name} ({kind}); try again.", name, "an answer from the hub"
-        )

@@ -23,7 +23,7 @@ CONNECT_SECONDS = 0.8
 ANSWER_SECONDS = 8.0
 """A hub that is there but says nothing is given up after this, in all."""
 Result = TypeVar("Result")
-_FIX = "Use a bundled model or a folder, or try again when the network is back"
+_FIX = "Use what is bundled or a folder, or try again when the network is back"
 
 
 def endpoint() -> str:
@@ -40,7 +40,7 @@ def reach_hub() -> str:
     address = endpoint()
     if constants.is_offline_mode():
         raise ModelError(
-            "HF_HUB_OFFLINE is set, so the hub is not asked; unset it to look up models", address, "a network"
+            "HF_HUB_OFFLINE is set, so the hub is not asked; unset it to look something up", address, "a network"
         )
     parts = urlsplit(address)
     host = parts.hostname

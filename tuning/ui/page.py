@@ -29,6 +29,7 @@ from tuning.ui.theme import theme  # noqa: E402
 from tuning.web import add_routes
 from tuning.web_ask import add_ask_routes
 from tuning.web_data import add_data_routes
+from tuning.web_hub_data import add_hub_data_routes
 from tuning.web_memory import add_memory_routes  # noqa: E402
 from tuning.web_models import add_model_routes  # noqa: E402
 from tuning.web_results import add_result_routes  # noqa: E402
@@ -135,6 +136,7 @@ def build_app(service: RunService, host: str, port: int) -> FastAPI:
     add_model_routes(app)
     add_result_routes(app, service)
     add_data_routes(app, service.home)
+    add_hub_data_routes(app)
     add_memory_routes(app, service)
     add_routes(app, service, hosts=[host])
     return gr.mount_gradio_app(

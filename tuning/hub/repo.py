@@ -1,0 +1,99 @@
+"""What is common to everything on the hub: files with their hashes, a place in the cache, refusals as sentences.
+
+Comes in: nothing.  Goes out: `HubRepo`, which a look-up fills and a download fetches, and `told_plainly`.  No error
+text of the library is shown, so none can carry a token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tuning.errors import ModelError
+from tuning.models import cache_folder
+
+TOKEN = "token"
+"""The field a problem names where a token would help."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """A file on the hub: `key` is its hash, by which the cache names it (SHA-256 of a large file, else git's SHA-1)."""
+
+    name: str
+    size: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubRepo:
+    """A model or a data set as the hub describes it, at one commit. `files` are those to fetch; sizes in bytes."""
+
+    repo_type: ClassVar[str] = "model"
+    """What the hub's own interface calls it."""
+    words: ClassVar[str] = "model"
+
+    id: str
+    revision: str | None
+    commit: str
+    files: tuple[HubFile, ...]
+    licence: str | None
+    gated: bool
+    locked: bool
+    """Gated, and not opened to this token: a file of it could not be read."""
+    problem: str | None
+    """What keeps it from being used here, with the fix; None where nothing does."""
+
+    @property
+    def title(self) -> str:
+        return self.id.rpartition("/")[2]
+
+    @property
+    def folder(self) -> Path:
+        """Its place in the cache."""
+        return cache_folder() / f"{self.repo_type}s--{self.id.replace('/', '--')}"
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+class told_plainly:
+    """Turns what the library raises into our own sentence: its texts hold addresses and headers, and are not shown."""
+
+    def __init__(self, name: str, revision: str | None, token: str | None, words: str = HubRepo.words) -> None:
+        self._name, self._revision, self._has_token, self._words = name, revision, token is not None, words
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception) and not isinstance(error, ModelError):
+            raise self._told(error) from None
+
+    def _told(self, error: Exception) -> ModelError:
+        from huggingface_hub import errors
+
+        name, status = self._name, getattr(getattr(error, "response", None), "status_code", None)
+        rights = "the token may not read it" if self._has_token else "it needs a token"
+        if isinstance(error, errors.GatedRepoError):
+            message = f"{name} is gated, and {rights}: accept its licence on the hub's page, then paste a token."
+            return ModelError(message, name, "a token with access", TOKEN)
+        if isinstance(error, errors.RevisionNotFoundError):
+            return ModelError(
+                f"{name} has no revision {self._revision!r}", self._revision, "a branch, tag or commit", "revision"
+            )
+        if isinstance(error, errors.RepositoryNotFoundError):
+            message = (
+                f"The hub has no {self._words} {name}, or it is private and {rights}; check the spelling of org/name."
+            )
+            return ModelError(message, name, f"a {self._words} on the hub", TOKEN if self._has_token else "model")
+        if status in (401, 403):
+            return ModelError(f"The hub refuses {name}: {rights}. Check the token.", name, "a token with access", TOKEN)
+        if status is not None:
+            return ModelError(f"The hub answers {status} for {name}; try again later.", name, "an answer from the hub")
+        kind = type(error).__name__
+        return ModelError(
+            f"The hub could not be asked about {name} ({kind}); try again.", name, "an answer from the hub"
+        )
