@@ -15,7 +15,7 @@ export function mountAsk(root, config) {
   const length = element("input", { type: "number", min: 1, max: 512, value: 32 });
   const seed = element("input", { type: "number", min: 0, max: 2147483647, value: 0 });
   const chat = element("input", { type: "checkbox" });
-  const file = element("input", { type: "file", accept: ".txt,.jsonl,text/plain", class: "tf-hidden", tabindex: -1 });
+  const file = element("input", { type: "file", accept: ".txt,.jsonl,text/plain", class: "tf-hidden", tabindex: -1, "aria-label": "questions from a file" });
   const many = element("button", { type: "button", class: "tf-button", onclick: () => file.click() }, "Prompts from a file");
   const warmth = element("input", { type: "number", min: 0, max: 2, step: 0.1, value: 0 });
   const message = element("p", { class: "tf-problem", role: "alert", hidden: true });

@@ -99,6 +99,12 @@ class Row {
     list.style.left = `${Math.max(8, Math.min(box.right - list.offsetWidth, innerWidth - list.offsetWidth - 8))}px`;
   }
 
+  followScroll() { // an open menu stays beside its button, and closes when that is out of sight
+    if (!this.details.open) return;
+    const box = this.summary.getBoundingClientRect();
+    if (box.bottom < 0 || box.top > innerHeight) this.details.open = false; else this.placeMenu();
+  }
+
   async copyCommand() {
     try {
       const answer = await fetch(`fork/runs/${this.id}/command`, { cache: "no-store" });
@@ -235,7 +241,7 @@ export function mountRuns(root, config, trigger) {
     for (const menu of document.querySelectorAll(".tf-menu[open]")) if (!menu.contains(event.target)) menu.open = false;
   });
   document.addEventListener("scroll", () => {
-    for (const menu of document.querySelectorAll(".tf-menu[open]")) menu.open = false;
+    for (const row of rows.values()) row.followScroll();
   }, { capture: true, passive: true });
   begin();
 }
