@@ -119,7 +119,7 @@ def walk(tab: Tab, limit: int, patient: bool) -> list[dict[str, Any]]:
             break
         stops.append(stop)
         if stop["list"]:  # its list opens; left in the middle of that, it stays open
-            tab.page.wait_for_timeout(800)
+            tab.page.wait_for_timeout(400)
     return stops
 
 

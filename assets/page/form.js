@@ -13,6 +13,10 @@ export function tidyForm() {
       }
     }
   };
+  // a list that scrolls would be a stop of its own for Tab, and closes under it
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Tab") for (const list of document.querySelectorAll("ul[role=listbox]")) list.tabIndex = -1;
+  }, true);
   new MutationObserver(tidy).observe(form, { subtree: true, childList: true, attributes: true, attributeFilter: ["name"] });
   tidy();
 }
