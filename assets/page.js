@@ -6,6 +6,7 @@ import { mountData } from "./page/data.js";
 import { element, toast } from "./page/dom.js";
 import { tidyForm } from "./page/form.js";
 import { pollNow, post, show } from "./page/live.js";
+import { mountHubData } from "./page/hub_data.js";
 import { mountModels } from "./page/models.js";
 import { mountPreview } from "./page/preview.js";
 import { mountResults } from "./page/results.js";
@@ -58,8 +59,9 @@ export function mount(kind, root, props, watch, trigger) {
   if (kind === "header") mountHeader(root);
   if (kind === "preview") { mountPreview(root, props, watch, trigger, (value) => fillForm(value)); tidyForm(); }
   if (kind === "data") mountData(root, props, watch, trigger);
-  if (kind === "models") mountModels(root, trigger);
+  if (kind === "models") mountModels(root, props, trigger);
+  if (kind === "hub_data") mountHubData(root, props, trigger);
   if (kind === "live") mountLive(root, props, watch, trigger);
   if (kind === "results") mountResults(root);
-  if (kind === "ask") mountAsk(root, props.config);
+  if (kind === "ask") mountAsk(root);
 }

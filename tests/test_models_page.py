@@ -26,13 +26,13 @@ def test_from_a_typed_id_to_a_finished_run(tmp_path: Path) -> None:
         }
         with open_server(tmp_path / "home", env) as server, open_browser() as browser:
             tab = Tab(browser.new_context(), server)
-            page, card = tab.page, tab.page.locator(".tf-model")
+            page, card = tab.page, tab.page.locator("#tf-models .tf-model")
             tab.field("model").fill(NAME)
             tab.field("model").press("Enter")
             playwright.expect(page.locator("#f-model")).to_contain_text("not downloaded yet", timeout=SLOW)
             assert hub.asked == [], "the hub was asked while typing"
             hub.gated_by, hub.seconds_a_piece = SECRET, 0.05
-            page.get_by_role("button", name="Look up").press("Enter")
+            page.locator("#tf-models").get_by_role("button", name="Look up").press("Enter")
             token = page.get_by_label("Token for a gated or private model")
             playwright.expect(token).to_be_focused(timeout=SLOW)
             assert token.get_attribute("type") == "password" and token.get_attribute("autocomplete") == "off"

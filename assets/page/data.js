@@ -3,6 +3,7 @@
 
 import { bytes, element } from "./dom.js";
 import { lengthsFigure } from "./data_lengths.js";
+import { DOWNLOADED } from "./hub_data.js";
 import { mountUpload } from "./data_upload.js";
 
 const SHAPES = {
@@ -35,6 +36,7 @@ export function mountData(root, props, watch, trigger) {
     timer = setTimeout(() => load(settings), WAIT);
   };
   watch("value", changed);
+  document.addEventListener(DOWNLOADED, () => { asked = ""; changed(); });  // the same settings now have rows
   changed();
 
   async function load(settings) {

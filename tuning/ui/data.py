@@ -13,7 +13,7 @@ import gradio as gr
 from tuning.ui.form import Form, as_text, every_path, settings_from_values
 from tuning.ui.live import mounting
 
-MATTERS = ("task", "model", "seed", "micro_batch_size", "gradient_accumulation_steps")
+MATTERS = ("task", "model", "revision", "seed", "micro_batch_size", "gradient_accumulation_steps")
 
 
 def section(values: dict[str, Any]) -> gr.HTML:
@@ -24,12 +24,12 @@ def section(values: dict[str, Any]) -> gr.HTML:
 
 
 def connect(page: gr.Blocks, form: Form, data: gr.HTML, quick: dict[str, Any]) -> None:
-    """Settings go to the section when one that matters has changed; its choices come back into the form."""
-    paths = every_path()
+    """Settings go to the section and to the look-up cards when one that matters has changed; choices come back."""
+    paths, places = every_path(), [data, form.lookup, form.hub_data]
     matter = [part for path, part in form.parts.items() if path in MATTERS or path.startswith("data.")]
 
-    def tell(*given: Any) -> dict[str, Any]:
-        return {"settings": settings_from_values(form.values(given))}
+    def tell(*given: Any) -> list[dict[str, Any]]:
+        return [{"settings": settings_from_values(form.values(given))}] * len(places)
 
     def take(event: gr.EventData) -> list[Any]:
         chosen = event._data.get("values") or {}  # type: ignore[union-attr]
@@ -41,5 +41,6 @@ def connect(page: gr.Blocks, form: Form, data: gr.HTML, quick: dict[str, Any]) -
         ]
 
     parts = list(form.parts.values())
-    gr.on([page.load, *(part.change for part in matter)], tell, parts, data, trigger_mode="always_last", **quick)
-    data.set(take, None, parts, trigger_mode="multiple", **quick)  # a second press must not be lost
+    gr.on([page.load, *(part.change for part in matter)], tell, parts, places, trigger_mode="always_last", **quick)
+    for place in (data, form.hub_data):
+        place.set(take, None, parts, trigger_mode="multiple", **quick)  # a second press must not be lost

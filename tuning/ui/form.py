@@ -21,7 +21,7 @@ from tuning.hardware import DEVICES, this_machine
 from tuning.methods import METHODS
 from tuning.models import model_catalogue
 from tuning.settings import Settings, all_fields
-from tuning.ui.models import models
+from tuning.ui.models import hub_data, models
 
 STEPS, EPOCHS = "updates", "epochs"
 LENGTH = "length"
@@ -77,6 +77,7 @@ class Form:
     parts: dict[str, Any]
     method_blocks: dict[str, gr.Column]
     lookup: gr.HTML
+    hub_data: gr.HTML
     """Look up, under the model field."""
 
     def values(self, given: tuple[Any, ...]) -> dict[str, Any]:
@@ -255,6 +256,8 @@ def build_form(values: dict[str, Any]) -> Form:
         add(path)
         if path == "model":
             lookup = models()
+        if path == "data.source":
+            data_card = hub_data()
     titles = [(method.title, method.name) for method in METHODS]
     name = values["method.name"]
     parts["method.name"] = gr.Radio(
@@ -282,7 +285,7 @@ def build_form(values: dict[str, Any]) -> Form:
         gr.HTML(html_template="<p class='tf-group'>Precision, memory and the rest</p>", js_on_load=None)
         for path in rest:
             add(path)
-    return Form(parts=parts, method_blocks=blocks, lookup=lookup)
+    return Form(parts=parts, method_blocks=blocks, lookup=lookup, hub_data=data_card)
 
 
 def _length(parts: dict[str, Any], values: dict[str, Any], add: Any) -> None:

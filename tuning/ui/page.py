@@ -6,6 +6,7 @@ and answers go over the routes, so that a reload, a second tab or thirty viewers
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from pathlib import Path
@@ -38,6 +39,8 @@ QUICK: dict[str, Any] = {
     "queue": False, "show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private",
 }  # fmt: skip
 
+WARM_UP_AFTER = 1.0
+"""Seconds from the server's start."""
 EVERYWHERE = ("0.0.0.0", "::")
 """Hosts that mean every address of this machine; a page served there cannot know its own names."""
 
@@ -125,6 +128,7 @@ def _connect(
     start.click(press, parts, [preview, live], trigger_mode="once", **QUICK)
     preview.traced(look, parts, preview, **QUICK)
     form.lookup.downloaded(look, parts, preview, **QUICK)
+    form.hub_data.downloaded(look, parts, preview, **QUICK)
     live.reuse(again, None, [*shown, preview], **QUICK)
     page.load(reload, saved, shown, **QUICK)
 
@@ -166,7 +170,8 @@ def launch(host: str, port: int, home: Path | None = None) -> None:
 
         async def say() -> None:
             print(f"Tuning Fork is at http://{shown}:{port}/", flush=True)
-            service.warm_up()
+            # the first page comes before the imports of training, which would share its processor
+            asyncio.get_running_loop().call_later(WARM_UP_AFTER, service.warm_up)
 
         app.router.on_startup.append(say)
         server.run()
