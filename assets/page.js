@@ -63,5 +63,5 @@ export function mount(kind, root, props, watch, trigger) {
   if (kind === "hub_data") mountHubData(root, props, trigger);
   if (kind === "live") mountLive(root, props, watch, trigger);
   if (kind === "results") mountResults(root);
-  if (kind === "ask") mountAsk(root, props.config);
+  if (kind === "ask") mountAsk(root);
 }

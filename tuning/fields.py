@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import math
+import sys
 import types
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
@@ -63,13 +64,19 @@ class Field:
 
 
 @cache
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    """The classes of a file as parsed, once for all of them: `inspect.getsource` would read it anew for each."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+@cache
 def helps(cls: type) -> dict[str, str]:
     """The string under each field of a dataclass and of those it extends, read from their source."""
     found: dict[str, str] = {}
     for one in reversed([base for base in cls.__mro__ if is_dataclass(base)]):
-        tree = ast.parse(inspect.cleandoc("\n" + inspect.getsource(one))).body[0]
-        assert isinstance(tree, ast.ClassDef)
-        for node, after in zip(tree.body, tree.body[1:], strict=False):
+        body = _classes(one.__module__)[one.__name__].body
+        for node, after in zip(body, body[1:], strict=False):
             is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and is_text:
                 found[node.target.id] = " ".join(str(after.value.value).split())  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ const ANSWERS = (run) => ["finished", "cancelled"].includes(run.state) || (run.s
 
 const MOST = 64; // prompts at once, as the server allows
 
-export function mountAsk(root, config) {
+export function mountAsk(root) {
   const select = element("select");
   const prompt = element("textarea", { rows: 3, maxlength: 4000, placeholder: "Type a prompt" });
   const ask = element("button", { type: "submit", class: "tf-button tf-primary" }, "Ask");
@@ -83,13 +83,15 @@ export function mountAsk(root, config) {
     suggest();
   });
   select.addEventListener("change", suggest);
-  function suggest() {
+  async function suggest() { // a few of the rows that this run is evaluated on, not trained
     const run = state.runs.find((other) => other.run_id === select.value);
-    const prompts = config.examples[run?.settings.data.source] ?? [];
+    chat.checked = run?.chat === true; // a run that learned from conversations is asked as it was taught
+    const answer = await fetch(`fork/runs/${select.value}/predictions`).catch(() => null);
+    if (!answer?.ok || select.value !== run?.run_id) return;
+    const prompts = (await answer.json()).rows.map((row) => row.text).filter((text) => text && !text.endsWith("…")).slice(0, 3);
     examples.replaceChildren(...prompts.map((text) => element("button", { type: "button", class: "tf-button",
       onclick: () => { prompt.value = text; prompt.focus(); } }, text)));
     if (!prompt.value && prompts.length) prompt.value = prompts[0];
-    chat.checked = run?.chat === true; // a run that learned from conversations is asked as it was taught
   }
   begin();
 }
