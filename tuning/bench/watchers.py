@@ -6,6 +6,7 @@ own that poll twice a second as the page does.
 
 from __future__ import annotations
 
+import queue
 import subprocess
 import sys
 import tempfile
@@ -37,7 +38,7 @@ time.sleep(3600)
 def table(repeats: int) -> str:
     """Measure and draw the table."""
     with tempfile.TemporaryDirectory() as home:
-        spent: dict[str, float] = {}
+        spent: queue.SimpleQueue[float] = queue.SimpleQueue()
 
         def timed(job: Any, emit: Any, commands: Any) -> str:
             from tuning.training.entry import run_job
@@ -46,7 +47,7 @@ def table(repeats: int) -> str:
             try:
                 return run_job(job, emit, commands)
             finally:
-                spent["cpu"] = time.thread_time() - began
+                spent.put(time.thread_time() - began)
 
         service = RunService(Path(home), executor=ThreadExecutor(timed))
         port = free_port()
@@ -80,7 +81,7 @@ def _serve(service: RunService, port: int) -> Any:
     return server
 
 
-def _once(service: RunService, spent: dict[str, float], port: int, count: int, walls: list[float]) -> float:
+def _once(service: RunService, spent: queue.SimpleQueue[float], port: int, count: int, walls: list[float]) -> float:
     run = service.start({"max_steps": STEPS, "device": "cpu", "gradient_accumulation_steps": 4})
     url = f"http://127.0.0.1:{port}/fork/live?cur={run}:0"
     watchers = subprocess.Popen([sys.executable, "-c", WATCH, url, str(count)])
@@ -88,7 +89,7 @@ def _once(service: RunService, spent: dict[str, float], port: int, count: int, w
     try:
         service.wait(run, 300)
         walls.append(time.monotonic() - began)
-        return spent["cpu"]
+        return spent.get(timeout=60)  # the run's end is told a moment before its thread has counted
     finally:
         watchers.kill()
         watchers.wait()
