@@ -47,6 +47,8 @@ def test_from_upload_over_preview_to_a_run(browser: Any, server: Server, tmp_pat
     row = section.locator(".tf-data-row").nth(1)
     expect(row).to_contain_text("great \U0001f600,")
     trained = "".join(row.locator(".tf-token[data-state=trained]").all_inner_texts())
+    first = row.locator(".tf-token").first
+    assert first.evaluate("(one) => getComputedStyle(one).display") == "inline", "tokens run on like text"
     assert trained.replace("\u00a0", " ").strip() == "5<|endoftext|>"
     section.get_by_role("button", name="{dish}").click()
     expect(section.locator(".tf-template")).to_have_text("{dish}", timeout=SLOW)

@@ -15,7 +15,7 @@ export class HubCard {
     this.look = element("button", { type: "button", class: "tf-button", onclick: () => this.lookUp() }, words.look);
     this.token = element("input", { type: "password", autocomplete: "off", spellcheck: "false", id: words.id,
       "aria-describedby": `${words.id}-help`, placeholder: "hf_…" });
-    this.gate = element("div", { class: "tf-token", hidden: true }, [
+    this.gate = element("div", { class: "tf-secret", hidden: true }, [
       element("label", { for: words.id }, `Token for a gated or private ${words.what}`), this.token,
       element("p", { class: "tf-small", id: `${words.id}-help` }, "Sent to the hub with this request only; it is stored nowhere.")]);
     this.opener = element("button", { type: "button", class: "tf-button tf-quiet", "aria-expanded": "false",
