@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from browser import SLOW, Server, Tab, playwright
+from test_models_pretrained import encoder_folder
 
 from tuning.assets import asset_path
 
@@ -150,3 +151,29 @@ def test_a_plan_that_will_not_fit_is_told_in_words(tab: Tab, tmp_path: Path) -> 
     assert re.search(r"Saves [\d.]+ GiB: LoRA instead of full", said), said
     choose(tab, "Method", "LoRA")  # what the page says helps
     playwright.expect(verdict).to_have_text(re.compile(r"(Fits|May not fit): [\d.]+ GiB of 8 GiB"), timeout=30_000)
+
+
+@pytest.mark.slow
+def test_a_real_encoder_learns_topics_from_start_to_finish(tab: Tab, tmp_path: Path) -> None:
+    settings = {
+        "model": str(encoder_folder()), "task": "sequence_classification",
+        "data": {"source": "topics", "max_seq_length": 32, "eval_rows": 60},
+        "micro_batch_size": 8, "gradient_accumulation_steps": 1, "max_steps": 20, "eval": {"every": None},
+    }  # fmt: skip
+    file = tmp_path / "topics.json"
+    file.write_text(json.dumps(settings), encoding="utf-8")
+    tab.page.get_by_label("settings file").set_input_files(file)
+    playwright.expect(tab.field("max_steps")).to_have_value("20", timeout=20_000)
+    run = tab.press_start()
+    tab.wait_state(run, "finished")
+    panel = tab.page.get_by_role("region", name="Evaluation rows")
+    panel.get_by_label("run").select_option(run)
+    cells = panel.locator(".tf-confusion td")
+    playwright.expect(cells).to_have_count(36, timeout=20_000)
+    counts = [int(text) for text in cells.all_inner_texts()]
+    right = sum(counts[place * 7] for place in range(6))
+    assert sum(counts) == 60 and right > 36, "six in ten, where one in six is chance"
+    with tab.page.expect_download() as download:
+        tab.page.locator(f"[data-run={run}] summary").click()
+        tab.page.locator(f"[data-run={run}] .tf-menu").get_by_text("Download zip", exact=True).click()
+    assert download.value.suggested_filename == f"{run}.zip"
