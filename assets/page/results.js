@@ -31,9 +31,9 @@ export function mountResults(root) {
   let steps = [], found = null, follow = true, key = "";
   async function load(step) {
     const run = select.value, wanted = `${run}/${step ?? ""}`;
-    const answer = await fetch(`fork/runs/${run}/predictions${step === undefined ? "" : `?step=${step}`}`, { cache: "no-store" });
-    if (!answer.ok || run !== select.value) return;
-    found = await answer.json();
+    const answer = await got(`fork/runs/${run}/predictions${step === undefined ? "" : `?step=${step}`}`);
+    if (!answer || run !== select.value) return;
+    found = answer;
     steps = found.steps;
     key = wanted;
     slider.max = Math.max(0, steps.length - 1);
@@ -58,9 +58,9 @@ export function mountResults(root) {
 
   async function loadSamples() {
     const run = select.value;
-    const answer = await fetch(`fork/runs/${run}/samples`, { cache: "no-store" });
-    if (!answer.ok || run !== select.value) return;
-    const said = (await answer.json()).samples;
+    const answer = await got(`fork/runs/${run}/samples`);
+    if (!answer || run !== select.value) return;
+    const said = answer.samples;
     samples.replaceChildren(...(said.length ? [timeline(said)] : []));
   }
 
@@ -83,6 +83,12 @@ export function mountResults(root) {
     loadSamples();
   });
   begin();
+}
+
+/** What the server answers; nothing while it is away, which the page says elsewhere. */
+async function got(path) {
+  const answer = await fetch(path, { cache: "no-store" }).catch(() => null);
+  return answer?.ok ? answer.json().catch(() => null) : null;
 }
 
 function summary(found) {
