@@ -9,10 +9,11 @@ import os
 import sys
 from collections.abc import Callable
 
-from tuning.bench import click, data, loop, memory, methods, poll, start, watchers
+from tuning.bench import accumulation, click, data, loop, memory, methods, poll, start, watchers
 
 BENCHES: dict[str, Callable[[int], str]] = {
-    "start": start.table, "click": click.table, "loop": loop.table, "watchers": watchers.table, "poll": poll.table,
+    "start": start.table, "click": click.table, "loop": loop.table,
+    "accumulation": accumulation.table, "watchers": watchers.table, "poll": poll.table,
     "methods": methods.table,
     "memory": memory.table, "data": data.table,
 }  # fmt: skip
