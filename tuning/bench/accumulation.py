@@ -76,7 +76,7 @@ def _trainer(plan: Plan) -> float:
         built = _built(plan)
 
         class Watched(torch.optim.SGD):
-            def step(self, closure: Any = None) -> None:
+            def step(self, closure: Any = None) -> None:  # type: ignore[override]  # nothing is stepped
                 """The norm of what would be applied."""
                 found.append(
                     float(torch.nn.utils.get_total_norm([w.grad for w in built.trainable if w.grad is not None]))
