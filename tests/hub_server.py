@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import pytest
 import yaml
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -267,6 +268,18 @@ def open_hub(**content: Any) -> Iterator[Hub]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def only_hub(patch: pytest.MonkeyPatch, cache: Path, **content: Any) -> Iterator[Hub]:
+    """The same as the one hub that this process knows, with an empty cache of its own."""
+    from huggingface_hub import constants
+
+    patch.setattr(constants, "HF_HUB_OFFLINE", False)
+    patch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    with open_hub(**content) as hub:
+        patch.setenv("HF_ENDPOINT", hub.address)
+        yield hub
 
 
 def refusing_address() -> str:

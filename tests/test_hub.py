@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import COMMIT, Hub, open_hub, refusing_address, vanishing_address
+from hub_server import COMMIT, Hub, only_hub, refusing_address, vanishing_address
 from tiny_models import tiny_model
 
 from tuning.errors import ModelError
@@ -41,12 +41,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hub(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    with open_hub(models={NAME: served}) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+    with only_hub(monkeypatch, tmp_path / "cache", models={NAME: served}) as hub:
         yield hub
 
 

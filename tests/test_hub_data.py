@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from hub_server import COMMIT, Hub, open_hub, refusing_address, vanishing_address
+from hub_server import COMMIT, Hub, only_hub, refusing_address, vanishing_address
 
 from tuning.data import open_data
 from tuning.errors import DataError, TuningError
@@ -95,12 +95,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def hub(served: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    with open_hub(datasets=dict(served)) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+    with only_hub(monkeypatch, tmp_path / "cache", datasets=dict(served)) as hub:
         yield hub
 
 

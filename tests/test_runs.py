@@ -18,6 +18,7 @@ from tuning.executors.inline import InlineExecutor
 from tuning.executors.thread import ThreadExecutor
 from tuning.question import Question
 from tuning.runs import RunService, default_name
+from tuning.settings import Settings
 
 SMALL = {"max_steps": 3, "data": {"train_rows": 16, "eval_rows": 4}}
 
@@ -55,13 +56,13 @@ def test_a_run_from_start_to_end(service):
     assert service.wait(run_id, 20) == "finished"
     row = service.run(run_id)
     assert (row.state, row.step, row.total_steps, row.peak_bytes) == ("finished", 3, 3, 1000)
-    assert row.settings == service.settings_of(run_id)
+    assert row.settings == Settings.from_dict(SMALL).to_dict()
     assert row.plan["derived"]["effective_batch"]["value"] == 32
     assert "lengths" not in row.plan["data"] or len(row.plan["data"]["lengths"]) <= 50
     assert row.estimate["total_bytes"] > 0
     folder = service.result(run_id).parent
     assert json.loads((folder / "settings.json").read_text()) == row.settings
-    assert service.start(service.settings_of(run_id)) != run_id
+    assert service.start(service.run(run_id).settings) != run_id
 
 
 def test_names_say_what_was_chosen_and_are_unique(service):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from hub_server import Hub, open_hub, refusing_address
+from hub_server import Hub, only_hub, refusing_address
 from tiny_models import tiny_model, tiny_tokenizer
 
 from tuning.errors import TuningError
@@ -29,12 +29,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hub(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    with open_hub(models={NAME: served}) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+    with only_hub(monkeypatch, tmp_path / "cache", models={NAME: served}) as hub:
         yield hub
 
 

@@ -229,10 +229,6 @@ class RunService:
     def undelete(self, run_id: str) -> None:
         self.store.undelete(run_id)
 
-    def settings_of(self, run_id: str) -> dict[str, Any]:
-        """What the run was started with, ready to start another."""
-        return self.store.run(run_id).settings
-
     def result(self, run_id: str, form: str = "trained") -> Path:
         """The folder with what a run has left: `trained`, `best` or `merged`. Raises RunError."""
         return self._results.folder(self.store.run(run_id), form)

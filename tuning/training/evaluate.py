@@ -81,9 +81,12 @@ def _guesses(
     likeliest, wanted, each = logits.argmax(-1).tolist(), batch.labels.tolist(), losses.tolist()
     owner = list(range(len(chosen))) if classes else (batch.label_places // batch.input_ids.shape[1]).tolist()
     chances = torch.softmax(logits.float(), -1).tolist() if classes else []
+    places_of: list[list[int]] = [[] for _ in chosen]
+    for place, number in enumerate(owner):
+        places_of[number].append(place)
     found = []
     for number, index in enumerate(chosen):
-        places = [place for place, row in enumerate(owner) if row == number]
+        places = places_of[number]
         found.append(Guess(
             index=index, loss=sum(each[place] for place in places) / len(places) if places else math.nan,
             said=[likeliest[place] for place in places], wanted=[wanted[place] for place in places],
