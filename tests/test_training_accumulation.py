@@ -159,6 +159,17 @@ def test_packed_rows_do_not_see_each_other(world, attention):
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
+def test_a_packed_run_is_the_padded_run(world):
+    """Twenty updates: padded, packed, and packed in smaller pieces, have the same losses."""
+    curves = []
+    for packing, micro, steps in ((False, 8, 1), (True, 8, 1), (True, 2, 4)):
+        job = world.job(micro_batch_size=micro, gradient_accumulation_steps=steps, max_steps=20,
+                        data={"packing": packing})  # fmt: skip
+        curves.append(series(run(job)[1]))
+    for curve in curves[1:]:
+        assert max(abs(a - b) for a, b in zip(curves[0], curve, strict=True)) < 1e-4
+
+
 def test_loss_is_that_of_the_library_on_one_row(world):
     from tuning.text import Encoded
     from tuning.training.batches import collate

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from tuning.architectures import PACKING
 from tuning.data import DataSummary, bundled_folder, open_data, summarize
 from tuning.errors import ModelError, Problem, SettingsError
 from tuning.hardware import Device, this_machine
@@ -131,6 +132,7 @@ def _refused(settings: Settings, model: BaseModel, data: DataSummary, device: De
         message = f"{device.name} does not compute in {settings.precision}; use one of {dtypes}."
         found.append(Problem("precision", settings.precision, dtypes, message))
     found += _attention_refused(settings, device) + _recipe_refused(settings, data)
+    found += _packing_refused(settings, model)
     if settings.task not in model.tasks:
         able = ", ".join(model.tasks)
         kind = model.shape.model_type
@@ -152,6 +154,23 @@ def _recipe_refused(settings: Settings, data: DataSummary) -> list[Problem]:
         message = f"a recipe prepares rows to train on, and {method.title} trains nothing; choose lora or full."
         return [Problem("recipe", settings.recipe, "a method that trains", message)]
     return []
+
+
+def _packing_refused(settings: Settings, model: BaseModel) -> list[Problem]:
+    method, kind = method_named(settings.method.name), model.shape.model_type
+    if not settings.data.packing:
+        return []
+    if settings.task != "causal_lm":
+        why = "a class belongs to a row, and packing makes one row of many"
+    elif not method.packs:
+        why = f"{method.title} puts something before every row, and packing makes one row of many"
+    elif method.caches(settings.method):
+        why = "the frozen body's states are computed once, row by row, and kept: there is no padding to save"
+    elif kind not in PACKING:
+        why = f"a {kind} model lets packed rows see each other, or has not been proven not to"
+    else:
+        return []
+    return [Problem("data.packing", True, "false", f"{why}; set data.packing to false.")]
 
 
 def _attention_refused(settings: Settings, device: Device) -> list[Problem]:

@@ -59,7 +59,7 @@ class DataSettings:
     max_seq_length: Annotated[int, Limit(low=8, high=1_000_000)] = 128
     """Rows are cut to this many tokens. Longer sees more of a row; memory grows with it."""
     packing: bool = False
-    """Join a micro-batch's rows into one without padding. Not offered yet."""
+    """Join a micro-batch's rows into one without padding; no row sees another. Saves time where lengths differ much."""
     group_by_length: bool = True
     """Put rows of like length into one micro-batch, inside an update only: less padding, the same update."""
     train_rows: Annotated[int | None, ROWS] = None
@@ -261,8 +261,6 @@ def _crossed(settings: Settings) -> list[Problem]:
         found.append(Problem("data.columns", columns, "role: column name", "data.columns needs texts as values."))
     found += _metric_problems(settings)
     found += read_recipe(settings.recipe)[1]
-    if settings.data.packing:
-        found.append(Problem("data.packing", True, "false", "packing is not offered yet; set it to false."))
     return found
 
 

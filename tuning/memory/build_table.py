@@ -39,14 +39,14 @@ def _build(subject: Subject, depth: int) -> Table:
     ranks: list[int | None] = [None] if subject.rank is None else list(RANKS)
     tracers = {rank: Tracer(subject, depth, rank) for rank in ranks}
     traced = []
-    for rows in ((1,), (2, 3)):
+    for rows in ((1,),) if subject.packed else ((1,), (2, 3)):
         shapes = design(rows, ranks, subject.padded and rows != (1,))
         traced.append((shapes, [tracers[rank].trace(shape) for shape, rank in shapes]))
-    one, many = (fit_block(traces, shapes, layers, depth) for shapes, traces in traced)
+    blocks = [fit_block(traces, shapes, layers, depth) for shapes, traces in traced]
     counts = [tracers[rank].counts(layers) for rank in ranks]
-    _check(subject, tracers[ranks[0]], ranks[0], traced[1], layers, depth)
+    _check(subject, tracers[ranks[0]], ranks[0], traced[-1], layers, depth)
     return Table(
-        layers=layers, one=one, many=many, trainable=_affine([found[0] for found in counts], ranks),
+        layers=layers, one=blocks[0], many=blocks[-1], trainable=_affine([found[0] for found in counts], ranks),
         total=_affine([found[1] for found in counts], ranks),
     )  # fmt: skip
 
@@ -56,7 +56,9 @@ def _check(subject: Subject, tracer: Any, rank: int | None, traced: Any, layers:
     from tuning.memory.torch_trace import Tracer
 
     shapes, traces = traced
-    shape = Shape(rows=4, length=112, labels=200, padded=subject.padded)
+    shape = Shape(
+        rows=1 if subject.packed else 4, length=448 if subject.packed else 112, labels=200, padded=subject.padded
+    )
     check(fit_block(traces, shapes, depth, depth), shape, rank, tracer.peak(shape))
     if depth < layers:
         deeper = Tracer(subject, depth + 1, rank)

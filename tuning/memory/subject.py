@@ -54,6 +54,11 @@ class Subject:
         return rank if isinstance(rank, int) else None
 
     @property
+    def packed(self) -> bool:
+        """Whether a micro-batch's rows are joined: its shape then has one row, as long as all of them."""
+        return "data" in self.settings
+
+    @property
     def key(self) -> str:
         """The name of the table: equal for runs that differ in sizes alone."""
         method = {name: value for name, value in self.settings["method"].items() if name != "r"}
@@ -94,7 +99,9 @@ def subject_of(plan: Plan) -> Subject:
             "max_grad_norm": None if optimizer.max_grad_norm is None else 1.0,
         },
     }  # fmt: skip
-    padded = _facts(plan.data).padded
+    if settings.data.packing:
+        kept["data"] = {"packing": True}
+    padded = _facts(plan.data).padded and not settings.data.packing
     return Subject(config=_config(plan.model.path), settings=kept, labels=plan.labels, padded=padded)
 
 
@@ -110,18 +117,19 @@ def moments_of(plan: Plan, rows: int | None = None, length: int | None = None) -
     """The widest micro-batches that this plan's data can give, or those of other sizes with the same share of labels.
 
     Sorted by length, an update's widest micro-batch is its first, when no gradients are alive yet; the second then has
-    the rows that come after the longest.
+    the rows that come after the longest. Packed rows are taken to be the longest of all data: what the draw can give.
     """
     settings, facts = plan.settings, _facts(plan.data)
     count = min(rows or settings.micro_batch_size, plan.data.train_rows)
     longest = length or int(plan.value("widest_length"))
     several = plan.value("effective_batch") > count and plan.data.train_rows > count
     share = longest / max(1, int(plan.value("widest_length")))
-    first = _shape(facts, count, longest, share)
+    packed, others = settings.data.packing, min(count, plan.data.train_rows - count)
+    first = _joined(facts, 0, count, share) if packed else _shape(facts, count, longest, share)
     if not several or not settings.data.group_by_length:
         return [Moment(shape=first, accumulate=several)]
     second = max(2, round(share * facts.lengths[min(count, len(facts.lengths) - 1)]))
-    later = _shape(facts, min(count, plan.data.train_rows - count), min(longest, second), share)
+    later = _joined(facts, count, others, share) if packed else _shape(facts, others, min(longest, second), share)
     return [Moment(shape=first, accumulate=False), Moment(shape=later, accumulate=True)]
 
 
@@ -152,6 +160,13 @@ def _shape(facts: _Facts, rows: int, length: int, share: float) -> Shape:
     labels = round(sum(facts.trained[:rows]) * share)
     most = max(1, rows * (length - 1))
     return Shape(rows=rows, length=length, labels=max(1, min(labels, most)), padded=facts.padded and rows > 1)
+
+
+def _joined(facts: _Facts, start: int, rows: int, share: float) -> Shape:
+    """Packed rows, as one: so many from this place on, the longest first."""
+    length = max(2, round(sum(facts.lengths[start : start + rows]) * share))
+    labels = round(sum(facts.trained[start : start + rows]) * share)
+    return Shape(rows=1, length=length, labels=max(1, min(labels, length - 1)), padded=False)
 
 
 _LAST: list[tuple[Any, Any, _Facts]] = []

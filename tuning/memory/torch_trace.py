@@ -80,9 +80,9 @@ class Tracer:
         return found[0], found[1]
 
     def _update(self, shape: Shape) -> None:
-        rows = _rows(shape, classes=self._built.classes)
-        pieces = [list(range(shape.rows))] * 2
-        course = _course(self._settings, shape.rows)
+        rows = _rows(_halved(shape) if self._subject.packed else shape, classes=self._built.classes)
+        pieces = [list(range(len(rows)))] * 2
+        course = _course(self._settings, len(rows))
         ledger = self._ledger
         self._micro, ledger.category = 0, ACTIVATIONS
         with self._mode, _backward_named(self, ledger):
@@ -240,6 +240,11 @@ def _pack(model: Any, way: Any) -> None:
                 layer.bias = nn.Parameter(torch.empty(layer.bias.shape, dtype=model.dtype), requires_grad=False)
     model.config.quantization_config = way
     model.quantization_method, model.is_loaded_in_4bit = way.quantization_method(), True
+
+
+def _halved(shape: Shape) -> Shape:
+    """A packed row of two, told apart in attention as any number of them would be."""
+    return replace(shape, rows=2, length=shape.length // 2)
 
 
 def _rows(shape: Shape, *, classes: bool) -> list[Encoded]:

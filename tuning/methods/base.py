@@ -74,6 +74,8 @@ class Method:
     artifact = "adapter"
     """The folder a run's result is saved in: `adapter` (beside the base model) or `model` (whole)."""
     tasks: tuple[str, ...] = BOTH_TASKS
+    packs = True
+    """Whether the rows of a micro-batch can be joined into one; not where something stands before every row."""
     updates = True
     """False where nothing is trained: the method acts in the prompt instead (`prompts`)."""
     merge_tolerance = 1e-3

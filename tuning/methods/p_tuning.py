@@ -35,6 +35,7 @@ class PTuning(PeftMethod):
     settings = PTuningSettings
     default_learning_rate = 3e-3
     learning_rate_reason = "the small network amplifies steps, so it needs a tenth of prompt tuning's rate"
+    packs = False
     tasks = ("causal_lm",)
 
     def parts(self, shape: ModelShape, s: PTuningSettings, labels: int) -> list[Part]:

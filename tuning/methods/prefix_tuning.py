@@ -35,6 +35,7 @@ class PrefixTuning(PeftMethod):
     settings = PrefixSettings
     default_learning_rate = 6e-2
     learning_rate_reason = "few numbers in each block: on the bundled task 1e-2 learned little, 3e-1 forgot everything"
+    packs = False
 
     def parts(self, shape: ModelShape, s: PrefixSettings, labels: int) -> list[Part]:
         each = 2 * s.virtual_tokens * shape.num_kv_heads * shape.head_dim

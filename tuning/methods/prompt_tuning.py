@@ -38,6 +38,7 @@ class PromptTuning(PeftMethod):
     settings = PromptSettings
     default_learning_rate = 3e-2
     learning_rate_reason = "few vectors far from the output have small gradients, so they need large steps"
+    packs = False
     tasks = ("causal_lm",)
 
     def parts(self, shape: ModelShape, s: PromptSettings, labels: int) -> list[Part]:

@@ -65,9 +65,10 @@ def cut(window: Sequence[int], rows: Sequence[Encoded], micro_batch_size: int, *
     return [placed[start : start + micro_batch_size] for start in range(0, len(placed), micro_batch_size)]
 
 
-def widest_cells(pieces: Sequence[Sequence[int]], rows: Sequence[Encoded]) -> int:
-    """Places, padding counted, of the largest micro-batch: what the memory peak follows."""
-    return max(len(piece) * max(len(rows[index].ids) for index in piece) for piece in pieces)
+def widest_cells(pieces: Sequence[Sequence[int]], rows: Sequence[Encoded], *, packing: bool) -> int:
+    """Places of the largest micro-batch, padding counted where there is any: what the memory peak follows."""
+    lengths = ([len(rows[index].ids) for index in piece] for piece in pieces)
+    return max(sum(each) if packing else len(each) * max(each) for each in lengths)
 
 
 def collate(rows: Sequence[Encoded], *, pad_id: int, classes: bool, packing: bool, device: torch.device) -> Batch:

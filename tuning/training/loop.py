@@ -97,7 +97,7 @@ def train(
         now, place = divmod(progress.step, per_epoch)
         if now != epoch:
             epoch, windows = now, epoch_windows(len(rows), course.seed, now, course.effective_batch)
-            widths = [widest_cells(_pieces(window, rows, course), rows) for window in windows]
+            widths = [widest_cells(_pieces(window, rows, course), rows, packing=course.packing) for window in windows]
         pieces = _pieces(windows[place], rows, course)
         left = widths[place : place + course.total_steps - progress.step]
         # the optimizer's state exists from the second update on, and belongs to the peak

@@ -58,10 +58,8 @@ SHORT = {
 }
 SLIDERS = {"micro_batch_size": 64, "gradient_accumulation_steps": 64}
 MAIN = ("task", "model", "data.source", "micro_batch_size", "gradient_accumulation_steps", "optimizer.learning_rate")
-HIDDEN = (
-    "version", "num_devices", "data.packing", "method.name", "max_steps", "num_epochs",
-)  # fmt: skip
-"""Not offered yet, or shown in a form of its own; they take their default, which `Settings` adds."""
+HIDDEN = ("version", "num_devices", "method.name", "max_steps", "num_epochs")
+"""Not offered yet, or in a form of its own; they take their default, which `Settings` adds."""
 
 
 GROUPS = {
