@@ -11,7 +11,7 @@ from tuning.errors import SettingsError
 from tuning.methods import METHODS
 from tuning.settings import Settings
 
-form = pytest.importorskip("tuning.ui.form")
+form = pytest.importorskip("tuning.ui.values")
 preview = pytest.importorskip("tuning.ui.preview")
 
 CASES: list[dict[str, Any]] = [
@@ -22,6 +22,7 @@ CASES: list[dict[str, Any]] = [
         "optimizer": {"name": "sgd", "momentum": 0.9, "betas": [0.8, 0.99]},
     },
     {"data": {"columns": {"text": "body"}, "label_names": ["no", "yes"], "train_rows": 7}, "eval": {"every": None}},
+    {"recipe": {"name": "r_tuning", "form": "certainty", "threshold": 0.25}},
     {"optimizer": {"learning_rate": 0.00012345678, "max_grad_norm": None}, "sample": {"prompts": ["a", "b, c"]}},
 ]
 
@@ -41,11 +42,12 @@ def test_every_method_has_its_block_in_the_form() -> None:
 
 def test_what_cannot_be_read_is_refused_at_its_field() -> None:
     values = form.first_values() | {"optimizer.learning_rate": "abc", "method.lora.r": "-1", "data.columns": "{oops"}
+    values |= {"recipe.name": "r_tuning", "recipe.r_tuning.threshold": "2"}
     with pytest.raises(SettingsError) as caught:
         Settings.from_dict(form.settings_from_values(values))
     told = preview.problems_at_fields(caught.value, "lora")
     ids = {problem["id"] for problem in told["problems"]}
-    assert ids == {"f-optimizer-learning_rate", "f-method-lora-r", "f-data-columns"}
+    assert ids == {"f-optimizer-learning_rate", "f-method-lora-r", "f-data-columns", "f-recipe-r_tuning-threshold"}
 
 
 @pytest.mark.parametrize(("limit", "verdict"), [(1e9, "fits"), (130.0, "tight"), (50.0, "over")])

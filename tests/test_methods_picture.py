@@ -9,6 +9,7 @@ import pytest
 from tuning.methods import METHODS
 from tuning.methods.base import BOTH_TASKS
 from tuning.plan import plan_for
+from tuning.recipes import RECIPES
 
 network = pytest.importorskip("tuning.ui.network")
 CASES = [(method.name, task) for method in METHODS for task in BOTH_TASKS if task in method.tasks]
@@ -35,15 +36,22 @@ def test_the_last_block_stands_alone_where_only_it_moves() -> None:
     assert states == {"trained"}
 
 
-def test_the_form_shows_the_block_of_the_chosen_method_alone() -> None:
+def test_the_form_shows_the_blocks_of_the_chosen_method_and_recipe_alone() -> None:
     import gradio as gr
 
-    form = pytest.importorskip("tuning.ui.form")
+    form, first_values = pytest.importorskip("tuning.ui.form"), pytest.importorskip("tuning.ui.values").first_values
     with gr.Blocks():
-        values = form.first_values()
+        values = first_values()
         built = form.build_form(values)
-    assert set(built.method_blocks) == {method.name for method in METHODS}
+    recipes = [f"recipe.{recipe.name}" for recipe in RECIPES]
+    assert list(built.blocks) == [*(f"method.{method.name}" for method in METHODS), *recipes]
+
+    def visible(**chosen: str) -> list[str]:
+        named = {f"{kind}.name": name for kind, name in chosen.items()}
+        shown = form.updates_for(built, values | named)[-len(built.blocks) :]
+        return [name for name, update in zip(built.blocks, shown, strict=True) if update["visible"]]
+
     for method in METHODS:
-        shown = form.updates_for(built, values | {"method.name": method.name})[-len(METHODS) :]
-        visible = [name for name, update in zip(built.method_blocks, shown, strict=True) if update["visible"]]
-        assert visible == [method.name]
+        assert visible(method=method.name) == [f"method.{method.name}"]
+    for recipe in RECIPES:
+        assert visible(method="full", recipe=recipe.name) == ["method.full", f"recipe.{recipe.name}"]

@@ -43,8 +43,8 @@ def test_a_typed_learning_rate_survives_a_change_of_method() -> None:
         ({"data": {"source": "chats"}, "task": "sequence_classification"}, "task"),
         ({"revision": "main"}, "revision"),
         ({"recipe": {"name": "r_tuning"}}, "recipe"),
-        ({"recipe": {"name": "r_tuning", "form": "maybe"}, "data": {"source": "people-questions"}}, "recipe"),
-        ({"recipe": {"name": "stew"}}, "recipe"),
+        ({"recipe": {"name": "r_tuning", "form": "maybe"}, "data": {"source": "people-questions"}}, "recipe.form"),
+        ({"recipe": {"name": "stew"}}, "recipe.name"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_with_its_field(given: dict, field: str) -> None:

@@ -94,6 +94,11 @@ def read_config(config: Any, spec: str) -> tuple[ModelShape, tuple[str, ...]]:
     return shape, tasks
 
 
+def named(title: str, source: str) -> str:
+    """The name that `tuned_for` judges by: what is bundled is a base model, though its name does not say so."""
+    return f"{title}-base" if source == "bundled" else title
+
+
 def tuned_for(name: str, chat_template: bool) -> tuple[str, str]:
     """`chat`, `base` or `unclear`, and why it matters. Some base models have a template too."""
     if _CHAT_WORDS.search(name) and chat_template:
@@ -107,7 +112,7 @@ def tuned_for(name: str, chat_template: bool) -> tuple[str, str]:
     if _BASE_WORDS.search(name):
         return (
             "base",
-            "Base model by its name, with a chat template: messages can be written, but it has not learned them.",
+            "Base model with a chat template: messages can be written, but it has not learned them.",
         )
     return (
         "unclear",
@@ -132,7 +137,7 @@ def _open_folder(folder: Path, spec: str, source: str, title: str, revision: str
     return BaseModel(
         spec=spec, source=source, path=str(folder), title=title, shape=shape, chat_template=template, tasks=tasks,
         weight_bytes=sum(file.stat().st_size for file in weights), revision=revision, missing=missing,
-        notes=_notes(folder, shape, title, template),
+        notes=_notes(folder, shape, named(title, source), template),
     )  # fmt: skip
 
 
@@ -206,9 +211,9 @@ def _check_tokenizer(folder: Path, spec: str) -> None:
     raise ModelError(f"{spec!r} has no tokenizer.json, {has}; {way}", spec, "tokenizer.json")
 
 
-def _notes(folder: Path, shape: ModelShape, title: str, template: bool) -> tuple[str, ...]:
+def _notes(folder: Path, shape: ModelShape, name: str, template: bool) -> tuple[str, ...]:
     reads = "Reads both ways: it sorts texts into classes, and cannot write."
-    found = [reads if shape.encoder else tuned_for(title, template)[1]]
+    found = [reads if shape.encoder else tuned_for(name, template)[1]]
     config = _quiet(folder / "tokenizer_config.json")
     if (folder / "tokenizer.json").is_file() and not config.get("pad_token"):
         found.append("The tokenizer has no padding token; another token fills up short rows, masked out of the loss.")

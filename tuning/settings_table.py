@@ -9,6 +9,7 @@ import json
 
 from tuning.fields import Field, table
 from tuning.methods import METHODS
+from tuning.recipes import RECIPES
 from tuning.settings import all_fields
 
 
@@ -20,6 +21,9 @@ def settings_table() -> str:
     for method in METHODS:
         fields = table(method.settings, "method.")
         lines += [_line(field, f" ({method.name})") for field in fields.values() if field.path != "method.name"]
+    for recipe in RECIPES:
+        fields = table(recipe.settings, "recipe.")
+        lines += [_line(field, f" ({recipe.name})") for field in fields.values() if field.path != "recipe.name"]
     return "\n".join(lines)
 
 

@@ -18,7 +18,7 @@ from tuning.hub.download import Downloads, bytes_here
 from tuning.hub.lookup import HubModel, look_up
 from tuning.memory.estimate import estimate
 from tuning.methods import method_named
-from tuning.models import BaseModel, is_cached, resolve_model, split_spec, tuned_for
+from tuning.models import BaseModel, is_cached, named, resolve_model, split_spec, tuned_for
 from tuning.plan import make_plan
 from tuning.settings import Settings
 from tuning.web_requests import json_body, take, take_token
@@ -93,7 +93,7 @@ def _asked(body: dict[str, Any]) -> tuple[str, str | None, str | None]:
 
 def local_card(model: BaseModel) -> dict[str, Any]:
     """The card of a model that is on this machine."""
-    kind, why = tuned_for(model.title, model.chat_template)
+    kind, why = tuned_for(named(model.title, model.source), model.chat_template)
     return {
         "id": model.spec, "source": model.source, "here": model.missing is None, "architecture": model.shape.model_type,
         "parameters": model.shape.parameters, "bytes": model.weight_bytes, "done_bytes": model.weight_bytes,

@@ -17,7 +17,7 @@ const WAIT = 250;
 export function mountData(root, props, watch, trigger) {
   const summary = element("summary", {}, "Your data");
   const body = element("div", { class: "tf-data-body" });
-  const details = element("details", { class: "tf-card tf-data", id: "tf-your-data" }, [summary, body]);
+  const details = element("details", { class: "tf-card tf-fold tf-data", id: "tf-your-data" }, [summary, body]);
   root.replaceChildren(details);
   details.open = localStorage.getItem(OPEN) === "yes";
   details.addEventListener("toggle", () => localStorage.setItem(OPEN, details.open ? "yes" : "no"));
@@ -56,7 +56,7 @@ export function mountData(root, props, watch, trigger) {
 
   function draw(found, settings) {
     const focused = document.activeElement?.dataset?.key;
-    summary.replaceChildren(element("span", { class: "tf-data-title" }, "Your data"), ...chips(found));
+    summary.replaceChildren(element("span", { class: "tf-fold-title" }, "Your data"), ...chips(found));
     body.replaceChildren(
       ...problems(found),
       ...(found.columns ? [columns(found, settings, set), template(found, settings, set)] : []),

@@ -5,15 +5,36 @@ import { element } from "./dom.js";
 
 const MARKS = { frozen: "○", trained: "●", added: "+" };
 
-export function drawNetwork(card, network) {
-  card.replaceChildren(
-    element("div", { class: "tf-head" }, [element("h2", {}, `What ${network.title} trains`),
-      element("span", { class: "tf-small" }, network.summary)]),
-    element("p", { class: "tf-small" }, network.card),
-    element("ul", { class: "tf-layers" }, network.lines.map(line)),
-    element("p", { class: "tf-small tf-marks" }, Object.entries(MARKS).map(([state, mark]) =>
-      element("span", {}, `${mark} ${state}`))),
-    element("p", { class: "tf-small" }, network.source));
+const OPEN = "tuning-fork-network-open";
+
+// Closed it is one line: a strip of the layers and the count. The curve below must stay in sight.
+export function networkCard() {
+  const summary = element("summary", {}, "What is trained");
+  const body = element("div", {});
+  const card = element("details", { class: "tf-card tf-fold tf-network" }, [summary, body]);
+  card.open = localStorage.getItem(OPEN) === "yes";
+  card.addEventListener("toggle", () => localStorage.setItem(OPEN, card.open ? "yes" : "no"));
+  const show = (network) => {
+    summary.replaceChildren(element("span", { class: "tf-fold-title" }, `What ${network.title} trains`),
+      strip(network.lines), element("span", { class: "tf-small" }, network.summary));
+    body.replaceChildren(
+      element("p", { class: "tf-small" }, network.card),
+      element("ul", { class: "tf-layers" }, network.lines.map(line)),
+      element("p", { class: "tf-small tf-marks" }, Object.entries(MARKS).map(([state, mark]) =>
+        element("span", {}, `${mark} ${state}`))),
+      element("p", { class: "tf-small" }, network.source));
+  };
+  return { node: card, show };
+}
+
+// One box a layer: dashed where something is added, full where its own weights move, else empty.
+function strip(lines) {
+  const boxes = lines.flatMap(({ name, times, parts }) => {
+    const states = new Set(parts.map(({ state }) => state));
+    const state = states.has("trained") ? "trained" : states.has("added") ? "added" : "frozen";
+    return Array.from({ length: times }, () => element("span", { "data-state": state, title: `${name}: ${state}` }));
+  });
+  return element("span", { class: "tf-strip", "aria-hidden": "true" }, boxes);
 }
 
 function line({ name, times, parts }) {

@@ -2,19 +2,19 @@
 
 import { bytes, element } from "./dom.js";
 import { awaitTable, memoryDetails } from "./memory.js";
-import { drawNetwork } from "./network.js";
+import { networkCard } from "./network.js";
 
 const OLD = "These numbers are of the last settings that could be read; the form marks what to change.";
 
 export function mountPreview(root, props, watch, trigger, fillForm) {
   const tiles = element("div", { class: "tf-tiles" });
   const memory = element("section", { class: "tf-card tf-memory", "aria-label": "Estimated memory" });
-  const network = element("section", { class: "tf-card tf-network", "aria-label": "What is trained" });
+  const network = networkCard();
   const general = element("div", { class: "tf-general", role: "alert" });
   const old = element("p", { class: "tf-old tf-small", hidden: true }, OLD);
   const details = memoryDetails((settings) => fillForm({ settings, device: props.value.outlook.device.name }));
   let stopWaiting = null;
-  const live = element("div", { class: "tf-preview" }, [general, old, tiles, memory, network]);
+  const live = element("div", { class: "tf-preview" }, [general, old, tiles, memory, network.node]);
   root.replaceChildren(live);
   const draw = () => {
     const value = props.value;
@@ -27,7 +27,7 @@ export function mountPreview(root, props, watch, trigger, fillForm) {
       stopWaiting?.();
       stopWaiting = value.outlook.pending ? awaitTable(value.outlook, () => trigger("traced", {})) : null;
     }
-    if (value.network) drawNetwork(network, value.network);
+    if (value.network) network.show(value.network);
     old.hidden = value.problems.length === 0;
     tellFields(value);
     tellGeneral();

@@ -23,8 +23,7 @@ def read_recipe(given: dict[str, Any] | None) -> tuple[Any, list[Problem]]:
     names = ", ".join(recipe.name for recipe in RECIPES)
     if given.get("name") not in [recipe.name for recipe in RECIPES]:  # a list: the name may be anything
         message = f"no recipe is named {given.get('name')!r:.60}; use {names}, or leave recipe empty."
-        return None, [Problem("recipe", given, names, message)]
+        return None, [Problem("recipe.name", given.get("name"), names, message)]
     cls = recipe_named(given["name"]).settings
     block, problems = read_block(cls, given, "recipe.")
-    found = [Problem("recipe", one.value, one.limit, one.message) for one in problems]
-    return (None, found) if found else (cls(**block), [])
+    return (None, problems) if problems else (cls(**block), [])

@@ -10,8 +10,9 @@ from typing import Any
 
 import gradio as gr
 
-from tuning.ui.form import Form, as_text, every_path, settings_from_values
+from tuning.ui.form import Form
 from tuning.ui.live import mounting
+from tuning.ui.values import as_text, every_path, settings_from_values
 
 MATTERS = ("task", "model", "revision", "seed", "micro_batch_size", "gradient_accumulation_steps")
 

@@ -1,35 +1,22 @@
-"""The form: every setting as a component, built from the settings' own fields, and back again as the settings JSON.
+"""The form: every setting as a component, built from the settings' own fields.
 
-Comes in: the fields (help, limits, defaults) of `settings` and of each method, the catalogues of models and data.
-Goes out: components by path, `settings_from_values` (the one way from the form to settings) and its inverse.
-A field that a person types into is a text box even for numbers: what was typed stays, and is judged by the settings.
+Comes in: the fields (help, limits, defaults) of `settings`, of each method and recipe, the catalogues of models and
+data, the values to show.  Goes out: components by path, and the updates that make them show other values.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from tuning import fields as field_tables
 from tuning.data import data_catalogue
 from tuning.fields import Field
 from tuning.hardware import DEVICES, this_machine
-from tuning.methods import METHODS
 from tuning.models import model_catalogue
-from tuning.settings import Settings, all_fields
 from tuning.ui.models import hub_data, models
-
-STEPS, EPOCHS = "updates", "epochs"
-LENGTH = "length"
-"""The form's own choice between max_steps and num_epochs; the other one is sent as null."""
-WOULD_FIT_ON = "would_fit_on"
-"""A question to the estimate, never a setting."""
-RUN_NAME = "run_name"
-NOT_SETTINGS = (LENGTH, WOULD_FIT_ON, RUN_NAME)
+from tuning.ui.values import CHOSEN, EPOCHS, LENGTH, NO_RECIPE, SLIDERS, STEPS, WOULD_FIT_ON, every_path
 
 TERMS = {
     "causal_lm": "write text (causal LM)", "sequence_classification": "choose a class", "auto": "auto",
@@ -38,7 +25,7 @@ TERMS = {
     "stop": "refuse to start", "skip": "leave them out",
 }  # fmt: skip
 LABELS = {
-    "revision": "Revision of a hub model", "recipe": "Recipe (JSON)",
+    "revision": "Revision of a hub model",
     "task": "Task", "model": "Base model", "data.source": "Data", "micro_batch_size": "Micro-batch size",
     "gradient_accumulation_steps": "Gradient accumulation steps", "optimizer.learning_rate": "Learning rate",
     "max_steps": "Updates (max_steps)", "num_epochs": "Epochs (num_epochs)", "schedule.name": "Schedule",
@@ -56,12 +43,7 @@ SHORT = {
     "micro_batch_size": "rows on the device at once",
     "gradient_accumulation_steps": "micro-batches added up before one update",
 }
-SLIDERS = {"micro_batch_size": 64, "gradient_accumulation_steps": 64}
 MAIN = ("task", "model", "data.source", "micro_batch_size", "gradient_accumulation_steps", "optimizer.learning_rate")
-HIDDEN = ("version", "num_devices", "method.name", "max_steps", "num_epochs")
-"""Not offered yet, or in a form of its own; they take their default, which `Settings` adds."""
-
-
 GROUPS = {
     "Optimizer and schedule": ("optimizer", "schedule"), "Data": ("data",),
     "Evaluation, checkpoints, samples": ("eval", "save", "sample"),
@@ -70,26 +52,17 @@ GROUPS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """The components of the form by the path of their setting; a method's own by `method.NAME.FIELD`."""
+    """The components by the path of their setting; those of a method by `method.NAME.FIELD`, of a recipe likewise."""
 
     parts: dict[str, Any]
-    method_blocks: dict[str, gr.Column]
+    blocks: dict[str, gr.Column]
+    """What is shown for one choice only, by `method.NAME` and `recipe.NAME`."""
     lookup: gr.HTML
     hub_data: gr.HTML
     """Look up, under the model field."""
 
     def values(self, given: tuple[Any, ...]) -> dict[str, Any]:
         return dict(zip(self.parts, given, strict=True))
-
-
-def every_path() -> dict[str, Field]:
-    """All fields that the form offers, by the path of the component."""
-    found = {path: one for path, one in all_fields().items() if not path.startswith("method.")}
-    for method in METHODS:
-        for name, one in field_tables.table(method.settings, "method.").items():
-            if one.path not in HIDDEN:
-                found[f"method.{method.name}.{name}"] = one
-    return {path: one for path, one in found.items() if path not in HIDDEN or path in ("max_steps", "num_epochs")}
 
 
 def dom_id(path: str) -> str:
@@ -99,122 +72,6 @@ def dom_id(path: str) -> str:
 def label_of(path: str, field: Field) -> str:
     known = LABELS.get(field.path)
     return known or path.split(".")[-1].replace("_", " ").capitalize()
-
-
-def as_text(value: Any, kind: type) -> Any:
-    """A settings value as its component shows it."""
-    if kind is bool:
-        return bool(value)
-    if value is None:
-        return ""
-    if kind is dict:
-        return json.dumps(value) if value else ""
-    if kind is tuple:
-        words = bool(value) and isinstance(value[0], str)
-        return "\n".join(map(_one_line, value)) if words else ", ".join(_exactly(one) for one in value)
-    if isinstance(value, list | tuple):
-        return ", ".join(value)
-    return _exactly(value) if isinstance(value, float) else str(value)
-
-
-def _one_line(text: str) -> str:
-    """A text that may hold line breaks, in a list with one text a line."""
-    return text.replace("\\", "\\\\").replace("\n", "\\n")
-
-
-def _many_lines(text: str) -> str:
-    return re.sub(r"\\(\\|n)", lambda found: "\n" if found[1] == "n" else "\\", text)
-
-
-def _exactly(value: float) -> str:
-    """As short as possible, but the same number when it is read again."""
-    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-
-
-def from_text(value: Any, field: Field) -> Any:
-    """What a component holds as a settings value. What cannot be read goes on as it is, for the settings to refuse."""
-    if not isinstance(value, str):
-        return value
-    text = value.strip()
-    if field.listed and text != field.default:
-        return [part.strip() for part in text.split(",") if part.strip()] or text
-    if field.kind is str:
-        return text or (None if field.nullable else text)
-    if not text:
-        empty: Any = [] if field.kind is tuple else {} if field.kind is dict else ""
-        return None if field.nullable else empty
-    if field.kind is dict:
-        return _json_or(text)
-    if field.kind is tuple:
-        numbers = bool(field.default) and not isinstance(field.default[0], str)
-        parts = [part.strip() for part in (text.split(",") if numbers else text.split("\n")) if part.strip()]
-        return [_number_or(part) for part in parts] if numbers else [_many_lines(part) for part in parts]
-    return _number_or(text)
-
-
-def _json_or(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _number_or(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def settings_from_values(values: dict[str, Any]) -> dict[str, Any]:
-    """The settings JSON of what stands in the form. The only way from the form to settings."""
-    name = values["method.name"]
-    settings: dict[str, Any] = {"method": {"name": name}}
-    for path, field in every_path().items():
-        if path.startswith("method."):
-            method, key = path.split(".")[1:]
-            if method == name:
-                settings["method"][key] = from_text(values[path], field)
-            continue
-        block = settings
-        *outer, last = path.split(".")
-        for part in outer:
-            block = block.setdefault(part, {})
-        block[last] = from_text(values[path], field)
-    settings["num_epochs" if values[LENGTH] == STEPS else "max_steps"] = None
-    return settings
-
-
-def values_from_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """What the form shows for these settings; fields of methods not chosen keep their defaults."""
-    method = settings.get("method", {})
-    values: dict[str, Any] = {"method.name": method.get("name", METHODS[0].name)}
-    for path, field in every_path().items():
-        value: Any = field.default
-        if path.startswith("method."):
-            name, key = path.split(".")[1:]
-            if name == method.get("name"):
-                value = method.get(key, field.default)
-        else:
-            block: Any = settings
-            for part in path.split("."):
-                block = block.get(part, field.default) if isinstance(block, dict) else field.default
-            value = block
-        values[path] = value if path in SLIDERS else as_text(value, field.kind)
-    values[LENGTH] = EPOCHS if settings.get("num_epochs") is not None else STEPS
-    return values
-
-
-def first_settings() -> dict[str, Any]:
-    """What stands in the form on a first visit: one press of Start shows learning within ten seconds."""
-    preset = {"gradient_accumulation_steps": 4, "max_steps": 60}
-    return Settings.from_dict(preset).to_dict()
-
-
-def first_values() -> dict[str, Any]:
-    return values_from_settings(first_settings()) | {WOULD_FIT_ON: this_machine().name, RUN_NAME: ""}
 
 
 def _component(path: str, field: Field, value: Any) -> gr.components.Component:
@@ -256,25 +113,12 @@ def build_form(values: dict[str, Any]) -> Form:
             lookup = models()
         if path == "data.source":
             data_card = hub_data()
-    titles = [(method.title, method.name) for method in METHODS]
-    name = values["method.name"]
-    parts["method.name"] = gr.Radio(
-        titles, value=name, label="Method", elem_id=dom_id("method.name"), elem_classes=["tf-field"]
-    )
-    blocks = {}
-    for method in METHODS:
-        own = [path for path in paths if path.startswith(f"method.{method.name}.")]
-        with gr.Column(visible=method.name == name, elem_classes=["tf-method"]) as blocks[method.name]:
-            for path in own[:2]:
-                add(path)
-            if own[2:]:
-                with gr.Accordion(f"More about {method.title}", open=False):
-                    for path in own[2:]:
-                        add(path)
+    blocks = _choice("method", "Method", parts, values, add)
     for path in MAIN[3:]:
         add(path)
     _length(parts, values, add)
     with gr.Accordion("More settings", open=False):
+        blocks |= _choice("recipe", "Recipe: a way to prepare the rows", parts, values, add)
         for title, blocks_of in GROUPS.items():
             gr.HTML(html_template=f"<p class='tf-group'>{title}</p>", js_on_load=None)
             for path in [path for path in paths if path not in parts and path.partition(".")[0] in blocks_of]:
@@ -283,7 +127,34 @@ def build_form(values: dict[str, Any]) -> Form:
         gr.HTML(html_template="<p class='tf-group'>Precision, memory and the rest</p>", js_on_load=None)
         for path in rest:
             add(path)
-    return Form(parts=parts, method_blocks=blocks, lookup=lookup, hub_data=data_card)
+    return Form(parts=parts, blocks=blocks, lookup=lookup, hub_data=data_card)
+
+
+def _choice(kind: str, label: str, parts: dict[str, Any], values: dict[str, Any], add: Any) -> dict[str, gr.Column]:
+    """A choice, and the settings of each alternative; the first two in sight, the rest under "More about"."""
+    look: dict[str, Any] = {"elem_id": dom_id(f"{kind}.name"), "elem_classes": ["tf-field"]}
+    titles = [(choice.title, choice.name) for choice in CHOSEN[kind]]
+    if kind == "recipe":
+        titles.insert(0, ("none", NO_RECIPE))
+        look["info"] = " ".join(f"{recipe.title}: {recipe.card}" for recipe in CHOSEN[kind])
+    parts[f"{kind}.name"] = gr.Radio(titles, value=values[f"{kind}.name"], label=label, **look)
+    blocks = {}
+    for choice in CHOSEN[kind]:
+        name = f"{kind}.{choice.name}"
+        own = [path for path in every_path() if path.startswith(f"{name}.")]
+        with gr.Column(visible=choice.name == values[f"{kind}.name"], elem_classes=["tf-method"]) as blocks[name]:
+            for path in own[:2]:
+                add(path)
+            if own[2:]:
+                with gr.Accordion(f"More about {choice.title}", open=False):
+                    for path in own[2:]:
+                        add(path)
+    return blocks
+
+
+def shown_blocks(form: Form, kind: str, chosen: str) -> list[Any]:
+    """One update a block of this kind: only that of the choice is to be seen."""
+    return [gr.update(visible=name == f"{kind}.{chosen}") for name in form.blocks if name.startswith(f"{kind}.")]
 
 
 def _length(parts: dict[str, Any], values: dict[str, Any], add: Any) -> None:
@@ -317,4 +188,4 @@ def updates_for(form: Form, values: dict[str, Any]) -> list[Any]:
             out.append(gr.update(value=value, visible=values[LENGTH] == EPOCHS))
         else:
             out.append(gr.update(value=value))
-    return out + [gr.update(visible=name == values["method.name"]) for name in form.method_blocks]
+    return out + [one for kind in CHOSEN for one in shown_blocks(form, kind, values[f"{kind}.name"])]

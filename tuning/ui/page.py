@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,16 @@ from tuning.ui import live as live_room  # noqa: E402
 from tuning.ui import results as results_room  # noqa: E402
 from tuning.ui.preview import preview_value, told  # noqa: E402
 from tuning.ui.theme import theme  # noqa: E402
+from tuning.ui.values import (  # noqa: E402
+    CHOSEN,
+    LENGTH,
+    RUN_NAME,
+    STEPS,
+    WOULD_FIT_ON,
+    first_values,
+    settings_from_values,
+    values_from_settings,
+)  # fmt: skip
 from tuning.web import add_routes
 from tuning.web_ask import add_ask_routes
 from tuning.web_data import add_data_routes
@@ -47,18 +58,18 @@ EVERYWHERE = ("0.0.0.0", "::")
 
 def build_page(service: RunService) -> gr.Blocks:
     """The Blocks of the page over one run service."""
-    values = form_room.first_values()
+    values = first_values()
     with gr.Blocks(title="Tuning Fork", analytics_enabled=False) as page:
         live_room.header()
         with gr.Row(elem_id="tf-row", equal_height=False):
             with gr.Column(elem_id="tf-form", scale=0, min_width=340):
                 with gr.Column(elem_id="tf-fields"):
                     form = form_room.build_form(values)
-                    form.parts[form_room.WOULD_FIT_ON] = form_room.fit_question(values)
+                    form.parts[WOULD_FIT_ON] = form_room.fit_question(values)
                 with gr.Column(elem_id="tf-press"):
-                    form.parts[form_room.RUN_NAME] = gr.Textbox(
+                    form.parts[RUN_NAME] = gr.Textbox(
                         placeholder="Run name (optional)", label="Run name", show_label=False, container=False,
-                        max_length=120, elem_id=form_room.dom_id(form_room.RUN_NAME),
+                        max_length=120, elem_id=form_room.dom_id(RUN_NAME),
                     )  # fmt: skip
                     start = gr.Button("Start training", variant="primary", elem_id="tf-start")
             with gr.Column(elem_id="tf-main", min_width=0):
@@ -78,8 +89,8 @@ def _connect(
     saved: gr.BrowserState,
 ) -> None:  # fmt: skip
     parts = list(form.parts.values())
-    shown = [*parts, *form.method_blocks.values()]
-    length, method = form.parts[form_room.LENGTH], form.parts["method.name"]
+    shown = [*parts, *form.blocks.values()]
+    length = form.parts[LENGTH]
 
     def look(*given: Any) -> dict[str, Any]:
         return preview_value(service, form.values(given))
@@ -89,8 +100,8 @@ def _connect(
         made: dict[str, Any] = {}
 
         def begin() -> dict[str, Any]:
-            name = str(values[form_room.RUN_NAME] or "").strip() or None
-            made["run"] = service.start(form_room.settings_from_values(values), name=name)
+            name = str(values[RUN_NAME] or "").strip() or None
+            made["run"] = service.start(settings_from_values(values), name=name)
             return {}
 
         answer = told(values, begin, pressed=True)
@@ -100,19 +111,19 @@ def _connect(
         if not kept:  # a first visit: an answer now would undo what a person has chosen already
             return [gr.skip() for _ in shown]
         # a form kept by an older version may lack fields, or hold ones that are gone
-        first = form_room.first_values()
+        first = first_values()
         values = first | {path: value for path, value in kept.items() if path in first}
         return form_room.updates_for(form, values)
 
     def again(event: gr.EventData) -> list[Any]:
         settings = event._data.get("settings") or {}  # type: ignore[union-attr]
-        first = form_room.first_values()
-        values = first | form_room.values_from_settings(settings)
-        values[form_room.WOULD_FIT_ON] = event._data.get("device") or first[form_room.WOULD_FIT_ON]  # type: ignore[union-attr]
+        first = first_values()
+        values = first | values_from_settings(settings)
+        values[WOULD_FIT_ON] = event._data.get("device") or first[WOULD_FIT_ON]  # type: ignore[union-attr]
         return [*form_room.updates_for(form, values), preview_value(service, values)]
 
     def which_length(unit: str, epochs: str) -> list[Any]:
-        steps = unit == form_room.STEPS
+        steps = unit == STEPS
         return [gr.update(visible=steps), gr.update(visible=not steps, value=epochs if steps or epochs else "1")]
 
     gr.on([page.load, *(part.change for part in parts)], look, parts, preview, trigger_mode="always_last", **QUICK)
@@ -121,10 +132,12 @@ def _connect(
     gr.on([part.change for part in parts], None, parts, saved, js=keep, **QUICK)
     steps, epochs = form.parts["max_steps"], form.parts["num_epochs"]
     length.input(which_length, [length, epochs], [steps, epochs], **QUICK)
-    method.input(
-        lambda name: [gr.update(visible=name == other) for other in form.method_blocks],
-        method, list(form.method_blocks.values()), **QUICK,
-    )  # fmt: skip
+    for kind in CHOSEN:
+        choice, blocks = (
+            form.parts[f"{kind}.name"],
+            [form.blocks[name] for name in form.blocks if name.startswith(kind)],
+        )
+        choice.input(partial(form_room.shown_blocks, form, kind), choice, blocks, **QUICK)
     start.click(press, parts, [preview, live], trigger_mode="once", **QUICK)
     preview.traced(look, parts, preview, **QUICK)
     form.lookup.downloaded(look, parts, preview, **QUICK)

@@ -11,8 +11,9 @@ from typing import Any
 from tuning import charts
 from tuning.errors import TuningError
 from tuning.hardware import this_machine
-from tuning.ui.form import EPOCHS, LENGTH, WOULD_FIT_ON, dom_id, every_path, settings_from_values
+from tuning.ui.form import dom_id
 from tuning.ui.network import network_value
+from tuning.ui.values import EPOCHS, LENGTH, WOULD_FIT_ON, every_path, settings_from_values
 
 
 def preview_value(service: Any, values: dict[str, Any]) -> dict[str, Any]:
@@ -53,13 +54,15 @@ def problems_at_fields(error: TuningError, method: str, length: str | None = Non
 
 def field_of(name: str, method: str) -> str | None:
     """The form's path for a field named in a problem; a whole block stands for its first field."""
-    paths = [*every_path(), "method.name", WOULD_FIT_ON]
+    paths = [*every_path(), "method.name", "recipe.name", WOULD_FIT_ON]
     if name.startswith("method.") and name != "method.name":
         name = f"method.{method}.{name.removeprefix('method.')}"
     if name in ("data", "eval", "save", "sample", "optimizer", "schedule"):
         name = next(path for path in paths if path.startswith(name + "."))
-    if name in ("method", "device_name"):
-        name = {"method": "method.name", "device_name": WOULD_FIT_ON}[name]
+    if name.startswith("recipe.") and name != "recipe.name":
+        name = next((path for path in paths if path.startswith("recipe.") and path.endswith(name[6:])), name)
+    if name in ("method", "recipe", "device_name"):
+        name = {"method": "method.name", "recipe": "recipe.name", "device_name": WOULD_FIT_ON}[name]
     return name if name in paths else None
 
 
