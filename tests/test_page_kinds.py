@@ -125,6 +125,25 @@ def test_a_problem_in_a_closed_part_of_the_form_is_told_all_the_same(tab: Tab) -
     playwright.expect(on_top).to_have_count(0, timeout=10_000)
 
 
+def test_a_recipe_has_fields_of_its_own_that_tell_their_faults(tab: Tab) -> None:
+    pick(tab, "data.source", "Questions about known people")
+    tab.page.get_by_role("button", name="More settings").click()
+    threshold = tab.page.locator("#f-recipe-r_tuning-threshold")
+    playwright.expect(threshold).to_be_hidden()
+    choose(tab, "Recipe: a way to prepare the rows", "R-Tuning")
+    playwright.expect(threshold).to_be_visible(timeout=10_000)
+    tab.field("recipe.r_tuning.threshold").fill("2")
+    playwright.expect(threshold.locator(".tf-problem")).to_contain_text("0 to 1", timeout=10_000)
+    tab.field("recipe.r_tuning.threshold").fill("0.5")
+    playwright.expect(threshold.locator(".tf-problem")).to_have_count(0, timeout=10_000)
+    tab.field("data.train_rows").fill("16")
+    tab.field("data.eval_rows").fill("8")
+    run = tab.press_start(max_steps="2", gradient_accumulation_steps="1")
+    tab.wait_state(run, "finished")
+    settings = tab.page.evaluate("(run) => fetch(`fork/runs/${run}/settings`).then((it) => it.json())", run)
+    assert settings["recipe"] == {"name": "r_tuning", "form": "refusal", "threshold": 0.5}
+
+
 def big_model(folder: Path) -> Path:
     """A model folder as a plan reads it: a shape of a billion weights, and no weights to speak of."""
     folder.mkdir()

@@ -152,9 +152,10 @@ def _choice(kind: str, label: str, parts: dict[str, Any], values: dict[str, Any]
     return blocks
 
 
-def shown_blocks(form: Form, kind: str, chosen: str) -> list[Any]:
-    """One update a block of this kind: only that of the choice is to be seen."""
-    return [gr.update(visible=name == f"{kind}.{chosen}") for name in form.blocks if name.startswith(f"{kind}.")]
+def shown_blocks(form: Form, *chosen: str) -> list[Any]:
+    """One update a block: only those of the choices, in the order of `CHOSEN`, are to be seen."""
+    names = {f"{kind}.{name}" for kind, name in zip(CHOSEN, chosen, strict=True)}
+    return [gr.update(visible=name in names) for name in form.blocks]
 
 
 def _length(parts: dict[str, Any], values: dict[str, Any], add: Any) -> None:
@@ -188,4 +189,4 @@ def updates_for(form: Form, values: dict[str, Any]) -> list[Any]:
             out.append(gr.update(value=value, visible=values[LENGTH] == EPOCHS))
         else:
             out.append(gr.update(value=value))
-    return out + [one for kind in CHOSEN for one in shown_blocks(form, kind, values[f"{kind}.name"])]
+    return out + shown_blocks(form, *(values[f"{kind}.name"] for kind in CHOSEN))

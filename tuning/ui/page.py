@@ -132,12 +132,9 @@ def _connect(
     gr.on([part.change for part in parts], None, parts, saved, js=keep, **QUICK)
     steps, epochs = form.parts["max_steps"], form.parts["num_epochs"]
     length.input(which_length, [length, epochs], [steps, epochs], **QUICK)
-    for kind in CHOSEN:
-        choice, blocks = (
-            form.parts[f"{kind}.name"],
-            [form.blocks[name] for name in form.blocks if name.startswith(kind)],
-        )
-        choice.input(partial(form_room.shown_blocks, form, kind), choice, blocks, **QUICK)
+    choices = [form.parts[f"{kind}.name"] for kind in CHOSEN]
+    chosen = [choice.input for choice in choices]
+    gr.on(chosen, partial(form_room.shown_blocks, form), choices, list(form.blocks.values()), **QUICK)
     start.click(press, parts, [preview, live], trigger_mode="once", **QUICK)
     preview.traced(look, parts, preview, **QUICK)
     form.lookup.downloaded(look, parts, preview, **QUICK)
