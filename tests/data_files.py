@@ -6,8 +6,12 @@ field, words).  Names carry misleading endings on purpose: content decides.
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
+import zipfile
 from typing import Any
 
 
@@ -24,12 +28,30 @@ def parquet(**columns: list[Any]) -> bytes:
     return out.getvalue()
 
 
+def zstd(content: bytes) -> bytes:
+    import pyarrow
+
+    return bytes(pyarrow.compress(content, codec="zstd", asbytes=True))
+
+
+def zipped(files: dict[str, bytes], locked: bool = False) -> bytes:
+    """A zip archive; a locked one says that its members need a password."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    made = bytearray(out.getvalue())
+    made[made.index(b"PK\x01\x02") + 8] |= locked
+    return bytes(made)
+
+
 TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
 SHARE = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}]
 RATED = [{"text": f"meal {n}", "label": n % 3} for n in range(12)]
 ALPACA = {"instruction": "Add", "input": "1 and 2", "output": "3"}
 CSV = 'text,label\r\n"a, ""quoted"" word",good\r\n"two\nlines",bad\r\n'
 LONG = "word " * 40_000
+TWO = lines({"text": "a"}, {"text": "b"})
 TEXT, LABEL, PAIR, TALKS = "text", "text + label", "prompt + completion", "conversation"
 INSTRUCT = "instruction + input + output"
 
@@ -98,6 +120,15 @@ GOOD: list[tuple[str, bytes, dict[str, Any], str, int, dict[str, Any]]] = [
      {"text": "a (Rome)"}),
     ("skip.jsonl", b'{"text": "a"}\nnot json\n{"text": null}\n{"text": "b"}\n', {"bad_rows": "skip"}, TEXT, 2, {}),
     ("skip.csv", b"text,label\na,x\nb\nc,y\nd,x,extra\n", {"bad_rows": "skip"}, LABEL, 2, {}),
+    ("rows.jsonl.gz", gzip.compress(TWO), {}, TEXT, 2, {"text": "a"}),
+    ("in-parts.gz", gzip.compress(TWO) + gzip.compress(TWO) + b"\0" * 9, {}, TEXT, 4, {"text": "a"}),
+    ("gz-called.jsonl", gzip.compress(CSV.encode()), {}, LABEL, 2, {"prompt": 'a, "quoted" word\nLabel:'}),
+    ("array.json.gz", gzip.compress(json.dumps([{"text": "a"}, {"text": "b"}]).encode()), {}, TEXT, 2, {"text": "a"}),
+    ("utf16.csv.bz2", bz2.compress("text,label\na,x\ncaf\u00e9,y\n".encode("utf-16")), {}, LABEL, 2, {}),
+    ("rows.jsonl.xz", lzma.compress(TWO), {}, TEXT, 2, {"text": "a"}),
+    ("rows.jsonl.zst", zstd(TWO), {}, TEXT, 2, {"text": "a"}),
+    ("rows.zip", zipped({"rows.jsonl": TWO}), {}, TEXT, 2, {"text": "a"}),
+    ("mac.zip", zipped({"set/rows.csv": CSV.encode(), "__MACOSX/._x": b"x", "README.md": b"# Rows"}), {}, LABEL, 2, {}),
     ("latin-lines.txt", b"good\ncaf\xe9\nfine\n", {"encoding": "utf-8", "bad_rows": "skip", "format": "lines"}, TEXT, 2,
      {"text": "good"}),
 ]  # fmt: skip
@@ -110,8 +141,21 @@ BAD: list[tuple[str, bytes, dict[str, Any], str, str]] = [
     ("latin-late.txt", b"ok\nfine\ncaf\xe9\n", {}, "data.encoding", "line 3"),
     ("utf16-unmarked.jsonl", '{"text": "a"}'.encode("utf-16-le"), {}, "data.encoding", "UTF-16"),
     ("cut-utf16.csv", "text,label\n".encode("utf-16") + b"\x00", {}, "data.encoding", "utf-16"),
-    ("rows.jsonl.gz", b"\x1f\x8b\x08\x00rest", {}, "data.source", "gunzip"),
-    ("book.xlsx", b"PK\x03\x04rest", {}, "data.source", "CSV"),
+    ("rows.jsonl.gz", b"\x1f\x8b\x08\x00rest", {}, "data.source", "damaged gzip"),
+    ("cut.jsonl.gz", gzip.compress(TWO)[:-9], {}, "data.source", "damaged gzip"),
+    ("cut.jsonl.zst", zstd(TWO * 99)[:-9], {}, "data.source", "damaged zstd"),
+    ("wrong.jsonl.gz", gzip.compress(TWO)[:-8] + b"\0" * 8, {}, "data.source", "damaged gzip"),
+    ("wrong.jsonl.xz", lzma.compress(TWO)[:30] + b"\0" * 30, {}, "data.source", "damaged xz"),
+    ("wrong.jsonl.bz2", bz2.compress(TWO * 99)[:-12] + b"\0" * 12, {}, "data.source", "damaged bzip2"),
+    ("half.zip", zipped({"rows.jsonl": TWO})[:-9], {}, "data.source", "damaged zip"),
+    ("nothing.gz", gzip.compress(b""), {}, "data.source", "empty inside"),
+    ("twice.gz", gzip.compress(gzip.compress(TWO)), {}, "data.source", "gzip again"),
+    ("rows.parquet.gz", gzip.compress(parquet(text=["a"])), {}, "data.source", "compressed in itself"),
+    ("rows.tar.gz", gzip.compress(b"rows.jsonl".ljust(257, b"\0") + b"ustar\x0000" + TWO), {}, "data.source", "tar"),
+    ("two.zip", zipped({"a.csv": TWO, "b.csv": TWO}), {}, "data.source", "2 files .a.csv, b.csv."),
+    ("none.zip", zipped({"README.md": b"# Rows"}), {}, "data.source", "none of rows"),
+    ("locked.zip", zipped({"rows.jsonl": TWO}, locked=True), {}, "data.source", "password"),
+    ("book.xlsx", zipped({"[Content_Types].xml": b"<x/>"}), {}, "data.source", "CSV"),
     ("rows.pkl", b"\x80\x04\x95rest", {}, "data.source", "pickle"),
     ("paper.pdf", b"%PDF-1.7 rest", {}, "data.source", "PDF"),
     ("picture.png", b"\x89PNG\r\n", {}, "data.source", "picture"),

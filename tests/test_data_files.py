@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import gzip
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from data_files import BAD, GOOD, lines
+from data_files import BAD, GOOD, lines, zipped, zstd
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from tuning.assets import asset_path
 from tuning.data import encode_set, open_data, summarize
 from tuning.data.preview import preview
-from tuning.errors import DataError
+from tuning.data.progress import read_once, reading, under_way
+from tuning.errors import DataError, TuningError
 from tuning.settings import DataSettings
 from tuning.text import TextTokenizer
+from tuning.web_data import add_data_routes
+from tuning.web_requests import tell_problems
 
 MODEL = asset_path("models", "tiny-town")
 TOKENIZER = TextTokenizer(MODEL)
@@ -123,3 +132,82 @@ def test_the_preview_counts_what_is_odd(tmp_path: Path) -> None:
     assert sum(shown["lengths"]["counts"]) == shown["lengths"]["rows"] == 41
     states = {state for row in shown["tokens"] for _, state, _, _ in row["tokens"]}
     assert states == {"seen", "trained"}
+
+
+def test_a_packed_file_is_the_same_rows_and_the_same_data(tmp_path: Path) -> None:
+    content = lines(*({"text": f"row {n}"} for n in range(50)))
+    plain, packed = written(tmp_path, "a.jsonl", content), written(tmp_path, "b.jsonl.gz", gzip.compress(content))
+    first, second = (open_data(DataSettings(source=source), "causal_lm", 0) for source in (plain, packed))
+    assert list(first.train) == list(second.train) and first.fingerprint == second.fingerprint
+    shown = preview(settings_of(packed), "causal_lm", 0, TOKENIZER, 8)
+    assert shown["format"] == "JSON Lines, one object a line, packed with gzip" and shown["bytes"] == len(content)
+    train = written(tmp_path, "talk-train.jsonl.gz", gzip.compress(content))
+    written(tmp_path, "talk-valid.jsonl.gz", gzip.compress(lines({"text": "new"})))
+    data = open_data(DataSettings(source=train), "causal_lm", 0)
+    assert (data.name, len(data.train), len(data.eval)) == ("talk-train", 50, 1)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstd, lambda rows: zipped({"a.csv": rows})])
+def test_of_a_large_packed_file_only_the_head_is_unpacked_for_a_look(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    row = b"some words that say little,1\nother words that say less,0\n"
+    content = b"text,label\n" + row * (17 * 2**20 // len(row) + 1)
+    cut = pack(content)[:-100] if pack is gzip.compress else pack(content)  # its end is never reached
+    shown = preview(settings_of(written(tmp_path, "a", cut)), "causal_lm", 0, TOKENIZER, 8)
+    assert shown["problems"] == [] and not shown["whole"] and shown["looked_at"] == 1_000
+    assert 2.0e6 < shown["train_rows"] * len(row) / 2 < 2.2e6
+
+
+def test_a_file_made_to_fill_the_disk_is_refused_with_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuning.data.unpack.LEAST_LIMIT_BYTES", 2**20)
+    source = written(tmp_path, "a.gz", gzip.compress(lines({"text": "a"}) + b" " * 2**25))
+    with pytest.raises(DataError, match="unpacks to more than 6 MiB, which is the limit.*200 times its size") as told:
+        open_data(settings_of(source), "causal_lm", 0)
+    assert told.value.problems[0].field == "data.source"
+
+
+def test_one_reading_serves_all_who_ask_at_once_and_is_seen_while_it_goes() -> None:
+    begun, go, made = threading.Event(), threading.Event(), list[int]()
+
+    @read_once(2)
+    def read(number: int) -> int:
+        with reading("rows.csv", "finding rows", "bytes", 10) as tell:
+            tell(number)
+            begun.set()
+            go.wait(10)
+            made.append(number)
+            return number
+
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(read, 7) for _ in range(4)]
+        assert begun.wait(10)
+        (seen,) = under_way()
+        assert (seen.name, seen.done, seen.total) == ("rows.csv", 7, 10)
+        go.set()
+        assert [one.result(10) for one in asked] == [7] * 4
+    assert made == [7] and under_way() == []
+
+
+def test_a_packed_file_is_uploaded_and_shown_like_any_other(tmp_path: Path) -> None:
+    app = FastAPI()
+    app.add_exception_handler(TuningError, tell_problems)
+    add_data_routes(app, tmp_path)
+    client = TestClient(app)
+    for name, content, words in (
+        (
+            "my rows.csv.gz",
+            gzip.compress(b"text,label\na,x\nb,y\n"),
+            "CSV, columns separated by commas, packed with gzip",
+        ),
+        ("set.zip", zipped({"rows.jsonl": lines({"text": "a"})}), "JSON Lines, one object a line, rows.jsonl in a zip"),
+    ):
+        stored = client.post("/fork/data/upload", params={"name": name}, content=content)
+        assert stored.status_code == 201 and stored.json()["name"] == name
+        shown = client.post("/fork/data/preview", json={"data": {"source": stored.json()["path"]}}).json()
+        assert shown["problems"] == [] and shown["format"].startswith(words) and len(shown["tokens"]) >= 1
+    stored = client.post("/fork/data/upload", params={"name": "a.zip"}, content=zipped({"a.csv": b"", "b.csv": b""}))
+    answer = client.post("/fork/data/preview", json={"data": {"source": stored.json()["path"]}})
+    assert answer.status_code == 422 and "2 files (a.csv, b.csv)" in answer.json()["message"]

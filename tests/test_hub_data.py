@@ -5,9 +5,11 @@ Every test talks to a real server on this machine that speaks the hub's own inte
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -32,6 +34,7 @@ from tuning.web_hub_data import add_hub_data_routes
 from tuning.web_requests import tell_problems
 
 TALKS, WIDE, SCRIPTED, NAMED = "town/talks", "town/wide", "town/scripted", "town/named"
+PACKED = "town/packed"
 SECRET = "hf_secretsecretsecret"
 ROOT = Path(__file__).resolve().parent.parent
 WIDE_ROWS = 60_000
@@ -39,6 +42,13 @@ WIDE_ROWS = 60_000
 
 def rows(start: int, count: int, word: str = "meal") -> bytes:
     made = ({"text": f"{word} number {n} was good", "label": n % 2} for n in range(start, start + count))
+    return "".join(json.dumps(row) + "\n" for row in made).encode()
+
+
+def noisy(count: int) -> bytes:
+    """Rows that do not shrink much when they are packed."""
+    draw = random.Random(0)
+    made = ({"text": f"meal number {n} cost {draw.getrandbits(600)}", "label": n % 2} for n in range(count))
     return "".join(json.dumps(row) + "\n" for row in made).encode()
 
 
@@ -83,6 +93,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         },
         WIDE: {"data/train-00000-of-00001.parquet": parquet(0, WIDE_ROWS), "big.zip": b"PK\x03\x04" * 9000},
         SCRIPTED: {"scripted.py": b"raise SystemExit", "raw.bin": b"x" * 9000},
+        PACKED: {"train.jsonl.gz": gzip.compress(noisy(20_000)), "test.jsonl.gz": gzip.compress(rows(0, 4))},
         NAMED: {"train.jsonl": rows(0, 20_000), "validation.jsonl": rows(50, 10)},
     }  # fmt: skip
     folder = tmp_path_factory.mktemp("served")
@@ -150,7 +161,7 @@ def test_a_look_up_shows_subsets_splits_sizes_licence_and_first_rows(
     assert not any(one.path.endswith((".py", ".pkl")) for one in hub.asked)
 
 
-@pytest.mark.parametrize("name", [WIDE, NAMED])
+@pytest.mark.parametrize("name", [WIDE, NAMED, PACKED])
 def test_first_rows_of_a_large_file_fetch_its_beginning_only(
     name: str, hub: Hub, served: dict[str, Path], client: TestClient
 ) -> None:

@@ -18,6 +18,8 @@ FOLDERS: dict[str, tuple[str, ...]] = {
     "one file": ("rows.csv",), "plain": ("b.txt", "a.txt", "deep/c.txt"),
     "hidden": ("train.csv", ".train.csv", "__cache__/train.csv", ".git/train.csv", "sub/.x/test.csv"),
     "evaluation": ("training.json", "evaluation.json", "eval.json"),
+    "packed": ("train.jsonl.gz", "test.csv.zst", "dev.jsonl.xz", "notes.jsonl"),
+    "packed shards": ("data/train-00000-of-00001.jsonl.gz", "data/test-00000-of-00001.jsonl.gz"),
     "both": ("train_test.jsonl",),
 }  # fmt: skip
 
@@ -74,10 +76,10 @@ def test_which_subset_is_taken_when_none_is_named() -> None:
 
 
 def test_only_files_of_rows_and_of_one_format_are_taken() -> None:
-    found = layout_of(
-        ("train.py", "train.pkl", "train.zip", "train.parquet", "train.csv", "../train.csv", "/train.csv", "train.txt"),
-        None,
+    names = (
+        "train.py train.pkl train.zip train.tar.gz train.gz train.parquet train.csv ../train.csv /train.csv train.txt"
     )
+    found = layout_of(names.split(), None)
     assert found.subsets == {"default": {"train": ("train.parquet",)}}
     assert layout_of(("make.py", "rows.pkl"), None).subsets == {}
 

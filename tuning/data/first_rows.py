@@ -13,6 +13,7 @@ from typing import Any
 from tuning.data.preview import SHOWN_ROWS, shown_cells
 from tuning.data.record import Record
 from tuning.data.tables import head, open_table
+from tuning.data.unpack import beginning
 from tuning.errors import DataError
 from tuning.hub.beginning import PIECE_BYTES, RemoteFile, TooMuch
 from tuning.hub.hub_data import HubData
@@ -45,6 +46,7 @@ def _text(remote: RemoteFile, name: str, size: int) -> list[Record]:
     remote.seek(0)
     whole = size <= PIECE_BYTES or (name.endswith(".json") and size <= DOCUMENT_BYTES)
     content = remote.read(size if whole else PIECE_BYTES)
+    content = content if whole else beginning(content, name, DOCUMENT_BYTES)
     if not whole and b"\n" in content:
         content = content[: content.rindex(b"\n") + 1]  # the last line is cut off
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from hashlib import sha256
 from itertools import accumulate, groupby
 from pathlib import Path
 
+from tuning.data.progress import read_once
 from tuning.data.record import BadRow, Record, Table
 from tuning.data.tables import HEAD_FILE_BYTES, open_table
 from tuning.errors import DataError
@@ -32,7 +32,7 @@ def open_tables(files: tuple[Path, ...], kind: str = "auto", encoding: str = "au
     return _join(files, versions, kind, encoding, head_only)
 
 
-@lru_cache(maxsize=8)
+@read_once(8)
 def _join(
     files: tuple[Path, ...], versions: tuple[tuple[int, int], ...], kind: str, encoding: str, head_only: bool
 ) -> Table:
@@ -53,6 +53,7 @@ class JoinedTable:
         self.digest = sha256(" ".join(digests).encode()).hexdigest() if all(digests) else ""
         self._tables = tables
         self._starts = [0, *accumulate(map(len, tables))]
+        self.row_bytes = max(1, sum(table.row_bytes * len(table) for table in tables) // self._starts[-1])
 
     def __len__(self) -> int:
         return self._starts[-1]

@@ -37,6 +37,7 @@ class ParquetTable:
             raise DataError(f"{path.name} is a broken Parquet file: {error}"[:300], path.name) from None
         if not sum(self._groups):
             raise DataError(f"{path.name} has no rows; give at least one", path.name)
+        self.row_bytes = max(1, self.size // sum(self._groups))
 
     def __len__(self) -> int:
         return sum(self._groups)

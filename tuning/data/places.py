@@ -14,6 +14,7 @@ from typing import Any
 from tuning.assets import assets_folder
 from tuning.errors import DataError
 from tuning.hub.hub_data import Snapshot, cached_data, is_hub_id, no_subset
+from tuning.hub.layout import PACKED
 from tuning.settings import DataSettings
 
 EVAL_NAMES = ("eval", "evaluation", "validation", "valid", "val", "dev", "test")
@@ -151,7 +152,7 @@ def _path_place(path: Path, settings: DataSettings) -> Place:
         train, held = _folder_files(path, settings)
     elif file:
         train, held = path, _beside(path, settings)
-        if settings.split is not None and settings.split != path.stem:
+        if settings.split is not None and settings.split != _stem(path):
             message = f"{path.name} is one file and has no split {settings.split!r}; leave data.split empty"
             raise DataError(message, settings.split, "null", "data.split")
     else:
@@ -159,14 +160,19 @@ def _path_place(path: Path, settings: DataSettings) -> Place:
         raise DataError(message, str(path), "an existing file or folder")
     notes = (f"evaluation rows from {held.name}",) if held is not None else ()
     return Place(
-        name=path.stem, title=path.name, origin="path", train=(train,), eval=(held,) if held else None, notes=notes
+        name=_stem(path), title=path.name, origin="path", train=(train,), eval=(held,) if held else None, notes=notes
     )
+
+
+def _stem(file: Path) -> str:
+    """The name without its ending, and without that of its packing: rows of rows.jsonl.gz."""
+    return Path(file.stem).stem if file.suffix.lower() in PACKED else file.stem
 
 
 def _stems(folder: Path) -> dict[str, Path]:
     """Files of a folder by their name without ending; hidden ones and cards are no rows."""
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
-    return {file.stem: file for file in reversed(files) if file.name not in ("card.json", "README.md")}
+    return {_stem(file): file for file in reversed(files) if file.name not in ("card.json", "README.md")}
 
 
 def _folder_files(folder: Path, settings: DataSettings) -> tuple[Path, Path | None]:
@@ -190,10 +196,11 @@ def _beside(path: Path, settings: DataSettings) -> Path | None:
     """The evaluation file beside a training file: the one asked for, else train -> eval in its own name."""
     if settings.eval_split is not None:
         return _asked_eval(_stems(path.parent), path, settings.eval_split)
-    if not path.stem.lower().endswith("train"):
+    whole = _stem(path)
+    if not whole.lower().endswith("train"):
         return None
-    stem = path.stem[: -len("train")]
-    beside = (path.with_name(f"{stem}{name}{path.suffix}") for name in EVAL_NAMES)
+    stem, ending = whole[: -len("train")], path.name[len(whole) :]
+    beside = (path.with_name(f"{stem}{name}{ending}") for name in EVAL_NAMES)
     return next((file for file in beside if file.is_file()), None)
 
 

@@ -36,7 +36,9 @@ class Table(Protocol):
     unit: str
     """What `line` counts: a line of the file, or a row of it."""
     size: int
-    """Bytes on disk."""
+    """Bytes of the file, unpacked; on disk, where only its head was unpacked."""
+    row_bytes: int
+    """Bytes of a known row, on average."""
     digest: str
     """A hash of the content; empty where only its head was read."""
     whole: bool

@@ -30,12 +30,12 @@ KNOWN_NAMES = frozenset((
 ))  # fmt: skip
 
 _REFUSED = (
-    (b"\x1f\x8b", "is compressed with gzip; unpack it first (gunzip)"),
+    (b"\x1f\x8b", "is compressed with gzip again; unpack it first (gunzip)"),
     (b"PK\x03\x04", "is a zip archive or an Excel workbook; unpack it, or save the sheet as CSV"),
     (b"\xd0\xcf\x11\xe0", "is an old Excel or Word file; save the sheet as CSV"),
-    (b"BZh", "is compressed with bzip2; unpack it first (bunzip2)"),
-    (b"\xfd7zXZ", "is compressed with xz; unpack it first (unxz)"),
-    (b"\x28\xb5\x2f\xfd", "is compressed with zstd; unpack it first (unzstd)"),
+    (b"BZh", "is compressed with bzip2 again; unpack it first (bunzip2)"),
+    (b"\xfd7zXZ", "is compressed with xz again; unpack it first (unxz)"),
+    (b"\x28\xb5\x2f\xfd", "is compressed with zstd again; unpack it first (unzstd)"),
     (b"7z\xbc\xaf", "is a 7z archive; unpack it first"),
     (b"%PDF", "is a PDF; copy its text into a plain text file"),
     (b"SQLite format 3", "is an SQLite database; export a table as CSV"),
@@ -71,10 +71,16 @@ class Format:
     header: bool = True
     mac_lines: bool = False
     """Lines end with a carriage return alone."""
+    packed: str = ""
+    """How the file was compressed, for a person; empty where it was not."""
 
     @property
     def words(self) -> str:
         """What was recognised, for a person."""
+        return f"{self._plain_words}, {self.packed}" if self.packed else self._plain_words
+
+    @property
+    def _plain_words(self) -> str:
         if self.kind == "csv":
             name = "TSV" if self.delimiter == "\t" else "CSV"
             return f"{name}, columns separated by {DELIMITERS.get(self.delimiter, self.delimiter)}" + (
@@ -86,15 +92,20 @@ class Format:
         }[self.kind]  # fmt: skip
 
 
-def sniff(file: BinaryIO, name: str, kind: str = "auto", encoding: str = "auto") -> Format:
-    """Tell the format of an open file; `kind` and `encoding` other than auto are taken as said."""
+def sniff(file: BinaryIO, name: str, kind: str = "auto", encoding: str = "auto", packed: str = "") -> Format:
+    """Tell the format of an open file; `kind` and `encoding` other than auto are taken as said.
+
+    `packed` says how a file was compressed, where this is what was inside.
+    """
     head = file.read(HEAD_BYTES)
     if not head:
         raise DataError(f"{name} is empty and has no rows; give at least one", name)
     if head[:4] == b"PAR1":
         return Format(kind="parquet", encoding_words="Parquet's own")
-    for magic, words in _REFUSED:
+    refused = (*_REFUSED, (head[:257] + b"ustar", "is a tar archive of files; unpack it and give the folder"))
+    for magic, words in refused:
         if head.startswith(magic):
+            words = f"is compressed, and what is inside {words}" if packed else words
             raise DataError(f"{name} {words}", name, "JSONL, JSON, CSV, TSV, Parquet or plain text")
     if kind == "parquet":
         message = f"{name} is not Parquet: it does not begin with PAR1; set data.format to auto"
@@ -112,8 +123,9 @@ def sniff(file: BinaryIO, name: str, kind: str = "auto", encoding: str = "auto")
     else:
         found = _csv_format(text, whole) or _one_column(text) if kind == "csv" else Format(kind=kind)
     return replace(
-        found, kind=kind, encoding=coded.encoding, encoding_words=coded.encoding_words, mark=coded.mark, mac_lines=mac
-    )
+        found, kind=kind, encoding=coded.encoding, encoding_words=coded.encoding_words, mark=coded.mark, mac_lines=mac,
+        packed=packed,
+    )  # fmt: skip
 
 
 def _encoding(head: bytes, name: str, said: str, whole: bool) -> Format:

@@ -108,7 +108,6 @@ def counted_whole(data: DataSet) -> bool:
 
 def sample(rows: Rows) -> Rows:
     """Rows spread evenly, fewer of them where they are long."""
-    per_row = max(1, rows.table.size // max(1, len(rows.table)))
-    count = max(1, min(SAMPLED_ROWS, SAMPLED_BYTES // per_row, len(rows)))
+    count = max(1, min(SAMPLED_ROWS, SAMPLED_BYTES // rows.table.row_bytes, len(rows)))
     places: Sequence[int] = [rows.places[place * len(rows) // count] for place in range(count)]
     return rows.at(places)

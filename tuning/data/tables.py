@@ -3,7 +3,7 @@
 Comes in: a path with the format and encoding a person may have said.  Goes out: a `Table` that knows how many rows
 there are and reads any of them as `Record`s; what cannot be read is a `BadRow` with its line and the reason.  A
 gigabyte costs a few bytes a row.  Nothing is written beside the file; what must be decoded first (UTF-16, one JSON
-document) goes into a temporary file that nobody sees.
+document, what was packed) goes into a temporary file that nobody sees.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ import json
 import sys
 import threading
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tuning.data.parquet import ParquetTable
+from tuning.data.progress import read_once, reading
 from tuning.data.record import BadRow, Record, Table
 from tuning.data.sniff import Format, sniff
 from tuning.data.spool import decoded, rows_of_document
+from tuning.data.unpack import packing_of, unpack
 from tuning.errors import DataError
 
 BLOCK_BYTES = 4 * 2**20
@@ -30,6 +31,8 @@ HEAD_ROWS = 200
 HEAD_FILE_BYTES = 16 * 2**20
 HEAD_TABLE_BYTES = 2 * 2**20
 """Of a file above the first size, this much is enough to show what it is."""
+TOLD_ROWS = 50_000
+"""How often a long reading says how far it is."""
 RECORD_BYTES = 64 * 2**20
 """The longest row of a CSV file; a quotation mark without its partner would else swallow all that follows."""
 
@@ -43,45 +46,62 @@ def open_table(path: Path, kind: str = "auto", encoding: str = "auto", head_only
         if not path.is_file():
             raise DataError(f"there is no file {str(path)!r}; check the path", str(path), "an existing file")
         status = path.stat()
-        head_only = head_only and status.st_size > HEAD_FILE_BYTES
         return _open(str(path.absolute()), status.st_size, status.st_mtime_ns, kind, encoding, head_only)
     except (OSError, ValueError) as error:
         message = f"{path.name!r:.80} cannot be read: {getattr(error, 'strerror', None) or error}"
         raise DataError(message, str(path), "a readable file") from None
 
 
-@lru_cache(maxsize=8)
+@read_once(8)
 def _open(path: str, size: int, changed: int, kind: str, encoding: str, head_only: bool) -> Table:
     file = Path(path)
-    with open(file, "rb") as handle:
-        form = sniff(handle, file.name, kind, encoding)
-    if form.kind == "parquet":
+    handle: BinaryIO = open(file, "rb")  # noqa: SIM115  held as long as the table
+    packing, words, whole, digest = packing_of(handle.read(16)), "", True, ""
+    if packing:
+        with handle:
+            found = unpack(handle, packing, file.name, size, HEAD_FILE_BYTES if head_only else None)
+        handle, words, whole, digest = found.file, found.words, found.whole, found.digest
+        size = handle.seek(0, 2) if whole else size
+    if head_only and whole and size <= HEAD_FILE_BYTES:  # its head is all of it
+        handle.close()
+        return open_table(file, kind, encoding)
+    handle.seek(0)
+    form = sniff(handle, file.name, kind, encoding, words)
+    if form.kind == "parquet" and not packing:
+        handle.close()
         return ParquetTable(file, form)
-    return LineTable(file, form, head_only and form.encoding == "utf-8" and form.kind != "json")
+    if form.kind == "parquet":
+        raise DataError(f"{file.name} is a packed Parquet file; unpack it, it is compressed in itself", file.name)
+    if head_only and (form.encoding != "utf-8" or form.kind == "json"):
+        handle.close()
+        return open_table(file, kind, encoding)
+    return LineTable(handle, file.name, form, size, digest, head_only)
 
 
 class LineTable:
     """JSON Lines, CSV and plain text: one pass finds where each row begins."""
 
-    def __init__(self, path: Path, form: Format, head_only: bool = False) -> None:
-        self.name, self.format, self.size = path.name, form, path.stat().st_size
+    def __init__(
+        self, file: BinaryIO, name: str, form: Format, size: int, digest: str = "", head_only: bool = False
+    ) -> None:
+        self.name, self.format, self.size = name, form, size
         self.unit = "row" if form.kind == "json" else "line"
         self.whole = not head_only
-        self.digest = ""
         self._lock = threading.Lock()
-        if not head_only:
-            with open(path, "rb") as file:
-                self.digest = hashlib.file_digest(file, "sha256").hexdigest()
-        self._file: BinaryIO = open(path, "rb")  # noqa: SIM115  held as long as the table
+        self.digest = digest if head_only or digest else _digest(file, name, size)
+        self._file = file
         if form.kind == "json":
-            self._file = rows_of_document(self._file, form, path.name)
+            self._file = rows_of_document(file, form, name)
         elif form.encoding != "utf-8" or form.mac_lines:
-            self._file = decoded(self._file, form, path.name)
-        self._file.seek(0 if form.kind == "json" or form.encoding != "utf-8" or form.mac_lines else form.mark)
+            self._file = decoded(file, form, name)
+        begin = 0 if self._file is not file else form.mark
+        self._file.seek(begin)
         most = HEAD_TABLE_BYTES if head_only else sys.maxsize
-        self._starts, self._lines, self._end = _index(self._file, form, path.name, most)
+        with reading(name, "finding rows", "bytes", size) as tell:
+            self._starts, self._lines, self._end = _index(self._file, form, name, most, tell)
         if not self._starts:
-            raise DataError(f"{path.name} has no rows; give at least one", path.name)
+            raise DataError(f"{name} has no rows; give at least one", name)
+        self.row_bytes = max(1, (self._end - self._starts[0]) // len(self._starts))
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -161,10 +181,21 @@ _VALUES = {"jsonl": _json_values, "json": _json_values, "csv": _csv_values, "lin
 Index = tuple["array[int]", "array[int]", int]
 
 
-def _index(file: BinaryIO, form: Format, name: str, most: int) -> Index:
+def _digest(file: BinaryIO, name: str, size: int) -> str:
+    digest, done = hashlib.sha256(), 0
+    file.seek(0)
+    with reading(name, "hashing", "bytes", size) as tell:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+            done += len(block)
+            tell(done)
+    return digest.hexdigest()
+
+
+def _index(file: BinaryIO, form: Format, name: str, most: int, tell: Callable[[int], None]) -> Index:
     """Where rows begin, their line numbers, and the end of the last one, for about `most` bytes from here on."""
     if form.kind == "paragraphs":
-        return _paragraphs(file, most)
+        return _paragraphs(file, most, tell)
     starts, lines, place, quoted = array("Q"), array("Q"), file.tell(), False
     begin = place
     for number, line in enumerate(file, 1):
@@ -177,15 +208,17 @@ def _index(file: BinaryIO, form: Format, name: str, most: int) -> Index:
         place += len(line)
         if place > most:
             break
+        if number % TOLD_ROWS == 0:
+            tell(place)
     if quoted:  # a quoted cell may hold line ends: let the library say where records end
         file.seek(begin)
-        starts, lines, place = _csv_records(file, form, name, most)
+        starts, lines, place = _csv_records(file, form, name, most, tell)
     if form.kind == "csv" and form.header:
         del starts[:1], lines[:1]
     return starts, lines, place
 
 
-def _paragraphs(file: BinaryIO, most: int) -> Index:
+def _paragraphs(file: BinaryIO, most: int, tell: Callable[[int], None]) -> Index:
     starts, lines, place, blank = array("Q"), array("Q"), file.tell(), True
     for number, line in enumerate(file, 1):
         space = line.isspace()
@@ -196,6 +229,8 @@ def _paragraphs(file: BinaryIO, most: int) -> Index:
         place += len(line)
         if place > most and blank:
             break
+        if number % TOLD_ROWS == 0:
+            tell(place)
     return starts, lines, place
 
 
@@ -218,7 +253,7 @@ class _Counted:
             yield line.decode("latin-1").rstrip("\r\n") + "\n"  # only ASCII matters to where a record ends
 
 
-def _csv_records(file: BinaryIO, form: Format, name: str, most: int) -> Index:
+def _csv_records(file: BinaryIO, form: Format, name: str, most: int, tell: Callable[[int], None]) -> Index:
     csv.field_size_limit(2**31 - 1)
     counted = _Counted(file, name)
     starts, lines = array("Q"), array("Q")
@@ -237,6 +272,8 @@ def _csv_records(file: BinaryIO, form: Format, name: str, most: int) -> Index:
         if cells:
             starts.append(place)
             lines.append(number + 1)
+            if len(starts) % TOLD_ROWS == 0:
+                tell(place)
 
 
 def head(table: Table, rows: int = HEAD_ROWS) -> list[Record]:

@@ -19,6 +19,8 @@ from typing import Any
 KINDS = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
          ".txt": "text"}  # fmt: skip
 """The only files of rows that are ever fetched: no scripts, no pickles, no archives. Read by content all the same."""
+PACKED = (".gz", ".bz2", ".xz", ".zst")
+"""Endings of one compressed file, behind that of its rows."""
 NOT_ROWS = frozenset((
     "README.md", "config.json", "dataset_info.json", "dataset_infos.json", "dummy_data.zip", "dataset_dict.json",
     "requirements.txt", "LICENSE.txt",
@@ -65,7 +67,13 @@ def _holds_rows(name: str) -> bool:
     path = PurePosixPath(name)
     hidden = any(part.startswith(".") for part in path.parts) or any(p.startswith("__") for p in path.parent.parts)
     strange = path.is_absolute() or ".." in path.parts or "\\" in name
-    return path.suffix.lower() in KINDS and path.name not in NOT_ROWS and not hidden and not strange
+    return _ending(name) in KINDS and path.name not in NOT_ROWS and not hidden and not strange
+
+
+def _ending(name: str) -> str:
+    """The ending that says what the rows are: .jsonl of rows.jsonl.gz."""
+    path = PurePosixPath(name.lower())
+    return PurePosixPath(path.stem).suffix if path.suffix in PACKED else path.suffix
 
 
 def _described(rows: Sequence[str], config: dict[str, Any]) -> Splits:
@@ -139,7 +147,7 @@ def _rule(pattern: str) -> re.Pattern[str]:
 
 def _one_kind(names: Sequence[str]) -> tuple[str, ...]:
     """The files of the commonest format: the same rows often lie there in two formats, and would count twice."""
-    kinds = Counter(KINDS[PurePosixPath(name).suffix.lower()] for name in names)
+    kinds = Counter(KINDS[_ending(name)] for name in names)
     most = max(kinds.values(), default=0)
     kind = next((kind for kind in ("parquet", "json", "csv", "text") if kinds[kind] == most), None)
-    return tuple(name for name in names if KINDS[PurePosixPath(name).suffix.lower()] == kind)
+    return tuple(name for name in names if KINDS[_ending(name)] == kind)

@@ -1,0 +1,82 @@
+"""How far the long readings of files are, told while they go; and one reading for all who want the same.
+
+Comes in: what is done, as the readers say it, from any thread.  Goes out: what is under way, for whoever shows it.
+Several parts of the page ask for the same file at the same moment: the first one reads, the others wait for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import lru_cache, wraps
+from itertools import count
+from typing import Any, TypeVar
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Under:
+    """One reading that is under way: of which file, what is done to it, and how far it is, in `unit`s."""
+
+    name: str
+    doing: str
+    unit: str
+    """bytes or rows."""
+    done: int
+    total: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+_under_way = dict[int, Under]()
+_numbers = count()
+
+
+@contextmanager
+def reading(name: str, doing: str, unit: str, total: int) -> Iterator[Callable[[int], None]]:
+    """For as long as the block lasts this is under way; what it gives is told how much is done."""
+    number = next(_numbers)
+
+    def tell(done: int) -> None:
+        _under_way[number] = Under(name, doing, unit, done, total)
+
+    tell(0)
+    try:
+        yield tell
+    finally:
+        _under_way.pop(number, None)
+
+
+def under_way() -> list[Under]:
+    """All readings of this process that are going on, the oldest first."""
+    return [one for _, one in sorted(_under_way.copy().items())]
+
+
+def read_once(most: int) -> Callable[[Callable[..., Found]], Callable[..., Found]]:
+    """`lru_cache` whose callers wait for the same call that is under way, instead of doing its work again."""
+
+    def made(function: Callable[..., Found]) -> Callable[..., Found]:
+        kept, guard = lru_cache(maxsize=most)(function), threading.Lock()
+        locks = dict[Hashable, tuple[threading.RLock, list[int]]]()
+
+        @wraps(function)
+        def once(*arguments: Hashable) -> Found:
+            with guard:
+                lock, waiting = locks.setdefault(arguments, (threading.RLock(), []))
+                waiting.append(1)
+            try:
+                with lock:
+                    return kept(*arguments)
+            finally:
+                with guard:
+                    waiting.pop()
+                    if not waiting:
+                        del locks[arguments]
+
+        return once
+
+    return made

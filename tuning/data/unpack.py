@@ -1,0 +1,186 @@
+"""Compressed files of rows: gzip, bzip2, xz, zstd, and a zip archive with one file in it, told by their first bytes.
+
+Comes in: an open file.  Goes out: an open temporary file of what is inside, in memory while it is small, gone with its
+last user; or only its beginning, where that is enough.  Raises DataError where it is damaged, or where a small file
+would fill the disk.  A format of one's own (Parquet, a tar of many files) inside is told by whoever reads the rows.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import io
+import lzma
+import re
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import BinaryIO, cast
+
+from tuning.data.progress import reading
+from tuning.errors import DataError
+
+PIECE_BYTES = 2**20
+MEMORY_BYTES = 32 * 2**20
+LEAST_LIMIT_BYTES, MOST_TIMES, MOST_BYTES = 2**30, 200, 64 * 2**30
+"""A file may unpack to so many times its size, but always to the first and never to the last: text shrinks five to
+twenty times, and what shrinks much more is made to fill a disk."""
+SPARE_BYTES = 2**30
+"""What unpacking leaves free on the disk."""
+NOT_ROWS = re.compile(r"(readme|licen[cs]e|copying|notice|changelog)\b.*|.*\.(md|pdf)", re.IGNORECASE)
+"""Members of an archive that go with rows and are none."""
+_MAGIC = (
+    (re.compile(rb"\x1f\x8b"), "gzip"), (re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), "bzip2"),
+    (re.compile(rb"\xfd7zXZ\0"), "xz"), (re.compile(rb"\x28\xb5\x2f\xfd"), "zstd"), (re.compile(rb"PK\x03\x04"), "zip"),
+)  # fmt: skip
+_DAMAGED = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError,
+            RuntimeError)  # fmt: skip
+"""What the libraries raise at broken bytes; ArrowInvalid is a ValueError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What was inside; `whole` where it was read to its end, and `digest` its SHA-256 then."""
+
+    file: BinaryIO
+    words: str
+    """How it was packed, for a person."""
+    whole: bool
+    digest: str
+
+
+def packing_of(head: bytes) -> str | None:
+    """gzip, bzip2, xz, zstd or zip, by the first bytes of a file; None for anything else."""
+    return next((name for magic, name in _MAGIC if magic.match(head)), None)
+
+
+def unpack(file: BinaryIO, kind: str, name: str, size: int, most: int | None = None) -> Unpacked:
+    """What is inside this file of `size` bytes; about its first `most` bytes, where they are enough."""
+    limit, digest = _limit(size), hashlib.sha256()
+    out = tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES)  # noqa: SIM115  held as long as its rows
+    inside, done, whole = _Told(file), 0, False
+    with reading(name, "unpacking", "bytes", size) as tell:
+        try:
+            stream, words = _stream(inside, kind, name)
+            while most is None or done < most:
+                piece = stream.read(PIECE_BYTES)
+                if not piece:
+                    whole = True
+                    break
+                done += len(piece)
+                if done > limit:
+                    raise _too_much(name, size, limit)
+                digest.update(piece)
+                out.write(piece)
+                tell(min(size, inside.place))
+        except _DAMAGED as error:
+            if isinstance(error, OSError) and error.errno:  # the disk, not the file
+                raise
+            message = (
+                f"{name} is a damaged {kind} file: after {done / 2**20:,.1f} MiB of rows it cannot be unpacked "
+                f"({str(error) or type(error).__name__:.100}); fetch or pack it again"
+            )
+            raise DataError(message, name, "a whole file") from None
+    if whole and not done:
+        raise DataError(f"{name} is empty inside and has no rows; give at least one", name)
+    out.seek(0)
+    return Unpacked(cast(BinaryIO, out), words, whole, digest.hexdigest() if whole else "")
+
+
+def beginning(content: bytes, name: str, most: int) -> bytes:
+    """What can be unpacked of a file of which only the first bytes are there; anything else as it is."""
+    kind, found = packing_of(content), bytearray()
+    if kind is None or kind == "zip":
+        return content
+    try:
+        stream, _ = _stream(_Told(io.BytesIO(content)), kind, name)
+        while len(found) < most and (piece := stream.read(4096)):
+            found += piece
+    except _DAMAGED:  # here the beginning ends
+        pass
+    return bytes(found)
+
+
+class _Told(io.RawIOBase):
+    """A file that knows how far it has been read, for libraries that read ahead of what they give."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.place = file, 0
+        file.seek(0)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        found = self._file.read(size)
+        self.place = self._file.tell()
+        return found
+
+
+def _stream(file: _Told, kind: str, name: str) -> tuple[BinaryIO, str]:
+    if kind == "zip":
+        return _member(file, name)
+    return cast(BinaryIO, _OPENERS[kind](cast(BinaryIO, file))), f"packed with {kind}"
+
+
+def _zstd(file: BinaryIO) -> BinaryIO:
+    import pyarrow
+
+    return cast(BinaryIO, pyarrow.CompressedInputStream(pyarrow.PythonFile(file, "r"), "zstd"))
+
+
+_OPENERS: dict[str, Callable[[BinaryIO], object]] = {
+    "gzip": lambda file: gzip.GzipFile(fileobj=file, mode="rb"), "bzip2": bz2.BZ2File, "xz": lzma.LZMAFile,
+    "zstd": _zstd,
+}  # fmt: skip
+
+
+def _member(file: _Told, name: str) -> tuple[BinaryIO, str]:
+    """The one file of rows in a zip archive. Raises DataError."""
+    archive = zipfile.ZipFile(cast(BinaryIO, file))
+    names = [one.filename for one in archive.infolist()]
+    if "[Content_Types].xml" in names:
+        raise DataError(f"{name} is an Excel workbook or another office file; save the sheet as CSV", name, "CSV")
+    paths = [PurePosixPath(one.filename) for one in archive.infolist() if not one.is_dir()]
+    rows = [path for path in paths if not NOT_ROWS.fullmatch(path.name) and not _hidden(path)]
+    if len(rows) != 1:
+        told = ", ".join(str(path) for path in rows[:5]) + (", …" if len(rows) > 5 else "")
+        message = f"{name} is a zip archive of {len(rows)} files ({told or 'none of rows'}); "
+        raise DataError(message + "unpack it and choose one, or give the folder", len(rows), "one file of rows")
+    info = archive.getinfo(str(rows[0]))
+    if info.flag_bits & 1:
+        raise DataError(f"{rows[0].name} in {name} is locked with a password; unpack it first", name, "an open file")
+    return cast(BinaryIO, archive.open(info)), f"{rows[0].name} in a zip archive"
+
+
+def _hidden(path: PurePosixPath) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in path.parts)
+
+
+def _limit(size: int) -> int:
+    free = shutil.disk_usage(tempfile.gettempdir()).free - SPARE_BYTES
+    return min(max(LEAST_LIMIT_BYTES, MOST_TIMES * size), MOST_BYTES, max(0, free))
+
+
+def _too_much(name: str, size: int, limit: int) -> DataError:
+    told = f"{limit / 2**20:,.0f} MiB"
+    message = (
+        f"{name} has {size / 2**20:,.1f} MiB and unpacks to more than {told}, which is the limit for it here "
+        f"({MOST_TIMES} times its size and at least {LEAST_LIMIT_BYTES >> 20:,} MiB, at most {MOST_BYTES >> 30} GiB, "
+        "and what the disk has room for); if it is meant to, unpack it yourself and give the file"
+    )
+    return DataError(message, size, told)
