@@ -55,7 +55,7 @@ def test_the_bar_says_whether_it_fits(limit: float, verdict: str) -> None:
     estimate = {
         "parts": {"weights": 60, "gradients": 1, "activations": 39, "logits": 0}, "total_bytes": 100, "low_bytes": 110,
         "process_bytes": 120, "high_bytes": 140, "device_bytes": limit, "fits": limit >= 140, "kind": "approximate",
-        "peak_at": "loss", "device": "a device", "fixes": [],
+        "peak_at": "loss", "device": "a device", "fixes": [], "evaluation_bytes": 90, "generation_bytes": 0,
     }  # fmt: skip
     bar = charts.memory_bar(estimate)
     assert bar["verdict"] == verdict

@@ -16,6 +16,7 @@ PARTS = {
     "logits": "#d4a017", "workspace": "#64748b",
 }  # fmt: skip
 REST = "Python and libraries"
+BETWEEN = "more between updates"
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -44,18 +45,21 @@ def memory_bar(estimate: dict[str, Any]) -> dict[str, Any]:
         if count > 0
     ]
     total, limit = estimate["total_bytes"], estimate["device_bytes"]
+    highest = max(total, estimate["evaluation_bytes"], estimate["generation_bytes"])
     low, high = estimate["low_bytes"], estimate["high_bytes"]
     needed, device_name = estimate["process_bytes"], estimate["device"]
     near = max(total, high) * 8 >= limit
     if near:  # against the device the whole process counts, and the band lies around its end
-        parts.append({"name": REST, "bytes": needed - total, "color": "#cbd5e1"})
+        if highest > total:
+            parts.append({"name": BETWEEN, "bytes": highest - total, "color": "#94a3b8"})
+        parts.append({"name": REST, "bytes": needed - highest, "color": "#cbd5e1"})
     scale = max(limit, high, total) * 1.04 if near else total
     verdict = "fits" if estimate["fits"] else ("tight" if low <= limit else "over")
     words = {"fits": "Fits", "tight": "May not fit", "over": "Will not fit"}[verdict]
     right = f"limit of {device_name}: {size_text(limit)}" if near else f"{size_text(total)} at the peak"
     within = "" if near else f" {device_name} has {size_text(limit)}: {100 * high / limit:.2g} % of it at most."
     note = (
-        f"At the peak {size_text(total)} for tensors{_peak(estimate)}; the whole process "
+        f"At the peak {size_text(total)} for tensors{_peak(estimate)}{_besides(estimate)}; the whole process "
         f"{size_text(low)} to {size_text(high)}.{within} The estimate is {estimate['kind']}."
     )
     return {
@@ -70,6 +74,13 @@ def memory_bar(estimate: dict[str, Any]) -> dict[str, Any]:
 def _peak(estimate: dict[str, Any]) -> str:
     words = {"loss": "when the loss is computed", "optimizer step": "at the update", "start": "at the start"}
     return f" ({words.get(estimate['peak_at'], 'in the ' + estimate['peak_at'])})"
+
+
+def _besides(estimate: dict[str, Any]) -> str:
+    """What the run does between updates, where that takes more than they do."""
+    found = {"evaluating": estimate["evaluation_bytes"], "writing answers": estimate["generation_bytes"]}
+    more = [f"{words} takes {size_text(count)}" for words, count in found.items() if count > estimate["total_bytes"]]
+    return f", but {' and '.join(more)}" if more else ""
 
 
 def _fix(fix: dict[str, Any]) -> str:

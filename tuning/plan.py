@@ -25,6 +25,8 @@ from tuning.models import BaseModel, resolve_model
 from tuning.settings import Settings
 from tuning.text import Row, TextTokenizer
 
+SMALL_MODEL, SMALL_MODEL_ROWS = 20_000_000, 32
+"""Below so many parameters an evaluation takes at least so many rows at once; the result does not depend on it."""
 RATE_FACTORS = {
     "sgd": (100, "SGD does not divide by the gradient's size"),
     "adafactor": (10, "Adafactor measures its steps by the size of the weights, which is far below one"),
@@ -58,6 +60,11 @@ class Plan:
     def labels(self) -> int:
         """Classes of the head to train; 0 for a language model."""
         return _labels(self.settings, self.data)
+
+    def evaluation_rows(self, micro_batch_size: int | None = None) -> int:
+        """Rows an evaluation takes at once: twice those of training, for nothing is kept for a backward pass."""
+        small = self.value("total_parameters") < SMALL_MODEL
+        return max(2 * (micro_batch_size or self.settings.micro_batch_size), SMALL_MODEL_ROWS if small else 1)
 
     @property
     def fingerprint(self) -> str:

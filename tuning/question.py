@@ -12,6 +12,8 @@ from typing import Any
 from tuning.errors import Problem, SettingsError
 
 PROMPT_LENGTH, PROMPT_COUNT = 4_000, 64
+ANSWER_ROWS = 8
+"""Evaluation rows that are answered at once; the clock and a stop are looked at in between."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 from tuning.memory.fit import Unfit, check, design, fit_block
@@ -38,31 +39,42 @@ def _build(subject: Subject, depth: int) -> Table:
     layers = subject.layers
     ranks: list[int | None] = [None] if subject.rank is None else list(RANKS)
     tracers = {rank: Tracer(subject, depth, rank) for rank in ranks}
-    traced = []
-    for rows in ((1,),) if subject.packed else ((1,), (2, 3)):
-        shapes = design(rows, ranks, subject.padded and rows != (1,))
-        traced.append((shapes, [tracers[rank].trace(shape) for shape, rank in shapes]))
-    blocks = [fit_block(traces, shapes, layers, depth) for shapes, traces in traced]
+    # what is evaluated is never packed, so it needs padding there as anywhere
+    updates = [_traced(tracers, Tracer.trace, rows, subject.padded) for rows in _rows(subject)]
+    evaluations = [_traced(tracers, Tracer.evaluation, rows, subject.pads_evaluation) for rows in ((1,), (2, 3))]
+    one, many = (fit_block(traces, shapes, layers, depth) for shapes, traces in (updates[0], updates[-1]))
+    alone, together = (fit_block(traces, shapes, layers, depth) for shapes, traces in evaluations)
     counts = [tracers[rank].counts(layers) for rank in ranks]
-    _check(subject, tracers[ranks[0]], ranks[0], traced[-1], layers, depth)
+    rank, deeper = ranks[0], Tracer(subject, depth + 1, ranks[0]) if depth < layers else None
+    long = Shape(
+        rows=1 if subject.packed else 4, length=448 if subject.packed else 112, labels=200, padded=subject.padded
+    )
+    _check(long, rank, updates[-1], depth, tracers[rank].trace, deeper and deeper.trace)
+    wide = Shape(rows=4, length=112, labels=200, padded=subject.pads_evaluation)
+    _check(wide, rank, evaluations[-1], depth, tracers[rank].evaluation, deeper and deeper.evaluation)
     return Table(
-        layers=layers, one=blocks[0], many=blocks[-1], trainable=_affine([found[0] for found in counts], ranks),
+        layers=layers, one=one, many=many, evaluation_one=replace(alone, line=[]),
+        evaluation_many=replace(together, line=[]), trainable=_affine([found[0] for found in counts], ranks),
         total=_affine([found[1] for found in counts], ranks),
     )  # fmt: skip
 
 
-def _check(subject: Subject, tracer: Any, rank: int | None, traced: Any, layers: int, depth: int) -> None:
-    """A longer shape, and where layers were left out one layer more, against what the polynomials say."""
-    from tuning.memory.torch_trace import Tracer
+def _rows(subject: Subject) -> tuple[tuple[int, ...], ...]:
+    """Numbers of rows to trace together: one row alone takes other paths than several."""
+    return ((1,),) if subject.packed else ((1,), (2, 3))
 
+
+def _traced(tracers: dict[int | None, Any], trace: Any, rows: tuple[int, ...], padded: bool) -> tuple[Any, Any]:
+    shapes = design(rows, list(tracers), padded and rows != (1,))
+    return shapes, [trace(tracers[rank], shape) for shape, rank in shapes]
+
+
+def _check(shape: Shape, rank: int | None, traced: Any, depth: int, trace: Any, deeper: Any) -> None:
+    """A longer shape, and where layers were left out one layer more, against what the polynomials say."""
     shapes, traces = traced
-    shape = Shape(
-        rows=1 if subject.packed else 4, length=448 if subject.packed else 112, labels=200, padded=subject.padded
-    )
-    check(fit_block(traces, shapes, depth, depth), shape, rank, tracer.peak(shape))
-    if depth < layers:
-        deeper = Tracer(subject, depth + 1, rank)
-        check(fit_block(traces, shapes, depth + 1, depth), shape, rank, deeper.peak(shape))
+    check(fit_block(traces, shapes, depth, depth), shape, rank, trace(shape).peak)
+    if deeper is not None:
+        check(fit_block(traces, shapes, depth + 1, depth), shape, rank, deeper(shape).peak)
 
 
 def _affine(counts: list[int], ranks: list[int | None]) -> tuple[float, float]:

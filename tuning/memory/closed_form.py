@@ -22,9 +22,6 @@ def closed_form(plan: Plan, moment: Moment) -> tuple[dict[str, int], str]:
     settings, model, shape = plan.settings, plan.model.shape, moment.shape
     trainable, total = int(plan.value("trainable_parameters")), int(plan.value("total_parameters"))
     half = settings.precision == "bf16"
-    method = method_named(settings.method.name)
-    states = STATES.get(settings.optimizer.name, 1.0 if settings.optimizer.momentum else 0.0)
-    values = method.optimizer_values(model, settings.method, plan.labels, 1) * states
     saved = model.num_layers * block_saved_bytes(
         model, shape.rows, shape.length, half=half, eager=settings.attention == "eager",
         all_train=trainable == total, adapters=trainable != total,
@@ -37,8 +34,8 @@ def closed_form(plan: Plan, moment: Moment) -> tuple[dict[str, int], str]:
     if half:  # autocast keeps a 16-bit copy of each matrix until the forward pass is over
         workspace += 2 * total
     head = head_bytes(model, shape, plan.labels)
-    weights = method.weight_bytes(model, settings.method, plan.labels)
-    kept = {"weights": weights, "gradients": 4 * trainable, "optimizer": int(4 * values)}
+    weights, states = _kept(plan)
+    kept = {"weights": weights, "gradients": 4 * trainable, "optimizer": states}
     # with accumulation the gradients live through the forward pass; without, they are born while activations go
     alive = kept | ({} if moment.accumulate else {"gradients": 0})
     at_loss = alive | {"activations": saved, "logits": head, "workspace": workspace}
@@ -46,6 +43,25 @@ def closed_form(plan: Plan, moment: Moment) -> tuple[dict[str, int], str]:
     if sum(at_loss.values()) >= sum(at_step.values()):
         return at_loss, "loss"
     return at_step, "optimizer step"
+
+
+def closed_form_pass(plan: Plan, shape: Shape) -> int:
+    """Bytes at the peak of a forward pass alone: one block's own tensors, or the logits; nothing else is kept."""
+    model, tokens = plan.model.shape, shape.rows * shape.length
+    heads = (model.num_heads + model.num_kv_heads) * model.head_dim
+    block = 4 * tokens * (2 * model.hidden_size + max(2 * heads, (3 if model.gated else 2) * model.intermediate_size))
+    if plan.settings.attention == "eager":
+        block += 2 * 4 * shape.rows * model.num_heads * shape.length**2
+    return sum(_kept(plan)) + max(block, head_bytes(model, shape, plan.labels))
+
+
+def _kept(plan: Plan) -> tuple[int, int]:
+    """Bytes of weights, and of what the optimizer keeps."""
+    settings, model = plan.settings, plan.model.shape
+    method = method_named(settings.method.name)
+    states = STATES.get(settings.optimizer.name, 1.0 if settings.optimizer.momentum else 0.0)
+    values = method.optimizer_values(model, settings.method, plan.labels, 1) * states
+    return method.weight_bytes(model, settings.method, plan.labels), int(4 * values)
 
 
 def block_saved_bytes(

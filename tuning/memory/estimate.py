@@ -12,6 +12,7 @@ from typing import Any
 
 from tuning.hardware import Device
 from tuning.memory.closed_form import closed_form
+from tuning.memory.evaluation import evaluation_bytes, generation_bytes
 from tuning.memory.process import process_bytes
 from tuning.memory.subject import Moment, Subject, kept_features, moments_of, subject_of
 from tuning.memory.table import Table
@@ -21,10 +22,17 @@ from tuning.plan import Plan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryEstimate:
-    """Bytes at the peak of one update. `total_bytes` is the sum of `parts`; the band is around `process_bytes`."""
+    """Bytes at the peak of one update. `total_bytes` is the sum of `parts`; the band is around `process_bytes`.
+
+    The process, its band and the verdict are about the run as a whole: the highest of update, evaluation and writing.
+    """
 
     total_bytes: int
     parts: dict[str, int]
+    evaluation_bytes: int
+    """Bytes of tensors at the peak of an evaluation; 0 where no rows are held out."""
+    generation_bytes: int
+    """The same while answers are written; 0 where none are."""
     process_bytes: int
     low_bytes: int
     high_bytes: int
@@ -59,7 +67,8 @@ class Known:
         """Bytes by category at the peak, and where it is."""
         found = [(*self._at(moment), moment) for moment in moments_of(self.plan)]
         parts, where, moment = max(found, key=lambda one: sum(one[0].values()))
-        return parts | {"activations": parts["activations"] + kept_features(self.plan, moment)}, where
+        kept = kept_features(self.plan, moment.shape)
+        return parts | {"activations": parts["activations"] + kept}, where
 
     def _at(self, moment: Moment) -> tuple[dict[str, int], str]:
         if self.table is None or self.subject is None:
@@ -71,25 +80,40 @@ class Known:
         """Bytes at the peak, of these settings or with other sizes."""
         moments = moments_of(self.plan, rows, length)
         if self.table is None or self.subject is None:
-            return max(sum(closed_form(self.plan, one)[0].values()) + kept_features(self.plan, one) for one in moments)
+            return max(
+                sum(closed_form(self.plan, one)[0].values()) + kept_features(self.plan, one.shape) for one in moments
+            )
         rank, table = self.subject.rank, self.table
         return max(
-            table.block(one.shape).total(one.shape, rank, accumulate=one.accumulate) + kept_features(self.plan, one)
+            table.block(one.shape).total(one.shape, rank, accumulate=one.accumulate)
+            + kept_features(self.plan, one.shape)
             for one in moments
         )
+
+    def evaluation(self, rows: int | None = None, length: int | None = None) -> int:
+        """Bytes at the peak of an evaluation, of these settings or with other sizes."""
+        return evaluation_bytes(self.plan, self.subject, self.table, rows, length)
+
+    def generation(self, length: int | None = None) -> int:
+        """Bytes at the peak while answers are written."""
+        return generation_bytes(self.plan, self.subject, self.table, length)
+
+    def highest(self, rows: int | None = None, length: int | None = None) -> int:
+        """The most bytes that tensors take in the whole run: what a device must hold."""
+        return max(self.total(rows, length), self.evaluation(rows, length), self.generation(length))
 
     def through_step(self) -> list[tuple[str, int]]:
         """Memory through one update, in order of time, with the micro-batch that holds the peak."""
         if self.table is None or self.subject is None:
             return []
         at = max(moments_of(self.plan), key=lambda moment: sum(self._at(moment)[0].values()))
-        kept, block = kept_features(self.plan, at), self.table.block(at.shape)
+        kept, block = kept_features(self.plan, at.shape), self.table.block(at.shape)
         line = block.through_step(at.shape, self.subject.rank, accumulate=at.accumulate)
         return [(place, count + kept) for place, count in line]
 
     def fits(self, device: Device, rows: int | None = None) -> bool:
         """Whether the upper edge stays on the device."""
-        return self.process(self.total(rows), device)[2] <= device.total_bytes
+        return self.process(self.highest(rows), device)[2] <= device.total_bytes
 
     def process(self, total: int, device: Device) -> tuple[int, int, int]:
         """Expected, low and high bytes of the process whose tensors take `total`."""
@@ -115,11 +139,12 @@ def estimate(plan: Plan, device: Device | None = None, *, make: bool = False) ->
     target = device or plan.device
     found = known(plan, make=make)
     parts, peak_at = found.peak()
-    total = sum(parts.values())
-    process, low, high = found.process(total, target)
+    total, evaluation, generation = sum(parts.values()), found.evaluation(), found.generation()
+    process, low, high = found.process(max(total, evaluation, generation), target)
     trainable, everything = int(plan.value("trainable_parameters")), int(plan.value("total_parameters"))
     return MemoryEstimate(
-        total_bytes=total, parts=parts, process_bytes=process, low_bytes=low, high_bytes=high,
+        total_bytes=total, parts=parts, evaluation_bytes=evaluation, generation_bytes=generation,
+        process_bytes=process, low_bytes=low, high_bytes=high,
         fits=high <= target.total_bytes, kind=found.kind, peak_at=peak_at, trainable_parameters=trainable,
         total_parameters=everything, device=target.name, device_bytes=target.total_bytes,
         largest_micro_batch=largest_micro_batch(found, target),

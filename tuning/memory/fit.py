@@ -84,8 +84,8 @@ def _with_layers(labels: list[str], events: Any, layer: Any, extra: int, depth: 
             base[GRADIENTS] = 0
         up, down = step(micro, "forward", 1, 2), step(micro, "backward", 1, 0)
         up = 0 * base if up is None else up
-        # what of it lives on in the backward pass: not the 16-bit copies that autocast drops when it ends
-        held = up if down is None else -down * numpy.array([[name != "gradients"] for name in CATEGORIES])
+        # what of it lives on in the backward pass (none where no gradient passes): not the 16-bit copies of autocast
+        held = 0 * base if down is None else -down * numpy.array([[name != "gradients"] for name in CATEGORIES])
         passed = {"before": 0 * base, "up": up, "held": held, "back": 0 * base if down is None else held + down}
         placed += [(label, events[number] + extra * (base + passed[state])) for state in _passed(place, depth)]
     return placed
@@ -126,7 +126,7 @@ def _pruned(placed: list[tuple[str, Any]], order: list[str], names: dict[str, Ca
         if "B" in order or b == 1
     ]
     totals = numpy.array([row.sum(axis=0) for _, row in placed]) @ numpy.array(grid, dtype=float).T
-    first = [not label.startswith("1.") for label, _ in placed]
+    first = [not label.startswith("1.") for label, _ in placed]  # none of a later micro-batch
     alone = sorted(set(numpy.where(numpy.array(first)[:, None], totals, -1).argmax(axis=0).tolist()))
     among = sorted(set(totals.argmax(axis=0).tolist()))
     rows = [Row(place=placed[n][0], bytes=_rounded(placed[n][1])) for n in sorted({*alone, *among})]

@@ -29,7 +29,7 @@ def largest_micro_batch(found: Known, device: Device) -> int | None:
 
 def fixes(found: Known, device: Device) -> list[dict[str, Any]]:
     """Changes that lower the peak: those that suffice first, then by bytes saved. `time_percent` is a rough cost."""
-    plan, before = found.plan, found.total()
+    plan, before = found.plan, found.highest()
     ranked = []
     for settings, cost, time in [*_smaller_batch(found, device), *_others(found)]:
         length = settings.get("data", {}).get("max_seq_length")
@@ -40,7 +40,7 @@ def fixes(found: Known, device: Device) -> list[dict[str, Any]]:
         if other.kind != found.kind:  # compare like with like: both by formula
             other = Known(plan=other.plan, subject=None, table=None)
         base = before if other.kind == found.kind else _formula(found)
-        after = other.total(length=length)
+        after = other.highest(length=length)
         saved = base - after
         high = found.process(before - saved, device)[2]
         if saved > 0:
@@ -52,7 +52,7 @@ def fixes(found: Known, device: Device) -> list[dict[str, Any]]:
 
 
 def _formula(found: Known) -> int:
-    return Known(plan=found.plan, subject=None, table=None).total()
+    return Known(plan=found.plan, subject=None, table=None).highest()
 
 
 def _smaller_batch(found: Known, device: Device) -> list[tuple[dict[str, Any], str, int]]:

@@ -20,7 +20,7 @@ LEAST_TOKENS = 8
 
 
 def outlook(plan: Plan, device: Device) -> dict[str, Any]:
-    """Curves in bytes: of tensors, and of the whole process, which is what the device's line is about."""
+    """Curves in bytes: of an update's tensors, and of the whole process, which is what the device's line is about."""
     found = known(plan)
     settings = plan.settings
     lengths = _lengths(plan)
@@ -51,11 +51,12 @@ def _curves(
     """The chosen method first, then the others with a table."""
     curves = []
     for one in [found, *_others(found)]:
-        totals = [one.total(rows=count) for count in rows] or [one.total(length=length) for length in lengths or []]
+        sizes = [{"rows": count} for count in rows] or [{"length": length} for length in lengths or []]
         method = one.plan.settings.method.name
         curves.append({
             "method": method, "title": next(m.title for m in METHODS if m.name == method),
-            "tensors": totals, "process": [one.process(total, device)[0] for total in totals],
+            "tensors": [one.total(**size) for size in sizes],
+            "process": [one.process(one.highest(**size), device)[0] for size in sizes],
         })  # fmt: skip
     return curves
 

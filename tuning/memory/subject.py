@@ -19,7 +19,7 @@ from tuning.methods import method_named
 from tuning.plan import Plan
 
 CATEGORIES = ("weights", "gradients", "optimizer", "activations", "logits", "workspace")
-TRACED = 1
+TRACED = 2
 """Raise it when the training code allocates differently: tables made before are then not used any more."""
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 DEPTHS = ("num_hidden_layers", "n_layer", "num_layers")
@@ -57,6 +57,11 @@ class Subject:
     def packed(self) -> bool:
         """Whether a micro-batch's rows are joined: its shape then has one row, as long as all of them."""
         return "data" in self.settings
+
+    @property
+    def pads_evaluation(self) -> bool:
+        """Whether an evaluation's batch can need padding: where rows are packed to train, they are not joined there."""
+        return self.padded or self.packed
 
     @property
     def key(self) -> str:
@@ -133,13 +138,24 @@ def moments_of(plan: Plan, rows: int | None = None, length: int | None = None) -
     return [Moment(shape=first, accumulate=False), Moment(shape=later, accumulate=True)]
 
 
-def kept_features(plan: Plan, moment: Moment) -> int:
+def evaluation_of(plan: Plan, rows: int | None = None, length: int | None = None) -> Shape:
+    """The widest batch of an evaluation: as many rows as are taken at once, taken to be the longest of the data.
+
+    Held-out rows are drawn like the others but not counted, so their lengths are those of the training rows.
+    """
+    facts = _facts(plan.data)
+    count = max(1, min(plan.evaluation_rows(rows), plan.data.eval_rows))
+    longest = length or int(plan.value("widest_length"))
+    return _shape(facts, count, longest, longest / max(1, int(plan.value("widest_length"))))
+
+
+def kept_features(plan: Plan, shape: Shape) -> int:
     """Bytes of the states that a run over a frozen body keeps of all rows, beyond those of one micro-batch."""
     if not method_named(plan.settings.method.name).caches(plan.settings.method):
         return 0
     rows = plan.data.train_rows + plan.data.eval_rows
     each = 1.0 if plan.labels else sum(_facts(plan.data).trained) / plan.data.train_rows
-    here = moment.shape.rows if plan.labels else moment.shape.labels
+    here = shape.rows if plan.labels else shape.labels
     return max(0, round(rows * each - here)) * plan.model.shape.hidden_size * 4
 
 

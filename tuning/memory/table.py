@@ -84,6 +84,9 @@ class Block:
         return [MONOMIALS[name](shape, rank or 0) for name in self.monomials]
 
 
+BLOCKS = ("one", "many", "evaluation_one", "evaluation_many")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
     """All that is known about one subject. Counts are polynomials too: constant, and a part for each rank."""
@@ -91,12 +94,18 @@ class Table:
     layers: int
     one: Block
     many: Block
+    evaluation_one: Block
+    evaluation_many: Block
     trainable: tuple[float, float]
     total: tuple[float, float]
 
     def block(self, shape: Shape) -> Block:
         """The moments for this shape: one row alone takes other paths than several."""
         return self.one if shape.rows == 1 else self.many
+
+    def evaluation(self, shape: Shape) -> Block:
+        """The moments of an evaluation of a batch of this shape."""
+        return self.evaluation_one if shape.rows == 1 else self.evaluation_many
 
     def counts(self, rank: int | None) -> tuple[int, int]:
         """Trainable and total parameters."""
@@ -110,7 +119,7 @@ class Table:
                 "rows": [row.to_dict() for row in block.rows],
                 "line": [row.to_dict() for row in block.line],
             }
-            for name, block in (("one", self.one), ("many", self.many))
+            for name, block in ((name, getattr(self, name)) for name in BLOCKS)
         }
         return {"layers": self.layers, "trainable": self.trainable, "total": self.total} | blocks
 
@@ -120,5 +129,5 @@ class Table:
             return Block(monomials=given["monomials"], rows=[Row(**row) for row in given["rows"]],
                          line=[Row(**row) for row in given["line"]])  # fmt: skip
 
-        return Table(layers=plain["layers"], one=block(plain["one"]), many=block(plain["many"]),
-                     trainable=tuple(plain["trainable"]), total=tuple(plain["total"]))  # fmt: skip
+        return Table(layers=plain["layers"], trainable=tuple(plain["trainable"]), total=tuple(plain["total"]),
+                     **{name: block(plain[name]) for name in BLOCKS})  # fmt: skip

@@ -26,6 +26,7 @@ from tuning.methods import method_named
 from tuning.settings import Settings
 from tuning.text import Encoded
 from tuning.training import build as build_room
+from tuning.training import evaluate as evaluate_room
 from tuning.training import loop as loop_room
 from tuning.training.features import FeatureCache
 
@@ -34,10 +35,15 @@ WEIGHTS, GRADIENTS, OPTIMIZER, ACTIVATIONS, LOGITS, WORKSPACE = range(len(CATEGO
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """One update: events in order, and the bytes that belong to layer 1, by category, as they stay between updates."""
+    """One update or evaluation: events in order, and layer 1's bytes by category, as they stay between updates."""
 
     events: list[tuple[str, tuple[int, ...]]]
     layer: tuple[int, ...]
+
+    @property
+    def peak(self) -> int:
+        """The largest sum of live bytes."""
+        return max(sum(live) for _, live in self.events)
 
 
 class Tracer:
@@ -66,9 +72,26 @@ class Tracer:
         self._update(shape)
         return Trace(events=self._ledger.events, layer=self._layer_bytes())
 
-    def peak(self, shape: Shape) -> int:
-        """The largest sum of live bytes in one update."""
-        return max(sum(live) for _, live in self.trace(shape).events)
+    def evaluation(self, shape: Shape) -> Trace:
+        """One evaluation of a batch of this shape, between two updates.
+
+        Where a frozen body's states are kept, their computing belongs to it, which comes before the first update: when
+        the optimizer keeps nothing yet.
+        """
+        rows, ledger = _rows(shape, classes=self._built.classes), self._ledger
+        self._built = replace(self._built, features=None)
+        ledger.events, self._micro = [], 0
+        with self._mode, _backward_named(self, ledger):
+            ledger.recording = True
+            self._enter("start", ACTIVATIONS)
+            try:
+                self._keep_features(rows)
+                if self._built.features is not None:
+                    ledger.events = _before_the_first_update(ledger.events)
+                evaluate_room.evaluate(self._built, rows, batch_size=len(rows))
+            finally:
+                ledger.recording = False
+        return Trace(events=ledger.events, layer=self._layer_bytes())
 
     def counts(self, layers: int) -> tuple[int, int]:
         """Trainable and total parameters of the model with this many layers."""
@@ -152,6 +175,12 @@ class Tracer:
                 if isinstance(value, torch.Tensor)
             )  # fmt: skip
         return tuple(found)
+
+
+def _before_the_first_update(events: list[tuple[str, tuple[int, ...]]]) -> list[tuple[str, tuple[int, ...]]]:
+    """Without the optimizer's state; rows' states are kept one by one, so of those the last moment is the highest."""
+    body = [one for one in events if ".loss" not in one[0]]
+    return [(name, (*live[:OPTIMIZER], 0, *live[OPTIMIZER + 1 :])) for name, live in [*body, events[-1]]]
 
 
 def _elements(weight: nn.Parameter) -> int:

@@ -10,13 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tuning.question import Question
+from tuning.question import ANSWER_ROWS, Question
 from tuning.text import Row, TextTokenizer
 from tuning.training.build import Built
 from tuning.training.generate import Speaker
-
-_BATCH = 8
-"""Rows written at once; the clock and a stop are looked at in between."""
 
 
 @dataclass(slots=True)
@@ -53,10 +50,10 @@ def write_answers(
     result, began, speaker = Written(asked=len(asked)), clock(), Speaker(built.model, tokenizer)
     for chat in (False, True):
         chosen = [(number, prompt, answer) for number, (prompt, answer, is_chat) in asked if is_chat is chat]
-        for start in range(0, len(chosen), _BATCH):
+        for start in range(0, len(chosen), ANSWER_ROWS):
             if clock() - began > seconds or not go_on():
                 return result
-            part = chosen[start : start + _BATCH]
+            part = chosen[start : start + ANSWER_ROWS]
             with built.autocast():
                 said = speaker.written(Question([prompt for _, prompt, _ in part], max_new_tokens, 0.0, seed, chat))
             for (number, _, answer), text in zip(part, said, strict=True):

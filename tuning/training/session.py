@@ -36,9 +36,6 @@ from tuning.training.probes import PeakProbe
 from tuning.training.save import save_artifact
 from tuning.training.scores import BEST_FILE, Scores
 
-_SMALL_EVAL_BATCH = 32
-"""Rows of an evaluation batch for small models; the result does not depend on it."""
-
 
 class Session:
     """Holds what one attempt needs; used once."""
@@ -75,7 +72,7 @@ class Session:
                 train_rows=len(rows), eval_rows=len(scores.encoded),
             )  # fmt: skip
             self._started = self._clock()
-            batch = max(2 * settings.micro_batch_size, _SMALL_EVAL_BATCH if parameters < 20_000_000 else 1)
+            batch = self._job.plan.evaluation_rows()
             if not self._method.updates:
                 return self._prompted(built, course, batch)
             if self._method.caches(settings.method):

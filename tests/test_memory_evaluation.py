@@ -1,0 +1,127 @@
+"""What a run takes between its updates, against what its evaluations and its written answers really took."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from memory_world import measured_peak
+
+from tuning import charts
+from tuning.bench.memory import given
+from tuning.bench.memory_models import make_models
+from tuning.memory.estimate import estimate, known
+from tuning.memory.process import MIB
+from tuning.memory.tables import untraceable
+from tuning.plan import Plan, plan_for
+from tuning.training import scores
+from tuning.training.build import Built
+from tuning.training.features import FeatureCache
+from tuning.training.probes import metered
+
+CASES = [
+    ("llama", {"name": "full"}, {"rows": 1, "attention": "eager"}),
+    ("gpt2", {"name": "lora"}, {"rows": 1, "precision": "bf16"}),
+    ("gpt2", {"name": "full"}, {"rows": 1, "precision": "bf16"}),
+    ("qwen2", {"name": "feature_extraction"}, {"rows": 1}),
+    ("bert", {"name": "full"}, {"rows": 1}),
+]
+
+
+@pytest.fixture
+def peaks(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """The real evaluations, fillings of a cache and writings of a run, each measured by torch's allocator."""
+    found = {"evaluation": 0, "generation": 0}
+
+    @contextmanager
+    def measured(kind: str, built: Built, kept: int = 0) -> Iterator[None]:
+        with metered(built.model, built.optimizer, built.device) as meter:
+            yield
+        found[kind] = max(found[kind], (meter.peak_bytes or 0) + kept)
+
+    def around(kind: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(built: Built, *args: Any, **more: Any) -> Any:
+            with measured(kind, built, built.features.bytes if built.features else 0):
+                return work(built, *args, **more)
+
+        return watched
+
+    fill = FeatureCache.fill
+
+    def filled(self: FeatureCache, *args: Any) -> Iterator[int]:
+        before = self.bytes
+        with metered(self._model, None, self._device) as meter:
+            done = list(fill(self, *args))
+        found["evaluation"] = max(found["evaluation"], (meter.peak_bytes or 0) + before)
+        yield from done
+
+    monkeypatch.setattr(FeatureCache, "fill", filled)
+    monkeypatch.setattr(scores, "evaluate", around("evaluation", scores.evaluate))
+    monkeypatch.setattr(scores, "write_answers", around("generation", scores.write_answers))
+    return found
+
+
+def held_out(plan: Plan, fraction: float = 0.4) -> Plan:
+    """The plan with many of the rows held out, and no evaluation between the first and the last."""
+    settings = plan.settings.to_dict()
+    return plan_for(settings | {"data": settings["data"] | {"eval_fraction": fraction}, "max_steps": 2})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "method", "more"), CASES)
+def test_an_evaluation_takes_what_was_estimated(
+    tmp_path: Path, peaks: dict[str, int], kind: str, method: dict[str, Any], more: dict[str, Any]
+) -> None:
+    settings = given(make_models(tmp_path, (kind,))[kind], kind, method, **more)
+    plan = held_out(plan_for(settings))
+    found = estimate(plan, make=True)
+    assert found.kind == "traced", untraceable(known(plan).subject)  # type: ignore[arg-type]
+    measured_peak(plan, tmp_path / "run")
+    assert found.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.01, abs=MIB // 4)
+
+
+@pytest.mark.slow
+def test_writing_answers_takes_what_was_estimated(tmp_path: Path, peaks: dict[str, int]) -> None:
+    model = make_models(tmp_path, ("qwen2",))["qwen2"]
+    rows = [json.dumps({"prompt": "the old town and the river " * 20, "completion": "winter"})] * 20
+    (tmp_path / "asked.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    plan = plan_for({
+        "model": model, "method": {"name": "full"}, "micro_batch_size": 1, "max_steps": 2, "device": "cpu",
+        "data": {"source": str(tmp_path / "asked.jsonl"), "max_seq_length": 256, "eval_fraction": 0.4},
+        "eval": {"every": None, "metrics": ["token_accuracy", "exact_match"], "max_new_tokens": 64},
+    })  # fmt: skip
+    found = estimate(plan, make=True)
+    measured_peak(plan, tmp_path / "run")
+    assert found.generation_bytes == pytest.approx(peaks["generation"], rel=0.05)
+    silent = plan_for(plan.settings.to_dict() | {"eval": {"every": None}})
+    assert estimate(silent).generation_bytes == 0
+
+
+def test_the_verdict_counts_an_evaluation_that_takes_more_than_training() -> None:
+    """One row at a time in training, many in an evaluation: what fits is what holds the larger one."""
+    settings = {"method": {"name": "lora"}, "micro_batch_size": 1}
+    plan, short = plan_for(settings), plan_for(settings | {"data": {"source": "reviews", "eval_rows": 1}})
+    found, alone = estimate(plan, make=True), estimate(short)
+    assert found.total_bytes == alone.total_bytes
+    assert found.evaluation_bytes > 1.5 * found.total_bytes > alone.evaluation_bytes
+    between = replace(plan.device, total_bytes=(found.high_bytes + alone.high_bytes) // 2)
+    assert not estimate(plan, between).fits and estimate(short, between).fits
+    bars = [charts.memory_bar(one.to_dict()) for one in (found, estimate(plan, between), alone)]
+    assert f"but evaluating takes {charts.size_text(found.evaluation_bytes)}" in bars[0]["note"]
+    assert "evaluating" not in bars[2]["note"]
+    more = {part["name"]: part["bytes"] for part in bars[1]["parts"]}[charts.BETWEEN]
+    assert more == found.evaluation_bytes - found.total_bytes
+
+
+def test_without_a_table_the_formula_still_tells_of_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_for({"micro_batch_size": 1, "method": {"name": "full"}})
+    exact = estimate(plan, make=True)
+    monkeypatch.setattr("tuning.memory.estimate.find_table", lambda subject: None)
+    rough = estimate(plan)
+    assert rough.kind == "approximate"
+    assert 0.55 * exact.evaluation_bytes < rough.evaluation_bytes < 1.6 * exact.evaluation_bytes

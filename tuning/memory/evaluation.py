@@ -1,0 +1,59 @@
+"""What a run takes besides its updates: while it evaluates, and while it writes answers.
+
+Comes in: a plan, its table where there is one.  Goes out: bytes of tensors at the peak of each.  The verdict counts
+them where they are above an update's: an evaluation takes more rows at once than training does, and writing keeps the
+keys and values of every token.
+"""
+
+from __future__ import annotations
+
+from tuning.memory.closed_form import closed_form_pass
+from tuning.memory.subject import Shape, Subject, evaluation_of, kept_features
+from tuning.memory.table import Table
+from tuning.plan import Plan
+from tuning.question import ANSWER_ROWS
+from tuning.settings import WRITTEN_METRICS
+
+FLOAT = 4
+
+
+def evaluation_bytes(
+    plan: Plan, subject: Subject | None, table: Table | None, rows: int | None = None, length: int | None = None
+) -> int:
+    """Bytes at the peak of an evaluation; 0 where no rows are held out. `rows` stands for another micro-batch."""
+    if not plan.data.eval_rows:
+        return 0
+    shape = evaluation_of(plan, rows, length)
+    return _forward(plan, subject, table, shape) + kept_features(plan, shape)
+
+
+def generation_bytes(plan: Plan, subject: Subject | None, table: Table | None, length: int | None = None) -> int:
+    """Bytes at the peak while answers are written; 0 where the settings ask for none.
+
+    Prompts are taken to be as long as the data's longest row. The higher of reading the prompt and writing the last
+    token: what a pass over these tokens takes, with the keys and values of all tokens so far: 2 x layers x rows x
+    tokens x key heads x head size, 4 bytes each (Pope et al. 2023, arXiv 2211.05102, section 2.1); a layer's stand
+    twice while one more is put behind them. Under bf16 some are 2 bytes.
+    """
+    settings, model = plan.settings, plan.model.shape
+    written = WRITTEN_METRICS & set(settings.metrics) and plan.data.eval_rows
+    if plan.labels or not (written or settings.sample.prompts):
+        return 0
+    rows = min(ANSWER_ROWS, settings.eval.generate_rows, plan.data.eval_rows) if written else 1
+    prompt = length or int(plan.value("widest_length"))
+    last = min(prompt + settings.eval.max_new_tokens, model.max_positions)
+    cache = 2 * rows * model.num_kv_heads * model.head_dim * FLOAT
+    moments = (
+        (prompt, model.num_layers * prompt * cache),
+        (1, (model.num_layers + 1) * last * cache),
+    )
+    return max(
+        kept + _forward(plan, subject, table, Shape(rows=rows, length=tokens, labels=rows, padded=rows > 1))
+        for tokens, kept in moments
+    )
+
+
+def _forward(plan: Plan, subject: Subject | None, table: Table | None, shape: Shape) -> int:
+    if table is None or subject is None:
+        return closed_form_pass(plan, shape)
+    return table.evaluation(shape).total(shape, subject.rank, accumulate=True)
