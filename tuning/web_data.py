@@ -1,7 +1,8 @@
 """The routes under /fork/data/: a file comes in, and what a person's data are goes out before Start.
 
-In: settings as JSON, or a file as the body of a request.  Out: the preview, or the path of the stored file.  Uploads
-lie in home/uploads under their content's hash, so that the same file is kept once.
+In: settings as JSON, or a file as the body of a request.  Out: the preview of the first rows, the facts of all rows
+once they are read, or the path of the stored file.  Uploads lie in home/uploads under their content's hash, so that
+the same file is kept once.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from tuning.data.preview import preview
+from tuning.data.whole import look
 from tuning.errors import Problem, SettingsError, TuningError
 from tuning.models import resolve_model
 from tuning.settings import Settings
@@ -28,6 +30,8 @@ from tuning.web_requests import json_body
 SPARE_BYTES = 1 * 2**30
 """What an upload leaves free on the disk."""
 NAME_LENGTH = 80
+FACTS_SECONDS = 0.5
+"""How long one request waits for all rows to be read, before it says how far they are."""
 USED = ("task", "model", "revision", "seed", "micro_batch_size", "gradient_accumulation_steps", "data")
 """The settings that say what rows become; a fault elsewhere in the form does not hide them."""
 
@@ -39,6 +43,11 @@ def add_data_routes(app: FastAPI, home: Path) -> None:
     async def show(request: Request) -> JSONResponse:
         given = await json_body(request)
         return JSONResponse(await run_in_threadpool(data_preview, given), headers={"Cache-Control": "no-store"})
+
+    @app.post("/fork/data/facts")
+    async def facts(request: Request) -> JSONResponse:
+        given = await json_body(request)
+        return JSONResponse(await run_in_threadpool(data_facts, given), headers={"Cache-Control": "no-store"})
 
     @app.post("/fork/data/upload")
     async def upload(request: Request, name: str = "rows") -> JSONResponse:
@@ -57,9 +66,18 @@ def data_preview(given: dict[str, Any]) -> dict[str, Any]:
         tokenizer = TextTokenizer(resolve_model(settings.model, settings.revision).path)
     except TuningError as error:  # rows can be looked at without a model
         problems = [problem.to_dict() for problem in error.problems]
-    effective = settings.micro_batch_size * settings.gradient_accumulation_steps * settings.num_devices
-    found = preview(settings.data, settings.task, settings.seed, tokenizer, effective)
+    found = preview(settings.data, settings.task, settings.seed, tokenizer, _effective_batch(settings))
     return found | {"problems": [*found["problems"], *problems]}
+
+
+def data_facts(given: dict[str, Any]) -> dict[str, Any]:
+    """What only all rows tell, or how far their reading is; asked again until it is done. Raises TuningError."""
+    settings = Settings.from_dict({key: given[key] for key in USED if key in given})
+    return look(settings.data, settings.task, settings.seed, _effective_batch(settings), FACTS_SECONDS)
+
+
+def _effective_batch(settings: Settings) -> int:
+    return settings.micro_batch_size * settings.gradient_accumulation_steps * settings.num_devices
 
 
 def clean_name(name: str) -> str:

@@ -12,7 +12,13 @@ const SHAPES = {
 };
 const ROLE_WORDS = { text: "text", label: "label", prompt: "prompt", input: "input", completion: "answer", messages: "turns" };
 const OPEN = "tuning-fork-data-open";
-const WAIT = 250;
+const WAIT = 250, AGAIN = 500;
+
+async function post(address, settings, { signal }) {
+  const answer = await fetch(address, {
+    method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(settings), signal });
+  return answer.json();
+}
 
 export function mountData(root, props, watch, trigger) {
   const summary = element("summary", {}, "Your data");
@@ -44,19 +50,44 @@ export function mountData(root, props, watch, trigger) {
     const mine = request = new AbortController();
     details.setAttribute("aria-busy", "true");
     try {
-      const answer = await fetch("fork/data/preview", {
-        method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(settings), signal: mine.signal });
-      const found = await answer.json();
-      if (mine === request) draw(found, settings);
+      const found = await post("fork/data/preview", settings, mine);
+      if (mine !== request) return;
+      draw(found, settings);
+      details.removeAttribute("aria-busy");
+      if (found.whole === false) await follow(found, settings, mine);
     } catch (error) {
       if (error.name !== "AbortError") asked = "";  // asked again with the next change
     }
     if (mine === request) details.removeAttribute("aria-busy");
   }
 
+  /** The first rows are shown; what only all rows tell comes when they are read, and until then how far that is. */
+  async function follow(found, settings, mine) {
+    while (mine === request) {
+      const answer = await post("fork/data/facts", settings, mine);
+      if (mine !== request) return;
+      if (!answer.reading) {
+        const bad = answer.facts?.bad.whole ? answer.facts.bad : found.bad;  // else the same rows were looked at
+        const known = found.problems.map((one) => one.message);
+        const more = (answer.problems ?? []).filter((one) => !known.includes(one.message));
+        draw({ ...found, ...answer.facts, bad, problems: [...found.problems, ...more] }, settings);
+        return;
+      }
+      title({ ...found, reading: answer.reading });
+      const before = body.querySelector(".tf-reading");  // the rest stays as it is: a person may be at it
+      if (before) before.replaceWith(reading(answer.reading));
+      else body.prepend(reading(answer.reading));
+      await new Promise((resolve) => setTimeout(resolve, AGAIN));
+    }
+  }
+
+  function title(found) {
+    summary.replaceChildren(element("span", { class: "tf-fold-title" }, "Your data"), ...chips(found));
+  }
+
   function draw(found, settings) {
     const focused = document.activeElement?.dataset?.key;
-    summary.replaceChildren(element("span", { class: "tf-fold-title" }, "Your data"), ...chips(found));
+    title(found);
     body.replaceChildren(
       ...problems(found),
       ...(found.columns ? [columns(found, settings, set), template(found, settings, set)] : []),
@@ -71,12 +102,13 @@ export function mountData(root, props, watch, trigger) {
 function chips(found) {
   const chip = (text, verdict) => element("span", { class: "tf-chip", "data-verdict": verdict ?? null }, text);
   if (!found.columns) return [chip("cannot be read", "over")];
-  const about = found.whole === false ? "of its head" : "";
+  const about = found.whole === false && !found.counted ? "of its head" : "";
   const list = [];
   if (found.shape) list.push(chip(found.shape));
   if (found.train_rows) list.push(chip(`${count(found.train_rows)} + ${count(found.eval_rows)} rows ${about}`.trim()));
   if (found.bad?.count) list.push(chip(`${count(found.bad.count)} bad ${plural(found.bad.count, "row")}`, found.bad.choice === "skip" ? "tight" : "over"));
   if (found.lengths?.cut_rows) list.push(chip(`${count(found.lengths.cut_rows)} cut`, "tight"));
+  if (found.reading) list.push(chip(found.reading.total ? `reading ${Math.floor((100 * found.reading.done) / found.reading.total)} %` : "reading", "tight"));
   if (found.problems?.length) list.push(chip("needs a choice", "over"));
   return list;
 }
@@ -84,6 +116,13 @@ function chips(found) {
 function problems(found) {
   const told = (found.problems ?? []).map((problem) => element("p", { class: "tf-problem" }, problem.message));
   return told.length ? [element("div", { role: "alert" }, told)] : [];
+}
+
+/** How far the reading of all rows is, while the first ones are shown already. */
+function reading({ words, done, total }) {
+  return element("div", { class: "tf-upload tf-reading" }, [
+    element("span", {}, `These are the first rows. ${words}; what all rows say follows.`),
+    element("progress", { max: Math.max(1, total), value: done, "aria-label": "Reading all rows" })]);
 }
 
 /** What it was recognised as, always changeable: a shape, and which column plays which part of it. */
@@ -188,7 +227,7 @@ function facts(found) {
   const items = [];
   const say = (text, odd) => items.push(element("li", { class: odd ? "tf-odd" : null }, text));
   const about = found.whole === false ? " (of the rows looked at)" : "";
-  if (found.whole !== false) say(`${count(found.updates_per_epoch)} updates an epoch, ${count(found.effective_batch)} rows each`);
+  if (found.whole !== false || found.counted) say(`${count(found.updates_per_epoch)} updates an epoch, ${count(found.effective_batch)} rows each`);
   say(found.duplicates ? `${count(found.duplicates)} training rows stand there more than once${about}` : `no row stands there twice${about}`, found.duplicates);
   if (found.eval_rows) say(found.in_both ? `${count(found.in_both)} evaluation rows are trained on too${about}` : `no evaluation row is trained on${about}`, found.in_both);
   say(found.empty ? `${count(found.empty)} of ${count(found.looked_at)} rows have nothing to learn from (an empty answer) and are left out` : "no answer is empty", found.empty);

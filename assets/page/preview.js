@@ -6,6 +6,8 @@ import { networkCard } from "./network.js";
 
 const OLD = "These numbers are of the last settings that could be read; the form marks what to change.";
 
+const READING_WAIT = 400;
+
 export function mountPreview(root, props, watch, trigger, fillForm) {
   const tiles = element("div", { class: "tf-tiles" });
   const memory = element("section", { class: "tf-card tf-memory", "aria-label": "Estimated memory" });
@@ -13,13 +15,15 @@ export function mountPreview(root, props, watch, trigger, fillForm) {
   const general = element("div", { class: "tf-general", role: "alert" });
   const old = element("p", { class: "tf-old tf-small", hidden: true }, OLD);
   const details = memoryDetails((settings) => fillForm({ settings, device: props.value.outlook.device.name }));
-  let stopWaiting = null;
+  let stopWaiting = null, again = null;
   const live = element("div", { class: "tf-preview" }, [general, old, tiles, memory, network.node]);
   root.replaceChildren(live);
   const draw = () => {
     const value = props.value;
     if (!value || typeof value !== "object") return;
-    live.classList.toggle("tf-stale", value.problems.length > 0);
+    live.classList.toggle("tf-stale", value.problems.length > 0 || value.reading);
+    clearTimeout(again);
+    if (value.reading) again = setTimeout(() => trigger("traced", {}), READING_WAIT);  // a large file: how far is it now?
     if (value.tiles) tiles.replaceChildren(...value.tiles.map(tile));
     if (value.memory) { drawMemory(memory, value.memory); memory.append(details.node); }
     if (value.outlook) {

@@ -42,7 +42,7 @@ def preview(
     train, shown = list(sample(data.train)), _first(data)
     found |= {
         "title": data.title, "shape": data.shape, "roles": data.columns, "notes": [*found["notes"], *data.place.notes],
-        "train_rows": len(data.train), "eval_rows": len(data.eval), "bad": _bad(data, settings),
+        "train_rows": len(data.train), "eval_rows": len(data.eval), "bad": bad_rows(data, settings),
         "updates_per_epoch": math.ceil(len(data.train) / effective_batch), "effective_batch": effective_batch,
         "empty": sum(map(_empty, train)), "looked_at": len(train), "labels": _labels(data), **_repeated(data),
     }  # fmt: skip
@@ -96,7 +96,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
 
 
-def _bad(data: DataSet, settings: DataSettings) -> dict[str, Any]:
+def bad_rows(data: DataSet, settings: DataSettings) -> dict[str, Any]:
+    """How many rows cannot be used, the first of them with line and reason, and what was chosen about them."""
     checks: tuple[Checked, ...] = data.checks
     listed: Iterable[BadRow] = (bad for one in checks for bad in one.bad)
     return {

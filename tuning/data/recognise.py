@@ -7,7 +7,7 @@ which each record becomes a `Row`, or raises RowFault with the reason why it can
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -222,6 +222,30 @@ def make_row(record: Mapping[str, Any], reading: Reading, labels: Mapping[str, i
     if reading.prompt_template:
         return Row(text=fill(reading.prompt_template, record))
     return Row(text=_value(record, columns["text"]))
+
+
+def surely_good(reading: Reading) -> Callable[[Mapping[str, Any]], bool]:
+    """A quick test of records: yes only where `make_row` finds no fault; no where it has to be asked."""
+    templates = [column for _, column in reading.columns if "{" in column] + [reading.prompt_template or ""]
+    try:
+        inside = {name for text in templates for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+    except ValueError:  # a column with a brace in its name
+        inside = {""}
+    needed = tuple({column for _, column in reading.columns if "{" not in column} | inside)
+    if reading.shape == "conversation":
+        return lambda record: False
+
+    def good(record: Mapping[str, Any]) -> bool:
+        for name in needed:
+            value = record.get(name)
+            if type(value) is str:
+                if not value.isascii():
+                    return False
+            elif not isinstance(value, int | float):
+                return False
+        return True
+
+    return good
 
 
 def _value(record: Mapping[str, Any], column: str, empty: bool = False) -> str:

@@ -11,13 +11,16 @@ import random
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from hashlib import sha256
-from typing import Any, overload
+from typing import Any, cast, overload
 
+import numpy as np
+
+from tuning.data import progress
 from tuning.data.joined import open_tables
 from tuning.data.places import Place, find_place
-from tuning.data.recognise import Reading, RowFault, columns_of, label_text, make_row, read_as
+from tuning.data.progress import read_once
+from tuning.data.recognise import Reading, RowFault, columns_of, make_row, read_as, surely_good
 from tuning.data.record import BadRow, Record, Table
 from tuning.data.tables import head
 from tuning.errors import DataError
@@ -30,6 +33,8 @@ CHECKED_ROWS = 1_000
 """Rows of a larger file that are checked before a run."""
 LISTED_BAD_ROWS = 100
 MOST_CLASSES = 1_000
+TOLD_ROWS = 20_000
+"""How often a check says how far it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +46,7 @@ class Checked:
     bad: tuple[BadRow, ...]
     bad_count: int
     bad_places: tuple[int, ...]
-    codes: Sequence[int]
+    codes: array[int]
     found: tuple[str, ...]
 
 
@@ -131,10 +136,11 @@ def open_data(settings: DataSettings, task: str, seed: int, head_only: bool = Fa
             raise refused(table, found.bad, found.bad_count, mendable=False)
     names = label_names(checks, place, settings) if reading.labelled else None
     labels = {name: number for number, name in enumerate(names or ())}
-    places = [_places(found, len(table)) for found, table in zip(checks, tables, strict=True)]
     if place.eval is None:
-        places = list(_held_out(places[0], checks[0], names, settings.eval_fraction, seed))
+        places = list(_held_out(tables[0], reading, names, settings.eval_fraction, seed))
         tables = tables * 2
+    else:
+        places = [_places(found, len(table)) for found, table in zip(checks, tables, strict=True)]
     train, held = (
         Rows(table, where[:limit], reading, labels, skip)
         for table, where, limit in zip(tables, places, (settings.train_rows, settings.eval_rows), strict=True)
@@ -147,7 +153,7 @@ def open_data(settings: DataSettings, task: str, seed: int, head_only: bool = Fa
     )  # fmt: skip
 
 
-@lru_cache(maxsize=16)
+@read_once(16)
 def check(table: Table, reading: Reading) -> Checked:
     """Read rows once for what is wrong with them and for their classes; kept for each version of a file.
 
@@ -156,20 +162,24 @@ def check(table: Table, reading: Reading) -> Checked:
     small = table.size <= CHECKED_BYTES or len(table) <= CHECKED_ROWS or not table.whole
     whole = small or reading.labelled
     rows = len(table) if whole else CHECKED_ROWS
-    codes, numbers = array("i"), dict[str, int]()
+    codes, numbers, good = array("i"), dict[str, int](), surely_good(reading)
+    column = reading.column("label") or ""
     bad, bad_places = list[BadRow](), list[int]()
-    for place, one in enumerate(table.read(range(rows))):
-        made = _row_or_bad(one, reading, {})
-        if isinstance(made, BadRow):
-            bad_places.append(place)
-            bad += [made] if len(bad) < LISTED_BAD_ROWS else []
-            codes.append(-1)
-        elif reading.labelled and isinstance(one, Record):
-            codes.append(numbers.setdefault(label_text(one.values, reading), len(numbers)))
-            if len(numbers) > MOST_CLASSES:
-                column = reading.column("label")
-                message = f"column {column!r} has more than {MOST_CLASSES} different values; choose another for label"
-                raise DataError(message, column, f"up to {MOST_CLASSES} classes", "data.columns")
+    with progress.reading(table.name, "reading rows", "rows", rows) as tell:
+        for place, one in enumerate(table.read(range(rows))):
+            if place % TOLD_ROWS == 0:
+                tell(place)
+            sure = isinstance(one, Record) and good(one.values)
+            made = None if sure else _row_or_bad(one, reading, {})
+            if isinstance(made, BadRow):
+                bad_places.append(place)
+                bad += [made] if len(bad) < LISTED_BAD_ROWS else []
+                codes.append(-1)
+            elif reading.labelled and isinstance(one, Record):
+                codes.append(numbers.setdefault(str(one.values[column]), len(numbers)))
+                if len(numbers) > MOST_CLASSES:
+                    message = f"column {column!r} has more than {MOST_CLASSES} different values; choose another"
+                    raise DataError(f"{message} for label", column, f"up to {MOST_CLASSES} classes", "data.columns")
     return Checked(
         rows=rows, whole=whole, bad=tuple(bad), bad_count=len(bad_places), bad_places=tuple(bad_places), codes=codes,
         found=tuple(numbers),
@@ -226,20 +236,35 @@ def _places(found: Checked, rows: int) -> Sequence[int]:
     return array("Q", (place for place in range(rows) if place not in bad))
 
 
+@read_once(4)
 def _held_out(
-    places: Sequence[int], found: Checked, names: tuple[str, ...] | None, fraction: float, seed: int
+    table: Table, reading: Reading, names: tuple[str, ...] | None, fraction: float, seed: int
 ) -> tuple[Sequence[int], Sequence[int]]:
     """Hold out a share by the seed, label by label; both sides keep the rows' order."""
+    found = check(table, reading)
+    places = _places(found, len(table))
     groups: list[Sequence[int]] = [places]
     if names is not None:
-        by_label: dict[str, array[int]] = {name: array("Q") for name in names}
-        for place in places:
-            by_label[found.found[found.codes[place]]].append(place)
-        groups = [group for group in by_label.values() if group]
-    draw, held = random.Random(seed), set[int]()
+        codes = np.frombuffer(found.codes, dtype=np.int32)
+        groups = [_as_places(np.flatnonzero(codes == found.found.index(name))) for name in names if name in found.found]
+    draw, held = random.Random(seed), array("Q")
     for group in groups:
         chosen = draw.sample(range(len(group)), min(len(group) - 1, round(len(group) * fraction)))
-        held |= {group[one] for one in chosen}
+        held.extend(group[one] for one in chosen)
     if not held:
-        return places, array("Q")
-    return array("Q", (one for one in places if one not in held)), array("Q", sorted(held))
+        return places, held
+    out = np.zeros(len(table), dtype=bool)
+    out[as_numbers(held)] = True
+    kept = as_numbers(places)
+    return _as_places(kept[~out[kept]]), _as_places(np.flatnonzero(out))
+
+
+def as_numbers(places: Sequence[int]) -> np.ndarray:
+    """Places of rows as int64; those of an array are not copied."""
+    if isinstance(places, range):
+        return np.arange(places.start, places.stop, places.step, dtype=np.int64)
+    return np.frombuffer(cast("array[int]", places), dtype=np.int64)  # far below 2**63
+
+
+def _as_places(numbers: np.ndarray) -> array[int]:
+    return array("Q", numbers.astype(np.uint64).tobytes())

@@ -9,11 +9,16 @@ from collections.abc import Callable
 from typing import Any
 
 from tuning import charts
+from tuning.data.whole import how_far, read_whole
 from tuning.errors import TuningError
 from tuning.hardware import this_machine
+from tuning.settings import Settings
 from tuning.ui.form import dom_id
 from tuning.ui.network import network_value
 from tuning.ui.values import EPOCHS, LENGTH, WOULD_FIT_ON, every_path, settings_from_values
+
+READ_SECONDS = 1.0
+"""How long an answer waits for the rows to be read, before it says how far they are; the page then asks again."""
 
 
 def preview_value(service: Any, values: dict[str, Any]) -> dict[str, Any]:
@@ -31,6 +36,7 @@ def told(values: dict[str, Any], compute: Callable[[], dict[str, Any]], pressed:
         "memory": None,
         "network": None,
         "outlook": None,
+        "reading": False,
         "pressed": pressed,
     }
     try:
@@ -69,7 +75,12 @@ def field_of(name: str, method: str) -> str | None:
 def _computed(service: Any, values: dict[str, Any]) -> dict[str, Any]:
     asked = values.get(WOULD_FIT_ON)
     device = None if asked in (None, "", this_machine().name) else asked
-    preview = service.preview(settings_from_values(values), device=device)
+    given = settings_from_values(values)
+    settings = Settings.from_dict(given)
+    if read_whole(settings.data, settings.task, settings.seed, READ_SECONDS) is None:
+        words = f"{how_far(settings.data)['words']}; the numbers follow."
+        return {"hints": {dom_id("data.source"): words}, "reading": True}
+    preview = service.preview(given, device=device)
     plan, estimate = preview.plan, preview.estimate.to_dict()
     hints = {dom_id("model"): plan.model.missing or " ".join(plan.model.notes)}
     if not str(values["optimizer.learning_rate"]).strip():

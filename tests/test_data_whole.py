@@ -1,0 +1,158 @@
+"""Large files: read whole in the background, quickly and with the same result as row by row."""
+
+from __future__ import annotations
+
+import io
+import random
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuning.data import open_data
+from tuning.data.recognise import Reading, RowFault, make_row, surely_good
+from tuning.data.sets import check
+from tuning.data.sniff import Format
+from tuning.data.tables import LineTable
+from tuning.data.whole import read_whole
+from tuning.errors import DataError, TuningError
+from tuning.settings import DataSettings
+from tuning.web_data import add_data_routes
+from tuning.web_requests import tell_problems
+
+PIECES = [
+    "a",
+    ",",
+    "b",
+    "\n",
+    "\n",
+    "\r\n",
+    "\r",
+    '"',
+    " ",
+    "\u00e9",
+    "\U0001f600",
+    "\0",
+    "x,y\n",
+    "x,y\n",
+    "x,y\n",
+    "|",
+]
+
+
+def odd_table(draw: random.Random, pieces: list[str]) -> LineTable:
+    """A table of two columns from pieces that make rows too short, too long, blank, quoted, not UTF-8."""
+    content = "".join(draw.choices(pieces, k=draw.randrange(1, 60))).encode() + b"x,y\n"
+    content += b"caf\xe9,y\n" * (draw.random() < 0.2)
+    form = Format(kind="csv", delimiter=",", columns=("text", "label"), header=False)
+    return LineTable(io.BytesIO(content), "odd.csv", form, len(content))
+
+
+def test_rows_read_many_at_once_are_those_read_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(0)
+    tables = [odd_table(draw, PIECES if n % 2 else [one for one in PIECES if one != '"']) for n in range(600)]
+    some = [sorted(draw.sample(range(len(one)), draw.randrange(1, len(one) + 1))) for one in tables]
+    quick = [(list(one.read(range(len(one)))), list(one.read(few))) for one, few in zip(tables, some, strict=True)]
+    assert sum(len(rows) for rows, _ in quick) > 3_000
+    monkeypatch.setattr("tuning.data.tables._plain_cells", lambda block, form, rows: None)
+    for table, few, (rows, chosen) in zip(tables, some, quick, strict=True):
+        assert list(table.read(range(len(table)))) == rows
+        assert list(table.read(few)) == chosen == [rows[place] for place in few]
+
+
+VALUES = st.one_of(st.none(), st.text(max_size=3), st.just("\ud800"), st.integers(), st.floats(), st.booleans(),
+                   st.lists(st.integers(), max_size=1))  # fmt: skip
+SHAPES: list[tuple[str, dict[str, str]]] = [
+    ("text", {"text": "a"}), ("text + label", {"text": "a", "label": "b"}),
+    ("prompt + completion", {"prompt": "a", "completion": "b"}),
+    ("prompt + completion", {"prompt": "{a} {b}", "completion": "c"}),
+    ("instruction + input + output", {"prompt": "a", "input": "b", "completion": "c"}),
+    ("conversation", {"messages": "a"}),
+]  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from("abc"), VALUES), st.sampled_from(SHAPES), st.sampled_from([None, "{c}!", "{a}"]))
+def test_what_is_surely_good_makes_a_row(
+    record: dict[str, Any], shape: tuple[str, dict[str, str]], template: str | None
+) -> None:
+    reading = Reading(
+        columns=tuple(shape[1].items()), shape=shape[0], labelled="label" in shape[1], prompt_template=template,
+        answer_template=" {label}", task="causal_lm",
+    )  # fmt: skip
+    if surely_good(reading)(record):
+        assert make_row(record, reading, {}) is not None
+
+
+def test_most_plain_records_are_surely_good() -> None:
+    for shape, columns in SHAPES[:-1]:
+        reading = Reading(
+            columns=tuple(columns.items()), shape=shape, labelled="label" in columns, prompt_template=None,
+            answer_template=" {label}", task="causal_lm",
+        )  # fmt: skip
+        assert surely_good(reading)({"a": "text", "b": 3, "c": "more"})
+        with pytest.raises(RowFault):
+            make_row({"a": None}, reading, {})
+        assert not surely_good(reading)({"a": None})
+
+
+@pytest.mark.parametrize("bad", [0, 7])
+def test_the_split_is_by_label_by_the_seed_and_keeps_the_order(tmp_path: Path, bad: int) -> None:
+    file = tmp_path / "a.csv"
+    rows = [f"row {n},{'abc'[n * n % 7 % 3]}" if not bad or n % 50 != bad else "only this" for n in range(2_000)]
+    file.write_text("text,label\n" + "\n".join(rows) + "\n")
+    data = open_data(DataSettings(source=str(file), eval_fraction=0.15, bad_rows="skip"), "causal_lm", 3)
+    by_label: dict[str, list[int]] = {name: [] for name in "abc"}  # the same, written plainly
+    for place, row in enumerate(rows):
+        if "," in row:
+            by_label[row[-1]].append(place)
+    draw, held = random.Random(3), set[int]()
+    for group in by_label.values():
+        held |= {group[one] for one in draw.sample(range(len(group)), round(len(group) * 0.15))}
+    good = sorted(place for group in by_label.values() for place in group)
+    assert list(data.eval.places) == sorted(held) and list(data.train.places) == [n for n in good if n not in held]
+    assert Counter(row.label for row in data.eval) == {n: round(len(by_label["abc"[n]]) * 0.15) for n in range(3)}
+
+
+def test_counts_of_a_large_file_follow_its_first_rows(tmp_path: Path) -> None:
+    file, lines = tmp_path / "many.csv", b"the soup was good,fine\nthe soup was late and cold,poor\nno soup,poor\n"
+    many = 17 * 2**20 // len(lines) + 1
+    file.write_bytes(b"text,label\n" + lines * many + b"short\n")
+    app = FastAPI()
+    app.add_exception_handler(TuningError, tell_problems)
+    add_data_routes(app, tmp_path)
+    client, asked = TestClient(app), {"data": {"source": str(file), "max_seq_length": 16}}
+    head = client.post("/fork/data/preview", json=asked).json()
+    assert not head["whole"] and head["train_rows"] < many and head["bad"]["count"] == 0
+    answers = [client.post("/fork/data/facts", json=asked).json()]
+    while "reading" in answers[-1]:
+        answers.append(client.post("/fork/data/facts", json=asked).json())
+        assert len(answers) < 200
+    facts = answers[-1]["facts"]
+    told = [one["reading"] for one in answers[:-1]]
+    assert all(one["total"] >= one["done"] >= 0 and "many.csv is being read" in one["words"] for one in told)
+    held = {"fine": round(many * 0.1), "poor": round(2 * many * 0.1)}
+    assert facts["labels"] == [
+        {"name": name, "train": rows - held[name], "eval": held[name]}
+        for name, rows in (("fine", many), ("poor", 2 * many))
+    ]
+    assert facts["train_rows"] + facts["eval_rows"] == 3 * many and facts["counted"]
+    assert facts["bad"]["count"] == 1 and facts["bad"]["rows"][0]["line"] == 3 * many + 2
+    with pytest.raises(DataError, match="has 1 cell"):
+        read_whole(DataSettings(source=str(file), max_seq_length=16), "causal_lm", 0, 60)
+
+
+def test_a_reading_that_takes_longer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"text": "a"}\n')
+    monkeypatch.setattr("tuning.data.whole.open_data", lambda *given: time.sleep(0.3) or open_data(*given))
+    chosen, began = DataSettings(source=str(file), eval_fraction=0.0), time.monotonic()
+    assert read_whole(chosen, "causal_lm", 0, 0.05) is None and time.monotonic() - began < 0.25
+    found = read_whole(chosen, "causal_lm", 0, 10)
+    assert found is not None and len(found.train) == 1 and check(found.train.table, found.reading).whole

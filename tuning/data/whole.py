@@ -1,0 +1,108 @@
+"""A data set read whole in the background: what is known of all its rows, or how far the reading is.
+
+Comes in: `DataSettings`, the task, the seed.  Goes out: a `DataSet` once it is there, and the facts that only all rows
+tell: how many, of which class, which of them are bad.  A large labelled file takes seconds to minutes, because its
+classes and its stratified split need every row; the page shows its first rows meanwhile and asks again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as StillRunning
+from dataclasses import asdict, replace
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from tuning.data.places import find_place
+from tuning.data.preview import bad_rows
+from tuning.data.progress import Under, under_way
+from tuning.data.sets import DataSet, as_numbers, open_data
+from tuning.errors import DataError
+from tuning.settings import DataSettings
+
+KEPT = 8
+_reads: OrderedDict[tuple[Any, ...], Future[DataSet]] = OrderedDict()
+_guard = threading.Lock()
+
+
+def read_whole(settings: DataSettings, task: str, seed: int, seconds: float) -> DataSet | None:
+    """The data set with all its rows; None while reading them takes longer than this. Raises DataError."""
+    place = find_place(settings)
+    try:
+        stats = [file.stat() for file in chain(place.train, place.eval or ())]
+    except OSError as error:  # gone since
+        raise DataError(f"{place.title} cannot be read: {error.strerror}", place.title, "a readable file") from None
+    versions = tuple((one.st_size, one.st_mtime_ns) for one in stats)
+    key = (json.dumps(asdict(settings)), task, seed, versions)
+    with _guard:
+        found = _reads.get(key)
+        if found is None:
+            found = _reads[key] = Future()
+            threading.Thread(target=_read, args=(found, settings, task, seed), daemon=True, name="rows").start()
+            for old in [one for one, future in _reads.items() if future.done()][: max(0, len(_reads) - KEPT)]:
+                del _reads[old]
+        _reads.move_to_end(key)
+    try:
+        return found.result(seconds)
+    except StillRunning:
+        return None
+
+
+def _read(found: Future[DataSet], settings: DataSettings, task: str, seed: int) -> None:
+    try:
+        found.set_result(open_data(settings, task, seed))
+    except BaseException as error:  # told to whoever asks for the rows
+        found.set_exception(error)
+
+
+def how_far(settings: DataSettings) -> dict[str, Any]:
+    """The reading of these files that is under way: name, doing, unit, done, total, and a sentence of them."""
+    place = find_place(settings)
+    names = {file.name for file in chain(place.train, place.eval or ())}
+    mine = [one for one in under_way() if one.name in names or one.name.startswith(f"{place.train[0].name} and ")]
+    now = mine[-1] if mine else Under(place.title, "reading", "rows", 0, 0)
+    return now.to_dict() | {"words": _words(now)}
+
+
+def _words(now: Under) -> str:
+    if now.unit == "rows":
+        far = f": {now.done:,} of {now.total:,} rows" if now.total else ""
+    else:
+        far = f": {now.done / 2**20:,.0f} of {now.total / 2**20:,.0f} MiB"
+    return f"{now.name} is being read ({now.doing}{far})"
+
+
+def whole_facts(data: DataSet, settings: DataSettings, effective_batch: int) -> dict[str, Any]:
+    """What the preview of a head could not say: counts of rows, of classes, of bad rows."""
+    return {
+        "train_rows": len(data.train), "eval_rows": len(data.eval), "effective_batch": effective_batch,
+        "updates_per_epoch": math.ceil(len(data.train) / effective_batch), "counted": True,
+        "bad": bad_rows(data, settings), "labels": _labels(data),
+    }  # fmt: skip
+
+
+def _labels(data: DataSet) -> list[dict[str, Any]]:
+    """Rows of each class, from the codes that the check kept; no row is read again."""
+    if data.label_names is None:
+        return []
+    counts = []
+    for rows, checked in ((data.train, data.checks[0]), (data.eval, data.checks[-1])):
+        codes = np.frombuffer(checked.codes, dtype=np.int32)[as_numbers(rows.places)]
+        many = np.bincount(codes, minlength=len(checked.found))
+        counts.append(dict(zip(checked.found, many.tolist(), strict=True)))
+    return [{"name": name, "train": counts[0].get(name, 0), "eval": counts[1].get(name, 0)}
+            for name in data.label_names]  # fmt: skip
+
+
+def look(settings: DataSettings, task: str, seed: int, effective_batch: int, seconds: float) -> dict[str, Any]:
+    """{"facts": …} once all rows are read, {"reading": …} while they are not. Raises DataError."""
+    data = read_whole(replace(settings, bad_rows="skip"), task, seed, seconds)
+    if data is None:
+        return {"reading": how_far(settings)}
+    return {"facts": whole_facts(data, settings, effective_batch)}
