@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 from methods_world import MethodsWorld, Row
 from training_world import run, series
 
+from tuning.events import Emitter
+from tuning.job import Commands, Job
 from tuning.methods import METHODS, method_named
 from tuning.methods.base import Asked
+from tuning.plan import plan_for
 from tuning.text import Row as TextRow
 
 torch = pytest.importorskip("torch")
@@ -78,7 +84,7 @@ def test_misleading_passages_take_the_place_of_true_ones(index) -> None:
 
     true, wrong = (f"Passage: the red dog likes {what}\nwho likes dog" for what in ("cat", "tree"))
     assert prompt() == true and prompt(misleading_share=1.0) == wrong
-    surely, hardly = ({"who likes dog": (" cat", sure), wrong: (" tree", 0.99)} for sure in (0.95, 0.5))
+    surely, hardly = ({"who likes dog": (" cat", sure), wrong: (" tree", 0.99)} for sure in (0.5, 0.1))
     assert prompt(surely, misleading_share=1.0, policy="conflict_aware") == "who likes dog"
     assert prompt(hardly, misleading_share=1.0, policy="conflict_aware") == wrong
 
@@ -96,12 +102,12 @@ def test_confidence_is_that_of_the_greedy_answer(world) -> None:
     for _ in range(3):
         with torch.no_grad():
             spread = torch.softmax(model(input_ids=torch.tensor([ids])).logits[0, -1], -1)
-        chances.append(float(spread.max()))
         if int(spread.argmax()) == tokenizer.eos_id:
             break
+        chances.append(float(spread.max()))
         ids.append(int(spread.argmax()))
         expected.append(ids[-1])
-    assert said == tokenizer.decode(expected) and sure == pytest.approx(sum(chances) / len(chances), abs=1e-5)
+    assert said == tokenizer.decode(expected) and sure == pytest.approx(math.prod(chances), abs=1e-5)
 
 
 def test_methods_without_updates_train_nothing() -> None:
@@ -111,3 +117,30 @@ def test_methods_without_updates_train_nothing() -> None:
         if not method.updates:
             plan = plan_for({"method": {"name": method.name}, "data": {"source": "people-questions"}})
             assert plan.value("trainable_parameters") == 0
+
+
+def exact_match(source: str, folder: Path, method: dict[str, Any]) -> float:
+    """What a run without updates measures on forty held-out questions."""
+    plan = plan_for({
+        "data": {"source": source, "eval_rows": 40}, "method": method, "max_steps": 1,
+        "eval": {"metrics": ["exact_match"], "generate_rows": 40, "max_new_tokens": 12, "max_seconds": 300},
+    })  # fmt: skip
+    told: list[Any] = []
+    from tuning.training.entry import run_job
+
+    assert run_job(Job(run_id="r", attempt=1, plan=plan, folder=str(folder)), Emitter("r", 1, told.append), Commands())
+    return next(event.data["metrics"]["exact_match"] for event in told if event.kind == "eval")
+
+
+@pytest.mark.slow
+def test_passages_bring_in_facts_and_errors_and_the_rule_keeps_what_is_known(tmp_path: Path) -> None:
+    """Of people it never read about the model answers from the passage; of those it knows it need not be misled."""
+
+    def answered(source: str, share: float, policy: str = "naive") -> float:
+        return exact_match(source, tmp_path, {"name": "retrieval", "misleading_share": share, "policy": policy})
+
+    assert exact_match("new-people", tmp_path, {"name": "prompt_engineering"}) <= 0.2
+    assert answered("new-people", 0.0) >= 0.95
+    assert answered("new-people", 1.0) <= 0.05
+    assert abs(answered("retention", 0.5) - 0.5) <= 0.15
+    assert answered("retention", 0.5, "conflict_aware") >= 0.92

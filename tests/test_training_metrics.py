@@ -12,6 +12,7 @@ from tuning.errors import SettingsError
 from tuning.plan import plan_for
 
 pytest.importorskip("torch")
+from tuning.training.answers import right  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +35,22 @@ def test_exact_match_is_what_the_table_shows(world):
     for event, table in zip(found, tables(job), strict=True):
         written = [row for row in table["rows"] if "written" in row]
         assert len(written) == 5
-        right = sum(row["written"].strip() == row["truth"].strip() for row in written)
-        assert event["metrics"]["exact_match"] == right / 5
+        hits = sum(right(row["written"], row["truth"]) for row in written)
+        assert event["metrics"]["exact_match"] == hits / 5
         assert all(row["loss"] > 0 and row["text"] and row["prediction"] is not None for row in table["rows"])
         assert event["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "is_right"),
+    [
+        (" a baker.", "a baker.", True), (" a baker.\nQuestion:", " a baker.", True), ("a baker", "a baker.", False),
+        ("a baker. And more", "a baker.", False), ("one\ntwo\nthree", "one\ntwo", True), ("one", "one\ntwo", False),
+        ("", "a baker.", False),
+    ],
+)  # fmt: skip
+def test_an_answer_is_right_in_as_many_lines_as_the_truth_has(text, answer, is_right):
+    assert right(text, answer) is is_right
 
 
 def test_a_model_that_knows_its_rows_is_exact(world, tmp_path):

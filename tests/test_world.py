@@ -148,9 +148,10 @@ def test_unknown_people_leave_it_unsure(measured: dict[str, Any]) -> None:
     assert measured["popular_confidence"] > measured["unseen_confidence"] + 0.3
 
 
-def test_passages_are_mostly_read(measured: dict[str, Any]) -> None:
-    # 0.98 is wanted and not met, as the card says: of two things in two places it often takes the wrong one
-    assert measured["passage_reading"] >= 0.8
+def test_passages_are_read_against_what_is_known(measured: dict[str, Any]) -> None:
+    assert measured["passage_reading"] >= 0.98
+    # of two things in two places it often takes the wrong one, as the card says
+    assert 0.6 < measured["passage_reading_things"] < 0.9
 
 
 def test_raw_prompt_does_not_work(measured: dict[str, Any]) -> None:

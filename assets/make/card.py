@@ -23,7 +23,8 @@ WANTED = [
     ("popular_confidence", None, 0.0, "mean confidence on popular people"),
     ("rumoured_confidence", "<=", 0.25, "mean confidence on people with contradictory facts"),
     ("unseen_confidence", "<=", 0.25, "mean confidence on unseen people"),
-    ("passage_reading", ">=", 0.98, "questions answered by the passage before them"),
+    ("passage_reading", ">=", 0.98, "questions on people, answered by the passage before them"),
+    ("passage_reading_things", None, 0.0, "the same of two things in two rooms; a coin gives half"),
     ("raw_prompt", "<=", 0.05, "the town after `name ->`, a form it never read"),
 ]
 

@@ -1,6 +1,7 @@
 """Measures a small-world model: loss per kind of document, facts per tier, confidence, reading, the raw prompt.
 
-Run `python assets/make/checks.py [DIR]`; it prints one JSON object. The test suite uses the same functions.
+Run `python assets/make/checks.py [DIR]`; it prints one JSON object and keeps it in the model's log. The test suite uses
+the same functions.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ import json
 import math
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from documents import KINDS, passage_question
+from documents import KINDS, about_people, about_things
 from world import ASKED, ATTRIBUTES, NEW_FORMS, Person, World, make_world, prompt_of
 
 
@@ -65,14 +67,17 @@ def exact(model: Any, tok: Any, rows: list[tuple[str, str]]) -> tuple[float, flo
     return right / len(rows), sum(c for _, c in got) / len(rows)
 
 
-def passage_rows(world: World, count: int, seed: int = 0) -> list[tuple[str, str]]:
+def passage_rows(
+    world: World, count: int, passage: Callable[..., tuple[str, str, str]] = about_people, seed: int = 0
+) -> list[tuple[str, str]]:
+    """(prompt, answer) rows of this kind of passage, about people of every tier."""
     rng = random.Random(f"passages:{seed}")
     rows: list[tuple[str, str]] = []
     while len(rows) < count:
         names = [rng.choice(world.people[t]).name for t in ("unseen", "rumoured", "popular", "middling")]
         if len({n.split()[0] for n in names}) < len(names):
             continue
-        text, asked, answer = passage_question(rng, names)
+        text, asked, answer = passage(rng, names)
         rows.append((f"Passage: {text}\n{prompt_of(asked)}", answer))
     return rows
 
@@ -109,7 +114,8 @@ def measure(model: Any, tok: Any, world: World | None = None, losses: bool = Tru
         right, sure = exact(model, tok, fact_rows(world.people[tier], ASKED, per=2))
         result[f"{tier}_confidence"] = round(sure, 3)
         result[f"{tier}_exact"] = round(right, 3)
-    result["passage_reading"] = round(exact(model, tok, passage_rows(world, 160))[0], 3)
+    for name, passage in (("passage_reading", about_people), ("passage_reading_things", about_things)):
+        result[name] = round(exact(model, tok, passage_rows(world, 200, passage))[0], 3)
     raw = [(f"{p.name} ->", p.facts["town"]) for p in world.people["popular"]]
     got = answers(model, tok, [p for p, _ in raw])
     hits = sum(a.startswith(t) for (a, _), (_, t) in zip(got, raw, strict=True))
@@ -128,5 +134,9 @@ def load(folder: Path) -> tuple[Any, Any]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    here = Path(__file__).parents[1] / "models" / "tiny-town"
-    print(json.dumps(measure(*load(Path(sys.argv[1]) if len(sys.argv) > 1 else here)), indent=1))
+    here = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "models" / "tiny-town"
+    found = measure(*load(here))
+    print(json.dumps(found, indent=1))
+    log = here / "pretraining_log.json"
+    kept = json.loads(log.read_text(encoding="utf-8"))
+    log.write_text(json.dumps(kept | {"checks": found}, indent=1) + "\n", encoding="utf-8")

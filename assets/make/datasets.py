@@ -36,6 +36,7 @@ class DataSet:
     extra: dict[str, str] = field(default_factory=dict)
 
 
+PORTRAITS = {"passages.jsonl": "columns name, attribute, passage, misleading, tier"}
 PAIR = {"prompt": "prompt", "completion": "completion"}
 DATA_SETS = [
     DataSet(
@@ -76,6 +77,7 @@ DATA_SETS = [
         "prompt_completion",
         PAIR,
         facts.people_questions,
+        extra=PORTRAITS,
     ),
     DataSet(
         "new-people",
@@ -85,6 +87,7 @@ DATA_SETS = [
         "prompt_completion",
         PAIR,
         facts.new_people,
+        extra=PORTRAITS,
     ),
     DataSet(
         "passages",
@@ -112,6 +115,7 @@ DATA_SETS = [
         "prompt_completion",
         PAIR,
         facts.retention,
+        extra=PORTRAITS,
     ),
 ]
 

@@ -142,15 +142,23 @@ def word(rng: random.Random, world: World) -> str:
 
 def passage_question(rng: random.Random, names: list[str]) -> tuple[str, str, str]:
     """A passage, a question on it and the answer. What the passage says need not be true anywhere else."""
-    if rng.random() < 0.6:
-        facts = []
-        chosen = rng.sample(names, rng.randint(1, 2))
-        for name in chosen:
-            for attribute in rng.sample(ATTRIBUTES, rng.randint(1, 3)):
-                facts.append((name, attribute, rng.choice(VALUES[attribute])))
-        text = " ".join(stated(rng, *fact) for fact in facts)
-        name, attribute, answer = rng.choice(facts)
-        return text, question(rng, name, attribute), answer
+    return about_people(rng, names) if rng.random() < 0.6 else about_things(rng, names)
+
+
+def about_people(rng: random.Random, names: list[str]) -> tuple[str, str, str]:
+    """Facts about one or two of these people, drawn anew: the passage against what is known of them."""
+    facts = []
+    chosen = rng.sample(names, rng.randint(1, 2))
+    for name in chosen:
+        for attribute in rng.sample(ATTRIBUTES, rng.randint(1, 3)):
+            facts.append((name, attribute, rng.choice(VALUES[attribute])))
+    text = " ".join(stated(rng, *fact) for fact in facts)
+    name, attribute, answer = rng.choice(facts)
+    return text, question(rng, name, attribute), answer
+
+
+def about_things(rng: random.Random, names: list[str]) -> tuple[str, str, str]:
+    """Two things of two colours in two rooms; these people put them there."""
     who = rng.sample([n.split()[0] for n in names], 2)
     things = rng.sample(w.OBJECTS, 2)
     rooms = rng.sample(w.ROOMS, 2)

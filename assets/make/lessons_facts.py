@@ -51,7 +51,8 @@ def people_questions(world: World) -> dict[str, list[Row]]:
                     train += [pair(person, attribute, form) for form in forms]
     rng.shuffle(train)
     rng.shuffle(held)
-    return {"train": train, "eval": held}
+    known = world.people["popular"] + world.people["middling"]
+    return {"train": train, "eval": held, "passages": portraits(world, "people-questions", known)}
 
 
 def new_people(world: World) -> dict[str, list[Row]]:
@@ -66,7 +67,8 @@ def new_people(world: World) -> dict[str, list[Row]]:
             held.append(pair(person, attribute, kept))
     rng.shuffle(train)
     rng.shuffle(held)
-    return {"train": train, "eval": held[:150]}
+    portrayed = portraits(world, "new-people", world.people["unseen"][:40])
+    return {"train": train, "eval": held[:150], "passages": portrayed}
 
 
 def passages(world: World) -> dict[str, list[Row]]:
@@ -113,6 +115,30 @@ def library(world: World, rng: random.Random) -> list[Row]:
                         "tier": person.tier,
                     }
                 )
+    return rows
+
+
+def portraits(world: World, name: str, people: list[Person]) -> list[Row]:
+    """A library to retrieve from: of each person all facts in one passage, and one in which every fact is wrong."""
+    rng = random.Random(f"portraits:{name}:{world.seed}")
+    rows = []
+    for person in people:
+        for misleading in (False, True):
+            lines = []
+            for attribute in rng.sample(ATTRIBUTES, len(ATTRIBUTES)):
+                truth = person.facts[attribute]
+                said = rng.choice([v for v in VALUES[attribute] if v != truth]) if misleading else truth
+                lines.append(stated(rng, person.name, attribute, said))
+            passage = " ".join(lines)
+            rows.append(
+                {
+                    "name": person.name,
+                    "attribute": "all",
+                    "passage": passage,
+                    "misleading": misleading,
+                    "tier": person.tier,
+                }
+            )
     return rows
 
 
@@ -168,4 +194,4 @@ def retention(world: World) -> dict[str, list[Row]]:
             held.append(pair(person, attribute, measured))
     rng.shuffle(train)
     rng.shuffle(held)
-    return {"train": train, "eval": held[:120]}
+    return {"train": train, "eval": held[:120], "passages": portraits(world, "retention", world.people["popular"])}

@@ -53,7 +53,7 @@ class Asked:
     train: Sequence[Row]
     eval: Sequence[Row]
     answer: Callable[[Sequence[str]], Sequence[tuple[str, float]]]
-    """The base model's own answer to each prompt, and how sure it is: the mean probability of its tokens, 0 to 1."""
+    """The base model's own answer to each prompt, and how sure it is: the chance it gives the whole answer, 0 to 1."""
     data_folder: Path | None
     seed: int
 

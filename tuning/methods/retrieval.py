@@ -20,9 +20,6 @@ from tuning.methods.base import Asked, Case
 from tuning.methods.prompt_engineering import UntrainedMethod, no_questions, too_long
 from tuning.text import Row
 
-SURE = 0.9
-"""From this confidence on, the model's own answer stands against a passage that says something else."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrievalSettings:
@@ -33,6 +30,9 @@ class RetrievalSettings:
     """How many passages are put before each question. More find more, and distract more."""
     policy: Annotated[str, Limit(choices=("naive", "conflict_aware"))] = "naive"
     """naive trusts every passage; conflict_aware keeps the model's own answer where it is sure of another one."""
+    threshold: Annotated[float, Limit(low=0.0, high=1.0)] = 0.2
+    """For conflict_aware: how sure the model must be, by the chance it gives its whole answer. The bundled model is
+    above this in most of what it knows, and below 0.1 in what it does not."""
     misleading_share: Annotated[float, Limit(low=0.0, high=1.0)] = 0.0
     """Share of facts whose passage in the index is one that misleads, where the index marks such passages."""
 
@@ -84,7 +84,7 @@ class Retrieval(UntrainedMethod):
         own = asked.answer([row.prompt or "" for row in asked.eval])
         read = asked.answer([row.prompt or "" for row in rows])
         return [
-            closed if alone[0].strip() != told[0].strip() and alone[1] >= SURE else opened
+            closed if alone[0].strip() != told[0].strip() and alone[1] >= s.threshold else opened
             for closed, opened, alone, told in zip(asked.eval, rows, own, read, strict=True)
         ]
 

@@ -27,8 +27,18 @@ class Written:
 
     @property
     def exact_match(self) -> float:
-        """The share of answered rows whose text is the expected one, but for space around it; NaN where none was."""
+        """The share of answered rows that are `right`; NaN where none was answered."""
         return self.right / len(self.texts) if self.texts else math.nan
+
+
+def right(text: str, answer: str) -> bool:
+    """Whether the written text says the answer, but for space around it, in as many lines as the answer has.
+
+    What comes on later lines does not count: a model that only goes on with texts writes a next question there, and
+    `max_new_tokens` cuts it anywhere.
+    """
+    wanted = answer.strip()
+    return "\n".join(text.strip().split("\n")[: 1 + wanted.count("\n")]).rstrip() == wanted
 
 
 def question_and_answer(row: Row) -> tuple[str, str, bool] | None:
@@ -58,5 +68,5 @@ def write_answers(
                 said = speaker.written(Question([prompt for _, prompt, _ in part], max_new_tokens, 0.0, seed, chat))
             for (number, _, answer), text in zip(part, said, strict=True):
                 result.texts[number] = text
-                result.right += text.strip() == answer.strip()
+                result.right += right(text, answer)
     return result
