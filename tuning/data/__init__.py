@@ -5,6 +5,7 @@ and a `DataSummary` of what a tokenizer makes of them.  No torch.  This file is 
 """
 
 from tuning.data.encoded import EncodedSet, encode_pairs, encode_set
+from tuning.data.kept import encode_kept
 from tuning.data.places import bundled_folder, data_catalogue
 from tuning.data.sets import DataSet, open_data
 from tuning.data.summary import DataSummary, summarize
@@ -15,6 +16,7 @@ __all__ = [
     "EncodedSet",
     "bundled_folder",
     "data_catalogue",
+    "encode_kept",
     "encode_pairs",
     "encode_set",
     "open_data",

@@ -1,17 +1,20 @@
 """Rows as tokens, packed: a few bytes a token in memory, and on disk once they are many.
 
-Comes in: rows, a tokenizer, `DataSettings`.  Goes out: an `EncodedSet`, a sequence of `Encoded` for the loop.  Large
-sets lie in a temporary file that has no name and is gone with the run.
+Comes in: rows, a tokenizer, `DataSettings`; or a file written here before.  Goes out: an `EncodedSet`, a sequence of
+`Encoded` for the loop.  Large sets lie in a temporary file that has no name and is gone with the run; a file that is
+kept is a safetensors file, whose checksum is looked at when it is opened.
 """
 
 from __future__ import annotations
 
+import json
 import tempfile
+import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, cast, overload
+from typing import Any, BinaryIO, cast, overload
 
 import numpy as np
 
@@ -23,30 +26,94 @@ MEMORY_BYTES = 64 * 2**20
 CHUNK_ROWS = 256
 TOLD_ROWS = 5_000
 """How often a long tokenization says how far it is."""
+PIECE_BYTES = 4 * 2**20
+DTYPES = {
+    "starts": ("U64", np.uint64),
+    "tokens": ("I32", np.int32),
+    "labels": ("I32", np.int32),
+    "cut": ("U8", np.uint8),
+}
+"""The arrays of a kept file, the widest numbers first, so that all lie at multiples of their size."""
 
 
 class EncodedSet(Sequence[Encoded]):
-    """Encoded rows packed into one array; each is made into an `Encoded` when it is asked for."""
+    """Encoded rows packed into arrays; each is made into an `Encoded` when it is asked for."""
 
-    def __init__(self, rows: Iterable[Encoded], folder: Path | None = None) -> None:
-        self._starts, self._labels, self._cut = array("Q", [0]), array("i"), bytearray()
-        tokens = tempfile.SpooledTemporaryFile(  # noqa: SIM115  held as long as the set
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        """`starts` (rows + 1) says where each row begins in `tokens`, which hold 2 x id + trained; `labels` (rows) are
+        -1 where there is none, `cut` (rows) is 1 where the row was cut."""
+        self._arrays = arrays
+        self._starts, self._tokens, self._labels, self._cut = (arrays[name] for name in DTYPES)
+
+    @staticmethod
+    def of(rows: Iterable[Encoded], folder: Path | None = None) -> EncodedSet:
+        """Pack rows; `folder` holds the temporary file of many."""
+        starts, labels, cut = array("Q", [0]), array("i"), bytearray()
+        file = tempfile.SpooledTemporaryFile(  # noqa: SIM115  held by its map; without a name: closed, it is gone
             max_size=MEMORY_BYTES, dir=None if folder is None else str(folder)
         )
         for row in rows:
             packed = np.asarray(row.ids, dtype=np.int32) << 1 | np.asarray(row.trained, dtype=np.int32)
-            tokens.write(packed.tobytes())
-            self._starts.append(self._starts[-1] + len(row.ids))
-            self._labels.append(-1 if row.label is None else row.label)
-            self._cut.append(row.cut)
-        self._file = tokens  # its file on disk has no name: closed, it is gone
-        self._tokens: np.ndarray
-        if tokens.tell() > MEMORY_BYTES:
-            tokens.flush()
-            self._tokens = np.memmap(cast(BinaryIO, tokens), dtype=np.int32, mode="r")
+            file.write(packed.tobytes())
+            starts.append(starts[-1] + len(row.ids))
+            labels.append(-1 if row.label is None else row.label)
+            cut.append(row.cut)
+        if file.tell() > MEMORY_BYTES:
+            file.flush()
+            tokens: np.ndarray = np.memmap(cast(BinaryIO, file), dtype=np.int32, mode="r")
         else:
-            tokens.seek(0)
-            self._tokens = np.frombuffer(tokens.read(), dtype=np.int32)
+            file.seek(0)
+            tokens = np.frombuffer(file.read(), dtype=np.int32)
+        return EncodedSet({
+            "starts": np.frombuffer(starts, dtype=np.uint64), "tokens": tokens,
+            "labels": np.frombuffer(labels, dtype=np.int32), "cut": np.frombuffer(cut, dtype=np.uint8),
+        })  # fmt: skip
+
+    @staticmethod
+    def read(place: Path) -> EncodedSet:
+        """A set that `write` has written, mapped into memory. Raises OSError, ValueError where it is damaged."""
+        with open(place, "rb") as file:
+            begin = 8 + int.from_bytes(file.read(8), "little")
+            header: Any = json.loads(file.read(begin - 8)) if begin < PIECE_BYTES else None
+            if not isinstance(header, dict) or "__metadata__" not in header:
+                raise ValueError(f"{place} is not a file of tokens")
+            told = header.pop("__metadata__")
+            check, size = zlib.crc32(json.dumps(header).encode()), begin
+            while piece := file.read(PIECE_BYTES):
+                check, size = zlib.crc32(piece, check), size + len(piece)
+        if told != {"crc32": str(check)} or size != begin + header["cut"]["data_offsets"][1]:
+            raise ValueError(f"{place} is damaged")
+        return EncodedSet({
+            name: np.memmap(place, dtype, "r", begin + header[name]["data_offsets"][0], tuple(header[name]["shape"]))
+            for name, (_, dtype) in DTYPES.items()
+        })  # fmt: skip
+
+    def write(self, out: BinaryIO) -> None:
+        """Write the set as a safetensors file."""
+        header, at = dict[str, Any](), 0
+        for name, (dtype, _) in DTYPES.items():
+            one = self._arrays[name]
+            header[name] = {"dtype": dtype, "shape": list(one.shape), "data_offsets": [at, at + one.nbytes]}
+            at += one.nbytes
+        check = zlib.crc32(json.dumps(header).encode())
+        for name in DTYPES:
+            for piece in _pieces(self._arrays[name]):
+                check = zlib.crc32(piece, check)
+        head = json.dumps(header | {"__metadata__": {"crc32": str(check)}}).encode()
+        head += b" " * (-len(head) % 8)
+        out.write(len(head).to_bytes(8, "little") + head)
+        for name in DTYPES:
+            for piece in _pieces(self._arrays[name]):
+                out.write(piece)
+
+    @property
+    def tokens(self) -> int:
+        return len(self._tokens)
+
+    @property
+    def bytes(self) -> int:
+        """What the arrays take."""
+        return sum(one.nbytes for one in self._arrays.values())
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -62,7 +129,7 @@ class EncodedSet(Sequence[Encoded]):
             raise IndexError(index)
         index %= len(self)
         packed = self._tokens[self._starts[index] : self._starts[index + 1]]
-        label = self._labels[index]
+        label = int(self._labels[index])
         return Encoded(
             ids=(packed >> 1).tolist(), trained=(packed & 1).astype(bool).tolist(),
             label=None if label < 0 else label, cut=bool(self._cut[index]),
@@ -71,7 +138,12 @@ class EncodedSet(Sequence[Encoded]):
     @property
     def lengths(self) -> list[int]:
         """Tokens of each row, after cutting."""
-        return np.diff(np.frombuffer(self._starts, dtype=np.uint64)).astype(int).tolist()
+        return np.diff(self._starts).astype(int).tolist()
+
+
+def _pieces(numbers: np.ndarray) -> Iterator[bytes]:
+    step = PIECE_BYTES // numbers.itemsize
+    return (numbers[at : at + step].tobytes() for at in range(0, len(numbers), step))
 
 
 def encode_each(
@@ -134,4 +206,4 @@ def encode_set(
                 tell(done)
             yield one
 
-    return EncodedSet(told(), folder)
+    return EncodedSet.of(told(), folder)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from tuning.card import library_versions, model_card
-from tuning.data import encode_pairs, encode_set, open_data
+from tuning.data import encode_kept, encode_pairs, encode_set, open_data
 from tuning.job import Commands, Job
 from tuning.methods import method_named
 from tuning.question import Question
@@ -124,10 +124,13 @@ class Session:
         if settings.task == "sequence_classification":
             self._labels = data.label_names
         train_rows, eval_rows = self._taught(data.train), self._taught(data.eval)
-        rows = encode_set(
-            train_rows, self._tokenizer, settings.data, settings.task, self._folder,
-            lambda done: self._emit("phase", name="tokenizing", detail=None, done=done, total=len(data.train)),
-        )  # fmt: skip
+
+        def tell(done: int) -> None:
+            self._emit("phase", name="tokenizing", detail=None, done=done, total=len(data.train))
+
+        how = (self._tokenizer, settings.data, settings.task, self._folder, tell)
+        kept = settings.recipe is None  # rows that the base model has prepared are this run's own
+        rows = encode_kept(data, self._base, *how) if kept else encode_set(train_rows, *how)
         # in pairs, because rows with nothing to learn from are left out, and each guess must find its text
         pairs = list(encode_pairs(eval_rows, self._tokenizer, settings.data, settings.task))
         self._phase("tokenizing", done=len(rows) + len(pairs))
