@@ -49,7 +49,7 @@ class DataSettings:
     """Which column plays which role (text, label, prompt, input, completion, messages); empty recognises them.
     A text such as "Q: {question}" puts columns together."""
     label_names: tuple[str, ...] | None = None
-    """Names of the classes in their order; empty reads them from the rows."""
+    """Names of the classes in their order; empty reads them from the rows, or from a hub set's card."""
     text_template: str | None = None
     """How a row's text or prompt is written, with {column} placeholders; empty takes the set's own."""
     system_prompt: str | None = None

@@ -13,8 +13,9 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from tuning.data.first_rows import first_rows
-from tuning.data.places import find_place, split_source
+from tuning.data.places import class_words, find_place, split_source
 from tuning.errors import DataError, ModelError, Problem, SettingsError
+from tuning.hub.classes import of_subset
 from tuning.hub.download import Downloads, bytes_here
 from tuning.hub.hub_data import HubData, cached_data, chosen, data_error, keep_listing, look_up_data
 from tuning.hub.repo import TOKEN
@@ -141,6 +142,7 @@ def hub_card(found: HubData, asked: Asked, downloads: Downloads) -> dict[str, An
     notes = [why] if why else []
     if found.script:
         notes.append(f"Its loading script {found.script} is not run: its files are read as they are.")
+    notes += [class_words(column, names) for column, names in of_subset(found.classes, found.subset or "").items()]
     subsets = [
         {"name": subset, "splits": [
             {"name": split, "files": len(found.layout.subsets[subset][split]), "bytes": size}

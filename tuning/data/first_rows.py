@@ -16,6 +16,7 @@ from tuning.data.tables import head, open_table
 from tuning.data.unpack import beginning
 from tuning.errors import DataError
 from tuning.hub.beginning import PIECE_BYTES, RemoteFile, TooMuch
+from tuning.hub.classes import of_subset
 from tuning.hub.hub_data import HubData
 from tuning.hub.reach import ANSWER_SECONDS, reach_hub, within
 
@@ -39,7 +40,8 @@ def first_rows(data: HubData, split: str | None, token: str | None) -> tuple[lis
     except (DataError, TooMuch, OSError) as error:
         why = str(error) if isinstance(error, DataError) else "they are too large to be fetched for a look"
         return [], f"The first rows cannot be shown before the download: {why}."
-    return [shown_cells(record.values) for record in records], None
+    named = of_subset(data.classes, data.subset or "")
+    return [shown_cells(record.values, named) for record in records], None
 
 
 def _text(remote: RemoteFile, name: str, size: int) -> list[Record]:

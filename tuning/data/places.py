@@ -13,6 +13,7 @@ from typing import Any
 
 from tuning.assets import assets_folder
 from tuning.errors import DataError
+from tuning.hub.classes import of_subset
 from tuning.hub.hub_data import Snapshot, cached_data, is_hub_id, no_subset
 from tuning.hub.layout import PACKED
 from tuning.settings import DataSettings
@@ -31,6 +32,8 @@ class Place:
     train: tuple[Path, ...]
     eval: tuple[Path, ...] | None
     card: dict[str, Any] = field(default_factory=dict)
+    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Columns that hold numbers of classes, with the names that the hub's card gives them."""
     notes: tuple[str, ...] = ()
 
 
@@ -123,12 +126,21 @@ def _hub_place(name: str, settings: DataSettings) -> Place:
         raise DataError(message, held, known, "data.eval_split")
     files = _whole(name, subset, kept, splits[wanted] + (splits[held] if held else ()))
     train = tuple(files[file] for file in splits[wanted])
-    notes = (f"{subset}, {wanted}" + (f"; evaluation rows from {held}" if held else ""),)
+    classes = of_subset(kept.classes, subset)
+    notes = (
+        f"{subset}, {wanted}" + (f"; evaluation rows from {held}" if held else ""),
+        *(class_words(column, names) for column, names in classes.items()),
+    )
     title = name.rpartition("/")[2] + ("" if len(kept.layout.subsets) == 1 else f" ({subset})")
     return Place(
-        name=title, title=title, origin="hub", train=train, notes=notes,
+        name=title, title=title, origin="hub", train=train, notes=notes, classes=classes,
         eval=tuple(files[file] for file in splits[held]) if held else None,
     )  # fmt: skip
+
+
+def class_words(column: str, names: tuple[str, ...]) -> str:
+    told = ", ".join(f"{number} {name}" for number, name in enumerate(names[:10])) + (", …" if len(names) > 10 else "")
+    return f"The card names the classes of {column}: {told}. data.label_names can name them otherwise."
 
 
 def _whole(name: str, subset: str, kept: Snapshot, wanted: tuple[str, ...]) -> dict[str, Path]:

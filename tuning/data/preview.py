@@ -46,7 +46,8 @@ def preview(
         "updates_per_epoch": math.ceil(len(data.train) / effective_batch), "effective_batch": effective_batch,
         "empty": sum(map(_empty, train)), "looked_at": len(train), "labels": _labels(data), **_repeated(data),
     }  # fmt: skip
-    found["rows"] = [{"line": record.line, "cells": shown_cells(record.values)} for record, _ in shown] or found["rows"]
+    named = {data.columns.get("label", ""): data.reading.classes}
+    found["rows"] = [{"line": one.line, "cells": shown_cells(one.values, named)} for one, _ in shown] or found["rows"]
     if tokenizer is None:
         return found
     try:
@@ -82,9 +83,16 @@ def _file(settings: DataSettings) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def shown_cells(values: Mapping[str, Any]) -> dict[str, str]:
-    """A row's values as texts short enough to look at."""
-    return {name: _short(value) for name, value in values.items()}
+def shown_cells(
+    values: Mapping[str, Any], named: Mapping[str, tuple[str, ...]] | None = None
+) -> dict[str, str]:  # fmt: skip
+    """A row's values as texts short enough to look at; numbers of classes with their names, by column in `named`."""
+    found = {name: _short(value) for name, value in values.items()}
+    for column, names in (named or {}).items():
+        number = found.get(column, "").removesuffix(".0")
+        if number.isdecimal() and int(number) < len(names):
+            found[column] = f"{number} ({names[int(number)]})"
+    return found
 
 
 def _short(value: Any) -> str:

@@ -6,9 +6,10 @@ which each record becomes a `Row`, or raises RowFault with the reason why it can
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tuning.data.sniff import TEXT_NAMES
@@ -32,6 +33,9 @@ SPEAKERS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": 
 FEW_CLASSES = 20
 
 
+_NUMBER = re.compile(r"\d{1,6}(\.0)?")
+
+
 class RowFault(ValueError):
     """A record that cannot become a row, and why."""
 
@@ -47,20 +51,26 @@ class Reading:
     prompt_template: str | None
     answer_template: str
     task: str
+    classes: tuple[str, ...] = field(default=(), repr=False)
+    """Names of the classes where the label column holds their numbers; a fingerprint has them as label names."""
 
     def column(self, role: str) -> str | None:
         return dict(self.columns).get(role)
 
 
 def read_as(
-    records: Sequence[Mapping[str, Any]], card: Mapping[str, Any], settings: DataSettings, task: str
-) -> Reading:
-    """What these records are. Raises DataError at the setting that would mend it."""
+    records: Sequence[Mapping[str, Any]], card: Mapping[str, Any], settings: DataSettings, task: str,
+    named: Mapping[str, tuple[str, ...]] | None = None,
+) -> Reading:  # fmt: skip
+    """What these records are; `named` has the names of classes for columns of numbers.
+
+    Raises DataError at the setting that would mend it.
+    """
     present = columns_of(records)
     columns = _chosen(settings.columns, present) or {
         role: column for role, column in (card.get("columns") or {}).items() if role in ROLES
     }
-    columns = columns or recognise(records, task)
+    columns = columns or _with_label(recognise(records, task), present, named or {})
     shape = shape_of(columns, task)
     if shape is None:
         message = (
@@ -82,7 +92,26 @@ def read_as(
         columns=tuple(columns.items()), shape=shape, labelled=shape == "text + label", task=task,
         prompt_template=template or (card.get("prompt_template") if task == "causal_lm" else None),
         answer_template=card.get("completion_template") or " {label}",
+        classes=_classes((named or {}).get(columns.get("label", ""), ()), settings),
     )  # fmt: skip
+
+
+def _with_label(
+    columns: dict[str, str], present: Sequence[str], named: Mapping[str, tuple[str, ...]]
+) -> dict[str, str]:
+    """A column whose classes have names is a label, whatever it is called."""
+    label = next((name for name in named if name in present), None)
+    return columns | {"label": label} if label and set(columns) == {"text"} and columns["text"] != label else columns
+
+
+def _classes(names: tuple[str, ...], settings: DataSettings) -> tuple[str, ...]:
+    """The names by number: those a person gave, else those of the card."""
+    given = settings.label_names
+    if names and given and len(given) < len(names):
+        limit = f"{len(names)} names, for the classes 0 to {len(names) - 1}"
+        message = f"data.label_names names {len(given)} classes and the rows have {len(names)}; give {limit}"
+        raise DataError(message, list(given), limit, "data.label_names")
+    return (given or names) if names else ()
 
 
 def columns_of(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -192,9 +221,17 @@ def fill(template: str, record: Mapping[str, Any]) -> str:
 
 
 def label_text(record: Mapping[str, Any], reading: Reading) -> str:
-    """The record's class as text; raises RowFault."""
+    """The record's class as text: as it stands there, or the name of its number. Raises RowFault."""
     column = reading.column("label") or ""
-    return _as_text(record.get(column), column)
+    text, classes = _as_text(record.get(column), column), reading.classes
+    if not classes:
+        return text
+    number = int(text.removesuffix(".0")) if _NUMBER.fullmatch(text) else -1
+    if 0 <= number < len(classes):  # first of all a number, for a name may be one too
+        return classes[number]
+    if text in classes:
+        return text
+    raise RowFault(f"column {column!r} is {text!r:.40}, and the classes are 0 to {len(classes) - 1}")
 
 
 def make_row(record: Mapping[str, Any], reading: Reading, labels: Mapping[str, int]) -> Row:

@@ -20,7 +20,7 @@ from tuning.data import progress
 from tuning.data.joined import open_tables
 from tuning.data.places import Place, find_place
 from tuning.data.progress import read_once
-from tuning.data.recognise import Reading, RowFault, columns_of, make_row, read_as, surely_good
+from tuning.data.recognise import Reading, RowFault, columns_of, label_text, make_row, read_as, surely_good
 from tuning.data.record import BadRow, Record, Table
 from tuning.data.tables import head
 from tuning.errors import DataError
@@ -126,7 +126,7 @@ def open_data(settings: DataSettings, task: str, seed: int, head_only: bool = Fa
         bad = [one for one in tables[0].read(range(min(3, len(tables[0])))) if isinstance(one, BadRow)]
         raise refused(tables[0], bad, len(bad))
     records = [record.values for record in first]
-    reading = read_as(records, place.card, settings, task)
+    reading = read_as(records, place.card, settings, task, place.classes)
     checks = [check(table, reading) for table in tables]
     skip = settings.bad_rows == "skip"
     for table, found in zip(tables, checks, strict=True):
@@ -134,7 +134,7 @@ def open_data(settings: DataSettings, task: str, seed: int, head_only: bool = Fa
             raise refused(table, found.bad, found.bad_count)
         if found.whole and found.bad_count == found.rows:
             raise refused(table, found.bad, found.bad_count, mendable=False)
-    names = label_names(checks, place, settings) if reading.labelled else None
+    names = label_names(checks, place, reading, settings) if reading.labelled else None
     labels = {name: number for number, name in enumerate(names or ())}
     if place.eval is None:
         places = list(_held_out(tables[0], reading, names, settings.eval_fraction, seed))
@@ -163,20 +163,27 @@ def check(table: Table, reading: Reading) -> Checked:
     whole = small or reading.labelled
     rows = len(table) if whole else CHECKED_ROWS
     codes, numbers, good = array("i"), dict[str, int](), surely_good(reading)
-    column = reading.column("label") or ""
+    column, known = reading.column("label") or "", dict[str, int]()
     bad, bad_places = list[BadRow](), list[int]()
     with progress.reading(table.name, "reading rows", "rows", rows) as tell:
         for place, one in enumerate(table.read(range(rows))):
             if place % TOLD_ROWS == 0:
                 tell(place)
-            sure = isinstance(one, Record) and good(one.values)
+            code, sure = None, isinstance(one, Record) and good(one.values)
+            if sure and reading.labelled and isinstance(one, Record):
+                code = known.get(str(one.values[column]))
+                sure = code is not None  # a class not seen before may be none
             made = None if sure else _row_or_bad(one, reading, {})
             if isinstance(made, BadRow):
                 bad_places.append(place)
                 bad += [made] if len(bad) < LISTED_BAD_ROWS else []
                 codes.append(-1)
+            elif code is not None:
+                codes.append(code)
             elif reading.labelled and isinstance(one, Record):
-                codes.append(numbers.setdefault(str(one.values[column]), len(numbers)))
+                code = numbers.setdefault(label_text(one.values, reading), len(numbers))
+                known[str(one.values[column])] = code
+                codes.append(code)
                 if len(numbers) > MOST_CLASSES:
                     message = f"column {column!r} has more than {MOST_CLASSES} different values; choose another"
                     raise DataError(f"{message} for label", column, f"up to {MOST_CLASSES} classes", "data.columns")
@@ -205,9 +212,11 @@ def refused(table: Table, bad: Sequence[BadRow], count: int, mendable: bool = Tr
     return DataError(f"{many}{told}{more}; {fix}", f"{table.unit} {bad[0].line}", limit, "data.source")
 
 
-def label_names(checks: Sequence[Checked], place: Place, settings: DataSettings) -> tuple[str, ...]:
+def label_names(
+    checks: Sequence[Checked], place: Place, reading: Reading, settings: DataSettings
+) -> tuple[str, ...]:  # fmt: skip
     """The classes in their order: as given, else as the card says, else sorted, numbers by their value."""
-    given = settings.label_names or place.card.get("label_names")
+    given = reading.classes or settings.label_names or place.card.get("label_names")
     found = list(dict.fromkeys(name for one in checks for name in one.found))
     names = tuple(given) if given else tuple(sorted(found, key=_number_first))
     strange = next((label for label in found if label not in names), None)

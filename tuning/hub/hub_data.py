@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tuning.errors import DataError, ModelError
+from tuning.hub.classes import Classes, classes_of
 from tuning.hub.download import fetch
 from tuning.hub.layout import CONVERTED, Layout, Splits, layout_of
 from tuning.hub.reach import ANSWER_SECONDS, reach_hub, within
@@ -43,6 +44,8 @@ class HubData(HubRepo):
     """The card's own description of its subsets, as it came."""
     script: str | None
     """A loading script, which is never fetched nor run."""
+    classes: dict[str, Classes]
+    """Names of classes for the numbers in the rows, by subset and column."""
 
     @property
     def splits(self) -> Splits:
@@ -129,6 +132,7 @@ def _ask(address: str, name: str, revision: str | None, token: str | None) -> Hu
         id=name, revision=revision, commit=str(info.sha), files=(), licence=str(licence) if licence else None,
         gated=bool(info.gated), locked=False, problem=None if listed else _why_none(name, set(siblings), script),
         asked=None, subset=None, layout=layout, listed=listed, configs=configs, script=script,
+        classes=classes_of(card.get("dataset_info")),
     )  # fmt: skip
 
 
@@ -153,7 +157,10 @@ def keep_listing(data: HubData) -> None:
     """Remember what the data set consists of, beside its files; raises DataError where nothing can be written."""
     place = data.folder / LISTINGS / f"{data.commit}.json"
     files = [[file.name, file.size, file.key] for file in data.listed]
-    plain = {"files": files, "configs": data.configs, "licence": data.licence, "converted": data.revision == CONVERTED}
+    plain = {
+        "files": files, "configs": data.configs, "licence": data.licence, "converted": data.revision == CONVERTED,
+        "classes": data.classes,
+    }  # fmt: skip
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         aside = place.with_suffix(".part")
@@ -172,6 +179,7 @@ class Snapshot:
     layout: Layout
     sizes: dict[str, int]
     licence: str | None
+    classes: dict[str, Classes]
 
     def missing(self, names: tuple[str, ...]) -> list[str]:
         """Files that are not here whole."""
@@ -197,7 +205,13 @@ def cached_data(name: str, revision: str | None) -> Snapshot | None:
     plain = json.loads(listing.read_text(encoding="utf-8"))
     sizes = {str(file): int(size) for file, size, _ in plain["files"]}
     layout = layout_of(list(sizes), plain["configs"], CONVERTED if plain["converted"] else None)
-    return Snapshot(folder=place / "snapshots" / commit, layout=layout, sizes=sizes, licence=plain["licence"])
+    classes = {
+        subset: {column: tuple(names) for column, names in columns.items()}
+        for subset, columns in plain.get("classes", {}).items()  # a listing of an older version has none
+    }
+    return Snapshot(
+        folder=place / "snapshots" / commit, layout=layout, sizes=sizes, licence=plain["licence"], classes=classes
+    )
 
 
 def download_data_now(
