@@ -1,4 +1,4 @@
-"""Estimated against measured memory: real runs of small models of eight kinds, some chosen, some drawn at random.
+"""Estimated against measured memory: real runs of small models of nine kinds, some chosen, some drawn at random.
 
 Comes in: the number of random draws (times ten).  Goes out: a table with each run's error at the allocator and at the
 process, medians and worst cases, and what two common rules say about the same runs: accelerate's estimate, and 16

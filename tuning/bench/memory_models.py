@@ -1,4 +1,4 @@
-"""Small models of random weights of eight kinds, and rows of equal length, for measuring memory.
+"""Small models of random weights of nine kinds, and rows of equal length, for measuring memory.
 
 Comes in: a folder.  Goes out: model folders by kind, with two files of rows beside them.
 """
@@ -27,9 +27,20 @@ SIZES: dict[str, dict[str, Any]] = {
              "num_key_value_heads": 6, "vocab_size": 4096, "pad_token_id": 1},
     "olmo2": {"hidden_size": 160, "intermediate_size": 448, "num_hidden_layers": 5, "num_attention_heads": 5,
               "num_key_value_heads": 5, "vocab_size": 4096, "pad_token_id": 1},
+    "gemma3_text": {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 14, "num_attention_heads": 4,
+                    "num_key_value_heads": 2, "vocab_size": 6144, "head_dim": 32, "query_pre_attn_scalar": 32,
+                    "sliding_window": 96},
     "bert": {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 5, "num_attention_heads": 6,
              "vocab_size": 4096},
 }  # fmt: skip
+OTHERS: dict[str, dict[str, Any]] = {
+    "gemma2": {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 13, "num_attention_heads": 4,
+               "num_key_value_heads": 2, "vocab_size": 6144, "head_dim": 32, "query_pre_attn_scalar": 32,
+               "sliding_window": 96},
+    "mistral": {"hidden_size": 160, "intermediate_size": 432, "num_hidden_layers": 5, "num_attention_heads": 5,
+                "num_key_value_heads": 5, "vocab_size": 4096, "sliding_window": 96},
+}  # fmt: skip
+"""Kinds made when asked for: gemma2 runs with eager attention only, mistral is a llama with a window."""
 
 
 def make_models(folder: Path, kinds: tuple[str, ...] = tuple(SIZES)) -> dict[str, str]:
@@ -48,7 +59,7 @@ def _make(folder: Path, kind: str) -> Path:
     import transformers
 
     common = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
-    config = transformers.AutoConfig.for_model(kind, **(common | SIZES[kind]))
+    config = transformers.AutoConfig.for_model(kind, **(common | (SIZES | OTHERS)[kind]))
     auto = transformers.AutoModel if kind == "bert" else transformers.AutoModelForCausalLM
     with torch.random.fork_rng():
         torch.manual_seed(1)

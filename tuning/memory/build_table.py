@@ -13,75 +13,115 @@ from dataclasses import replace
 from typing import Any
 
 from tuning.memory.fit import Unfit, check, design, fit_block
-from tuning.memory.subject import Shape, Subject
-from tuning.memory.table import Table
+from tuning.memory.layers import Layout, every_layer, layers_of, layout_of, per_layer, resolved, window_of
+from tuning.memory.subject import DEPTHS, Shape, Subject
+from tuning.memory.table import BEYOND, Block, Table
 
 RANKS = (8, 4)
-SHALLOW = 3
-"""Layers that are traced of a deep model: its ends, and one that stands for all between."""
 DEEP = 12
+"""Layers up to which a model whose layers differ in ways its config does not tell is traced whole."""
+NEVER, ALWAYS = 1 << 24, 16
+"""Windows beyond every row that is traced, and within every one."""
 
 
 def build_table(subject: Subject) -> Table:
     """Trace and fit. Raises Unfit, or what the libraries raise on a model they cannot build."""
     gc.disable()  # frees must come where reference counts put them
+    config = resolved(subject.config)
+    layout, layers = layout_of(config), layers_of(config)
     try:
-        return _build(subject, min(subject.layers, SHALLOW))
-    except Unfit:  # layers that differ: a model that is not deep is traced whole
-        if not SHALLOW < subject.layers <= DEEP:
+        if layout is None:
+            raise Unfit("its layers are of too many kinds")
+        return _build(subject, config, layout)
+    except Unfit:
+        if layers > DEEP or layout == every_layer(layers):
             raise
-        return _build(subject, subject.layers)
+        return _build(subject, config, every_layer(layers))
 
 
-def _build(subject: Subject, depth: int) -> Table:
-    from tuning.memory.torch_trace import Tracer
-
-    layers = subject.layers
-    ranks: list[int | None] = [None] if subject.rank is None else list(RANKS)
-    tracers = {rank: Tracer(subject, depth, rank) for rank in ranks}
-    # what is evaluated is never packed, so it needs padding there as anywhere
-    updates = [_traced(tracers, Tracer.trace, rows, subject.padded) for rows in _rows(subject)]
-    evaluations = [_traced(tracers, Tracer.evaluation, rows, subject.pads_evaluation) for rows in ((1,), (2, 3))]
-    one, many = (fit_block(traces, shapes, layers, depth) for shapes, traces in (updates[0], updates[-1]))
-    alone, together = (fit_block(traces, shapes, layers, depth) for shapes, traces in evaluations)
-    counts = [tracers[rank].counts(layers) for rank in ranks]
-    rank, deeper = ranks[0], Tracer(subject, depth + 1, ranks[0]) if depth < layers else None
-    long = Shape(
-        rows=1 if subject.packed else 4, length=448 if subject.packed else 112, labels=200, padded=subject.padded
-    )
-    _check(long, rank, updates[-1], depth, tracers[rank].trace, deeper and deeper.trace)
-    wide = Shape(rows=4, length=112, labels=200, padded=subject.pads_evaluation)
-    _check(wide, rank, evaluations[-1], depth, tracers[rank].evaluation, deeper and deeper.evaluation)
+def _build(subject: Subject, config: dict[str, Any], layout: Layout) -> Table:
+    bench = _Bench(subject, config, layout)
+    # eager attention has a mask for every layer whatever the length
+    window = window_of(config) if subject.settings["attention"] != "eager" else None
+    blocks = bench.blocks(None if window is None else NEVER)
+    if window is not None:
+        blocks |= {BEYOND + name: block for name, block in bench.blocks(ALWAYS, blocks).items()}
+    counts = bench.counts()
     return Table(
-        layers=layers, one=one, many=many, evaluation_one=replace(alone, line=[]),
-        evaluation_many=replace(together, line=[]), trainable=_affine([found[0] for found in counts], ranks),
-        total=_affine([found[1] for found in counts], ranks),
+        layers=layout.layers, window=window, blocks=blocks, trainable=_affine([one[0] for one in counts], RANKS),
+        total=_affine([one[1] for one in counts], RANKS),
     )  # fmt: skip
 
 
-def _rows(subject: Subject) -> tuple[tuple[int, ...], ...]:
-    """Numbers of rows to trace together: one row alone takes other paths than several."""
-    return ((1,),) if subject.packed else ((1,), (2, 3))
+class _Bench:
+    """The models that are traced for one subject: one a rank, and one with more layers for a check."""
+
+    def __init__(self, subject: Subject, config: dict[str, Any], layout: Layout) -> None:
+        self._subject, self._config, self._layout = subject, config, layout
+        ranks: list[int | None] = [None] if subject.rank is None else list(RANKS)
+        self._tracers = {rank: self._tracer(layout, rank) for rank in ranks}
+        self._deeper = None if layout.whole else self._tracer(layout.one_more()[1], ranks[0])
+
+    def _tracer(self, layout: Layout, rank: int | None) -> Any:
+        from tuning.memory.torch_trace import Tracer
+
+        given = self._subject.config
+        lists = per_layer(self._config | given, self._layout.layers)
+        picked = {name: [values[place] for place in layout.picks] for name, values in lists.items()}
+        depths = {name: layout.depth for name in DEPTHS if name in given}
+        return Tracer(self._subject, given | picked | depths, layout.depth, rank)
+
+    def counts(self) -> list[tuple[int, int]]:
+        """Trainable and total parameters, by rank."""
+        return [tracer.counts(self._layout) for tracer in self._tracers.values()]
+
+    def blocks(self, window: int | None, within: dict[str, Block] | None = None) -> dict[str, Block]:
+        """Those of an update and of an evaluation, with another width of the attention's window.
+
+        `within` are the blocks of rows that no window cuts: those of padded or joined rows, which need a mask at any
+        length, are taken over, and so is the proof that the traced layers stand for all. What is evaluated is never
+        packed, so it needs padding.
+        """
+        subject, packed = self._subject, self._subject.packed
+        if window is not None:
+            for tracer in [*self._tracers.values(), *filter(None, [self._deeper])]:
+                tracer.set_window(window)
+        ways = {
+            "one": ("trace", (1,), False), "many": ("trace", (2, 3), subject.padded),
+            "evaluation_one": ("evaluation", (1,), False),
+            "evaluation_many": ("evaluation", (2, 3), subject.pads_evaluation),
+        }  # fmt: skip
+        found: dict[str, Block] = {}
+        for name, (what, rows, padded) in ways.items():
+            joined = packed and what == "trace"  # all rows are one
+            if joined and name == "many":
+                found[name] = found["one"]
+            elif within is not None and (padded or joined):
+                found[name] = within[name]
+            else:
+                block = self._fitted(what, rows, padded, 448 if joined else 112, deeper=within is None)
+                found[name] = block if what == "trace" else replace(block, line=[])
+        return found
+
+    def _fitted(self, what: str, rows: tuple[int, ...], padded: bool, longer: int, *, deeper: bool) -> Block:
+        """Traced and held against a longer shape, and where there are several rows or all joined, more layers."""
+        ranks = list(self._tracers)
+        shapes = design(rows, ranks, padded)
+        traces = [getattr(self._tracers[rank], what)(shape) for shape, rank in shapes]
+        shape = Shape(rows=rows[-1] + (rows[-1] > 1), length=longer, labels=min(200, longer - 1), padded=padded)
+        bare = fit_block(traces, shapes, self._layout.bare())
+        check(bare, shape, ranks[0], getattr(self._tracers[ranks[0]], what)(shape).peak)
+        if deeper and self._deeper is not None and (rows != (1,) or longer > 112):
+            more = fit_block(traces, shapes, self._layout.one_more()[0])
+            check(more, shape, ranks[0], getattr(self._deeper, what)(shape).peak)
+        return fit_block(traces, shapes, self._layout)
 
 
-def _traced(tracers: dict[int | None, Any], trace: Any, rows: tuple[int, ...], padded: bool) -> tuple[Any, Any]:
-    shapes = design(rows, list(tracers), padded and rows != (1,))
-    return shapes, [trace(tracers[rank], shape) for shape, rank in shapes]
-
-
-def _check(shape: Shape, rank: int | None, traced: Any, depth: int, trace: Any, deeper: Any) -> None:
-    """A longer shape, and where layers were left out one layer more, against what the polynomials say."""
-    shapes, traces = traced
-    check(fit_block(traces, shapes, depth, depth), shape, rank, trace(shape).peak)
-    if deeper is not None:
-        check(fit_block(traces, shapes, depth + 1, depth), shape, rank, deeper(shape).peak)
-
-
-def _affine(counts: list[int], ranks: list[int | None]) -> tuple[float, float]:
+def _affine(counts: list[int], ranks: tuple[int, ...]) -> tuple[float, float]:
     if len(counts) == 1:
         return float(counts[0]), 0.0
-    slope = (counts[0] - counts[1]) / ((ranks[0] or 0) - (ranks[1] or 0))
-    return counts[0] - slope * (ranks[0] or 0), slope
+    slope = (counts[0] - counts[1]) / (ranks[0] - ranks[1])
+    return counts[0] - slope * ranks[0], slope
 
 
 def main() -> None:

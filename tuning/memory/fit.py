@@ -3,7 +3,7 @@
 Comes in: traces of one update, all with the same sequence of events.  Goes out: a `Table`.  The peak itself is no
 polynomial (it moves between the loss, the layers' backward passes and the update), but the live bytes at any one event
 are: sums of tensors whose sizes are products of rows, tokens, rank.  So every event is fitted, and those that can
-never be the largest are dropped.  Layers: one block in the middle stands for all that the trace leaves out.
+never be the largest are dropped.  Layers: those in the middle stand for all of their kind that the trace leaves out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tuning.memory.layers import Layout
 from tuning.memory.subject import CATEGORIES, Shape
 from tuning.memory.table import Block, Row, monomials
 
@@ -41,7 +42,7 @@ def design(rows: Sequence[int], ranks: Sequence[int | None], padded: bool) -> li
     return found
 
 
-def fit_block(traces: Sequence[Any], shapes: Sequence[tuple[Shape, int | None]], layers: int, depth: int) -> Block:
+def fit_block(traces: Sequence[Any], shapes: Sequence[tuple[Shape, int | None]], layout: Layout) -> Block:
     """Polynomials of every event, the left-out layers added, pruned to those that can be the peak."""
     import numpy
 
@@ -53,18 +54,22 @@ def fit_block(traces: Sequence[Any], shapes: Sequence[tuple[Shape, int | None]],
     values = numpy.array([[live for _, live in trace.events] for trace in traces], dtype=float)
     solved, *_ = numpy.linalg.lstsq(matrix, values.reshape(len(traces), -1), rcond=None)
     events = solved.reshape(len(names), len(labels), len(CATEGORIES)).transpose(1, 2, 0)
-    kept, *_ = numpy.linalg.lstsq(matrix, numpy.array([trace.layer for trace in traces], dtype=float), rcond=None)
-    placed = [
-        (_words(label, depth, layers), matrix) for label, matrix in
-        _with_layers(labels, events, kept.T, layers - depth, depth)
-    ]  # fmt: skip
+    own = numpy.array([trace.layers for trace in traces], dtype=float).reshape(len(traces), -1)
+    kept, *_ = numpy.linalg.lstsq(matrix, own, rcond=None)
+    layers = kept.reshape(len(names), layout.depth, len(CATEGORIES)).transpose(1, 2, 0)
+    placed = [(_words(label, layout), matrix) for label, matrix in _with_layers(labels, events, layers, layout)]
     return _pruned(placed, list(names), names)
 
 
-def _with_layers(labels: list[str], events: Any, layer: Any, extra: int, depth: int) -> list[tuple[str, Any]]:
-    """Each event with the bytes of the layers that were left out; events of a middle layer stand for both its ends."""
+def _with_layers(labels: list[str], events: Any, layers: Any, layout: Layout) -> list[tuple[str, Any]]:
+    """Each event with the bytes of the layers that were left out; events of a standing layer come at both ends.
+
+    Kinds of layers take turns, so all that are left out are passed together: before the first, or after the last.
+    """
     import numpy
 
+    if layout.whole:
+        return list(zip(labels, events))
     first: dict[str, int] = {}
     for number, label in enumerate(labels):
         first.setdefault(label, number)
@@ -73,46 +78,51 @@ def _with_layers(labels: list[str], events: Any, layer: Any, extra: int, depth: 
         a, b = first.get(f"{micro}.{direction} {one}|"), first.get(f"{micro}.{direction} {other}|")
         return None if a is None or b is None else events[b] - events[a]
 
+    def left_out(micro: str) -> dict[str, Any]:
+        """Bytes of all left-out layers by how far they are."""
+        found = {state: numpy.zeros_like(events[0]) for state in ("before", "up", "held", "back")}
+        for place in layout.standing():
+            base = layers[place].copy()
+            if micro == "0":  # the gradients of this update are not there yet
+                base[GRADIENTS] = 0
+            up, down = step(micro, "forward", place, place + 1), step(micro, "backward", place, place - 1)
+            up = 0 * base if up is None else up
+            # what of it lives on in the backward pass (none where no gradient passes): not autocast's 16-bit copies
+            kept = numpy.array([[name != "gradients"] for name in CATEGORIES])
+            held = 0 * base if down is None else -down * kept
+            passed = {"before": 0 * base, "up": up, "held": held, "back": 0 * base if down is None else held + down}
+            for state, more in passed.items():
+                found[state] += layout.stands_for[place] * (base + more)
+        return found
+
+    extra = {micro: left_out(micro) for micro in {label.partition(".")[0] for label in labels}}
     placed = []
     for number, label in enumerate(labels):
         micro, _, place = label.rstrip("|").partition(".")
-        if extra == 0 or not place:
-            placed.append((label, events[number]))
-            continue
-        base = layer.copy()
-        if micro == "0":  # the gradients of this update are not there yet
-            base[GRADIENTS] = 0
-        up, down = step(micro, "forward", 1, 2), step(micro, "backward", 1, 0)
-        up = 0 * base if up is None else up
-        # what of it lives on in the backward pass (none where no gradient passes): not the 16-bit copies of autocast
-        held = 0 * base if down is None else -down * numpy.array([[name != "gradients"] for name in CATEGORIES])
-        passed = {"before": 0 * base, "up": up, "held": held, "back": 0 * base if down is None else held + down}
-        placed += [(label, events[number] + extra * (base + passed[state])) for state in _passed(place, depth)]
+        states = _passed(place, layout) if place else []
+        placed += [(label, events[number] + extra[micro][state]) for state in states] or [(label, events[number])]
     return placed
 
 
-def _passed(place: str, depth: int) -> list[str]:
+def _passed(place: str, layout: Layout) -> list[str]:
     """How far the left-out layers are at a place: before, up (forward done), held (autocast left too), back."""
     if place in ("loss", "loss value", "backward loss"):
         return ["up" if place == "loss" else "held"]
     found = re.fullmatch(r"(forward|backward) (\d+)", place)
     if not found:
         return ["before"]
-    number = int(found[2])
-    middle = 0 < number < depth - 1
-    if found[1] == "forward":
-        return ["before", "up"] if middle else ["up" if number else "before"]
-    return ["held", "back"] if middle else ["held" if number else "back"]
+    standing, number = layout.standing(), int(found[2])
+    before, after = ("before", "up") if found[1] == "forward" else ("back", "held")
+    return [before] * (number <= standing[-1]) + [after] * (number >= standing[0])
 
 
-def _words(label: str, depth: int, layers: int) -> str:
+def _words(label: str, layout: Layout) -> str:
     """A place as people read it: layers counted from 1, of the whole model."""
     micro, _, place = label.rstrip("|").partition(".")
     direction, _, number = place.partition(" ")
     if direction in ("forward", "backward") and number.isdigit():
-        middle = depth < layers and 0 < int(number) < depth - 1
-        layer = 1 + (int(number) if int(number) < depth - 1 else layers - 1)
-        place = f"{direction} of " + ("a middle layer" if middle else f"layer {layer}")
+        some = layout.stands_for[int(number)] > 0
+        place = f"{direction} of " + ("a middle layer" if some else f"layer {layout.picks[int(number)] + 1}")
     words = {"update": "optimizer step", "loss value": "loss", "backward loss": "backward of the loss"}
     return f"{micro}.{words.get(place, place)}"
 

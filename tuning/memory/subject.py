@@ -19,7 +19,7 @@ from tuning.methods import method_named
 from tuning.plan import Plan
 
 CATEGORIES = ("weights", "gradients", "optimizer", "activations", "logits", "workspace")
-TRACED = 2
+TRACED = 3
 """Raise it when the training code allocates differently: tables made before are then not used any more."""
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 DEPTHS = ("num_hidden_layers", "n_layer", "num_layers")
@@ -74,19 +74,6 @@ class Subject:
         """The settings with another rank."""
         method = self.settings["method"] | ({} if rank is None else {"r": rank})
         return self.settings | {"method": method}
-
-    def config_for(self, depth: int) -> dict[str, Any]:
-        """The same architecture with fewer layers; lists with one entry a layer are cut too."""
-        found = {
-            name: value[:depth] if isinstance(value, list) and len(value) == self.layers else value
-            for name, value in self.config.items()
-        }
-        return found | {name: depth for name in DEPTHS if name in self.config}
-
-    @property
-    def layers(self) -> int:
-        """Blocks of the model; raises KeyError where the config does not say."""
-        return int(next(self.config[name] for name in DEPTHS if name in self.config))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

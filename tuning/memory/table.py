@@ -64,6 +64,15 @@ class Block:
         sums = (sum(c * v for c, v in zip(line, values)) for line in where.bytes)
         return {name: max(0, round(found)) for name, found in zip(CATEGORIES, sums)}, where.place[2:]
 
+    def moments(self, shape: Shape, rank: int | None, *, accumulate: bool) -> list[dict[str, int]]:
+        """Bytes by category at every moment that can be the peak."""
+        values = self._values(shape, rank)
+        return [
+            {name: max(0, round(sum(c * v for c, v in zip(line, values)))) for name, line in zip(CATEGORIES, row.bytes)}
+            for row in self.rows
+            if accumulate or not row.place.startswith("1.")
+        ]
+
     def total(self, shape: Shape, rank: int | None, *, accumulate: bool) -> int:
         """Bytes at the peak alone."""
         values = self._values(shape, rank)
@@ -84,7 +93,8 @@ class Block:
         return [MONOMIALS[name](shape, rank or 0) for name in self.monomials]
 
 
-BLOCKS = ("one", "many", "evaluation_one", "evaluation_many")
+BEYOND = "beyond_"
+"""Before a block's name: for rows as long as the model's attention window or longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,20 +102,23 @@ class Table:
     """All that is known about one subject. Counts are polynomials too: constant, and a part for each rank."""
 
     layers: int
-    one: Block
-    many: Block
-    evaluation_one: Block
-    evaluation_many: Block
+    window: int | None
+    """Tokens from which on some layers see a window only, and need a mask that says so."""
+    blocks: dict[str, Block]
+    """`one` row alone, `many`, the same for an evaluation, and all of them once more beyond the window."""
     trainable: tuple[float, float]
     total: tuple[float, float]
 
     def block(self, shape: Shape) -> Block:
-        """The moments for this shape: one row alone takes other paths than several."""
-        return self.one if shape.rows == 1 else self.many
+        """The moments of an update for this shape: one row alone takes other paths than several."""
+        return self.blocks[self._beyond(shape) + ("one" if shape.rows == 1 else "many")]
 
     def evaluation(self, shape: Shape) -> Block:
         """The moments of an evaluation of a batch of this shape."""
-        return self.evaluation_one if shape.rows == 1 else self.evaluation_many
+        return self.blocks[self._beyond(shape) + ("evaluation_one" if shape.rows == 1 else "evaluation_many")]
+
+    def _beyond(self, shape: Shape) -> str:
+        return BEYOND if self.window is not None and shape.length >= self.window else ""
 
     def counts(self, rank: int | None) -> tuple[int, int]:
         """Trainable and total parameters."""
@@ -119,9 +132,12 @@ class Table:
                 "rows": [row.to_dict() for row in block.rows],
                 "line": [row.to_dict() for row in block.line],
             }
-            for name, block in ((name, getattr(self, name)) for name in BLOCKS)
+            for name, block in self.blocks.items()
         }
-        return {"layers": self.layers, "trainable": self.trainable, "total": self.total} | blocks
+        return {
+            "layers": self.layers, "window": self.window, "trainable": self.trainable, "total": self.total,
+            "blocks": blocks,
+        }  # fmt: skip
 
     @staticmethod
     def from_dict(plain: dict[str, Any]) -> Table:
@@ -129,5 +145,6 @@ class Table:
             return Block(monomials=given["monomials"], rows=[Row(**row) for row in given["rows"]],
                          line=[Row(**row) for row in given["line"]])  # fmt: skip
 
-        return Table(layers=plain["layers"], trainable=tuple(plain["trainable"]), total=tuple(plain["total"]),
-                     **{name: block(plain[name]) for name in BLOCKS})  # fmt: skip
+        return Table(layers=plain["layers"], window=plain["window"], trainable=tuple(plain["trainable"]),
+                     total=tuple(plain["total"]),
+                     blocks={name: block(given) for name, given in plain["blocks"].items()})  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import weakref
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 REAL_LIMIT = 1 << 16
 """Elements up to which a new tensor of numbers is really filled."""
 VIEWS = {torch.ops.aten._unsafe_view.default, torch.ops.aten._reshape_alias.default, torch.ops.aten.lift_fresh.default}
+PLAIN = {int, float, bool, str, torch.dtype, torch.device}
 ONES = {torch.ops.aten.isfinite.default}
 
 
@@ -82,7 +84,11 @@ class Phantom(TorchDispatchMode):
         if func.is_view or func in VIEWS:
             return func(*args, **kwargs)
         flat = _tensors(args, kwargs)
-        phantom = any(tensor.untyped_storage() in self._phantoms for tensor in flat)
+        phantom = False
+        for tensor in flat:
+            if tensor.untyped_storage() in self._phantoms:
+                phantom = True
+                break
         if func is torch.ops.aten._local_scalar_dense.default:
             return func(*args) if not phantom else _number(flat[0].dtype)
         written = _written(func, args, kwargs)
@@ -189,22 +195,32 @@ def _tensors(args: Any, kwargs: Any) -> list[torch.Tensor]:
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Any] | None:
     """The tensors an operation writes into, or None where it makes new ones."""
-    if not func._schema.is_mutable:
+    places = _places_written(func)
+    if places is None:
         return None
     found: list[Any] = []
-    for number, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is None or not argument.alias_info.is_write:
-            continue
-        value = args[number] if number < len(args) else kwargs.get(argument.name)
+    for number, name in places:
+        value = args[number] if number < len(args) else kwargs.get(name)
         found += [value] if isinstance(value, torch.Tensor) else list(value or ())
     return found
 
 
+@cache
+def _places_written(func: Any) -> list[tuple[int, str]] | None:
+    """Number and name of the arguments an operation writes into; asking its schema each time is slow."""
+    if not func._schema.is_mutable:
+        return None
+    written = enumerate(func._schema.arguments)
+    return [(number, one.name) for number, one in written if one.alias_info is not None and one.alias_info.is_write]
+
+
 def _key(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return (tuple(value.shape), value.stride(), value.dtype)
+        return (value.shape, value.stride(), value.dtype)
+    if value is None or type(value) in PLAIN:
+        return value
     if isinstance(value, list | tuple):
-        return tuple(_key(one) for one in value)
+        return tuple([_key(one) for one in value])
     if isinstance(value, dict):
         return tuple((name, _key(one)) for name, one in value.items())
     return value if value.__hash__ else repr(value)

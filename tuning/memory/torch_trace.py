@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tuning.memory.layers import Layout
 from tuning.memory.subject import CATEGORIES, Shape, Subject
 from tuning.memory.torch_phantom import Ledger, Phantom
 from tuning.methods import method_named
@@ -29,16 +30,17 @@ from tuning.training import build as build_room
 from tuning.training import evaluate as evaluate_room
 from tuning.training import loop as loop_room
 from tuning.training.features import FeatureCache
+from tuning.training.probes import quantization
 
 WEIGHTS, GRADIENTS, OPTIMIZER, ACTIVATIONS, LOGITS, WORKSPACE = range(len(CATEGORIES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """One update or evaluation: events in order, and layer 1's bytes by category, as they stay between updates."""
+    """One update or evaluation: events in order, and each layer's bytes by category, as they stay between updates."""
 
     events: list[tuple[str, tuple[int, ...]]]
-    layer: tuple[int, ...]
+    layers: list[tuple[int, ...]]
 
     @property
     def peak(self) -> int:
@@ -47,15 +49,18 @@ class Trace:
 
 
 class Tracer:
-    """A model of `depth` layers built once; `trace` may be called for many shapes."""
+    """A model of some of the subject's layers built once; `trace` may be called for many shapes.
 
-    def __init__(self, subject: Subject, depth: int, rank: int | None) -> None:
+    `config` is what is built: the subject's own, with these layers.
+    """
+
+    def __init__(self, subject: Subject, config: dict[str, Any], depth: int, rank: int | None) -> None:
         self._subject, self._depth = subject, depth
         self._ledger = Ledger(len(CATEGORIES))
         self._in_backward, self._micro = False, 0
         self._mode = Phantom(self._ledger)
         self._settings = Settings.from_dict(subject.settings_for(rank))
-        with self._mode, _without_weights(subject.config_for(depth)) as folder:
+        with self._mode, _without_weights(config) as folder:
             labels = [str(number) for number in range(subject.labels)] if subject.labels else None
             self._built = build_room.build(self._settings, folder, labels, 1e-4, 0)
         self._layers = _layers(self._built.model, depth)
@@ -66,11 +71,18 @@ class Tracer:
                 if isinstance(value, torch.Tensor):
                     self._ledger.recategorise(value, OPTIMIZER)
 
+    def set_window(self, tokens: int) -> None:
+        """Give attention over a window another width: masks are made from the config at each pass."""
+        for module in self._built.model.modules():
+            config: Any = getattr(module, "config", None)
+            if getattr(config, "sliding_window", None) is not None:
+                config.sliding_window = tokens
+
     def trace(self, shape: Shape) -> Trace:
         """One update of two micro-batches of this shape."""
         self._ledger.events = []
         self._update(shape)
-        return Trace(events=self._ledger.events, layer=self._layer_bytes())
+        return Trace(events=self._ledger.events, layers=[self._layer_bytes(layer) for layer in self._layers])
 
     def evaluation(self, shape: Shape) -> Trace:
         """One evaluation of a batch of this shape, between two updates.
@@ -91,15 +103,18 @@ class Tracer:
                 evaluate_room.evaluate(self._built, rows, batch_size=len(rows))
             finally:
                 ledger.recording = False
-        return Trace(events=ledger.events, layer=self._layer_bytes())
+        return Trace(events=ledger.events, layers=[self._layer_bytes(layer) for layer in self._layers])
 
-    def counts(self, layers: int) -> tuple[int, int]:
-        """Trainable and total parameters of the model with this many layers."""
+    def counts(self, layout: Layout) -> tuple[int, int]:
+        """Trainable and total parameters of the model with the layers that were left out."""
         found = []
         for chosen in (lambda weight: weight.requires_grad, lambda weight: True):
             everywhere = sum(_elements(weight) for weight in self._built.model.parameters() if chosen(weight))
-            inside = sum(_elements(weight) for weight in self._layers[1].parameters() if chosen(weight))
-            found.append(everywhere + (layers - self._depth) * inside)
+            inside = (
+                layout.stands_for[place] * _elements(weight) for place in layout.standing()
+                for weight in self._layers[place].parameters() if chosen(weight)
+            )  # fmt: skip
+            found.append(everywhere + sum(inside))
         return found[0], found[1]
 
     def _update(self, shape: Shape) -> None:
@@ -160,13 +175,11 @@ class Tracer:
         if number == self._depth - 1:
             self._enter("loss", LOGITS)
 
-    def _layer_bytes(self) -> tuple[int, ...]:
-        """What layer 1 (any layer but the ends) keeps between updates: weights, gradients where kept, state."""
-        if len(self._layers) < 2:
-            return (0,) * len(CATEGORIES)
+    def _layer_bytes(self, layer: nn.Module) -> tuple[int, ...]:
+        """What a layer keeps between updates: weights, gradients where kept, state."""
         found = [0] * len(CATEGORIES)
         state = self._built.optimizer.state
-        for weight in {id(w): w for w in [*self._layers[1].parameters(), *self._layers[1].buffers()]}.values():
+        for weight in {id(w): w for w in [*layer.parameters(), *layer.buffers()]}.values():
             found[WEIGHTS] += weight.untyped_storage().nbytes()
             if weight.requires_grad:
                 found[GRADIENTS] += weight.numel() * weight.element_size()
@@ -174,6 +187,7 @@ class Tracer:
                 value.untyped_storage().nbytes() for value in state.get(weight, {}).values()
                 if isinstance(value, torch.Tensor)
             )  # fmt: skip
+            found[WEIGHTS] += sum(scale.untyped_storage().nbytes() for scale in quantization(weight))
         return tuple(found)
 
 

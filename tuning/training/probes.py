@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -83,7 +82,7 @@ class PeakProbe:
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Iterator[torch.Tensor]:
     for parameter in model.parameters():
         yield parameter
-        yield from _scales(getattr(parameter, "quant_state", None))
+        yield from quantization(parameter)
         if parameter.grad is not None:
             yield parameter.grad
     yield from model.buffers()
@@ -91,8 +90,9 @@ def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Itera
         yield from (value for value in state.values() if isinstance(value, torch.Tensor))
 
 
-def _scales(state: Any) -> Iterator[torch.Tensor]:
+def quantization(weight: torch.Tensor) -> Iterator[torch.Tensor]:
     """What bitsandbytes keeps beside a matrix packed in 4 bits: neither parameter nor buffer."""
+    state = getattr(weight, "quant_state", None)
     while state is not None:
         yield from (value for value in (state.absmax, state.code, state.offset) if isinstance(value, torch.Tensor))
         state = state.state2

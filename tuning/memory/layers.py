@@ -1,0 +1,116 @@
+"""Which layers of a model are traced, and how many of those left out each stands for.
+
+Comes in: a model's config.json.  Goes out: a `Layout`.  A model whose layers are all alike is traced at its ends and
+once between; where they differ (attention over a window in some, over everything in others) one of each kind between
+the ends is traced, in the order of the model's own pattern.  Runs in the tracing process: it asks `transformers` for
+what a config.json leaves to defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tuning.memory.subject import DEPTHS
+
+MOST_TRACED = 9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Of the `layers` of a model those traced, by their number from 0, and how many others each stands for."""
+
+    layers: int
+    picks: tuple[int, ...]
+    stands_for: tuple[int, ...]
+
+    @property
+    def depth(self) -> int:
+        return len(self.picks)
+
+    @property
+    def whole(self) -> bool:
+        """Whether no layer is left out."""
+        return not any(self.stands_for)
+
+    def standing(self) -> list[int]:
+        """Traced layers that stand for others, by their place among those traced."""
+        return [place for place, count in enumerate(self.stands_for) if count]
+
+    def bare(self) -> Layout:
+        """The traced layers as a model of their own."""
+        return Layout(layers=self.depth, picks=self.picks, stands_for=(0,) * self.depth)
+
+    def one_more(self) -> tuple[Layout, Layout]:
+        """A model in which each standing layer occurs once more: predicted from these traces, and traced in full."""
+        standing = self.standing()
+        counts = tuple(int(count > 0) for count in self.stands_for)
+        after = standing[-1] + 1
+        picks = (*self.picks[:after], *(self.picks[place] for place in standing), *self.picks[after:])
+        predicted = Layout(layers=len(picks), picks=self.picks, stands_for=counts)
+        return predicted, Layout(layers=len(picks), picks=picks, stands_for=(0,) * len(picks))
+
+
+def resolved(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with its defaults. Raises what transformers says of one it cannot read."""
+    import transformers
+
+    given = {name: value for name, value in config.items() if name != "model_type"}
+    return transformers.AutoConfig.for_model(config["model_type"], **given).to_dict()
+
+
+def per_layer(config: dict[str, Any], layers: int) -> dict[str, list[Any]]:
+    """Members with one plain entry for each layer."""
+    return {
+        name: value for name, value in config.items()
+        if isinstance(value, list) and len(value) == layers and not any(isinstance(one, list | dict) for one in value)
+    }  # fmt: skip
+
+
+def layers_of(config: dict[str, Any]) -> int:
+    """Blocks of the model; raises KeyError where the config does not say."""
+    return int(next(config[name] for name in DEPTHS if name in config))
+
+
+def every_layer(layers: int) -> Layout:
+    """Nothing left out."""
+    return Layout(layers=layers, picks=tuple(range(layers)), stands_for=(0,) * layers)
+
+
+def layout_of(config: dict[str, Any]) -> Layout | None:
+    """The fewest layers that stand for all of a resolved config; None where too many differ."""
+    layers = layers_of(config)
+    kinds = list(zip(*per_layer(config, layers).values(), strict=True)) or [()] * layers
+    if layers <= 3:
+        return every_layer(layers)
+    middle = range(1, layers - 1)
+    picks = _one_of_each(kinds, middle)
+    if kinds[middle[-1]] != kinds[picks[-1]]:  # an event of an earlier kind must find the others behind it
+        picks.append(middle[-1])
+    seen: list[Any] = []
+    counts = []
+    for place in picks:
+        kind = kinds[place]
+        alike = sum(kinds[one] == kind for one in middle) - sum(kinds[one] == kind for one in picks)
+        counts.append(0 if kind in seen else alike)
+        seen.append(kind)
+    if len(picks) > MOST_TRACED:
+        return None
+    return Layout(layers=layers, picks=(0, *picks, layers - 1), stands_for=(0, *counts, 0))
+
+
+def _one_of_each(kinds: Sequence[Any], places: Sequence[int]) -> list[int]:
+    first: dict[Any, int] = {}
+    for place in places:
+        first.setdefault(kinds[place], place)
+    return list(first.values())
+
+
+def window_of(config: dict[str, Any]) -> int | None:
+    """Tokens from which on some layers see a window only, where a row can be as long; from a resolved config."""
+    window, kinds = config.get("sliding_window"), config.get("layer_types")
+    if not isinstance(window, int) or (kinds is not None and "sliding_attention" not in kinds):
+        return None
+    most = config.get("max_position_embeddings")
+    return window if not isinstance(most, int) or most >= window else None
