@@ -23,10 +23,11 @@ from tuning.errors import Problem, SettingsError, TuningError
 from tuning.events import Emitter, Event
 from tuning.executors.base import Sink
 from tuning.executors.thread import ThreadExecutor, ThreadHandle
-from tuning.hardware import named_device
+from tuning.hardware import Device, named_device
 from tuning.job import Commands, Job
-from tuning.memory.estimate import estimate
+from tuning.memory.estimate import estimate, known
 from tuning.memory.markdown import memory_table
+from tuning.memory.several import several
 from tuning.models import is_cached, split_spec
 from tuning.plan import Plan, plan_for
 from tuning.runs import RunService
@@ -44,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     one = verbs.add_parser("estimate", help="print the memory estimate as one JSON object")
     one.add_argument("settings", help="a settings JSON file, or - for standard input")
     one.add_argument("--device", help='what to hold it against, for example "T4 16 GB"; default: this machine')
+    one.add_argument("--devices", type=int, help="what each of so many takes, by arithmetic; training uses one")
     one.add_argument("--table", action="store_true", help="methods x micro-batches as a Markdown table instead")
     one = verbs.add_parser("run", help="train, printing events as JSON lines")
     one.add_argument("settings", help="a settings JSON file, or - for standard input")
@@ -69,8 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if given.verb == "estimate":
             plan, device = plan_for(_read(given.settings)), named_device(given.device)
-            found = memory_table(plan, device) if given.table else None
-            print(found or json.dumps(estimate(plan, device, make=True).to_dict()))
+            print(memory_table(plan, device) if given.table else _estimated(plan, device, given.devices))
             return 0
         if given.verb == "run":
             settings = _read(given.settings)
@@ -96,6 +97,13 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader went away: end quietly, as `head` expects
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _estimated(plan: Plan, device: Device, devices: int | None) -> str:
+    found = estimate(plan, device, make=True).to_dict()
+    if devices is not None:
+        found["on_several"] = [one.to_dict() for one in several(known(plan), device, devices)]
+    return json.dumps(found)
 
 
 def _read(name: str) -> Any:

@@ -122,6 +122,21 @@ function fixList(outlook, apply) {
   return [element("p", { class: "tf-small" }, inverse), element("ul", { class: "tf-fixes" }, rows)];
 }
 
+// -- the same on several devices --------------------------------------------------------------------------------------
+function severalTable(outlook) {
+  const ways = [...new Set(outlook.several.map((one) => one.way))];
+  const counts = [...new Set(outlook.several.map((one) => one.devices))];
+  const cell = (way, count) => {
+    const one = outlook.several.find((it) => it.way === way && it.devices === count);
+    return element("td", { title: `${bytes(one.low_bytes)} to ${bytes(one.high_bytes)}` },
+      `${bytes(one.process_bytes)}, ${one.fits ? "fits" : "may not fit"}`);
+  };
+  const head = element("tr", {}, [element("th", { scope: "col" }, "devices"), ...ways.map((way) => element("th", { scope: "col" }, way))]);
+  const rows = counts.map((count) => element("tr", {}, [element("th", { scope: "row" }, count), ...ways.map((way) => cell(way, count))]));
+  const said = `On several devices like ${outlook.device.name}, each would take: by arithmetic, with a micro-batch on each and an effective batch that grows with their number. Training here uses one.`;
+  return element("table", { class: "tf-several" }, [element("caption", { class: "tf-small" }, said), element("thead", {}, head), element("tbody", {}, rows)]);
+}
+
 export function memoryDetails(apply) {
   const body = element("div", { class: "tf-mem" });
   const node = element("details", { class: "tf-mem-details" }, [element("summary", {}, "More about memory"), body]);
@@ -132,7 +147,7 @@ export function memoryDetails(apply) {
       sizePanel("Against rows at once", now.rows, now.device, "Rows in one micro-batch"),
       sizePanel("Against the longest row", now.lengths, now.device, "Tokens")];
     const waiting = now.pending ? element("p", { class: "tf-small", role: "status" }, "The exact table is being traced; these are from a formula until it is there.") : null;
-    body.replaceChildren(...[waiting, element("div", { class: "tf-mem-panels" }, panels.filter(Boolean)), ...fixList(now, apply)].filter(Boolean));
+    body.replaceChildren(...[waiting, element("div", { class: "tf-mem-panels" }, panels.filter(Boolean)), ...fixList(now, apply), severalTable(now)].filter(Boolean));
   };
   node.addEventListener("toggle", fill);
   return { node, show(outlook) { now = outlook; fill(); } };

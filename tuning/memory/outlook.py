@@ -11,12 +11,14 @@ from typing import Any
 from tuning.hardware import Device
 from tuning.memory.estimate import Known, changed, known
 from tuning.memory.fixes import fixes, largest_micro_batch
+from tuning.memory.several import several
 from tuning.methods import METHODS
 from tuning.plan import Plan
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 SHARES = (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 LEAST_TOKENS = 8
+SEVERAL = (2, 4, 8)
 
 
 def outlook(plan: Plan, device: Device) -> dict[str, Any]:
@@ -31,6 +33,7 @@ def outlook(plan: Plan, device: Device) -> dict[str, Any]:
         "rows": {"at": settings.micro_batch_size, "values": list(ROWS), "curves": _curves(found, device, rows=ROWS)},
         "lengths": {"at": int(plan.value("widest_length")), "values": lengths,
                     "curves": _curves(found, device, lengths=lengths)},
+        "several": [one.to_dict() for count in SEVERAL for one in several(found, device, count)],
         "largest_micro_batch": largest_micro_batch(found, device),
         "effective_batch": plan.value("effective_batch"),
         "fixes": fixes(found, device),

@@ -1,0 +1,108 @@
+"""Would it fit on several devices? Arithmetic on the estimate for one; training itself uses one.
+
+Comes in: what is known about a plan, a device, how many of them.  Goes out: bytes on each of them, for two ways to
+share the work.  Every device takes a micro-batch of its own, so the effective batch grows with their number.
+
+Data parallel keeps a whole copy on each device, and buckets in which gradients are exchanged, as large as all
+gradients together (torch's DistributedDataParallel without `gradient_as_bucket_view`, whose documentation gives that
+size; pytorch/pytorch#41954 measured it).  Fully sharded keeps an n-th of weights, gradients and optimizer state (ZeRO
+stage 3: Rajbhandari et al. 2020, arXiv 1910.02054, section 5.3), and gathers what it computes with: a block, the next
+one fetched ahead, and what lies outside the blocks, which stays gathered (Zhao et al. 2023, arXiv 2304.11277, sections
+3.2 and 3.3; torch's `fully_shard` with each block and the model as units).  The gathered unit's gradients are whole
+until they have been shared out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tuning.errors import Problem, SettingsError
+from tuning.hardware import Device
+from tuning.memory.estimate import Known
+from tuning.memory.subject import kept_features, moments_of
+from tuning.methods import method_named
+
+MOST_DEVICES = 1024
+SHARED = ("weights", "gradients", "optimizer")
+DATA_PARALLEL, FULLY_SHARDED = "data parallel", "fully sharded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What each of `devices` takes, in bytes: its tensors, and the whole process with its band."""
+
+    way: str
+    devices: int
+    total_bytes: int
+    process_bytes: int
+    low_bytes: int
+    high_bytes: int
+    fits: bool
+    effective_batch: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def several(found: Known, device: Device, count: int) -> list[Shared]:
+    """Both ways on `count` such devices. Raises SettingsError."""
+    if isinstance(count, bool) or not 1 <= count <= MOST_DEVICES:
+        limit = f"1 to {MOST_DEVICES}"
+        raise SettingsError([Problem("devices", count, limit, f"devices must be {limit}.")])
+    totals = {DATA_PARALLEL: _copied(found, count), FULLY_SHARDED: _sharded(found, count)}
+    effective = int(found.plan.value("effective_batch")) * count
+    shares = []
+    for way, total in totals.items():
+        process, low, high = found.process(total, device)
+        shares.append(Shared(
+            way=way, devices=count, total_bytes=total, process_bytes=process, low_bytes=low, high_bytes=high,
+            fits=high <= device.total_bytes, effective_batch=effective,
+        ))  # fmt: skip
+    return shares
+
+
+def _copied(found: Known, count: int) -> int:
+    """One device's peak, and the buckets."""
+    return found.highest() + (4 * int(found.plan.value("trainable_parameters")) if count > 1 else 0)
+
+
+def _sharded(found: Known, count: int) -> int:
+    """The highest moment of an update with its lasting part shared out, or an evaluation's."""
+    if count == 1:
+        return found.highest()
+    moments = _moments(found)
+    update = max(_an_nth(parts, count) for parts in moments)
+    kept = sum(moments[0][name] for name in ("weights", "optimizer"))
+    between = max(found.evaluation(), found.generation())
+    passing = between - kept + kept // count if between else 0
+    weights, gradients = _gathered(found)
+    return max(update + weights + gradients, passing + weights)
+
+
+def _moments(found: Known) -> list[dict[str, int]]:
+    """Bytes by category at each moment that can be the peak: sharing can move it."""
+    if found.table is None or found.subject is None:
+        return [found.peak()[0]]
+    moments = []
+    for one in moments_of(found.plan):
+        kept, block = kept_features(found.plan, one.shape), found.table.block(one.shape)
+        for parts in block.moments(one.shape, found.subject.rank, accumulate=one.accumulate):
+            moments.append(parts | {"activations": parts["activations"] + kept})
+    return moments
+
+
+def _an_nth(parts: dict[str, int], count: int) -> int:
+    lasting = sum(parts[name] for name in SHARED)
+    return sum(parts.values()) - lasting + lasting // count
+
+
+def _gathered(found: Known) -> tuple[int, int]:
+    """Bytes of the weights that are whole at one moment, and of the largest unit's gradients."""
+    plan = found.plan
+    shape, settings = plan.model.shape, plan.settings.method
+    weights = method_named(settings.name).weight_bytes(shape, settings, plan.labels)
+    ends = 4 * shape.vocab_size * shape.hidden_size * (1 if shape.tied or plan.labels else 2)
+    block = max(0, weights - ends) // shape.num_layers
+    share = float(plan.value("trainable_share"))
+    return ends + 2 * block, round(share * max(ends, block))
