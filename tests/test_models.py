@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,13 @@ import pytest
 from tiny_models import tiny_model, tiny_tokenizer
 
 from tuning.architectures import tasks_of
-from tuning.errors import ModelError
+from tuning.errors import ModelError, SettingsError
 from tuning.memory.estimate import estimate
+from tuning.methods import METHODS
+from tuning.methods.network import linears, target_pattern
 from tuning.models import BaseModel, resolve_model, split_spec, tuned_for
 from tuning.plan import plan_for
+from tuning.shapes import FAMILIES, shape_from_config
 
 
 @pytest.fixture(scope="session")
@@ -177,3 +181,46 @@ def test_what_transformers_knows_is_read_without_importing_it() -> None:
     for kind in modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
         assert "sequence_classification" in tasks_of(kind, encoder=True)
     assert tasks_of("townformer", encoder=False) == ()
+
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64, "n_embd": 32, "n_layer": 3, "n_head": 4,
+    "n_positions": 64, "n_inner": 48, "pad_token_id": 0, "dim": 32, "hidden_dim": 48, "n_layers": 3, "n_heads": 4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_each_kind_is_counted_as_transformers_builds_it_and_its_layers_are_found(kind: str) -> None:
+    torch = pytest.importorskip("torch")
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    default = AutoConfig.for_model(kind)
+    sizes = {name: size for name, size in SIZES.items() if hasattr(default, name)}
+    config = type(default)(**sizes)
+    shape = shape_from_config(config.to_dict())
+    makers = [AutoModelForSequenceClassification] if shape.encoder else [AutoModelForCausalLM]
+    if not shape.encoder and "sequence_classification" in tasks_of(kind, False):
+        makers.append(AutoModelForSequenceClassification)
+    pattern = target_pattern(shape, linears(shape))
+    for maker in makers:
+        with torch.device("meta"):
+            model = maker.from_config(config)
+        classes = shape.body_parameters + shape.classifier_parameters(2)
+        told = shape.parameters if maker is AutoModelForCausalLM else classes
+        assert sum(weight.numel() for weight in model.parameters()) == told
+        found = [module for name, module in model.named_modules() if re.fullmatch(pattern, name)]
+        assert len(found) == shape.num_layers * len(shape.linears)
+        assert all(module.weight.ndim == 2 for module in found)
+
+
+def test_methods_that_look_for_layers_by_name_are_refused_where_names_are_not_known(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "biogpt"}))
+    data = {"source": "people-questions", "max_seq_length": 32}
+    for method in [method for method in METHODS if method.by_name]:
+        settings = {"model": str(folder), "data": data, "method": {"name": method.name}}
+        with pytest.raises(SettingsError) as refused:
+            plan_for(settings)
+        assert [problem.field for problem in refused.value.problems] == ["method.name"]
+        assert "full" in str(refused.value)

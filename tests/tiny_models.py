@@ -26,6 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "qwen3": COMMON | {"num_key_value_heads": 2, "head_dim": 16},
     "gemma": COMMON | {"num_key_value_heads": 1, "head_dim": 16},
     "gemma2": COMMON | {"num_key_value_heads": 1, "head_dim": 16},
+    "gemma3_text": COMMON | {"num_key_value_heads": 1, "head_dim": 16},
     "phi": COMMON,
     "phi3": COMMON,
     "olmo2": COMMON,
@@ -36,9 +37,10 @@ SMALL: dict[str, dict[str, Any]] = {
         "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0,
     },
     "bert": COMMON | NO_DROPOUT,
+    "modernbert": COMMON | {"cls_token_id": 4, "sep_token_id": 5, "reference_compile": False},
     "roberta": COMMON | NO_DROPOUT | {"max_position_embeddings": POSITIONS + 2},
 }  # fmt: skip
-ENCODERS = ("bert", "roberta")
+ENCODERS = ("bert", "modernbert", "roberta")
 CHAT_TEMPLATE = (
     "{% for message in messages %}<s>{{ message['role'] }} {{ message['content'] }}</s>{% endfor %}"
     "{% if add_generation_prompt %}<s>assistant {% endif %}"

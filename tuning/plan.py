@@ -19,7 +19,7 @@ from tuning.architectures import PACKING
 from tuning.data import DataSummary, bundled_folder, open_data, summarize
 from tuning.errors import ModelError, Problem, SettingsError
 from tuning.hardware import Device, this_machine
-from tuning.methods import method_named
+from tuning.methods import METHODS, method_named
 from tuning.methods.base import Case
 from tuning.models import BaseModel, resolve_model
 from tuning.settings import Settings
@@ -204,6 +204,14 @@ def _method_refuses(settings: Settings, model: BaseModel, data: DataSummary, dev
         limit = " or ".join(method.tasks)
         message = f"{method.title} does not work on {settings.task}; set task to {limit}, or choose another method."
         return [Problem("task", settings.task, limit, message)]
+
+    if method.by_name and not model.shape.known:
+        limit = ", ".join(other.name for other in METHODS if other.updates and not other.by_name)
+        message = (
+            f"{method.title} finds layers by their names, and those of a {model.shape.model_type} model are not known "
+            f"here; choose one of {limit}."
+        )
+        return [Problem("method.name", settings.method.name, limit, message)]
 
     def rows() -> tuple[Sequence[Row], Sequence[Row], TextTokenizer]:
         opened = open_data(settings.data, settings.task, settings.seed)

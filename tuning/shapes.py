@@ -41,7 +41,10 @@ class Family:
     """Rows of the positions' matrix that no token can use."""
     head_bias: bool = False
     encoder: bool = False
+    segments: bool = False
+    """Segment embeddings, as many as type_vocab_size says."""
     pooler: bool = False
+    """A hidden-wide layer behind the body that a classifier reads."""
     classifier: str = "score"
     """`score` a matrix; `bias` a matrix with a bias; `dense` a hidden-wide layer before it."""
 
@@ -50,10 +53,11 @@ _SPLIT = "q_proj:h>q k_proj:h>k v_proj:h>k o_proj:q>h"
 _BIASED = "q_proj:h>q+ k_proj:h>k+ v_proj:h>k+ "
 _GATED = "gate_proj:h>i up_proj:h>i down_proj:i>h"
 _LLAMA = Family(attention=_SPLIT, mlp=_GATED)
+_QWEN2 = Family(attention=_BIASED + "o_proj:q>h", mlp=_GATED)
 _ROBERTA = Family(
     attention="query:h>q+ key:h>k+ value:h>k+ attention.output.dense:q>h+",
     mlp="intermediate.dense:h>i+ output.dense:i>h+", gated=False, block_norms=4, end_norms=2, tied=True,
-    positions=True, position_offset=2, encoder=True, classifier="dense",
+    positions=True, position_offset=2, encoder=True, segments=True, classifier="dense",
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {
     "llama": _LLAMA,
@@ -62,9 +66,25 @@ FAMILIES: dict[str, Family] = {
     "smollm3": replace(_LLAMA, tied=True),
     "gemma": replace(_LLAMA, tied=True),
     "gemma2": replace(_LLAMA, tied=True, block_norms=4),
-    "qwen2": replace(_LLAMA, attention=_BIASED + "o_proj:q>h"),
+    "gemma3_text": replace(_LLAMA, tied=True, block_norms=4, head_norms="d d"),
+    "qwen2": _QWEN2,
+    "seed_oss": _QWEN2,
     "qwen3": replace(_LLAMA, head_norms="d d"),
+    "exaone4": replace(_LLAMA, head_norms="d d"),
+    "olmo": replace(_LLAMA, block_norms=0, end_norms=0),
     "olmo2": replace(_LLAMA, head_norms="q k"),
+    "olmo3": replace(_LLAMA, head_norms="q k"),
+    "ernie4_5": replace(_LLAMA, tied=True),
+    "cohere": replace(_LLAMA, tied=True, block_norms=1),
+    "helium": _LLAMA,
+    "stablelm": replace(_LLAMA, block_norms=4, end_norms=2),
+    "arcee": replace(_LLAMA, mlp="up_proj:h>i down_proj:i>h", gated=False),
+    "nemotron": replace(_LLAMA, mlp="up_proj:h>i down_proj:i>h", gated=False, block_norms=4, end_norms=2),
+    "glm": replace(_QWEN2, mlp="gate_up_proj:h>g down_proj:i>h"),
+    "starcoder2": Family(
+        attention=_BIASED + "o_proj:q>h+", mlp="c_fc:h>i+ mlp.c_proj:i>h+", gated=False, block_norms=4, end_norms=2,
+        tied=True,
+    ),
     "phi3": Family(
         attention="qkv_proj:h>f o_proj:q>h", mlp="gate_up_proj:h>g down_proj:i>h"
     ),
@@ -83,8 +103,13 @@ FAMILIES: dict[str, Family] = {
     "bert": replace(_ROBERTA, position_offset=0, pooler=True, classifier="bias"),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "modernbert": Family(  # the first block lacks one norm, which is taken off the two at the ends
+        attention="attn.Wqkv:h>f attn.Wo:q>h", mlp="mlp.Wi:h>g mlp.Wo:i>h", tied=True, encoder=True, pooler=True,
+        classifier="bias",
+    ),
     "distilbert": replace(
-        _ROBERTA, position_offset=0, mlp="lin1:h>i+ lin2:i>h+",
+        _ROBERTA, position_offset=0, segments=False, mlp="lin1:h>i+ lin2:i>h+",
         attention="q_lin:h>q+ k_lin:h>k+ v_lin:h>k+ out_lin:q>h+",
     ),
 }  # fmt: skip
@@ -207,9 +232,11 @@ def shape_from_config(config: dict[str, Any]) -> ModelShape:
     keys = _first(config, "num_key_value_heads", default=heads)
     width = _first(config, "head_dim", default=max(1, hidden // heads))
     inner = _first(config, "intermediate_size", "n_inner", "hidden_dim", default=4 * hidden)
-    extra = _first(config, "type_vocab_size", default=1) * hidden if family.encoder and kind != "distilbert" else 0
+    extra = _first(config, "type_vocab_size", default=1) * hidden if family.segments else 0
     if config.get("attention_bias") is True and not family.encoder and "+" not in family.attention:
         extra += layers * (heads * width + 2 * keys * width + hidden)
+    if config.get("use_qkv_bias") is True and "+" not in family.attention:
+        extra += layers * (heads + 2 * keys) * width
     if config.get("mlp_bias") is True and "+" not in family.mlp:
         extra += layers * (2 * inner + hidden)
     positions = _first(config, "max_position_embeddings", "n_positions", "n_ctx", default=2048)

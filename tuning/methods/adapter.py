@@ -47,6 +47,7 @@ class Adapter(Method):
     settings = AdapterSettings
     default_learning_rate = 1e-3
     learning_rate_reason = "each adapter changes all that follows: at 3e-3 the bundled model forgot everything it knew"
+    by_name = True
 
     def parts(self, shape: ModelShape, s: AdapterSettings, labels: int) -> list[Part]:
         hidden, chosen = shape.hidden_size, _behind(shape, s)

@@ -74,6 +74,8 @@ class Method:
     artifact = "adapter"
     """The folder a run's result is saved in: `adapter` (beside the base model) or `model` (whole)."""
     tasks: tuple[str, ...] = BOTH_TASKS
+    by_name = False
+    """Whether it finds layers by the names a kind of model gives them, and so needs a kind whose names are known."""
     packs = True
     """Whether the rows of a micro-batch can be joined into one; not where something stands before every row."""
     updates = True

@@ -42,6 +42,7 @@ class Galore(WholeModelMethod):
     settings = GaloreSettings
     default_learning_rate = 2e-3
     learning_rate_reason = "the projected step is multiplied by scale, so the rate is larger than full fine-tuning's"
+    by_name = True
 
     def parts(self, shape: ModelShape, s: GaloreSettings, labels: int) -> list[Part]:
         return model_parts(shape, labels, lambda part: True)

@@ -29,6 +29,7 @@ class Ia3(PeftMethod):
     settings = Ia3Settings
     default_learning_rate = 3e-2
     learning_rate_reason = "the factors start at 1 and are few, so they need about ten times LoRA's rate"
+    by_name = True
 
     def parts(self, shape: ModelShape, s: Ia3Settings, labels: int) -> list[Part]:
         attention, forward = _targets(shape)

@@ -50,6 +50,7 @@ class Lora(PeftMethod):
     settings = LoraSettings
     default_learning_rate = 3e-3
     learning_rate_reason = "the small matrices start at no change, so they need about ten times full fine-tuning's rate"
+    by_name = True
 
     def parts(self, shape: ModelShape, s: LoraSettings, labels: int) -> list[Part]:
         return model_parts(shape, labels) + lora_parts(shape, s)

@@ -50,6 +50,7 @@ class Partial(WholeModelMethod):
     settings = PartialSettings
     default_learning_rate = 1e-3
     learning_rate_reason = "fewer weights move than in full fine-tuning, so each may move further"
+    by_name = True
 
     def parts(self, shape: ModelShape, s: PartialSettings, labels: int) -> list[Part]:
         wanted = _wanted(shape, s.modules)
@@ -106,7 +107,8 @@ class Partial(WholeModelMethod):
 
 
 def _is_final_norm(name: str) -> bool:
-    return re.search(r"(^|\.)(norm|ln_f|final_layernorm|final_layer_norm)\.(weight|bias)$", name) is not None
+    last = r"(^|(?<!embeddings)(?<!head)\.)(norm|ln_f|final_layernorm|final_layer_norm)\.(weight|bias)$"
+    return re.search(last, name) is not None
 
 
 def _wanted(shape: ModelShape, modules: str) -> list[Linear]:
