@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tiny_models import tiny_model, tiny_tokenizer
 
-from tuning.architectures import tasks_of
+from tuning.architectures import supports_sdpa, tasks_of
 from tuning.errors import ModelError, SettingsError
 from tuning.memory.estimate import estimate
 from tuning.methods import METHODS
@@ -212,6 +212,24 @@ def test_each_kind_is_counted_as_transformers_builds_it_and_its_layers_are_found
         found = [module for name, module in model.named_modules() if re.fullmatch(pattern, name)]
         assert len(found) == shape.num_layers * len(shape.linears)
         assert all(module.weight.ndim == 2 for module in found)
+
+
+def test_sdpa_is_offered_where_transformers_has_it() -> None:
+    import transformers
+    from transformers.models.auto import modeling_auto
+
+    for kind in ("llama", "gemma2", "gpt2", "bert", "modernbert", "deberta-v2", "mpnet", "opt", "bloom", "falcon"):
+        both = {**modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+                **modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES}  # fmt: skip
+        assert supports_sdpa(kind) is getattr(transformers, both[kind])._supports_sdpa, kind
+
+
+def test_an_attention_that_a_kind_lacks_is_refused_at_its_field(tmp_path: Path) -> None:
+    settings = {"model": str(tiny_model("gemma2", tmp_path / "gemma2")), "data": {"max_seq_length": 32}}
+    with pytest.raises(SettingsError, match="gemma2 model has no sdpa") as refused:
+        plan_for(settings)
+    assert [problem.field for problem in refused.value.problems] == ["attention"]
+    plan_for(settings | {"attention": "eager"})
 
 
 def test_methods_that_look_for_layers_by_name_are_refused_where_names_are_not_known(folder: Path) -> None:

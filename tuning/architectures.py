@@ -49,6 +49,16 @@ def tasks_of(model_type: str, encoder: bool) -> tuple[str, ...]:
     )
 
 
+@lru_cache(maxsize=256)
+def supports_sdpa(model_type: str) -> bool:
+    """Whether this kind has scaled dot product attention; taken to have it where its source is not found."""
+    spec, name = find_spec("transformers"), model_type.replace("-", "_")
+    if spec is None or spec.origin is None or not name.isidentifier():
+        return True
+    source = Path(spec.origin).parent / "models" / name / f"modeling_{name}.py"
+    return not source.is_file() or "_supports_sdpa = True" in source.read_text(encoding="utf-8")
+
+
 def transformers_version() -> str:
     from importlib.metadata import version
 

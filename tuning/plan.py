@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tuning.architectures import PACKING
+from tuning.architectures import PACKING, supports_sdpa
 from tuning.data import DataSummary, bundled_folder, open_data, summarize
 from tuning.errors import ModelError, Problem, SettingsError
 from tuning.hardware import Device, this_machine
@@ -138,7 +138,7 @@ def _refused(settings: Settings, model: BaseModel, data: DataSummary, device: De
         dtypes = ", ".join(device.dtypes)
         message = f"{device.name} does not compute in {settings.precision}; use one of {dtypes}."
         found.append(Problem("precision", settings.precision, dtypes, message))
-    found += _attention_refused(settings, device) + _recipe_refused(settings, data)
+    found += _attention_refused(settings, model.shape.model_type, device) + _recipe_refused(settings, data)
     found += _packing_refused(settings, model)
     if settings.task not in model.tasks:
         able = ", ".join(model.tasks)
@@ -180,7 +180,10 @@ def _packing_refused(settings: Settings, model: BaseModel) -> list[Problem]:
     return [Problem("data.packing", True, "false", f"{why}; set data.packing to false.")]
 
 
-def _attention_refused(settings: Settings, device: Device) -> list[Problem]:
+def _attention_refused(settings: Settings, kind: str, device: Device) -> list[Problem]:
+    if settings.attention == "sdpa" and not supports_sdpa(kind):
+        message = f"a {kind} model has no sdpa in transformers; use eager, which stores the attention matrix."
+        return [Problem("attention", "sdpa", "eager", message)]
     why = {
         "flex": None if device.kind == "cuda" else "FlexAttention has no backward pass on a processor",
         "flash": _flash_lacks(device, settings.precision),

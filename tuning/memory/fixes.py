@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tuning.architectures import supports_sdpa
 from tuning.hardware import Device
 from tuning.memory.estimate import Known, changed, known
 from tuning.methods import method_named
@@ -75,7 +76,7 @@ def _others(found: Known) -> list[tuple[dict[str, Any], str, int]]:
     options: list[tuple[dict[str, Any], str, int]] = []
     if not settings.gradient_checkpointing:
         options.append(({"gradient_checkpointing": True}, "gradient checkpointing: about a third more time", 33))
-    if settings.attention == "eager":
+    if settings.attention == "eager" and supports_sdpa(found.plan.model.shape.model_type):
         options.append(({"attention": "sdpa"}, "attention sdpa instead of eager: the same answer, no slower", 0))
     if found.plan.value("trainable_share") > 0.5:
         options.append(({"method": {"name": "lora"}}, "LoRA instead of full: fewer trained weights, another curve", 0))
