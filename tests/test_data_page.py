@@ -75,7 +75,7 @@ def test_from_upload_over_preview_to_a_run(browser: Any, server: Server, tmp_pat
 def test_a_large_labelled_file_shows_its_first_rows_at_once_and_its_counts_when_all_are_read(
     browser: Any, server: Server, tmp_path: Path
 ) -> None:
-    rows, file = 1_500_000, tmp_path / "many.csv"
+    rows, file = 2_400_000, tmp_path / "many.csv"
     lines = b"the soup was good,fine\nthe soup was late and cold,poor\nno soup at all,poor\n" * (rows // 3)
     file.write_bytes(b"text,label\n" + lines)
     tab = Tab(browser.new_context(), server)
@@ -88,10 +88,10 @@ def test_a_large_labelled_file_shows_its_first_rows_at_once_and_its_counts_when_
     expect(section.locator(".tf-reading")).to_contain_text("many.csv is being read", timeout=SLOW)
     expect(section.locator(".tf-data-row").first).to_contain_text("the soup was good")
     expect(tab.page.locator("#f-data-source .tf-hint")).to_contain_text("the numbers follow", timeout=SLOW)
-    expect(section.locator("summary")).to_contain_text("1,350,000 + 150,000 rows", timeout=SLOW)
+    expect(section.locator("summary")).to_contain_text("2,160,000 + 240,000 rows", timeout=SLOW)
     expect(section.locator("summary")).not_to_contain_text("of its head")
     expect(section.locator(".tf-facts")).to_contain_text("updates an epoch")
-    expect(section.get_by_role("row", name="poor")).to_contain_text("900,000")
+    expect(section.get_by_role("row", name="poor")).to_contain_text("1,440,000")
     expect(tab.page.locator("#f-data-source .tf-hint")).to_have_count(0, timeout=SLOW)
     expect(tab.page.locator("#tf-preview .tf-tiles")).to_contain_text("updates", timeout=SLOW)
     assert tab.faults == []

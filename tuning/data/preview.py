@@ -13,11 +13,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
+
 from tuning.data.joined import open_tables
 from tuning.data.places import find_place
 from tuning.data.recognise import ROLES, columns_of
 from tuning.data.record import BadRow, Record
-from tuning.data.sets import Checked, DataSet, open_data
+from tuning.data.sets import Checked, DataSet, as_numbers, open_data
 from tuning.data.shown import histogram, shown_tokens
 from tuning.data.summary import sample
 from tuning.data.tables import head
@@ -44,7 +46,7 @@ def preview(
         "title": data.title, "shape": data.shape, "roles": data.columns, "notes": [*found["notes"], *data.place.notes],
         "train_rows": len(data.train), "eval_rows": len(data.eval), "bad": bad_rows(data, settings),
         "updates_per_epoch": math.ceil(len(data.train) / effective_batch), "effective_batch": effective_batch,
-        "empty": sum(map(_empty, train)), "looked_at": len(train), "labels": _labels(data), **_repeated(data),
+        "empty": sum(map(_empty, train)), "looked_at": len(train), "labels": label_balance(data), **_repeated(data),
     }  # fmt: skip
     named = {data.columns.get("label", ""): data.reading.classes}
     found["rows"] = [{"line": one.line, "cells": shown_cells(one.values, named)} for one, _ in shown] or found["rows"]
@@ -131,14 +133,17 @@ def _repeated(data: DataSet) -> dict[str, int]:
     }
 
 
-def _labels(data: DataSet) -> list[dict[str, Any]]:
+def label_balance(data: DataSet) -> list[dict[str, Any]]:
+    """Rows of each class, from the codes that the check kept; no row is read again."""
     if data.label_names is None:
         return []
-    counts = [Counter(row.label for row in rows) for rows in (data.train, data.eval)]
-    return [
-        {"name": name, "train": counts[0][number], "eval": counts[1][number]}
-        for number, name in enumerate(data.label_names)
-    ]
+    counts = []
+    for rows, checked in ((data.train, data.checks[0]), (data.eval, data.checks[-1])):
+        codes = np.frombuffer(checked.codes, dtype=np.int32)[as_numbers(rows.places)]
+        many = np.bincount(codes, minlength=len(checked.found))
+        counts.append(dict(zip(checked.found, many.tolist(), strict=True)))
+    return [{"name": name, "train": counts[0].get(name, 0), "eval": counts[1].get(name, 0)}
+            for name in data.label_names]  # fmt: skip
 
 
 def _spelled(

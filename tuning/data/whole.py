@@ -17,12 +17,10 @@ from dataclasses import asdict, replace
 from itertools import chain
 from typing import Any
 
-import numpy as np
-
 from tuning.data.places import find_place
-from tuning.data.preview import bad_rows
+from tuning.data.preview import bad_rows, label_balance
 from tuning.data.progress import Under, under_way
-from tuning.data.sets import DataSet, as_numbers, open_data
+from tuning.data.sets import DataSet, open_data
 from tuning.errors import DataError
 from tuning.settings import DataSettings
 
@@ -83,21 +81,8 @@ def whole_facts(data: DataSet, settings: DataSettings, effective_batch: int) -> 
     return {
         "train_rows": len(data.train), "eval_rows": len(data.eval), "effective_batch": effective_batch,
         "updates_per_epoch": math.ceil(len(data.train) / effective_batch), "counted": True,
-        "bad": bad_rows(data, settings), "labels": _labels(data),
+        "bad": bad_rows(data, settings), "labels": label_balance(data),
     }  # fmt: skip
-
-
-def _labels(data: DataSet) -> list[dict[str, Any]]:
-    """Rows of each class, from the codes that the check kept; no row is read again."""
-    if data.label_names is None:
-        return []
-    counts = []
-    for rows, checked in ((data.train, data.checks[0]), (data.eval, data.checks[-1])):
-        codes = np.frombuffer(checked.codes, dtype=np.int32)[as_numbers(rows.places)]
-        many = np.bincount(codes, minlength=len(checked.found))
-        counts.append(dict(zip(checked.found, many.tolist(), strict=True)))
-    return [{"name": name, "train": counts[0].get(name, 0), "eval": counts[1].get(name, 0)}
-            for name in data.label_names]  # fmt: skip
 
 
 def look(settings: DataSettings, task: str, seed: int, effective_batch: int, seconds: float) -> dict[str, Any]:
