@@ -173,8 +173,8 @@ class Row {
     set(this.cells.batch, String(run.plan.derived.effective_batch ?? "–"));
     const measured = run.peak_bytes ?? series?.step.at(-1)?.peak_bytes, expected = run.estimate?.total_bytes;
     const off = measured && expected ? 100 * (expected / measured - 1) : null;
-    set(this.cells.memory, measured ? `${bytes(measured)}${off === null ? "" : ` (${off < 0 ? "−" : "+"}${Math.abs(off).toFixed(1)} %)`}` : expected ? "≈ " + bytes(expected) : "–");
-    this.cells.memory.title = `${measured ? "measured " + bytes(measured) : "not measured yet"}${expected ? `, estimated ${bytes(expected)} (${run.estimate.kind})` : ""}${off === null ? "" : `, error ${off.toFixed(1)} %`}`;
+    set(this.cells.memory, measured ? `${bytes(measured)}${off === null ? "" : ` (${signed(off)} %)`}` : expected ? "≈ " + bytes(expected) : "–");
+    this.cells.memory.title = `${measured ? "measured " + bytes(measured) : "not measured yet"}${expected ? `, estimated ${bytes(expected)} (${run.estimate.kind})` : ""}${off === null ? "" : `, error ${signed(off)} %`}`;
     this.stop.hidden = !active;
     if (!active) this.stop.disabled = false;
     this.stop.setAttribute("aria-label", `Stop ${name}`);
@@ -244,4 +244,9 @@ export function mountRuns(root, config, trigger) {
     for (const row of rows.values()) row.followScroll();
   }, { capture: true, passive: true });
   begin();
+}
+
+function signed(percent) {
+  const size = Math.abs(percent).toFixed(1);
+  return size === "0.0" ? size : `${percent < 0 ? "−" : "+"}${size}`;
 }
