@@ -108,6 +108,8 @@ function merged(settings, change) {
   return found;
 }
 
+function nameOf(device) { return device.name === "This machine" ? "this machine" : device.name; }
+
 function fixList(outlook, apply) {
   const rows = outlook.fixes.map((fix) => element("li", {}, [
     element("button", { type: "button", class: "tf-button", onclick: () => apply(merged(outlook.settings, fix.settings)) }, "Apply"),
@@ -115,7 +117,7 @@ function fixList(outlook, apply) {
       fix.time_percent ? ` · ${fix.time_percent > 0 ? "+" : "−"}${Math.abs(fix.time_percent)} % time` : "",
       ` · ${fix.cost}`])]));
   const most = outlook.largest_micro_batch, effective = outlook.effective_batch;
-  const name = outlook.device.name === "This machine" ? "this machine" : outlook.device.name;
+  const name = nameOf(outlook.device);
   const inverse = most === null ? `Not even one row at a time surely fits ${name}.`
     : most < effective ? `At most ${most} rows at once surely fit ${name}; ${Math.ceil(effective / most)} accumulation steps reach an effective batch of ${effective}.`
       : `The whole effective batch of ${effective} rows fits ${name} at once.`;
@@ -133,8 +135,9 @@ function severalTable(outlook) {
   };
   const head = element("tr", {}, [element("th", { scope: "col" }, "devices"), ...ways.map((way) => element("th", { scope: "col" }, way))]);
   const rows = counts.map((count) => element("tr", {}, [element("th", { scope: "row" }, count), ...ways.map((way) => cell(way, count))]));
-  const said = `On several devices like ${outlook.device.name}, each would take: by arithmetic, with a micro-batch on each and an effective batch that grows with their number. Training here uses one.`;
-  return element("table", { class: "tf-several" }, [element("caption", { class: "tf-small" }, said), element("thead", {}, head), element("tbody", {}, rows)]);
+  const said = `What each of several devices like ${nameOf(outlook.device)} would take, by arithmetic, with a micro-batch on each and an effective batch that grows with their number. Training here uses one.`;
+  return [element("p", { class: "tf-small" }, said),
+    element("table", { class: "tf-several", "aria-label": "Several devices" }, [element("thead", {}, head), element("tbody", {}, rows)])];
 }
 
 export function memoryDetails(apply) {
@@ -147,7 +150,7 @@ export function memoryDetails(apply) {
       sizePanel("Against rows at once", now.rows, now.device, "Rows in one micro-batch"),
       sizePanel("Against the longest row", now.lengths, now.device, "Tokens")];
     const waiting = now.pending ? element("p", { class: "tf-small", role: "status" }, "The exact table is being traced; these are from a formula until it is there.") : null;
-    body.replaceChildren(...[waiting, element("div", { class: "tf-mem-panels" }, panels.filter(Boolean)), ...fixList(now, apply), severalTable(now)].filter(Boolean));
+    body.replaceChildren(...[waiting, element("div", { class: "tf-mem-panels" }, panels.filter(Boolean)), ...fixList(now, apply), ...severalTable(now)].filter(Boolean));
   };
   node.addEventListener("toggle", fill);
   return { node, show(outlook) { now = outlook; fill(); } };

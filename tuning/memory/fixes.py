@@ -29,8 +29,11 @@ def largest_micro_batch(found: Known, device: Device) -> int | None:
 
 
 def fixes(found: Known, device: Device) -> list[dict[str, Any]]:
-    """Changes that lower the peak: those that suffice first, then by bytes saved. `time_percent` is a rough cost."""
-    plan, before = found.plan, found.highest()
+    """Changes that lower an update's peak: those that suffice first, then by bytes saved. `time_percent` is rough.
+
+    What suffices is judged by the whole run, evaluations and written answers included.
+    """
+    plan = found.plan
     ranked = []
     for settings, cost, time in [*_smaller_batch(found, device), *_others(found)]:
         length = settings.get("data", {}).get("max_seq_length")
@@ -40,10 +43,9 @@ def fixes(found: Known, device: Device) -> list[dict[str, Any]]:
         other = known(changed(plan, fields)) if fields else found
         if other.kind != found.kind:  # compare like with like: both by formula
             other = Known(plan=other.plan, subject=None, table=None)
-        base = before if other.kind == found.kind else _formula(found)
-        after = other.highest(length=length)
-        saved = base - after
-        high = found.process(before - saved, device)[2]
+        base = found if other.kind == found.kind else _by_formula(found)
+        saved = base.total() - other.total(length=length)
+        high = found.process(found.highest() - base.highest() + other.highest(length=length), device)[2]
         if saved > 0:
             ranked.append({
                 "settings": settings, "cost": cost, "saved_bytes": saved, "time_percent": time,
@@ -52,8 +54,8 @@ def fixes(found: Known, device: Device) -> list[dict[str, Any]]:
     return sorted(ranked, key=lambda fix: (not fix["fits"], -fix["saved_bytes"]))
 
 
-def _formula(found: Known) -> int:
-    return Known(plan=found.plan, subject=None, table=None).highest()
+def _by_formula(found: Known) -> Known:
+    return Known(plan=found.plan, subject=None, table=None)
 
 
 def _smaller_batch(found: Known, device: Device) -> list[tuple[dict[str, Any], str, int]]:

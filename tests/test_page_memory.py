@@ -1,0 +1,84 @@
+"""Memory on the page beyond the bar: its charts, a fix applied by one click, and estimates against measurements."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from browser import SLOW, Server, Tab, playwright
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def tab(browser: Any, server: Server) -> Iterator[Tab]:
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    tab = Tab(context, server)
+    yield tab
+    assert tab.faults == []
+    context.close()
+
+
+def opened(tab: Tab, title: str) -> Any:
+    """The folded part with this title, opened."""
+    part = tab.page.locator("details.tf-mem-details", has=tab.page.get_by_text(title, exact=True))
+    part.locator("summary").click()
+    return part
+
+
+def drawn(picture: Any) -> list[float]:
+    """Heights of the points of a picture's main line, from its foot up."""
+    path = picture.locator("path.tf-mini-line").get_attribute("d")
+    return [120 - float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", path)]
+
+
+def test_the_charts_of_memory_are_drawn_and_a_fix_changes_the_form(tab: Tab) -> None:
+    part = opened(tab, "More about memory")
+    pictures = part.locator("svg.tf-mini")
+    playwright.expect(pictures).to_have_count(3, timeout=30_000)
+    step, rows, lengths = (drawn(pictures.nth(number)) for number in range(3))
+    assert len(step) > 6 and max(step) > step[0], "memory rises within a step"
+    for rising in (rows, lengths):
+        assert len(rising) > 4 and rising == sorted(rising) and rising[-1] > rising[0]
+    for number in range(3):
+        assert pictures.nth(number).locator(".tf-mini-dot").count() == 1
+    playwright.expect(part).to_contain_text(re.compile(r"Highest at: .+, [\d.]+ MiB of tensors"))
+    shares = part.locator("table.tf-several tbody tr")
+    assert [shares.nth(n).locator("th").inner_text() for n in range(3)] == ["2", "4", "8"]
+    assert "fits" in shares.first.inner_text()
+
+    before = tab.page.locator(".tf-tile").first.inner_text()
+    fix = part.locator(".tf-fixes li", has_text="micro-batch 4 -> 2, accumulation 4 -> 8")
+    fix.get_by_role("button", name="Apply").click()
+    playwright.expect(tab.field("micro_batch_size")).to_have_value("2", timeout=30_000)
+    playwright.expect(tab.field("gradient_accumulation_steps")).to_have_value("8")
+    tile = tab.page.locator(".tf-tile").first
+    playwright.expect(tile).to_contain_text("2 × 8 = 16", timeout=30_000)
+    assert "4 × 4 = 16" in before, "the effective batch stays what it was"
+    assert len(tab.ids()) == 0, "a fix starts nothing"
+
+
+def test_the_error_of_a_finished_run_joins_the_calibration(tab: Tab) -> None:
+    part = tab.page.locator("details.tf-mem-details", has=tab.page.get_by_text("Estimates against measurements"))
+    assert part.is_hidden(), "nothing has been measured yet"
+    tab.page.get_by_role("group", name="Method", exact=True).get_by_text("Full", exact=True).click()
+    playwright.expect(tab.page.locator(".tf-tiles")).to_contain_text("(100\u00a0%)", timeout=30_000)
+    run = tab.press_start(max_steps="6")
+    tab.wait_state(run, "finished")
+    playwright.expect(part).to_be_visible(timeout=SLOW)
+    part.locator("summary").click()
+    dot = part.locator("circle")
+    playwright.expect(dot).to_have_count(1)
+    said = dot.locator("title").text_content()
+    sizes = re.search(r"estimated ([\d.]+) MiB, measured ([\d.]+) MiB", said)
+    assert sizes, said
+    estimated, measured = map(float, sizes.groups())
+    error = 100 * (estimated / measured - 1)
+    assert -0.5 < error < 25, "the widest micro-batch the data can give is at least what a short run met"
+    told = re.search(r"1 run: error ([\d.]+) % in the middle, ([\d.]+) % at most", part.inner_text())
+    assert told and told[1] == told[2]
+    assert float(told[1]) == pytest.approx(abs(error), abs=100 * 0.06 / measured + 0.6)
+    cell = tab.page.locator(f"[data-run={run}] [title*='error']").first.get_attribute("title")
+    assert f"error {float(told[1]):.1f} %" in cell.replace("error -", "error "), cell
