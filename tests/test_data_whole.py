@@ -156,3 +156,26 @@ def test_a_reading_that_takes_longer_is_not_waited_for(tmp_path: Path, monkeypat
     assert read_whole(chosen, "causal_lm", 0, 0.05) is None and time.monotonic() - began < 0.25
     found = read_whole(chosen, "causal_lm", 0, 10)
     assert found is not None and len(found.train) == 1 and check(found.train.table, found.reading).whole
+
+
+def test_of_a_large_parquet_file_the_first_rows_are_looked_at(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    many, file = 300_000, tmp_path / "a.parquet"
+    texts = [f"row {n} says that it is quite a long row, as rows of a large file go" for n in range(many)]
+    columns = {"text": texts, "label": [n % 3 for n in range(many)]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), file, row_group_size=70_000, compression="none",
+                                use_dictionary=False)  # fmt: skip
+    assert file.stat().st_size > 17 * 2**20
+    app = FastAPI()
+    add_data_routes(app, tmp_path)
+    client, asked = TestClient(app), {"data": {"source": str(file), "max_seq_length": 16}}
+    head = client.post("/fork/data/preview", json=asked).json()
+    assert head["problems"] == [] and not head["whole"] and head["train_rows"] + head["eval_rows"] == 20_000
+    while "reading" in (answer := client.post("/fork/data/facts", json=asked).json()):
+        assert answer["reading"]["name"] == "a.parquet"
+    assert [one["train"] + one["eval"] for one in answer["facts"]["labels"]] == [100_000] * 3
+    data = open_data(DataSettings(source=str(file), max_seq_length=16), "causal_lm", 0)
+    some = [0, 69_999, 70_000, 70_001, 299_999]
+    assert [row.prompt for row in data.train.at(some)] == [texts[n] + "\nLabel:" for n in some]

@@ -31,6 +31,8 @@ HEAD_ROWS = 200
 HEAD_FILE_BYTES = 16 * 2**20
 HEAD_TABLE_BYTES = 2 * 2**20
 """Of a file above the first size, this much is enough to show what it is."""
+HEAD_PARQUET_ROWS = 20_000
+"""The same of a Parquet file, whose rows have no size of their own."""
 TOLD_ROWS = 50_000
 """How often a long reading says how far it is."""
 RECORD_BYTES = 64 * 2**20
@@ -69,7 +71,7 @@ def _open(path: str, size: int, changed: int, kind: str, encoding: str, head_onl
     form = sniff(handle, file.name, kind, encoding, words)
     if form.kind == "parquet" and not packing:
         handle.close()
-        return ParquetTable(file, form)
+        return ParquetTable(file, form, HEAD_PARQUET_ROWS if head_only else None)
     if form.kind == "parquet":
         raise DataError(f"{file.name} is a packed Parquet file; unpack it, it is compressed in itself", file.name)
     if head_only and (form.encoding != "utf-8" or form.kind == "json"):
