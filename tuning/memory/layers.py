@@ -1,14 +1,12 @@
 """Which layers of a model are traced, and how many of those left out each stands for.
 
 Comes in: a model's config.json.  Goes out: a `Layout`.  A model whose layers are all alike is traced at its ends and
-once between; where they differ (attention over a window in some, over everything in others) one of each kind between
-the ends is traced, in the order of the model's own pattern.  Runs in the tracing process: it asks `transformers` for
-what a config.json leaves to defaults.
+once between; where they differ (attention over a window in some, over everything in others) each kind between the ends
+is traced.  Runs in the tracing process: it asks `transformers` for what a config.json leaves to defaults.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,32 +77,28 @@ def every_layer(layers: int) -> Layout:
 
 
 def layout_of(config: dict[str, Any]) -> Layout | None:
-    """The fewest layers that stand for all of a resolved config; None where too many differ."""
+    """The fewest layers that stand for all of a resolved config; None where too many differ.
+
+    Layers of a kind share tensors (a mask, say), which the backward pass drops with the first of them: so one that
+    stands for others has one of its kind before it. The kind that comes last in the model comes last here.
+    """
     layers = layers_of(config)
     kinds = list(zip(*per_layer(config, layers).values(), strict=True)) or [()] * layers
     if layers <= 3:
         return every_layer(layers)
-    middle = range(1, layers - 1)
-    picks = _one_of_each(kinds, middle)
-    if kinds[middle[-1]] != kinds[picks[-1]]:  # an event of an earlier kind must find the others behind it
-        picks.append(middle[-1])
-    seen: list[Any] = []
-    counts = []
-    for place in picks:
-        kind = kinds[place]
-        alike = sum(kinds[one] == kind for one in middle) - sum(kinds[one] == kind for one in picks)
-        counts.append(0 if kind in seen else alike)
-        seen.append(kind)
-    if len(picks) > MOST_TRACED:
+    places: dict[Any, list[int]] = {}
+    for place in range(1, layers - 1):
+        places.setdefault(kinds[place], []).append(place)
+    last = kinds[layers - 2]
+    picks, counts = [0], [0]
+    for kind in [*(one for one in places if one != last), last]:
+        alike = places[kind]
+        chosen = [alike[-1]] if kind == kinds[0] or len(alike) == 1 else [alike[0], alike[-1]]
+        picks += chosen
+        counts += [0] * (len(chosen) - 1) + [len(alike) - len(chosen)]
+    if len(picks) + 1 > MOST_TRACED:
         return None
-    return Layout(layers=layers, picks=(0, *picks, layers - 1), stands_for=(0, *counts, 0))
-
-
-def _one_of_each(kinds: Sequence[Any], places: Sequence[int]) -> list[int]:
-    first: dict[Any, int] = {}
-    for place in places:
-        first.setdefault(kinds[place], place)
-    return list(first.values())
+    return Layout(layers=layers, picks=(*picks, layers - 1), stands_for=(*counts, 0))
 
 
 def window_of(config: dict[str, Any]) -> int | None:
