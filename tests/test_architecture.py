@@ -15,13 +15,11 @@ FLOORS = {
     "methods": 2, "recipes": 2, "hub": 2, "settings": 3, "data": 4, "settings_table": 4, "command": 4,
     "plan": 5, "job": 6, "rows": 6, "card": 6,
     "training": 7, "store": 7, "memory": 8, "executors": 8, "charts": 9,
-    "asking": 10, "results": 10, "runs": 11, "web_requests": 12, "web": 13, "web_ask": 13, "web_data": 13,
-    "web_hub_data": 13, "web_memory": 13, "web_models": 13, "web_results": 13,
+    "asking": 10, "results": 10, "runs": 11, "web": 12,
     "ui": 14, "bench": 15, "cli": 16, "__main__": 17,
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "peft", "datasets", "bitsandbytes", "ray", "optuna", "accelerate"}
-WEB = ("web_requests", "web", "web_ask", "web_data", "web_hub_data", "web_memory", "web_models", "web_results")
-ONLY_IN = {"gradio": {"ui"}, "sqlite3": {"store"}, "fastapi": {*WEB, "ui"}}
+ONLY_IN = {"gradio": {"ui"}, "sqlite3": {"store"}, "fastapi": {"web", "ui"}}
 
 
 def sources() -> list[Path]:

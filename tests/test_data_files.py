@@ -21,8 +21,8 @@ from tuning.data.progress import read_once, reading, under_way
 from tuning.errors import DataError, TuningError
 from tuning.settings import DataSettings
 from tuning.text import TextTokenizer
-from tuning.web_data import add_data_routes
-from tuning.web_requests import tell_problems
+from tuning.web.data import add_data_routes
+from tuning.web.requests import tell_problems
 
 MODEL = asset_path("models", "tiny-town")
 TOKENIZER = TextTokenizer(MODEL)

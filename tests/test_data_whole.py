@@ -23,8 +23,8 @@ from tuning.data.tables import LineTable
 from tuning.data.whole import read_whole
 from tuning.errors import DataError, TuningError
 from tuning.settings import DataSettings
-from tuning.web_data import add_data_routes
-from tuning.web_requests import tell_problems
+from tuning.web.data import add_data_routes
+from tuning.web.requests import tell_problems
 
 PIECES = [
     "a",

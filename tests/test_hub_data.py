@@ -30,8 +30,8 @@ from tuning.hub.hub_data import download_data_now, look_up_data
 from tuning.hub.layout import CONVERTED
 from tuning.plan import plan_for
 from tuning.settings import DataSettings, Settings
-from tuning.web_hub_data import add_hub_data_routes
-from tuning.web_requests import tell_problems
+from tuning.web.hub_data import add_hub_data_routes
+from tuning.web.requests import tell_problems
 
 TALKS, WIDE, SCRIPTED, NAMED = "town/talks", "town/wide", "town/scripted", "town/named"
 PACKED = "town/packed"

@@ -22,8 +22,8 @@ from tuning.hub.classes import classes_of, of_subset
 from tuning.hub.hub_data import download_data_now
 from tuning.settings import DataSettings
 from tuning.text import TextTokenizer
-from tuning.web_hub_data import add_hub_data_routes
-from tuning.web_requests import tell_problems
+from tuning.web.hub_data import add_hub_data_routes
+from tuning.web.requests import tell_problems
 
 NAME = "town/meals"
 ROWS = [{"text": f"meal number {n} was good", "label": n % 2} for n in range(20)]

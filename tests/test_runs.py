@@ -185,7 +185,7 @@ sys.path.insert(0, sys.argv[2])
 from test_runs import SMALL, quick_job
 from tuning.executors.thread import ThreadExecutor
 from tuning.runs import RunService
-from tuning.web import live_answer
+from tuning.web.runs import live_answer
 service = RunService(sys.argv[1], ThreadExecutor(quick_job))
 running = service.start({**SMALL, "max_steps": 100000})
 waiting = service.start(SMALL, name="waiting")

@@ -16,9 +16,7 @@ from tuning.events import Emitter
 from tuning.executors.thread import ThreadExecutor
 from tuning.runs import RunService
 from tuning.web import add_routes
-from tuning.web_ask import add_ask_routes
-from tuning.web_requests import BODY_LIMIT
-from tuning.web_results import add_result_routes
+from tuning.web.requests import BODY_LIMIT
 
 
 @pytest.fixture
@@ -31,8 +29,6 @@ def service(tmp_path):
 @pytest.fixture
 def client(service):
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    add_ask_routes(app, service)
-    add_result_routes(app, service)
     add_routes(app, service)
     return TestClient(app, raise_server_exceptions=False)
 

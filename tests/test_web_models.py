@@ -14,8 +14,8 @@ from hub_server import Hub, only_hub, refusing_address
 from tiny_models import tiny_model, tiny_tokenizer
 
 from tuning.errors import TuningError
-from tuning.web_models import add_model_routes
-from tuning.web_requests import tell_problems
+from tuning.web.models import add_model_routes
+from tuning.web.requests import tell_problems
 
 NAME, SECRET = "town/small-chat", "hf_secretsecretsecret"
 

@@ -25,7 +25,7 @@ from tuning.data import encode_set, open_data
 from tuning.data.preview import preview
 from tuning.settings import DataSettings
 from tuning.text import TextTokenizer
-import tuning.web_data
+import tuning.web.data
 tokenizer, settings = TextTokenizer(model), DataSettings(source=file, eval_fraction=0.0, max_seq_length=512)
 def shown(): preview(settings, "causal_lm", 0, tokenizer, 32)
 def opened(): return open_data(settings, "causal_lm", 0)

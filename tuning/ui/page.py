@@ -37,14 +37,8 @@ from tuning.ui.values import (  # noqa: E402
     first_values,
     settings_from_values,
     values_from_settings,
-)  # fmt: skip
+)
 from tuning.web import add_routes
-from tuning.web_ask import add_ask_routes
-from tuning.web_data import add_data_routes
-from tuning.web_hub_data import add_hub_data_routes
-from tuning.web_memory import add_memory_routes  # noqa: E402
-from tuning.web_models import add_model_routes  # noqa: E402
-from tuning.web_results import add_result_routes  # noqa: E402
 
 QUICK: dict[str, Any] = {
     "queue": False, "show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private",
@@ -146,12 +140,6 @@ def _connect(
 def build_app(service: RunService, host: str, port: int) -> FastAPI:
     """The whole web app: the routes first, then the page over them."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    add_ask_routes(app, service)
-    add_model_routes(app)
-    add_result_routes(app, service)
-    add_data_routes(app, service.home)
-    add_hub_data_routes(app)
-    add_memory_routes(app, service)
     add_routes(app, service, hosts=[host])
     return gr.mount_gradio_app(
         app, build_page(service), path="/", server_name=host, server_port=port, footer_links=[], run_history=False,

@@ -20,7 +20,7 @@ from tuning.hub.download import Downloads, bytes_here
 from tuning.hub.hub_data import HubData, cached_data, chosen, data_error, keep_listing, look_up_data
 from tuning.hub.repo import TOKEN
 from tuning.settings import DataSettings
-from tuning.web_requests import json_body, take, take_token
+from tuning.web.requests import json_body, take, take_token
 
 KNOWN = 16
 """Looked-up data sets kept in mind, so that Download need not ask again."""

@@ -1,64 +1,26 @@
-"""The plain routes under /fork/: settings in, estimates, curves and files out.
+"""The routes of runs: the live list with its points, estimates, and what can be done with a run.
 
-In: requests of the page or of any program on this machine. Out: JSON, a zip, the page's static files. What is wrong
-with a request is told as 422 with {"problems": [{"field", "value", "limit", "message"}]}; a run that is not there
-is 404 with a sentence.
+In: settings, a run id, what a page has already. Out: JSON.
 """
 
-import re
-from collections.abc import Iterable
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers
-from starlette.middleware.gzip import GZipMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tuning.assets import asset_path
-from tuning.errors import TuningError
 from tuning.rows import RunRow
 from tuning.runs import RunService
 from tuning.store import FIRST_LOAD_LIMIT
-from tuning.web_requests import RUN_ID, json_body, row_of, take, tell_problems
+from tuning.web.requests import RUN_ID, json_body, row_of, take
 
 SHOWN_RUNS = 50
-STATIC_FILE = re.compile(r"page\.(js|css)|page/[a-z_-]+\.js|vendor/[a-z.-]+\.js")
-STATIC_KINDS = {"js": "text/javascript", "css": "text/css"}
 
 
-def add_routes(app: FastAPI, service: RunService, hosts: Iterable[str] = ()) -> None:
-    """Everything under /fork/, and who may talk to this app at all: `hosts` are its names besides the local ones."""
-    names = set(hosts)
-    allowed = ["*"] if names & {"0.0.0.0", "::"} else ["localhost", "127.0.0.1", "[::1]", "testserver", *sorted(names)]
-    app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
-    app.add_middleware(OwnOriginOnly)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed)
-    app.add_exception_handler(TuningError, tell_problems)
+def add_run_routes(app: FastAPI, service: RunService) -> None:
+    """What there is and how it goes on; estimates; runs started, stopped, named, deleted."""
     _add_reading(app, service)
     _add_running(app, service)
-    _add_static(app)
-
-
-# -- what a request may be --------------------------------------------------------------------------------------------
-class OwnOriginOnly:
-    """Another site open in the same browser must not start anything here: its Origin gives it away."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
-            headers = Headers(scope=scope)
-            origin = headers.get("origin")
-            if origin is not None and urlsplit(origin).netloc != headers.get("host"):
-                refusal = JSONResponse({"message": "Requests from another site are refused."}, status_code=403)
-                await refusal(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
 
 
 def _cursors(text: str) -> dict[str, int]:
@@ -71,7 +33,6 @@ def _cursors(text: str) -> dict[str, int]:
     return found
 
 
-# -- what is answered -------------------------------------------------------------------------------------------------
 def run_summary(row: RunRow, place: int | None) -> dict[str, Any]:
     """A run as the page's table shows it: small, because the list is sent whole."""
     plain = (
@@ -149,14 +110,3 @@ def _add_running(app: FastAPI, service: RunService) -> None:
         else:
             return JSONResponse({"message": f"A run cannot {action!r}."}, status_code=404)
         return JSONResponse({"run_id": run_id})
-
-
-def _add_static(app: FastAPI) -> None:
-    @app.get("/fork/static/{path:path}")
-    def static(path: str) -> Response:
-        file = asset_path(*path.split("/")) if STATIC_FILE.fullmatch(path) else None
-        if file is None or not file.is_file():
-            return JSONResponse({"message": f"There is no file {path!r} here."}, status_code=404)
-        # our own scripts change with the program and are asked for again (cheaply, by ETag); a vendored one stays
-        cache = "public, max-age=604800" if path.startswith("vendor/") else "no-cache"
-        return FileResponse(file, media_type=STATIC_KINDS[path.rpartition(".")[2]], headers={"Cache-Control": cache})

@@ -25,7 +25,7 @@ from tuning.errors import Problem, SettingsError, TuningError
 from tuning.models import resolve_model
 from tuning.settings import Settings
 from tuning.text import TextTokenizer
-from tuning.web_requests import json_body
+from tuning.web.requests import json_body
 
 SPARE_BYTES = 1 * 2**30
 """What an upload leaves free on the disk."""

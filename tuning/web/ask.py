@@ -16,7 +16,7 @@ from tuning.asking import streamed
 from tuning.errors import TuningError
 from tuning.question import Question
 from tuning.runs import RunService
-from tuning.web_requests import json_body, row_of, take
+from tuning.web.requests import json_body, row_of, take
 
 MEMBERS = ("prompts", "max_new_tokens", "temperature", "seed", "chat")
 # identity: a compressed answer would be held back until it is whole

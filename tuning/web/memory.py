@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from tuning.runs import RunService
-from tuning.web_requests import json_body
+from tuning.web.requests import json_body
 
 
 def add_memory_routes(app: FastAPI, service: RunService) -> None:

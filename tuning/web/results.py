@@ -18,7 +18,7 @@ from tuning.command import command_line
 from tuning.errors import RunError
 from tuning.runs import RunService
 from tuning.settings import Settings
-from tuning.web_requests import json_body, row_of
+from tuning.web.requests import json_body, row_of
 
 STEP_FILE = re.compile(r"step-(\d{8})\.json")
 

@@ -1,0 +1,34 @@
+"""The routes under /fork/: settings in; estimates, curves, rows, answers and files out. One file for each subject.
+
+In: requests of the page or of any program on this machine. Out: JSON, a zip, the page's static files. What is wrong
+with a request is told as 422 with {"problems": [{"field", "value", "limit", "message"}]}; a run that is not there
+is 404 with a sentence.
+"""
+
+from collections.abc import Iterable
+
+from fastapi import FastAPI
+
+from tuning.runs import RunService
+from tuning.web.ask import add_ask_routes
+from tuning.web.data import add_data_routes
+from tuning.web.guard import guard
+from tuning.web.hub_data import add_hub_data_routes
+from tuning.web.memory import add_memory_routes
+from tuning.web.models import add_model_routes
+from tuning.web.results import add_result_routes
+from tuning.web.runs import add_run_routes
+from tuning.web.static import add_static_routes
+
+
+def add_routes(app: FastAPI, service: RunService, hosts: Iterable[str] = ()) -> None:
+    """Everything under /fork/, and who may talk to this app at all: `hosts` are its names besides the local ones."""
+    guard(app, hosts)
+    add_ask_routes(app, service)
+    add_model_routes(app)
+    add_result_routes(app, service)
+    add_data_routes(app, service.home)
+    add_hub_data_routes(app)
+    add_memory_routes(app, service)
+    add_run_routes(app, service)
+    add_static_routes(app)

@@ -1,0 +1,25 @@
+"""The page's own files: scripts and styles, and nothing else of the disk.
+
+In: a path under /fork/static/. Out: the file, or 404.
+"""
+
+import re
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse, JSONResponse, Response
+
+from tuning.assets import asset_path
+
+STATIC_FILE = re.compile(r"page\.(js|css)|page/[a-z_-]+\.js|vendor/[a-z.-]+\.js")
+STATIC_KINDS = {"js": "text/javascript", "css": "text/css"}
+
+
+def add_static_routes(app: FastAPI) -> None:
+    @app.get("/fork/static/{path:path}")
+    def static(path: str) -> Response:
+        file = asset_path(*path.split("/")) if STATIC_FILE.fullmatch(path) else None
+        if file is None or not file.is_file():
+            return JSONResponse({"message": f"There is no file {path!r} here."}, status_code=404)
+        # our own scripts change with the program and are asked for again (cheaply, by ETag); a vendored one stays
+        cache = "public, max-age=604800" if path.startswith("vendor/") else "no-cache"
+        return FileResponse(file, media_type=STATIC_KINDS[path.rpartition(".")[2]], headers={"Cache-Control": cache})
