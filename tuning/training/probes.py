@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,7 +39,7 @@ def metered(model: nn.Module, optimizer: torch.optim.Optimizer | None, device: t
         return
     before = live_bytes(model, optimizer)
     profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
-    with profile:
+    with profile, _without_operations():
         yield meter
     results = profile.profiler.kineto_results if profile.profiler is not None else None
     if results is None:
@@ -49,6 +50,17 @@ def metered(model: nn.Module, optimizer: torch.optim.Optimizer | None, device: t
         now += change.nbytes()  # type: ignore[attr-defined]  # present, but missing from the stub
         peak = max(peak, now)
     meter.peak_bytes = before + peak
+
+
+@contextmanager
+def _without_operations() -> Iterator[None]:
+    """Keep the profiler from noting each operation, in this thread: their records outweigh a small model's tensors."""
+    record: Any = torch.autograd._enable_record_function  # type: ignore[attr-defined]
+    record(False)
+    try:
+        yield
+    finally:
+        record(True)
 
 
 class PeakProbe:
