@@ -14,7 +14,8 @@ from memory_world import measured_peak
 from tuning.bench.memory import given
 from tuning.bench.memory_models import make_models
 from tuning.hardware import DEVICES
-from tuning.memory.estimate import estimate, known
+from tuning.memory.estimate import estimate
+from tuning.memory.known import known
 from tuning.memory.process import MIB
 from tuning.memory.tables import make_tables, untraceable
 from tuning.plan import Plan, plan_for
@@ -28,7 +29,7 @@ def traced(settings: dict[str, Any]) -> Plan:
 
 
 def test_the_formula_moves_the_right_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuning.memory.estimate.find_table", lambda subject: None)
+    monkeypatch.setattr("tuning.memory.known.find_table", lambda subject: None)
 
     def total(**more: object) -> int:
         return estimate(plan_for({"method": {"name": "full"}, **more})).total_bytes
@@ -44,7 +45,7 @@ def test_the_formula_moves_the_right_way(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_fallback_says_so_and_has_a_wider_band(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = traced({})
     exact = estimate(plan)
-    monkeypatch.setattr("tuning.memory.estimate.find_table", lambda subject: None)
+    monkeypatch.setattr("tuning.memory.known.find_table", lambda subject: None)
     rough = estimate(plan)
     assert (exact.kind, rough.kind) == ("traced", "approximate")
     for one in (exact, rough):

@@ -12,7 +12,8 @@ from tuning.cli import main
 from tuning.errors import TuningError
 from tuning.executors.inline import InlineExecutor
 from tuning.hardware import named_device
-from tuning.memory.estimate import estimate, known
+from tuning.memory.estimate import estimate
+from tuning.memory.known import known
 from tuning.memory.outlook import outlook
 from tuning.memory.tables import untraceable
 from tuning.plan import plan_for

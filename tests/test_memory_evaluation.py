@@ -15,7 +15,8 @@ from memory_world import measured_peak
 from tuning import charts
 from tuning.bench.memory import given
 from tuning.bench.memory_models import make_models
-from tuning.memory.estimate import estimate, known
+from tuning.memory.estimate import estimate
+from tuning.memory.known import known
 from tuning.memory.process import MIB
 from tuning.memory.tables import untraceable
 from tuning.plan import Plan, plan_for
@@ -121,7 +122,7 @@ def test_the_verdict_counts_an_evaluation_that_takes_more_than_training() -> Non
 def test_without_a_table_the_formula_still_tells_of_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_for({"micro_batch_size": 1, "method": {"name": "full"}})
     exact = estimate(plan, make=True)
-    monkeypatch.setattr("tuning.memory.estimate.find_table", lambda subject: None)
+    monkeypatch.setattr("tuning.memory.known.find_table", lambda subject: None)
     rough = estimate(plan)
     assert rough.kind == "approximate"
     assert 0.55 * exact.evaluation_bytes < rough.evaluation_bytes < 1.6 * exact.evaluation_bytes

@@ -10,7 +10,8 @@ from memory_world import measured_peak
 
 from tuning.bench.memory import given
 from tuning.bench.memory_models import make_models
-from tuning.memory.estimate import estimate, known
+from tuning.memory.estimate import estimate
+from tuning.memory.known import known
 from tuning.memory.layers import layout_of, window_of
 from tuning.memory.process import MIB
 from tuning.memory.tables import untraceable

@@ -11,7 +11,7 @@ from test_memory_doors import GPT2, config_folder
 from tuning.cli import main
 from tuning.errors import SettingsError
 from tuning.hardware import named_device
-from tuning.memory.estimate import Known, known
+from tuning.memory.known import Known, known
 from tuning.memory.several import DATA_PARALLEL, FULLY_SHARDED, several
 from tuning.plan import plan_for
 

@@ -11,7 +11,8 @@ from memory_world import measured_peak
 
 from tuning.architectures import PACKING
 from tuning.errors import SettingsError
-from tuning.memory.estimate import estimate, known
+from tuning.memory.estimate import estimate
+from tuning.memory.known import known
 from tuning.memory.tables import make_tables
 from tuning.plan import plan_for
 

@@ -25,7 +25,8 @@ from tuning.executors.base import Sink
 from tuning.executors.thread import ThreadExecutor, ThreadHandle
 from tuning.hardware import Device, named_device
 from tuning.job import Commands, Job
-from tuning.memory.estimate import estimate, known
+from tuning.memory.estimate import estimate
+from tuning.memory.known import known
 from tuning.memory.markdown import memory_table
 from tuning.memory.several import several
 from tuning.models import is_cached, split_spec

@@ -10,7 +10,7 @@ from typing import Any
 
 from tuning.architectures import supports_sdpa
 from tuning.hardware import Device
-from tuning.memory.estimate import Known, changed, known
+from tuning.memory.known import Known, changed, known
 from tuning.methods import method_named
 
 MOST_ROWS = 4096

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tuning.errors import TuningError
 from tuning.hardware import Device
-from tuning.memory.estimate import Known, known
+from tuning.memory.known import Known, known
 from tuning.memory.tables import find_table, make_tables
 from tuning.methods import METHODS
 from tuning.plan import Plan, make_plan

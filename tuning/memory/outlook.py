@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from tuning.hardware import Device
-from tuning.memory.estimate import Known, changed, known
 from tuning.memory.fixes import fixes, largest_micro_batch
+from tuning.memory.known import Known, changed, known
 from tuning.memory.several import several
 from tuning.methods import METHODS
 from tuning.plan import Plan

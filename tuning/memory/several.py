@@ -19,7 +19,7 @@ from typing import Any
 
 from tuning.errors import Problem, SettingsError
 from tuning.hardware import Device
-from tuning.memory.estimate import Known
+from tuning.memory.known import Known
 from tuning.memory.subject import kept_features, moments_of
 from tuning.methods import method_named
 

@@ -1,0 +1,105 @@
+"""What is known about a plan's memory: its table where one was traced, and every question that can be asked of it.
+
+Comes in: a `Plan`.  Goes out: a `Known`, which answers in bytes for these settings or for other sizes: by the table of
+the real training code (`tables.py`), or by formula where there is none yet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tuning.hardware import Device
+from tuning.memory.closed_form import closed_form
+from tuning.memory.evaluation import evaluation_bytes, generation_bytes
+from tuning.memory.process import process_bytes
+from tuning.memory.subject import Moment, Subject, kept_features, moments_of, subject_of
+from tuning.memory.table import Table
+from tuning.memory.tables import find_table, make_table
+from tuning.plan import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What is known about a plan's memory: its table, if it has one. Any size can be asked of it."""
+
+    plan: Plan
+    subject: Subject | None
+    table: Table | None
+
+    @property
+    def kind(self) -> str:
+        return "approximate" if self.table is None else "traced"
+
+    def peak(self) -> tuple[dict[str, int], str]:
+        """Bytes by category at the peak, and where it is."""
+        found = [(*self._at(moment), moment) for moment in moments_of(self.plan)]
+        parts, where, moment = max(found, key=lambda one: sum(one[0].values()))
+        kept = kept_features(self.plan, moment.shape)
+        return parts | {"activations": parts["activations"] + kept}, where
+
+    def _at(self, moment: Moment) -> tuple[dict[str, int], str]:
+        if self.table is None or self.subject is None:
+            return closed_form(self.plan, moment)
+        block = self.table.block(moment.shape)
+        return block.peak(moment.shape, self.subject.rank, accumulate=moment.accumulate)
+
+    def total(self, rows: int | None = None, length: int | None = None) -> int:
+        """Bytes at the peak, of these settings or with other sizes."""
+        moments = moments_of(self.plan, rows, length)
+        if self.table is None or self.subject is None:
+            return max(
+                sum(closed_form(self.plan, one)[0].values()) + kept_features(self.plan, one.shape) for one in moments
+            )
+        rank, table = self.subject.rank, self.table
+        return max(
+            table.block(one.shape).total(one.shape, rank, accumulate=one.accumulate)
+            + kept_features(self.plan, one.shape)
+            for one in moments
+        )
+
+    def evaluation(self, rows: int | None = None, length: int | None = None) -> int:
+        """Bytes at the peak of an evaluation, of these settings or with other sizes."""
+        return evaluation_bytes(self.plan, self.subject, self.table, rows, length)
+
+    def generation(self, length: int | None = None) -> int:
+        """Bytes at the peak while answers are written."""
+        return generation_bytes(self.plan, self.subject, self.table, length)
+
+    def highest(self, rows: int | None = None, length: int | None = None) -> int:
+        """The most bytes that tensors take in the whole run: what a device must hold."""
+        return max(self.total(rows, length), self.evaluation(rows, length), self.generation(length))
+
+    def through_step(self) -> list[tuple[str, int]]:
+        """Memory through one update, in order of time, with the micro-batch that holds the peak."""
+        if self.table is None or self.subject is None:
+            return []
+        at = max(moments_of(self.plan), key=lambda moment: sum(self._at(moment)[0].values()))
+        kept, block = kept_features(self.plan, at.shape), self.table.block(at.shape)
+        line = block.through_step(at.shape, self.subject.rank, accumulate=at.accumulate)
+        return [(place, count + kept) for place, count in line]
+
+    def fits(self, device: Device, rows: int | None = None) -> bool:
+        """Whether the upper edge stays on the device."""
+        return self.process(self.highest(rows), device)[2] <= device.total_bytes
+
+    def process(self, total: int, device: Device) -> tuple[int, int, int]:
+        """Expected, low and high bytes of the process whose tensors take `total`."""
+        return process_bytes(
+            total, self.kind, device.kind, frozen=self.plan.value("trainable_share") < 0.1,
+            recompute=self.plan.settings.gradient_checkpointing,
+        )  # fmt: skip
+
+
+def known(plan: Plan, *, make: bool = False) -> Known:
+    """The plan with its table; `make` has a missing one traced, which takes seconds in a process of its own."""
+    try:
+        subject = subject_of(plan)
+    except (OSError, ValueError):  # the model's folder has gone since: the shape in the plan is still there
+        return Known(plan=plan, subject=None, table=None)
+    return Known(plan=plan, subject=subject, table=make_table(subject) if make else find_table(subject))
+
+
+def changed(plan: Plan, settings: dict[str, Any]) -> Plan:
+    """The plan with other values of some settings that need no new look at the data; its other numbers stay."""
+    return replace(plan, settings=replace(plan.settings, **settings))
