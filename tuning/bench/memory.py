@@ -29,7 +29,7 @@ from tuning.methods import METHODS, method_named
 from tuning.plan import Plan, plan_for
 
 MIB = 2**20
-SEED = 7340033
+SEED = 15485863
 """Of the random draws; none of them was looked at while the estimate was made."""
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MIB = 2**20
-PROCESS_CPU = 440 * MIB
+PROCESS_CPU = 415 * MIB
 """What Python with torch, transformers and PEFT holds while it trains, before any tensor (`bench memory`, Linux)."""
-HEAP_SHARE, HEAP_MOST = 0.8, 80 * MIB
+HEAP_SHARE, HEAP_MOST = 0.8, 60 * MIB
 """Freed blocks that the C library keeps for later: a share of small models' tensors, little of large ones'."""
-SCATTERED, RECOMPUTED = 30 * MIB, 25 * MIB
+SCATTERED, RECOMPUTED = 20 * MIB, 30 * MIB
 """What it keeps besides where small trained tensors lie among large passing ones, and where layers run twice."""
 CONTEXT_CUDA = 450 * MIB
 """A stated assumption for the CUDA context and library workspace, outside torch's allocator."""
