@@ -11,10 +11,12 @@ import pytest
 from methods_world import MethodsWorld, Row
 from training_world import run, series
 
+from tuning.errors import SettingsError
 from tuning.events import Emitter
 from tuning.job import Commands, Job
 from tuning.methods import METHODS, method_named
 from tuning.methods.base import Asked
+from tuning.methods.retrieval import passages_of, question_of
 from tuning.plan import plan_for
 from tuning.text import Row as TextRow
 
@@ -144,3 +146,37 @@ def test_passages_bring_in_facts_and_errors_and_the_rule_keeps_what_is_known(tmp
     assert answered("new-people", 1.0) <= 0.05
     assert abs(answered("retention", 0.5) - 0.5) <= 0.15
     assert answered("retention", 0.5, "conflict_aware") >= 0.92
+
+
+def passages_file(folder: Path, *lines: str) -> str:
+    file = folder / "index.jsonl"
+    file.write_text("\n".join(lines), encoding="utf-8-sig")
+    return str(file)
+
+
+def test_a_byte_order_mark_and_rare_line_ends_inside_a_text_are_read(tmp_path: Path) -> None:
+    file = passages_file(tmp_path, '{"passage": "one\u2028two"}', '{"passage": "three"}', "")
+    assert [one.text for one in passages_of(Path(file))] == ["one\u2028two", "three"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"data": {"source": "reviews"}}, "method.index"),
+        ({"method": {"index": '{"passage": "a", "misleading": true}'}}, "method.top_k"),
+        ({"method": {"index": '{"passage": "a"}', "top_k": 2}}, "method.top_k"),
+    ],
+)
+def test_retrieval_without_enough_passages_is_refused(settings: dict[str, Any], field: str, tmp_path: Path) -> None:
+    method = {"name": "retrieval"} | settings.get("method", {})
+    if "index" in method:
+        method["index"] = passages_file(tmp_path, method["index"])
+    with pytest.raises(SettingsError) as refused:
+        plan_for({"data": settings.get("data", {"source": "people-questions"}), "method": method})
+    assert [problem.field for problem in refused.value.problems] == [field]
+
+
+def test_only_a_bundled_rows_own_passage_is_taken_off_the_question() -> None:
+    row = TextRow(prompt="Passage: chapter 3.\nWho wrote it?", completion=" She.")
+    assert question_of(row, bundled=True).prompt == "Who wrote it?"
+    assert question_of(row, bundled=False) == row

@@ -16,6 +16,8 @@ from tuning.models import ModelShape
 from tuning.text import Row, TextTokenizer
 
 PLACE = "{prompt}"
+TRIED_ROWS = 256
+"""Questions that a look before Start writes out, to see whether they fit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +75,7 @@ class PromptEngineering(UntrainedMethod):
             message = f"there are {len(train)} training rows to show; set shots to {len(train)} or less"
             found.append(Problem("method.shots", s.shots, f"0 to {len(train)}", message))
         if not found:
-            rows = written(train, held_out, s)
+            rows = written(train, longest_asked(held_out), s)
             fix = "fewer shots" if s.shots else "a shorter template"
             found += too_long(case, tokenizer, rows, "method.shots" if s.shots else "method.template", s.shots, fix)
         return found
@@ -87,9 +89,14 @@ class PromptEngineering(UntrainedMethod):
 
 def written(train: Sequence[Row], held_out: Sequence[Row], s: PromptEngineeringSettings) -> list[Row]:
     """The evaluation rows in the template, behind the same examples for all."""
-    chosen = random.Random(s.example_seed).sample(list(train), s.shots) if s.shots else []
+    chosen = [train[number] for number in random.Random(s.example_seed).sample(range(len(train)), s.shots)]
     before = "".join(f"{s.template.replace(PLACE, row.prompt or '')}{row.completion}\n\n" for row in chosen)
     return [replace(row, prompt=before + s.template.replace(PLACE, row.prompt or "")) for row in held_out]
+
+
+def longest_asked(rows: Sequence[Row]) -> list[Row]:
+    """The rows with the longest questions: what does not fit, does not fit there."""
+    return sorted(rows, key=lambda row: -len(row.prompt or ""))[:TRIED_ROWS]
 
 
 def no_questions(held_out: Sequence[Row]) -> list[Problem]:

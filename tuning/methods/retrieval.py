@@ -17,8 +17,11 @@ from typing import Annotated
 from tuning.errors import Problem
 from tuning.fields import Limit
 from tuning.methods.base import Asked, Case
-from tuning.methods.prompt_engineering import UntrainedMethod, no_questions, too_long
+from tuning.methods.prompt_engineering import UntrainedMethod, longest_asked, no_questions, too_long
 from tuning.text import Row
+
+INDEX_BYTES = 256 * 2**20
+"""The largest index: it is held in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,23 +54,27 @@ class Retrieval(UntrainedMethod):
     def problems(self, case: Case, s: RetrievalSettings) -> list[Problem]:
         place = index_file(s, case.data_folder)
         if place is None or not place.is_file():
-            where = f"there is no file {str(place)!r}" if place else "your own data brings no passages with it"
+            where = f"there is no file {s.index!r}" if s.index else "these data bring no passages with them"
             message = f"{where}; give a JSONL file with a column passage as method.index"
             return [Problem("method.index", s.index, "a JSONL file with passages", message)]
         try:
-            passages = read_passages(place, place.stat().st_mtime_ns)
+            passages = passages_of(place)
         except ValueError as error:
             return [Problem("method.index", s.index, "a JSONL file with passages", str(error))]
-        if s.top_k > len(passages):
-            message = f"the index has {len(passages)} passages; set top_k to {len(passages)} or less"
-            return [Problem("method.top_k", s.top_k, f"1 to {len(passages)}", message)]
         if s.misleading_share > 0 and not any(one.misleading for one in passages):
             message = "no passage of this index is marked misleading; set misleading_share to 0"
             return [Problem("method.misleading_share", s.misleading_share, "0", message)]
+        index = ranked(passages, s.misleading_share, 0)
+        if s.top_k > len(index):
+            message = f"the index has {len(index)} passages to choose from; set top_k to {len(index)} or less"
+            if not len(index):
+                message = "every passage of this index is marked misleading; set misleading_share to 1"
+            return [Problem("method.top_k", s.top_k, f"1 to {len(index)}", message)]
         _, held_out, tokenizer = case.rows()
         found = no_questions(held_out)
         if not found:
-            rows = with_passages(held_out, passages, s, seed=0)
+            alone = [question_of(row, bundled=case.data_folder is not None) for row in longest_asked(held_out)]
+            rows = with_passages(alone, index, s.top_k)
             found = too_long(case, tokenizer, rows, "method.top_k", s.top_k, "fewer passages")
         return found
 
@@ -78,14 +85,15 @@ class Retrieval(UntrainedMethod):
     def prompts(self, asked: Asked, s: RetrievalSettings) -> list[Row]:
         place = index_file(s, asked.data_folder)
         assert place is not None
-        rows = with_passages(asked.eval, read_passages(place, place.stat().st_mtime_ns), s, asked.seed)
+        alone = [question_of(row, bundled=asked.data_folder is not None) for row in asked.eval]
+        rows = with_passages(alone, ranked(passages_of(place), s.misleading_share, asked.seed), s.top_k)
         if s.policy == "naive":
             return rows
-        own = asked.answer([row.prompt or "" for row in asked.eval])
+        own = asked.answer([row.prompt or "" for row in alone])
         read = asked.answer([row.prompt or "" for row in rows])
         return [
-            closed if alone[0].strip() != told[0].strip() and alone[1] >= s.threshold else opened
-            for closed, opened, alone, told in zip(asked.eval, rows, own, read, strict=True)
+            closed if mine[0].strip() != told[0].strip() and mine[1] >= s.threshold else opened
+            for closed, opened, mine, told in zip(alone, rows, own, read, strict=True)
         ]
 
 
@@ -99,20 +107,25 @@ class Passage:
 
 
 def index_file(s: RetrievalSettings, data_folder: Path | None) -> Path | None:
-    """The index chosen, else the passages beside the bundled set, else those of its collection."""
+    """The index chosen, else the passages that lie beside a bundled set."""
     if s.index:
         return Path(os.path.expanduser(s.index))
-    if data_folder is None:
-        return None
-    own = data_folder / "passages.jsonl"
-    return own if own.is_file() else data_folder.parent / "passages" / "passages.jsonl"
+    return None if data_folder is None else data_folder / "passages.jsonl"
+
+
+def passages_of(file: Path) -> tuple[Passage, ...]:
+    """The passages of a file, read once for each version of it. Raises ValueError naming the line."""
+    found = file.stat()
+    if found.st_size > INDEX_BYTES:
+        raise ValueError(f"{file.name} has {found.st_size:,} bytes; give an index of {INDEX_BYTES:,} bytes or less")
+    return _read_passages(file, found.st_mtime_ns, found.st_size)
 
 
 @lru_cache(maxsize=4)
-def read_passages(file: Path, changed: int) -> tuple[Passage, ...]:
-    """The passages of a file, read once for each version of it. Raises ValueError naming the line."""
+def _read_passages(file: Path, changed: int, size: int) -> tuple[Passage, ...]:
     found = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    # only line feeds end a line of JSONL; splitlines() would cut at others that may stand inside a text
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -137,38 +150,58 @@ def chosen_index(passages: Sequence[Passage], share: float, seed: int) -> list[P
     return [one for one in passages if one.misleading == (one.fact in wrong)]
 
 
-def with_passages(rows: Sequence[Row], passages: Sequence[Passage], s: RetrievalSettings, seed: int) -> list[Row]:
+def question_of(row: Row, *, bundled: bool) -> Row:
+    """A bundled row without the passage that comes with it; a person's own rows stay as they are."""
+    if not bundled:
+        return row
+    return replace(row, prompt=re.sub(r"^Passage:.*?\n", "", row.prompt or "", flags=re.DOTALL))
+
+
+def with_passages(rows: Sequence[Row], index: Bm25, count: int) -> list[Row]:
     """Each question behind the passages that fit it best."""
-    index = Bm25([one.text for one in chosen_index(passages, s.misleading_share, seed)])
-    out = []
-    for row in rows:
-        asked = re.sub(r"^Passage:.*?\n", "", row.prompt or "", flags=re.DOTALL)
-        out.append(replace(row, prompt=f"Passage: {' '.join(index.best(asked, s.top_k))}\n{asked}"))
-    return out
+    asked = [row.prompt or "" for row in rows]
+    return [
+        replace(row, prompt=f"Passage: {' '.join(index.best(question, count))}\n{question}")
+        for row, question in zip(rows, asked, strict=True)
+    ]
+
+
+@lru_cache(maxsize=4)
+def ranked(passages: tuple[Passage, ...], share: float, seed: int) -> Bm25:
+    """The side of each fact that this share leaves, ready to be searched."""
+    return Bm25([one.text for one in chosen_index(passages, share, seed)])
 
 
 class Bm25:
     """Ranks texts by the words they share with a question, rare words first (Robertson and Zaragoza 2009)."""
 
     def __init__(self, texts: Sequence[str], k: float = 1.5, b: float = 0.75) -> None:
-        self._texts, self._places = list(texts), {}  # type: ignore[var-annotated]
+        import numpy
+
         words = [_words(text) for text in texts]
         mean = sum(map(len, words)) / max(1, len(words))
+        places: dict[str, tuple[list[int], list[float]]] = {}
         for number, found in enumerate(words):
             for word, count in Counter(found).items():
-                weight = count * (k + 1) / (count + k * (1 - b + b * len(found) / mean))
-                self._places.setdefault(word, []).append((number, weight))
+                weight = count * (k + 1) / (count + k * (1 - b + b * len(found) / max(1.0, mean)))
+                numbers, weights = places.setdefault(word, ([], []))
+                numbers.append(number)
+                weights.append(weight)
+        self._texts = list(texts)
+        self._places = {word: (numpy.array(one), numpy.array(other)) for word, (one, other) in places.items()}
+
+    def __len__(self) -> int:
+        return len(self._texts)
 
     def best(self, question: str, count: int) -> list[str]:
         """The `count` best texts, best first; ties go to the earlier one."""
-        scores: dict[int, float] = {}
-        for word in set(_words(question)):
-            places = self._places.get(word, [])
-            rarity = math.log(1 + (len(self._texts) - len(places) + 0.5) / (len(places) + 0.5))
-            for number, weight in places:
-                scores[number] = scores.get(number, 0.0) + rarity * weight
-        order = sorted(range(len(self._texts)), key=lambda number: (-scores.get(number, 0.0), number))
-        return [self._texts[number] for number in order[:count]]
+        import numpy
+
+        scores = numpy.zeros(len(self._texts))
+        for word in sorted(set(_words(question)) & self._places.keys()):
+            numbers, weights = self._places[word]
+            scores[numbers] += math.log(1 + (len(self._texts) - len(numbers) + 0.5) / (len(numbers) + 0.5)) * weights
+        return [self._texts[number] for number in numpy.argsort(-scores, kind="stable")[:count]]
 
 
 def _words(text: str) -> list[str]:

@@ -35,7 +35,7 @@ def prompted_rows(
         return answers_with_confidence(model, tokenizer, prompts, settings.eval.max_new_tokens, tell)
 
     asked = Asked(
-        train=list(data.train), eval=list(data.eval), answer=answer, data_folder=bundled_folder(settings.data.source),
+        train=data.train, eval=data.eval, answer=answer, data_folder=bundled_folder(settings.data.source),
         seed=settings.seed,
     )  # fmt: skip
     rows = method.prompts(asked, settings.method)
