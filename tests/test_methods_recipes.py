@@ -79,3 +79,19 @@ def test_a_run_with_it_learns_and_tells_its_measures(tmp_path, form) -> None:
     asked = {"answer_rate", "accuracy", "invented", "average_precision", "auroc"}
     assert all(asked <= set(one["metrics"]) for one in evals)
     assert all(0 <= one["metrics"][name] <= 1 for one in evals for name in asked)
+
+
+def test_prompts_beyond_the_models_positions_are_asked_by_their_end(tmp_path) -> None:
+    """Learned positions end: a prompt that leaves no room is cut at its beginning, never an index out of range."""
+    from tiny_models import tiny_model
+    from transformers import AutoModelForCausalLM
+
+    from tuning.text import TextTokenizer
+    from tuning.training.answering import answers_with_confidence, preferences
+
+    folder = tiny_model("gpt2", tmp_path / "gpt2")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), TextTokenizer(folder)
+    long = "red dog " * 200
+    ((_, sure),) = answers_with_confidence(model, tokenizer, [long], 32)
+    assert 0 <= sure <= 1
+    assert 0 <= preferences(model, tokenizer, [long], " cat", None)[0] <= 1

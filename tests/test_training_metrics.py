@@ -110,3 +110,40 @@ def test_a_metric_that_does_not_fit_is_refused(changes, field):
     with pytest.raises(SettingsError) as caught:
         plan_for(changes)
     assert field in [problem.field for problem in caught.value.problems]
+
+
+def test_the_model_is_asked_what_it_was_trained_on(world, tmp_path):
+    """The whole conversation and the system prompt, token for token; and rows longer than a person may type."""
+    from tiny_models import tiny_tokenizer
+
+    from tuning.text import Row, TextTokenizer, encode_row
+    from tuning.training.answers import prompt_ids
+
+    tiny_tokenizer(tmp_path, chat=True)
+    tokenizer = TextTokenizer(tmp_path)
+    turns = (("user", "red"), ("assistant", "cat"), ("user", "dog"), ("assistant", "tree"))
+    for row in (Row(messages=turns), Row(prompt="red dog :", completion=" cat")):
+        whole = encode_row(row, tokenizer, max_seq_length=999, loss_on="auto", task="causal_lm", system_prompt="never")
+        asked = prompt_ids(row, tokenizer, "never")
+        rest = tokenizer.decode(whole.ids[len(asked) :])
+        assert whole.ids[: len(asked)] == asked and "never" in tokenizer.decode(asked)
+        assert rest.split()[0] == ("tree" if row.messages else "cat")
+    file = tmp_path / "long.jsonl"
+    file.write_text("\n".join(json.dumps({"prompt": "red " * 1500, "completion": " cat"}) for _ in range(12)))
+    job = world.job(max_steps=1, data={"source": str(file), "max_seq_length": 16, "eval_fraction": 0.3},
+                    eval={"metrics": ["exact_match"], "max_new_tokens": 4})  # fmt: skip
+    assert run(job)[0] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"eval": {"max_new_tokens": 600}}, "eval.max_new_tokens"), ({"sample": {"prompts": [""]}}, "sample.prompts"),
+        ({"sample": {"prompts": ["x" * 5000]}}, "sample.prompts"),
+        ({"sample": {"prompts": ["x"] * 65}}, "sample.prompts"),
+    ],
+)  # fmt: skip
+def test_what_could_not_be_asked_is_refused_before_the_run(given, field):
+    with pytest.raises(SettingsError) as refused:
+        plan_for(given)
+    assert {problem.field for problem in refused.value.problems} == {field}

@@ -11,7 +11,7 @@ from typing import Any
 
 from tuning.errors import Problem, SettingsError
 
-PROMPT_LENGTH, PROMPT_COUNT = 4_000, 64
+PROMPT_LENGTH, PROMPT_COUNT, MOST_NEW_TOKENS = 4_000, 64, 512
 ANSWER_ROWS = 8
 """Evaluation rows that are answered at once; the clock and a stop are looked at in between."""
 
@@ -29,9 +29,9 @@ class Question:
     """Write each prompt as a user's message with the model's chat template."""
 
     def __post_init__(self) -> None:
-        problems = _prompt_problems(self.prompts)
+        problems = prompt_problems(self.prompts)
         for field, low, high, kinds in (
-            ("max_new_tokens", 1, 512, (int,)),
+            ("max_new_tokens", 1, MOST_NEW_TOKENS, (int,)),
             ("temperature", 0, 5, (int, float)),
             ("seed", 0, 2**31 - 1, (int,)),
         ):
@@ -44,7 +44,8 @@ class Question:
             raise SettingsError(problems)
 
 
-def _prompt_problems(prompts: Any) -> list[Problem]:
+def prompt_problems(prompts: Any) -> list[Problem]:
+    """What is wrong with prompts that a person typed."""
     limit = f"1 to {PROMPT_COUNT} texts of 1 to {PROMPT_LENGTH:,} characters"
     if not isinstance(prompts, Sequence) or isinstance(prompts, str) or not 1 <= len(prompts) <= PROMPT_COUNT:
         return [Problem("prompts", prompts, limit, f"Type something to ask: {limit}.")]

@@ -7,12 +7,13 @@ value is ever changed.  The string under a field is its help everywhere: form, c
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any
 
 from tuning.errors import Problem, SettingsError
 from tuning.fields import Field, Limit, read_block, table
 from tuning.methods import METHODS, method_named
+from tuning.question import MOST_NEW_TOKENS, prompt_problems
 from tuning.recipes import read_recipe
 
 COUNT = Limit(low=1, high=100_000)
@@ -115,7 +116,7 @@ class EvalSettings:
     """How many evaluation rows are answered, where a metric needs written answers."""
     max_seconds: Annotated[float, Limit(above=0.0, high=86_400)] = 20.0
     """The longest that writing answers may take in one evaluation, in seconds; the rest is left out, and told."""
-    max_new_tokens: Annotated[int, Limit(low=1, high=4096)] = 32
+    max_new_tokens: Annotated[int, Limit(low=1, high=MOST_NEW_TOKENS)] = 32
     """The longest answer, in tokens, where one is generated."""
     patience: Annotated[int | None, COUNT] = None
     """Stop early after this many evaluations without a better one; empty never does."""
@@ -256,6 +257,8 @@ def _crossed(settings: Settings) -> list[Problem]:
     for path, texts in (("sample.prompts", settings.sample.prompts), ("data.label_names", settings.data.label_names)):
         if texts is not None and not all(isinstance(text, str) for text in texts):
             found.append(Problem(path, list(texts), "a list of texts", f"{path} needs a list of texts."))
+    if settings.sample.prompts and not any(problem.field == "sample.prompts" for problem in found):
+        found += [replace(one, field="sample.prompts") for one in prompt_problems(settings.sample.prompts)]
     columns = settings.data.columns
     if not all(isinstance(key, str) and isinstance(value, str) for key, value in columns.items()):
         found.append(Problem("data.columns", columns, "role: column name", "data.columns needs texts as values."))

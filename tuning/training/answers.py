@@ -5,13 +5,14 @@ Comes in: a built model, rows with an answer.  Goes out: what was written for ea
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tuning.question import ANSWER_ROWS, Question
-from tuning.text import Row, TextTokenizer
+from tuning.question import ANSWER_ROWS
+from tuning.text import Row, TextTokenizer, spell_rows
 from tuning.training.build import Built
 from tuning.training.generate import Speaker
 
@@ -41,32 +42,45 @@ def right(text: str, answer: str) -> bool:
     return "\n".join(text.strip().split("\n")[: 1 + wanted.count("\n")]).rstrip() == wanted
 
 
-def question_and_answer(row: Row) -> tuple[str, str, bool] | None:
-    """What to ask, what to expect, and whether it is a chat; None for a row without an answer of its own."""
+def answer_of(row: Row) -> str | None:
+    """What a row expects to be written; None for a row without an answer of its own."""
     if row.completion is not None:
-        return row.prompt or "", row.completion, False
-    if row.messages and len(row.messages) >= 2 and row.messages[-1][0] == "assistant" and row.messages[-2][0] == "user":
-        return row.messages[-2][1], row.messages[-1][1], True
+        return row.completion
+    if row.messages and row.messages[-1][0] == "assistant":
+        return row.messages[-1][1]
     return None
+
+
+def prompt_ids(row: Row, tokenizer: TextTokenizer, system_prompt: str | None) -> list[int]:
+    """Everything before the row's (last) answer, token for token as training reads it, and not cut."""
+    loss_on = "last_turn" if row.messages is not None else "response"
+    (spelled,) = spell_rows([row], tokenizer, loss_on=loss_on, task="causal_lm", system_prompt=system_prompt)
+    answer = len(spelled.trained)
+    while answer and not spelled.trained[answer - 1]:
+        answer -= 1
+    while answer and spelled.trained[answer - 1]:
+        answer -= 1
+    return spelled.ids[:answer]
 
 
 def write_answers(
     built: Built, tokenizer: TextTokenizer, rows: Sequence[Row], *, most: int, max_new_tokens: int, seconds: float,
-    seed: int, go_on: Callable[[], bool], clock: Callable[[], float] = time.perf_counter,
+    system_prompt: str | None, go_on: Callable[[], bool], clock: Callable[[], float] = time.perf_counter,
 ) -> Written:  # fmt: skip
     """Answer the first `most` rows greedily, until `seconds` are up or `go_on` says no."""
-    asked = [(number, found) for number, row in enumerate(rows) if (found := question_and_answer(row)) is not None]
-    asked = [one for one in asked if one[1][0].strip()][:most]
+    answered = ((number, row, answer) for number, row in enumerate(rows) if (answer := answer_of(row)) is not None)
+    asked = [
+        (number, ids, answer) for number, row, answer in itertools.islice(answered, most)
+        if (ids := prompt_ids(row, tokenizer, system_prompt))
+    ]  # fmt: skip
     result, began, speaker = Written(asked=len(asked)), clock(), Speaker(built.model, tokenizer)
-    for chat in (False, True):
-        chosen = [(number, prompt, answer) for number, (prompt, answer, is_chat) in asked if is_chat is chat]
-        for start in range(0, len(chosen), ANSWER_ROWS):
-            if clock() - began > seconds or not go_on():
-                return result
-            part = chosen[start : start + ANSWER_ROWS]
-            with built.autocast():
-                said = speaker.written(Question([prompt for _, prompt, _ in part], max_new_tokens, 0.0, seed, chat))
-            for (number, _, answer), text in zip(part, said, strict=True):
-                result.texts[number] = text
-                result.right += right(text, answer)
+    for start in range(0, len(asked), ANSWER_ROWS):
+        if clock() - began > seconds or not go_on():
+            return result
+        part = asked[start : start + ANSWER_ROWS]
+        with built.autocast():
+            said = speaker.continued([ids for _, ids, _ in part], max_new_tokens)
+        for (number, _, answer), text in zip(part, said, strict=True):
+            result.texts[number] = text
+            result.right += right(text, answer)
     return result

@@ -42,19 +42,20 @@ class Speaker:
             for number, prompt in enumerate(question.prompts):
                 torch.random.manual_seed(question.seed)
                 listener = _Listener(self._tokenizer, number, say) if say is not None else None
-                said += self._written([self._ids(prompt, question)], question, listener)
+                ids = [self._ids(prompt, question)]
+                said += self._written(ids, question.max_new_tokens, question.temperature, listener)
         return said
 
-    def written(self, question: Question) -> list[str]:
-        """The same without a listener, many prompts at once: quicker, and greedy answers equal up to rounding."""
-        with _asked(self._model), torch.no_grad(), torch.random.fork_rng(devices=self._cuda()):
-            torch.random.manual_seed(question.seed)
-            rows = [self._ids(prompt, question) for prompt in question.prompts]
-            order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-            said = [""] * len(rows)
+    def continued(self, rows: Sequence[list[int]], max_new_tokens: int) -> list[str]:
+        """Greedy answers to prompts in tokens, many at once: quicker, and equal to `answers` up to rounding."""
+        fitting = [self._fitting(ids, max_new_tokens) for ids in rows]
+        order = sorted(range(len(fitting)), key=lambda index: len(fitting[index]))
+        said = [""] * len(fitting)
+        with _asked(self._model), torch.no_grad():
             for start in range(0, len(order), _BATCH):
                 part = order[start : start + _BATCH]
-                for index, text in zip(part, self._written([rows[i] for i in part], question, None), strict=True):
+                texts = self._written([fitting[index] for index in part], max_new_tokens, 0.0, None)
+                for index, text in zip(part, texts, strict=True):
                     said[index] = text
         return said
 
@@ -63,7 +64,7 @@ class Speaker:
         device, found = next(self._model.parameters()).device, []
         with _asked(self._model), torch.no_grad():
             for text in texts:
-                ids = self._tokenizer.encode_with_specials(text)[: self._room() or None]
+                ids = self._tokenizer.encode_with_specials(text)[: positions_of(self._model) or None]
                 if not ids:
                     raise RunError("The prompt is empty; write a text to classify.")
                 logits = self._model(input_ids=torch.tensor([ids], device=device)).logits[0].float()
@@ -80,30 +81,31 @@ class Speaker:
             ids = [*begin, *self._tokenizer.encode(prompt)]
         if not ids:
             raise RunError("The prompt is empty; write something for the model to go on from.")
-        room = self._room()
-        # the end of a long prompt is kept, with room for an answer
-        return ids if room is None else ids[-max(1, room - min(question.max_new_tokens, room - 1)) :]
+        return self._fitting(ids, question.max_new_tokens)
 
-    def _room(self) -> int | None:
-        limit = getattr(self._model.config, "max_position_embeddings", None)
-        return int(limit) if isinstance(limit, int) else None
+    def _fitting(self, ids: list[int], max_new_tokens: int) -> list[int]:
+        """The end of a long prompt, with room for an answer in the model's positions."""
+        room = positions_of(self._model)
+        return ids if room is None else ids[-max(1, room - min(max_new_tokens, room - 1)) :]
 
     def _cuda(self) -> list[torch.device]:
         device = next(self._model.parameters()).device
         return [device] if device.type == "cuda" else []
 
-    def _written(self, rows: list[list[int]], question: Question, listener: _Listener | None) -> list[str]:
+    def _written(
+        self, rows: list[list[int]], max_new_tokens: int, temperature: float, listener: _Listener | None
+    ) -> list[str]:
         from transformers import GenerationConfig
 
         device, width = next(self._model.parameters()).device, max(map(len, rows))
         pad = self._tokenizer.pad_id or 0
         ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
-        room = self._room()
-        count = question.max_new_tokens if room is None else max(1, min(question.max_new_tokens, room - width))
-        drawn = question.temperature > 0
+        room = positions_of(self._model)
+        count = max_new_tokens if room is None else max(1, min(max_new_tokens, room - width))
+        drawn = temperature > 0
         config = GenerationConfig(
-            max_new_tokens=count, do_sample=drawn, temperature=question.temperature if drawn else None,
+            max_new_tokens=count, do_sample=drawn, temperature=temperature if drawn else None,
             top_k=0 if drawn else None, top_p=1.0 if drawn else None, pad_token_id=pad,
             eos_token_id=_ends(self._model, self._tokenizer), bos_token_id=self._tokenizer.bos_id,
         )  # fmt: skip
@@ -111,6 +113,12 @@ class Speaker:
         made = generate(input_ids=ids, attention_mask=mask, generation_config=config, streamer=listener)
         ends = set(config.eos_token_id or ())
         return [self._tokenizer.decode(_until(row[width:], ends)) for row in made.tolist()]
+
+
+def positions_of(model: Any) -> int | None:
+    """Tokens that a model has places for; None where its config does not say."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    return int(limit) if isinstance(limit, int) else None
 
 
 class _Listener:

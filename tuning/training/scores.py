@@ -97,7 +97,7 @@ class Scores:
             return None
         written = write_answers(
             built, self._tokenizer, self._rows, most=asked.generate_rows, max_new_tokens=asked.max_new_tokens,
-            seconds=asked.max_seconds, seed=self._settings.seed, go_on=go_on,
+            seconds=asked.max_seconds, system_prompt=self._settings.data.system_prompt, go_on=go_on,
         )  # fmt: skip
         if len(written.texts) < written.asked:
             message = (
