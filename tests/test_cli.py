@@ -44,6 +44,28 @@ def test_run_prints_events_and_leaves_what_it_learned(tmp_path):
     assert json.loads((here / "settings.json").read_text("utf-8"))["max_steps"] == 3
     assert (here / "adapter" / "adapter_model.safetensors").is_file()
     assert "Traceback" not in err and "USDT" not in err
+    (here / "mine.txt").write_text("stays")
+    code, _, err = tuning("run", "-", "--out", str(here), given={**SMALL, "method": {"name": "full"}})
+    assert code == 0, err
+    assert {path.name for path in here.iterdir() if path.is_dir()} >= {"model"} and not (here / "adapter").exists()
+    assert (here / "mine.txt").read_text() == "stays"
+
+
+@pytest.mark.parametrize("where", ["--out", "--home"])
+def test_a_place_that_is_a_file_is_refused(tmp_path, where):
+    (tmp_path / "file").write_text("")
+    code, out, err = tuning("run", "-", where, str(tmp_path / "file"), given=SMALL)
+    assert code == 2 and "Traceback" not in err
+    assert [problem["field"] for problem in json.loads(out)["problems"]] == [where.removeprefix("--")]
+
+
+def test_a_number_without_end_is_told_in_words():
+    def strict(word):
+        raise AssertionError(word)
+
+    code, out, _ = tuning("estimate", "-", given='{"max_steps": 1e400}')
+    assert code == 2
+    assert json.loads(out, parse_constant=strict)["problems"][0]["value"] == "inf"
 
 
 @pytest.mark.slow

@@ -38,6 +38,8 @@ from tuning.training.entry import run_job
 
 PROGRESS_SECONDS = 1.0
 CODES = {"finished": 0, "failed": 1, "cancelled": 130}
+LEFT_BEHIND = ("adapter", "model", "best", "predictions")
+"""What a run leaves in its folder besides events.jsonl and settings.json."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,7 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--table", action="store_true", help="methods x micro-batches as a Markdown table instead")
     one = verbs.add_parser("run", help="train, printing events as JSON lines")
     one.add_argument("settings", help="a settings JSON file, or - for standard input")
-    one.add_argument("--out", type=Path, help="keep settings.json, events.jsonl and adapter/ or model/ in this folder")
+    keeps = "keep settings.json, events.jsonl and adapter/ or model/ in this folder, instead of an earlier run's"
+    one.add_argument("--out", type=Path, help=keeps)
     one.add_argument("--home", type=Path, help="keep the run in this store, where an open page shows it live")
     one.add_argument(
         "--download", action="store_true", help="fetch model and data from the hub first (HF_TOKEN if gated)"
@@ -154,7 +157,10 @@ def _run(given: Any, out: Path | None, home: Path | None) -> int:
     plan.model.check_complete()
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or Path(scratch)
-        folder.mkdir(parents=True, exist_ok=True)
+        for field, place in (("out", folder), ("home", home)):
+            if place is not None:
+                _make_folder(field, place)
+        _clear(folder)
         with open(folder / "events.jsonl", "w", encoding="utf-8") as lines:
 
             def tell(event: Event) -> None:
@@ -164,6 +170,21 @@ def _run(given: Any, out: Path | None, home: Path | None) -> int:
 
             end = _run_alone(plan, folder, tell) if home is None else _run_in_store(given, folder, home, tell)
     return CODES[end]
+
+
+def _make_folder(field: str, place: Path) -> None:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"{str(place)!r} cannot be a folder: {error.strerror}; name another"
+        raise SettingsError([Problem(field, str(place), "a folder", message)]) from None
+
+
+def _clear(folder: Path) -> None:
+    """A folder that an earlier run was kept in holds the new one alone; anything else in it stays."""
+    if all((folder / name).is_file() for name in ("events.jsonl", "settings.json")):
+        for name in LEFT_BEHIND:
+            shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _stop_on_signals(stop: Callable[[], None]) -> None:

@@ -12,6 +12,7 @@ name the field, the value, the limit and the fix.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +28,10 @@ class Problem:
     message: str
 
     def to_dict(self) -> dict[str, Any]:
-        """The plain form that the command line prints and the page reads."""
-        return {"field": self.field, "value": self.value, "limit": self.limit, "message": self.message}
+        """The plain form that the command line prints and the page reads; infinity, which JSON lacks, as a word."""
+        endless = isinstance(self.value, float) and not math.isfinite(self.value)
+        value = str(self.value) if endless else self.value
+        return {"field": self.field, "value": value, "limit": self.limit, "message": self.message}
 
 
 class TuningError(Exception):
