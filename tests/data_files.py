@@ -34,15 +34,31 @@ def zstd(content: bytes) -> bytes:
     return bytes(pyarrow.compress(content, codec="zstd", asbytes=True))
 
 
-def zipped(files: dict[str, bytes], locked: bool = False) -> bytes:
-    """A zip archive; a locked one says that its members need a password."""
+def zipped(files: dict[str, bytes], locked: bool = False, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """A zip archive; a locked one says that its members need a password, one of method 9 is called Deflate64."""
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED if method == 9 else method) as archive:
         for name, content in files.items():
             archive.writestr(name, content)
     made = bytearray(out.getvalue())
-    made[made.index(b"PK\x01\x02") + 8] |= locked
+    if files:
+        central = made.index(b"PK\x01\x02")
+        made[central + 8] |= locked
+        made[central + 10] = made[8] = method
     return bytes(made)
+
+
+def greedy_zip() -> bytes:
+    """An archive whose LZMA member says that it needs a dictionary of 256 MiB."""
+    made = bytearray(zipped({"rows.jsonl": lines({"text": "a"})}, method=zipfile.ZIP_LZMA))
+    place = 30 + len("rows.jsonl") + 4 + 1
+    made[place : place + 4] = (2**28).to_bytes(4, "little")
+    return bytes(made)
+
+
+GREEDY_XZ = lzma.compress(b'{"text": "a"}\n', filters=[{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 2**28}])
+GREEDY_ZSTD = b"\x28\xb5\x2f\xfd\x00\x90" + b"\x71\0\0" + b'{"text": "aa"}'
+"""A frame of 256 MiB window (RFC 8878 3.1.1.1.2: 18 << 3), with one raw block that is the last."""
 
 
 TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
@@ -129,6 +145,16 @@ GOOD: list[tuple[str, bytes, dict[str, Any], str, int, dict[str, Any]]] = [
     ("rows.jsonl.zst", zstd(TWO), {}, TEXT, 2, {"text": "a"}),
     ("rows.zip", zipped({"rows.jsonl": TWO}), {}, TEXT, 2, {"text": "a"}),
     ("mac.zip", zipped({"set/rows.csv": CSV.encode(), "__MACOSX/._x": b"x", "README.md": b"# Rows"}), {}, LABEL, 2, {}),
+    ("dot.zip", zipped({"./rows.jsonl": TWO}), {}, TEXT, 2, {"text": "a"}),
+    ("slashes.zip", zipped({"a//rows.jsonl": TWO, "a//": b""}), {}, TEXT, 2, {"text": "a"}),
+    ("up.zip", zipped({"../rows.jsonl": TWO}), {}, TEXT, 2, {"text": "a"}),
+    ("root.zip", zipped({"/etc/rows.jsonl": TWO, "/etc/license.txt": b"free"}), {}, TEXT, 2, {"text": "a"}),
+    ("plates.zip", zipped({"license plates.csv": CSV.encode()}), {}, LABEL, 2, {}),
+    ("readme.zip", zipped({"README.md": b"one row\n"}), {"format": "lines"}, TEXT, 1, {"text": "one row"}),
+    ("hidden.zip", zipped({".rows.jsonl": TWO}), {}, TEXT, 2, {"text": "a"}),
+    ("lzma.zip", zipped({"rows.jsonl": TWO}, method=zipfile.ZIP_LZMA), {}, TEXT, 2, {"text": "a"}),
+    ("best.jsonl.xz", lzma.compress(TWO, preset=9 | lzma.PRESET_EXTREME), {}, TEXT, 2, {"text": "a"}),
+    ("in-parts.xz", lzma.compress(TWO) + b"\0" * 8 + lzma.compress(TWO) + b"\0" * 4, {}, TEXT, 4, {"text": "a"}),
     ("latin-lines.txt", b"good\ncaf\xe9\nfine\n", {"encoding": "utf-8", "bad_rows": "skip", "format": "lines"}, TEXT, 2,
      {"text": "good"}),
 ]  # fmt: skip
@@ -153,7 +179,15 @@ BAD: list[tuple[str, bytes, dict[str, Any], str, str]] = [
     ("rows.parquet.gz", gzip.compress(parquet(text=["a"])), {}, "data.source", "compressed in itself"),
     ("rows.tar.gz", gzip.compress(b"rows.jsonl".ljust(257, b"\0") + b"ustar\x0000" + TWO), {}, "data.source", "tar"),
     ("two.zip", zipped({"a.csv": TWO, "b.csv": TWO}), {}, "data.source", "2 files .a.csv, b.csv."),
-    ("none.zip", zipped({"README.md": b"# Rows"}), {}, "data.source", "none of rows"),
+    ("none.zip", zipped({}), {}, "data.source", "is an empty zip archive"),
+    ("folder.zip", zipped({"set/": b""}), {}, "data.source", "is an empty zip archive"),
+    ("side.zip", zipped({"README.md": b"# Rows", "LICENSE": b"free"}), {}, "data.source", "2 files .README.md, LICEN"),
+    ("license-too.zip", zipped({"license plates.csv": TWO, "a.csv": TWO}), {}, "data.source", "2 files"),
+    ("odd.zip", zipped({"rows.jsonl": TWO}, method=9), {}, "data.source", "packed in a way that is not read here"),
+    ("greedy.xz", GREEDY_XZ, {}, "data.source", "more than 128 MiB of memory"),
+    ("greedy.zip", greedy_zip(), {}, "data.source", "more than 128 MiB of memory"),
+    ("greedy.zst", GREEDY_ZSTD, {}, "data.source", "more than 128 MiB of memory"),
+    ("cut.jsonl.xz", lzma.compress(TWO)[:-9], {}, "data.source", "damaged xz"),
     ("locked.zip", zipped({"rows.jsonl": TWO}, locked=True), {}, "data.source", "password"),
     ("book.xlsx", zipped({"[Content_Types].xml": b"<x/>"}), {}, "data.source", "CSV"),
     ("rows.pkl", b"\x80\x04\x95rest", {}, "data.source", "pickle"),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import io
+import lzma
+import random
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from data_files import BAD, GOOD, lines, zipped, zstd
+from data_files import BAD, GOOD, GREEDY_XZ, GREEDY_ZSTD, lines, zipped, zstd
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -18,6 +22,7 @@ from tuning.assets import asset_path
 from tuning.data import encode_set, open_data, summarize
 from tuning.data.preview import preview
 from tuning.data.progress import read_once, reading, under_way
+from tuning.data.unpack import beginning, unpack
 from tuning.errors import DataError, TuningError
 from tuning.settings import DataSettings
 from tuning.text import TextTokenizer
@@ -167,6 +172,31 @@ def test_a_file_made_to_fill_the_disk_is_refused_with_the_limit(
     with pytest.raises(DataError, match="unpacks to more than 6 MiB, which is the limit.*200 times its size") as told:
         open_data(settings_of(source), "causal_lm", 0)
     assert told.value.problems[0].field == "data.source"
+
+
+def test_a_damaged_archive_gives_rows_or_a_sentence() -> None:
+    draw, told = random.Random(0), Counter[str]()
+    content = lines({"text": "a"})
+    whole = [zipped({"./a//b.jsonl": content, "README.md": b"x"}, method=method) for method in (0, 8, 12, 14)]
+    for _ in range(4_000):
+        made = bytearray(draw.choice(whole))
+        central = made.index(b"PK\x01\x02")
+        for place in draw.sample(range(4, len(made)), draw.choice((1, 1, 2, 8))):
+            made[place] = draw.randrange(256)
+        made[central + draw.randrange(46)] = draw.choice((0, 1, 46, 255))
+        try:
+            told[unpack(io.BytesIO(made), "zip", "a.zip", len(made)).words] += 1
+        except DataError as error:
+            assert len(str(error)) < 600
+            told["refused"] += 1
+    assert told["refused"] > 500 and told["b.jsonl in a zip archive"] > 500
+
+
+def test_a_beginning_that_asks_for_too_much_memory_is_refused() -> None:
+    assert beginning(lzma.compress(lines({"text": "a"}))[:-9], "a.xz", 100) == lines({"text": "a"})
+    for content in (GREEDY_XZ, GREEDY_ZSTD):
+        with pytest.raises(DataError, match="more than 128 MiB of memory"):
+            beginning(content, "a", 100)
 
 
 def test_one_reading_serves_all_who_ask_at_once_and_is_seen_while_it_goes() -> None:

@@ -14,14 +14,15 @@ import io
 import lzma
 import re
 import shutil
+import struct
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import BinaryIO, cast
 
+from tuning.data.archive import DICTIONARY_BYTES, open_member, too_much_memory
 from tuning.data.progress import reading
 from tuning.errors import DataError
 
@@ -32,15 +33,16 @@ LEAST_LIMIT_BYTES, MOST_TIMES, MOST_BYTES = 2**30, 200, 64 * 2**30
 twenty times, and what shrinks much more is made to fill a disk."""
 SPARE_BYTES = 2**30
 """What unpacking leaves free on the disk."""
-NOT_ROWS = re.compile(r"(readme|licen[cs]e|copying|notice|changelog)\b.*|.*\.(md|pdf)", re.IGNORECASE)
-"""Members of an archive that go with rows and are none."""
 _MAGIC = (
     (re.compile(rb"\x1f\x8b"), "gzip"), (re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), "bzip2"),
-    (re.compile(rb"\xfd7zXZ\0"), "xz"), (re.compile(rb"\x28\xb5\x2f\xfd"), "zstd"), (re.compile(rb"PK\x03\x04"), "zip"),
+    (re.compile(rb"\xfd7zXZ\0"), "xz"), (re.compile(rb"\x28\xb5\x2f\xfd"), "zstd"),
+    (re.compile(rb"PK(\x03\x04|\x05\x06)"), "zip"),
 )  # fmt: skip
 _DAMAGED = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError,
-            RuntimeError)  # fmt: skip
+            RuntimeError, struct.error, LookupError)  # fmt: skip
 """What the libraries raise at broken bytes; ArrowInvalid is a ValueError."""
+_MEMORY_WORDS = ("Memory usage limit", "too much memory")
+"""How liblzma and zstd say that a file asks for more memory than they may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,8 @@ def unpack(file: BinaryIO, kind: str, name: str, size: int, most: int | None = N
         except _DAMAGED as error:
             if isinstance(error, OSError) and error.errno:  # the disk, not the file
                 raise
+            if _wants_memory(error):
+                raise too_much_memory(name) from None
             message = (
                 f"{name} is a damaged {kind} file: after {done / 2**20:,.1f} MiB of rows it cannot be unpacked "
                 f"({str(error) or type(error).__name__:.100}); fetch or pack it again"
@@ -93,7 +97,10 @@ def unpack(file: BinaryIO, kind: str, name: str, size: int, most: int | None = N
 
 
 def beginning(content: bytes, name: str, most: int) -> bytes:
-    """What can be unpacked of a file of which only the first bytes are there; anything else as it is."""
+    """What can be unpacked of a file of which only the first bytes are there; anything else as it is.
+
+    Raises DataError where it asks for too much memory.
+    """
     kind, found = packing_of(content), bytearray()
     if kind is None or kind == "zip":
         return content
@@ -101,9 +108,14 @@ def beginning(content: bytes, name: str, most: int) -> bytes:
         stream, _ = _stream(_Told(io.BytesIO(content)), kind, name)
         while len(found) < most and (piece := stream.read(4096)):
             found += piece
-    except _DAMAGED:  # here the beginning ends
-        pass
+    except _DAMAGED as error:  # here the beginning ends
+        if _wants_memory(error):
+            raise too_much_memory(name) from None
     return bytes(found)
+
+
+def _wants_memory(error: Exception) -> bool:
+    return any(words in str(error) for words in _MEMORY_WORDS)
 
 
 class _Told(io.RawIOBase):
@@ -133,7 +145,7 @@ class _Told(io.RawIOBase):
 
 def _stream(file: _Told, kind: str, name: str) -> tuple[BinaryIO, str]:
     if kind == "zip":
-        return _member(file, name)
+        return open_member(cast(BinaryIO, file), name)
     return cast(BinaryIO, _OPENERS[kind](cast(BinaryIO, file))), f"packed with {kind}"
 
 
@@ -143,32 +155,39 @@ def _zstd(file: BinaryIO) -> BinaryIO:
     return cast(BinaryIO, pyarrow.CompressedInputStream(pyarrow.PythonFile(file, "r"), "zstd"))
 
 
+class _Xz:
+    """The inside of an xz file, which may take only so much memory: lzma.LZMAFile has no such limit."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._packed = file, b""
+        self._stream: lzma.LZMADecompressor | None = None
+
+    def read(self, size: int) -> bytes:
+        """At least one byte and at most so many; none at the end."""
+        while True:
+            if self._stream is None:  # zero bytes may stand between streams
+                while not self._packed.strip(b"\0"):
+                    self._packed = self._file.read(PIECE_BYTES)
+                    if not self._packed:
+                        return b""
+                limit = DICTIONARY_BYTES + 2**20  # and the library's own tables
+                self._packed = self._packed.lstrip(b"\0")
+                self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limit)
+            elif self._stream.needs_input:
+                self._packed = self._file.read(PIECE_BYTES)
+                if not self._packed:
+                    raise EOFError("it is cut off")
+            found = self._stream.decompress(self._packed, size)
+            self._packed = b""
+            if self._stream.eof:
+                self._packed, self._stream = self._stream.unused_data, None
+            if found:
+                return found
+
+
 _OPENERS: dict[str, Callable[[BinaryIO], object]] = {
-    "gzip": lambda file: gzip.GzipFile(fileobj=file, mode="rb"), "bzip2": bz2.BZ2File, "xz": lzma.LZMAFile,
-    "zstd": _zstd,
+    "gzip": lambda file: gzip.GzipFile(fileobj=file, mode="rb"), "bzip2": bz2.BZ2File, "xz": _Xz, "zstd": _zstd,
 }  # fmt: skip
-
-
-def _member(file: _Told, name: str) -> tuple[BinaryIO, str]:
-    """The one file of rows in a zip archive. Raises DataError."""
-    archive = zipfile.ZipFile(cast(BinaryIO, file))
-    names = [one.filename for one in archive.infolist()]
-    if "[Content_Types].xml" in names:
-        raise DataError(f"{name} is an Excel workbook or another office file; save the sheet as CSV", name, "CSV")
-    paths = [PurePosixPath(one.filename) for one in archive.infolist() if not one.is_dir()]
-    rows = [path for path in paths if not NOT_ROWS.fullmatch(path.name) and not _hidden(path)]
-    if len(rows) != 1:
-        told = ", ".join(str(path) for path in rows[:5]) + (", …" if len(rows) > 5 else "")
-        message = f"{name} is a zip archive of {len(rows)} files ({told or 'none of rows'}); "
-        raise DataError(message + "unpack it and choose one, or give the folder", len(rows), "one file of rows")
-    info = archive.getinfo(str(rows[0]))
-    if info.flag_bits & 1:
-        raise DataError(f"{rows[0].name} in {name} is locked with a password; unpack it first", name, "an open file")
-    return cast(BinaryIO, archive.open(info)), f"{rows[0].name} in a zip archive"
-
-
-def _hidden(path: PurePosixPath) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in path.parts)
 
 
 def _limit(size: int) -> int:
