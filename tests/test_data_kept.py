@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from training_world import World, run, series
 
 from tuning.assets import asset_path
 from tuning.data import EncodedSet, encode_kept, encode_set, open_data
+from tuning.data.kept import CODE
 from tuning.settings import DataSettings
 from tuning.text import TextTokenizer
 
@@ -86,6 +89,47 @@ def test_only_what_changes_the_tokens_makes_them_anew(cache: Path, tmp_path: Pat
         rows.write_text(json.dumps({"text": text}) + "\n")
         made(DataSettings(source=str(rows), eval_fraction=0.0))
         assert len(files(cache)) == number, "other rows in a file of the same name"
+
+
+NO_CODE = ("tuning.data.progress", "tuning.errors", "tuning.assets", "tuning.settings", "tuning.hub", "tuning.models")
+"""What rows pass on their way and is no part of their tokens: what it decides is in the fingerprint or the settings."""
+
+
+def imported(start: tuple[str, ...]) -> set[str]:
+    """The modules of the program that these are made of."""
+    found, left = set[str](), list(start)
+    while left:
+        name = left.pop()
+        if name in found or name.startswith(NO_CODE):
+            continue
+        found.add(name)
+        tree = ast.parse(Path(sys.modules[name].__file__ or "").read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tuning."):
+                inner = [f"{node.module}.{one.name}" for one in node.names]
+                left += [one for one in inner if one in sys.modules] or [str(node.module)]
+    return found
+
+
+def test_the_key_knows_all_code_that_rows_pass_on_their_way_to_tokens() -> None:
+    assert imported(("tuning.data.sets", "tuning.data.encoded")) == set(CODE)
+
+
+@pytest.mark.parametrize("name", ["sniff", "unpack", "archive", "record", "places"])
+def test_other_code_makes_the_tokens_anew(
+    cache: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = DataSettings(source="reviews")
+    made(settings)
+    module = sys.modules[f"tuning.data.{name}"]
+    copy = tmp_path / "copy.py"
+    shutil.copy(str(module.__file__), copy)
+    monkeypatch.setattr(module, "__file__", str(copy))
+    made(settings)
+    assert len(files(cache)) == 1, "the same code in another place"
+    copy.write_text(copy.read_text() + "# changed\n")
+    made(settings)
+    assert len(files(cache)) == 2
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "header", "length", "empty", "text"])

@@ -36,8 +36,12 @@ DAY = 24 * 3600
 READ_BY_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "config.json", "chat_template.jinja")
 NO_MATTER = ("source", "subset", "revision", "split", "eval_split", "eval_rows", "packing", "group_by_length")
 """Settings that do not change a training row's tokens, or whose effect the data's fingerprint tells."""
-CODE = ("tuning.chat", "tuning.text", "tuning.data.encoded", "tuning.data.recognise", "tuning.data.sets",
-        "tuning.data.spool", "tuning.data.tables", "tuning.data.parquet", "tuning.data.joined")  # fmt: skip
+CODE = ("tuning.chat", "tuning.text", *(f"tuning.data.{name}" for name in (
+    "archive", "encoded", "joined", "parquet", "places", "recognise", "record", "sets", "sniff", "spool", "tables",
+    "unpack",
+)))  # fmt: skip
+"""What stands between the bytes of files and tokens. What chooses the files, or names classes for them, changes the
+data's fingerprint instead."""
 
 
 def cache_folder() -> Path:
