@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "architectures": 0, "assets": 0, "chat": 0, "errors": 0, "events": 0, "locks": 0, "shapes": 0,
     "fields": 1, "question": 1, "hardware": 1, "models": 1, "text": 1,
-    "methods": 2, "recipes": 2, "hub": 2, "settings": 3, "data": 4, "settings_table": 4, "command": 4,
+    "methods": 2, "recipes": 2, "hub": 2, "prompts": 2, "settings": 3, "data": 4, "settings_table": 4, "command": 4,
     "plan": 5, "job": 6, "rows": 6, "card": 6,
     "training": 7, "store": 7, "memory": 8, "executors": 8, "charts": 9,
     "asking": 10, "results": 10, "runs": 11, "web": 12,

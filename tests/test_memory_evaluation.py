@@ -24,6 +24,7 @@ from tuning.training import scores
 from tuning.training.build import Built
 from tuning.training.features import FeatureCache
 from tuning.training.probes import metered
+from tuning.training.session import Session
 
 CASES = [
     ("llama", {"name": "full"}, {"rows": 1, "attention": "eager"}),
@@ -37,7 +38,7 @@ CASES = [
 @pytest.fixture
 def peaks(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """The real evaluations, fillings of a cache and writings of a run, each measured by torch's allocator."""
-    found = {"evaluation": 0, "generation": 0}
+    found = {"evaluation": 0, "generation": 0, "sample": 0}
 
     @contextmanager
     def measured(kind: str, built: Built, kept: int = 0) -> Iterator[None]:
@@ -61,6 +62,13 @@ def peaks(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         found["evaluation"] = max(found["evaluation"], (meter.peak_bytes or 0) + before)
         yield from done
 
+    ask = Session._sample
+
+    def asked(self: Session, built: Built) -> None:
+        with measured("sample", built):
+            ask(self, built)
+
+    monkeypatch.setattr(Session, "_sample", asked)
     monkeypatch.setattr(FeatureCache, "fill", filled)
     monkeypatch.setattr(scores, "evaluate", around("evaluation", scores.evaluate))
     monkeypatch.setattr(scores, "write_answers", around("generation", scores.write_answers))
@@ -101,6 +109,56 @@ def test_writing_answers_takes_what_was_estimated(tmp_path: Path, peaks: dict[st
     assert found.generation_bytes == pytest.approx(peaks["generation"], rel=0.05)
     silent = plan_for(plan.settings.to_dict() | {"eval": {"every": None}})
     assert estimate(silent).generation_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "longest"),
+    [({"name": "retrieval", "top_k": 8}, 393), ({"name": "prompt_engineering", "shots": 16}, 315)],
+)
+def test_prompts_that_a_method_writes_take_what_was_estimated(
+    tmp_path: Path, peaks: dict[str, int], method: dict[str, Any], longest: int
+) -> None:
+    """Many times as long as the rows, and not cut at max_seq_length."""
+    settings = {"data": {"source": "people-questions", "max_seq_length": 64}, "method": method, "device": "cpu"}
+    plan = plan_for(settings)
+    assert plan.value("prompted_length") == longest > 10 * plan.value("widest_length")
+    assert plan.derived["prompted_length"].origin.startswith("the longest of ")
+    found = estimate(plan, make=True)
+    assert found.kind == "traced"
+    measured_peak(plan, tmp_path / "run")
+    assert found.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.05)
+    asking = plan_for(settings | {"eval": {"metrics": ["exact_match"]}})
+    assert longest - 16 < asking.value("answered_length") < longest
+    cut = plan_for(settings | {"data": settings["data"] | {"max_seq_length": 16}})
+    assert estimate(cut).evaluation_bytes == found.evaluation_bytes
+
+
+def test_writing_answers_to_prompts_that_training_cuts_takes_what_was_estimated(
+    tmp_path: Path, peaks: dict[str, int]
+) -> None:
+    rows = [json.dumps({"prompt": "the old town and the river " * 25, "completion": "winter"})] * 20
+    (tmp_path / "asked.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    settings = {
+        "method": {"name": "lora"}, "max_steps": 1, "device": "cpu",
+        "data": {"source": str(tmp_path / "asked.jsonl"), "max_seq_length": 16, "eval_fraction": 0.4},
+        "eval": {"every": None, "metrics": ["exact_match"]},
+    }  # fmt: skip
+    plan = plan_for(settings)
+    assert plan.value("widest_length") == 16 < 100 < plan.value("answered_length")
+    found = estimate(plan, make=True)
+    measured_peak(plan, tmp_path / "run")
+    assert found.generation_bytes == pytest.approx(peaks["generation"], rel=0.05)
+    assert found.evaluation_bytes < found.generation_bytes
+
+
+def test_sample_prompts_count_however_short_the_rows_are(tmp_path: Path, peaks: dict[str, int]) -> None:
+    data = {"source": "people-questions", "max_seq_length": 16, "train_rows": 40}
+    settings = {"max_steps": 1, "device": "cpu", "data": data, "eval": {"every": None}}
+    assert estimate(plan_for(settings)).generation_bytes == 0
+    plan = plan_for(settings | {"sample": {"prompts": ["Who?", "The river is old. " * 80]}})
+    found = estimate(plan, make=True)
+    measured_peak(plan, tmp_path / "run")
+    assert found.generation_bytes == pytest.approx(peaks["sample"], rel=0.05)
 
 
 def test_the_verdict_counts_an_evaluation_that_takes_more_than_training() -> None:

@@ -22,7 +22,8 @@ from tuning.hardware import Device, this_machine
 from tuning.methods import METHODS, method_named
 from tuning.methods.base import Case
 from tuning.models import BaseModel, resolve_model
-from tuning.settings import Settings
+from tuning.prompts import Prompted, longest_prompt, question_ids
+from tuning.settings import WRITTEN_METRICS, Settings
 from tuning.text import Row, TextTokenizer
 
 SMALL_MODEL, SMALL_MODEL_ROWS = 20_000_000, 32
@@ -121,14 +122,18 @@ def _unread(settings: Settings) -> DataSummary:
 
 def make_plan(settings: Settings, model: BaseModel, data: DataSummary, device: Device) -> Plan:
     """Work out every derived number. Raises SettingsError with all combinations that cannot be trained."""
-    problems = _refused(settings, model, data, device)
+    prompted = Prompted()
+    problems = _refused(settings, model, data, device, prompted)
     if problems:
         raise SettingsError(problems)
-    return Plan(settings=settings, model=model, data=data, device=device, derived=_derive(settings, model, data))
+    derived = _derive(settings, model, data) | _prompts(settings, model, data, prompted)
+    return Plan(settings=settings, model=model, data=data, device=device, derived=derived)
 
 
-def _refused(settings: Settings, model: BaseModel, data: DataSummary, device: Device) -> list[Problem]:
-    found = _method_refuses(settings, model, data, device)
+def _refused(
+    settings: Settings, model: BaseModel, data: DataSummary, device: Device, prompted: Prompted
+) -> list[Problem]:
+    found = _method_refuses(settings, model, data, device, prompted)
     longest = settings.data.max_seq_length
     if longest > model.shape.max_positions:
         limit = model.shape.max_positions
@@ -201,7 +206,9 @@ def _flash_lacks(device: Device, precision: str) -> str | None:
     return None if find_spec("flash_attn") else "FlashAttention (the package flash-attn) is not installed here"
 
 
-def _method_refuses(settings: Settings, model: BaseModel, data: DataSummary, device: Device) -> list[Problem]:
+def _method_refuses(
+    settings: Settings, model: BaseModel, data: DataSummary, device: Device, prompted: Prompted
+) -> list[Problem]:
     method = method_named(settings.method.name)
     if settings.task not in method.tasks:
         limit = " or ".join(method.tasks)
@@ -220,6 +227,9 @@ def _method_refuses(settings: Settings, model: BaseModel, data: DataSummary, dev
         opened = open_data(settings.data, settings.task, settings.seed)
         return opened.train, opened.eval, TextTokenizer(model.path)
 
+    def look(rows: Sequence[Row]) -> int:
+        return prompted.look(rows, TextTokenizer(model.path), settings.data.loss_on, settings.data.system_prompt)
+
     return method.problems(
         Case(
             shape=model.shape, task=settings.task, labels=_labels(settings, data), device=device.kind,
@@ -229,6 +239,7 @@ def _method_refuses(settings: Settings, model: BaseModel, data: DataSummary, dev
             gradient_checkpointing=settings.gradient_checkpointing,
             max_seq_length=settings.data.max_seq_length,
             label_tokens=sum(data.trained_tokens), data_folder=bundled_folder(settings.data.source), rows=rows,
+            prompted=look,
         ),
         settings.method,
     )  # fmt: skip
@@ -265,6 +276,34 @@ def _derive(settings: Settings, model: BaseModel, data: DataSummary) -> dict[str
     )
     found["widest_length"] = Derived(value=min(data.longest, settings.data.max_seq_length), origin=data.longest_origin)
     return found | _parameters(settings, model, data)
+
+
+def _prompts(settings: Settings, model: BaseModel, data: DataSummary, prompted: Prompted) -> dict[str, Derived]:
+    """Tokens of what the model is asked, where it is asked something: whole, for max_seq_length does not cut it."""
+    found, texts, method = dict[str, Derived](), settings.sample.prompts, method_named(settings.method.name)
+    if prompted.rows:
+        seen = f"of {prompted.rows:,} evaluation rows as {method.title} writes them"
+        found["prompted_length"] = Derived(value=prompted.length, origin=f"the longest {seen}, in tokens")
+        found["prompted_labels"] = Derived(value=prompted.labels, origin=f"the most label tokens {seen}")
+    if not (Path(model.path) / "tokenizer.json").is_file():
+        return found
+    if WRITTEN_METRICS & set(settings.metrics) and data.eval_rows:
+        count = settings.eval.generate_rows
+        longest, seen = prompted.prompt, f"the longest prompt of {prompted.rows:,} evaluation rows, in tokens"
+        if not prompted.rows:
+            rows = open_data(settings.data, settings.task, settings.seed).eval[:count]
+            longest = longest_prompt(rows, TextTokenizer(model.path), settings.data.system_prompt)
+            seen = f"the longest prompt of {len(rows):,} evaluation rows that are answered, in tokens"
+        found["answered_length"] = Derived(value=longest, origin=seen)
+    if texts and method.updates:
+        tokenizer, chat = TextTokenizer(model.path), data.shape == "messages"
+        classes = settings.task == "sequence_classification"
+        ids = [
+            tokenizer.encode_with_specials(text) if classes else question_ids(text, tokenizer, chat=chat)
+            for text in texts
+        ]
+        found["sample_length"] = Derived(value=max(map(len, ids)), origin="the longest of sample.prompts, in tokens")
+    return found
 
 
 def _parameters(settings: Settings, model: BaseModel, data: DataSummary) -> dict[str, Derived]:

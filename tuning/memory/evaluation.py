@@ -27,21 +27,38 @@ def evaluation_bytes(
     return _forward(plan, subject, table, shape) + kept_features(plan, shape)
 
 
-def generation_bytes(plan: Plan, subject: Subject | None, table: Table | None, length: int | None = None) -> int:
-    """Bytes at the peak while answers are written; 0 where the settings ask for none.
+def generation_bytes(plan: Plan, subject: Subject | None, table: Table | None) -> int:
+    """Bytes at the peak while answers are written, or sample texts classified; 0 where the settings ask for neither.
 
-    Prompts are taken to be as long as the data's longest row. The higher of reading the prompt and writing the last
-    token: what a pass over these tokens takes, with the keys and values of all tokens so far: 2 x layers x rows x
-    tokens x key heads x head size, 4 bytes each (Pope et al. 2023, arXiv 2211.05102, section 2.1); a layer's stand
-    twice while one more is put behind them. Under bf16 some are 2 bytes.
+    Prompts are not cut at max_seq_length, only where the model's context leaves no room for an answer. Evaluation rows
+    are taken to be as long as the longest of them. Without a tokenizer to count with, as the longest training row.
     """
-    settings, model = plan.settings, plan.model.shape
+    settings, limit = plan.settings, plan.model.shape.max_positions
+    known = {name: int(one.value) for name, one in plan.derived.items()}
+    sample = known.get("sample_length", known["widest_length"]) if settings.sample.prompts else 0
+    if plan.labels:
+        shape = Shape(rows=1, length=min(sample, limit), labels=1, padded=False)
+        return _forward(plan, subject, table, shape) if sample else 0
     written = WRITTEN_METRICS & set(settings.metrics) and plan.data.eval_rows
-    if plan.labels or not (written or settings.sample.prompts):
-        return 0
-    rows = min(ANSWER_ROWS, settings.eval.generate_rows, plan.data.eval_rows) if written else 1
-    prompt = length or int(plan.value("widest_length"))
-    last = min(prompt + settings.eval.max_new_tokens, model.max_positions)
+    asked = known.get("answered_length", known["widest_length"]) if written else 0
+    together = min(ANSWER_ROWS, settings.eval.generate_rows, plan.data.eval_rows)
+    most = limit - min(settings.eval.max_new_tokens, limit - 1)
+    return max(
+        _writing(plan, subject, table, rows, min(prompt, most)) if prompt else 0
+        for rows, prompt in ((together, asked), (1, sample))
+    )
+
+
+def _writing(plan: Plan, subject: Subject | None, table: Table | None, rows: int, prompt: int) -> int:
+    """Answers to so many prompts of so many tokens.
+
+    The higher of reading the prompt and writing the last token: what a pass over these tokens takes, with the keys and
+    values of all tokens so far: 2 x layers x rows x tokens x key heads x head size, 4 bytes each (Pope et al. 2023,
+    arXiv 2211.05102, section 2.1); a layer's stand twice while one more is put behind them. Under bf16 some are 2
+    bytes.
+    """
+    model = plan.model.shape
+    last = min(prompt + plan.settings.eval.max_new_tokens, model.max_positions)
     cache = 2 * rows * model.num_kv_heads * model.head_dim * FLOAT
     moments = (
         (prompt, model.num_layers * prompt * cache),

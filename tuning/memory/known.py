@@ -62,13 +62,13 @@ class Known:
         """Bytes at the peak of an evaluation, of these settings or with other sizes."""
         return evaluation_bytes(self.plan, self.subject, self.table, rows, length)
 
-    def generation(self, length: int | None = None) -> int:
-        """Bytes at the peak while answers are written."""
-        return generation_bytes(self.plan, self.subject, self.table, length)
+    def generation(self) -> int:
+        """Bytes at the peak while answers are written: prompts are whole, whatever max_seq_length is."""
+        return generation_bytes(self.plan, self.subject, self.table)
 
     def highest(self, rows: int | None = None, length: int | None = None) -> int:
         """The most bytes that tensors take in the whole run: what a device must hold."""
-        return max(self.total(rows, length), self.evaluation(rows, length), self.generation(length))
+        return max(self.total(rows, length), self.evaluation(rows, length), self.generation())
 
     def through_step(self) -> list[tuple[str, int]]:
         """Memory through one update, in order of time, with the micro-batch that holds the peak."""

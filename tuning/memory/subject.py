@@ -93,7 +93,7 @@ def subject_of(plan: Plan) -> Subject:
     }  # fmt: skip
     if settings.data.packing:
         kept["data"] = {"packing": True}
-    padded = _facts(plan.data).padded and not settings.data.packing
+    padded = (_facts(plan.data).padded or "prompted_length" in plan.derived) and not settings.data.packing
     return Subject(config=_config(plan.model.path), settings=kept, labels=plan.labels, padded=padded)
 
 
@@ -128,10 +128,14 @@ def moments_of(plan: Plan, rows: int | None = None, length: int | None = None) -
 def evaluation_of(plan: Plan, rows: int | None = None, length: int | None = None) -> Shape:
     """The widest batch of an evaluation: as many rows as are taken at once, taken to be the longest of the data.
 
-    Held-out rows are drawn like the others but not counted, so their lengths are those of the training rows.
+    Held-out rows are drawn like the others but not counted, so their lengths are those of the training rows. Where a
+    method without updates writes them, they are as long as it makes them, and `length` does not cut them.
     """
     facts = _facts(plan.data)
     count = max(1, min(plan.evaluation_rows(rows), plan.data.eval_rows))
+    if "prompted_length" in plan.derived:
+        whole, labels = int(plan.value("prompted_length")), int(plan.value("prompted_labels"))
+        return Shape(rows=count, length=whole, labels=max(1, count * labels), padded=count > 1)
     longest = length or int(plan.value("widest_length"))
     return _shape(facts, count, longest, longest / max(1, int(plan.value("widest_length"))))
 

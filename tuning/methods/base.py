@@ -44,6 +44,8 @@ class Case:
     """The folder of a bundled data set."""
     rows: Callable[[], tuple[Sequence[Row], Sequence[Row], TextTokenizer]]
     """Training rows, evaluation rows and the tokenizer, read only when asked."""
+    prompted: Callable[[Sequence[Row]], int]
+    """Told the evaluation rows as the method writes them: the tokens of the longest, whole. The plan remembers it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from tuning.fields import Limit
 from tuning.methods.base import Asked, Case, Method, freeze
 from tuning.methods.network import Part, model_parts
 from tuning.models import ModelShape
-from tuning.text import Row, TextTokenizer
+from tuning.text import Row
 
 PLACE = "{prompt}"
 TRIED_ROWS = 256
@@ -69,7 +69,7 @@ class PromptEngineering(UntrainedMethod):
                 f"the template needs {PLACE} where the question goes, for example {PLACE} or Please answer. {PLACE}"
             )
             return [Problem("method.template", s.template, PLACE, message)]
-        train, held_out, tokenizer = case.rows()
+        train, held_out, _ = case.rows()
         found = no_questions(held_out)
         if not found and s.shots > len(train):
             message = f"there are {len(train)} training rows to show; set shots to {len(train)} or less"
@@ -77,7 +77,7 @@ class PromptEngineering(UntrainedMethod):
         if not found:
             rows = written(train, longest_asked(held_out), s)
             fix = "fewer shots" if s.shots else "a shorter template"
-            found += too_long(case, tokenizer, rows, "method.shots" if s.shots else "method.template", s.shots, fix)
+            found += too_long(case, rows, "method.shots" if s.shots else "method.template", s.shots, fix)
         return found
 
     def summary(self, s: PromptEngineeringSettings) -> str:
@@ -107,12 +107,9 @@ def no_questions(held_out: Sequence[Row]) -> list[Problem]:
     return [Problem("data.source", None, "prompt + completion", message)]
 
 
-def too_long(
-    case: Case, tokenizer: TextTokenizer, rows: Sequence[Row], field: str, value: Any, fix: str
-) -> list[Problem]:
-    """Prompts with their answers that do not fit into the model's context."""
-    longest = max(len(tokenizer.encode(f"{row.prompt}{row.completion}")) + 2 for row in rows)
-    limit = case.shape.max_positions
+def too_long(case: Case, rows: Sequence[Row], field: str, value: Any, fix: str) -> list[Problem]:
+    """Prompts with their answers that do not fit into the model's context; told to the plan on the way."""
+    longest, limit = case.prompted(rows), case.shape.max_positions
     if longest <= limit:
         return []
     message = f"the longest prompt has {longest} tokens, and this model's context ends at {limit}; use {fix}"

@@ -70,12 +70,12 @@ class Retrieval(UntrainedMethod):
             if not len(index):
                 message = "every passage of this index is marked misleading; set misleading_share to 1"
             return [Problem("method.top_k", s.top_k, f"1 to {len(index)}", message)]
-        _, held_out, tokenizer = case.rows()
+        _, held_out, _ = case.rows()
         found = no_questions(held_out)
         if not found:
             alone = [question_of(row, bundled=case.data_folder is not None) for row in longest_asked(held_out)]
             rows = with_passages(alone, index, s.top_k)
-            found = too_long(case, tokenizer, rows, "method.top_k", s.top_k, "fewer passages")
+            found = too_long(case, rows, "method.top_k", s.top_k, "fewer passages")
         return found
 
     def summary(self, s: RetrievalSettings) -> str:

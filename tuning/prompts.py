@@ -1,0 +1,65 @@
+"""How long a run's prompts are: max_seq_length does not cut what a model is asked, only its context does.
+
+Comes in: rows or texts, a tokenizer.  Goes out: a question as the model is given it, and the tokens of the longest of
+many, for who needs to know before a run.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tuning.text import Row, TextTokenizer, spell_rows
+
+TOKENIZED = 64
+"""Of many rows so many are tokenized, those longest in characters: the one with the most tokens is among them, unless
+its text is very unlike the others."""
+
+
+@dataclass(slots=True)
+class Prompted:
+    """What was seen of the evaluation rows as a method without updates writes them."""
+
+    rows: int = 0
+    """How many were looked at; 0 where the method has not written any."""
+    length: int = 0
+    """Tokens of the longest, whole."""
+    labels: int = 0
+    """The most label tokens of one."""
+    prompt: int = 0
+    """Tokens before the answer, the most of one."""
+
+    def look(self, rows: Sequence[Row], tokenizer: TextTokenizer, loss_on: str, system_prompt: str | None) -> int:
+        """Look at these rows; the tokens of the longest."""
+        found = spell_rows(rows, tokenizer, loss_on=loss_on, task="causal_lm", system_prompt=system_prompt)
+        self.rows, self.length = len(rows), max(len(one.ids) for one in found)
+        self.labels = max(sum(one.trained[1:]) for one in found)
+        self.prompt = longest_prompt(rows, tokenizer, system_prompt)
+        return self.length
+
+
+def question_ids(text: str, tokenizer: TextTokenizer, *, chat: bool) -> list[int]:
+    """A person's question as tokens, whole; as a chat it is a user's message in the model's chat template."""
+    if chat:
+        written = tokenizer.render_chat([{"role": "user", "content": text}], add_generation_prompt=True)
+        return tokenizer.encode(written)
+    return [*([] if tokenizer.bos_id is None else [tokenizer.bos_id]), *tokenizer.encode(text)]
+
+
+def longest_prompt(rows: Iterable[Row], tokenizer: TextTokenizer, system_prompt: str | None) -> int:
+    """The most tokens that stand before a row's answer, whole; 0 where no row has an answer of its own."""
+    asked = [row for row in rows if row.completion is not None or row.messages is not None]
+    most = 0
+    for row in heapq.nlargest(TOKENIZED, asked, key=_characters):
+        loss_on = "last_turn" if row.messages is not None else "response"
+        (one,) = spell_rows([row], tokenizer, loss_on=loss_on, task="causal_lm", system_prompt=system_prompt)
+        most = max(most, len(one.ids) - sum(one.trained))
+    return most
+
+
+def _characters(row: Row) -> int:
+    """Of what stands before the answer."""
+    if row.messages is not None:
+        return sum(len(text) for _, text in row.messages[:-1])
+    return len(row.prompt or "")
