@@ -185,7 +185,7 @@ def test_a_damaged_archive_gives_rows_or_a_sentence() -> None:
             made[place] = draw.randrange(256)
         made[central + draw.randrange(46)] = draw.choice((0, 1, 46, 255))
         try:
-            told[unpack(io.BytesIO(made), "zip", "a.zip", len(made)).words] += 1
+            told[unpack(io.BytesIO(made), "zip", Path("a.zip"), len(made)).words] += 1
         except DataError as error:
             assert len(str(error)) < 600
             told["refused"] += 1
@@ -204,7 +204,7 @@ def test_one_reading_serves_all_who_ask_at_once_and_is_seen_while_it_goes() -> N
 
     @read_once(2)
     def read(number: int) -> int:
-        with reading("rows.csv", "finding rows", "bytes", 10) as tell:
+        with reading("/a/rows.csv", "rows.csv", "finding rows", "bytes", 10) as tell:
             tell(number)
             begun.set()
             go.wait(10)
@@ -215,7 +215,7 @@ def test_one_reading_serves_all_who_ask_at_once_and_is_seen_while_it_goes() -> N
         asked = [pool.submit(read, 7) for _ in range(4)]
         assert begun.wait(10)
         (seen,) = under_way()
-        assert (seen.name, seen.done, seen.total) == ("rows.csv", 7, 10)
+        assert (seen.path, seen.name, seen.done, seen.total) == ("/a/rows.csv", "rows.csv", 7, 10)
         go.set()
         assert [one.result(10) for one in asked] == [7] * 4
     assert made == [7] and under_way() == []

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import gzip
 import io
+import os
 import random
+import shutil
+import threading
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from fastapi import FastAPI
@@ -16,11 +22,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuning.data import open_data
+from tuning.data.progress import Under, reading
 from tuning.data.recognise import Reading, RowFault, make_row, surely_good
 from tuning.data.sets import check
 from tuning.data.sniff import Format
-from tuning.data.tables import LineTable
-from tuning.data.whole import read_whole
+from tuning.data.tables import KEPT_TABLES, LineTable
+from tuning.data.whole import KEPT, NO_ROW, _reads, how_far, read_whole
 from tuning.errors import DataError, TuningError
 from tuning.settings import DataSettings
 from tuning.web.data import add_data_routes
@@ -51,7 +58,7 @@ def odd_table(draw: random.Random, pieces: list[str]) -> LineTable:
     content = "".join(draw.choices(pieces, k=draw.randrange(1, 60))).encode() + b"x,y\n"
     content += b"caf\xe9,y\n" * (draw.random() < 0.2)
     form = Format(kind="csv", delimiter=",", columns=("text", "label"), header=False)
-    return LineTable(io.BytesIO(content), "odd.csv", form, len(content))
+    return LineTable(io.BytesIO(content), Path("odd.csv"), form, len(content))
 
 
 def test_rows_read_many_at_once_are_those_read_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +163,114 @@ def test_a_reading_that_takes_longer_is_not_waited_for(tmp_path: Path, monkeypat
     assert read_whole(chosen, "causal_lm", 0, 0.05) is None and time.monotonic() - began < 0.25
     found = read_whole(chosen, "causal_lm", 0, 10)
     assert found is not None and len(found.train) == 1 and check(found.train.table, found.reading).whole
+
+
+def test_a_failed_reading_is_told_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.csv.gz"
+    file.write_bytes(gzip.compress(b"text,label\na,x\nb,y\n"))
+    chosen, free = DataSettings(source=str(file), eval_fraction=0.0), shutil.disk_usage("/")
+    ask = partial(read_whole, chosen, "causal_lm", 0)
+    with monkeypatch.context() as full:
+        full.setattr("tuning.data.unpack.shutil.disk_usage", lambda folder: free._replace(free=0))
+        for _ in range(2):
+            with pytest.raises(DataError, match="unpacks to more than 0 MiB"):
+                ask(10)
+    found = ask(10)
+    assert found is not None and len(found.train) == 2 and ask(0) is found, "what was read is kept"
+
+
+def test_a_failure_that_nobody_heard_of_waits_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, tries, go = tmp_path / "a.jsonl", list[int](), threading.Event()
+    file.write_text('{"text": "a"}\n')
+
+    def fail(*given: Any) -> None:
+        tries.append(1)
+        go.wait(10)
+        raise DataError("no room", "a.jsonl")
+
+    monkeypatch.setattr("tuning.data.whole.open_data", fail)
+    ask = partial(read_whole, DataSettings(source=str(file), eval_fraction=0.0), "causal_lm", 0)
+    assert ask(0) is None and ask(0) is None
+    go.set()
+    with pytest.raises(DataError, match="no room"):
+        ask(10)
+    assert len(tries) == 1, "who asked twice was told of the same reading"
+    go.clear()
+    assert ask(0) is None
+    go.set()
+    while not list(_reads.values())[-1].rows.done():
+        time.sleep(0.01)
+    monkeypatch.setattr("tuning.data.whole.FAILED_SECONDS", 0.0)
+    with pytest.raises(DataError, match="no room"):
+        ask(10)
+    assert len(tries) == 3, "an old failure is not told: it is tried again"
+
+
+class Watched(DataSettings):
+    """Settings that note which of them are looked at."""
+
+    seen: ClassVar[set[str]] = set()
+
+    def __getattribute__(self, name: str) -> Any:
+        Watched.seen.add(name)
+        return super().__getattribute__(name)
+
+
+def test_one_reading_serves_all_settings_that_change_no_row(tmp_path: Path) -> None:
+    source = {"source": str(tmp_path / "a.jsonl"), "eval_fraction": 0.2}
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "row {n}", "label": {n % 2}}}\n' for n in range(20)))
+    first = read_whole(DataSettings(**source), "causal_lm", 0, 10)
+    others: dict[str, Any] = {
+        "system_prompt": "Be brief.", "loss_on": "all", "max_seq_length": 64, "packing": True, "group_by_length": False,
+    }  # fmt: skip
+    assert first is not None and set(others) == set(NO_ROW)
+    for name, value in others.items():
+        assert read_whole(DataSettings(**source | {name: value}), "causal_lm", 0, 10) is first
+    assert read_whole(DataSettings(**source | {"train_rows": 3}), "causal_lm", 0, 10) is not first
+    Watched.seen.clear()
+    open_data(Watched(**source), "causal_lm", 0)
+    assert "columns" in Watched.seen and not Watched.seen & set(NO_ROW)
+
+
+def test_only_so_many_unpacked_files_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuning.data.unpack.MEMORY_BYTES", 1)
+
+    def held() -> int:
+        gc.collect()
+        links = (os.readlink(one) for one in Path("/proc/self/fd").iterdir() if one.is_symlink())
+        return sum("(deleted)" in link for link in links)
+
+    before = held()
+    for number in range(20):
+        file = tmp_path / f"{number}.csv.gz"
+        file.write_bytes(gzip.compress(f"text,label\na {number},x\nb,y\n".encode()))
+        assert read_whole(DataSettings(source=str(file), eval_fraction=0.0), "causal_lm", 0, 10) is not None
+    assert 1 <= held() - before <= KEPT_TABLES
+    assert len(_reads) <= KEPT
+
+
+def test_the_progress_of_another_file_of_the_same_name_is_not_told(tmp_path: Path) -> None:
+    for folder in ("mine", "other"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "train.jsonl").write_text('{"text": "a"}\n')
+    other = tmp_path / "other" / "train.jsonl"
+    with reading(str(other), other.name, "finding rows", "bytes", 2**22) as tell:
+        tell(2**21)
+        far = how_far(DataSettings(source=str(other)))
+        assert (far["doing"], far["done"], far["total"]) == ("finding rows", 2**21, 2**22)
+        assert far["words"] == "train.jsonl is being read (finding rows: 2 of 4 MiB)" and "path" not in far
+        mine = how_far(DataSettings(source=str(tmp_path / "mine" / "train.jsonl")))
+        assert (mine["doing"], mine["total"]) == ("reading", 0)
+
+
+def test_tables_name_their_file_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = set[str]()
+    made = Under.__init__
+    monkeypatch.setattr(Under, "__init__", lambda self, *given: (told.add(given[0]), made(self, *given))[1])
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"text,label\na,x\nb,y\n"))
+    monkeypatch.chdir(tmp_path)
+    open_data(DataSettings(source="./a.csv.gz", eval_fraction=0.0), "causal_lm", 0)
+    assert told == {str(tmp_path / "a.csv.gz")}
 
 
 def test_of_a_large_parquet_file_the_first_rows_are_looked_at(tmp_path: Path) -> None:

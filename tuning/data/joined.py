@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tuning.data.progress import read_once
 from tuning.data.record import BadRow, Record, Table
-from tuning.data.tables import HEAD_FILE_BYTES, open_table
+from tuning.data.tables import HEAD_FILE_BYTES, KEPT_TABLES, open_table
 from tuning.errors import DataError
 
 
@@ -32,7 +32,7 @@ def open_tables(files: tuple[Path, ...], kind: str = "auto", encoding: str = "au
     return _join(files, versions, kind, encoding, head_only)
 
 
-@read_once(8)
+@read_once(KEPT_TABLES)
 def _join(
     files: tuple[Path, ...], versions: tuple[tuple[int, int], ...], kind: str, encoding: str, head_only: bool
 ) -> Table:
@@ -47,7 +47,8 @@ class JoinedTable:
     unit = "row"
 
     def __init__(self, tables: list[Table], size: int, files: int) -> None:
-        self.name, self.format = f"{tables[0].name} and {files - 1} more", tables[0].format
+        self.path, self.name = tables[0].path, f"{tables[0].name} and {files - 1} more"
+        self.format = tables[0].format
         self.size, self.whole = size, len(tables) == files and all(table.whole for table in tables)
         digests = [table.digest for table in tables]
         self.digest = sha256(" ".join(digests).encode()).hexdigest() if all(digests) else ""

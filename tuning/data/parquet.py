@@ -26,7 +26,7 @@ class ParquetTable:
         import pyarrow
         import pyarrow.parquet
 
-        self.name, self.format, self.size, self._path = path.name, form, path.stat().st_size, path
+        self.path, self.name, self.format, self.size = str(path), path.name, form, path.stat().st_size
         self.digest = ""
         if most is None:
             with open(path, "rb") as file:
@@ -53,7 +53,7 @@ class ParquetTable:
         wanted, at = iter(indices), 0
         index = next(wanted, None)
         try:
-            with pyarrow.parquet.ParquetFile(self._path) as opened:
+            with pyarrow.parquet.ParquetFile(self.path) as opened:
                 for group, rows in enumerate(self._groups):
                     if index is None:
                         return

@@ -21,6 +21,8 @@ Found = TypeVar("Found")
 class Under:
     """One reading that is under way: of which file, what is done to it, and how far it is, in `unit`s."""
 
+    path: str
+    """The file in full, for two of one name are two; of several files read as one, the first."""
     name: str
     doing: str
     unit: str
@@ -29,7 +31,8 @@ class Under:
     total: int
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """For the page, which knows the path."""
+        return {name: value for name, value in asdict(self).items() if name != "path"}
 
 
 _under_way = dict[int, Under]()
@@ -37,12 +40,12 @@ _numbers = count()
 
 
 @contextmanager
-def reading(name: str, doing: str, unit: str, total: int) -> Iterator[Callable[[int], None]]:
+def reading(path: str, name: str, doing: str, unit: str, total: int) -> Iterator[Callable[[int], None]]:
     """For as long as the block lasts this is under way; what it gives is told how much is done."""
     number = next(_numbers)
 
     def tell(done: int) -> None:
-        _under_way[number] = Under(name, doing, unit, done, total)
+        _under_way[number] = Under(path, name, doing, unit, done, total)
 
     tell(0)
     try:

@@ -31,6 +31,8 @@ class BadRow:
 class Table(Protocol):
     """Rows on disk."""
 
+    path: str
+    """The file in full; of several files, the first."""
     name: str
     format: Format
     unit: str

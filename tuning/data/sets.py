@@ -22,7 +22,7 @@ from tuning.data.places import Place, find_place
 from tuning.data.progress import read_once
 from tuning.data.recognise import Reading, RowFault, columns_of, label_text, make_row, read_as, surely_good
 from tuning.data.record import BadRow, Record, Table
-from tuning.data.tables import head
+from tuning.data.tables import KEPT_TABLES, head
 from tuning.errors import DataError
 from tuning.settings import DataSettings
 from tuning.text import Row
@@ -153,7 +153,7 @@ def open_data(settings: DataSettings, task: str, seed: int, head_only: bool = Fa
     )  # fmt: skip
 
 
-@read_once(16)
+@read_once(KEPT_TABLES)
 def check(table: Table, reading: Reading) -> Checked:
     """Read rows once for what is wrong with them and for their classes; kept for each version of a file.
 
@@ -165,7 +165,7 @@ def check(table: Table, reading: Reading) -> Checked:
     codes, numbers, good = array("i"), dict[str, int](), surely_good(reading)
     column, known = reading.column("label") or "", dict[str, int]()
     bad, bad_places = list[BadRow](), list[int]()
-    with progress.reading(table.name, "reading rows", "rows", rows) as tell:
+    with progress.reading(table.path, table.name, "reading rows", "rows", rows) as tell:
         for place, one in enumerate(table.read(range(rows))):
             if place % TOLD_ROWS == 0:
                 tell(place)

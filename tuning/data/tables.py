@@ -35,6 +35,8 @@ HEAD_PARQUET_ROWS = 20_000
 """The same of a Parquet file, whose rows have no size of their own."""
 TOLD_ROWS = 50_000
 """How often a long reading says how far it is."""
+KEPT_TABLES = 6
+"""How many tables are kept for who asks again: of a packed file each holds a temporary one."""
 RECORD_BYTES = 64 * 2**20
 """The longest row of a CSV file; a quotation mark without its partner would else swallow all that follows."""
 
@@ -54,14 +56,14 @@ def open_table(path: Path, kind: str = "auto", encoding: str = "auto", head_only
         raise DataError(message, str(path), "a readable file") from None
 
 
-@read_once(8)
+@read_once(KEPT_TABLES)
 def _open(path: str, size: int, changed: int, kind: str, encoding: str, head_only: bool) -> Table:
     file = Path(path)
     handle: BinaryIO = open(file, "rb")  # noqa: SIM115  held as long as the table
     packing, words, whole, digest = packing_of(handle.read(16)), "", True, ""
     if packing:
         with handle:
-            found = unpack(handle, packing, file.name, size, HEAD_FILE_BYTES if head_only else None)
+            found = unpack(handle, packing, file, size, HEAD_FILE_BYTES if head_only else None)
         handle, words, whole, digest = found.file, found.words, found.whole, found.digest
         size = handle.seek(0, 2) if whole else size
     if head_only and whole and size <= HEAD_FILE_BYTES:  # its head is all of it
@@ -77,32 +79,32 @@ def _open(path: str, size: int, changed: int, kind: str, encoding: str, head_onl
     if head_only and (form.encoding != "utf-8" or form.kind == "json"):
         handle.close()
         return open_table(file, kind, encoding)
-    return LineTable(handle, file.name, form, size, digest, head_only)
+    return LineTable(handle, file, form, size, digest, head_only)
 
 
 class LineTable:
     """JSON Lines, CSV and plain text: one pass finds where each row begins."""
 
     def __init__(
-        self, file: BinaryIO, name: str, form: Format, size: int, digest: str = "", head_only: bool = False
+        self, file: BinaryIO, path: Path, form: Format, size: int, digest: str = "", head_only: bool = False
     ) -> None:
-        self.name, self.format, self.size = name, form, size
+        self.path, self.name, self.format, self.size = str(path), path.name, form, size
         self.unit = "row" if form.kind == "json" else "line"
         self.whole = not head_only
         self._lock = threading.Lock()
-        self.digest = digest if head_only or digest else _digest(file, name, size)
+        self.digest = digest if head_only or digest else _digest(file, path, size)
         self._file = file
         if form.kind == "json":
-            self._file = rows_of_document(file, form, name)
+            self._file = rows_of_document(file, form, self.name)
         elif form.encoding != "utf-8" or form.mac_lines:
-            self._file = decoded(file, form, name)
+            self._file = decoded(file, form, self.name)
         begin = 0 if self._file is not file else form.mark
         self._file.seek(begin)
         most = HEAD_TABLE_BYTES if head_only else sys.maxsize
-        with reading(name, "finding rows", "bytes", size) as tell:
-            self._starts, self._lines, self._end = _index(self._file, form, name, most, tell)
+        with reading(self.path, self.name, "finding rows", "bytes", size) as tell:
+            self._starts, self._lines, self._end = _index(self._file, form, self.name, most, tell)
         if not self._starts:
-            raise DataError(f"{name} has no rows; give at least one", name)
+            raise DataError(f"{self.name} has no rows; give at least one", self.name)
         self.row_bytes = max(1, (self._end - self._starts[0]) // len(self._starts))
 
     def __len__(self) -> int:
@@ -202,10 +204,10 @@ _VALUES = {"jsonl": _json_values, "json": _json_values, "csv": _csv_values, "lin
 Index = tuple["array[int]", "array[int]", int]
 
 
-def _digest(file: BinaryIO, name: str, size: int) -> str:
+def _digest(file: BinaryIO, path: Path, size: int) -> str:
     digest, done = hashlib.sha256(), 0
     file.seek(0)
-    with reading(name, "hashing", "bytes", size) as tell:
+    with reading(str(path), path.name, "hashing", "bytes", size) as tell:
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
             done += len(block)

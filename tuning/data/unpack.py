@@ -20,6 +20,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, cast
 
 from tuning.data.archive import DICTIONARY_BYTES, open_member, too_much_memory
@@ -61,12 +62,12 @@ def packing_of(head: bytes) -> str | None:
     return next((name for magic, name in _MAGIC if magic.match(head)), None)
 
 
-def unpack(file: BinaryIO, kind: str, name: str, size: int, most: int | None = None) -> Unpacked:
-    """What is inside this file of `size` bytes; about its first `most` bytes, where they are enough."""
-    limit, digest = _limit(size), hashlib.sha256()
+def unpack(file: BinaryIO, kind: str, path: Path, size: int, most: int | None = None) -> Unpacked:
+    """What is inside this file of `size` bytes, open already; about its first `most` bytes, where they are enough."""
+    name, limit, digest = path.name, _limit(size), hashlib.sha256()
     out = tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES)  # noqa: SIM115  held as long as its rows
     inside, done, whole = _Told(file), 0, False
-    with reading(name, "unpacking", "bytes", size) as tell:
+    with reading(str(path), name, "unpacking", "bytes", size) as tell:
         try:
             stream, words = _stream(inside, kind, name)
             while most is None or done < most:

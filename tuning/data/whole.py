@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import math
 import threading
+import time
 from collections import OrderedDict
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as StillRunning
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -24,47 +25,76 @@ from tuning.data.sets import DataSet, open_data
 from tuning.errors import DataError
 from tuning.settings import DataSettings
 
-KEPT = 8
-_reads: OrderedDict[tuple[Any, ...], Future[DataSet]] = OrderedDict()
+KEPT = 4
+"""Data sets held at most: of what was unpacked, each holds a temporary file."""
+FAILED_SECONDS = 10.0
+"""How long a failure that nobody has been told of waits for one who asks."""
+NO_ROW = ("system_prompt", "loss_on", "max_seq_length", "packing", "group_by_length")
+"""Settings that say what becomes of rows, and not which they are: one reading serves them all."""
+
+
+@dataclass(slots=True)
+class _Read:
+    rows: Future[DataSet] = field(default_factory=Future)
+    failed: float = math.inf
+    """When it failed, on the monotonic clock."""
+
+
+_DEFAULT = DataSettings()
+_reads: OrderedDict[tuple[Any, ...], _Read] = OrderedDict()
 _guard = threading.Lock()
 
 
 def read_whole(settings: DataSettings, task: str, seed: int, seconds: float) -> DataSet | None:
-    """The data set with all its rows; None while reading them takes longer than this. Raises DataError."""
+    """The data set with all its rows; None while reading them takes longer than this.
+
+    Raises DataError. A failed reading is told once and forgotten: what was wrong may be mended when next asked.
+    """
     place = find_place(settings)
     try:
         stats = [file.stat() for file in chain(place.train, place.eval or ())]
     except OSError as error:  # gone since
         raise DataError(f"{place.title} cannot be read: {error.strerror}", place.title, "a readable file") from None
     versions = tuple((one.st_size, one.st_mtime_ns) for one in stats)
+    settings = replace(settings, **{name: getattr(_DEFAULT, name) for name in NO_ROW})
     key = (json.dumps(asdict(settings)), task, seed, versions)
     with _guard:
         found = _reads.get(key)
-        if found is None:
-            found = _reads[key] = Future()
+        if found is None or time.monotonic() - found.failed > FAILED_SECONDS:
+            found = _Read()
             threading.Thread(target=_read, args=(found, settings, task, seed), daemon=True, name="rows").start()
-            for old in [one for one, future in _reads.items() if future.done()][: max(0, len(_reads) - KEPT)]:
-                del _reads[old]
+            _reads[key] = found
         _reads.move_to_end(key)
+        ended = [one for one, read in _reads.items() if read.rows.done() and read is not found]
+        for old in ended[: max(0, len(_reads) - KEPT)]:
+            del _reads[old]
     try:
-        return found.result(seconds)
+        return found.rows.result(seconds)
     except StillRunning:
         return None
+    except Exception:
+        with _guard:
+            if _reads.get(key) is found:
+                del _reads[key]
+        raise
 
 
-def _read(found: Future[DataSet], settings: DataSettings, task: str, seed: int) -> None:
+def _read(found: _Read, settings: DataSettings, task: str, seed: int) -> None:
     try:
-        found.set_result(open_data(settings, task, seed))
+        rows = open_data(settings, task, seed)
     except BaseException as error:  # told to whoever asks for the rows
-        found.set_exception(error)
+        found.failed = time.monotonic()
+        found.rows.set_exception(error)
+    else:
+        found.rows.set_result(rows)
 
 
 def how_far(settings: DataSettings) -> dict[str, Any]:
     """The reading of these files that is under way: name, doing, unit, done, total, and a sentence of them."""
     place = find_place(settings)
-    names = {file.name for file in chain(place.train, place.eval or ())}
-    mine = [one for one in under_way() if one.name in names or one.name.startswith(f"{place.train[0].name} and ")]
-    now = mine[-1] if mine else Under(place.title, "reading", "rows", 0, 0)
+    paths = {str(file.absolute()) for file in chain(place.train, place.eval or ())}
+    mine = [one for one in under_way() if one.path in paths]
+    now = mine[-1] if mine else Under("", place.title, "reading", "rows", 0, 0)
     return now.to_dict() | {"words": _words(now)}
 
 
