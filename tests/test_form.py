@@ -66,6 +66,6 @@ def test_the_bar_says_whether_it_fits(limit: float, verdict: str) -> None:
 
 
 def test_prompts_with_line_breaks_survive_the_form() -> None:
-    prompts = ["The film was dull.\nOverall:", "a\\nb", "back\\slash", "\n"]
+    prompts = ["The film was dull.\nOverall:", "a\\nb", "back\\slash", "x\n\ny"]
     plain = Settings.from_dict({"sample": {"prompts": prompts}}).to_dict()
     assert form.settings_from_values(form.values_from_settings(plain))["sample"]["prompts"] == prompts

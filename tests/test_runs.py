@@ -16,6 +16,7 @@ import pytest
 from tuning.errors import RunError, SettingsError, TuningError
 from tuning.executors.inline import InlineExecutor
 from tuning.executors.thread import ThreadExecutor
+from tuning.plan import plan_for
 from tuning.question import Question
 from tuning.runs import RunService, default_name
 from tuning.settings import Settings
@@ -252,3 +253,11 @@ def until(true, seconds=10.0):
     while not true():
         assert time.monotonic() < deadline, "it did not happen in time"
         threading.Event().wait(0.02)
+
+
+def test_runs_are_named_after_what_was_chosen() -> None:
+    asked = {"data": {"source": "people-questions"}}
+    assert default_name(plan_for({})) == "lora r8 lr 3e-3, batch 32"
+    assert default_name(plan_for(asked | {"recipe": {"name": "r_tuning"}})).endswith(", r_tuning")
+    named = default_name(plan_for(asked | {"method": {"name": "retrieval", "policy": "conflict_aware"}}))
+    assert named == "Retrieval conflict-aware"

@@ -72,10 +72,11 @@ def row_changes(event: Event) -> dict[str, tuple[str, tuple[Any, ...]]]:
             special["peak_bytes"] = ("max(coalesce(peak_bytes, 0), ?)", (data["peak_bytes"],))
     elif kind == "eval":
         loss = data.get("loss")
-        plain = {"eval_loss": loss}
+        plain = {"eval_loss": loss, "phase": None}
         special["best_eval"] = ("coalesce(min(best_eval, ?), best_eval, ?)", (loss, loss))
     elif kind == "phase":
-        plain = {"phase": data.get("name")}
+        name, done, total = data.get("name"), data.get("done"), data.get("total")
+        plain = {"phase": f"{name} {done:,} of {total:,}" if total and done is not None else name}
         special["state"] = ("CASE state WHEN 'queued' THEN 'running' ELSE state END", ())  # loading is running already
     elif kind == "queued":
         plain = {"state": "queued", "attempt": event.attempt, "ended": None}

@@ -282,11 +282,14 @@ def default_name(plan: Plan) -> str:
     """Method and the numbers people compare, for example "lora r8 lr 1e-3, batch 32"."""
     settings = plan.settings
     method = settings.method.name
+    if not method_named(method).updates:
+        return method_named(method).summary(settings.method)
     rank = getattr(settings.method, "r", None)
     rate = f"{plan.value('learning_rate'):.0e}".replace("e-0", "e-").replace("e+0", "e")
     exact = f"{plan.value('learning_rate'):g}"
+    recipe = f", {settings.recipe['name']}" if settings.recipe is not None else ""
     rate = rate if float(rate) == plan.value("learning_rate") else exact
-    return f"{method}{f' r{rank}' if rank is not None else ''} lr {rate}, batch {plan.value('effective_batch')}"
+    return f"{method}{f' r{rank}' if rank is not None else ''} lr {rate}, batch {plan.value('effective_batch')}{recipe}"
 
 
 def _kind_of(settings: dict[str, Any], device: str) -> tuple[Any, ...]:

@@ -68,12 +68,13 @@ function traces(config, look) {
       out.push({ ...base, x: rawX, y: rawY, mode: "lines", hoverinfo: "skip", showlegend: false, uid: run.run_id + "-raw",
         line: { color, width: 1 }, opacity: 0.28, name });
     }
-    out.push({ ...base, x, y, mode: x.length === 1 ? "markers" : "lines", name, uid: run.run_id + "-smooth",
+    const level = x.length === 0; // nothing is trained: the evaluation is all there is, and takes the legend's entry
+    if (!level) out.push({ ...base, x, y, mode: x.length === 1 ? "markers" : "lines", name, uid: run.run_id + "-smooth",
       line: { color, width: 2.2 }, hovertemplate: "%{y:.4~g}<extra>%{fullData.name}</extra>" });
     if (look.metric === "loss" && series.eval.length) {
       out.push({ ...base, x: series.eval.map((point) => xOf(look.axis, point, series.step)),
-        y: series.eval.map((point) => point.loss), mode: "lines+markers", cliponaxis: false, showlegend: false, uid: run.run_id + "-eval",
-        name: `${name}, eval`, line: { color, width: 1.6, dash: "dot" }, marker: { symbol: "diamond", size: 7, color },
+        y: series.eval.map((point) => point.loss), mode: "lines+markers", cliponaxis: false, showlegend: level, uid: run.run_id + "-eval",
+        name: level ? name : `${name}, eval`, line: { color, width: 1.6, dash: "dot" }, marker: { symbol: "diamond", size: 7, color },
         hovertemplate: "%{y:.4~g} eval<extra>%{fullData.name}</extra>" });
     }
   }

@@ -169,8 +169,9 @@ class Row {
     const evals = (series?.eval ?? []).map((point) => point.loss).filter((loss) => loss !== null);
     set(this.cells["best eval"], number(evals.length ? Math.min(...evals) : run.best_eval));
     set(this.cells.method, methodText(run, this.config.methods));
-    set(this.cells.lr, rate(run.plan.derived.learning_rate));
-    set(this.cells.batch, String(run.plan.derived.effective_batch ?? "–"));
+    const trains = run.plan.derived.trainable_parameters !== 0;
+    set(this.cells.lr, trains ? rate(run.plan.derived.learning_rate) : "–");
+    set(this.cells.batch, trains ? String(run.plan.derived.effective_batch ?? "–") : "–");
     const measured = run.peak_bytes ?? series?.step.at(-1)?.peak_bytes, expected = run.estimate?.total_bytes;
     const off = measured && expected ? 100 * (expected / measured - 1) : null;
     set(this.cells.memory, measured ? `${bytes(measured)}${off === null ? "" : ` (${signed(off)} %)`}` : expected ? "≈ " + bytes(expected) : "–");
@@ -185,7 +186,7 @@ class Row {
 
   progress(run, name) {
     const last = lastStep(run.run_id), step = Math.max(last?.step ?? 0, run.step ?? 0);
-    const total = run.total_steps;
+    const total = run.plan.derived.trainable_parameters === 0 ? 0 : run.total_steps; // where nothing is trained: no steps
     const share = total ? Math.min(100, (100 * step) / total) : 0;
     this.bar.style.width = `${share}%`;
     this.meter.setAttribute("aria-valuenow", Math.round(share));
@@ -208,10 +209,8 @@ function lineage(run) {
 function phaseText(run) {
   if (run.state === "queued") return run.place ? `place ${run.place} in the queue` : "loading libraries";
   if (run.state === "failed" || run.state === "interrupted") return run.message || "";
-  if (run.state === "running" && !lastStep(run.run_id) && !run.step) {
-    return run.phase || "starting";
-  }
-  return "";
+  if (run.state !== "running") return "";
+  return run.phase || (lastStep(run.run_id) || run.step ? "" : "starting");
 }
 
 export function mountRuns(root, config, trigger) {

@@ -56,6 +56,7 @@ class Scores:
         measured = found.metrics if written is None else found.metrics | {"exact_match": written.exact_match}
         metrics = {name: measured[name] for name in self._settings.metrics if name in measured}
         if self._questions and step in (0, self._job.plan.value("total_steps")):
+            self._emit("phase", name="answering", detail="what the recipe measures", done=None, total=None)
             metrics |= recipe_metrics(self._job.plan, built.model, list(self._questions), self._tokenizer)
         self.tell(step, found.loss, metrics, self._clock() - began)
         texts = {} if written is None else written.texts

@@ -12,6 +12,7 @@ from tuning import charts
 from tuning.data.whole import how_far, read_whole
 from tuning.errors import TuningError
 from tuning.hardware import this_machine
+from tuning.methods import method_named
 from tuning.settings import Settings
 from tuning.ui.form import dom_id
 from tuning.ui.network import network_value
@@ -112,6 +113,15 @@ def seconds_text(seconds: float) -> str:
 def tiles(plan: Any, seconds: float | None) -> list[dict[str, str]]:
     """The numbers on top of the page, each with where it comes from as its tooltip."""
     settings = plan.settings
+    if not method_named(settings.method.name).updates:
+        return [
+            {
+                "value": count_text(plan.data.eval_rows),
+                "label": "evaluation rows",
+                "title": "asked once, as they are put",
+            },
+            {"value": "0", "label": "trainable parameters", "title": "nothing is trained: one evaluation"},
+        ]
     micro, steps, many = settings.micro_batch_size, settings.gradient_accumulation_steps, settings.num_devices
     cut = f"{micro} × {steps}" + (f" × {many}" if many > 1 else "")
     share, updates = 100 * plan.value("trainable_share"), plan.value("total_steps")
