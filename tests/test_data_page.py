@@ -72,6 +72,30 @@ def test_from_upload_over_preview_to_a_run(browser: Any, server: Server, tmp_pat
     context.close()
 
 
+def test_a_file_that_is_not_taken_is_one_sentence_and_the_old_choice_stays(
+    browser: Any, server: Server, tmp_path: Path
+) -> None:
+    tab = Tab(browser.new_context(), server)
+    page, expect = tab.page, playwright.expect
+    field, upload = page.locator("#f-data-source"), page.locator("#f-data-source input[type=file]")
+    (tmp_path / "old.jsonl").write_text('{"text": "a"}\nnot json\n')
+    (tmp_path / "empty.csv").touch()
+    upload.set_input_files(str(tmp_path / "old.jsonl"))
+    expect(field.locator(".tf-problem")).to_contain_text("line 2 is not JSON", timeout=SLOW)
+    before = tab.field("data.source").input_value()
+    upload.set_input_files(str(tmp_path / "empty.csv"))
+    seen = field.locator(".tf-problem:visible")
+    expect(seen).to_have_text(["empty.csv was not taken: it is empty; old.jsonl stays chosen."])
+    assert tab.field("data.source").input_value() == before
+    page.get_by_role("button", name="Start training").click()
+    expect(seen).to_have_count(1, timeout=SLOW)
+    expect(seen).to_contain_text("line 2 is not JSON", timeout=SLOW)
+    page.route("**/fork/data/upload*", lambda route: route.abort())
+    (tmp_path / "late.csv").write_text("text\na\n")
+    upload.set_input_files(str(tmp_path / "late.csv"))
+    expect(seen).to_have_text(["late.csv was not taken: the upload broke off; old.jsonl stays chosen."])
+
+
 def test_a_large_labelled_file_shows_its_first_rows_at_once_and_its_counts_when_all_are_read(
     browser: Any, server: Server, tmp_path: Path
 ) -> None:

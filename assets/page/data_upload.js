@@ -29,9 +29,25 @@ export function mountUpload(section, done, tries = 0) {
     });
   }
 
+  function say(text, wrong = false) {
+    message.textContent = text;
+    message.classList.toggle("tf-problem", wrong);
+    field.classList.toggle("tf-not-taken", wrong);  // what is wrong with the old choice is not said beside it
+  }
+
+  // A refusal stands until the next thing is chosen or pressed; then the old choice speaks for itself again.
+  const forget = () => { if (message.classList.contains("tf-problem")) say(""); };
+  document.addEventListener("change", forget, true);
+  document.addEventListener("click", (event) => { if (event.target.closest?.("button")) forget(); }, true);
+
+  function refuse(file, why) {
+    const chosen = field.querySelector("input:not([type=file]), textarea")?.value.split(/[/\\]/).pop();
+    say(`${file.name} was not taken: ${why.replace(/\.$/, "")}; ${chosen || "what was chosen before"} stays chosen.`, true);
+  }
+
   function send(file) {
+    if (file.size === 0) { refuse(file, "it is empty"); return; }
     const request = new XMLHttpRequest();
-    const say = (text, wrong) => { message.textContent = text; message.classList.toggle("tf-problem", Boolean(wrong)); };
     const busy = (on) => { bar.hidden = stop.hidden = !on; button.disabled = on; };
     stop.onclick = () => request.abort();
     request.upload.onprogress = (event) => {
@@ -43,9 +59,9 @@ export function mountUpload(section, done, tries = 0) {
       let answer = {};
       try { answer = JSON.parse(request.responseText); } catch { /* told below */ }
       if (request.status === 201) { say(`${answer.name}, ${bytes(answer.bytes)}`); done(answer.path); }
-      else say(answer.message ?? `The server answered ${request.status}.`, true);
+      else refuse(file, answer.message ?? `the server answered ${request.status}`);
     };
-    request.onerror = () => { busy(false); say("The upload broke off; try again.", true); };
+    request.onerror = () => { busy(false); refuse(file, "the upload broke off"); };
     request.onabort = () => { busy(false); say("The upload was cancelled."); };
     request.open("POST", `fork/data/upload?name=${encodeURIComponent(file.name)}`);
     busy(true);
