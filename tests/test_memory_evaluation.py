@@ -151,9 +151,14 @@ def test_writing_answers_to_prompts_that_training_cuts_takes_what_was_estimated(
     assert found.evaluation_bytes < found.generation_bytes
 
 
-def test_sample_prompts_count_however_short_the_rows_are(tmp_path: Path, peaks: dict[str, int]) -> None:
-    data = {"source": "people-questions", "max_seq_length": 16, "train_rows": 40}
-    settings = {"max_steps": 1, "device": "cpu", "data": data, "eval": {"every": None}}
+@pytest.mark.parametrize(
+    ("task", "source"), [("causal_lm", "people-questions"), ("sequence_classification", "reviews")]
+)
+def test_sample_prompts_count_however_short_the_rows_are(
+    tmp_path: Path, peaks: dict[str, int], task: str, source: str
+) -> None:
+    data = {"source": source, "max_seq_length": 16, "train_rows": 40}
+    settings = {"task": task, "max_steps": 1, "device": "cpu", "data": data, "eval": {"every": None}}
     assert estimate(plan_for(settings)).generation_bytes == 0
     plan = plan_for(settings | {"sample": {"prompts": ["Who?", "The river is old. " * 80]}})
     found = estimate(plan, make=True)

@@ -37,8 +37,7 @@ def generation_bytes(plan: Plan, subject: Subject | None, table: Table | None) -
     known = {name: int(one.value) for name, one in plan.derived.items()}
     sample = known.get("sample_length", known["widest_length"]) if settings.sample.prompts else 0
     if plan.labels:
-        shape = Shape(rows=1, length=min(sample, limit), labels=1, padded=False)
-        return _forward(plan, subject, table, shape) if sample else 0
+        return _classifying(plan, subject, table, min(sample, limit)) if sample else 0
     written = WRITTEN_METRICS & set(settings.metrics) and plan.data.eval_rows
     asked = known.get("answered_length", known["widest_length"]) if written else 0
     together = min(ANSWER_ROWS, settings.eval.generate_rows, plan.data.eval_rows)
@@ -47,6 +46,13 @@ def generation_bytes(plan: Plan, subject: Subject | None, table: Table | None) -
         _writing(plan, subject, table, rows, min(prompt, most)) if prompt else 0
         for rows, prompt in ((together, asked), (1, sample))
     )
+
+
+def _classifying(plan: Plan, subject: Subject | None, table: Table | None, length: int) -> int:
+    """A pass over one text of so many tokens; a decoder keeps their keys and values meanwhile, though nobody asks."""
+    model = plan.model.shape
+    kept = 0 if model.encoder else 2 * model.num_layers * length * model.num_kv_heads * model.head_dim * FLOAT
+    return kept + _forward(plan, subject, table, Shape(rows=1, length=length, labels=1, padded=False))
 
 
 def _writing(plan: Plan, subject: Subject | None, table: Table | None, rows: int, prompt: int) -> int:

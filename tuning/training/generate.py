@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from tuning.errors import RunError
+from tuning.prompts import question_ids
 from tuning.question import Question
 from tuning.text import TextTokenizer
 
@@ -73,12 +74,7 @@ class Speaker:
         return found
 
     def _ids(self, prompt: str, question: Question) -> list[int]:
-        if question.chat:
-            written = self._tokenizer.render_chat([{"role": "user", "content": prompt}], add_generation_prompt=True)
-            ids = self._tokenizer.encode(written)
-        else:
-            begin = [self._tokenizer.bos_id] if self._tokenizer.bos_id is not None else []
-            ids = [*begin, *self._tokenizer.encode(prompt)]
+        ids = question_ids(prompt, self._tokenizer, chat=question.chat)
         if not ids:
             raise RunError("The prompt is empty; write something for the model to go on from.")
         return self._fitting(ids, question.max_new_tokens)
