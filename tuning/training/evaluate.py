@@ -72,6 +72,7 @@ def _evaluate(built: Built, rows: Sequence[Encoded], batch_size: int, go_on: Cal
             losses = functional.cross_entropy(logits.float(), batch.labels, reduction="none").double()
         total += float(losses.sum())
         guesses += _guesses(batch, logits, losses, chosen, classes=built.classes)
+        del batch, logits, losses  # else they live on until the next batch has its own, beside its whole pass
     return _summed(total, sorted(guesses, key=lambda guess: guess.index), classes=built.classes)
 
 
