@@ -81,4 +81,4 @@ def test_the_error_of_a_finished_run_joins_the_calibration(tab: Tab) -> None:
     assert told and told[1] == told[2]
     assert float(told[1]) == pytest.approx(abs(error), abs=100 * 0.06 / measured + 0.6)
     cell = tab.page.locator(f"[data-run={run}] [title*='error']").first.get_attribute("title")
-    assert f"error {float(told[1]):.1f} %" in cell.replace("error -", "error "), cell
+    assert re.search(rf"error [+\u2212]?{float(told[1]):.1f} %", cell), cell
