@@ -13,6 +13,8 @@ from tuning.errors import ModelError, SettingsError, TuningError
 from tuning.hardware import DEVICES, named_device
 from tuning.models import model_catalogue, resolve_model
 from tuning.plan import Plan, plan_for
+from tuning.prompts import question_ids
+from tuning.text import TextTokenizer
 
 
 def test_every_derived_number_says_where_it_came_from() -> None:
@@ -90,3 +92,14 @@ def test_named_devices_and_unknown_ones() -> None:
     assert len({device.name for device in DEVICES}) == len(DEVICES)
     with pytest.raises(SettingsError, match="no device"):
         named_device("Abacus")
+
+
+def test_a_sample_prompt_is_counted_as_it_is_asked() -> None:
+    """As a chat where conversations are trained on, as it stands elsewhere."""
+    text = "Where does Ada Vaneby live?"
+    asked = {"sample": {"prompts": [text]}}
+    tokenizer = TextTokenizer(asset_path("models", "tiny-town"))
+    counts = {chat: len(question_ids(text, tokenizer, chat=chat)) for chat in (True, False)}
+    assert counts[True] > counts[False]
+    for source, chat in (("chats", True), ("people-questions", False)):
+        assert plan_for(asked | {"data": {"source": source}}).value("sample_length") == counts[chat]

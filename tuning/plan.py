@@ -296,7 +296,7 @@ def _prompts(settings: Settings, model: BaseModel, data: DataSummary, prompted: 
             seen = f"the longest prompt of {len(rows):,} evaluation rows that are answered, in tokens"
         found["answered_length"] = Derived(value=longest, origin=seen)
     if texts and method.updates:
-        tokenizer, chat = TextTokenizer(model.path), data.shape == "messages"
+        tokenizer, chat = TextTokenizer(model.path), data.shape == "conversation"
         classes = settings.task == "sequence_classification"
         ids = [
             tokenizer.encode_with_specials(text) if classes else question_ids(text, tokenizer, chat=chat)
