@@ -116,8 +116,8 @@ def test_the_model_is_asked_what_it_was_trained_on(world, tmp_path):
     """The whole conversation and the system prompt, token for token; and rows longer than a person may type."""
     from tiny_models import tiny_tokenizer
 
+    from tuning.prompts import prompt_ids
     from tuning.text import Row, TextTokenizer, encode_row
-    from tuning.training.answers import prompt_ids
 
     tiny_tokenizer(tmp_path, chat=True)
     tokenizer = TextTokenizer(tmp_path)

@@ -1,7 +1,7 @@
 """How long a run's prompts are: max_seq_length does not cut what a model is asked, only its context does.
 
-Comes in: rows or texts, a tokenizer.  Goes out: a question as the model is given it, and the tokens of the longest of
-many, for who needs to know before a run.
+Comes in: rows or texts, a tokenizer.  Goes out: a question, or what stands before a row's answer, as the model is given
+it; and the tokens of the longest of many, for who needs to know before a run.
 """
 
 from __future__ import annotations
@@ -47,15 +47,32 @@ def question_ids(text: str, tokenizer: TextTokenizer, *, chat: bool) -> list[int
     return [*([] if tokenizer.bos_id is None else [tokenizer.bos_id]), *tokenizer.encode(text)]
 
 
+def answer_of(row: Row) -> str | None:
+    """What a row expects to be written; None for a row without an answer of its own."""
+    if row.completion is not None:
+        return row.completion
+    if row.messages and row.messages[-1][0] == "assistant":
+        return row.messages[-1][1]
+    return None
+
+
+def prompt_ids(row: Row, tokenizer: TextTokenizer, system_prompt: str | None) -> list[int]:
+    """Everything before the row's (last) answer, token for token as training reads it, and not cut."""
+    loss_on = "last_turn" if row.messages is not None else "response"
+    (spelled,) = spell_rows([row], tokenizer, loss_on=loss_on, task="causal_lm", system_prompt=system_prompt)
+    answer = len(spelled.trained)
+    while answer and not spelled.trained[answer - 1]:
+        answer -= 1
+    while answer and spelled.trained[answer - 1]:
+        answer -= 1
+    return spelled.ids[:answer]
+
+
 def longest_prompt(rows: Iterable[Row], tokenizer: TextTokenizer, system_prompt: str | None) -> int:
     """The most tokens that stand before a row's answer, whole; 0 where no row has an answer of its own."""
-    asked = [row for row in rows if row.completion is not None or row.messages is not None]
-    most = 0
-    for row in heapq.nlargest(TOKENIZED, asked, key=_characters):
-        loss_on = "last_turn" if row.messages is not None else "response"
-        (one,) = spell_rows([row], tokenizer, loss_on=loss_on, task="causal_lm", system_prompt=system_prompt)
-        most = max(most, len(one.ids) - sum(one.trained))
-    return most
+    asked = (row for row in rows if answer_of(row) is not None)
+    longest = heapq.nlargest(TOKENIZED, asked, key=_characters)
+    return max((len(prompt_ids(row, tokenizer, system_prompt)) for row in longest), default=0)
 
 
 def _characters(row: Row) -> int:

@@ -16,10 +16,11 @@ from torch import nn
 from tuning.data import bundled_folder, encode_pairs, open_data
 from tuning.methods.base import Asked, Method
 from tuning.plan import Plan
+from tuning.prompts import question_ids
 from tuning.recipes import read_recipe, recipe_named
 from tuning.text import Encoded, Row, TextTokenizer
 from tuning.training.build import load_base
-from tuning.training.generate import positions_of
+from tuning.training.generate import fitting, positions_of, room_for_answer
 
 Tell = Callable[[int, int], bool]
 """Told how many prompts of how many are answered; False ends the answering."""
@@ -98,14 +99,10 @@ def answers_with_confidence(
 
 def _answer(model: Any, tokenizer: TextTokenizer, prompt: str, max_new_tokens: int) -> tuple[str, float]:
     device = next(model.parameters()).device
-    begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    ids, room = [*begin, *tokenizer.encode(prompt)], positions_of(model)
-    if room is not None:  # the end of a long prompt is kept, with room for an answer
-        max_new_tokens = min(max_new_tokens, room - 1)
-        ids = ids[-(room - max_new_tokens) :]
+    ids = fitting(question_ids(prompt, tokenizer, chat=False), model, max_new_tokens)
     given = torch.tensor([ids], device=device)
     past, said, chance = None, [], 1.0
-    for _ in range(max_new_tokens):
+    for _ in range(room_for_answer(model, len(ids), max_new_tokens)):
         output = model(input_ids=given, past_key_values=past, use_cache=True)
         past = output.past_key_values
         best = torch.softmax(output.logits[0, -1].float(), -1).max(0)
@@ -128,13 +125,13 @@ def preferences(
     shared = 0
     while shared < min(len(wanted), len(other)) - 1 and wanted[shared] == other[shared]:
         shared += 1
-    begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     device, room = next(model.parameters()).device, positions_of(model) or 0
     was_training, found = model.training, []
     model.eval()
     with torch.no_grad():
         for prompt in prompts:
-            ids = torch.tensor([[*begin, *tokenizer.encode(prompt), *wanted[:shared]][-room:]], device=device)
+            asked = [*question_ids(prompt, tokenizer, chat=False), *wanted[:shared]]
+            ids = torch.tensor([asked[-room:]], device=device)
             spread = torch.softmax(model(input_ids=ids).logits[0, -1].float(), -1)
             mine = float(spread[wanted[shared]])
             against = float(spread[other[shared]]) if other else 1.0 - mine

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from tuning.prompts import answer_of, prompt_ids
 from tuning.question import ANSWER_ROWS
-from tuning.text import Row, TextTokenizer, spell_rows
+from tuning.text import Row, TextTokenizer
 from tuning.training.build import Built
 from tuning.training.generate import Speaker
 
@@ -40,27 +41,6 @@ def right(text: str, answer: str) -> bool:
     """
     wanted = answer.strip()
     return "\n".join(text.strip().split("\n")[: 1 + wanted.count("\n")]).rstrip() == wanted
-
-
-def answer_of(row: Row) -> str | None:
-    """What a row expects to be written; None for a row without an answer of its own."""
-    if row.completion is not None:
-        return row.completion
-    if row.messages and row.messages[-1][0] == "assistant":
-        return row.messages[-1][1]
-    return None
-
-
-def prompt_ids(row: Row, tokenizer: TextTokenizer, system_prompt: str | None) -> list[int]:
-    """Everything before the row's (last) answer, token for token as training reads it, and not cut."""
-    loss_on = "last_turn" if row.messages is not None else "response"
-    (spelled,) = spell_rows([row], tokenizer, loss_on=loss_on, task="causal_lm", system_prompt=system_prompt)
-    answer = len(spelled.trained)
-    while answer and not spelled.trained[answer - 1]:
-        answer -= 1
-    while answer and spelled.trained[answer - 1]:
-        answer -= 1
-    return spelled.ids[:answer]
 
 
 def write_answers(

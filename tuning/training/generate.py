@@ -49,13 +49,13 @@ class Speaker:
 
     def continued(self, rows: Sequence[list[int]], max_new_tokens: int) -> list[str]:
         """Greedy answers to prompts in tokens, many at once: quicker, and equal to `answers` up to rounding."""
-        fitting = [self._fitting(ids, max_new_tokens) for ids in rows]
-        order = sorted(range(len(fitting)), key=lambda index: len(fitting[index]))
-        said = [""] * len(fitting)
+        prompts = [fitting(ids, self._model, max_new_tokens) for ids in rows]
+        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        said = [""] * len(prompts)
         with _asked(self._model), torch.no_grad():
             for start in range(0, len(order), _BATCH):
                 part = order[start : start + _BATCH]
-                texts = self._written([fitting[index] for index in part], max_new_tokens, 0.0, None)
+                texts = self._written([prompts[index] for index in part], max_new_tokens, 0.0, None)
                 for index, text in zip(part, texts, strict=True):
                     said[index] = text
         return said
@@ -77,12 +77,7 @@ class Speaker:
         ids = question_ids(prompt, self._tokenizer, chat=question.chat)
         if not ids:
             raise RunError("The prompt is empty; write something for the model to go on from.")
-        return self._fitting(ids, question.max_new_tokens)
-
-    def _fitting(self, ids: list[int], max_new_tokens: int) -> list[int]:
-        """The end of a long prompt, with room for an answer in the model's positions."""
-        room = positions_of(self._model)
-        return ids if room is None else ids[-max(1, room - min(max_new_tokens, room - 1)) :]
+        return fitting(ids, self._model, question.max_new_tokens)
 
     def _cuda(self) -> list[torch.device]:
         device = next(self._model.parameters()).device
@@ -97,8 +92,7 @@ class Speaker:
         pad = self._tokenizer.pad_id or 0
         ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
-        room = positions_of(self._model)
-        count = max_new_tokens if room is None else max(1, min(max_new_tokens, room - width))
+        count = room_for_answer(self._model, width, max_new_tokens)
         drawn = temperature > 0
         config = GenerationConfig(
             max_new_tokens=count, do_sample=drawn, temperature=temperature if drawn else None,
@@ -115,6 +109,18 @@ def positions_of(model: Any) -> int | None:
     """Tokens that a model has places for; None where its config does not say."""
     limit = getattr(model.config, "max_position_embeddings", None)
     return int(limit) if isinstance(limit, int) else None
+
+
+def fitting(ids: list[int], model: Any, max_new_tokens: int) -> list[int]:
+    """The end of a long prompt, with room for an answer in the model's positions."""
+    room = positions_of(model)
+    return ids if room is None else ids[-max(1, room - min(max_new_tokens, room - 1)) :]
+
+
+def room_for_answer(model: Any, prompt: int, max_new_tokens: int) -> int:
+    """How many of the wanted tokens have a place behind a prompt of so many."""
+    room = positions_of(model)
+    return max_new_tokens if room is None else max(1, min(max_new_tokens, room - prompt))
 
 
 class _Listener:
