@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hub_server import COMMIT, Hub, only_hub, refusing_address, vanishing_address
+from routes import client_of
 
 from tuning.data import open_data
 from tuning.errors import DataError, TuningError
@@ -31,7 +31,6 @@ from tuning.hub.layout import CONVERTED
 from tuning.plan import plan_for
 from tuning.settings import DataSettings, Settings
 from tuning.web.hub_data import add_hub_data_routes
-from tuning.web.requests import tell_problems
 
 TALKS, WIDE, SCRIPTED, NAMED = "town/talks", "town/wide", "town/scripted", "town/named"
 PACKED = "town/packed"
@@ -112,10 +111,7 @@ def hub(served: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def client() -> TestClient:
-    app = FastAPI()
-    app.add_exception_handler(TuningError, tell_problems)
-    add_hub_data_routes(app)
-    return TestClient(app, raise_server_exceptions=False)
+    return client_of(add_hub_data_routes)
 
 
 def download(name: str, subset: str | None = None, revision: str | None = None) -> None:

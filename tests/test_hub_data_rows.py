@@ -9,21 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hub_server import Hub, only_hub
+from routes import client_of
 from training_world import World, run
 
 from tuning.assets import asset_path
 from tuning.data import DataSet, open_data
 from tuning.data.preview import preview
-from tuning.errors import DataError, TuningError
+from tuning.errors import DataError
 from tuning.hub.classes import classes_of, of_subset
 from tuning.hub.hub_data import download_data_now
 from tuning.settings import DataSettings
 from tuning.text import TextTokenizer
 from tuning.web.hub_data import add_hub_data_routes
-from tuning.web.requests import tell_problems
 
 NAME = "town/meals"
 ROWS = [{"text": f"meal number {n} was good", "label": n % 2} for n in range(20)]
@@ -34,10 +33,7 @@ TOKENIZER = TextTokenizer(asset_path("models", "tiny-town"))
 
 @pytest.fixture
 def client() -> TestClient:
-    app = FastAPI()
-    app.add_exception_handler(TuningError, tell_problems)
-    add_hub_data_routes(app)
-    return TestClient(app, raise_server_exceptions=False)
+    return client_of(add_hub_data_routes)
 
 
 @pytest.fixture

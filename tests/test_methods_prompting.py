@@ -11,9 +11,8 @@ import pytest
 from methods_world import MethodsWorld, Row
 from training_world import run, series
 
+from tuning.bench.retrieval import exact_match
 from tuning.errors import SettingsError
-from tuning.events import Emitter
-from tuning.job import Commands, Job
 from tuning.methods import METHODS, method_named
 from tuning.methods.base import Asked
 from tuning.methods.retrieval import passages_of, question_of
@@ -121,27 +120,14 @@ def test_methods_without_updates_train_nothing() -> None:
             assert plan.value("trainable_parameters") == 0
 
 
-def exact_match(source: str, folder: Path, method: dict[str, Any]) -> float:
-    """What a run without updates measures on forty held-out questions."""
-    plan = plan_for({
-        "data": {"source": source, "eval_rows": 40}, "method": method, "max_steps": 1,
-        "eval": {"metrics": ["exact_match"], "generate_rows": 40, "max_new_tokens": 12, "max_seconds": 300},
-    })  # fmt: skip
-    told: list[Any] = []
-    from tuning.training.entry import run_job
-
-    assert run_job(Job(run_id="r", attempt=1, plan=plan, folder=str(folder)), Emitter("r", 1, told.append), Commands())
-    return next(event.data["metrics"]["exact_match"] for event in told if event.kind == "eval")
-
-
 @pytest.mark.slow
-def test_passages_bring_in_facts_and_errors_and_the_rule_keeps_what_is_known(tmp_path: Path) -> None:
+def test_passages_bring_in_facts_and_errors_and_the_rule_keeps_what_is_known() -> None:
     """Of people it never read about the model answers from the passage; of those it knows it need not be misled."""
 
     def answered(source: str, share: float, policy: str = "naive") -> float:
-        return exact_match(source, tmp_path, {"name": "retrieval", "misleading_share": share, "policy": policy})
+        return exact_match(source, {"name": "retrieval", "misleading_share": share, "policy": policy}, rows=40)
 
-    assert exact_match("new-people", tmp_path, {"name": "prompt_engineering"}) <= 0.2
+    assert exact_match("new-people", {"name": "prompt_engineering"}, rows=40) <= 0.2
     assert answered("new-people", 0.0) >= 0.95
     assert answered("new-people", 1.0) <= 0.05
     assert abs(answered("retention", 0.5) - 0.5) <= 0.15

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hub_server import Hub, only_hub, refusing_address
+from routes import client_of
 from tiny_models import tiny_model, tiny_tokenizer
 
-from tuning.errors import TuningError
 from tuning.web.models import add_model_routes
-from tuning.web.requests import tell_problems
 
 NAME, SECRET = "town/small-chat", "hf_secretsecretsecret"
 
@@ -35,10 +33,7 @@ def hub(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 @pytest.fixture
 def client() -> TestClient:
-    app = FastAPI()
-    app.add_exception_handler(TuningError, tell_problems)
-    add_model_routes(app)
-    return TestClient(app, raise_server_exceptions=False)
+    return client_of(add_model_routes)
 
 
 def wait_for(client: TestClient, state: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ export function networkCard() {
   return { node: card, show };
 }
 
-// One box a layer: dashed where something is added, full where its own weights move, else empty.
+// One box a layer: framed in colour where something is added, full where its own weights move, else empty.
 function strip(lines) {
   const boxes = lines.flatMap(({ name, times, parts }) => {
     const states = new Set(parts.map(({ state }) => state));

@@ -169,9 +169,8 @@ class Row {
     const evals = (series?.eval ?? []).map((point) => point.loss).filter((loss) => loss !== null);
     set(this.cells["best eval"], number(evals.length ? Math.min(...evals) : run.best_eval));
     set(this.cells.method, methodText(run, this.config.methods));
-    const trains = run.plan.derived.trainable_parameters !== 0;
-    set(this.cells.lr, trains ? rate(run.plan.derived.learning_rate) : "–");
-    set(this.cells.batch, trains ? String(run.plan.derived.effective_batch ?? "–") : "–");
+    set(this.cells.lr, trains(run) ? rate(run.plan.derived.learning_rate) : "–");
+    set(this.cells.batch, trains(run) ? String(run.plan.derived.effective_batch ?? "–") : "–");
     const measured = run.peak_bytes ?? series?.step.at(-1)?.peak_bytes, expected = run.estimate?.total_bytes;
     const off = measured && expected ? 100 * (expected / measured - 1) : null;
     set(this.cells.memory, measured ? `${bytes(measured)}${off === null ? "" : ` (${signed(off)} %)`}` : expected ? "≈ " + bytes(expected) : "–");
@@ -186,7 +185,7 @@ class Row {
 
   progress(run, name) {
     const last = lastStep(run.run_id), step = Math.max(last?.step ?? 0, run.step ?? 0);
-    const total = run.plan.derived.trainable_parameters === 0 ? 0 : run.total_steps; // where nothing is trained: no steps
+    const total = trains(run) ? run.total_steps : 0;
     const share = total ? Math.min(100, (100 * step) / total) : 0;
     this.bar.style.width = `${share}%`;
     this.meter.setAttribute("aria-valuenow", Math.round(share));
@@ -244,6 +243,9 @@ export function mountRuns(root, config, trigger) {
   }, { capture: true, passive: true });
   begin();
 }
+
+/** Prompting and retrieval make no updates. */
+function trains(run) { return run.plan.derived.trainable_parameters !== 0; }
 
 function signed(percent) {
   const size = Math.abs(percent).toFixed(1);

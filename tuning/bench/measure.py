@@ -1,7 +1,7 @@
 """How things are measured here: CPU seconds, interleaved repeats, medians, one table.
 
-Comes in: named pieces of work.  Goes out: for each the median, and Markdown.  Absolute times belong to the machine;
-the ratios of one run are what to read.
+Comes in: named pieces of work, or a plan.  Goes out: for each the median, and Markdown; the events of a run.  Absolute
+times belong to the machine; the ratios of one run are what to read.
 """
 
 from __future__ import annotations
@@ -9,6 +9,11 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tuning.events import Emitter, Event
+from tuning.job import Commands, Job
+from tuning.plan import Plan
 
 
 def interleaved(works: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
@@ -25,6 +30,22 @@ def cpu(work: Callable[[], object]) -> float:
     began = time.thread_time()
     work()
     return time.thread_time() - began
+
+
+def finished(plan: Plan, folder: Path, told: Callable[[Event], None] = lambda event: None) -> list[Event]:
+    """Run a plan to its end here; its events, each told as it comes. Raises RuntimeError where it does not finish."""
+    from tuning.training.entry import run_job
+
+    events: list[Event] = []
+
+    def sink(event: Event) -> None:
+        events.append(event)
+        told(event)
+
+    job = Job(run_id="bench", attempt=1, plan=plan, folder=str(folder))
+    if run_job(job, Emitter(job.run_id, 1, sink), Commands()) != "finished":
+        raise RuntimeError(f"{plan.settings.method.name} did not finish: {events[-1].data}")
+    return events
 
 
 def markdown(title: str, head: list[str], lines: list[list[str]]) -> str:

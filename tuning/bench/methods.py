@@ -13,9 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tuning.bench.measure import markdown
-from tuning.events import Emitter, Event
-from tuning.job import Commands, Job
+from tuning.bench.measure import finished, markdown
+from tuning.events import Event
 from tuning.methods import METHODS, method_named
 from tuning.plan import Plan, plan_for
 
@@ -62,22 +61,14 @@ def _line(plan: Plan, events: list[Event], seconds: list[tuple[int, float]], fol
 
 def _run(plan: Plan, folder: Path) -> tuple[list[Event], list[tuple[int, float]]]:
     """The events, and the CPU seconds spent up to each evaluation."""
-    from tuning.training.entry import run_job
-
-    events: list[Event] = []
     seconds: list[tuple[int, float]] = []
     began = time.thread_time()
 
-    def sink(event: Event) -> None:
-        events.append(event)
+    def told(event: Event) -> None:
         if event.kind == "eval":
             seconds.append((event.data["step"], time.thread_time() - began))
 
-    job = Job(run_id="bench", attempt=1, plan=plan, folder=str(folder))
-    state = run_job(job, Emitter("bench", 1, sink), Commands())
-    if state != "finished":
-        raise RuntimeError(f"{plan.settings.method.name} did not finish: {events[-1].data}")
-    return events, seconds
+    return finished(plan, folder, told), seconds
 
 
 def _kept(plan: Plan | None, folder: Path | None) -> float:

@@ -10,9 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tuning.bench.measure import markdown
-from tuning.events import Emitter, Event
-from tuning.job import Commands, Job
+from tuning.bench.measure import finished, markdown
 from tuning.plan import plan_for
 
 ROWS = 100
@@ -28,25 +26,21 @@ def table(repeats: int) -> str:
     """Exact, so once is enough: `repeats` is not used."""
     lines = []
     for source, what in SETS.items():
-        closed = _exact_match(source, {"name": "prompt_engineering"})
+        closed = exact_match(source, {"name": "prompt_engineering"})
         lines.append([what, "closed book", *[f"{closed:.2f}"] * len(SHARES)])
         for policy in ("naive", "conflict_aware"):
             asked = [{"name": "retrieval", "policy": policy, "misleading_share": share} for share in SHARES]
-            lines.append([what, policy, *(f"{_exact_match(source, method):.2f}" for method in asked)])
+            lines.append([what, policy, *(f"{exact_match(source, method):.2f}" for method in asked)])
     head = ["questions about", "policy", *(f"{share:.0%} mislead" for share in SHARES)]
     return markdown(f"Exact match of the untrained model on up to {ROWS} held-out questions", head, lines)
 
 
-def _exact_match(source: str, method: dict[str, Any]) -> float:
-    from tuning.training.entry import run_job
-
+def exact_match(source: str, method: dict[str, Any], rows: int = ROWS) -> float:
+    """What a run without updates measures on so many held-out questions."""
     plan = plan_for({
-        "data": {"source": source, "eval_rows": ROWS}, "method": method, "max_steps": 1, "device": "cpu",
-        "eval": {"metrics": ["exact_match"], "generate_rows": ROWS, "max_new_tokens": 12, "max_seconds": 600},
+        "data": {"source": source, "eval_rows": rows}, "method": method, "max_steps": 1, "device": "cpu",
+        "eval": {"metrics": ["exact_match"], "generate_rows": rows, "max_new_tokens": 12, "max_seconds": 600},
     })  # fmt: skip
-    events: list[Event] = []
     with tempfile.TemporaryDirectory() as folder:
-        job = Job(run_id="bench", attempt=1, plan=plan, folder=str(Path(folder)))
-        if run_job(job, Emitter("bench", 1, events.append), Commands()) != "finished":
-            raise RuntimeError(f"{method} on {source} did not finish: {events[-1].data}")
+        events = finished(plan, Path(folder))
     return next(event.data["metrics"]["exact_match"] for event in events if event.kind == "eval")
