@@ -7,6 +7,7 @@ bytes a parameter.  Every run happens in a process of its own, forked from one t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -96,24 +97,34 @@ def given(
 
 
 def measured(cases: list[dict[str, Any]], scratch: Path) -> Iterator[dict[str, Any]]:
-    """Each case with its estimate, and what the run in a process of its own took."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    """Each case with its estimate, and what the run in a process of its own took.
+
+    Where there is an allocator tracer, each runs a second time under it: its own table takes up to 50 MiB, which must
+    not count among the process's.
+    """
     tracer = _allocator_tracer(scratch)
-    if tracer is not None:
-        environment["LD_PRELOAD"] = str(tracer)
-    with subprocess.Popen(
-        [sys.executable, "-m", "tuning.bench.memory_run"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True, env=environment,
-    ) as child:  # fmt: skip
-        assert child.stdin is not None and child.stdout is not None
-        plans = [plan_for(case) for case in cases]
-        subjects = {subject.key: subject for subject in map(subject_of, plans) if find_table(subject) is None}
-        make_tables(list(subjects.values()))
+    plans = [plan_for(case) for case in cases]
+    subjects = {subject.key: subject for subject in map(subject_of, plans) if find_table(subject) is None}
+    make_tables(list(subjects.values()))
+    with contextlib.ExitStack() as stack:
+        plain = stack.enter_context(_runner({}))
+        traced = None if tracer is None else stack.enter_context(_runner({"LD_PRELOAD": str(tracer)}))
         for case, plan in zip(cases, plans):
-            found = estimate(plan)
-            child.stdin.write(json.dumps(case) + "\n")
-            child.stdin.flush()
-            yield _line(plan, found, json.loads(child.stdout.readline()))
+            children = [child for child in (plain, traced) if child is not None]
+            for child in children:
+                assert child.stdin is not None
+                child.stdin.write(json.dumps(case) + "\n")
+                child.stdin.flush()
+            runs = [json.loads(child.stdout.readline()) for child in children if child.stdout is not None]
+            yield _line(plan, estimate(plan), runs[0] | {"live": runs[-1]["live"]})
+
+
+def _runner(more: dict[str, str]) -> subprocess.Popen[str]:
+    """A child that runs what it is given, with more in its environment."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tuning.bench.memory_run"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | more,
+    )  # fmt: skip
 
 
 def _allocator_tracer(scratch: Path) -> Path | None:
