@@ -64,7 +64,7 @@ def test_fixes_save_what_they_say_and_keep_the_effective_batch() -> None:
     halved = next(fix for fix in shown.fixes if "micro_batch_size" in fix["settings"])
     changed = plan_for(plan.settings.to_dict() | halved["settings"])
     assert changed.value("effective_batch") == plan.value("effective_batch")
-    assert estimate(plan).total_bytes - estimate(changed).total_bytes == halved["saved_bytes"]
+    assert estimate(plan).total_bytes - estimate(changed).total_bytes == halved["update_saved_bytes"]
 
 
 def test_the_largest_micro_batch_fits_and_one_row_more_does_not() -> None:

@@ -17,6 +17,7 @@ from tuning.bench.memory import given
 from tuning.bench.memory_models import make_models
 from tuning.memory.estimate import estimate
 from tuning.memory.known import known
+from tuning.memory.outlook import outlook
 from tuning.memory.process import MIB
 from tuning.memory.tables import untraceable
 from tuning.plan import Plan, plan_for
@@ -199,3 +200,17 @@ def test_without_a_table_the_formula_still_tells_of_evaluations(monkeypatch: pyt
     rough = estimate(plan)
     assert rough.kind == "approximate"
     assert 0.55 * exact.evaluation_bytes < rough.evaluation_bytes < 1.6 * exact.evaluation_bytes
+
+
+def test_shorter_prompts_save_in_a_real_run_what_was_offered(tmp_path: Path, peaks: dict[str, int]) -> None:
+    """The fix that a run without updates is offered, applied and measured."""
+    settings = {"data": {"source": "people-questions"}, "method": {"name": "retrieval", "top_k": 8}, "device": "cpu"}
+    long = plan_for(settings)
+    estimate(long, make=True)
+    (fix,) = (fix for fix in outlook(long, long.device)["fixes"] if "method" in fix["settings"])
+    took = []
+    for number, plan in enumerate((long, plan_for(settings | fix["settings"]))):
+        peaks["evaluation"] = 0
+        measured_peak(plan, tmp_path / f"run{number}")
+        took.append(peaks["evaluation"])
+    assert fix["saved_bytes"] == pytest.approx(took[0] - took[1], rel=0.02)

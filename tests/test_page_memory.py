@@ -60,6 +60,26 @@ def test_the_charts_of_memory_are_drawn_and_a_fix_changes_the_form(tab: Tab) -> 
     assert len(tab.ids()) == 0, "a fix starts nothing"
 
 
+def test_without_updates_the_page_speaks_of_the_evaluation_and_offers_shorter_prompts(tab: Tab) -> None:
+    data = tab.field("data.source")
+    data.click()
+    data.fill("people-questions")
+    data.press("Enter")
+    tab.page.get_by_role("group", name="Method", exact=True).get_by_text("Retrieval", exact=True).click()
+    playwright.expect(tab.page.locator(".tf-tiles")).to_contain_text("evaluation rows", timeout=30_000)
+    passages = tab.field("method.retrieval.top_k")
+    passages.fill("8")
+    passages.press("Tab")
+    part = opened(tab, "More about memory")
+    playwright.expect(part).to_contain_text("With a micro-batch of at most 50 rows the run surely fits", timeout=30_000)
+    assert part.locator("table.tf-several").count() == 0
+    fix = part.locator(".tf-fixes li")
+    playwright.expect(fix).to_have_count(1)
+    assert re.search(r"−[\d.]+ MiB · −\d+ % time · top_k 8 -> 4", fix.inner_text()), fix.inner_text()
+    fix.get_by_role("button", name="Apply").click()
+    playwright.expect(passages).to_have_value("4", timeout=30_000)
+
+
 def test_the_error_of_a_finished_run_joins_the_calibration(tab: Tab) -> None:
     part = tab.page.locator("details.tf-mem-details", has=tab.page.get_by_text("Estimates against measurements"))
     assert part.is_hidden(), "nothing has been measured yet"

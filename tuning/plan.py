@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +22,7 @@ from tuning.errors import ModelError, Problem, SettingsError
 from tuning.hardware import Device, this_machine
 from tuning.methods import METHODS, method_named
 from tuning.methods.base import Case
-from tuning.models import BaseModel, resolve_model
+from tuning.models import BaseModel, ModelShape, resolve_model
 from tuning.prompts import Prompted, longest_prompt, question_ids
 from tuning.settings import WRITTEN_METRICS, Settings
 from tuning.text import Row, TextTokenizer
@@ -33,6 +34,8 @@ RATE_FACTORS = {
     "adafactor": (10, "Adafactor measures its steps by the size of the weights, which is far below one"),
 }
 """How far an optimizer's usual rate lies from AdamW's, where a method's default is taken."""
+SHORTER = "shorter_"
+"""Before the names of numbers about shorter prompts that were not chosen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,16 +126,18 @@ def _unread(settings: Settings) -> DataSummary:
 def make_plan(settings: Settings, model: BaseModel, data: DataSummary, device: Device) -> Plan:
     """Work out every derived number. Raises SettingsError with all combinations that cannot be trained."""
     prompted = Prompted()
-    problems = _refused(settings, model, data, device, prompted)
+    problems = refused(settings, model, data, device, prompted)
     if problems:
         raise SettingsError(problems)
     derived = _derive(settings, model, data) | _prompts(settings, model, data, prompted)
+    derived |= _shorter_prompts(settings, model, data, device)
     return Plan(settings=settings, model=model, data=data, device=device, derived=derived)
 
 
-def _refused(
+def refused(
     settings: Settings, model: BaseModel, data: DataSummary, device: Device, prompted: Prompted
 ) -> list[Problem]:
+    """What cannot be done. A method without updates writes its prompts for that, and `prompted` sees them."""
     found = _method_refuses(settings, model, data, device, prompted)
     longest = settings.data.max_seq_length
     if longest > model.shape.max_positions:
@@ -295,7 +300,7 @@ def _prompts(settings: Settings, model: BaseModel, data: DataSummary, prompted: 
             longest = longest_prompt(rows, TextTokenizer(model.path), settings.data.system_prompt)
             seen = f"the longest prompt of {len(rows):,} evaluation rows that are answered, in tokens"
         found["answered_length"] = Derived(value=longest, origin=seen)
-    if texts and method.updates:
+    if texts and method.updates:  # a run without updates answers none
         tokenizer, chat = TextTokenizer(model.path), data.shape == "conversation"
         classes = settings.task == "sequence_classification"
         ids = [
@@ -306,11 +311,42 @@ def _prompts(settings: Settings, model: BaseModel, data: DataSummary, prompted: 
     return found
 
 
+def _shorter_prompts(settings: Settings, model: BaseModel, data: DataSummary, device: Device) -> dict[str, Derived]:
+    """The same, named shorter_, where a method without updates can write shorter prompts: what would be saved."""
+    other = method_named(settings.method.name).shorter(settings.method)
+    if other is None:
+        return {}
+    seen, changed = Prompted(), replace(settings, method=other[0])
+    if _method_refuses(changed, model, data, device, seen):
+        return {}
+    return {f"{SHORTER}{name}": one for name, one in _prompts(changed, model, data, seen).items()}
+
+
+@lru_cache(maxsize=256)
+def _counts(name: str, shape: ModelShape, block: Any, labels: int) -> tuple[int, int]:
+    """Trainable and total parameters; kept, for the estimate asks what other methods would take."""
+    method = method_named(name)
+    return method.trainable_parameters(shape, block, labels), method.total_parameters(shape, block, labels)
+
+
+def with_method(plan: Plan, block: Any) -> Plan:
+    """The plan with another method, or with other settings of its own, to estimate what that would take.
+
+    Of the prompts that a method has written, those stay that `Method.shorter` settings make.
+    """
+    derived = dict(plan.derived)
+    if "prompted_length" in derived:
+        shorter = method_named(plan.settings.method.name).shorter(plan.settings.method)
+        written = SHORTER if shorter is not None and shorter[0] == block else "none"
+        derived = {name: one for name, one in derived.items() if not name.startswith(("prompted_", "answered_"))}
+        derived |= {name.removeprefix(written): one for name, one in derived.items() if name.startswith(written)}
+    settings = replace(plan.settings, method=block)
+    return replace(plan, settings=settings, derived=derived | _parameters(settings, plan.model, plan.data))
+
+
 def _parameters(settings: Settings, model: BaseModel, data: DataSummary) -> dict[str, Derived]:
-    method, shape = method_named(settings.method.name), model.shape
-    labels = _labels(settings, data)
-    trainable = method.trainable_parameters(shape, settings.method, labels)
-    total = method.total_parameters(shape, settings.method, labels)
+    method = method_named(settings.method.name)
+    trainable, total = _counts(settings.method.name, model.shape, settings.method, _labels(settings, data))
     rate, typed = settings.optimizer.learning_rate, "typed"
     if rate is None:
         rate, typed = method.default_learning_rate, f"{method.title}'s default: {method.learning_rate_reason}"

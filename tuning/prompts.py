@@ -58,21 +58,29 @@ def answer_of(row: Row) -> str | None:
 
 def prompt_ids(row: Row, tokenizer: TextTokenizer, system_prompt: str | None) -> list[int]:
     """Everything before the row's (last) answer, token for token as training reads it, and not cut."""
-    loss_on = "last_turn" if row.messages is not None else "response"
-    (spelled,) = spell_rows([row], tokenizer, loss_on=loss_on, task="causal_lm", system_prompt=system_prompt)
-    answer = len(spelled.trained)
-    while answer and not spelled.trained[answer - 1]:
-        answer -= 1
-    while answer and spelled.trained[answer - 1]:
-        answer -= 1
-    return spelled.ids[:answer]
+    (found,) = _before_answers([row], tokenizer, system_prompt)
+    return found
 
 
 def longest_prompt(rows: Iterable[Row], tokenizer: TextTokenizer, system_prompt: str | None) -> int:
     """The most tokens that stand before a row's answer, whole; 0 where no row has an answer of its own."""
     asked = (row for row in rows if answer_of(row) is not None)
     longest = heapq.nlargest(TOKENIZED, asked, key=_characters)
-    return max((len(prompt_ids(row, tokenizer, system_prompt)) for row in longest), default=0)
+    return max(map(len, _before_answers(longest, tokenizer, system_prompt)), default=0)
+
+
+def _before_answers(rows: Sequence[Row], tokenizer: TextTokenizer, system_prompt: str | None) -> list[list[int]]:
+    """The same of rows of one kind at once."""
+    loss_on = "last_turn" if rows and rows[0].messages is not None else "response"
+    found = []
+    for spelled in spell_rows(rows, tokenizer, loss_on=loss_on, task="causal_lm", system_prompt=system_prompt):
+        answer = len(spelled.trained)
+        while answer and not spelled.trained[answer - 1]:
+            answer -= 1
+        while answer and spelled.trained[answer - 1]:
+            answer -= 1
+        found.append(spelled.ids[:answer])
+    return found
 
 
 def _characters(row: Row) -> int:

@@ -103,7 +103,7 @@ function between(values, counts, at) {
 function merged(settings, change) {
   const found = { ...settings };
   for (const [name, value] of Object.entries(change)) {
-    found[name] = name === "data" || name === "optimizer" ? { ...settings[name], ...value } : value;
+    found[name] = ["data", "eval", "sample"].includes(name) ? { ...settings[name], ...value } : value;
   }
   return found;
 }
@@ -113,19 +113,27 @@ function nameOf(device) { return device.name === "This machine" ? "this machine"
 function fixList(outlook, apply) {
   const rows = outlook.fixes.map((fix) => element("li", {}, [
     element("button", { type: "button", class: "tf-button", onclick: () => apply(merged(outlook.settings, fix.settings)) }, "Apply"),
-    element("span", {}, [element("strong", {}, `−${bytes(fix.saved_bytes)}`),
+    element("span", {}, [element("strong", {}, `−${bytes(fix.saved_bytes || fix.update_saved_bytes)}`),
+      fix.saved_bytes ? "" : " in an update; what the run does between updates stays higher",
       fix.time_percent ? ` · ${fix.time_percent > 0 ? "+" : "−"}${Math.abs(fix.time_percent)} % time` : "",
       ` · ${fix.cost}`])]));
   const most = outlook.largest_micro_batch, effective = outlook.effective_batch;
   const name = nameOf(outlook.device);
-  const inverse = most === null ? `Not even one row at a time surely fits ${name}.`
+  const inverse = effective === null ? evaluatedAtOnce(most, name) : most === null ? `Not even one row at a time surely fits ${name}.`
     : most < effective ? `At most ${most} rows at once surely fit ${name}; ${Math.ceil(effective / most)} accumulation steps reach an effective batch of ${effective}.`
       : `The whole effective batch of ${effective} rows fits ${name} at once.`;
   return [element("p", { class: "tf-small" }, inverse), element("ul", { class: "tf-fixes" }, rows)];
 }
 
+/** Where nothing is trained there is no effective batch: the micro-batch only says how many rows are evaluated at once. */
+function evaluatedAtOnce(most, name) {
+  return most === null ? `Not even a micro-batch of one row surely fits ${name}.`
+    : `With a micro-batch of at most ${most} rows the run surely fits ${name}.`;
+}
+
 // -- the same on several devices --------------------------------------------------------------------------------------
 function severalTable(outlook) {
+  if (!outlook.several.length) return [];
   const ways = [...new Set(outlook.several.map((one) => one.way))];
   const counts = [...new Set(outlook.several.map((one) => one.devices))];
   const cell = (way, count) => {

@@ -18,7 +18,8 @@ from tuning.plan import Plan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryEstimate:
-    """Bytes at the peak of one update. `total_bytes` is the sum of `parts`; the band is around `process_bytes`.
+    """Bytes at the peak of one update, or of the evaluation where a run makes none. `total_bytes` is the sum of
+    `parts`; the band is around `process_bytes`.
 
     The process, its band and the verdict are about the run as a whole: the highest of update, evaluation and writing.
     """
@@ -40,7 +41,8 @@ class MemoryEstimate:
     device: str
     device_bytes: int
     largest_micro_batch: int | None
-    """The most rows on the device at once that fit, of these data; None where not even one does."""
+    """The largest micro_batch_size that fits, of these data, evaluations and written answers included; None where not
+    even 1 does."""
     fixes: list[dict[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,5 +63,5 @@ def estimate(plan: Plan, device: Device | None = None, *, make: bool = False) ->
         fits=high <= target.total_bytes, kind=found.kind, peak_at=peak_at, trainable_parameters=trainable,
         total_parameters=everything, device=target.name, device_bytes=target.total_bytes,
         largest_micro_batch=largest_micro_batch(found, target),
-        fixes=fixes(found, target) if high > target.total_bytes else [],
+        fixes=[fix for fix in fixes(found, target) if fix["saved_bytes"] > 0] if high > target.total_bytes else [],
     )  # fmt: skip

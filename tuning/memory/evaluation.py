@@ -8,8 +8,9 @@ keys and values of every token.
 from __future__ import annotations
 
 from tuning.memory.closed_form import closed_form_pass
-from tuning.memory.subject import Shape, Subject, evaluation_of, kept_features
+from tuning.memory.subject import CATEGORIES, Shape, Subject, evaluation_of, kept_features
 from tuning.memory.table import Table
+from tuning.methods import method_named
 from tuning.plan import Plan
 from tuning.question import ANSWER_ROWS
 from tuning.settings import WRITTEN_METRICS
@@ -27,6 +28,17 @@ def evaluation_bytes(
     return _forward(plan, subject, table, shape) + kept_features(plan, shape)
 
 
+def evaluation_parts(plan: Plan, subject: Subject | None, table: Table | None) -> tuple[dict[str, int], str]:
+    """The same by category, and where in the pass it is."""
+    shape = evaluation_of(plan)
+    if table is None or subject is None:
+        total = closed_form_pass(plan, shape)
+        method, settings = method_named(plan.settings.method.name), plan.settings.method
+        weights = min(total, method.weight_bytes(plan.model.shape, settings, plan.labels))
+        return dict.fromkeys(CATEGORIES, 0) | {"weights": weights, "activations": total - weights}, "forward"
+    return table.evaluation(shape).peak(shape, subject.rank, accumulate=True)
+
+
 def generation_bytes(plan: Plan, subject: Subject | None, table: Table | None) -> int:
     """Bytes at the peak while answers are written, or sample texts classified; 0 where the settings ask for neither.
 
@@ -35,7 +47,8 @@ def generation_bytes(plan: Plan, subject: Subject | None, table: Table | None) -
     """
     settings, limit = plan.settings, plan.model.shape.max_positions
     known = {name: int(one.value) for name, one in plan.derived.items()}
-    sample = known.get("sample_length", known["widest_length"]) if settings.sample.prompts else 0
+    samples = settings.sample.prompts and method_named(settings.method.name).updates
+    sample = known.get("sample_length", known["widest_length"]) if samples else 0
     if plan.labels:
         return _classifying(plan, subject, table, min(sample, limit)) if sample else 0
     written = WRITTEN_METRICS & set(settings.metrics) and plan.data.eval_rows

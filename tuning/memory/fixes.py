@@ -1,24 +1,49 @@
 """What to change so that a run takes less memory, ranked, each with what it saves and what it costs.
 
 Comes in: what is known about a plan, a device.  Goes out: settings changes; and the inverse answer, the largest
-micro-batch that fits.
+micro-batch that fits.  What counts is the highest moment of the whole run: an update's, an evaluation's, or that of
+writing answers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tuning.architectures import supports_sdpa
 from tuning.hardware import Device
 from tuning.memory.known import Known, changed, known
+from tuning.memory.subject import longest_row
 from tuning.methods import method_named
+from tuning.plan import refused
+from tuning.prompts import Prompted
+from tuning.question import ANSWER_ROWS
+from tuning.settings import WRITTEN_METRICS
 
 MOST_ROWS = 4096
+SHORTEST = 32
+"""Tokens below which rows are not cut further."""
+FULL = 0.5
+"""The share of trained weights from which on LoRA saves much."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """Other settings, what is known of the run with them, and in words what they cost; `time_percent` is rough."""
+
+    settings: dict[str, Any]
+    cost: str
+    other: Known
+    time_percent: int = 0
+    length: int | None = None
+    """The longest row then, where it is another."""
 
 
 def largest_micro_batch(found: Known, device: Device) -> int | None:
-    """The most rows at once whose upper edge stays on the device; more than the data has are never at once."""
-    low, high = 0, min(MOST_ROWS, found.plan.data.train_rows)
+    """The largest `micro_batch_size` whose upper edge stays on the device; no more than the data can fill."""
+    data = found.plan.data
+    low, high = 0, min(MOST_ROWS, data.train_rows if found.trains else (data.eval_rows + 1) // 2)
     while low < high:
         middle = (low + high + 1) // 2
         if found.fits(device, middle):
@@ -29,61 +54,123 @@ def largest_micro_batch(found: Known, device: Device) -> int | None:
 
 
 def fixes(found: Known, device: Device) -> list[dict[str, Any]]:
-    """Changes that lower an update's peak: those that suffice first, then by bytes saved. `time_percent` is rough.
+    """Changes that lower the run's highest moment: those that suffice first, then by bytes saved of it.
 
-    What suffices is judged by the whole run, evaluations and written answers included.
+    Behind them those that lower an update alone, where something else is higher: `saved_bytes` is 0 then.
     """
-    plan = found.plan
-    ranked = []
-    for settings, cost, time in [*_smaller_batch(found, device), *_others(found)]:
-        length = settings.get("data", {}).get("max_seq_length")
-        fields = {name: value for name, value in settings.items() if name not in ("data", "method", "optimizer")}
-        if "method" in settings:
-            fields["method"] = method_named(settings["method"]["name"]).settings()
-        other = known(changed(plan, fields)) if fields else found
-        if other.kind != found.kind:  # compare like with like: both by formula
-            other = Known(plan=other.plan, subject=None, table=None)
-        base = found if other.kind == found.kind else _by_formula(found)
-        saved = base.total() - other.total(length=length)
-        high = found.process(found.highest() - base.highest() + other.highest(length=length), device)[2]
-        if saved > 0:
-            ranked.append({
-                "settings": settings, "cost": cost, "saved_bytes": saved, "time_percent": time,
-                "fits": high <= device.total_bytes,
-            })  # fmt: skip
-    return sorted(ranked, key=lambda fix: (not fix["fits"], -fix["saved_bytes"]))
+    ranked, highest, update = [], found.highest(), found.total()
+    for change in [*_rows(found, device), *_structure(found), *_lengths(found), *_writing(found)]:
+        other, before = change.other, (highest, update)
+        if other.kind != found.kind:  # compare like with like
+            rough, other = _rough(found), _rough(other)
+            before = rough.highest(), rough.total()
+        saved, of_update = (
+            before[0] - other.highest(length=change.length),
+            before[1] - other.total(length=change.length),
+        )
+        if saved < 0 or max(saved, of_update) <= 0:
+            continue
+        high = replace(found, plan=other.plan).process(highest - saved, device)[2]
+        ranked.append({
+            "settings": change.settings, "cost": change.cost, "saved_bytes": saved, "update_saved_bytes": of_update,
+            "time_percent": change.time_percent, "fits": high <= device.total_bytes,
+        })  # fmt: skip
+    return sorted(ranked, key=lambda fix: (not fix["fits"], -fix["saved_bytes"], -fix["update_saved_bytes"]))
 
 
-def _by_formula(found: Known) -> Known:
+def _rough(found: Known) -> Known:
+    """By formula, to compare like with like where only one of two has a table."""
     return Known(plan=found.plan, subject=None, table=None)
 
 
-def _smaller_batch(found: Known, device: Device) -> list[tuple[dict[str, Any], str, int]]:
-    """The largest divisor of the micro-batch that fits, else 1: the effective batch stays the same."""
+def _with(found: Known, **settings: Any) -> Known:
+    """With settings that change sizes alone: the table stays."""
+    return replace(found, plan=changed(found.plan, settings))
+
+
+def _rows(found: Known, device: Device) -> Iterator[Change]:
+    """The largest divisor of the micro-batch that fits, else the one that takes least."""
     micro, steps = found.plan.settings.micro_batch_size, found.plan.settings.gradient_accumulation_steps
     smaller = [rows for rows in range(micro - 1, 0, -1) if micro % rows == 0]
     if not smaller:
-        return []
-    rows = next((rows for rows in smaller if found.fits(device, rows)), smaller[-1])
-    if found.fits(device):
-        rows = smaller[0]
+        return
+    rows = smaller[0]
+    if not found.fits(device):
+        taken = {rows: found.highest(rows) for rows in smaller}
+        enough = (rows for rows in smaller if found.process(taken[rows], device)[2] <= device.total_bytes)
+        rows = next(enough, None) or min(smaller, key=lambda rows: (taken[rows], -rows))
+    slower = 5 * (micro // rows - 1) if micro // rows < 4 else 20
+    if not found.trains:
+        cost = f"micro-batch {micro} -> {rows}: fewer rows are evaluated at once, the same measures, slower"
+        yield Change(settings={"micro_batch_size": rows}, cost=cost, time_percent=slower,
+                     other=_with(found, micro_batch_size=rows))  # fmt: skip
+        return
     change = {"micro_batch_size": rows, "gradient_accumulation_steps": steps * micro // rows}
-    more = f"micro-batch {micro} -> {rows}, accumulation {steps} -> {steps * micro // rows}"
-    cost = f"{more}: same effective batch, slower"
-    return [(change, cost, 5 * (micro // rows - 1) if micro // rows < 4 else 20)]
+    cost = (
+        f"micro-batch {micro} -> {rows}, accumulation {steps} -> {steps * micro // rows}: same effective batch, slower"
+    )
+    yield Change(settings=change, cost=cost, time_percent=slower, other=_with(found, **change))
 
 
-def _others(found: Known) -> list[tuple[dict[str, Any], str, int]]:
+def _structure(found: Known) -> Iterator[Change]:
+    """What makes another computation: it has a table of its own."""
+    plan = found.plan
+    settings = plan.settings
+    if settings.attention == "eager" and supports_sdpa(plan.model.shape.model_type):
+        cost = "attention sdpa instead of eager: the same answer, no slower"
+        yield Change(settings={"attention": "sdpa"}, cost=cost, other=known(changed(plan, {"attention": "sdpa"})))
+    if not found.trains:
+        return
+    if not settings.gradient_checkpointing and _allowed(found, gradient_checkpointing=True):
+        change: dict[str, Any] = {"gradient_checkpointing": True}
+        cost = "gradient checkpointing: about a third more time"
+        yield Change(settings=change, cost=cost, time_percent=33, other=known(changed(plan, change)))
+    lora = method_named("lora").settings()
+    if plan.value("trainable_share") > FULL and _allowed(found, method=lora):
+        cost = f"LoRA instead of {settings.method.name}: fewer trained weights, another curve"
+        yield Change(settings={"method": {"name": "lora"}}, cost=cost, other=known(changed(plan, {"method": lora})))
+
+
+def _allowed(found: Known, **settings: Any) -> bool:
+    plan = found.plan
+    return not refused(replace(plan.settings, **settings), plan.model, plan.data, plan.device, Prompted())
+
+
+def _lengths(found: Known) -> Iterator[Change]:
+    """Shorter rows: cut, or where a method writes them, written shorter."""
+    longest = longest_row(found.plan)
+    if found.trains:
+        if longest > SHORTEST:
+            cost = f"max_seq_length {longest} -> {longest // 2}: long rows are cut"
+            yield Change(settings={"data": {"max_seq_length": longest // 2}}, cost=cost, time_percent=-30,
+                         other=found, length=longest // 2)  # fmt: skip
+        return
+    shorter = method_named(found.plan.settings.method.name).shorter(found.plan.settings.method)
+    if shorter is None:
+        return
+    other = _with(found, method=shorter[0])
+    if "prompted_length" in other.plan.derived:
+        time = round(100 * (longest_row(other.plan) / longest - 1))
+        yield Change(settings={"method": asdict(shorter[0])}, cost=shorter[1], time_percent=time, other=other)
+
+
+def _writing(found: Known) -> Iterator[Change]:
+    """Less written while the run evaluates, or fewer at once."""
     settings = found.plan.settings
-    options: list[tuple[dict[str, Any], str, int]] = []
-    if not settings.gradient_checkpointing:
-        options.append(({"gradient_checkpointing": True}, "gradient checkpointing: about a third more time", 33))
-    if settings.attention == "eager" and supports_sdpa(found.plan.model.shape.model_type):
-        options.append(({"attention": "sdpa"}, "attention sdpa instead of eager: the same answer, no slower", 0))
-    if found.plan.value("trainable_share") > 0.5:
-        options.append(({"method": {"name": "lora"}}, "LoRA instead of full: fewer trained weights, another curve", 0))
-    longest = int(found.plan.value("widest_length"))
-    if longest > 32:
-        change = {"data": {"max_seq_length": longest // 2}}
-        options.append((change, f"max_seq_length {longest} -> {longest // 2}: long rows are cut", -30))
-    return options
+    asked = settings.eval
+    if not found.generation():
+        return
+    if asked.max_new_tokens > 1:
+        fewer = asked.max_new_tokens // 2
+        cost = f"max_new_tokens {asked.max_new_tokens} -> {fewer}: longer answers are cut"
+        yield Change(settings={"eval": {"max_new_tokens": fewer}}, cost=cost,
+                     other=_with(found, eval=replace(asked, max_new_tokens=fewer)))  # fmt: skip
+    together = min(ANSWER_ROWS, asked.generate_rows, found.plan.data.eval_rows)
+    if WRITTEN_METRICS & set(settings.metrics) and together > 1:
+        cost = f"generate_rows {asked.generate_rows} -> {together // 2}: exact match of fewer rows, so a rougher one"
+        yield Change(settings={"eval": {"generate_rows": together // 2}}, cost=cost,
+                     other=_with(found, eval=replace(asked, generate_rows=together // 2)))  # fmt: skip
+    if settings.sample.prompts and found.trains:
+        cost = "no sample prompts: ask the model after the run instead"
+        yield Change(settings={"sample": {"prompts": []}}, cost=cost,
+                     other=_with(found, sample=replace(settings.sample, prompts=())))  # fmt: skip

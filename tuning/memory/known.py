@@ -11,12 +11,13 @@ from typing import Any
 
 from tuning.hardware import Device
 from tuning.memory.closed_form import closed_form
-from tuning.memory.evaluation import evaluation_bytes, generation_bytes
+from tuning.memory.evaluation import evaluation_bytes, evaluation_parts, generation_bytes
 from tuning.memory.process import process_bytes
 from tuning.memory.subject import Moment, Subject, kept_features, moments_of, subject_of
 from tuning.memory.table import Table
 from tuning.memory.tables import find_table, make_table
-from tuning.plan import Plan
+from tuning.methods import method_named
+from tuning.plan import Plan, with_method
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +32,15 @@ class Known:
     def kind(self) -> str:
         return "approximate" if self.table is None else "traced"
 
+    @property
+    def trains(self) -> bool:
+        """Whether the run makes updates; else it is one evaluation."""
+        return method_named(self.plan.settings.method.name).updates
+
     def peak(self) -> tuple[dict[str, int], str]:
-        """Bytes by category at the peak, and where it is."""
+        """Bytes by category at the peak of an update, and where it is; of the evaluation where there is no update."""
+        if not self.trains:
+            return evaluation_parts(self.plan, self.subject, self.table)
         found = [(*self._at(moment), moment) for moment in moments_of(self.plan)]
         parts, where, moment = max(found, key=lambda one: sum(one[0].values()))
         kept = kept_features(self.plan, moment.shape)
@@ -45,7 +53,9 @@ class Known:
         return block.peak(moment.shape, self.subject.rank, accumulate=moment.accumulate)
 
     def total(self, rows: int | None = None, length: int | None = None) -> int:
-        """Bytes at the peak, of these settings or with other sizes."""
+        """Bytes at that peak, of these settings or with other sizes."""
+        if not self.trains:
+            return self.evaluation(rows, length)
         moments = moments_of(self.plan, rows, length)
         if self.table is None or self.subject is None:
             return max(
@@ -72,7 +82,7 @@ class Known:
 
     def through_step(self) -> list[tuple[str, int]]:
         """Memory through one update, in order of time, with the micro-batch that holds the peak."""
-        if self.table is None or self.subject is None:
+        if self.table is None or self.subject is None or not self.trains:
             return []
         at = max(moments_of(self.plan), key=lambda moment: sum(self._at(moment)[0].values()))
         kept, block = kept_features(self.plan, at.shape), self.table.block(at.shape)
@@ -102,4 +112,6 @@ def known(plan: Plan, *, make: bool = False) -> Known:
 
 def changed(plan: Plan, settings: dict[str, Any]) -> Plan:
     """The plan with other values of some settings that need no new look at the data; its other numbers stay."""
-    return replace(plan, settings=replace(plan.settings, **settings))
+    others = {name: value for name, value in settings.items() if name != "method"}
+    plan = replace(plan, settings=replace(plan.settings, **others)) if others else plan
+    return with_method(plan, settings["method"]) if "method" in settings else plan

@@ -12,6 +12,7 @@ from tuning.hardware import Device
 from tuning.memory.fixes import fixes, largest_micro_batch
 from tuning.memory.known import Known, changed, known
 from tuning.memory.several import several
+from tuning.memory.subject import longest_row
 from tuning.methods import METHODS
 from tuning.plan import Plan
 
@@ -22,7 +23,10 @@ SEVERAL = (2, 4, 8)
 
 
 def outlook(plan: Plan, device: Device) -> dict[str, Any]:
-    """Curves in bytes: of an update's tensors, and of the whole process, which is what the device's line is about."""
+    """Curves in bytes: of an update's tensors, and of the whole process, which is what the device's line is about.
+
+    Where a run makes no updates, tensors are those of its evaluation, and `effective_batch` is None.
+    """
     found = known(plan)
     settings = plan.settings
     lengths = _lengths(plan)
@@ -31,18 +35,18 @@ def outlook(plan: Plan, device: Device) -> dict[str, Any]:
         "device": {"name": device.name, "bytes": device.total_bytes},
         "step": [{"place": place, "bytes": count} for place, count in found.through_step()],
         "rows": {"at": settings.micro_batch_size, "values": list(ROWS), "curves": _curves(found, device, rows=ROWS)},
-        "lengths": {"at": int(plan.value("widest_length")), "values": lengths,
+        "lengths": {"at": longest_row(plan), "values": lengths,
                     "curves": _curves(found, device, lengths=lengths)},
-        "several": [one.to_dict() for count in SEVERAL for one in several(found, device, count)],
+        "several": [one.to_dict() for count in SEVERAL * found.trains for one in several(found, device, count)],
         "largest_micro_batch": largest_micro_batch(found, device),
-        "effective_batch": plan.value("effective_batch"),
+        "effective_batch": plan.value("effective_batch") if found.trains else None,
         "fixes": fixes(found, device),
         "settings": settings.to_dict(),
     }  # fmt: skip
 
 
 def _lengths(plan: Plan) -> list[int]:
-    widest = int(plan.value("widest_length"))
+    widest = longest_row(plan)
     limit = plan.model.shape.max_positions
     wanted = {min(limit, max(LEAST_TOKENS, round(widest * share))) for share in SHARES}
     return sorted(wanted | {widest})

@@ -81,11 +81,13 @@ class Subject:
 
 def subject_of(plan: Plan) -> Subject:
     """The subject of a plan. Raises OSError or ValueError where the model's config.json is gone."""
-    settings = plan.settings
+    settings, method = plan.settings, method_named(plan.settings.method.name)
     optimizer = settings.optimizer
+    # what a method without updates is told shapes the prompts alone: one table serves all of it
+    block = settings.method if method.updates else method.settings()
     kept = {
         "task": settings.task, "precision": settings.precision, "attention": settings.attention, "device": "cpu",
-        "gradient_checkpointing": settings.gradient_checkpointing, "method": _plain(settings.method),
+        "gradient_checkpointing": settings.gradient_checkpointing, "method": _plain(block),
         "optimizer": {
             "name": optimizer.name, "momentum": 0.9 if optimizer.momentum else 0.0,
             "max_grad_norm": None if optimizer.max_grad_norm is None else 1.0,
@@ -129,15 +131,20 @@ def evaluation_of(plan: Plan, rows: int | None = None, length: int | None = None
     """The widest batch of an evaluation: as many rows as are taken at once, taken to be the longest of the data.
 
     Held-out rows are drawn like the others but not counted, so their lengths are those of the training rows. Where a
-    method without updates writes them, they are as long as it makes them, and `length` does not cut them.
+    method without updates writes them, they are as long as it makes them.
     """
-    facts = _facts(plan.data)
+    facts, widest = _facts(plan.data), longest_row(plan)
     count = max(1, min(plan.evaluation_rows(rows), plan.data.eval_rows))
+    longest = length or widest
     if "prompted_length" in plan.derived:
-        whole, labels = int(plan.value("prompted_length")), int(plan.value("prompted_labels"))
-        return Shape(rows=count, length=whole, labels=max(1, count * labels), padded=count > 1)
-    longest = length or int(plan.value("widest_length"))
-    return _shape(facts, count, longest, longest / max(1, int(plan.value("widest_length"))))
+        labels = int(plan.value("prompted_labels"))
+        return Shape(rows=count, length=longest, labels=max(1, count * labels), padded=count > 1)
+    return _shape(facts, count, longest, longest / max(1, widest))
+
+
+def longest_row(plan: Plan) -> int:
+    """Tokens of the longest row that the run reads: as a method without updates writes it, else of the data."""
+    return int(plan.value("prompted_length" if "prompted_length" in plan.derived else "widest_length"))
 
 
 def kept_features(plan: Plan, shape: Shape) -> int:

@@ -144,6 +144,10 @@ class Method:
         """The evaluation rows with their prompts written the method's way; answers stay as they are."""
         raise NotImplementedError
 
+    def shorter(self, s: Any) -> tuple[Any, str] | None:
+        """Other settings whose prompts are shorter, and in words what that costs; None where none can be."""
+        return None
+
     # -- what comes out --------------------------------------------------------------------------------------------
     def save(self, model: Any, folder: Path) -> None:
         """Write the trained weights as safetensors that plain `peft` or `transformers` load, or with load.py beside."""

@@ -86,6 +86,12 @@ class PromptEngineering(UntrainedMethod):
     def prompts(self, asked: Asked, s: PromptEngineeringSettings) -> list[Row]:
         return written(asked.train, asked.eval, s)
 
+    def shorter(self, s: PromptEngineeringSettings) -> tuple[PromptEngineeringSettings, str] | None:
+        if not s.shots:
+            return None
+        fewer = s.shots // 2
+        return replace(s, shots=fewer), f"shots {s.shots} -> {fewer}: fewer examples show what is wanted"
+
 
 def written(train: Sequence[Row], held_out: Sequence[Row], s: PromptEngineeringSettings) -> list[Row]:
     """The evaluation rows in the template, behind the same examples for all."""

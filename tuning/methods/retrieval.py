@@ -96,6 +96,12 @@ class Retrieval(UntrainedMethod):
             for closed, opened, mine, told in zip(alone, rows, own, read, strict=True)
         ]
 
+    def shorter(self, s: RetrievalSettings) -> tuple[RetrievalSettings, str] | None:
+        if s.top_k == 1:
+            return None
+        fewer = s.top_k // 2
+        return replace(s, top_k=fewer), f"top_k {s.top_k} -> {fewer}: the passage that answers is missed more often"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:

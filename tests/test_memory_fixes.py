@@ -1,0 +1,120 @@
+"""What is offered to take less memory: it saves what it says, of the run's highest moment, and is never refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tuning.hardware import Device
+from tuning.memory.estimate import MemoryEstimate, estimate
+from tuning.memory.known import known
+from tuning.memory.outlook import outlook
+from tuning.memory.tables import make_tables
+from tuning.plan import Plan, plan_for
+
+WRITTEN = {"every": None, "metrics": ["exact_match"], "max_new_tokens": 64}
+
+
+def offered(settings: dict[str, Any]) -> tuple[Plan, Device, list[dict[str, Any]]]:
+    """The plan, a device that is too small for it, and what is offered there."""
+    plan = plan_for({"device": "cpu"} | settings)
+    device = replace(plan.device, total_bytes=2**20)
+    estimate(plan, device, make=True)
+    return plan, device, outlook(plan, device)["fixes"]
+
+
+def applied(plan: Plan, fix: dict[str, Any]) -> Plan:
+    """The plan as it is after one press, worked out anew. Refused settings raise."""
+    settings = plan.settings.to_dict()
+    for name, value in fix["settings"].items():
+        settings[name] = settings[name] | value if name in ("data", "eval", "sample") else value
+    return plan_for(settings)
+
+
+def highest(found: MemoryEstimate) -> int:
+    return max(found.total_bytes, found.evaluation_bytes, found.generation_bytes)
+
+
+def assert_each_saves_what_it_says(plan: Plan, device: Device) -> None:
+    subjects = [known(applied(plan, fix)).subject for fix in outlook(plan, device)["fixes"]]
+    make_tables([subject for subject in subjects if subject is not None])
+    before, fixes = estimate(plan, device), outlook(plan, device)["fixes"]
+    ranks = [(not fix["fits"], -fix["saved_bytes"]) for fix in fixes]
+    assert fixes and ranks == sorted(ranks)
+    for fix in fixes:
+        after = estimate(applied(plan, fix), device)
+        assert after.kind == "traced"
+        assert highest(before) - highest(after) == fix["saved_bytes"], fix["cost"]
+        assert before.total_bytes - after.total_bytes == fix["update_saved_bytes"], fix["cost"]
+        assert after.fits == fix["fits"]
+
+
+def names(fixes: list[dict[str, Any]]) -> list[set[str]]:
+    return [set(fix["settings"]) for fix in fixes]
+
+
+@pytest.mark.parametrize(
+    ("method", "shorter"),
+    [({"name": "retrieval", "top_k": 8}, ("top_k", 4)), ({"name": "prompt_engineering", "shots": 16}, ("shots", 8))],
+)
+def test_a_run_without_updates_is_offered_what_it_can_shorten(method: dict[str, Any], shorter: tuple[str, int]) -> None:
+    """Shorter prompts and fewer rows at once; nothing that only an update would notice."""
+    settings = {"data": {"source": "people-questions"}, "method": method, "micro_batch_size": 32, "attention": "eager"}
+    plan, device, fixes = offered(settings | {"eval": WRITTEN})
+    assert {"method"} in names(fixes) and {"micro_batch_size"} in names(fixes) and {"attention"} in names(fixes)
+    assert not {"gradient_checkpointing", "gradient_accumulation_steps", "data"} & set().union(*names(fixes))
+    (block,) = (fix["settings"]["method"] for fix in fixes if "method" in fix["settings"])
+    assert block["name"] == method["name"] and block[shorter[0]] == shorter[1]
+    assert_each_saves_what_it_says(plan, device)
+    shown = outlook(plan, device)
+    assert shown["effective_batch"] is None and not shown["several"] and not shown["step"]
+    assert shown["lengths"]["at"] == plan.value("prompted_length")
+
+
+def test_nothing_is_offered_where_nothing_helps() -> None:
+    """A question as it stands, few rows at once, no answer written."""
+    settings = {"data": {"source": "people-questions"}, "method": {"name": "prompt_engineering"}}
+    plan, device, fixes = offered(settings)
+    found = estimate(plan, device)
+    assert fixes == [] and not found.fits and found.largest_micro_batch is None
+    assert found.total_bytes == found.evaluation_bytes == sum(found.parts.values())
+
+
+def test_the_largest_micro_batch_of_a_run_without_updates_is_about_its_evaluation() -> None:
+    plan = plan_for({"data": {"source": "people-questions"}, "method": {"name": "prompt_engineering", "shots": 8}})
+    wanted = replace(plan, settings=replace(plan.settings, micro_batch_size=20))
+    device = replace(plan.device, total_bytes=estimate(wanted, make=True).high_bytes)
+    assert estimate(plan, device).largest_micro_batch == 20
+    assert estimate(plan).largest_micro_batch == -(-plan.data.eval_rows // 2), "more than that changes nothing"
+
+
+def test_what_is_highest_is_what_the_fixes_are_about() -> None:
+    """Here long answers are: half an update's memory changes nothing, half the answer does."""
+    data = {"source": "people-questions", "train_rows": 40, "eval_rows": 16}
+    settings = {"data": data, "eval": WRITTEN | {"max_new_tokens": 400}, "sample": {"prompts": ["Who?"]}}
+    plan, device, fixes = offered(settings | {"micro_batch_size": 2})
+    found = estimate(plan, device)
+    assert found.generation_bytes > max(found.total_bytes, found.evaluation_bytes)
+    assert names(fixes)[:2] == [{"eval"}, {"eval"}] and all(fix["saved_bytes"] > 2**20 for fix in fixes[:2])
+    behind = [fix for fix in fixes if not fix["saved_bytes"]]
+    assert {"micro_batch_size", "gradient_accumulation_steps"} in names(behind)
+    assert all(fix["update_saved_bytes"] > 0 for fix in behind)
+    assert [fix["cost"] for fix in found.fixes] == [fix["cost"] for fix in fixes if fix["saved_bytes"]]
+    assert_each_saves_what_it_says(plan, device)
+
+
+def test_sample_prompts_are_let_go_where_they_are_what_is_highest() -> None:
+    data = {"source": "people-questions", "max_seq_length": 16, "train_rows": 40, "eval_rows": 8}
+    sample = {"prompts": ["Who?", "The river is old. " * 80]}
+    plan, device, fixes = offered({"data": data, "sample": sample, "micro_batch_size": 1})
+    assert estimate(plan, device).generation_bytes == highest(estimate(plan, device))
+    assert fixes[0]["settings"] == {"sample": {"prompts": []}}
+    assert_each_saves_what_it_says(plan, device)
+
+
+def test_what_a_method_refuses_is_not_offered() -> None:
+    for name, able in (("prefix_tuning", False), ("prompt_tuning", True)):
+        fixes = offered({"method": {"name": name}})[2]
+        assert ({"gradient_checkpointing"} in names(fixes)) == able
