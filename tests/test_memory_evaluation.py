@@ -105,6 +105,39 @@ def test_a_batch_is_gone_before_the_next_one(tmp_path: Path, peaks: dict[str, in
     assert found.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.005)
 
 
+@pytest.mark.parametrize(("trained", "held_out"), [(12, 120), (120, 12)])
+def test_held_out_rows_count_as_long_as_they_are(
+    tmp_path: Path, peaks: dict[str, int], trained: int, held_out: int
+) -> None:
+    """Longer or shorter than those trained on, with labels in some alone: the widest batch of them, exactly."""
+    for split, words, count in (("train", trained, 12), ("validation", held_out, 80)):
+        rows = [
+            {"prompt": "the old town " * (words // 3 - n % 3), "completion": " winter" * (1 + 3 * (n % 4))}
+            for n in range(count)
+        ]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    data = {"source": str(tmp_path), "max_seq_length": 256}
+    plan = plan_for(
+        {"data": data, "method": {"name": "full"}, "max_steps": 1, "device": "cpu", "eval": {"every": None}}
+    )
+    assert len(plan.data.eval_lengths) == plan.data.eval_rows == 80
+    found = estimate(plan, make=True)
+    measured_peak(plan, tmp_path / "run")
+    assert found.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.005)
+
+
+def test_the_states_of_a_frozen_body_count_where_nothing_is_evaluated(tmp_path: Path, peaks: dict[str, int]) -> None:
+    row = json.dumps({"prompt": "the old river " * 30, "completion": "winter"})
+    (tmp_path / "train.jsonl").write_text("\n".join([row] * 12), encoding="utf-8")
+    (tmp_path / "validation.jsonl").write_text(json.dumps({"prompt": "Who?", "completion": ""}), encoding="utf-8")
+    settings = {"data": {"source": str(tmp_path)}, "method": {"name": "feature_extraction"}, "max_steps": 1}
+    plan = plan_for(settings | {"device": "cpu"})
+    assert plan.data.eval_rows == 0
+    found = estimate(plan, make=True)
+    measured_peak(plan, tmp_path / "run")
+    assert found.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.01)
+
+
 @pytest.mark.slow
 def test_writing_answers_takes_what_was_estimated(tmp_path: Path, peaks: dict[str, int]) -> None:
     model = make_models(tmp_path, ("qwen2",))["qwen2"]

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
-from tuning.data.encoded import encode_each, learnable
+from tuning.data.encoded import encode_each, encode_pairs, learnable
 from tuning.data.places import find_place
 from tuning.data.sets import DataSet, Rows, open_data
 from tuning.errors import DataError
 from tuning.settings import DataSettings
-from tuning.text import TextTokenizer
+from tuning.text import Encoded, TextTokenizer
 
 COUNTED_BYTES = 2 * 2**20
 """Files up to this size have every row counted: about a second of tokenizing."""
@@ -47,6 +47,9 @@ class DataSummary:
     sampled: bool = False
     limit: int = 0
     """max_seq_length, where not every row was counted."""
+    eval_lengths: tuple[int, ...] = ()
+    """Of the held-out rows, in their order; empty where not every row was counted."""
+    eval_trained_tokens: tuple[int, ...] = ()
 
     @property
     def longest(self) -> int:
@@ -63,7 +66,8 @@ class DataSummary:
     @staticmethod
     def from_dict(plain: dict[str, Any]) -> DataSummary:
         names = plain["label_names"]
-        tuples = {"lengths": tuple(plain["lengths"]), "trained_tokens": tuple(plain["trained_tokens"])}
+        lists = ("lengths", "trained_tokens", "eval_lengths", "eval_trained_tokens")
+        tuples = {name: tuple(plain[name]) for name in lists if name in plain}  # plans of old runs lack some
         return DataSummary(**(plain | tuples | {"label_names": tuple(names) if names is not None else None}))
 
 
@@ -84,7 +88,7 @@ def _summary(model_path: str, key: str, task: str, seed: int, versions: tuple[in
     tokenizer = TextTokenizer(model_path)
     sampled = not counted_whole(data)
     train = [one for _, one in encode_each(sample(data.train) if sampled else data.train, tokenizer, settings, task)]
-    held = [one for _, one in encode_each([] if sampled else data.eval, tokenizer, settings, task)]
+    held = [one for _, one in encode_pairs([] if sampled else data.eval, tokenizer, settings, task)]
     learned = [one for one in train if learnable(one)]
     if not learned:
         message = "no row has anything to learn from within max_seq_length; raise it, or check the answers"
@@ -93,11 +97,16 @@ def _summary(model_path: str, key: str, task: str, seed: int, versions: tuple[in
     return DataSummary(
         name=data.name, title=data.title, shape=data.shape, label_names=data.label_names,
         train_rows=len(data.train) if sampled else len(learned),
-        eval_rows=len(data.eval) if sampled else sum(map(learnable, held)), lengths=lengths,
-        trained_tokens=tuple(1 if one.label is not None else one.trained_tokens for one in learned),
+        eval_rows=len(data.eval) if sampled else len(held), lengths=lengths, trained_tokens=_counts(learned),
         cut_rows=sum(one.cut for one in learned), dropped_rows=len(train) - len(learned),
         fingerprint=data.fingerprint, sampled=sampled, limit=settings.max_seq_length if sampled else 0,
+        eval_lengths=tuple(len(one.ids) for one in held), eval_trained_tokens=_counts(held),
     )  # fmt: skip
+
+
+def _counts(rows: Sequence[Encoded]) -> tuple[int, ...]:
+    """Labels of each row: a class, or the tokens that are trained on."""
+    return tuple(1 if one.label is not None else one.trained_tokens for one in rows)
 
 
 def counted_whole(data: DataSet) -> bool:

@@ -8,7 +8,7 @@ keys and values of every token.
 from __future__ import annotations
 
 from tuning.memory.closed_form import closed_form_pass
-from tuning.memory.subject import CATEGORIES, Shape, Subject, evaluation_of, kept_features
+from tuning.memory.subject import CATEGORIES, Shape, Subject, kept_features, passes_of
 from tuning.memory.table import Table
 from tuning.methods import method_named
 from tuning.plan import Plan
@@ -21,16 +21,17 @@ FLOAT = 4
 def evaluation_bytes(
     plan: Plan, subject: Subject | None, table: Table | None, rows: int | None = None, length: int | None = None
 ) -> int:
-    """Bytes at the peak of an evaluation; 0 where no rows are held out. `rows` stands for another micro-batch."""
-    if not plan.data.eval_rows:
-        return 0
-    shape = evaluation_of(plan, rows, length)
-    return _forward(plan, subject, table, shape) + kept_features(plan, shape)
+    """Bytes at the peak of an evaluation, or of keeping a frozen body's states; 0 where there is neither.
+
+    `rows` stands for another micro-batch, `length` for another longest row.
+    """
+    shapes = passes_of(plan, rows, length)
+    return max((_forward(plan, subject, table, one) + kept_features(plan, one) for one in shapes), default=0)
 
 
 def evaluation_parts(plan: Plan, subject: Subject | None, table: Table | None) -> tuple[dict[str, int], str]:
-    """The same by category, and where in the pass it is."""
-    shape = evaluation_of(plan)
+    """The same by category, and where in the pass it is, for a method without updates."""
+    (shape,) = passes_of(plan)
     if table is None or subject is None:
         total = closed_form_pass(plan, shape)
         method, settings = method_named(plan.settings.method.name), plan.settings.method

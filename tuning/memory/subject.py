@@ -7,7 +7,7 @@ its table is kept under, and a `Shape`: rows, length, label tokens.  Plain data;
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
@@ -127,19 +127,36 @@ def moments_of(plan: Plan, rows: int | None = None, length: int | None = None) -
     return [Moment(shape=first, accumulate=False), Moment(shape=later, accumulate=True)]
 
 
-def evaluation_of(plan: Plan, rows: int | None = None, length: int | None = None) -> Shape:
-    """The widest batch of an evaluation: as many rows as are taken at once, taken to be the longest of the data.
+def passes_of(plan: Plan, rows: int | None = None, length: int | None = None) -> list[Shape]:
+    """The batches that can be the widest of those that are only read: by an evaluation, and to keep a body's states.
 
-    Held-out rows are drawn like the others but not counted, so their lengths are those of the training rows. Where a
-    method without updates writes them, they are as long as it makes them.
+    An evaluation takes its rows longest first, so a later batch counts only where it has more labels. Rows that a
+    method without updates has written are as long as it makes them. Where not every held-out row was counted, they
+    are taken to be like the training rows, which are drawn from the same file.
     """
-    facts, widest = _facts(plan.data), longest_row(plan)
-    count = max(1, min(plan.evaluation_rows(rows), plan.data.eval_rows))
+    settings, data = plan.settings, plan.data
+    found = []
+    if method_named(settings.method.name).caches(settings.method):
+        found.append(moments_of(plan, rows, length)[0].shape)
+    if not data.eval_rows:
+        return found
+    count, widest = max(1, min(plan.evaluation_rows(rows), data.eval_rows)), longest_row(plan)
     longest = length or widest
     if "prompted_length" in plan.derived:
         labels = int(plan.value("prompted_labels"))
-        return Shape(rows=count, length=longest, labels=max(1, count * labels), padded=count > 1)
-    return _shape(facts, count, longest, longest / max(1, widest))
+        return [Shape(rows=count, length=longest, labels=max(1, count * labels), padded=count > 1)]
+    if not data.eval_lengths:
+        return [*found, _shape(_facts(data), count, longest, longest / max(1, widest))]
+    return found + [_of_length(one, longest, widest) for one in _facts(data).widest_batches(count)]
+
+
+def _of_length(shape: Shape, longest: int, widest: int) -> Shape:
+    """The batch where the longest training row has `longest` tokens for `widest`: cut there, or grown like that row."""
+    length = min(shape.length, longest) if longest < widest else round(shape.length * longest / widest)
+    if length == shape.length:
+        return shape
+    labels = round(shape.labels * length / shape.length)
+    return replace(shape, length=length, labels=max(1, min(labels, shape.rows * (length - 1))))
 
 
 def longest_row(plan: Plan) -> int:
@@ -151,23 +168,41 @@ def kept_features(plan: Plan, shape: Shape) -> int:
     """Bytes of the states that a run over a frozen body keeps of all rows, beyond those of one micro-batch."""
     if not method_named(plan.settings.method.name).caches(plan.settings.method):
         return 0
-    rows = plan.data.train_rows + plan.data.eval_rows
-    each = 1.0 if plan.labels else sum(_facts(plan.data).trained) / plan.data.train_rows
     here = shape.rows if plan.labels else shape.labels
+    rows, each = plan.data.train_rows + plan.data.eval_rows, 1.0 if plan.labels else _facts(plan.data).mean_labels
     return max(0, round(rows * each - here)) * plan.model.shape.hidden_size * 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Facts:
-    """Of the data: lengths and label tokens of the rows, most first."""
+    """Of the data: lengths and label tokens of the training rows, most first; both of each held-out row, longest
+    first, where they were counted."""
 
     lengths: list[int]
     trained: list[int]
+    held_out: list[tuple[int, int]]
+    mean_labels: float
+    """Of all rows that were counted."""
+    batches: dict[int, list[Shape]] = field(default_factory=dict)
+    """Of the held-out rows, by how many are taken at once."""
 
     @property
     def padded(self) -> bool:
         """Whether a micro-batch can need padding."""
         return self.lengths[0] != self.lengths[-1]
+
+    def widest_batches(self, rows: int) -> list[Shape]:
+        """The first batch of held-out rows, and each later one that has more labels than all before it."""
+        if rows not in self.batches:
+            found, most = [], 0
+            for start in range(0, len(self.held_out), rows):
+                part = self.held_out[start : start + rows]
+                labels, longest = sum(labels for _, labels in part), part[0][0]
+                if labels > most:
+                    most, padded = labels, part[-1][0] != longest
+                    found.append(Shape(rows=len(part), length=longest, labels=labels, padded=padded))
+            self.batches[rows] = found
+        return self.batches[rows]
 
 
 def _shape(facts: _Facts, rows: int, length: int, share: float) -> Shape:
@@ -183,19 +218,21 @@ def _joined(facts: _Facts, start: int, rows: int, share: float) -> Shape:
     return Shape(rows=1, length=length, labels=max(1, min(labels, length - 1)), padded=False)
 
 
-_LAST: list[tuple[Any, Any, _Facts]] = []
+_LAST: list[tuple[DataSummary, _Facts]] = []
 
 
 def _facts(data: DataSummary) -> _Facts:
     """Kept for the last data looked at, told apart as objects: sorting many rows is slower than the estimate."""
-    for lengths, trained, facts in list(_LAST):
-        if lengths is data.lengths and trained is data.trained_tokens:
+    for last, facts in list(_LAST):
+        if last is data or (last.lengths is data.lengths and last.eval_lengths is data.eval_lengths):
             return facts
-    sorted_lengths, sorted_trained = (
-        sorted(values, reverse=True) or [1] for values in (data.lengths, data.trained_tokens)
-    )
-    found = _Facts(lengths=sorted_lengths, trained=sorted_trained)
-    _LAST[:] = [(data.lengths, data.trained_tokens, found)]
+    known = data.trained_tokens + data.eval_trained_tokens
+    found = _Facts(
+        lengths=sorted(data.lengths, reverse=True) or [1], trained=sorted(data.trained_tokens, reverse=True) or [1],
+        held_out=sorted(zip(data.eval_lengths, data.eval_trained_tokens, strict=True), key=lambda row: -row[0]),
+        mean_labels=sum(known) / max(1, len(known)),
+    )  # fmt: skip
+    _LAST[:] = [(data, found)]
     return found
 
 
