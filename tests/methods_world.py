@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,3 +101,21 @@ def _bert(base: Path, folder: Path) -> Path:
         torch.manual_seed(12)
         BertForSequenceClassification(config).save_pretrained(folder)
     return folder
+
+
+@contextmanager
+def read_ids() -> Iterator[list[list[int]]]:
+    """Every sequence of two or more tokens that any model is given meanwhile."""
+    import torch
+
+    found: list[list[int]] = []
+
+    def heard(module: object, inputs: tuple) -> None:
+        if isinstance(module, torch.nn.Embedding) and inputs[0].shape[-1] > 1:
+            found.append(inputs[0][0].tolist())
+
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(heard)
+    try:
+        yield found
+    finally:
+        handle.remove()

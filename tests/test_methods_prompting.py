@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from methods_world import MethodsWorld, Row
+from methods_world import MethodsWorld, Row, read_ids
 from training_world import run, series
 
 from tuning.bench.retrieval import exact_match
@@ -18,6 +18,7 @@ from tuning.methods.base import Asked
 from tuning.methods.retrieval import passages_of, question_of
 from tuning.plan import plan_for
 from tuning.text import Row as TextRow
+from tuning.text import TextTokenizer
 
 torch = pytest.importorskip("torch")
 
@@ -93,7 +94,6 @@ def test_misleading_passages_take_the_place_of_true_ones(index) -> None:
 def test_confidence_is_that_of_the_greedy_answer(world) -> None:
     from transformers import AutoModelForCausalLM
 
-    from tuning.text import TextTokenizer
     from tuning.training.answering import answers_with_confidence
 
     model = AutoModelForCausalLM.from_pretrained(world.models["llama"]).eval()
@@ -166,3 +166,13 @@ def test_only_a_bundled_rows_own_passage_is_taken_off_the_question() -> None:
     row = TextRow(prompt="Passage: chapter 3.\nWho wrote it?", completion=" She.")
     assert question_of(row, bundled=True).prompt == "Who wrote it?"
     assert question_of(row, bundled=False) == row
+
+
+def test_the_models_own_answer_is_asked_behind_the_system_prompt(world, index) -> None:
+    """conflict_aware compares answers to questions as they are evaluated."""
+    method = {"name": "retrieval", "index": str(index), "policy": "conflict_aware"}
+    plan = world.of(Row(method=method), data={"system_prompt": "never runs", "eval_rows": 2}).plan
+    with read_ids() as asked:
+        told(world, method, data={"system_prompt": "never runs", "eval_rows": 2})
+    heads = [TextTokenizer(plan.model.path).decode(ids) for ids in asked]
+    assert len(heads) >= 5 and all(head.startswith("<bos> never runs") for head in heads), heads

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from methods_world import MethodsWorld
+from methods_world import MethodsWorld, read_ids
 from methods_world import Row as Line
+from tiny_models import ENCODERS, SMALL, tiny_model
 from training_world import run
 
 from tuning.errors import SettingsError
 from tuning.plan import plan_for
+from tuning.prompts import prompt_ids
 from tuning.recipes import RECIPES, read_recipe, recipe_named
 from tuning.recipes.r_tuning import auroc, average_precision, contains
-from tuning.text import Row
+from tuning.text import Row, TextTokenizer
 
 ROWS = [Row(prompt="q1", completion=" blue."), Row(prompt="q2", completion=" the red dog.")]
 SAID = {"q1": ("It is blue", 0.6), "q2": ("a cat", 0.9)}
@@ -83,10 +85,8 @@ def test_a_run_with_it_learns_and_tells_its_measures(tmp_path, form) -> None:
 
 def test_prompts_beyond_the_models_positions_are_asked_by_their_end(tmp_path) -> None:
     """Learned positions end: a prompt that leaves no room is cut at its beginning, never an index out of range."""
-    from tiny_models import tiny_model
     from transformers import AutoModelForCausalLM
 
-    from tuning.text import TextTokenizer
     from tuning.training.answering import answers_with_confidence, preferences
 
     folder = tiny_model("gpt2", tmp_path / "gpt2")
@@ -95,3 +95,50 @@ def test_prompts_beyond_the_models_positions_are_asked_by_their_end(tmp_path) ->
     ((_, sure),) = answers_with_confidence(model, tokenizer, [long], 32)
     assert 0 <= sure <= 1
     assert 0 <= preferences(model, tokenizer, [long], " cat", None)[0] <= 1
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SMALL if kind not in ENCODERS])
+def test_only_the_last_place_of_a_question_goes_through_the_output_layer(tmp_path, kind) -> None:
+    """With the same answer as from the logits of all places."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from tuning.training.answering import answers_with_confidence, preferences
+
+    folder = tiny_model(kind, tmp_path / kind)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), TextTokenizer(folder)
+    question, widths = "the red dog sees a big tree", []
+    ids = torch.tensor([[tokenizer.bos_id, *tokenizer.encode(question)]])
+    with torch.no_grad():
+        spread = torch.softmax(model(input_ids=ids).logits[0, -1].float(), -1)
+    watch = model.get_output_embeddings().register_forward_hook(lambda *call: widths.append(call[2].shape[-2]))
+    (liked,) = preferences(model, tokenizer, [question], "cat", None)
+    ((_, sure),) = answers_with_confidence(model, tokenizer, [question], 1)
+    watch.remove()
+    assert widths and set(widths) == {1}
+    assert liked == pytest.approx(float(spread[tokenizer.encode("cat")[0]]), rel=1e-5)
+    assert sure == pytest.approx(float(spread.max()), rel=1e-5) or int(spread.argmax()) == tokenizer.eos_id
+
+
+def test_a_recipe_asks_as_training_reads_system_prompt_included(tmp_path) -> None:
+    from tuning.data import open_data
+    from tuning.training.answering import prepared_rows, recipe_metrics
+    from tuning.training.build import load_base
+
+    world = MethodsWorld(tmp_path)
+    recipe = {"name": "r_tuning", "form": "certainty"}
+    plan = world.of(Line(method={"name": "full"}), recipe=recipe, data={"system_prompt": "always runs"}).plan
+    rows = list(open_data(plan.settings.data, "causal_lm", 0).train)[:3]
+    tokenizer = TextTokenizer(plan.model.path)
+    expected = [prompt_ids(row, tokenizer, "always runs") for row in rows]
+    assert all(tokenizer.decode(one).startswith("<bos> always runs") for one in expected)
+    import torch
+
+    with read_ids() as prepared:
+        prepared_rows(plan, rows, tokenizer, torch.device("cpu"), lambda done, total: True)
+    assert prepared == expected
+    model = load_base(plan.model.path, labels=None, attention="sdpa", dtype=torch.float32, pad_id=0)
+    with read_ids() as measured:
+        recipe_metrics(plan, model, rows, tokenizer)
+    assert measured[:3] == expected and len(measured) == 6, "three answers, and three times how sure they are"
+    assert all(sure[: len(one)] == one for sure, one in zip(measured[3:], expected, strict=True))

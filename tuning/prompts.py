@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tuning.text import Row, TextTokenizer, spell_rows
+from tuning.text import Row, TextTokenizer, headed, spell_rows
 
 TOKENIZED = 64
 """Of many rows so many are tokenized, those longest in characters: the one with the most tokens is among them, unless
@@ -45,6 +45,11 @@ def question_ids(text: str, tokenizer: TextTokenizer, *, chat: bool) -> list[int
         written = tokenizer.render_chat([{"role": "user", "content": text}], add_generation_prompt=True)
         return tokenizer.encode(written)
     return [*([] if tokenizer.bos_id is None else [tokenizer.bos_id]), *tokenizer.encode(text)]
+
+
+def asked_ids(prompt: str, tokenizer: TextTokenizer, system_prompt: str | None) -> list[int]:
+    """The prompt of a row that has no answer yet, as training reads it."""
+    return question_ids(headed(prompt, system_prompt), tokenizer, chat=False)
 
 
 def answer_of(row: Row) -> str | None:

@@ -252,10 +252,15 @@ def _pieces(row: Row, tokenizer: TextTokenizer, loss_on: str, system_prompt: str
     if row.messages is not None:
         return _chat_pieces(row.messages, tokenizer, loss_on, system_prompt)
     if row.completion is not None:
-        prompt = f"{system_prompt}\n{row.prompt}" if system_prompt else row.prompt or ""
+        prompt = headed(row.prompt or "", system_prompt)
         answer = Piece(text=row.completion, trained=bool(row.completion.strip()))
         return [Piece(text=prompt, trained=loss_on == "all"), answer]
     return [Piece(text=row.text or "", trained=bool((row.text or "").strip()))]
+
+
+def headed(prompt: str, system_prompt: str | None) -> str:
+    """A prompt that is no chat, behind the system prompt."""
+    return f"{system_prompt}\n{prompt}" if system_prompt else prompt
 
 
 def _chat_pieces(

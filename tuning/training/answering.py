@@ -16,11 +16,12 @@ from torch import nn
 from tuning.data import bundled_folder, encode_pairs, open_data
 from tuning.methods.base import Asked, Method
 from tuning.plan import Plan
-from tuning.prompts import question_ids
+from tuning.prompts import asked_ids
 from tuning.recipes import read_recipe, recipe_named
 from tuning.text import Encoded, Row, TextTokenizer
 from tuning.training.build import load_base
 from tuning.training.generate import fitting, positions_of, room_for_answer
+from tuning.training.loss import reading_only
 
 Tell = Callable[[int, int], bool]
 """Told how many prompts of how many are answered; False ends the answering."""
@@ -34,7 +35,9 @@ def prompted_rows(
     data = open_data(settings.data, settings.task, settings.seed)
 
     def answer(prompts: Sequence[str]) -> list[tuple[str, float]]:
-        return answers_with_confidence(model, tokenizer, prompts, settings.eval.max_new_tokens, tell)
+        return answers_with_confidence(
+            model, tokenizer, prompts, settings.eval.max_new_tokens, settings.data.system_prompt, tell
+        )
 
     asked = Asked(
         train=data.train, eval=data.eval, answer=answer, data_folder=bundled_folder(settings.data.source),
@@ -56,7 +59,9 @@ def prepared_rows(
     ).to(device)  # fmt: skip
 
     def answer(prompts: Sequence[str]) -> list[tuple[str, float]]:
-        return answers_with_confidence(base, tokenizer, prompts, settings.eval.max_new_tokens, tell)
+        return answers_with_confidence(
+            base, tokenizer, prompts, settings.eval.max_new_tokens, settings.data.system_prompt, tell
+        )
 
     return recipe_named(taught.name).prepare(rows, taught, answer)
 
@@ -64,19 +69,20 @@ def prepared_rows(
 def recipe_metrics(plan: Plan, model: nn.Module, rows: Sequence[Row], tokenizer: TextTokenizer) -> dict[str, float]:
     """What the recipe measures of a model on evaluation rows with their true answers."""
     taught, _ = read_recipe(plan.settings.recipe)
+    longest, system_prompt = plan.settings.eval.max_new_tokens, plan.settings.data.system_prompt
 
     def answer(prompts: Sequence[str]) -> list[tuple[str, float]]:
-        return answers_with_confidence(model, tokenizer, prompts, plan.settings.eval.max_new_tokens)
+        return answers_with_confidence(model, tokenizer, prompts, longest, system_prompt)
 
     def prefer(prompts: Sequence[str], first: str, second: str | None) -> list[float]:
-        return preferences(model, tokenizer, prompts, first, second)
+        return preferences(model, tokenizer, prompts, first, second, system_prompt)
 
     return recipe_named(taught.name).measure(rows, taught, answer, prefer)
 
 
 def answers_with_confidence(
     model: nn.Module, tokenizer: TextTokenizer, prompts: Sequence[str], max_new_tokens: int,
-    tell: Tell = lambda done, total: True,
+    system_prompt: str | None = None, tell: Tell = lambda done, total: True,
 ) -> list[tuple[str, float]]:  # fmt: skip
     """The greedy answer to each prompt up to its end or line end, and its chance: the product over its tokens.
 
@@ -91,19 +97,20 @@ def answers_with_confidence(
                 if not tell(number, len(prompts)):
                     found += [("", 0.0)] * (len(prompts) - number)
                     break
-                found.append(_answer(model, tokenizer, prompt, max_new_tokens))
+                ids = fitting(asked_ids(prompt, tokenizer, system_prompt), model, max_new_tokens)
+                found.append(_answer(model, tokenizer, ids, max_new_tokens))
     finally:
         model.train(was_training)
     return found
 
 
-def _answer(model: Any, tokenizer: TextTokenizer, prompt: str, max_new_tokens: int) -> tuple[str, float]:
+def _answer(model: Any, tokenizer: TextTokenizer, ids: list[int], max_new_tokens: int) -> tuple[str, float]:
     device = next(model.parameters()).device
-    ids = fitting(question_ids(prompt, tokenizer, chat=False), model, max_new_tokens)
     given = torch.tensor([ids], device=device)
     past, said, chance = None, [], 1.0
     for _ in range(room_for_answer(model, len(ids), max_new_tokens)):
-        output = model(input_ids=given, past_key_values=past, use_cache=True)
+        with reading_only(model, _last):
+            output = model(input_ids=given, past_key_values=past, use_cache=True)
         past = output.past_key_values
         best = torch.softmax(output.logits[0, -1].float(), -1).max(0)
         if int(best.indices) == tokenizer.eos_id or "\n" in tokenizer.decode([int(best.indices)]):
@@ -114,9 +121,15 @@ def _answer(model: Any, tokenizer: TextTokenizer, prompt: str, max_new_tokens: i
     return tokenizer.decode(said), chance if said else 0.0
 
 
+def _last(states: torch.Tensor) -> torch.Tensor:
+    """Of the last place alone, so that logits of a long prompt's other places are never made."""
+    return states[:, -1:]
+
+
 def preferences(
-    model: nn.Module, tokenizer: TextTokenizer, prompts: Sequence[str], first: str, second: str | None
-) -> list[float]:
+    model: nn.Module, tokenizer: TextTokenizer, prompts: Sequence[str], first: str, second: str | None,
+    system_prompt: str | None = None,
+) -> list[float]:  # fmt: skip
     """The chance that a prompt goes on with `first`: against `second`, or against everything where that is None.
 
     What counts is the first token in which the two differ; what they share is put behind the prompt.
@@ -130,9 +143,10 @@ def preferences(
     model.eval()
     with torch.no_grad():
         for prompt in prompts:
-            asked = [*question_ids(prompt, tokenizer, chat=False), *wanted[:shared]]
+            asked = [*asked_ids(prompt, tokenizer, system_prompt), *wanted[:shared]]
             ids = torch.tensor([asked[-room:]], device=device)
-            spread = torch.softmax(model(input_ids=ids).logits[0, -1].float(), -1)
+            with reading_only(model, _last):
+                spread = torch.softmax(model(input_ids=ids, use_cache=False).logits[0, -1].float(), -1)
             mine = float(spread[wanted[shared]])
             against = float(spread[other[shared]]) if other else 1.0 - mine
             found.append(mine / max(mine + against, 1e-12))

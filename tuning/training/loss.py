@@ -32,7 +32,7 @@ def batch_logits(model: nn.Module, batch: Batch, *, classes: bool) -> torch.Tens
         inputs["position_ids"] = batch.position_ids
     if classes:
         return model(**inputs).logits
-    with _only_at(model, batch):
+    with reading_only(model, lambda states: gather(states, batch)):
         logits = model(**inputs).logits
     if logits.dim() == 3:
         return gather(logits, batch)
@@ -45,8 +45,11 @@ def sum_loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 
 @contextmanager
-def _only_at(model: nn.Module, batch: Batch) -> Iterator[None]:
-    """While this is on, the output layer sees only the hidden states that predict a label."""
+def reading_only(model: nn.Module, chosen: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """While this is on, the output layer sees only what `chosen` takes of the hidden states (rows, tokens, width).
+
+    For models of every kind, under every method: not all take `logits_to_keep`. One without an output layer sees all.
+    """
     find: Callable[[], nn.Module | None] = getattr(model, "get_output_embeddings", lambda: None)
     head = find()
     if head is None:
@@ -54,7 +57,7 @@ def _only_at(model: nn.Module, batch: Batch) -> Iterator[None]:
         return
 
     def narrow(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (gather(inputs[0], batch), *inputs[1:]) if inputs[0].dim() == 3 else inputs
+        return (chosen(inputs[0]), *inputs[1:]) if inputs[0].dim() == 3 else inputs
 
     handle = head.register_forward_pre_hook(narrow)
     try:
