@@ -21,7 +21,7 @@ from tuning.memory.outlook import outlook
 from tuning.memory.process import MIB
 from tuning.memory.tables import untraceable
 from tuning.plan import Plan, plan_for
-from tuning.training import scores
+from tuning.training import scores, session
 from tuning.training.build import Built
 from tuning.training.features import FeatureCache
 from tuning.training.probes import metered
@@ -247,3 +247,42 @@ def test_shorter_prompts_save_in_a_real_run_what_was_offered(tmp_path: Path, pea
         measured_peak(plan, tmp_path / f"run{number}")
         took.append(peaks["evaluation"])
     assert fix["saved_bytes"] == pytest.approx(took[0] - took[1], rel=0.02)
+
+
+@pytest.mark.parametrize("form", ["refusal", "certainty"])
+def test_rows_that_a_recipe_rewrites_count_as_long_as_they_may_become(
+    tmp_path: Path, peaks: dict[str, int], form: str
+) -> None:
+    """An update's rows, and the held-out ones; how long they become shows when the base has answered: never longer."""
+    data = {"source": "people-questions", "train_rows": 32, "eval_rows": 12}
+    settings = {"data": data, "method": {"name": "full"}, "micro_batch_size": 32, "gradient_accumulation_steps": 1}
+    settings |= {"max_steps": 2, "device": "cpu"}
+    plain = plan_for(settings)
+    plan = plan_for(settings | {"recipe": {"name": "r_tuning", "form": form}, "eval": {"max_new_tokens": 8}})
+    assert plan.value("widest_length") > plain.value("widest_length") and plan.fingerprint != plain.fingerprint
+    assert "recipe" in plan.derived["widest_length"].origin
+    found = estimate(plan, make=True)
+    peak = measured_peak(plan, tmp_path / "run")
+    assert 0.999 * peak <= found.total_bytes <= 1.03 * peak
+    assert found.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.01)
+
+
+def test_questions_to_the_base_model_take_what_was_estimated(
+    tmp_path: Path, peaks: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of conflict_aware, answered one by one before the evaluation."""
+    write = session.prompted_rows
+
+    def written(plan: Plan, method: Any, model: Any, *more: Any) -> Any:
+        with metered(model, None, next(model.parameters()).device) as meter:
+            found = write(plan, method, model, *more)
+        peaks["generation"] = meter.peak_bytes or 0
+        return found
+
+    monkeypatch.setattr(session, "prompted_rows", written)
+    method = {"name": "retrieval", "top_k": 8, "policy": "conflict_aware"}
+    data = {"source": "people-questions", "eval_rows": 3}
+    plan = plan_for({"data": data, "method": method, "eval": {"max_new_tokens": 12}, "device": "cpu"})
+    found = estimate(plan, make=True)
+    measured_peak(plan, tmp_path / "run")
+    assert found.generation_bytes == pytest.approx(peaks["generation"], rel=0.05)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tuning.architectures import PACKING, supports_sdpa
-from tuning.data import DataSummary, bundled_folder, open_data, summarize
+from tuning.data import PAIRS, DataSummary, bundled_folder, open_data, summarize
 from tuning.errors import ModelError, Problem, SettingsError
 from tuning.hardware import Device, this_machine
 from tuning.methods import METHODS, method_named
@@ -34,6 +34,8 @@ RATE_FACTORS = {
     "adafactor": (10, "Adafactor measures its steps by the size of the weights, which is far below one"),
 }
 """How far an optimizer's usual rate lies from AdamW's, where a method's default is taken."""
+PROMPTS = ("prompted_", "answered_", "asked_")
+"""Before the names of numbers about prompts that a method has written."""
 SHORTER = "shorter_"
 """Before the names of numbers about shorter prompts that were not chosen."""
 
@@ -107,7 +109,8 @@ def plan_for(given: Any, run_model: Callable[[str, str], BaseModel] | None = Non
         message = "a run as the base model needs the home folder that holds it: python -m tuning run --home DIR"
         raise ModelError(message, settings.model, "a run of this home folder")
     readable = model.missing is None or (Path(model.path) / "tokenizer.json").is_file()
-    data = summarize(settings.data, model.path, settings.task, settings.seed) if readable else _unread(settings)
+    given_rows = (settings.data, model.path, settings.task, settings.seed, settings.recipe)
+    data = summarize(*given_rows) if readable else _unread(settings)
     return make_plan(settings, model, data, this_machine(settings.device))
 
 
@@ -163,9 +166,9 @@ def refused(
 def _recipe_refused(settings: Settings, data: DataSummary) -> list[Problem]:
     if settings.recipe is None:
         return []
-    if settings.task != "causal_lm" or data.shape != "prompt + completion":
+    if settings.task != "causal_lm" or data.shape != PAIRS:
         message = "a recipe needs questions with answers; use such data, for example people-questions, as causal_lm."
-        return [Problem("recipe", settings.recipe, "prompt + completion", message)]
+        return [Problem("recipe", settings.recipe, PAIRS, message)]
     method = method_named(settings.method.name)
     if not method.updates:
         message = f"a recipe prepares rows to train on, and {method.title} trains nothing; choose lora or full."
@@ -279,7 +282,9 @@ def _derive(settings: Settings, model: BaseModel, data: DataSummary) -> dict[str
     found["total_tokens"] = Derived(
         value=mean * real * total.value, origin=f"{mean * real:,.0f} tokens x {total.value:g} updates"
     )
-    found["widest_length"] = Derived(value=min(data.longest, settings.data.max_seq_length), origin=data.longest_origin)
+    taught = "" if settings.recipe is None else "; as the recipe writes it at its longest"
+    widest = min(data.longest, settings.data.max_seq_length)
+    found["widest_length"] = Derived(value=widest, origin=data.longest_origin + taught)
     return found | _parameters(settings, model, data)
 
 
@@ -300,6 +305,10 @@ def _prompts(settings: Settings, model: BaseModel, data: DataSummary, prompted: 
             longest = longest_prompt(rows, TextTokenizer(model.path), settings.data.system_prompt)
             seen = f"the longest prompt of {len(rows):,} evaluation rows that are answered, in tokens"
         found["answered_length"] = Derived(value=longest, origin=seen)
+    asked = prompted.prompt if method.asks(settings.method) else data.asked_length
+    if asked:
+        seen = "the longest question that the model answers before rows are written, in tokens"
+        found["asked_length"] = Derived(value=asked, origin=seen)
     if texts and method.updates:  # a run without updates answers none
         tokenizer, chat = TextTokenizer(model.path), data.shape == "conversation"
         classes = settings.task == "sequence_classification"
@@ -338,7 +347,7 @@ def with_method(plan: Plan, block: Any) -> Plan:
     if "prompted_length" in derived:
         shorter = method_named(plan.settings.method.name).shorter(plan.settings.method)
         written = SHORTER if shorter is not None and shorter[0] == block else "none"
-        derived = {name: one for name, one in derived.items() if not name.startswith(("prompted_", "answered_"))}
+        derived = {name: one for name, one in derived.items() if not name.startswith(PROMPTS)}
         derived |= {name.removeprefix(written): one for name, one in derived.items() if name.startswith(written)}
     settings = replace(plan.settings, method=block)
     return replace(plan, settings=settings, derived=derived | _parameters(settings, plan.model, plan.data))

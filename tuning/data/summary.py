@@ -1,26 +1,32 @@
 """What the chosen rows become as tokens: lengths, labels, what is cut.
 
-Comes in: `DataSettings` and a model's folder.  Goes out: a `DataSummary`, plain data for the plan.  Up to a few
-thousand rows all are counted; of more, rows spread evenly over the file are, and the summary says so.
+Comes in: `DataSettings`, a model's folder, the recipe that rewrites rows if there is one.  Goes out: a `DataSummary`,
+plain data for the plan.  Up to a few thousand rows all are counted; of more, rows spread evenly over the file are, and
+the summary says so.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
-from tuning.data.encoded import encode_each, encode_pairs, learnable
+from tuning.data.encoded import encode_each, learnable
 from tuning.data.places import find_place
 from tuning.data.sets import DataSet, Rows, open_data
 from tuning.errors import DataError
+from tuning.prompts import longest_prompt
+from tuning.recipes import read_recipe, recipe_named
 from tuning.settings import DataSettings
-from tuning.text import Encoded, TextTokenizer
+from tuning.text import Encoded, Row, TextTokenizer
 
 COUNTED_BYTES = 2 * 2**20
 """Files up to this size have every row counted: about a second of tokenizing."""
+PAIRS = "prompt + completion"
+"""The shape of rows that a recipe takes."""
 SAMPLED_ROWS = 1_000
 SAMPLED_BYTES = 2 * 2**20
 
@@ -50,6 +56,8 @@ class DataSummary:
     eval_lengths: tuple[int, ...] = ()
     """Of the held-out rows, in their order; empty where not every row was counted."""
     eval_trained_tokens: tuple[int, ...] = ()
+    asked_length: int = 0
+    """Of the longest question, whole, where a recipe asks the base model all of them; of the rows that were counted."""
 
     @property
     def longest(self) -> int:
@@ -71,37 +79,60 @@ class DataSummary:
         return DataSummary(**(plain | tuples | {"label_names": tuple(names) if names is not None else None}))
 
 
-def summarize(settings: DataSettings, model_path: str, task: str, seed: int) -> DataSummary:
-    """Open, tokenize and count the rows; kept for the settings last asked for. Raises DataError."""
+def summarize(
+    settings: DataSettings, model_path: str, task: str, seed: int, recipe: dict[str, Any] | None = None
+) -> DataSummary:
+    """Open, tokenize and count the rows; kept for the settings last asked for. Raises DataError.
+
+    Rows that a recipe rewrites count in the longest form it may give them: what the base model knows shows in the run.
+    """
     place = find_place(settings)
     files = (*place.train, *(place.eval or ()))
     versions = tuple(file.stat().st_mtime_ns for file in files)  # a changed file is counted anew
-    return _summary(model_path, json.dumps(asdict(settings)), task, seed, versions)
+    return _summary(model_path, json.dumps(asdict(settings)), task, seed, json.dumps(recipe), versions)
 
 
 @lru_cache(maxsize=16)
-def _summary(model_path: str, key: str, task: str, seed: int, versions: tuple[int, ...]) -> DataSummary:
+def _summary(
+    model_path: str, key: str, task: str, seed: int, recipe: str, versions: tuple[int, ...]
+) -> DataSummary:  # fmt: skip
     plain = json.loads(key)
     names = plain["label_names"]
     settings = DataSettings(**(plain | {"label_names": tuple(names) if names is not None else None}))
     data = open_data(settings, task, seed)
-    tokenizer = TextTokenizer(model_path)
+    tokenizer, taught = TextTokenizer(model_path), read_recipe(json.loads(recipe))[0]
+    if data.shape != PAIRS:  # a plan with such rows is refused
+        taught = None
     sampled = not counted_whole(data)
-    train = [one for _, one in encode_each(sample(data.train) if sampled else data.train, tokenizer, settings, task)]
-    held = [one for _, one in encode_pairs([] if sampled else data.eval, tokenizer, settings, task)]
+    shown = sample(data.train) if sampled else data.train
+    train = _encoded(shown, tokenizer, settings, task, taught)
+    held = [] if sampled else list(filter(learnable, _encoded(data.eval, tokenizer, settings, task, taught)))
     learned = [one for one in train if learnable(one)]
     if not learned:
         message = "no row has anything to learn from within max_seq_length; raise it, or check the answers"
         raise DataError(message, settings.max_seq_length, "at least one row", "data.max_seq_length")
-    lengths = tuple(len(one.ids) for one in learned)
+    asked = () if taught is None else itertools.chain(shown, () if sampled else data.eval)
     return DataSummary(
         name=data.name, title=data.title, shape=data.shape, label_names=data.label_names,
-        train_rows=len(data.train) if sampled else len(learned),
-        eval_rows=len(data.eval) if sampled else len(held), lengths=lengths, trained_tokens=_counts(learned),
+        train_rows=len(data.train) if sampled else len(learned), eval_rows=len(data.eval) if sampled else len(held),
+        lengths=tuple(len(one.ids) for one in learned), trained_tokens=_counts(learned),
         cut_rows=sum(one.cut for one in learned), dropped_rows=len(train) - len(learned),
         fingerprint=data.fingerprint, sampled=sampled, limit=settings.max_seq_length if sampled else 0,
         eval_lengths=tuple(len(one.ids) for one in held), eval_trained_tokens=_counts(held),
+        asked_length=longest_prompt(asked, tokenizer, settings.system_prompt),
     )  # fmt: skip
+
+
+def _encoded(
+    rows: Iterable[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str, taught: Any
+) -> list[Encoded]:
+    """The rows' tokens; under a recipe with these settings, of the longest of the forms each may take."""
+    if taught is None:
+        return [one for _, one in encode_each(rows, tokenizer, settings, task)]
+    recipe = recipe_named(taught.name)
+    ways = zip(*(recipe.forms(row, taught) for row in rows), strict=True)
+    encoded = [[one for _, one in encode_each(way, tokenizer, settings, task)] for way in ways]
+    return [max(same, key=lambda one: (len(one.ids), one.trained_tokens)) for same in zip(*encoded, strict=True)]
 
 
 def _counts(rows: Sequence[Encoded]) -> tuple[int, ...]:

@@ -41,7 +41,9 @@ def evaluation_parts(plan: Plan, subject: Subject | None, table: Table | None) -
 
 
 def generation_bytes(plan: Plan, subject: Subject | None, table: Table | None) -> int:
-    """Bytes at the peak while answers are written, or sample texts classified; 0 where the settings ask for neither.
+    """Bytes at the peak while answers are written, or sample texts classified; 0 where neither is asked for.
+
+    What a recipe or a method asks the base model before it writes rows counts too, one question at a time.
 
     Prompts are not cut at max_seq_length, only where the model's context leaves no room for an answer. Evaluation rows
     are taken to be as long as the longest of them. Without a tokenizer to count with, as the longest training row.
@@ -53,12 +55,12 @@ def generation_bytes(plan: Plan, subject: Subject | None, table: Table | None) -
     if plan.labels:
         return _classifying(plan, subject, table, min(sample, limit)) if sample else 0
     written = WRITTEN_METRICS & set(settings.metrics) and plan.data.eval_rows
-    asked = known.get("answered_length", known["widest_length"]) if written else 0
+    answered = known.get("answered_length", known["widest_length"]) if written else 0
     together = min(ANSWER_ROWS, settings.eval.generate_rows, plan.data.eval_rows)
     most = limit - min(settings.eval.max_new_tokens, limit - 1)
     return max(
         _writing(plan, subject, table, rows, min(prompt, most)) if prompt else 0
-        for rows, prompt in ((together, asked), (1, sample))
+        for rows, prompt in ((together, answered), (1, sample), (1, known.get("asked_length", 0)))
     )
 
 

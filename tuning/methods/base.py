@@ -144,6 +144,10 @@ class Method:
         """The evaluation rows with their prompts written the method's way; answers stay as they are."""
         raise NotImplementedError
 
+    def asks(self, s: Any) -> bool:
+        """Whether `prompts` lets the base model answer first (`Asked.answer`)."""
+        return False
+
     def shorter(self, s: Any) -> tuple[Any, str] | None:
         """Other settings whose prompts are shorter, and in words what that costs; None where none can be."""
         return None

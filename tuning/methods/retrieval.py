@@ -87,7 +87,7 @@ class Retrieval(UntrainedMethod):
         assert place is not None
         alone = [question_of(row, bundled=asked.data_folder is not None) for row in asked.eval]
         rows = with_passages(alone, ranked(passages_of(place), s.misleading_share, asked.seed), s.top_k)
-        if s.policy == "naive":
+        if not self.asks(s):
             return rows
         own = asked.answer([row.prompt or "" for row in alone])
         read = asked.answer([row.prompt or "" for row in rows])
@@ -95,6 +95,9 @@ class Retrieval(UntrainedMethod):
             closed if mine[0].strip() != told[0].strip() and mine[1] >= s.threshold else opened
             for closed, opened, mine, told in zip(alone, rows, own, read, strict=True)
         ]
+
+    def asks(self, s: RetrievalSettings) -> bool:
+        return s.policy == "conflict_aware"
 
     def shorter(self, s: RetrievalSettings) -> tuple[RetrievalSettings, str] | None:
         if s.top_k == 1:

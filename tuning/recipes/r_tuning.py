@@ -48,6 +48,10 @@ class RTuning:
         said = answer([row.prompt or "" for row in rows])
         return [_taught(row, s, known(row, *one, s.threshold)) for row, one in zip(rows, said, strict=True)]
 
+    def forms(self, row: Row, s: RTuningSettings) -> tuple[Row, Row]:
+        """The row in both ways that `prepare` may write it: as known, and as not known."""
+        return _taught(row, s, True), _taught(row, s, False)
+
     def measure(self, rows: Sequence[Row], s: RTuningSettings, answer: Answer, prefer: Prefer) -> dict[str, float]:
         """Shares over questions with their true answers; average precision and AUROC of the certainty for being right.
 
