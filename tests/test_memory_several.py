@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from test_memory_doors import GPT2, config_folder
 
+from tuning.bench.devices import measured
+from tuning.bench.memory import given
+from tuning.bench.memory_models import make_models
 from tuning.cli import main
 from tuning.errors import SettingsError
 from tuning.hardware import named_device
@@ -75,3 +78,17 @@ def test_the_command_line_answers_for_several(tmp_path: Path, capsys: pytest.Cap
 def test_a_number_of_devices_nobody_has_is_refused(full: Known) -> None:
     with pytest.raises(SettingsError, match="1 to 1024"):
         several(full, CARD, 4096)
+
+
+@pytest.mark.slow
+def test_torch_itself_takes_on_one_of_several_what_was_counted(tmp_path: Path) -> None:
+    """Our loop under torch's own sharing. At the loss it is exact; in a layer what is whole is counted at its most."""
+    models = make_models(tmp_path, ("llama", "gemma"))
+    kinds = [("llama", "full", 4, 2), ("llama", "lora", 4, 1), ("gemma", "full", 1, 1), ("llama", "full", 1, 1)]
+    cases = [given(models[kind], kind, {"name": name}, rows=rows, steps=n) for kind, name, rows, n in kinds]
+    lines = list(measured([case for case in cases if case is not None], counts=(2, 8)))
+    assert len(lines) == 16
+    for line in lines:
+        at_a_layer = line["way"] == FULLY_SHARDED and line["what"] == "llama full 1 x 1"
+        high = 1.05 if at_a_layer else 1.002
+        assert 0.998 < line["estimated"] / line["peak"] < high, line

@@ -6,10 +6,14 @@ times belong to the machine; the ratios of one run are what to read.
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from tuning.events import Emitter, Event
 from tuning.job import Commands, Job
@@ -46,6 +50,27 @@ def finished(plan: Plan, folder: Path, told: Callable[[Event], None] = lambda ev
     if run_job(job, Emitter(job.run_id, 1, sink), Commands()) != "finished":
         raise RuntimeError(f"{plan.settings.method.name} did not finish: {events[-1].data}")
     return events
+
+
+def each_in_a_fork(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Answer each JSON line of standard input with one: what `work` makes of it in a process of its own.
+
+    A fork of this one, so what is imported here is there; what goes wrong in it comes back as `failed`.
+    """
+    for line in sys.stdin:
+        into, out = os.pipe()
+        if os.fork() == 0:
+            try:
+                answer = work(json.loads(line))
+            except Exception as error:  # whatever the libraries say of such a model
+                answer = {"failed": f"{type(error).__name__}: {error}"}
+            os.write(out, json.dumps(answer).encode())
+            os._exit(0)
+        os.close(out)
+        with os.fdopen(into, "rb") as pipe:
+            found = pipe.read().decode()
+        os.wait()
+        print(found or json.dumps({"failed": "the process ended"}), flush=True)
 
 
 def markdown(title: str, head: list[str], lines: list[list[str]]) -> str:

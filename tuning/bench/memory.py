@@ -116,7 +116,7 @@ def measured(cases: list[dict[str, Any]], scratch: Path) -> Iterator[dict[str, A
                 child.stdin.write(json.dumps(case) + "\n")
                 child.stdin.flush()
             runs = [json.loads(child.stdout.readline()) for child in children if child.stdout is not None]
-            yield _line(plan, estimate(plan), runs[0] | {"live": runs[-1]["live"]})
+            yield _line(plan, estimate(plan), runs[0] | {"live": runs[-1].get("live")})
 
 
 def _runner(more: dict[str, str]) -> subprocess.Popen[str]:
@@ -143,10 +143,11 @@ def _line(plan: Plan, found: MemoryEstimate, run: dict[str, Any]) -> dict[str, A
         "what": f"{plan.model.shape.model_type} {settings.method.name} {settings.micro_batch_size} x "
         f"{settings.gradient_accumulation_steps} x {int(plan.value('widest_length'))} {settings.precision} "
         f"{settings.attention}{' recompute' if settings.gradient_checkpointing else ''} {settings.optimizer.name}",
-        "kind": found.kind, "peak_at": found.peak_at, "estimated": found.total_bytes, "peak": run["peak"],
-        "live": None if run["live"] is None else run["live"] + _mapped(plan),
+        "kind": found.kind, "peak_at": found.peak_at, "estimated": found.total_bytes,
+        "peak": run.get("peak", 0),
+        "live": None if run.get("live") is None else run["live"] + _mapped(plan),
         "process": found.process_bytes, "low": found.low_bytes, "high": found.high_bytes,
-        "resident": run["resident"], "failed": run["failed"],
+        "resident": run.get("resident", 0), "failed": run["failed"],
         "accelerate": 4 * 4 * plan.model.shape.body_parameters, "sixteen": 16 * parameters,
     }  # fmt: skip
 

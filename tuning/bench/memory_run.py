@@ -7,11 +7,10 @@ allocator tracer's peak where one is preloaded, and the process's resident peak,
 from __future__ import annotations
 
 import ctypes
-import json
-import os
-import sys
 import tempfile
 from typing import Any
+
+from tuning.bench.measure import each_in_a_fork
 
 
 def run_one(settings: dict[str, Any]) -> dict[str, Any]:
@@ -63,16 +62,7 @@ def main() -> None:
     import tuning.training.session  # noqa: F401
 
     torch.set_num_threads(1)
-    for line in sys.stdin:
-        into, out = os.pipe()
-        if os.fork() == 0:
-            os.write(out, json.dumps(run_one(json.loads(line))).encode())
-            os._exit(0)
-        os.close(out)
-        with os.fdopen(into, "rb") as pipe:
-            answer = pipe.read().decode()
-        os.wait()
-        print(answer or json.dumps({"failed": "the process ended", "peak": 0, "live": 0, "resident": 0}), flush=True)
+    each_in_a_fork(run_one)
 
 
 if __name__ == "__main__":

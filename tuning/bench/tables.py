@@ -9,13 +9,26 @@ import os
 import sys
 from collections.abc import Callable
 
-from tuning.bench import accumulation, click, data, loop, memory, methods, poll, published, retrieval, start, watchers
+from tuning.bench import (
+    accumulation,
+    click,
+    data,
+    devices,
+    loop,
+    memory,
+    methods,
+    poll,
+    published,
+    retrieval,
+    start,
+    watchers,
+)
 
 BENCHES: dict[str, Callable[[int], str]] = {
     "start": start.table, "click": click.table, "loop": loop.table,
     "accumulation": accumulation.table, "watchers": watchers.table, "poll": poll.table,
     "methods": methods.table, "retrieval": retrieval.table,
-    "memory": memory.table, "data": data.table,
+    "memory": memory.table, "devices": devices.table, "data": data.table,
 }  # fmt: skip
 BY_NAME: dict[str, Callable[[int], str]] = {"data-large": data.large_table, "published": published.table}
 """Those that take minutes, and are not among `all`."""

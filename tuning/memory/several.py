@@ -8,8 +8,8 @@ gradients together (torch's DistributedDataParallel without `gradient_as_bucket_
 size; pytorch/pytorch#41954 measured it).  Fully sharded keeps an n-th of weights, gradients and optimizer state (ZeRO
 stage 3: Rajbhandari et al. 2020, arXiv 1910.02054, section 5.3), and gathers what it computes with: a block, the next
 one fetched ahead, and what lies outside the blocks, which stays gathered (Zhao et al. 2023, arXiv 2304.11277, sections
-3.2 and 3.3; torch's `fully_shard` with each block and the model as units).  The gathered unit's gradients are whole
-until they have been shared out.
+3.2 and 3.3; torch's `fully_shard` with each block and the model as units).  A gathered unit's gradients are whole
+until they have been shared out.  `bench devices` holds both against torch's own code.
 """
 
 from __future__ import annotations
@@ -71,24 +71,25 @@ def _sharded(found: Known, count: int) -> int:
     """The highest moment of an update with its lasting part shared out, or an evaluation's."""
     if count == 1:
         return found.highest()
+    units = _units(found)
     moments = _moments(found)
-    update = max(_an_nth(parts, count) for parts in moments)
-    kept = sum(moments[0][name] for name in ("weights", "optimizer"))
+    update = max(_an_nth(parts, count) + units.whole(place, count) for place, parts in moments)
+    kept = sum(moments[0][1][name] for name in ("weights", "optimizer"))
     between = max(found.evaluation(), found.generation())
     passing = between - kept + kept // count if between else 0
-    weights, gradients = _gathered(found)
-    return max(update + weights + gradients, passing + weights)
+    return max(update, passing + units.outside + 2 * units.block)
 
 
-def _moments(found: Known) -> list[dict[str, int]]:
-    """Bytes by category at each moment that can be the peak: sharing can move it."""
+def _moments(found: Known) -> list[tuple[str, dict[str, int]]]:
+    """Where it is and bytes by category, at each moment that can be the peak: sharing can move it."""
     if found.table is None or found.subject is None:
-        return [found.peak()[0]]
+        parts, place = found.peak()
+        return [(f"0.{place}", parts)]
     moments = []
     for one in moments_of(found.plan):
         kept, block = kept_features(found.plan, one.shape), found.table.block(one.shape)
-        for parts in block.moments(one.shape, found.subject.rank, accumulate=one.accumulate):
-            moments.append(parts | {"activations": parts["activations"] + kept})
+        for place, parts in block.moments(one.shape, found.subject.rank, accumulate=one.accumulate):
+            moments.append((place, parts | {"activations": parts["activations"] + kept}))
     return moments
 
 
@@ -97,12 +98,48 @@ def _an_nth(parts: dict[str, int], count: int) -> int:
     return sum(parts.values()) - lasting + lasting // count
 
 
-def _gathered(found: Known) -> tuple[int, int]:
-    """Bytes of the weights that are whole at one moment, and of the largest unit's gradients."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Units:
+    """Bytes of the units a model is gathered in: a block, and what lies outside the blocks. And of their gradients."""
+
+    outside: int
+    block: int
+    outside_gradient: int
+    block_gradient: int
+
+    def whole(self, place: str, count: int) -> int:
+        """Bytes that are whole at this place of a table: gathered weights, gradients that are not shared out yet.
+
+        What lies outside the blocks stays gathered from the first forward pass to the end of the backward pass, and
+        its gradient whole from the output layer's backward pass on. Of the blocks two are gathered, one of them ahead
+        of its turn; one has its gradient whole and its share beside it. A first micro-batch's gradients are in the
+        table as they come, of which an n-th was counted already; those of later ones come on top.
+        """
+        micro, _, words = place.partition(".")
+        if words == "optimizer step":
+            return 0
+        if words in ("loss", "backward of the loss"):
+            return self.outside
+        blocks = 1 if words == "backward of layer 1" else 2
+        gathered = self.outside + blocks * self.block
+        if not words.startswith("backward"):
+            return gathered
+        gradients = self.outside_gradient + self.block_gradient
+        counted = gradients // count if micro == "0" else 0
+        return gathered + gradients - counted + self.block_gradient // count
+
+
+def _units(found: Known) -> _Units:
     plan = found.plan
     shape, settings = plan.model.shape, plan.settings.method
     weights = method_named(settings.name).weight_bytes(shape, settings, plan.labels)
-    ends = 4 * shape.vocab_size * shape.hidden_size * (1 if shape.tied or plan.labels else 2)
-    block = max(0, weights - ends) // shape.num_layers
-    share = float(plan.value("trainable_share"))
-    return ends + 2 * block, round(share * max(ends, block))
+    head = shape.classifier_parameters(plan.labels) if plan.labels else shape.parameters - shape.body_parameters
+    outside = 4 * (shape.body_parameters - shape.num_layers * shape.block_parameters + head)
+    block, trained = max(0, weights - outside) // shape.num_layers, 4 * int(plan.value("trainable_parameters"))
+    # all weights are trained, or few, which are taken to lie in the blocks; an embedding's gradient comes last
+    early = outside if shape.tied or plan.labels else 4 * head
+    whole = float(plan.value("trainable_share")) > 0.5
+    return _Units(
+        outside=outside, block=block, outside_gradient=early if whole else 0,
+        block_gradient=block if whole else trained // shape.num_layers,
+    )  # fmt: skip

@@ -61,14 +61,19 @@ class Block:
                 found = sum(c * v for c, v in zip(row.total, values))
                 if found > best:
                     best, where = found, row
-        sums = (sum(c * v for c, v in zip(line, values)) for line in where.bytes)
-        return {name: max(0, round(found)) for name, found in zip(CATEGORIES, sums)}, where.place[2:]
+        return _parts(where, values), where.place[2:]
 
-    def moments(self, shape: Shape, rank: int | None, *, accumulate: bool) -> list[dict[str, int]]:
-        """Bytes by category at every moment that can be the peak."""
+    def moments(self, shape: Shape, rank: int | None, *, accumulate: bool) -> list[tuple[str, dict[str, int]]]:
+        """Place (as in `Row`) and bytes by category of every moment that can be the peak."""
         values = self._values(shape, rank)
         return [
-            {name: max(0, round(sum(c * v for c, v in zip(line, values)))) for name, line in zip(CATEGORIES, row.bytes)}
+            (
+                row.place,
+                {
+                    name: max(0, round(sum(c * v for c, v in zip(line, values))))
+                    for name, line in zip(CATEGORIES, row.bytes)
+                },
+            )
             for row in self.rows
             if accumulate or not row.place.startswith("1.")
         ]
@@ -91,6 +96,12 @@ class Block:
 
     def _values(self, shape: Shape, rank: int | None) -> list[float]:
         return [MONOMIALS[name](shape, rank or 0) for name in self.monomials]
+
+
+def _parts(row: Row, values: list[float]) -> dict[str, int]:
+    """Bytes by category."""
+    sums = (sum(c * v for c, v in zip(line, values)) for line in row.bytes)
+    return {name: max(0, round(found)) for name, found in zip(CATEGORIES, sums)}
 
 
 BEYOND = "beyond_"

@@ -39,7 +39,7 @@ def metered(model: nn.Module, optimizer: torch.optim.Optimizer | None, device: t
         meter.peak_bytes = torch.cuda.max_memory_allocated(device)
         return
     before = live_bytes(model, optimizer)
-    with _allocations() as changes:
+    with allocations() as changes:
         yield meter
     now = peak = 0
     for change in changes:
@@ -49,7 +49,7 @@ def metered(model: nn.Module, optimizer: torch.optim.Optimizer | None, device: t
 
 
 @contextmanager
-def _allocations() -> Iterator[list[int]]:
+def allocations() -> Iterator[list[int]]:
     """Filled when the block ends: bytes of each allocation and, negative, of each release in this thread, in order.
 
     By torch's older profiler, which has no public door: the newer one keeps 2 kB for each of these events, the older

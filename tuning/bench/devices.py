@@ -1,0 +1,91 @@
+"""What each of several devices takes: the arithmetic of `memory/several.py` against torch's own code.
+
+Comes in: nothing to choose.  Goes out: a table of small models, methods and ways to share the work; each line is one
+update of our loop under `DistributedDataParallel` or `fully_shard`, as one device among several makes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tuning.bench.measure import markdown
+from tuning.bench.memory import MIB, given
+from tuning.bench.memory_models import make_models
+from tuning.memory.known import known
+from tuning.memory.several import DATA_PARALLEL, FULLY_SHARDED, several
+from tuning.plan import plan_for
+
+KINDS = ("llama", "gpt2", "qwen2", "gemma")
+COUNTS = (2, 8)
+CASES = ((4, 1, False), (4, 2, False), (1, 1, False), (4, 2, True))
+"""Rows, accumulation steps, recomputing."""
+
+
+def table(repeats: int) -> str:
+    """Bytes do not vary, so once is enough: `repeats` is not used."""
+    with tempfile.TemporaryDirectory() as scratch:
+        models = make_models(Path(scratch), KINDS)
+        cases = [
+            given(models[kind], kind, {"name": method}, rows=rows, steps=steps, recompute=recompute)
+            for kind in KINDS for method in ("full", "lora") for rows, steps, recompute in CASES
+        ]  # fmt: skip
+        return report(list(measured([case for case in cases if case is not None])))
+
+
+def measured(cases: list[dict[str, Any]], counts: tuple[int, ...] = COUNTS) -> Iterator[dict[str, Any]]:
+    """Each case both ways, shared among so many: bytes by arithmetic and as measured. Raises RuntimeError."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tuning.bench.devices_run"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    ) as child:  # fmt: skip
+        assert child.stdin is not None and child.stdout is not None
+        for case in cases:
+            plan = plan_for(case)
+            found = known(plan, make=True)
+            for count in counts:
+                for share in several(found, plan.device, count):
+                    child.stdin.write(json.dumps({"settings": case, "way": share.way, "count": count}) + "\n")
+                    child.stdin.flush()
+                    told = json.loads(child.stdout.readline())
+                    if "failed" in told:
+                        raise RuntimeError(told["failed"])
+                    settings = plan.settings
+                    yield {
+                        "what": f"{plan.model.shape.model_type} {settings.method.name} {settings.micro_batch_size} x "
+                        f"{settings.gradient_accumulation_steps}"
+                        f"{' recompute' if settings.gradient_checkpointing else ''}",
+                        "way": share.way, "count": count, "estimated": share.total_bytes, "peak": told["peak"],
+                    }  # fmt: skip
+
+
+def report(lines: list[dict[str, Any]]) -> str:
+    """The runs, one a line, and for each way the error."""
+    head = ["run", "way", "devices", "estimated MiB", "measured MiB", "error %"]
+    body = [
+        [line["what"], line["way"], str(line["count"]), f"{line['estimated'] / MIB:.2f}", f"{line['peak'] / MIB:.2f}",
+         f"{_error(line):+.2f}"]
+        for line in lines
+    ]  # fmt: skip
+    summary = []
+    for way in (DATA_PARALLEL, FULLY_SHARDED):
+        errors = [_error(line) for line in lines if line["way"] == way]
+        sizes = [abs(error) for error in errors]
+        summary.append(
+            [way, str(len(errors)), f"{statistics.median(sizes):.2f}", f"{min(errors):+.2f}", f"{max(errors):+.2f}"]
+        )
+    return (
+        markdown("Bytes of tensors on one of several devices", head, body) + "\n"
+        + markdown("Error", ["way", "runs", "median %", "lowest %", "highest %"], summary)
+    )  # fmt: skip
+
+
+def _error(line: dict[str, Any]) -> float:
+    return 100 * (line["estimated"] / line["peak"] - 1)
