@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MIB = 2**20
-PROCESS_CPU = 415 * MIB
+PROCESS_CPU = 365 * MIB
 """What Python with torch, transformers and PEFT holds while it trains, before any tensor (`bench memory`, Linux)."""
 HEAP_SHARE, HEAP_MOST = 0.8, 60 * MIB
 """Freed blocks that the C library keeps for later: a share of small models' tensors, little of large ones'."""
-SCATTERED, RECOMPUTED = 20 * MIB, 30 * MIB
+SCATTERED, RECOMPUTED = 10 * MIB, 20 * MIB
 """What it keeps besides where small trained tensors lie among large passing ones, and where layers run twice."""
 CONTEXT_CUDA = 450 * MIB
 """A stated assumption for the CUDA context and library workspace, outside torch's allocator."""
@@ -29,7 +29,7 @@ class Band:
 
 
 BANDS = {
-    ("traced", "cpu"): Band(low=0.98, high=1.06, rest=90 * MIB),
+    ("traced", "cpu"): Band(low=0.98, high=1.06, rest=60 * MIB),
     # on a card the allocator keeps segments: reserved is 2 to 12 % above allocated
     ("traced", "cuda"): Band(low=0.95, high=1.17, rest=200 * MIB),
     ("approximate", "cpu"): Band(low=0.65, high=1.45, rest=90 * MIB),
