@@ -30,7 +30,7 @@ from tuning.methods import METHODS, method_named
 from tuning.plan import Plan, plan_for
 
 MIB = 2**20
-SEED = 15485863
+SEED = 86028121
 """Of the random draws; none of them was looked at while the estimate was made."""
 
 
