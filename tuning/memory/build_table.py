@@ -12,7 +12,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from tuning.memory.fit import Unfit, check, design, fit_block
+from tuning.memory.fit import Fit, Unfit, block_of, check_events, check_layers, design, exact, fitted
 from tuning.memory.layers import Layout, every_layer, layers_of, layout_of, per_layer, resolved, window_of
 from tuning.memory.subject import DEPTHS, Shape, Subject
 from tuning.memory.table import BEYOND, Block, Table
@@ -59,6 +59,7 @@ class _Bench:
     def __init__(self, subject: Subject, config: dict[str, Any], layout: Layout) -> None:
         self._subject, self._config, self._layout = subject, config, layout
         ranks: list[int | None] = [None] if subject.rank is None else list(RANKS)
+        self._sizes: dict[Any, Any] = {}
         self._tracers = {rank: self._tracer(layout, rank) for rank in ranks}
         self._deeper = None if layout.whole else self._tracer(layout.one_more()[1], ranks[0])
 
@@ -69,7 +70,7 @@ class _Bench:
         lists = per_layer(self._config | given, self._layout.layers)
         picked = {name: [values[place] for place in layout.picks] for name, values in lists.items()}
         depths = {name: layout.depth for name in DEPTHS if name in given}
-        return Tracer(self._subject, given | picked | depths, layout.depth, rank)
+        return Tracer(self._subject, given | picked | depths, layout.depth, rank, self._sizes)
 
     def counts(self) -> list[tuple[int, int]]:
         """Trainable and total parameters, by rank."""
@@ -99,22 +100,41 @@ class _Bench:
             elif within is not None and (padded or joined):
                 found[name] = within[name]
             else:
-                block = self._fitted(what, rows, padded, 448 if joined else 112, deeper=within is None)
+                block = self._block(what, rows, padded, 448 if joined else 112, deeper=within is None)
                 found[name] = block if what == "trace" else replace(block, line=[])
         return found
 
-    def _fitted(self, what: str, rows: tuple[int, ...], padded: bool, longer: int, *, deeper: bool) -> Block:
-        """Traced and held against a longer shape, and where there are several rows or all joined, more layers."""
-        ranks = list(self._tracers)
-        shapes = design(rows, ranks, padded)
-        traces = [getattr(self._tracers[rank], what)(shape) for shape, rank in shapes]
-        shape = Shape(rows=rows[-1] + (rows[-1] > 1), length=longer, labels=min(200, longer - 1), padded=padded)
-        bare = fit_block(traces, shapes, self._layout.bare())
-        check(bare, shape, ranks[0], getattr(self._tracers[ranks[0]], what)(shape).peak)
+    def _block(self, what: str, rows: tuple[int, ...], padded: bool, longer: int, *, deeper: bool) -> Block:
+        """Traced and held against a larger shape, and where there are several rows or all joined, more layers."""
+        first = next(iter(self._tracers))
+        larger = Shape(rows=rows[-1] + (rows[-1] > 1), length=longer, labels=min(200, longer - 1), padded=padded)
+        proof = getattr(self._tracers[first], what)(larger)
+        try:
+            fit = self._fitted(what, rows, larger, proof, parts=what == "trace")
+        except Unfit:
+            if what != "trace":
+                raise
+            fit = self._fitted(what, rows, larger, proof, parts=False)
         if deeper and self._deeper is not None and (rows != (1,) or longer > 112):
-            more = fit_block(traces, shapes, self._layout.one_more()[0])
-            check(more, shape, ranks[0], getattr(self._deeper, what)(shape).peak)
-        return fit_block(traces, shapes, self._layout)
+            check_layers(fit, self._layout.one_more()[0], larger, first, getattr(self._deeper, what)(larger))
+        return block_of(fit, self._layout)
+
+    def _fitted(self, what: str, rows: tuple[int, ...], larger: Shape, proof: Any, *, parts: bool) -> Fit:
+        """With the squares of the tokens only if it takes them; with `parts` one trace a rank is whole."""
+        ranks = list(self._tracers)
+        traces: list[Any] = []
+        for square in (False, True):
+            shapes = design(rows, ranks, larger.padded, square=square)
+            firsts = [next(place for place, (_, one) in enumerate(shapes) if one == rank) for rank in ranks]
+            for place, (shape, rank) in list(enumerate(shapes))[len(traces) :]:
+                tracer = self._tracers[rank]
+                part = parts and place not in firsts
+                traces.append(tracer.trace(shape, whole=False) if part else getattr(tracer, what)(shape))
+            fit = fitted(traces, shapes, self._layout.depth, square=square)
+            if exact(fit, larger, ranks[0], proof):
+                return fit
+        check_events(fit, larger, ranks[0], proof)
+        return fit
 
 
 def _affine(counts: list[int], ranks: tuple[int, ...]) -> tuple[float, float]:

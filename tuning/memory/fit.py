@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from tuning.memory.layers import Layout
 from tuning.memory.subject import CATEGORIES, Shape
-from tuning.memory.table import Block, Row, monomials
+from tuning.memory.table import MONOMIALS, Block, Monomial, Row, monomials
 
 GRADIENTS = CATEGORIES.index("gradients")
 SIZES = (
@@ -32,44 +34,148 @@ class Unfit(Exception):
     """The traces are no polynomial of the sizes: their events do not line up, or the check failed."""
 
 
-def design(rows: Sequence[int], ranks: Sequence[int | None], padded: bool) -> list[tuple[Shape, int | None]]:
-    """The shapes to trace for micro-batches of these numbers of rows: as many as there are coefficients."""
+def design(
+    rows: Sequence[int], ranks: Sequence[int | None], padded: bool, *, square: bool
+) -> list[tuple[Shape, int | None]]:  # fmt: skip
+    """The shapes to trace for micro-batches of these numbers of rows: as many as there are coefficients.
+
+    Those of a polynomial without the squares of the tokens come first.
+    """
     first = ranks[0]
-    found = [(Shape(rows=n, length=s, labels=8, padded=padded), first) for n in rows for s in (32, 48, 72)]
+    found = [(Shape(rows=n, length=s, labels=8, padded=padded), first) for n in rows for s in (32, 72)]
     found.append((Shape(rows=rows[-1], length=48, labels=24, padded=padded), first))
     for rank in ranks[1:]:
         found += [(Shape(rows=rows[-1], length=s, labels=8, padded=padded), rank) for s in (32, 72)]
-    return found
+    return found + [(Shape(rows=n, length=48, labels=8, padded=padded), first) for n in rows if square]
 
 
-def fit_block(traces: Sequence[Any], shapes: Sequence[tuple[Shape, int | None]], layout: Layout) -> Block:
-    """Polynomials of every event, the left-out layers added, pruned to those that can be the peak."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """Polynomials of the traced layers: events in order, and what each layer keeps between updates."""
+
+    labels: list[str]
+    names: dict[str, Monomial]
+    events: Any
+    """Bytes an event, a category, a monomial; one each."""
+    layers: Any
+    """The same, a layer instead of an event."""
+
+
+def fitted(traces: Sequence[Any], shapes: Sequence[tuple[Shape, int | None]], depth: int, *, square: bool) -> Fit:
+    """Solve for the polynomials of every event. Raises Unfit."""
     import numpy
 
-    labels = [name for name, _ in traces[0].events]
-    if any([name for name, _ in trace.events] != labels for trace in traces):
-        raise Unfit("the operations of an update depend on its sizes")
-    names = monomials(many=any(shape.rows > 1 for shape, _ in shapes), ranked=shapes[-1][1] != shapes[0][1])
-    matrix = numpy.array([[names[name](shape, rank or 0) for name in names] for shape, rank in shapes], dtype=float)
-    values = numpy.array([[live for _, live in trace.events] for trace in traces], dtype=float)
+    labels, values = _completed(traces, [rank for _, rank in shapes])
+    many, ranked = any(shape.rows > 1 for shape, _ in shapes), len({rank for _, rank in shapes}) > 1
+    names = {name: one for name, one in monomials(many=many, ranked=ranked).items() if square or "SS" not in name}
+    matrix = numpy.array([_values(names, shape, rank) for shape, rank in shapes])
     solved, *_ = numpy.linalg.lstsq(matrix, values.reshape(len(traces), -1), rcond=None)
     events = solved.reshape(len(names), len(labels), len(CATEGORIES)).transpose(1, 2, 0)
     own = numpy.array([trace.layers for trace in traces], dtype=float).reshape(len(traces), -1)
     kept, *_ = numpy.linalg.lstsq(matrix, own, rcond=None)
-    layers = kept.reshape(len(names), layout.depth, len(CATEGORIES)).transpose(1, 2, 0)
-    placed = [(_words(label, layout), matrix) for label, matrix in _with_layers(labels, events, layers, layout)]
-    return _pruned(placed, list(names), names)
+    layers = kept.reshape(len(names), depth, len(CATEGORIES)).transpose(1, 2, 0)
+    return Fit(labels=labels, names=names, events=events, layers=layers)
 
 
-def _with_layers(labels: list[str], events: Any, layers: Any, layout: Layout) -> list[tuple[str, Any]]:
+def _completed(traces: Sequence[Any], ranks: Sequence[int | None]) -> tuple[list[str], Any]:
+    """Names of the events, and live bytes by trace, event and category. Raises Unfit.
+
+    Of each rank one trace is whole, and tells what the others leave out. A second micro-batch allocates what the first
+    does. What lives beside it are gradients, which are as large as what is trained whatever the rows, and, until its
+    own rows are there, those of the first. The optimizer's step adds to what lay there at the start what is as large
+    as gradients are.
+    """
+    import numpy
+
+    labels = [name for name, _ in max(traces, key=lambda trace: trace.whole).events]
+    wholes = {rank: trace for trace, rank in zip(traces, ranks) if trace.whole}
+    values = []
+    for trace, rank in zip(traces, ranks):
+        live, more = numpy.array([live for _, live in trace.events], dtype=float), 0
+        if not trace.whole:
+            live, more = _whole(live, numpy.array([live for _, live in wholes[rank].events], dtype=float), labels)
+        if [name for name, _ in trace.events] != labels[: len(live) - more]:
+            raise Unfit("the operations of an update depend on its sizes")
+        values.append(live)
+    return labels, numpy.array(values)
+
+
+def _whole(part: Any, other: Any, labels: list[str]) -> tuple[Any, int]:
+    """A trace that ends with its first micro-batch, by a whole one; and how many events were added.
+
+    At the second mark of what follows a micro-batch nothing is left of it but its rows and gradients.
+    """
+    import numpy
+
+    count = sum(label.startswith("0.") for label in labels)
+    if [label.replace("0.", "1.", 1) for label in labels[:count]] != labels[count : 2 * count]:
+        raise Unfit("the micro-batches of an update differ")
+    mark = labels.index("0.start|", 1)
+    rows = numpy.array([name != "gradients" for name in CATEGORIES])
+    later = other[count : 2 * count] - other[:count]
+    before, here = later[mark] * rows, (part[count + mark] - part[mark]) * rows
+    held = (later * rows == before).all(axis=1)
+    second = part[:count] + later + numpy.where(held[:, None], here - before, 0)
+    step = other[2 * count :] + part[0] - other[0]
+    step[: mark + 1] = other[2 * count : 2 * count + mark + 1] + part[count:] - other[count : count + mark + 1]
+    added = numpy.concatenate([second[mark + 1 :], step])
+    return numpy.concatenate([part, added]), len(added)
+
+
+def _values(names: dict[str, Monomial], shape: Shape, rank: int | None) -> list[float]:
+    return [float(names[name](shape, rank or 0)) for name in names]
+
+
+def block_of(fit: Fit, layout: Layout) -> Block:
+    """The left-out layers added, pruned to the events that can be the peak."""
+    places, matrices = _with_layers(fit, layout)
+    return _pruned([_words(place, layout) for place in places], matrices, fit.names)
+
+
+def exact(fit: Fit, shape: Shape, rank: int | None, trace: Any) -> bool:
+    """Whether every event and category is met to the byte at a larger shape. Raises Unfit.
+
+    No size falls with rows or tokens, so what a missing square would add cannot cancel out there.
+    """
+    import numpy
+
+    if [name for name, _ in trace.events] != fit.labels:
+        raise Unfit("the operations of an update depend on its sizes")
+    found = fit.events @ numpy.array(_values(fit.names, shape, rank))
+    gaps = found - numpy.array([live for _, live in trace.events], dtype=float)
+    return bool(abs(gaps).max() < 0.5 + 1e-9 * trace.peak)
+
+
+def check_events(fit: Fit, shape: Shape, rank: int | None, trace: Any) -> None:
+    """Every event's sum against a trace of another shape. Raises Unfit."""
+    import numpy
+
+    found = fit.events.sum(axis=1) @ numpy.array(_values(fit.names, shape, rank))
+    gaps = found - numpy.array([live for _, live in trace.events], dtype=float).sum(axis=1)
+    _near(float(gaps[abs(gaps).argmax()]), trace.peak)
+
+
+def check_layers(fit: Fit, layout: Layout, shape: Shape, rank: int | None, trace: Any) -> None:
+    """The peak with left-out layers against a trace of another shape that has them all. Raises Unfit."""
+    found = sum(block_of(fit, layout).peak(shape, rank, accumulate=True)[0].values())
+    _near(found - trace.peak, trace.peak)
+
+
+def _near(gap: float, peak: int) -> None:
+    if abs(gap) > TOLERANCE * peak:
+        raise Unfit(f"the table is {100 * gap / peak:+.2f} % off a trace it was not made from")
+
+
+def _with_layers(fit: Fit, layout: Layout) -> tuple[list[str], Any]:
     """Each event with the bytes of the layers that were left out; events of a standing layer come at both ends.
 
     Kinds of layers take turns, so all that are left out are passed together: before the first, or after the last.
     """
     import numpy
 
+    labels, events, layers = fit.labels, fit.events, fit.layers
     if layout.whole:
-        return list(zip(labels, events))
+        return labels, events
     first: dict[str, int] = {}
     for number, label in enumerate(labels):
         first.setdefault(label, number)
@@ -96,12 +202,14 @@ def _with_layers(labels: list[str], events: Any, layers: Any, layout: Layout) ->
         return found
 
     extra = {micro: left_out(micro) for micro in {label.partition(".")[0] for label in labels}}
-    placed = []
-    for number, label in enumerate(labels):
+    added: dict[str, list[Any]] = {}
+    for label in set(labels):
         micro, _, place = label.rstrip("|").partition(".")
         states = _passed(place, layout) if place else []
-        placed += [(label, events[number] + extra[micro][state]) for state in states] or [(label, events[number])]
-    return placed
+        added[label] = [extra[micro][state] for state in states] or [numpy.zeros_like(events[0])]
+    numbers = [number for number, label in enumerate(labels) for _ in added[label]]
+    more = numpy.array([one for label in labels for one in added[label]])
+    return [labels[number] for number in numbers], events[numbers] + more
 
 
 def _passed(place: str, layout: Layout) -> list[str]:
@@ -116,6 +224,7 @@ def _passed(place: str, layout: Layout) -> list[str]:
     return [before] * (number <= standing[-1]) + [after] * (number >= standing[0])
 
 
+@lru_cache(maxsize=4096)
 def _words(label: str, layout: Layout) -> str:
     """A place as people read it: layers counted from 1, of the whole model."""
     micro, _, place = label.rstrip("|").partition(".")
@@ -127,39 +236,45 @@ def _words(label: str, layout: Layout) -> str:
     return f"{micro}.{words.get(place, place)}"
 
 
-def _pruned(placed: list[tuple[str, Any]], order: list[str], names: dict[str, Callable[[Shape, int], float]]) -> Block:
+@lru_cache(maxsize=4)
+def _grid(order: tuple[str, ...]) -> Any:
+    """The monomials' values at the sizes where an event must be the largest to be kept."""
     import numpy
 
-    grid = [
-        [names[name](Shape(rows=b, length=s, labels=max(1, int(b * s * share)), padded=False), r) for name in order]
+    sizes = (
+        (Shape(rows=b, length=s, labels=max(1, int(b * s * share)), padded=False), r)
         for b, s, share, r in itertools.product(*SIZES)
         if "B" in order or b == 1
-    ]
-    totals = numpy.array([row.sum(axis=0) for _, row in placed]) @ numpy.array(grid, dtype=float).T
-    first = [not label.startswith("1.") for label, _ in placed]  # none of a later micro-batch
-    alone = sorted(set(numpy.where(numpy.array(first)[:, None], totals, -1).argmax(axis=0).tolist()))
-    among = sorted(set(totals.argmax(axis=0).tolist()))
-    rows = [Row(place=placed[n][0], bytes=_rounded(placed[n][1])) for n in sorted({*alone, *among})]
-    middle = numpy.array(grid, dtype=float).mean(axis=0)
-    return Block(monomials=order, rows=rows, line=_line(placed, totals, middle))
+    )
+    return numpy.array([[MONOMIALS[name](shape, r) for name in order] for shape, r in sizes], dtype=float)
 
 
-def _line(placed: list[tuple[str, Any]], totals: Any, middle: Any) -> list[Row]:
+def _pruned(places: list[str], matrices: Any, names: dict[str, Monomial]) -> Block:
+    import numpy
+
+    grid, sums = _grid(tuple(names)), matrices.sum(axis=1)
+    first = numpy.array([n for n, place in enumerate(places) if not place.startswith("1.")])  # of no later micro-batch
+    kept = {*first[_largest(sums[first], grid)].tolist(), *_largest(sums, grid).tolist()}
+    rows = [Row(place=places[n], bytes=_rounded(matrices[n])) for n in sorted(kept)]
+    return Block(monomials=list(names), rows=rows, line=_line(places, sums, sums @ grid.mean(axis=0)))
+
+
+def _largest(sums: Any, grid: Any) -> Any:
+    """The numbers of the events that are the largest somewhere; in pieces, which stay in the processor's cache."""
+    import numpy
+
+    pieces = [(grid[start : start + 16] @ sums.T).argmax(axis=1) for start in range(0, len(grid), 16)]
+    return numpy.unique(numpy.concatenate(pieces))
+
+
+def _line(places: list[str], sums: Any, middle: Any) -> list[Row]:
     """Two moments of each stretch of the step, where it begins and its largest, for a picture of the memory in time."""
     found = []
-    for _, group in itertools.groupby(enumerate(placed), key=lambda one: one[1][0]):
-        members = [number for number, _ in group]
-        best = max(members, key=lambda number: float(placed[number][1].sum(axis=0) @ middle))
-        found += sorted({members[0], best})
-    return [Row(place=placed[n][0], bytes=[_rounded(placed[n][1].sum(axis=0, keepdims=True))[0]]) for n in found]
+    for _, group in itertools.groupby(range(len(places)), key=places.__getitem__):
+        members = list(group)
+        found += sorted({members[0], max(members, key=middle.__getitem__)})
+    return [Row(place=places[n], bytes=_rounded(sums[n : n + 1])) for n in found]
 
 
 def _rounded(matrix: Any) -> list[list[float]]:
-    return [[round(float(value), 3) + 0.0 for value in line] for line in matrix]
-
-
-def check(block: Block, shape: Shape, rank: int | None, traced: int) -> None:
-    """The polynomials against a trace they were not made from. Raises Unfit."""
-    found = sum(block.peak(shape, rank, accumulate=True)[0].values())
-    if abs(found - traced) > TOLERANCE * traced:
-        raise Unfit(f"the table is {100 * (found / traced - 1):+.2f} % off a trace it was not made from")
+    return [[round(value, 3) + 0.0 for value in line] for line in matrix.tolist()]

@@ -36,10 +36,6 @@ class Layout:
         """Traced layers that stand for others, by their place among those traced."""
         return [place for place, count in enumerate(self.stands_for) if count]
 
-    def bare(self) -> Layout:
-        """The traced layers as a model of their own."""
-        return Layout(layers=self.depth, picks=self.picks, stands_for=(0,) * self.depth)
-
     def one_more(self) -> tuple[Layout, Layout]:
         """A model in which each standing layer occurs once more: predicted from these traces, and traced in full."""
         standing = self.standing()

@@ -10,19 +10,29 @@ from __future__ import annotations
 
 import math
 import weakref
-from functools import cache
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.weak import WeakIdKeyDictionary
 
 REAL_LIMIT = 1 << 16
 """Elements up to which a new tensor of numbers is really filled."""
 VIEWS = {torch.ops.aten._unsafe_view.default, torch.ops.aten._reshape_alias.default, torch.ops.aten.lift_fresh.default}
-PLAIN = {int, float, bool, str, torch.dtype, torch.device}
+PLAIN = {type(None), int, bool, str, torch.dtype, torch.device}
 ONES = {torch.ops.aten.isfinite.default}
+
+
+class _Life(weakref.ref):
+    """One storage while it lives: its bytes, the category they are counted in, and whether its content is unknown."""
+
+    __slots__ = ("place", "bytes", "category", "phantom")
+
+    place: int
+    bytes: int
+    category: int
+    phantom: bool
 
 
 class Ledger:
@@ -34,18 +44,27 @@ class Ledger:
         self.segment = "build"
         self.category = 0
         self.recording = False
-        self._known: WeakIdKeyDictionary = WeakIdKeyDictionary(ref_type=weakref.ref)
+        self._known: dict[int, _Life] = {}  # by the identity of the storage, which lives as long as its entry
 
-    def allocated(self, storage: torch.UntypedStorage) -> None:
+    def allocated(self, storage: torch.UntypedStorage, *, phantom: bool = False) -> None:
         """Count a storage seen for the first time."""
-        if storage in self._known:
+        if id(storage) in self._known:
             return
-        entry = [storage.nbytes(), self.category]
-        self._known[storage] = entry
-        self.live[self.category] += entry[0]
-        weakref.finalize(storage, self._freed, entry).atexit = False
+        life = self._born(storage, storage.nbytes(), phantom)
+        self.live[life.category] += life.bytes
         if self.recording:
-            self.mark(self.segment)
+            self.events.append((self.segment, tuple(self.live)))
+
+    def phantom(self, tensor: torch.Tensor) -> bool:
+        """Whether the content of this tensor is not known."""
+        life = self._known.get(id(tensor.untyped_storage()))
+        return life is not None and life.phantom
+
+    def lose(self, tensor: torch.Tensor) -> None:
+        """From now on the content of this tensor is not known."""
+        storage = tensor.untyped_storage()
+        life = self._known.get(id(storage)) or self._born(storage, 0, True)
+        life.phantom = True
 
     def mark(self, segment: str) -> None:
         """Note the live bytes now, outside any allocation."""
@@ -53,11 +72,11 @@ class Ledger:
 
     def recategorise(self, tensor: torch.Tensor, category: int) -> None:
         """Move a tensor's bytes to another category."""
-        entry = self._known.get(tensor.untyped_storage())
-        if entry is not None:
-            self.live[entry[1]] -= entry[0]
-            self.live[category] += entry[0]
-            entry[1] = category
+        life = self._known.get(id(tensor.untyped_storage()))
+        if life is not None:
+            self.live[life.category] -= life.bytes
+            self.live[category] += life.bytes
+            life.category = category
 
     def scratch(self, count: int) -> None:
         """A buffer that a kernel takes inside, and gives back before it returns."""
@@ -66,69 +85,95 @@ class Ledger:
             now[-1] += count
             self.events.append((self.segment, tuple(now)))
 
-    def _freed(self, entry: list[int]) -> None:
-        self.live[entry[1]] -= entry[0]
+    def _born(self, storage: torch.UntypedStorage, size: int, phantom: bool) -> _Life:
+        life = _Life(storage, self._freed)
+        life.place, life.bytes, life.category, life.phantom = id(storage), size, self.category, phantom
+        self._known[life.place] = life
+        return life
+
+    def _freed(self, life: _Life) -> None:
+        del self._known[life.place]
+        self.live[life.category] -= life.bytes
+
+
+class _Operation:
+    """What has to be known of an operation at each call; asking its schema each time is slow."""
+
+    __slots__ = ("func", "view", "number", "written", "returns")
+
+    def __init__(self, func: Any) -> None:
+        self.func = func  # kept, so that no other takes its identity
+        self.view = func.is_view or func in VIEWS
+        self.number = func is torch.ops.aten._local_scalar_dense.default
+        self.written: list[tuple[int, str]] | None = None
+        """Number and name of the arguments it writes into, or None where it makes new ones."""
+        if func._schema.is_mutable:
+            every = enumerate(func._schema.arguments)
+            self.written = [(n, one.name) for n, one in every if one.alias_info is not None and one.alias_info.is_write]
+        self.returns = len(func._schema.returns)
 
 
 class Phantom(TorchDispatchMode):
     """Within it, operations on phantom tensors compute sizes only."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, sizes: dict[Any, _Made]) -> None:
+        """`sizes` keeps what operations give by operation and arguments; finding out takes longer than all else."""
         super().__init__()
         self.ledger = ledger
-        self._phantoms: WeakIdKeyDictionary = WeakIdKeyDictionary(ref_type=weakref.ref)
-        self._sizes: dict[Any, Any] = {}
+        self._operations: dict[int, _Operation] = {}
+        self._sizes = sizes
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here, and keeping torch's compiler off at each call costs as much as the call."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func.is_view or func in VIEWS:
+        operation = self._operations.get(id(func))
+        if operation is None:
+            operation = self._operations[id(func)] = _Operation(func)
+        if operation.view:
             return func(*args, **kwargs)
         flat = _tensors(args, kwargs)
         phantom = False
         for tensor in flat:
-            if tensor.untyped_storage() in self._phantoms:
+            if self.ledger.phantom(tensor):
                 phantom = True
                 break
-        if func is torch.ops.aten._local_scalar_dense.default:
+        if operation.number:
             return func(*args) if not phantom else _number(flat[0].dtype)
-        written = _written(func, args, kwargs)
-        if written is not None:
-            return self._in_place(func, args, kwargs, written, phantom)
-        if not phantom and (flat or not self._large_new(args, kwargs)):
-            made = func(*args, **kwargs)
-            for tensor in _tensors((made,), {}):
-                self.ledger.allocated(tensor.untyped_storage())
-            return made
-        return self._sized(func, args, kwargs, flat)
+        if operation.written is not None:
+            return self._in_place(operation, args, kwargs, phantom)
+        if phantom or (not flat and _large_new(args, kwargs)):
+            return self._sized(func, args, kwargs)
+        made = func(*args, **kwargs)
+        for tensor in _tensors((made,), {}):
+            self.ledger.allocated(tensor.untyped_storage())
+        return made
 
-    def _in_place(self, func: Any, args: Any, kwargs: Any, written: list[Any], phantom: bool) -> Any:
+    def _in_place(self, operation: _Operation, args: Any, kwargs: Any, phantom: bool) -> Any:
+        written = _written(operation, args, kwargs)
         if not phantom and all(tensor.numel() <= REAL_LIMIT or not _floating(tensor) for tensor in written):
-            return func(*args, **kwargs)
+            return operation.func(*args, **kwargs)
         for tensor in written:
-            self._phantoms[tensor.untyped_storage()] = True
-        returns = func._schema.returns
-        if not returns:
+            self.ledger.lose(tensor)
+        if not operation.returns:
             return None
-        return written[0] if len(returns) == 1 and len(written) == 1 else tuple(written)
+        return written[0] if operation.returns == 1 and len(written) == 1 else tuple(written)
 
-    def _large_new(self, args: Any, kwargs: Any) -> bool:
-        """Whether a factory (its first argument is a size) makes a large tensor of numbers, not to be written."""
-        if not args or not isinstance(args[0], list | tuple):
-            return False
-        dtype = kwargs.get("dtype") or torch.float32
-        count = math.prod(int(size) for size in args[0])
-        return count > REAL_LIMIT and (dtype.is_floating_point or dtype == torch.uint8)
+    def _sized(self, func: Any, args: Any, kwargs: Any) -> Any:
+        # what is made of nothing, or of whole numbers, has the default type, which building a 16-bit model changes
+        key = (id(func), torch.get_default_dtype(), _key(args), _key(kwargs) if kwargs else None)
+        sizes = self._sizes.get(key)
+        if sizes is None:
+            sizes = self._sizes[key] = self._infer(func, args, kwargs)
+        made = [one if type(one) is not _Spec else self._make(one, func) for one in sizes.leaves]
+        if sizes.scratch:
+            self.ledger.scratch(sizes.scratch)
+        return made[0] if sizes.alone else pytree.tree_unflatten(made, sizes.tree)
 
-    def _sized(self, func: Any, args: Any, kwargs: Any, flat: list[torch.Tensor]) -> Any:
-        key = (func, _key(args), _key(kwargs))
-        specs = self._sizes.get(key)
-        if specs is None:
-            specs = self._sizes[key] = self._infer(func, args, kwargs)
-        made = [spec if not isinstance(spec, _Spec) else self._make(spec, func) for spec in specs[0]]
-        self.ledger.scratch(specs[2])
-        return pytree.tree_unflatten(made, specs[1])
-
-    def _infer(self, func: Any, args: Any, kwargs: Any) -> tuple[list[Any], Any, int]:
+    def _infer(self, func: Any, args: Any, kwargs: Any) -> _Made:
         """Sizes of what an operation gives, from its kernel for tensors without content."""
         (args, kwargs) = pytree.tree_map_only(torch.Tensor, _twin, (args, kwargs))
         if kwargs.get("device") is not None or not _tensors(args, kwargs):
@@ -140,27 +185,47 @@ class Phantom(TorchDispatchMode):
             _Spec(tuple(leaf.shape), tuple(leaf.stride()), leaf.dtype) if isinstance(leaf, torch.Tensor) else leaf
             for leaf in leaves
         ]
-        return sizes, spec, _scratch(func, args)
+        alone = len(leaves) == 1 and spec.is_leaf()
+        return _Made(leaves=sizes, tree=spec, alone=alone, scratch=_scratch(func, args))
 
     def _make(self, spec: _Spec, func: Any) -> torch.Tensor:
-        if not spec.dtype.is_floating_point and spec.elements <= 8 * REAL_LIMIT:
+        if spec.filled:
             made = torch.zeros(spec.shape, dtype=spec.dtype)
             if func in ONES:
                 made.fill_(1)
         else:
             made = torch.empty_strided(spec.shape, spec.stride, dtype=spec.dtype)
-            self._phantoms[made.untyped_storage()] = True
-        self.ledger.allocated(made.untyped_storage())
+        self.ledger.allocated(made.untyped_storage(), phantom=not spec.filled)
         return made
 
 
 class _Spec:
     """Sizes of one tensor."""
 
-    __slots__ = ("shape", "stride", "dtype", "elements")
+    __slots__ = ("shape", "stride", "dtype", "filled")
 
     def __init__(self, shape: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype) -> None:
-        self.shape, self.stride, self.dtype, self.elements = shape, stride, dtype, math.prod(shape)
+        self.shape, self.stride, self.dtype = shape, stride, dtype
+        self.filled = not dtype.is_floating_point and math.prod(shape) <= 8 * REAL_LIMIT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """What an operation gives: sizes of its tensors among other values, how they are nested, and a kernel's buffer."""
+
+    leaves: list[Any]
+    tree: Any
+    alone: bool
+    scratch: int
+
+
+def _large_new(args: Any, kwargs: Any) -> bool:
+    """Whether a factory (its first argument is a size) makes a large tensor of numbers, not to be written."""
+    if not args or not isinstance(args[0], list | tuple):
+        return False
+    dtype = kwargs.get("dtype") or torch.float32
+    count = math.prod(int(size) for size in args[0])
+    return count > REAL_LIMIT and (dtype.is_floating_point or dtype == torch.uint8)
 
 
 def _scratch(func: Any, args: Any) -> int:
@@ -193,34 +258,25 @@ def _tensors(args: Any, kwargs: Any) -> list[torch.Tensor]:
     return found
 
 
-def _written(func: Any, args: Any, kwargs: Any) -> list[Any] | None:
-    """The tensors an operation writes into, or None where it makes new ones."""
-    places = _places_written(func)
-    if places is None:
-        return None
+def _written(operation: _Operation, args: Any, kwargs: Any) -> list[Any]:
+    """The tensors an operation writes into."""
     found: list[Any] = []
-    for number, name in places:
+    for number, name in operation.written or ():
         value = args[number] if number < len(args) else kwargs.get(name)
         found += [value] if isinstance(value, torch.Tensor) else list(value or ())
     return found
 
 
-@cache
-def _places_written(func: Any) -> list[tuple[int, str]] | None:
-    """Number and name of the arguments an operation writes into; asking its schema each time is slow."""
-    if not func._schema.is_mutable:
-        return None
-    written = enumerate(func._schema.arguments)
-    return [(number, one.name) for number, one in written if one.alias_info is not None and one.alias_info.is_write]
-
-
 def _key(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return (value.shape, value.stride(), value.dtype)
-    if value is None or type(value) in PLAIN:
+    kind = type(value)
+    if kind in PLAIN:
         return value
-    if isinstance(value, list | tuple):
+    if isinstance(value, torch.Tensor):
+        return value.shape, value.stride(), value.dtype
+    if kind is float:  # equal to a whole number, but another type of result
+        return "float", value
+    if kind is tuple or kind is list:
         return tuple([_key(one) for one in value])
     if isinstance(value, dict):
-        return tuple((name, _key(one)) for name, one in value.items())
+        return tuple([(name, _key(one)) for name, one in value.items()])
     return value if value.__hash__ else repr(value)

@@ -37,10 +37,14 @@ WEIGHTS, GRADIENTS, OPTIMIZER, ACTIVATIONS, LOGITS, WORKSPACE = range(len(CATEGO
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """One update or evaluation: events in order, and each layer's bytes by category, as they stay between updates."""
+    """One update or evaluation: events in order, and each layer's bytes by category, as they stay between updates.
+
+    One that is not `whole` ends where an update's second micro-batch would be put together.
+    """
 
     events: list[tuple[str, tuple[int, ...]]]
     layers: list[tuple[int, ...]]
+    whole: bool = True
 
     @property
     def peak(self) -> int:
@@ -51,25 +55,30 @@ class Trace:
 class Tracer:
     """A model of some of the subject's layers built once; `trace` may be called for many shapes.
 
-    `config` is what is built: the subject's own, with these layers.
+    `config` is what is built: the subject's own, with these layers. `sizes` keeps what operations give, and can be
+    shared by tracers.
     """
 
-    def __init__(self, subject: Subject, config: dict[str, Any], depth: int, rank: int | None) -> None:
+    def __init__(
+        self, subject: Subject, config: dict[str, Any], depth: int, rank: int | None, sizes: dict[Any, Any]
+    ) -> None:  # fmt: skip
         self._subject, self._depth = subject, depth
         self._ledger = Ledger(len(CATEGORIES))
         self._in_backward, self._micro = False, 0
-        self._mode = Phantom(self._ledger)
+        self._mode = Phantom(self._ledger, sizes)
         self._settings = Settings.from_dict(subject.settings_for(rank))
         with self._mode, _without_weights(config) as folder:
             labels = [str(number) for number in range(subject.labels)] if subject.labels else None
             self._built = build_room.build(self._settings, folder, labels, 1e-4, 0)
         self._layers = _layers(self._built.model, depth)
         self._watch()
-        self._update(Shape(rows=1, length=16, labels=4, padded=False))  # the optimizer's state exists from now on
+        # the optimizer's state exists from now on
+        self._update(Shape(rows=1, length=16, labels=4, padded=False), micro_batches=1)
         for state in self._built.optimizer.state.values():
             for value in state.values():
                 if isinstance(value, torch.Tensor):
                     self._ledger.recategorise(value, OPTIMIZER)
+        self._layer_bytes = [self._bytes_of(layer) for layer in self._layers]
 
     def set_window(self, tokens: int) -> None:
         """Give attention over a window another width: masks are made from the config at each pass."""
@@ -78,11 +87,11 @@ class Tracer:
             if getattr(config, "sliding_window", None) is not None:
                 config.sliding_window = tokens
 
-    def trace(self, shape: Shape) -> Trace:
-        """One update of two micro-batches of this shape."""
+    def trace(self, shape: Shape, *, whole: bool = True) -> Trace:
+        """One update of two micro-batches of this shape, or of it the first micro-batch."""
         self._ledger.events = []
-        self._update(shape)
-        return Trace(events=self._ledger.events, layers=[self._layer_bytes(layer) for layer in self._layers])
+        self._update(shape, whole=whole)
+        return Trace(events=self._ledger.events, layers=self._layer_bytes, whole=whole)
 
     def evaluation(self, shape: Shape) -> Trace:
         """One evaluation of a batch of this shape, between two updates.
@@ -103,7 +112,7 @@ class Tracer:
                 evaluate_room.evaluate(self._built, rows, batch_size=len(rows))
             finally:
                 ledger.recording = False
-        return Trace(events=ledger.events, layers=[self._layer_bytes(layer) for layer in self._layers])
+        return Trace(events=ledger.events, layers=self._layer_bytes)
 
     def counts(self, layout: Layout) -> tuple[int, int]:
         """Trainable and total parameters of the model with the layers that were left out."""
@@ -117,21 +126,28 @@ class Tracer:
             found.append(everywhere + sum(inside))
         return found[0], found[1]
 
-    def _update(self, shape: Shape) -> None:
+    def _update(self, shape: Shape, *, micro_batches: int = 2, whole: bool = True) -> None:
         rows = _rows(_halved(shape) if self._subject.packed else shape, classes=self._built.classes)
-        pieces = [list(range(len(rows)))] * 2
+        pieces = [list(range(len(rows)))] * micro_batches
         course = _course(self._settings, len(rows))
         ledger = self._ledger
         self._micro, ledger.category = 0, ACTIVATIONS
+
+        def go_on() -> bool:
+            """Asked before each micro-batch, when nothing of the one before is left but its rows and gradients."""
+            ledger.mark(ledger.segment + "|")
+            return whole or self._micro == 0
+
         with self._mode, _backward_named(self, ledger):
             self._keep_features(rows)
             ledger.recording, ledger.category = True, ACTIVATIONS
             self._enter("start", ACTIVATIONS)
             try:
-                loop_room._update(self._built, rows, pieces, course, 0, lambda: True)
+                loop_room._update(self._built, rows, pieces, course, 0, go_on)
             finally:
                 ledger.recording = False
-        ledger.mark("end")
+        if whole:
+            ledger.mark("end")
 
     def _keep_features(self, rows: list[Encoded]) -> None:
         """Where the body is frozen a run computes its states once, and updates read those."""
@@ -175,7 +191,7 @@ class Tracer:
         if number == self._depth - 1:
             self._enter("loss", LOGITS)
 
-    def _layer_bytes(self, layer: nn.Module) -> tuple[int, ...]:
+    def _bytes_of(self, layer: nn.Module) -> tuple[int, ...]:
         """What a layer keeps between updates: weights, gradients where kept, state."""
         found = [0] * len(CATEGORIES)
         state = self._built.optimizer.state
