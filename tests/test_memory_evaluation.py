@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from memory_world import measured_peak
+from tiny_models import ENCODERS, SMALL, tiny_model
+from transformers import AutoModelForCausalLM
 
 from tuning import charts
 from tuning.bench.memory import given
 from tuning.bench.memory_models import make_models
 from tuning.memory.estimate import estimate
+from tuning.memory.evaluation import FLOAT, HALF, HALF_KEPT
 from tuning.memory.known import known
 from tuning.memory.outlook import outlook
 from tuning.memory.process import MIB
@@ -139,18 +143,26 @@ def test_the_states_of_a_frozen_body_count_where_nothing_is_evaluated(tmp_path: 
 
 
 @pytest.mark.slow
-def test_writing_answers_takes_what_was_estimated(tmp_path: Path, peaks: dict[str, int]) -> None:
-    model = make_models(tmp_path, ("qwen2",))["qwen2"]
+@pytest.mark.parametrize(
+    ("kind", "precision"), [("qwen2", "fp32"), ("gpt2", "bf16"), ("phi3", "bf16"), ("olmo2", "bf16")]
+)
+def test_writing_answers_takes_what_was_estimated(
+    tmp_path: Path, peaks: dict[str, int], kind: str, precision: str
+) -> None:
+    """The run's highest moment, here."""
+    model = make_models(tmp_path, (kind,))[kind]
     rows = [json.dumps({"prompt": "the old town and the river " * 20, "completion": "winter"})] * 20
     (tmp_path / "asked.jsonl").write_text("\n".join(rows), encoding="utf-8")
     plan = plan_for({
-        "model": model, "method": {"name": "full"}, "micro_batch_size": 1, "max_steps": 2, "device": "cpu",
-        "data": {"source": str(tmp_path / "asked.jsonl"), "max_seq_length": 256, "eval_fraction": 0.4},
-        "eval": {"every": None, "metrics": ["token_accuracy", "exact_match"], "max_new_tokens": 64},
+        "model": model, "method": {"name": "lora"}, "micro_batch_size": 1, "max_steps": 1, "device": "cpu",
+        "data": {"source": str(tmp_path / "asked.jsonl"), "max_seq_length": 32, "eval_fraction": 0.4},
+        "eval": {"every": None, "metrics": ["token_accuracy", "exact_match"], "max_new_tokens": 128},
+        "precision": precision,
     })  # fmt: skip
     found = estimate(plan, make=True)
     measured_peak(plan, tmp_path / "run")
     assert found.generation_bytes == pytest.approx(peaks["generation"], rel=0.05)
+    assert found.generation_bytes > max(found.total_bytes, found.evaluation_bytes)
     silent = plan_for(plan.settings.to_dict() | {"eval": {"every": None}})
     assert estimate(silent).generation_bytes == 0
 
@@ -286,3 +298,14 @@ def test_questions_to_the_base_model_take_what_was_estimated(
     found = estimate(plan, make=True)
     measured_peak(plan, tmp_path / "run")
     assert found.generation_bytes == pytest.approx(peaks["generation"], rel=0.05)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SMALL if kind not in ENCODERS])
+def test_keys_and_values_are_kept_in_as_many_bits_as_counted(tmp_path: Path, kind: str) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model(kind, tmp_path / kind)).eval()
+    past = None
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for count in (4, 1):  # prompt, then one token put behind it
+            past = model(torch.ones((2, count), dtype=torch.long), past_key_values=past, use_cache=True).past_key_values
+    sizes = {one.element_size() for one in (past.layers[0].keys, past.layers[0].values)}
+    assert sizes == {HALF if kind in HALF_KEPT else FLOAT}

@@ -15,7 +15,10 @@ from tuning.plan import Plan
 from tuning.question import ANSWER_ROWS
 from tuning.settings import WRITTEN_METRICS
 
-FLOAT = 4
+FLOAT, HALF = 4, 2
+HALF_KEPT = ("cohere", "ernie4_5", "gpt2", "olmo", "olmo2", "olmo3")
+"""Kinds that keep keys and values in 16 bits under bf16; the others' come out of their rotation in 32, and are kept so.
+A test looks at each kind it can build."""
 
 
 def evaluation_bytes(
@@ -75,16 +78,17 @@ def _writing(plan: Plan, subject: Subject | None, table: Table | None, rows: int
     """Answers to so many prompts of so many tokens.
 
     The higher of reading the prompt and writing the last token: what a pass over these tokens takes, with the keys and
-    values of all tokens so far: 2 x layers x rows x tokens x key heads x head size, 4 bytes each (Pope et al. 2023,
-    arXiv 2211.05102, section 2.1); a layer's stand twice while one more is put behind them. Under bf16 some are 2
-    bytes.
+    values of all tokens so far: 2 x layers x rows x tokens x key heads x head size (Pope et al. 2023, arXiv 2211.05102,
+    section 2.1), 4 bytes each, or 2 (`HALF_KEPT`). A layer's stand twice while one more is put behind them; under bf16
+    its keys alone, for then the output layer's 16-bit copy, which the pass counts, is not there.
     """
-    model = plan.model.shape
+    model, half = plan.model.shape, plan.settings.precision == "bf16"
     last = min(prompt + plan.settings.eval.max_new_tokens, model.max_positions)
-    cache = 2 * rows * model.num_kv_heads * model.head_dim * FLOAT
+    each = HALF if half and model.model_type in HALF_KEPT else FLOAT
+    cache = 2 * rows * model.num_kv_heads * model.head_dim * each
     moments = (
         (prompt, model.num_layers * prompt * cache),
-        (1, (model.num_layers + 1) * last * cache),
+        (1, model.num_layers * last * cache + last * (cache // 2 if half else cache)),
     )
     return max(
         kept + _forward(plan, subject, table, Shape(rows=rows, length=tokens, labels=rows, padded=rows > 1))
