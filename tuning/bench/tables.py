@@ -14,6 +14,7 @@ from tuning.bench import (
     click,
     data,
     devices,
+    estimate,
     loop,
     memory,
     methods,
@@ -30,7 +31,9 @@ BENCHES: dict[str, Callable[[int], str]] = {
     "methods": methods.table, "retrieval": retrieval.table,
     "memory": memory.table, "devices": devices.table, "data": data.table,
 }  # fmt: skip
-BY_NAME: dict[str, Callable[[int], str]] = {"data-large": data.large_table, "published": published.table}
+BY_NAME: dict[str, Callable[[int], str]] = {
+    "data-large": data.large_table, "published": published.table, "estimate": estimate.table,
+}  # fmt: skip
 """Those that take minutes, and are not among `all`."""
 
 
