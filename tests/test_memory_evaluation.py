@@ -309,3 +309,14 @@ def test_keys_and_values_are_kept_in_as_many_bits_as_counted(tmp_path: Path, kin
             past = model(torch.ones((2, count), dtype=torch.long), past_key_values=past, use_cache=True).past_key_values
     sizes = {one.element_size() for one in (past.layers[0].keys, past.layers[0].values)}
     assert sizes == {HALF if kind in HALF_KEPT else FLOAT}
+
+
+@pytest.mark.slow
+def test_a_sample_of_a_bf16_run_is_never_taken_for_less_than_it_is(tmp_path: Path, peaks: dict[str, int]) -> None:
+    """It is computed in fp32, keys and values too."""
+    sample = {"prompts": ["the old town and the river " * 20]}
+    settings = given(make_models(tmp_path, ("gpt2",))["gpt2"], "gpt2", {"name": "lora"}, rows=1, precision="bf16")
+    plan = plan_for((settings or {}) | {"sample": sample, "eval": {"every": None, "max_new_tokens": 200}})
+    found = estimate(plan, make=True)
+    measured_peak(plan, tmp_path / "run")
+    assert peaks["sample"] <= found.generation_bytes <= 1.17 * peaks["sample"]

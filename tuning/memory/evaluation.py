@@ -50,6 +50,8 @@ def generation_bytes(plan: Plan, subject: Subject | None, table: Table | None) -
 
     Prompts are not cut at max_seq_length, only where the model's context leaves no room for an answer. Evaluation rows
     are taken to be as long as the longest of them. Without a tokenizer to count with, as the longest training row.
+    Under bf16 sample texts and questions to the base model are computed in fp32 all the same; they come out up to a
+    sixth too high, for the passes of the table hold 16-bit copies of weights.
     """
     settings, limit = plan.settings, plan.model.shape.max_positions
     known = {name: int(one.value) for name, one in plan.derived.items()}
@@ -62,8 +64,12 @@ def generation_bytes(plan: Plan, subject: Subject | None, table: Table | None) -
     together = min(ANSWER_ROWS, settings.eval.generate_rows, plan.data.eval_rows)
     most = limit - min(settings.eval.max_new_tokens, limit - 1)
     return max(
-        _writing(plan, subject, table, rows, min(prompt, most)) if prompt else 0
-        for rows, prompt in ((together, answered), (1, sample), (1, known.get("asked_length", 0)))
+        _writing(plan, subject, table, rows, min(prompt, most), half=half) if prompt else 0
+        for rows, prompt, half in (
+            (together, answered, settings.precision == "bf16"),
+            (1, sample, False),  # these two are computed in fp32 always
+            (1, known.get("asked_length", 0), False),
+        )
     )
 
 
@@ -74,15 +80,15 @@ def _classifying(plan: Plan, subject: Subject | None, table: Table | None, lengt
     return kept + _forward(plan, subject, table, Shape(rows=1, length=length, labels=1, padded=False))
 
 
-def _writing(plan: Plan, subject: Subject | None, table: Table | None, rows: int, prompt: int) -> int:
-    """Answers to so many prompts of so many tokens.
+def _writing(plan: Plan, subject: Subject | None, table: Table | None, rows: int, prompt: int, *, half: bool) -> int:
+    """Answers to so many prompts of so many tokens; `half` says that they are written under bf16.
 
     The higher of reading the prompt and writing the last token: what a pass over these tokens takes, with the keys and
     values of all tokens so far: 2 x layers x rows x tokens x key heads x head size (Pope et al. 2023, arXiv 2211.05102,
     section 2.1), 4 bytes each, or 2 (`HALF_KEPT`). A layer's stand twice while one more is put behind them; under bf16
     its keys alone, for then the output layer's 16-bit copy, which the pass counts, is not there.
     """
-    model, half = plan.model.shape, plan.settings.precision == "bf16"
+    model = plan.model.shape
     last = min(prompt + plan.settings.eval.max_new_tokens, model.max_positions)
     each = HALF if half and model.model_type in HALF_KEPT else FLOAT
     cache = 2 * rows * model.num_kv_heads * model.head_dim * each
