@@ -55,10 +55,13 @@ class Ledger:
         if self.recording:
             self.events.append((self.segment, tuple(self.live)))
 
-    def phantom(self, tensor: torch.Tensor) -> bool:
-        """Whether the content of this tensor is not known."""
-        life = self._known.get(id(tensor.untyped_storage()))
-        return life is not None and life.phantom
+    def any_phantom(self, tensors: list[torch.Tensor]) -> bool:
+        """Whether the content of one of these is not known."""
+        for tensor in tensors:
+            life = self._known.get(id(tensor.untyped_storage()))
+            if life is not None and life.phantom:
+                return True
+        return False
 
     def lose(self, tensor: torch.Tensor) -> None:
         """From now on the content of this tensor is not known."""
@@ -135,18 +138,28 @@ class Phantom(TorchDispatchMode):
             operation = self._operations[id(func)] = _Operation(func)
         if operation.view:
             return func(*args, **kwargs)
-        flat = _tensors(args, kwargs)
-        phantom = False
-        for tensor in flat:
-            if self.ledger.phantom(tensor):
-                phantom = True
-                break
+        # what is made of nothing, or of whole numbers, has the default type, which building a 16-bit model changes
+        key: list[Any] = [id(func), torch.get_default_dtype()]
+        flat: list[torch.Tensor] = []
+        for value in args:
+            if isinstance(value, torch.Tensor):
+                flat.append(value)
+                key.append((value.shape, value.stride(), value.dtype))
+            elif type(value) in PLAIN:
+                key.append(value)
+            else:
+                key.append(_key(value))
+                flat += _tensors((value,), {})
+        if kwargs:
+            key.append(_key(kwargs))
+            flat += _tensors((), kwargs)
+        phantom = self.ledger.any_phantom(flat)
         if operation.number:
             return func(*args) if not phantom else _number(flat[0].dtype)
         if operation.written is not None:
             return self._in_place(operation, args, kwargs, phantom)
         if phantom or (not flat and _large_new(args, kwargs)):
-            return self._sized(func, args, kwargs)
+            return self._sized(tuple(key), func, args, kwargs)
         made = func(*args, **kwargs)
         for tensor in _tensors((made,), {}):
             self.ledger.allocated(tensor.untyped_storage())
@@ -162,9 +175,7 @@ class Phantom(TorchDispatchMode):
             return None
         return written[0] if operation.returns == 1 and len(written) == 1 else tuple(written)
 
-    def _sized(self, func: Any, args: Any, kwargs: Any) -> Any:
-        # what is made of nothing, or of whole numbers, has the default type, which building a 16-bit model changes
-        key = (id(func), torch.get_default_dtype(), _key(args), _key(kwargs) if kwargs else None)
+    def _sized(self, key: tuple[Any, ...], func: Any, args: Any, kwargs: Any) -> Any:
         sizes = self._sizes.get(key)
         if sizes is None:
             sizes = self._sizes[key] = self._infer(func, args, kwargs)
@@ -268,6 +279,7 @@ def _written(operation: _Operation, args: Any, kwargs: Any) -> list[Any]:
 
 
 def _key(value: Any) -> Any:
+    """What an argument says of the sizes that come out."""
     kind = type(value)
     if kind in PLAIN:
         return value
