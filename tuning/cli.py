@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
 def _estimated(plan: Plan, device: Device, devices: int | None) -> str:
     found = estimate(plan, device, make=True).to_dict()
     if devices is not None:
-        found["on_several"] = [one.to_dict() for one in several(known(plan), device, devices)]
+        found["on_several"] = [one.to_dict() for one in several(known(plan.on(device)), device, devices)]
     return json.dumps(found)
 
 

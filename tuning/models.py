@@ -23,7 +23,11 @@ HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-_DROPOUTS = ("hidden_dropout_prob", "resid_pdrop", "dropout", "attention_dropout", "attention_probs_dropout_prob")
+DROPOUTS = (
+    "hidden_dropout_prob", "resid_pdrop", "embd_pdrop", "attn_pdrop", "dropout", "attention_dropout",
+    "attention_probs_dropout_prob",
+)  # fmt: skip
+"""Members of a config.json that give a model dropout of its own."""
 _CHAT_WORDS = re.compile(r"(^|[-_.])(instruct|chat|it|sft|dpo|rlhf|assistant|zephyr)([-_.]|$)", re.IGNORECASE)
 _BASE_WORDS = re.compile(r"(^|[-_.])(base|pt|pretrained|foundation)([-_.]|$)", re.IGNORECASE)
 
@@ -218,7 +222,7 @@ def _notes(folder: Path, shape: ModelShape, name: str, template: bool) -> tuple[
     if (folder / "tokenizer.json").is_file() and not config.get("pad_token"):
         found.append("The tokenizer has no padding token; another token fills up short rows, masked out of the loss.")
     model = _quiet(folder / "config.json")
-    dropped = [name for name in _DROPOUTS if isinstance(model.get(name), float) and model[name] > 0]
+    dropped = [name for name in DROPOUTS if isinstance(model.get(name), float) and model[name] > 0]
     if dropped:
         found.append(f"It trains with its own dropout ({dropped[0]} {model[dropped[0]]:g}), so cuts differ a little.")
     if not shape.known:

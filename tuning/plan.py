@@ -62,6 +62,10 @@ class Plan:
         """A derived number by name; raises KeyError."""
         return self.derived[key].value
 
+    def on(self, device: Device) -> Plan:
+        """The same run held against another device."""
+        return replace(self, device=device)
+
     @property
     def labels(self) -> int:
         """Classes of the head to train; 0 for a language model."""

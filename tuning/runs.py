@@ -73,15 +73,17 @@ class RunService:
     def preview(self, settings: Any, device: str | None = None) -> Preview:
         """The plan on this machine, with the estimate on it or on a named device. Raises TuningError."""
         plan = plan_for(settings, self._results.model)
-        found = estimate(plan, named_device(device) if device else plan.device)
+        against = plan.on(named_device(device)) if device else plan
+        found = estimate(against)
         if found.kind != "traced" and self._tables is not None:
-            self._tables.want(subject_of(plan))
+            self._tables.want(subject_of(against))
         return Preview(plan=plan, estimate=found, seconds=self.expected_seconds(plan))
 
     def outlook(self, plan: Plan, device: str | None = None) -> dict[str, Any]:
         """Memory through a step, against rows and length, what to change; `pending` while a table is being made."""
-        found = outlook(plan, named_device(device) if device else plan.device)
-        pending = found["kind"] != "traced" and self._tables is not None and self._tables.want(subject_of(plan))
+        against = plan.on(named_device(device)) if device else plan
+        found = outlook(against, against.device)
+        pending = found["kind"] != "traced" and self._tables is not None and self._tables.want(subject_of(against))
         return found | {"pending": pending}
 
     def expected_seconds(self, plan: Plan) -> float | None:

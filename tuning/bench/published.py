@@ -26,13 +26,12 @@ def table(repeats: int) -> str:
 
 def lines_of(source: Source, *, card: bool = True) -> list[Line]:
     """Each peak with its table, traced once for equal runs; `card` False counts dropout as a processor keeps it."""
-    subjects = [_subject(source, peak) for peak in source.peaks]
+    subjects = [_subject(source, peak, card) for peak in source.peaks]
     distinct = {subject.key: subject for subject in subjects}
     if not card and source.task == "causal_lm":  # these models have no dropout, and these runs no autocast
         return []
     asked = [
-        (one, Way(base=source.base, adapter=source.adapter, card=card,
-                  whole=one.settings["method"]["name"] == "prefix_tuning"))
+        (one, Way(base=source.base, adapter=source.adapter, whole=one.settings["method"]["name"] == "prefix_tuning"))
         for one in distinct.values()
     ]  # fmt: skip
     found = dict(zip(distinct, traced(asked)))
@@ -42,13 +41,13 @@ def lines_of(source: Source, *, card: bool = True) -> list[Line]:
     ]
 
 
-def _subject(source: Source, peak: Peak) -> Subject:
+def _subject(source: Source, peak: Peak, card: bool) -> Subject:
     settings = {
         "task": source.task, "precision": peak.precision, "attention": source.attention, "device": "cpu",
         "gradient_checkpointing": peak.recompute, "method": peak.method,
         "optimizer": {"name": peak.optimizer, "momentum": 0.0, "max_grad_norm": 1.0},
     }  # fmt: skip
-    return Subject(config=MODELS[peak.model], settings=settings, labels=source.labels, padded=source.padded)
+    return Subject(config=MODELS[peak.model], settings=settings, labels=source.labels, padded=source.padded, card=card)
 
 
 def fitted(bytes_at: Callable[[int], int], published: int, limit: int) -> int:

@@ -1,4 +1,4 @@
-"""Tables of runs that our loop does not make, with a base in 16 bits or a card's dropout, for `published.py`.
+"""Tables of runs that our loop does not make, with a base or an adapter in 16 bits, for `published.py`.
 
 Comes in: on standard input, one JSON object a line: a memory subject, with the way its run is made elsewhere.  Goes
 out: for each, one line, its table as `memory.build_table` makes it, or {"error": why not}.  A process of its own
@@ -26,14 +26,13 @@ from tuning.memory.table import Table
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """How a run is made: the types of the weights, whether on a card, and whether every layer is traced.
+    """How a run is made: the types of the weights, and whether every layer is traced.
 
     `whole` is for prefixes: what they keep for a layer is made before all layers, so that some do not stand for others.
     """
 
     base: str = "fp32"
     adapter: str = "fp32"
-    card: bool = True
     whole: bool = False
 
 
@@ -53,65 +52,30 @@ def traced(asked: Sequence[tuple[Subject, Way]]) -> list[Table]:
 
 @contextmanager
 def elsewhere(way: Way) -> Iterator[None]:
-    """While this is on, runs are made this way.
-
-    On a card dropout keeps a byte an element where a processor keeps a number, and under autocast softmax and layer
-    norm are computed in fp32 (PyTorch documentation, CUDA ops that autocast to float32).
-    """
+    """While this is on, runs are made this way."""
     import peft
     import torch
     import transformers
-    from torch.nn import functional
 
-    from tuning.memory import build_table, torch_phantom
+    from tuning.memory import build_table
+    from tuning.memory.torch_card import instead
 
     kinds = (transformers.AutoModelForCausalLM, transformers.AutoModelForSequenceClassification)
     with ExitStack() as changes:
         for kind in kinds:
             make = partial(_made, kind.from_config, {"bf16": torch.bfloat16, "fp32": torch.float32}[way.base])
-            changes.enter_context(_instead(kind, "from_config", make))
-        key = torch_phantom._key  # sizes are remembered; a tensor's type is the default's, which a 16-bit model changes
-        changes.enter_context(_instead(torch_phantom, "_key", lambda value: (torch.get_default_dtype(), key(value))))
+            changes.enter_context(instead(kind, "from_config", make))
         wrap = partial(peft.get_peft_model, autocast_adapter_dtype=way.adapter == "fp32")
-        changes.enter_context(_instead(peft, "get_peft_model", wrap))
-        if way.card:
-            for name in ("softmax", "layer_norm"):
-                changes.enter_context(_instead(functional, name, partial(_in_32_bits, getattr(functional, name))))
-            changes.enter_context(_instead(functional, "dropout", _dropout))
+        changes.enter_context(instead(peft, "get_peft_model", wrap))
         if way.whole:
             changes.enter_context(
-                _instead(build_table, "layout_of", lambda config: every_layer(build_table.layers_of(config)))
+                instead(build_table, "layout_of", lambda config: every_layer(build_table.layers_of(config)))
             )
         yield
 
 
-@contextmanager
-def _instead(owner: Any, name: str, new: Any) -> Iterator[None]:
-    own, before = name in vars(owner), vars(owner).get(name)
-    setattr(owner, name, new)
-    try:
-        yield
-    finally:
-        if own:
-            setattr(owner, name, before)
-        else:
-            delattr(owner, name)
-
-
 def _made(make: Any, kind: Any, config: Any, **more: Any) -> Any:
     return make(config, **(more | {"dtype": kind}))
-
-
-def _in_32_bits(function: Any, x: Any, *args: Any, **more: Any) -> Any:
-    import torch
-
-    return function(x.float() if torch.is_autocast_enabled("cpu") else x, *args, **more)
-
-
-def _dropout(x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
-    import torch
-
-    return torch.native_dropout(x, p, training)[0] if training and p else x
 
 
 def main() -> None:

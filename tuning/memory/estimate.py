@@ -52,7 +52,7 @@ class MemoryEstimate:
 def estimate(plan: Plan, device: Device | None = None, *, make: bool = False) -> MemoryEstimate:
     """The estimate for this plan on `device` (default: the plan's own)."""
     target = device or plan.device
-    found = known(plan, make=make)
+    found = known(plan.on(target), make=make)
     parts, peak_at = found.peak()
     total, evaluation, generation = sum(parts.values()), found.evaluation(), found.generation()
     process, low, high = found.process(max(total, evaluation, generation), target)

@@ -27,7 +27,7 @@ def outlook(plan: Plan, device: Device) -> dict[str, Any]:
 
     Where a run makes no updates, tensors are those of its evaluation, and `effective_batch` is None.
     """
-    found = known(plan)
+    found = known(plan.on(device))
     settings = plan.settings
     lengths = _lengths(plan)
     return {

@@ -16,6 +16,7 @@ from typing import Any
 
 from tuning.data import DataSummary
 from tuning.methods import method_named
+from tuning.models import DROPOUTS
 from tuning.plan import Plan
 
 CATEGORIES = ("weights", "gradients", "optimizer", "activations", "logits", "workspace")
@@ -46,6 +47,8 @@ class Subject:
     settings: dict[str, Any]
     labels: int
     padded: bool
+    card: bool = False
+    """Whether it is for a CUDA card, where that makes a difference."""
 
     @property
     def rank(self) -> int | None:
@@ -68,6 +71,7 @@ class Subject:
         """The name of the table: equal for runs that differ in sizes alone."""
         method = {name: value for name, value in self.settings["method"].items() if name != "r"}
         told = [TRACED, _versions(), self.config, self.settings | {"method": method}, self.labels, self.padded]
+        told += ["card"] * self.card
         return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:20]
 
     def settings_for(self, rank: int | None) -> dict[str, Any]:
@@ -96,7 +100,19 @@ def subject_of(plan: Plan) -> Subject:
     if settings.data.packing:
         kept["data"] = {"packing": True}
     padded = (_facts(plan.data).padded or "prompted_length" in plan.derived) and not settings.data.packing
-    return Subject(config=_config(plan.model.path), settings=kept, labels=plan.labels, padded=padded)
+    config = _config(plan.model.path)
+    card = plan.device.kind == "cuda" and _differs_on_a_card(config, kept)
+    return Subject(config=config, settings=kept, labels=plan.labels, padded=padded, card=card)
+
+
+def _differs_on_a_card(config: dict[str, Any], settings: dict[str, Any]) -> bool:
+    """Whether a card may allocate otherwise: with dropout, or under autocast.
+
+    A config that does not speak of dropout may be of a kind that has it by default.
+    """
+    told = [config[name] for name in DROPOUTS if name in config]
+    drops = not told or any(told) or bool(settings["method"].get("dropout"))
+    return drops or settings["precision"] != "fp32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import json
 import math
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from torch import nn
 
 from tuning.memory.layers import Layout
 from tuning.memory.subject import CATEGORIES, Shape, Subject
+from tuning.memory.torch_card import card
 from tuning.memory.torch_phantom import Ledger, Phantom
 from tuning.methods import method_named
 from tuning.settings import Settings
@@ -70,6 +71,7 @@ class Tracer:
         with self._mode, _without_weights(config) as folder:
             labels = [str(number) for number in range(subject.labels)] if subject.labels else None
             self._built = build_room.build(self._settings, folder, labels, 1e-4, 0)
+        self._kernels = card if subject.card else nullcontext
         self._layers = _layers(self._built.model, depth)
         self._watch()
         # the optimizer's state exists from now on
@@ -102,7 +104,7 @@ class Tracer:
         rows, ledger = _rows(shape, classes=self._built.classes), self._ledger
         self._built = replace(self._built, features=None)
         ledger.events, self._micro = [], 0
-        with self._mode, _backward_named(self, ledger):
+        with self._mode, self._kernels(), _backward_named(self, ledger):
             ledger.recording = True
             self._enter("start", ACTIVATIONS)
             try:
@@ -138,7 +140,7 @@ class Tracer:
             ledger.mark(ledger.segment + "|")
             return whole or self._micro == 0
 
-        with self._mode, _backward_named(self, ledger):
+        with self._mode, self._kernels(), _backward_named(self, ledger):
             self._keep_features(rows)
             ledger.recording, ledger.category = True, ACTIVATIONS
             self._enter("start", ACTIVATIONS)

@@ -1,7 +1,8 @@
 """Optimizers by name, over what is trainable.
 
 Comes in: the optimizer's settings, the trainable parameters, the learning rate.  Goes out: a torch optimizer.  Weight
-decay acts on matrices only; norms and biases are left alone, as is usual.
+decay acts on matrices only; norms and biases are left alone, as is usual.  An update takes one tensor at a time: all
+together, as torch does on a card by itself, would take as much memory again as the gradients.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ def make_optimizer(
     if settings.name == "adamw":
         return torch.optim.AdamW(groups, lr=learning_rate, betas=settings.betas, eps=settings.eps, fused=True)
     if settings.name == "sgd":
-        return torch.optim.SGD(groups, lr=learning_rate, momentum=settings.momentum)
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=settings.momentum, foreach=False)
     if settings.name == "adafactor":
-        return torch.optim.Adafactor(groups, lr=learning_rate)
+        return torch.optim.Adafactor(groups, lr=learning_rate, foreach=False)
     if settings.name == "adamw_8bit":
         return _eight_bit(groups, settings, learning_rate)
     if settings.name == "muon":

@@ -1,0 +1,77 @@
+"""A card allocates otherwise than a processor: dropout, attention's dropout, autocast's 32 bits; and only there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from tuning.bench.memory import given
+from tuning.bench.memory_models import make_models
+from tuning.hardware import named_device
+from tuning.memory.known import Known, known
+from tuning.memory.subject import subject_of
+from tuning.memory.tables import untraceable
+from tuning.memory.torch_card import card
+from tuning.plan import Plan, plan_for
+
+CARD = named_device("A100 80 GB")
+LAYERS, ROWS, HEADS, LENGTH, WIDTH = 5, 4, 6, 128, 192
+"""Of the BERT that is made, and its micro-batch."""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return make_models(tmp_path_factory.mktemp("models"), ("llama", "gpt2", "bert"))
+
+
+def plan_of(models: dict[str, str], kind: str, **more: object) -> Plan:
+    settings = given(models[kind], kind, {"name": "full"}, rows=ROWS, **more)  # type: ignore[arg-type]
+    assert settings is not None
+    return plan_for(settings)
+
+
+def traced(plan: Plan) -> Known:
+    found = known(plan, make=True)
+    assert found.table is not None and found.subject is not None, untraceable(subject_of(plan))
+    return found
+
+
+@pytest.mark.slow
+def test_dropout_keeps_a_byte_an_element_and_attention_keeps_none(models: dict[str, str]) -> None:
+    """All layers' masks live where the last layer's backward pass begins, but the one it has used already."""
+    eager = plan_of(models, "bert", attention="eager")
+    here, there = traced(eager), traced(eager.on(CARD))
+    attention, hidden = ROWS * HEADS * LENGTH * LENGTH, ROWS * LENGTH * WIDTH
+    masks = LAYERS * (attention + 2 * hidden) + hidden - hidden
+    assert here.total() - there.total() == pytest.approx(3 * masks, rel=0.01)
+    sdpa = traced(plan_of(models, "bert").on(CARD))
+    assert there.total() - sdpa.total() > LAYERS * attention  # the masks, and what softmax keeps besides
+
+
+@pytest.mark.slow
+def test_recomputed_layers_draw_the_same_on_a_card(models: dict[str, str]) -> None:
+    kept, recomputed = (traced(plan_of(models, "gpt2", recompute=again).on(CARD)) for again in (False, True))
+    assert recomputed.total() < 0.8 * kept.total()
+
+
+def test_where_a_card_makes_no_difference_the_table_is_the_processors(models: dict[str, str]) -> None:
+    plain = plan_of(models, "llama")
+    assert subject_of(plain.on(CARD)) == subject_of(plain)
+    for other in (plan_of(models, "llama", precision="bf16"), plan_of(models, "bert")):
+        assert subject_of(other.on(CARD)).card and not subject_of(other).card
+        assert subject_of(other.on(CARD)).key != subject_of(other).key
+
+
+def test_under_autocast_a_card_computes_norms_and_powers_in_32_bits_and_only_while_it_is_on() -> None:
+    x, before = torch.ones(2, 4, dtype=torch.bfloat16), torch.Tensor.pow
+
+    def kinds() -> list[torch.dtype]:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            made = [functional.layer_norm(x, (4,)), x.pow(2), torch.pow(x, 2.0), x.sum(), x @ x.T]
+            return [one.dtype for one in made]
+
+    with card():
+        assert kinds() == [torch.float32] * 4 + [torch.bfloat16]
+        assert functional.layer_norm(x, (4,)).dtype == torch.bfloat16  # without autocast as it comes
+    assert torch.Tensor.pow is before and torch.bfloat16 in kinds()[1:4]

@@ -1,0 +1,82 @@
+"""What a CUDA card does otherwise than a processor, where it changes what is allocated.
+
+Comes in: code that trains.  Goes out: the same on the processor, with the tensors a card would make: dropout keeps a
+byte an element where a processor keeps a number, attention's own dropout keeps nothing (its kernels draw it again in
+the backward pass), and under autocast some functions compute in 32 bits (PyTorch documentation, automatic mixed
+precision, "CUDA Ops that can autocast to float32").  Torch-only, for a child process: torch's functions are replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+HOMES = (torch, torch.Tensor, functional)
+CAST = (
+    "__pow__", "pow", "rsqrt", "reciprocal", "exp", "expm1", "log", "log2", "log10", "log1p", "tan", "sinh", "cosh",
+    "norm", "layer_norm", "group_norm", "softplus", "cross_entropy", "nll_loss", "normalize",
+)  # fmt: skip
+TOLD = ("softmax", "log_softmax", "cumsum", "cumprod", "prod", "sum")
+"""Those that are given the type of their result: no 32-bit copy of what comes in is kept."""
+
+
+@contextmanager
+def card() -> Iterator[None]:
+    """While this is on, torch's functions allocate what they would on a card."""
+    with ExitStack() as changes:
+        for names, way in ((CAST, _in_32_bits), (TOLD, _told_32_bits)):
+            for home in HOMES:
+                for name in names:
+                    if hasattr(home, name):
+                        changes.enter_context(instead(home, name, partial(way, getattr(home, name))))
+        changes.enter_context(instead(functional, "dropout", _dropout))
+        attention = partial(_without_dropout, functional.scaled_dot_product_attention)
+        changes.enter_context(instead(functional, "scaled_dot_product_attention", attention))
+        yield
+
+
+@contextmanager
+def instead(owner: Any, name: str, new: Callable[..., Any]) -> Iterator[None]:
+    """While this is on, `owner` has `new` under this name."""
+    own, before = name in vars(owner), vars(owner).get(name)
+    # a method must be a function: only those are bound
+    setattr(owner, name, (lambda *args, **more: new(*args, **more)) if isinstance(owner, type) else new)
+    try:
+        yield
+    finally:
+        if own:
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)
+
+
+def _in_32_bits(function: Any, *args: Any, **more: Any) -> Any:
+    if torch.is_autocast_enabled("cpu"):
+        args = tuple([one.float() if _short(one) else one for one in args])
+    return function(*args, **more)
+
+
+def _told_32_bits(function: Any, x: Any, *args: Any, **more: Any) -> Any:
+    if torch.is_autocast_enabled("cpu") and _short(x) and more.get("dtype") is None:
+        more["dtype"] = torch.float32
+    return function(x, *args, **more)
+
+
+def _short(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype in (torch.bfloat16, torch.float16)
+
+
+def _dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+    return torch.native_dropout(input, p, training)[0] if training and p else input
+
+
+def _without_dropout(
+    function: Any, query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, *args: Any,
+    **more: Any,
+) -> Any:  # fmt: skip
+    return function(query, key, value, attn_mask, 0.0, *args, **more)
