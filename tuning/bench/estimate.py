@@ -24,7 +24,7 @@ from typing import Any
 
 from tuning.architectures import supports_sdpa
 from tuning.bench.measure import cpu, markdown
-from tuning.hardware import DEVICES
+from tuning.hardware import DEVICES, named_device
 from tuning.memory.estimate import estimate
 from tuning.memory.fixes import fixes
 from tuning.memory.known import changed, known
@@ -37,6 +37,7 @@ ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 LENGTHS = (16, 32, 64, 256)
 FITS, DOES_NOT, LIST = "it fits", "it does not: with the list of fixes", "the list alone"
 DRAWN_FROM = ("Llama 3.1 8B", "Gemma 3 1B")
+CARD = "A100 80 GB"
 
 
 def _model(kind: str, hidden: int, inner: int, layers: int, heads: int, groups: int, words: int, positions: int,
@@ -141,16 +142,16 @@ def report(seconds: dict[str, list[float]]) -> str:
 
 def one_estimate(some: list[Plan], count: int) -> str:
     """CPU milliseconds of estimates for rows, lengths, methods and devices drawn at random."""
-    for plan in some:
+    for plan in [one.on(device) for one in some for device in (one.device, named_device(CARD))]:
         if known(plan, make=True).table is None:
             raise RuntimeError(f"{plan.model.shape.model_type} {plan.settings.method.name} has no table")
     draw = random.Random(SEED)
     took: dict[str, list[float]] = {FITS: [], DOES_NOT: [], LIST: []}
     for _ in range(count):
-        plan = changed(draw.choice(some), {"micro_batch_size": draw.choice(ROWS)})
         device = draw.choice(DEVICES)
-        fits = estimate(plan, device).fits
-        took[FITS if fits else DOES_NOT].append(cpu(partial(estimate, plan, device)))
+        plan = changed(draw.choice(some), {"micro_batch_size": draw.choice(ROWS)}).on(device)
+        fits = estimate(plan).fits
+        took[FITS if fits else DOES_NOT].append(cpu(partial(estimate, plan)))
         took[LIST].append(cpu(partial(fixes, known(plan), device)))
     lines = [
         [what, f"{len(each):,}", f"{1000 * statistics.median(each):.2f}",

@@ -7,6 +7,9 @@ positions and a gated feed-forward as `transformers` writes them; other families
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 from tuning.memory.subject import Moment, Shape
 from tuning.methods import method_named
 from tuning.models import ModelShape
@@ -57,11 +60,17 @@ def closed_form_pass(plan: Plan, shape: Shape) -> int:
 
 def _kept(plan: Plan) -> tuple[int, int]:
     """Bytes of weights, and of what the optimizer keeps."""
-    settings, model = plan.settings, plan.model.shape
-    method = method_named(settings.method.name)
+    settings = plan.settings
     states = STATES.get(settings.optimizer.name, 1.0 if settings.optimizer.momentum else 0.0)
-    values = method.optimizer_values(model, settings.method, plan.labels, 1) * states
-    return method.weight_bytes(model, settings.method, plan.labels), int(4 * values)
+    weights, values = _counted(plan.model.shape, settings.method, plan.labels)
+    return weights, int(4 * values * states)
+
+
+@lru_cache(maxsize=64)
+def _counted(shape: ModelShape, method: Any, labels: int) -> tuple[int, int]:
+    """Bytes of weights, and numbers kept of the trained ones if one is kept of each; a search asks for them often."""
+    chosen = method_named(method.name)
+    return chosen.weight_bytes(shape, method, labels), chosen.optimizer_values(shape, method, labels, 1)
 
 
 def block_saved_bytes(

@@ -101,17 +101,17 @@ def subject_of(plan: Plan) -> Subject:
         kept["data"] = {"packing": True}
     padded = (_facts(plan.data).padded or "prompted_length" in plan.derived) and not settings.data.packing
     config = _config(plan.model.path)
-    card = plan.device.kind == "cuda" and _differs_on_a_card(config, kept)
+    card = plan.device.kind == "cuda" and _differs_on_a_card(config, kept, plan.model.shape.family.positions)
     return Subject(config=config, settings=kept, labels=plan.labels, padded=padded, card=card)
 
 
-def _differs_on_a_card(config: dict[str, Any], settings: dict[str, Any]) -> bool:
+def _differs_on_a_card(config: dict[str, Any], settings: dict[str, Any], learned_positions: bool) -> bool:
     """Whether a card may allocate otherwise: with dropout, or under autocast.
 
-    A config that does not speak of dropout may be of a kind that has it by default.
+    Where a config does not speak of dropout, kinds with learned positions (GPT-2's and BERT's age) have some.
     """
-    told = [config[name] for name in DROPOUTS if name in config]
-    drops = not told or any(told) or bool(settings["method"].get("dropout"))
+    told = [config[name] for name in DROPOUTS if name in config] or [learned_positions]
+    drops = any(told) or bool(settings["method"].get("dropout"))
     return drops or settings["precision"] != "fp32"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from tuning.models import ModelShape
 
@@ -42,31 +43,32 @@ def block_name(number: int) -> str:
     return f"block {number}"
 
 
-def body_parts(shape: ModelShape) -> list[Part]:
-    """Everything up to the last hidden state, frozen."""
+@lru_cache(maxsize=64)
+def body_parts(shape: ModelShape) -> tuple[Part, ...]:
+    """Everything up to the last hidden state, frozen. Kept: an estimate by formula counts them several times."""
     attention = sum(linear.into * linear.out for linear in linears(shape) if linear.half == ATTENTION)
     forward = sum(linear.into * linear.out for linear in linears(shape) if linear.half == FEED_FORWARD)
     tokens, hidden = shape.vocab_size * shape.hidden_size, shape.hidden_size
     pooler = hidden * (hidden + 1) if shape.family.pooler else 0
     norm = 0 if shape.encoder else shape.family.end_norms * hidden
-    rest = shape.body_parameters - tokens - shape.num_layers * shape.block_parameters - pooler - norm
+    block = shape.block_parameters
+    rest = shape.body_parameters - tokens - shape.num_layers * block - pooler - norm
     found = [Part(layer=EMBEDDINGS, name="tokens", state=FROZEN, parameters=tokens)]
     if rest:
         found.append(Part(layer=EMBEDDINGS, name="positions and the like", state=FROZEN, parameters=rest))
     for number in range(1, shape.num_layers + 1):
-        small = shape.block_parameters - attention - forward
-        for name, count in ((ATTENTION, attention), (FEED_FORWARD, forward), (NORMS, small)):
+        for name, count in ((ATTENTION, attention), (FEED_FORWARD, forward), (NORMS, block - attention - forward)):
             found.append(Part(layer=block_name(number), name=name, state=FROZEN, parameters=count))
     if norm:
         found.append(Part(layer=FINAL_NORM, name="norm", state=FROZEN, parameters=norm))
     if pooler:
         found.append(Part(layer=HEAD, name="pooler", state=FROZEN, parameters=pooler))
-    return found
+    return tuple(found)
 
 
 def model_parts(shape: ModelShape, labels: int, trained: Callable[[Part], bool] = lambda part: False) -> list[Part]:
     """The whole model with the head its task needs; `trained` says which parts move. A new head always does."""
-    found = body_parts(shape)
+    found = list(body_parts(shape))
     if not labels:
         output = shape.parameters - shape.body_parameters
         name = "the token embeddings again (tied)" if shape.tied else "output layer"
@@ -78,12 +80,14 @@ def model_parts(shape: ModelShape, labels: int, trained: Callable[[Part], bool] 
     return found
 
 
-def linears(shape: ModelShape) -> list[Linear]:
+@lru_cache(maxsize=64)
+def linears(shape: ModelShape) -> tuple[Linear, ...]:
     """The linear modules of one block, under the names this family gives them."""
-    return [
-        Linear(name=name, into=into, out=out, half=ATTENTION if name in shape.attention_linears else FEED_FORWARD)
+    attention = shape.attention_linears
+    return tuple(
+        Linear(name=name, into=into, out=out, half=ATTENTION if name in attention else FEED_FORWARD)
         for name, (into, out) in shape.linears.items()
-    ]
+    )
 
 
 def chosen_linears(shape: ModelShape, words: str) -> list[Linear]:
