@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 from memory_world import measured_peak
 
+from tuning.bench import memory_models
 from tuning.bench.memory import given
 from tuning.bench.memory_models import make_models
+from tuning.errors import RunError
 from tuning.memory.estimate import estimate
 from tuning.memory.known import known
 from tuning.memory.layers import layout_of, window_of
 from tuning.memory.process import MIB
 from tuning.memory.tables import untraceable
 from tuning.plan import plan_for
+from tuning.training.build import build
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 CASES = [
@@ -67,3 +70,24 @@ def test_layers_that_differ_are_traced_and_meet_real_runs(
     assert found.kind == "traced", untraceable(known(plan).subject)  # type: ignore[arg-type]
     peak = measured_peak(plan, tmp_path / "run")
     assert found.total_bytes == pytest.approx(peak, rel=0.005, abs=MIB // 4)
+
+
+@pytest.mark.slow
+def test_a_prefix_is_counted_for_every_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made outside the layers, all at once, so that traced layers cannot stand for others."""
+    sizes = memory_models.SIZES["qwen2"] | {"num_hidden_layers": 14, "vocab_size": 2048}
+    monkeypatch.setitem(memory_models.SIZES, "qwen2", sizes)
+    method = {"name": "prefix_tuning", "virtual_tokens": 100}
+    plan = plan_for(given(make_models(tmp_path, ("qwen2",))["qwen2"], "qwen2", method, rows=4))
+    found = known(plan, make=True)
+    assert found.table is not None, untraceable(found.subject)  # type: ignore[arg-type]
+    assert found.table.counts(None) == (plan.value("trainable_parameters"), plan.value("total_parameters"))
+    assert found.total() == pytest.approx(measured_peak(plan, tmp_path / "run"), rel=0.005)
+
+
+@pytest.mark.slow
+def test_a_prefix_longer_than_a_window_is_refused(tmp_path: Path) -> None:
+    method = {"name": "prefix_tuning", "virtual_tokens": 100}
+    plan = plan_for(given(make_models(tmp_path, ("gemma3_text",))["gemma3_text"], "gemma3_text", method, rows=4))
+    with pytest.raises(RunError, match="virtual_tokens is 100, but .* use at most 95"):
+        build(plan.settings, plan.model.path, None, 1e-3, 0)

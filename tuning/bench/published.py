@@ -30,10 +30,7 @@ def lines_of(source: Source, *, card: bool = True) -> list[Line]:
     distinct = {subject.key: subject for subject in subjects}
     if not card and source.task == "causal_lm":  # these models have no dropout, and these runs no autocast
         return []
-    asked = [
-        (one, Way(base=source.base, adapter=source.adapter, whole=one.settings["method"]["name"] == "prefix_tuning"))
-        for one in distinct.values()
-    ]  # fmt: skip
+    asked = [(one, Way(base=source.base, adapter=source.adapter)) for one in distinct.values()]
     found = dict(zip(distinct, traced(asked)))
     return [
         Line(source=source, peak=peak, subject=subject, memory=found[subject.key])

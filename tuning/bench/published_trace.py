@@ -19,21 +19,16 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from tuning.memory.layers import every_layer
 from tuning.memory.subject import Subject
 from tuning.memory.table import Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """How a run is made: the types of the weights, and whether every layer is traced.
-
-    `whole` is for prefixes: what they keep for a layer is made before all layers, so that some do not stand for others.
-    """
+    """How a run is made: the types of the weights."""
 
     base: str = "fp32"
     adapter: str = "fp32"
-    whole: bool = False
 
 
 def traced(asked: Sequence[tuple[Subject, Way]]) -> list[Table]:
@@ -57,7 +52,6 @@ def elsewhere(way: Way) -> Iterator[None]:
     import torch
     import transformers
 
-    from tuning.memory import build_table
     from tuning.memory.torch_card import instead
 
     kinds = (transformers.AutoModelForCausalLM, transformers.AutoModelForSequenceClassification)
@@ -67,10 +61,6 @@ def elsewhere(way: Way) -> Iterator[None]:
             changes.enter_context(instead(kind, "from_config", make))
         wrap = partial(peft.get_peft_model, autocast_adapter_dtype=way.adapter == "fp32")
         changes.enter_context(instead(peft, "get_peft_model", wrap))
-        if way.whole:
-            changes.enter_context(
-                instead(build_table, "layout_of", lambda config: every_layer(build_table.layers_of(config)))
-            )
         yield
 
 

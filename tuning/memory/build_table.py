@@ -41,6 +41,8 @@ def build_table(subject: Subject) -> Table:
 
 def _build(subject: Subject, config: dict[str, Any], layout: Layout) -> Table:
     bench = _Bench(subject, config, layout)
+    if bench.grows_outside():
+        return _build(subject, config, every_layer(layout.layers))
     # eager attention has a mask for every layer whatever the length
     window = window_of(config) if subject.settings["attention"] != "eager" else None
     blocks = bench.blocks(None if window is None else NEVER)
@@ -71,6 +73,10 @@ class _Bench:
         picked = {name: [values[place] for place in layout.picks] for name, values in lists.items()}
         depths = {name: layout.depth for name in DEPTHS if name in given}
         return Tracer(self._subject, given | picked | depths, layout.depth, rank, self._sizes)
+
+    def grows_outside(self) -> bool:
+        """Whether more lies outside the layers the more there are, as with a prefix: then none stands for others."""
+        return self._deeper is not None and self._deeper.outside() != next(iter(self._tracers.values())).outside()
 
     def counts(self) -> list[tuple[int, int]]:
         """Trainable and total parameters, by rank."""

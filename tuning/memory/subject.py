@@ -20,7 +20,7 @@ from tuning.models import DROPOUTS
 from tuning.plan import Plan
 
 CATEGORIES = ("weights", "gradients", "optimizer", "activations", "logits", "workspace")
-TRACED = 3
+TRACED = 4
 """Raise it when the training code allocates differently: tables made before are then not used any more."""
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 DEPTHS = ("num_hidden_layers", "n_layer", "num_layers")

@@ -116,6 +116,11 @@ class Tracer:
                 ledger.recording = False
         return Trace(events=ledger.events, layers=self._layer_bytes)
 
+    def outside(self) -> int:
+        """Parameters that belong to no layer."""
+        inside = sum(_elements(weight) for layer in self._layers for weight in layer.parameters())
+        return sum(_elements(weight) for weight in self._built.model.parameters()) - inside
+
     def counts(self, layout: Layout) -> tuple[int, int]:
         """Trainable and total parameters of the model with the layers that were left out."""
         found = []

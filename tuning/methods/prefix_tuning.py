@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from tuning.errors import Problem
+from tuning.errors import Problem, RunError
 from tuning.fields import Limit
 from tuning.methods.base import Case, PeftMethod
 from tuning.methods.network import ADDED, Part, block_name, model_parts
@@ -69,13 +69,22 @@ class PrefixTuning(PeftMethod):
 
 
 def _start(model: Any, s: PrefixSettings) -> Any:
-    """Keys and values as the model makes them of real words; a line a token: block 1's keys, its values, block 2's."""
+    """Keys and values as the model makes them of real words; a line a token: block 1's keys, its values, block 2's.
+
+    Raises RunError where some blocks look back less far than the prefix is long.
+    """
     import torch
 
     with torch.no_grad():
         body = getattr(model, model.base_model_prefix)
         cache = body(input_ids=start_tokens(model, s)[None], use_cache=True).past_key_values
     lines = [part[0].transpose(0, 1).flatten(1) for layer in cache.layers for part in (layer.keys, layer.values)]
+    window = min(map(len, lines))
+    if window < s.virtual_tokens:
+        raise RunError(
+            f"method.virtual_tokens is {s.virtual_tokens}, but some blocks of this model look back over {window} tokens"
+            f" only; use at most {window}."
+        )
     made = torch.cat(lines, 1)
     return torch.randn_like(made) * made.std() if s.init == "random" else made
 
