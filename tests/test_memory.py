@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from dataclasses import replace
@@ -83,6 +84,20 @@ def test_a_shorter_limit_on_the_same_data_is_another_shape() -> None:
     first = [estimate(plan).total_bytes for plan in (long, short)]
     assert first == [estimate(plan).total_bytes for plan in (long, short)] and first[0] > first[1]
     assert first[::-1] == [estimate(plan).total_bytes for plan in (short, long)]
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "ia3", "prompt_tuning"])
+def test_the_line_of_a_step_is_highest_at_the_peak_that_the_bar_tells(method: str) -> None:
+    for rows, steps, longest in ((1, 1, 16), (1, 4, 256), (4, 1, 64), (4, 4, 256), (32, 2, 256)):
+        data = {"source": "reviews", "max_seq_length": longest}
+        sizes = {"micro_batch_size": rows, "gradient_accumulation_steps": steps}
+        plan = traced({"method": {"name": method}, "data": data, **sizes})
+        found, line = estimate(plan), known(plan).through_step()
+        top = max(count for _, count in line)
+        assert top == found.total_bytes
+        assert found.peak_at in [place for place, count in line if count == top]
+        stretches = [place for place, _ in itertools.groupby(line, key=lambda one: one[0])]
+        assert len(stretches) == len(set(stretches)) and stretches[0] == "start", "in the order of time"
 
 
 def test_one_estimate_takes_less_than_a_millisecond() -> None:

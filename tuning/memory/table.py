@@ -6,6 +6,7 @@ the step it lies.  Plain Python: an evaluation takes some ten microseconds and i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +40,10 @@ class Row:
     def __post_init__(self) -> None:
         object.__setattr__(self, "total", [sum(column) for column in zip(*self.bytes)])
 
+    def at(self, values: list[float]) -> float:
+        """Bytes in all, where the monomials have these values."""
+        return sum(c * v for c, v in zip(self.total, values))
+
     def to_dict(self) -> dict[str, Any]:
         return {"place": self.place, "bytes": self.bytes}
 
@@ -55,12 +60,7 @@ class Block:
     def peak(self, shape: Shape, rank: int | None, *, accumulate: bool) -> tuple[dict[str, int], str]:
         """Bytes at the peak by category, and where; `accumulate` says that gradients of earlier micro-batches live."""
         values = self._values(shape, rank)
-        best, where = -1.0, self.rows[0]
-        for row in self.rows:
-            if accumulate or not row.place.startswith("1."):
-                found = sum(c * v for c, v in zip(row.total, values))
-                if found > best:
-                    best, where = found, row
+        where = self._highest(values, accumulate)
         return _parts(where, values), where.place[2:]
 
     def moments(self, shape: Shape, rank: int | None, *, accumulate: bool) -> list[tuple[str, dict[str, int]]]:
@@ -81,18 +81,32 @@ class Block:
     def total(self, shape: Shape, rank: int | None, *, accumulate: bool) -> int:
         """Bytes at the peak alone."""
         values = self._values(shape, rank)
-        rows = (row for row in self.rows if accumulate or not row.place.startswith("1."))
-        return round(max(sum(c * v for c, v in zip(row.total, values)) for row in rows))
+        return round(self._highest(values, accumulate).at(values))
 
     def through_step(self, shape: Shape, rank: int | None, *, accumulate: bool) -> list[tuple[str, int]]:
-        """Memory through one step: the last micro-batch and the update, in order."""
+        """Memory through one step: the last micro-batch and the update, in order; its highest is the peak.
+
+        Which moment of a stretch the line keeps was chosen for middling sizes. Where another one that can be the peak
+        is higher at these, that one is told; it comes after the moment that begins the stretch.
+        """
         values = self._values(shape, rank)
         shown = ("1.", "2.") if accumulate else ("0.", "2.")
-        return [
-            (row.place[2:], max(0, round(sum(c * v for c, v in zip(row.total, values)))))
-            for row in self.line
-            if row.place.startswith(shown)
-        ]
+        tops: dict[str, int] = {}
+        for row in self.rows:
+            tops[row.place] = max(tops.get(row.place, 0), sum(_parts(row, values).values()))
+        found = []
+        for place, stretch in itertools.groupby(self.line, key=lambda row: row.place):
+            if place.startswith(shown):
+                counts = [max(0, round(row.at(values))) for row in stretch]
+                if tops.get(place, 0) >= max(counts):
+                    counts = [counts[0], tops[place]]
+                found += [(place[2:], count) for count in counts]
+        return found
+
+    def _highest(self, values: list[float], accumulate: bool) -> Row:
+        """The moment that is the peak; gradients of earlier micro-batches live where there are some."""
+        rows = (row for row in self.rows if accumulate or not row.place.startswith("1."))
+        return max(rows, key=lambda row: row.at(values))
 
     def _values(self, shape: Shape, rank: int | None) -> list[float]:
         return [MONOMIALS[name](shape, rank or 0) for name in self.monomials]
