@@ -69,23 +69,19 @@ def _made(make: Any, kind: Any, config: Any, **more: Any) -> Any:
 
 
 def main() -> None:
-    from tuning.memory.build_table import build_table
+    from tuning.memory.build_table import answer_each, build_table
     from tuning.training.offline import keep_to_this_machine
 
     keep_to_this_machine()
     import peft  # noqa: F401
     import transformers  # noqa: F401
 
+    def table_of(asked: dict[str, Any]) -> Table:
+        with elsewhere(Way(**asked["way"])):
+            return build_table(Subject(**asked["subject"]))
+
     gc.freeze()
-    for line in sys.stdin:
-        asked = json.loads(line)
-        try:
-            with elsewhere(Way(**asked["way"])):
-                answer: dict[str, Any] = build_table(Subject(**asked["subject"])).to_dict()
-        except Exception as error:  # whatever a library says about a model it cannot build
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
-        gc.collect()
+    answer_each(table_of)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from __future__ import annotations
 import gc
 import json
 import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import replace
 from typing import Any
 
@@ -158,13 +160,19 @@ def main() -> None:
     import transformers  # noqa: F401
 
     gc.freeze()
-    for line in sys.stdin:
-        try:
-            answer: dict[str, Any] = build_table(Subject(**json.loads(line))).to_dict()
-        except Exception as error:  # whatever a library says about a model it cannot build
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
-        gc.collect()
+    answer_each(lambda line: build_table(Subject(**line)))
+
+
+def answer_each(table_of: Callable[[Any], Table]) -> None:
+    """For each JSON line of standard input a table, or why there is none; what libraries print goes elsewhere."""
+    with redirect_stdout(sys.stderr):
+        for line in sys.stdin:
+            try:
+                answer: dict[str, Any] = table_of(json.loads(line)).to_dict()
+            except Exception as error:  # whatever a library says about a model it cannot build
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            print(json.dumps(answer), file=sys.__stdout__, flush=True)
+            gc.collect()
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ class TableMaker:
         self._pending: set[str] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._child: subprocess.Popen[str] | None = None
+        self._builder = _Builder()
 
     def want(self, subject: Subject) -> bool:
         """Ask for a table; True while it is being made, False where it is there or cannot be made."""
@@ -82,10 +82,7 @@ class TableMaker:
 
     def close(self) -> None:
         """End the child, if there is one."""
-        with self._lock:
-            child = self._child
-        if child is not None:
-            child.kill()
+        self._builder.kill()
 
     def _work(self) -> None:
         while True:
@@ -94,22 +91,13 @@ class TableMaker:
             except queue.Empty:
                 with self._lock:
                     if self._wishes.empty():
-                        self._end_child()
+                        self._builder.close()
                         self._thread = None
                         return
                 continue
-            if self._child is None or self._child.poll() is not None:
-                self._end_child()
-                self._child = _child()
-            _ask(self._child, subject)
+            self._builder.ask(subject)
             with self._lock:
                 self._pending.discard(subject.key)
-
-    def _end_child(self) -> None:
-        if self._child is not None:
-            with self._child as child:  # its input is closed, and so it ends
-                child.kill()
-            self._child = None
 
 
 def make_table(subject: Subject) -> Table | None:
@@ -122,9 +110,38 @@ def make_table(subject: Subject) -> Table | None:
 
 def make_tables(subjects: list[Subject]) -> None:
     """Make several, in one child process."""
-    with _child() as child:
+    builder = _Builder()
+    try:
         for subject in subjects:
-            _ask(child, subject)
+            builder.ask(subject)
+    finally:
+        builder.close()
+
+
+class _Builder:
+    """A child process that makes tables one after another; one that has ended is replaced."""
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[str] | None = None
+
+    def ask(self, subject: Subject) -> None:
+        """Have one table made, and wait."""
+        if self._child is None or self._child.poll() is not None:
+            self.close()
+            self._child = _child()
+        _ask(self._child, subject)
+
+    def kill(self) -> None:
+        """End the child now, from any thread: who waits for it is told that it ended."""
+        if self._child is not None:
+            self._child.kill()
+
+    def close(self) -> None:
+        """End the child and clear up after it."""
+        if self._child is not None:
+            with self._child as child:  # its input is closed, and so it ends
+                child.kill()
+            self._child = None
 
 
 def _child() -> subprocess.Popen[str]:
@@ -151,6 +168,8 @@ def _ask(child: subprocess.Popen[str], subject: Subject) -> None:
     finally:
         timer.cancel()
     if not line:
+        child.kill()
+        child.wait()
         _OPEN[subject.key] = "the tracing process ended"
         return
     plain = json.loads(line)

@@ -65,10 +65,14 @@ def cut(window: Sequence[int], rows: Sequence[Encoded], micro_batch_size: int, *
     return [placed[start : start + micro_batch_size] for start in range(0, len(placed), micro_batch_size)]
 
 
-def widest_cells(pieces: Sequence[Sequence[int]], rows: Sequence[Encoded], *, packing: bool) -> int:
-    """Places of the largest micro-batch, padding counted where there is any: what the memory peak follows."""
+def widest_cells(pieces: Sequence[Sequence[int]], rows: Sequence[Encoded], *, packing: bool) -> tuple[int, int]:
+    """Places of the first micro-batch and of the largest later one (0 if none), padding counted where there is any.
+
+    The memory peak follows both: later ones find gradients alive.
+    """
     lengths = ([len(rows[index].ids) for index in piece] for piece in pieces)
-    return max(sum(each) if packing else len(each) * max(each) for each in lengths)
+    cells = [sum(each) if packing else len(each) * max(each) for each in lengths]
+    return cells[0], max(cells[1:], default=0)
 
 
 def collate(rows: Sequence[Encoded], *, pad_id: int, classes: bool, packing: bool, device: torch.device) -> Batch:

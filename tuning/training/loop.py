@@ -101,7 +101,7 @@ def train(
         pieces = _pieces(windows[place], rows, course)
         left = widths[place : place + course.total_steps - progress.step]
         # the optimizer's state exists from the second update on, and belongs to the peak
-        watched = probe is not None and progress.step > first and probe.wants(widths[place], max(left))
+        watched = probe is not None and progress.step > first and probe.wants(widths[place], left)
         kept = built.features.bytes if built.features is not None else 0
         watch = None
         if probe and watched:

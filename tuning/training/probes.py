@@ -8,7 +8,7 @@ peak.  The process's resident size is not used: it says nothing about a small mo
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -75,26 +75,31 @@ def allocations() -> Iterator[list[int]]:
 class PeakProbe:
     """Decides which updates of a run are measured, and keeps the largest peak.
 
-    Each costs a profiler start, so few are: the first one it is asked about, to have a figure early, and then the
-    widest that is still to come, when it is wider than what was measured.
+    Each costs some time, so few are: the first one it is asked about, to have a figure early, and then one whose first
+    micro-batch is the widest still to come and wider than what was measured, or whose later ones are.
     """
 
     def __init__(self) -> None:
         self.peak_bytes: int | None = None
-        self._widest = 0
+        self._widest = (0, 0)
 
-    def wants(self, cells: int, widest_to_come: int) -> bool:
-        """Whether an update whose largest micro-batch has `cells` places is worth measuring."""
-        return self._widest == 0 or (cells > self._widest and cells == widest_to_come)
+    def wants(self, cells: tuple[int, int], to_come: Sequence[tuple[int, int]]) -> bool:
+        """Whether to measure an update: places of its first and of its largest later micro-batch, of it and of all
+        that are left, itself among them."""
+        if self._widest == (0, 0):
+            return True
+        widest = [max(each) for each in zip(*to_come)]
+        return any(here > known and here == most for here, known, most in zip(cells, self._widest, widest))
 
     @contextmanager
     def watch(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device, cells: int, kept_bytes: int = 0
-    ) -> Iterator[None]:
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device, cells: tuple[int, int],
+        kept_bytes: int = 0,
+    ) -> Iterator[None]:  # fmt: skip
         """Measure the block; `kept_bytes` are tensors on the processor that belong to neither model nor optimizer."""
         with metered(model, optimizer, device) as meter:
             yield
-        self._widest = max(self._widest, cells)
+        self._widest = max(self._widest[0], cells[0]), max(self._widest[1], cells[1])
         if meter.peak_bytes is not None:
             kept = 0 if device.type == "cuda" else kept_bytes
             self.peak_bytes = max(self.peak_bytes or 0, meter.peak_bytes + kept)

@@ -1,0 +1,87 @@
+"""The meter of a run's memory: what it counts, and which updates it is put on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from test_memory_doors import GPT2, config_folder
+
+from tuning.memory import tables
+from tuning.memory.known import known
+from tuning.memory.tables import find_table, untraceable
+from tuning.plan import plan_for
+from tuning.training.probes import PeakProbe, allocations, metered
+
+
+def test_every_allocation_and_release_of_this_thread_is_counted() -> None:
+    def elsewhere() -> None:
+        torch.empty(5000)
+
+    other = threading.Thread(target=elsewhere)
+    with allocations() as changes:
+        kept = torch.empty(1000)
+        torch.empty(2000)
+        other.start()
+        other.join()
+    assert changes == [4000, 8000, -8000] and kept.numel() == 1000
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        kept.add(1)
+    assert any(event.key == "aten::add" for event in profile.key_averages())  # operations are noted again
+
+
+def test_a_peak_is_what_lived_before_and_the_highest_since() -> None:
+    model = torch.nn.Linear(100, 10, bias=False)
+    with metered(model, None, torch.device("cpu")) as meter:
+        first = torch.empty(1000)
+        del first
+        torch.empty(500)
+    assert meter.peak_bytes == 4 * 1000 + 4 * 1000
+
+
+def test_the_first_update_is_measured_and_those_that_are_widest_in_either_way() -> None:
+    """Later micro-batches find gradients alive, so an update may hold the peak though its first is not the widest."""
+    probe, updates = PeakProbe(), [(8, 4), (10, 5), (10, 9), (9, 9), (10, 2)]
+    taken = []
+    for number, cells in enumerate(updates):
+        if probe.wants(cells, updates[number:]):
+            taken.append(number)
+            with probe.watch(torch.nn.Linear(1, 1), torch.optim.SGD([torch.ones(1)]), torch.device("cpu"), cells):
+                pass
+    assert taken == [0, 1, 2]
+
+
+def test_what_a_library_prints_does_not_come_among_the_tables() -> None:
+    code = (
+        "from tuning.memory.build_table import answer_each\n"
+        "def table_of(line):\n"
+        "    print('noise of a library')\n"
+        "    raise ValueError(line)\n"
+        "answer_each(table_of)\n"
+    )
+    root = Path(__file__).resolve().parent.parent
+    out = subprocess.run([sys.executable, "-c", code], input='"one"\n"two"\n', capture_output=True, text=True, cwd=root)
+    assert [json.loads(line) for line in out.stdout.splitlines()] == [
+        {"error": "ValueError: one"}, {"error": "ValueError: two"},
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_tracing_process_that_ended_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = [plan_for({"model": config_folder(tmp_path / str(n), GPT2 | {"n_layer": n})}) for n in (3, 5)]
+    subjects = [subject for plan in plans if (subject := known(plan).subject) is not None]
+    builder = tables._Builder()
+    try:
+        with monkeypatch.context() as short:
+            short.setattr(tables, "BUILD_SECONDS", 0.2)
+            builder.ask(subjects[0])
+        builder.ask(subjects[1])
+    finally:
+        builder.close()
+    assert find_table(subjects[0]) is None and untraceable(subjects[0]) == "the tracing process ended"
+    assert find_table(subjects[1]) is not None
