@@ -7,7 +7,7 @@ writing answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from tuning.hardware import Device
 from tuning.memory.known import Known, changed, known
 from tuning.memory.subject import longest_row
 from tuning.methods import method_named
-from tuning.plan import refused
+from tuning.plan import Derived, Plan, refused
 from tuning.prompts import Prompted
 from tuning.question import ANSWER_ROWS
 from tuning.settings import WRITTEN_METRICS
@@ -41,12 +41,48 @@ class Change:
 
 
 def largest_micro_batch(found: Known, device: Device) -> int | None:
-    """The largest `micro_batch_size` whose upper edge stays on the device; no more than the data can fill."""
+    """The largest `micro_batch_size` whose upper edge stays on the device; no more than the data can fill.
+
+    The effective batch stays: with fewer rows gradients of an earlier micro-batch are alive beside a later one, with
+    all of its rows at once none are, so more rows can take less. Each side is looked at by itself.
+    """
+    if not found.trains:
+        return _most(most_rows(found), lambda rows: found.fits(device, rows))
+    if found.process(found.generation(), device)[2] > device.total_bytes:
+        return None
+
+    def fits(one: Known, rows: int) -> bool:
+        taken = max(one.total(rows), one.evaluation(rows))
+        return one.process(taken, device)[2] <= device.total_bytes
+
+    whole = replace(found, plan=_at_once(found.plan))
+    most = _most(most_rows(found), lambda rows: fits(whole, rows))
+    if most is None or most >= min(found.plan.value("effective_batch"), most_rows(found)):
+        return most
+    if not found.plan.settings.data.group_by_length:
+        return _most(most, lambda rows: fits(found, rows))
+    # the second micro-batch's rows get shorter the more the first one takes: from above, not by halves
+    return next((rows for rows in range(most, 0, -1) if fits(found, rows)), None)
+
+
+def most_rows(found: Known) -> int:
+    """Rows of a micro-batch beyond which the data give no more; an evaluation takes two for each."""
     data = found.plan.data
-    low, high = 0, min(MOST_ROWS, data.train_rows if found.trains else (data.eval_rows + 1) // 2)
+    return min(MOST_ROWS, data.train_rows if found.trains else (data.eval_rows + 1) // 2)
+
+
+def _at_once(plan: Plan) -> Plan:
+    """The plan where every micro-batch is an update of its own: what memory then takes only rises with its rows."""
+    one = Derived(value=1, origin="each micro-batch is an update")
+    return replace(plan, derived=plan.derived | {"effective_batch": one})
+
+
+def _most(high: int, fits: Callable[[int], bool]) -> int | None:
+    """The largest of 1 to `high` that fits, where all below one that fits do; None where 1 does not."""
+    low = 0
     while low < high:
         middle = (low + high + 1) // 2
-        if found.fits(device, middle):
+        if fits(middle):
             low = middle
         else:
             high = middle - 1
