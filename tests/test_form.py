@@ -60,8 +60,16 @@ def test_the_bar_says_whether_it_fits(limit: float, verdict: str) -> None:
     bar = charts.memory_bar(estimate)
     assert bar["verdict"] == verdict
     assert [part["name"] for part in bar["parts"]] == ["weights", "gradients", "activations"] + (
-        [charts.REST] if limit < 1e3 else []
+        [charts.REST["cpu"]] if limit < 1e3 else []
     )
+    near = limit < 1e3
+    assert bar["limit_words"] == (f"limit of a device: {charts.size_text(limit)}" if near else "")
+    assert bar["right"] == (charts.size_text(bar["scale"]) if near else "100 B at the peak"), "the axis tells its end"
+    assert ("110 B to 140 B" in bar["band_words"]) == near
+    card = charts.memory_bar(estimate | {"why_approximate": "no layers are named."}, "cuda")
+    assert not near or card["parts"][-1]["name"] == "CUDA context and libraries"
+    assert card["note"].endswith("Approximate, with a wider band: no layers are named.")
+    assert bar["note"].endswith("The estimate is approximate.")
     assert bar["total"] <= bar["scale"]
 
 

@@ -168,8 +168,18 @@ def test_a_plan_that_will_not_fit_is_told_in_words(tab: Tab, tmp_path: Path) -> 
     said = memory.inner_text()
     assert "Laptop, 8 GB RAM" in said
     assert re.search(r"Saves [\d.]+ GiB: LoRA instead of full", said), said
+    line, words = memory.locator(".tf-limit").bounding_box(), memory.locator(".tf-limit-text span").bounding_box()
+    assert words["x"] <= line["x"] <= words["x"] + words["width"], "the limit is named where it is"
+    assert memory.locator(".tf-limit-text").inner_text() == "limit of Laptop, 8 GB RAM: 8 GiB"
+    end = re.fullmatch(r"0\s+([\d.]+) GiB", memory.locator(".tf-ends").inner_text())
+    assert end and float(end[1]) > 8, "the axis tells its end"
     choose(tab, "Method", "LoRA")  # what the page says helps
     playwright.expect(verdict).to_have_text(re.compile(r"(Fits|May not fit): [\d.]+ GiB of 8 GiB"), timeout=30_000)
+    color = "(node) => getComputedStyle(node).backgroundColor"
+    bright = verdict.evaluate(color)
+    tab.field("optimizer.learning_rate").fill("abc")
+    playwright.expect(tab.page.locator(".tf-stale")).to_have_count(1, timeout=10_000)
+    assert verdict.evaluate(color) != bright, "a verdict of other settings has no colour"
 
 
 @pytest.mark.slow

@@ -15,7 +15,8 @@ PARTS = {
     "weights": "#2563eb", "gradients": "#0d9488", "optimizer": "#7c3aed", "activations": "#ea580c",
     "logits": "#d4a017", "workspace": "#64748b",
 }  # fmt: skip
-REST = "Python and libraries"
+REST = {"cpu": "Python and libraries", "cuda": "CUDA context and libraries"}
+"""What a process takes besides tensors, by the kind of device: on a card Python is not there."""
 BETWEEN = "more between updates"
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -33,8 +34,8 @@ def size_text(count: float) -> str:
     return f"{count:.0f} {UNITS[unit]}" if count >= 100 or unit == 0 else f"{count:.3g} {UNITS[unit]}"
 
 
-def memory_bar(estimate: dict[str, Any]) -> dict[str, Any]:
-    """The stacked bar: what the run takes at its peak, on a scale that shows the parts.
+def memory_bar(estimate: dict[str, Any], kind: str = "cpu") -> dict[str, Any]:
+    """The stacked bar: what the run takes at its peak on this kind of device, on a scale that shows the parts.
 
     A toy model against a large machine would be a line one pixel wide, so the bar then has a scale of its own and
     the limit is told in words; the scale reaches the limit as soon as the run fills an eighth of the device.
@@ -52,21 +53,24 @@ def memory_bar(estimate: dict[str, Any]) -> dict[str, Any]:
     if near:  # against the device the whole process counts, and the band lies around its end
         if highest > total:
             parts.append({"name": BETWEEN, "bytes": highest - total, "color": "#94a3b8"})
-        parts.append({"name": REST, "bytes": needed - highest, "color": "#cbd5e1"})
+        parts.append({"name": REST[kind], "bytes": needed - highest, "color": "#cbd5e1"})
     scale = max(limit, high, total) * 1.04 if near else total
     verdict = "fits" if estimate["fits"] else ("tight" if low <= limit else "over")
     words = {"fits": "Fits", "tight": "May not fit", "over": "Will not fit"}[verdict]
-    right = f"limit of {device_name}: {size_text(limit)}" if near else f"{size_text(total)} at the peak"
+    right = size_text(scale) if near else f"{size_text(total)} at the peak"
+    whole = f"{size_text(low)} to {size_text(high)}"
     within = "" if near else f" {device_name} has {size_text(limit)}: {100 * high / limit:.2g} % of it at most."
     note = (
         f"At the peak {size_text(total)} for tensors{_peak(estimate)}{_besides(estimate)}; the whole process "
-        f"{size_text(low)} to {size_text(high)}.{within} The estimate is {estimate['kind']}."
+        f"{whole}.{within} {_kind(estimate)}"
     )
     return {
         "parts": parts, "total": needed if near else total, "low": low, "high": high if near else 0,
         "limit": limit if near else scale * 2,
         "scale": scale, "verdict": verdict, "words": f"{words}: {size_text(needed)} of {size_text(limit)}",
-        "left": "0", "right": right, "note": note, "fixes": [_fix(fix) for fix in estimate["fixes"][:3]],
+        "left": "0", "right": right, "limit_words": f"limit of {device_name}: {size_text(limit)}" if near else "",
+        "band_words": f"the whole process may take {whole}" if near else "",
+        "note": note, "fixes": [_fix(fix) for fix in estimate["fixes"][:3]],
         "summary": f"{words}. " + ", ".join(f"{part['name']} {size_text(part['bytes'])}" for part in parts),
     }  # fmt: skip
 
@@ -74,6 +78,12 @@ def memory_bar(estimate: dict[str, Any]) -> dict[str, Any]:
 def _peak(estimate: dict[str, Any]) -> str:
     words = {"loss": "when the loss is computed", "optimizer step": "at the update", "start": "at the start"}
     return f" ({words.get(estimate['peak_at'], 'in the ' + estimate['peak_at'])})"
+
+
+def _kind(estimate: dict[str, Any]) -> str:
+    """How the estimate was found, and where no table could be made, why."""
+    why = estimate.get("why_approximate")
+    return f"Approximate, with a wider band: {why}" if why else f"The estimate is {estimate['kind']}."
 
 
 def _besides(estimate: dict[str, Any]) -> str:

@@ -65,26 +65,33 @@ function drawMemory(card, memory) {
     bar.append(node);
   }
   bar.style.width = share(memory.total);
-  const track = element("div", { class: "tf-track" }, bar);
-  if (memory.high > memory.total) {
+  const track = element("div", { class: "tf-track" }, bar), inRange = memory.high > memory.total;
+  if (inRange) {
     const band = element("span", { class: "tf-band", title: `up to ${bytes(memory.high)}` });
     band.style.left = share(memory.low);
     band.style.width = share(memory.high - memory.low);
     track.append(band);
   }
+  const over = element("p", { class: "tf-limit-text" }, element("span", {}, memory.limit_words));
   if (memory.limit <= memory.scale) {
     const limit = element("span", { class: "tf-limit" });
     limit.style.left = share(memory.limit);
     track.append(limit);
+    // its words begin at the line near the left end and end at it near the right one: they never leave the card
+    over.firstChild.style.left = share(memory.limit);
+    over.firstChild.style.transform = `translateX(-${share(memory.limit)})`;
   }
+  over.hidden = !memory.limit_words;
   const legend = element("ul", { class: "tf-legend" }, memory.parts.map((part) => {
     const dot = element("span", { class: "tf-dot" });
     dot.style.background = part.color;
     return element("li", {}, [dot, element("span", {}, part.name), element("strong", {}, bytes(part.bytes))]);
   }));
+  if (inRange) legend.append(element("li", {}, [element("span", { class: "tf-band-key" }), element("span", {}, memory.band_words)]));
   card.replaceChildren(
     element("div", { class: "tf-head" }, [element("h2", {}, "Estimated memory"),
       element("span", { class: "tf-chip tf-verdict", "data-verdict": memory.verdict }, memory.words)]),
+    over,
     track,
     element("div", { class: "tf-ends" }, [element("span", {}, memory.left), element("span", {}, memory.right)]),
     legend,

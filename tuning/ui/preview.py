@@ -11,7 +11,7 @@ from typing import Any
 from tuning import charts
 from tuning.data.whole import how_far, read_whole
 from tuning.errors import TuningError
-from tuning.hardware import this_machine
+from tuning.hardware import named_device, this_machine
 from tuning.methods import method_named
 from tuning.settings import Settings
 from tuning.ui.form import dom_id
@@ -37,6 +37,7 @@ def told(values: dict[str, Any], compute: Callable[[], dict[str, Any]], pressed:
         "memory": None,
         "network": None,
         "outlook": None,
+        "device": None,
         "reading": False,
         "pressed": pressed,
     }
@@ -88,8 +89,9 @@ def _computed(service: Any, values: dict[str, Any]) -> dict[str, Any]:
         rate = plan.derived["learning_rate"]
         hints[dom_id("optimizer.learning_rate")] = f"Empty takes {rate.value:g}: {rate.origin}"
     return {
-        "tiles": tiles(plan, preview.seconds), "memory": charts.memory_bar(estimate), "network": network_value(plan),
-        "outlook": service.outlook(plan, device),
+        "tiles": tiles(plan, preview.seconds),
+        "memory": charts.memory_bar(estimate, (named_device(device) if device else plan.device).kind),
+        "network": network_value(plan), "outlook": service.outlook(plan, device), "device": device,
         "hints": hints,
     }  # fmt: skip
 
