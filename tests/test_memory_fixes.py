@@ -134,3 +134,22 @@ def test_what_a_method_refuses_is_not_offered() -> None:
     for name, able in (("prefix_tuning", False), ("prompt_tuning", True)):
         fixes = offered({"method": {"name": name}})[2]
         assert ({"gradient_checkpointing"} in names(fixes)) == able
+
+
+def test_rows_and_steps_that_are_told_reach_the_effective_batch_exactly() -> None:
+    """Of 24 rows at most 13 fit: 12 x 2 is told, not 13 x 2."""
+    settings = {"method": {"name": "lora"}, "micro_batch_size": 6, "gradient_accumulation_steps": 4}
+    plan = plan_for({"device": "cpu"} | settings)
+    found = known(plan, make=True)
+    device = replace(plan.device, total_bytes=found.process(found.highest(13), plan.device)[2])
+    shown = outlook(plan, device)
+    assert shown["largest_micro_batch"] == 13 and shown["reaches"] == {"rows": 12, "steps": 2} and shown["fits"]
+    assert shown["all_rows"] is None and outlook(plan, plan.device)["all_rows"] == plan.data.train_rows
+    small = outlook(plan, replace(plan.device, total_bytes=2**20))
+    assert small["reaches"] is None and not small["fits"]
+
+
+def test_where_the_held_out_rows_are_the_limit_it_says_so() -> None:
+    plan = plan_for({"data": {"source": "people-questions"}, "method": {"name": "prompt_engineering", "shots": 8}})
+    known(plan, make=True)
+    assert outlook(plan, plan.device)["all_rows"] == plan.data.eval_rows

@@ -58,6 +58,7 @@ def test_the_charts_of_memory_are_drawn_and_a_fix_changes_the_form(tab: Tab) -> 
     playwright.expect(tile).to_contain_text("2 × 8 = 16", timeout=30_000)
     assert "4 × 4 = 16" in before, "the effective batch stays what it was"
     assert len(tab.ids()) == 0, "a fix starts nothing"
+    playwright.expect(part).to_contain_text(re.compile(r"All [\d]+ rows at once would fit this machine\."))
 
 
 def test_without_updates_the_page_speaks_of_the_evaluation_and_offers_shorter_prompts(tab: Tab) -> None:
@@ -71,7 +72,7 @@ def test_without_updates_the_page_speaks_of_the_evaluation_and_offers_shorter_pr
     passages.fill("8")
     passages.press("Tab")
     part = opened(tab, "More about memory")
-    playwright.expect(part).to_contain_text("With a micro-batch of at most 50 rows the run surely fits", timeout=30_000)
+    playwright.expect(part).to_contain_text("All 100 held-out rows at once fit this machine.", timeout=30_000)
     assert part.locator("table.tf-several").count() == 0
     fix = part.locator(".tf-fixes li")
     playwright.expect(fix).to_have_count(1)

@@ -117,18 +117,20 @@ function fixList(outlook, apply) {
       fix.saved_bytes ? "" : " in an update; what the run does between updates stays higher",
       fix.time_percent ? ` · ${fix.time_percent > 0 ? "+" : "−"}${Math.abs(fix.time_percent)} % time` : "",
       ` · ${fix.cost}`])]));
-  const most = outlook.largest_micro_batch, effective = outlook.effective_batch;
-  const name = nameOf(outlook.device);
-  const inverse = effective === null ? evaluatedAtOnce(most, name) : most === null ? `Not even one row at a time surely fits ${name}.`
-    : most < effective ? `At most ${most} rows at once surely fit ${name}; ${Math.ceil(effective / most)} accumulation steps reach an effective batch of ${effective}.`
-      : `The whole effective batch of ${effective} rows fits ${name} at once.`;
-  return [element("p", { class: "tf-small" }, inverse), element("ul", { class: "tf-fixes" }, rows)];
+  const helpless = !outlook.fits && rows.length && !outlook.fixes.some((fix) => fix.fits);
+  return [element("p", { class: "tf-small" }, atOnce(outlook)),
+    helpless ? element("p", { class: "tf-small" }, "None of these is enough alone:") : null,
+    element("ul", { class: "tf-fixes" }, rows)];
 }
 
-/** Where nothing is trained there is no effective batch: the micro-batch only says how many rows are evaluated at once. */
-function evaluatedAtOnce(most, name) {
-  return most === null ? `Not even a micro-batch of one row surely fits ${name}.`
-    : `With a micro-batch of at most ${most} rows the run surely fits ${name}.`;
+/** How many rows at once fit. Where nothing is trained there is no effective batch: a micro-batch only cuts the evaluation. */
+function atOnce(outlook) {
+  const { largest_micro_batch: most, effective_batch: effective, reaches, all_rows: all } = outlook, name = nameOf(outlook.device);
+  if (most === null) return `Not even one row at a time surely fits ${name}.`;
+  if (effective === null) return all ? `All ${all} held-out rows at once fit ${name}.` : `With a micro-batch of at most ${most} rows the run surely fits ${name}.`;
+  if (all) return `All ${all} rows at once would fit ${name}.`;
+  if (most >= effective) return `The whole effective batch of ${effective} rows fits ${name} at once.`;
+  return `At most ${most} rows at once surely fit ${name}; ${reaches.rows} × ${reaches.steps} reaches the effective batch of ${effective}.`;
 }
 
 // -- the same on several devices --------------------------------------------------------------------------------------

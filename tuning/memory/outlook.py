@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from tuning.hardware import Device
-from tuning.memory.fixes import fixes, largest_micro_batch
+from tuning.memory.fixes import MOST_ROWS, fixes, largest_micro_batch, most_rows
 from tuning.memory.known import Known, changed, known
 from tuning.memory.several import several
 from tuning.memory.subject import longest_row
@@ -25,24 +25,42 @@ SEVERAL = (2, 4, 8)
 def outlook(plan: Plan, device: Device) -> dict[str, Any]:
     """Curves in bytes: of an update's tensors, and of the whole process, which is what the device's line is about.
 
-    Where a run makes no updates, tensors are those of its evaluation, and `effective_batch` is None.
+    Where a run makes no updates, tensors are those of its evaluation, and `effective_batch` is None. `reaches` are the
+    most rows that fit and give exactly the effective batch, with their accumulation steps; `all_rows` is how many rows
+    there are, where all of them at once fit.
     """
     found = known(plan.on(device))
+    largest = largest_micro_batch(found, device)
+    data_rows = plan.data.train_rows if found.trains else plan.data.eval_rows
     settings = plan.settings
     lengths = _lengths(plan)
     return {
         "kind": found.kind,
+        "why_approximate": found.why_approximate,
         "device": {"name": device.name, "bytes": device.total_bytes},
         "step": [{"place": place, "bytes": count} for place, count in found.through_step()],
         "rows": {"at": settings.micro_batch_size, "values": list(ROWS), "curves": _curves(found, device, rows=ROWS)},
         "lengths": {"at": longest_row(plan), "values": lengths,
                     "curves": _curves(found, device, lengths=lengths)},
         "several": [one.to_dict() for count in SEVERAL * found.trains for one in several(found, device, count)],
-        "largest_micro_batch": largest_micro_batch(found, device),
+        "fits": found.fits(device),
+        "largest_micro_batch": largest,
+        "all_rows": data_rows if largest == most_rows(found) < MOST_ROWS else None,
         "effective_batch": plan.value("effective_batch") if found.trains else None,
+        "reaches": _reaches(found, device) if found.trains else None,
         "fixes": fixes(found, device),
         "settings": settings.to_dict(),
     }  # fmt: skip
+
+
+def _reaches(found: Known, device: Device) -> dict[str, int] | None:
+    """Rows and steps whose product stays as it is, the most rows that fit; None where not even one does."""
+    settings = found.plan.settings
+    product = settings.micro_batch_size * settings.gradient_accumulation_steps
+    for rows in range(product, 0, -1):
+        if product % rows == 0 and found.fits(device, rows):
+            return {"rows": rows, "steps": product // rows}
+    return None
 
 
 def _lengths(plan: Plan) -> list[int]:
