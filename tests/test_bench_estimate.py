@@ -50,6 +50,7 @@ def test_tables_and_estimates_are_timed(tmp_path: Path) -> None:
         assert len(seconds) == 1 and 0 < seconds[0] < 30
         text = one_estimate(some, 50)
     assert "| it fits | 50 |" in text and "| the list alone | 50 |" in text
-    broken = subject_of(plans(written(tmp_path / "broken", small | {"n_head": 3}), {"full": WAYS["full"]})[0])
+    folder = written(tmp_path / "broken", small | {"activation_function": "nonsense"})
+    broken = subject_of(plans(folder, {"full": WAYS["full"]})[0])
     with pytest.raises(RuntimeError, match="gpt2 full"):
         made([broken])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional
@@ -43,7 +46,7 @@ def test_dropout_keeps_a_byte_an_element_and_attention_keeps_none(models: dict[s
     eager = plan_of(models, "bert", attention="eager")
     here, there = traced(eager), traced(eager.on(CARD))
     attention, hidden = ROWS * HEADS * LENGTH * LENGTH, ROWS * LENGTH * WIDTH
-    masks = LAYERS * (attention + 2 * hidden) + hidden - hidden
+    masks = LAYERS * (attention + 2 * hidden)  # the embeddings' too, but one of the last layer's is used already
     assert here.total() - there.total() == pytest.approx(3 * masks, rel=0.01)
     sdpa = traced(plan_of(models, "bert").on(CARD))
     assert there.total() - sdpa.total() > LAYERS * attention  # the masks, and what softmax keeps besides
@@ -75,3 +78,23 @@ def test_under_autocast_a_card_computes_norms_and_powers_in_32_bits_and_only_whi
         assert kinds() == [torch.float32] * 4 + [torch.bfloat16]
         assert functional.layer_norm(x, (4,)).dtype == torch.bfloat16  # without autocast as it comes
     assert torch.Tensor.pow is before and torch.bfloat16 in kinds()[1:4]
+
+
+def test_what_a_config_leaves_unsaid_of_dropout_is_taken_to_drop(models: dict[str, str], tmp_path: Path) -> None:
+    """GPT-2 with one of its three switched off drops by default at the other two."""
+    every = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    small = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 512, "n_positions": 256}
+    for told, drops in ((every, False), ({"attn_pdrop": 0.0}, True), ({}, True), (every | {"embd_pdrop": 0.1}, True)):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(small | told), encoding="utf-8")
+        assert subject_of(plan_for({"model": str(folder)}).on(CARD)).card is drops
+
+
+def test_auto_means_on_a_card_what_a_run_there_takes(models: dict[str, str]) -> None:
+    settings = {"model": models["llama"], "method": {"name": "qlora"}, "device": "cpu"}
+    plans = {
+        kind: plan_for(settings | {"method": {"name": "qlora", "compute_dtype": kind}}) for kind in ("auto", "bf16")
+    }
+    assert subject_of(plans["auto"].on(CARD)) == subject_of(plans["bf16"].on(CARD))
+    assert subject_of(plans["auto"]) != subject_of(plans["bf16"])

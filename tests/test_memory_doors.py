@@ -45,6 +45,10 @@ def test_the_command_line_estimates_a_config_without_weights(
     ("config", "given", "word"),
     [
         ({"model_type": "gpt2"}, {}, "config.json"),
+        (GPT2 | {"n_embd": -64}, {}, "n_embd -64; it must be a whole number above 0"),
+        (GPT2 | {"n_layer": "two"}, {}, "n_layer 'two'"),
+        (GPT2 | {"n_head": 5}, {}, "5 attention heads, but no head_dim"),
+        (GPT2 | {"num_key_value_heads": 3}, {}, "3 key heads"),
         (GPT2, {"method": {"name": "lora", "r": 4096}}, "r 4096"),
         (GPT2, {"data": {"max_seq_length": 512}}, "256"),
         (GPT2 | {"model_type": "no_such_kind"}, {}, "no_such_kind"),
@@ -57,12 +61,15 @@ def test_what_cannot_be_estimated_is_one_sentence(tmp_path: Path, config: dict, 
 
 
 def test_a_model_that_cannot_be_traced_falls_back_and_says_why(tmp_path: Path) -> None:
-    """Heads that do not divide the width: the sizes can be counted, the library refuses to build it."""
-    plan = plan_for({"model": config_folder(tmp_path / "odd", GPT2 | {"n_head": 5})})
+    """An activation that there is not: the sizes can be counted, the library refuses to build it."""
+    plan = plan_for({"model": config_folder(tmp_path / "odd", GPT2 | {"activation_function": "nonsense"})})
     found = estimate(plan, make=True)
     subject = known(plan).subject
     assert found.kind == "approximate" and subject is not None and untraceable(subject)
+    assert found.why_approximate is not None and "nonsense" in found.why_approximate
+    assert found.why_approximate == outlook(plan, plan.device)["why_approximate"] and "\n" not in found.why_approximate
     whole = estimate(plan_for({"model": config_folder(tmp_path / "even", GPT2)}), make=True)
+    assert whole.why_approximate is None
     assert found.high_bytes - found.low_bytes > whole.high_bytes - whole.low_bytes
 
 

@@ -206,14 +206,28 @@ class ModelShape:
 
 
 def _first(config: dict[str, Any], *names: str, default: int | None = None) -> int:
+    """The first of these members that is there; raises ShapeError for one that is no size."""
     for name in names:
         found = config.get(name)
-        if isinstance(found, int) and not isinstance(found, bool) and found > 0:
-            return found
+        if found is None:
+            continue
+        if isinstance(found, bool) or not isinstance(found, int) or found < 1:
+            raise ShapeError(f"config.json has {name} {found!r}; it must be a whole number above 0", found)
+        return found
     if default is None:
-        message = f"config.json has none of {', '.join(names)} above 0; this kind of model cannot be read"
+        message = f"config.json has none of {', '.join(names)}; this kind of model cannot be read"
         raise ShapeError(message, config.get("model_type"))
     return default
+
+
+def _check_heads(config: dict[str, Any], hidden: int, heads: int, keys: int) -> None:
+    """Raise ShapeError for heads that no model can be built with."""
+    if heads % keys:
+        message = f"config.json has {heads} attention heads and {keys} key heads; the first must be a multiple"
+        raise ShapeError(message, keys)
+    if hidden % heads and config.get("head_dim") is None:
+        message = f"config.json has a width of {hidden} and {heads} attention heads, but no head_dim; use a multiple"
+        raise ShapeError(message, hidden)
 
 
 def shape_from_config(config: dict[str, Any]) -> ModelShape:
@@ -231,6 +245,7 @@ def shape_from_config(config: dict[str, Any]) -> ModelShape:
     family = FAMILIES.get(kind, _PLAIN)
     keys = _first(config, "num_key_value_heads", default=heads)
     width = _first(config, "head_dim", default=max(1, hidden // heads))
+    _check_heads(config, hidden, heads, keys)
     inner = _first(config, "intermediate_size", "n_inner", "hidden_dim", default=4 * hidden)
     extra = _first(config, "type_vocab_size", default=1) * hidden if family.segments else 0
     if config.get("attention_bias") is True and not family.encoder and "+" not in family.attention:

@@ -13,7 +13,7 @@ from typing import Any
 from tuning.hardware import Device
 from tuning.memory.fixes import fixes, largest_micro_batch
 from tuning.memory.known import known
-from tuning.plan import Plan
+from tuning.plan import Plan, device_lacks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +35,15 @@ class MemoryEstimate:
     high_bytes: int
     fits: bool
     kind: str
+    why_approximate: str | None
+    """Why it is by formula, where tracing was tried and failed."""
     peak_at: str
     trainable_parameters: int
     total_parameters: int
     device: str
     device_bytes: int
+    device_lacks: str | None
+    """What of these settings a device that is not here cannot compute, in a sentence; the sizes are right all the same."""
     largest_micro_batch: int | None
     """The largest micro_batch_size that fits, of these data, evaluations and written answers included; None where not
     even 1 does."""
@@ -60,8 +64,14 @@ def estimate(plan: Plan, device: Device | None = None, *, make: bool = False) ->
     return MemoryEstimate(
         total_bytes=total, parts=parts, evaluation_bytes=evaluation, generation_bytes=generation,
         process_bytes=process, low_bytes=low, high_bytes=high,
-        fits=high <= target.total_bytes, kind=found.kind, peak_at=peak_at, trainable_parameters=trainable,
-        total_parameters=everything, device=target.name, device_bytes=target.total_bytes,
+        fits=high <= target.total_bytes, kind=found.kind, why_approximate=found.why_approximate, peak_at=peak_at,
+        trainable_parameters=trainable,        total_parameters=everything, device=target.name, device_bytes=target.total_bytes,
+        device_lacks=_lacks(plan.on(target)),
         largest_micro_batch=largest_micro_batch(found, target),
         fixes=[fix for fix in fixes(found, target) if fix["saved_bytes"] > 0] if high > target.total_bytes else [],
     )  # fmt: skip
+
+
+def _lacks(plan: Plan) -> str | None:
+    found = [] if plan.device.here else device_lacks(plan)  # here it would have been refused
+    return found[0].message.rstrip(".") if found else None

@@ -15,7 +15,7 @@ from tuning.memory.evaluation import evaluation_bytes, evaluation_parts, generat
 from tuning.memory.process import process_bytes
 from tuning.memory.subject import Moment, Subject, kept_features, moments_of, subject_of
 from tuning.memory.table import Table
-from tuning.memory.tables import find_table, make_table
+from tuning.memory.tables import find_table, make_table, untraceable
 from tuning.methods import method_named
 from tuning.plan import Plan, with_method
 
@@ -36,6 +36,15 @@ class Known:
     def trains(self) -> bool:
         """Whether the run makes updates; else it is one evaluation."""
         return method_named(self.plan.settings.method.name).updates
+
+    @property
+    def why_approximate(self) -> str | None:
+        """Why there is no table, in a sentence; None where there is one, or none has been tried yet."""
+        reason = None if self.table is not None or self.subject is None else untraceable(self.subject)
+        if reason is None:
+            return None
+        said = reason.strip().partition("\n")[0].rstrip(".")
+        return f"A run with these settings could not be traced ({said}), so the figures are by formula."
 
     def peak(self) -> tuple[dict[str, int], str]:
         """Bytes by category at the peak of an update, and where it is; of the evaluation where there is no update."""

@@ -27,6 +27,11 @@ DEPTHS = ("num_hidden_layers", "n_layer", "num_layers")
 _IDLE = ("transformers_version", "dtype", "torch_dtype", "_name_or_path", "architectures", "initializer_range",
          "bos_token_id", "eos_token_id", "pretraining_tp", "auto_map", "id2label", "label2id")  # fmt: skip
 """Members of a config.json that change no size."""
+_EACH_DROPOUT: tuple[set[str], ...] = (
+    {"resid_pdrop", "embd_pdrop", "attn_pdrop"}, {"hidden_dropout_prob", "attention_probs_dropout_prob"},
+    {"dropout", "attention_dropout"},
+)  # fmt: skip
+"""The members that together speak of all dropout, by the families' ways of naming it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +93,7 @@ def subject_of(plan: Plan) -> Subject:
     settings, method = plan.settings, method_named(plan.settings.method.name)
     optimizer = settings.optimizer
     # what a method without updates is told shapes the prompts alone: one table serves all of it
-    block = settings.method if method.updates else method.settings()
+    block = method.on(settings.method, plan.device.kind) if method.updates else method.settings()
     kept = {
         "task": settings.task, "precision": settings.precision, "attention": settings.attention, "device": "cpu",
         "gradient_checkpointing": settings.gradient_checkpointing, "method": _plain(block),
@@ -108,10 +113,11 @@ def subject_of(plan: Plan) -> Subject:
 def _differs_on_a_card(config: dict[str, Any], settings: dict[str, Any], learned_positions: bool) -> bool:
     """Whether a card may allocate otherwise: with dropout, or under autocast.
 
-    Where a config does not speak of dropout, kinds with learned positions (GPT-2's and BERT's age) have some.
+    Kinds with learned positions (GPT-2's and BERT's age) have dropout unless their config switches each off.
     """
-    told = [config[name] for name in DROPOUTS if name in config] or [learned_positions]
-    drops = any(told) or bool(settings["method"].get("dropout"))
+    told = {name: config[name] for name in DROPOUTS if name in config}
+    silent = learned_positions and not any(names <= told.keys() for names in _EACH_DROPOUT)
+    drops = silent or any(told.values()) or bool(settings["method"].get("dropout"))
     return drops or settings["precision"] != "fp32"
 
 

@@ -80,6 +80,10 @@ class Method:
     """Whether it finds layers by the names a kind of model gives them, and so needs a kind whose names are known."""
     packs = True
     """Whether the rows of a micro-batch can be joined into one; not where something stands before every row."""
+    leaner: tuple[str, ...] = ()
+    """Methods that take less memory, in the order in which they are offered where this one does not fit."""
+    gives_up = ""
+    """What it costs to take this one to save memory, in words."""
     updates = True
     """False where nothing is trained: the method acts in the prompt instead (`prompts`)."""
     merge_tolerance = 1e-3
@@ -148,6 +152,14 @@ class Method:
         """Whether `prompts` lets the base model answer first (`Asked.answer`)."""
         return False
 
+    def on(self, s: Any, device: str) -> Any:
+        """The settings with what `auto` means on this kind of device, `cpu` or `cuda`."""
+        return s
+
+    def able(self, s: Any, dtypes: tuple[str, ...]) -> Any:
+        """The settings for a device that computes in these number types, where `auto` takes another."""
+        return s
+
     def shorter(self, s: Any) -> tuple[Any, str] | None:
         """Other settings whose prompts are shorter, and in words what that costs; None where none can be."""
         return None
@@ -173,6 +185,8 @@ class Method:
 class PeftMethod(Method):
     """What all methods of the PEFT library share."""
 
+    leaner = ("qlora",)
+
     def load(self, model: Any, folder: Path) -> Any:
         from peft import PeftModel
 
@@ -186,6 +200,7 @@ class WholeModelMethod(Method):
     """What all methods share whose result is a whole model that plain `transformers` loads."""
 
     artifact = "model"
+    leaner = ("lora", "qlora")
 
     def load(self, model: Any, folder: Path) -> Any:
         return type(model).from_pretrained(folder, local_files_only=True, use_safetensors=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,6 +47,15 @@ class Qlora(Lora):
     settings = QloraSettings
     learning_rate_reason = "as LoRA's: the base is coarser, the adapter is the same"
     merge_tolerance = 1e-2
+    leaner = ()
+    gives_up = "weights in 4 bits, a bit rougher and slower"
+
+    def on(self, s: QloraSettings, device: str) -> QloraSettings:
+        auto = "bf16" if device == "cuda" else "fp32"
+        return replace(s, compute_dtype=auto) if s.compute_dtype == "auto" else s
+
+    def able(self, s: QloraSettings, dtypes: tuple[str, ...]) -> QloraSettings:
+        return s if s.compute_dtype != "auto" or "bf16" in dtypes else replace(s, compute_dtype="fp32")
 
     def weight_bytes(self, shape: ModelShape, s: QloraSettings, labels: int) -> int:
         packed = shape.num_layers * sum(linear.into * linear.out for linear in linears(shape))
@@ -62,7 +71,7 @@ class Qlora(Lora):
             limit = ", ".join(("auto", *case.dtypes))
             message = f"{case.device_name} does not compute in {s.compute_dtype}; use one of {limit}"
             found.append(Problem("method.compute_dtype", s.compute_dtype, limit, message))
-        if compute_dtype(s.compute_dtype, case.device) not in case.dtypes:
+        if self.on(s, case.device).compute_dtype not in case.dtypes:
             message = f"{case.device_name} does not compute in bf16, which auto takes on CUDA; set fp16 or fp32"
             found.append(Problem("method.compute_dtype", s.compute_dtype, ", ".join(case.dtypes), message))
         if s.init in MOVES_THE_BASE:
@@ -73,7 +82,7 @@ class Qlora(Lora):
 
     def load_options(self, s: QloraSettings, device: str) -> dict[str, Any]:
         way = {"quant_type": s.quant_type, "double_quant": s.double_quant}
-        return _options(way | {"compute_dtype": compute_dtype(s.compute_dtype, device)}, device)
+        return _options(way | {"compute_dtype": self.on(s, device).compute_dtype}, device)
 
     def apply(self, model: Any, s: Any, task: str) -> Any:
         keep_differentiable(model)
@@ -109,11 +118,6 @@ class Qlora(Lora):
             super().save(model, Path(folder))
             merged = super().load(_unpacked(model.get_base_model()), Path(folder))
         return super().merge(merged)
-
-
-def compute_dtype(name: str, device: str) -> str:
-    """What `auto` takes on a device."""
-    return ("bf16" if device == "cuda" else "fp32") if name == "auto" else name
 
 
 def _options(way: dict[str, Any], device: str) -> dict[str, Any]:
