@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import SLOW, Server, Tab, playwright
+from test_page_kinds import big_model, pick
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
@@ -34,6 +36,21 @@ def drawn(picture: Any) -> list[float]:
     return [120 - float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", path)]
 
 
+def check_other_methods(part: Any, pictures: Any) -> None:
+    """Named once for both charts, shown by their name; what is higher than a chart leaves it."""
+    full = part.locator("path.tf-mini-other[data-method=full]")
+    assert full.count() == 2 and part.get_by_text("Prompt tuning", exact=True).filter(visible=True).count() == 1
+    heights = [float(y) for y in re.findall(r"[ML][\d.]+ (-?[\d.]+)", full.nth(1).get_attribute("d"))]
+    assert min(heights) < 8 and heights == sorted(set(heights), reverse=True), "no plateau at the chart's top"
+    assert pictures.nth(2).locator("g[clip-path] > path[data-method=full]").count() == 1
+    names = part.locator("text.tf-mini-name[data-method=full]")
+    assert [names.nth(number).is_visible() for number in (0, 1)] == [False, False]
+    part.get_by_role("button", name="Full", exact=True).focus()
+    for number in (0, 1):
+        playwright.expect(names.nth(number)).to_be_visible()
+        assert re.match(r"Full: [\d.]+ MiB to [\d.]+ MiB", names.nth(number).text_content())
+
+
 def test_the_charts_of_memory_are_drawn_and_a_fix_changes_the_form(tab: Tab) -> None:
     part = opened(tab, "More about memory")
     pictures = part.locator("svg.tf-mini")
@@ -44,6 +61,7 @@ def test_the_charts_of_memory_are_drawn_and_a_fix_changes_the_form(tab: Tab) -> 
         assert len(rising) > 4 and rising == sorted(rising) and rising[-1] > rising[0]
     for number in range(3):
         assert pictures.nth(number).locator(".tf-mini-dot").count() == 1
+    check_other_methods(part, pictures)
     playwright.expect(part).to_contain_text(re.compile(r"Highest at: .+, [\d.]+ MiB of tensors"))
     shares = part.locator("table.tf-several tbody tr")
     assert [shares.nth(n).locator("th").inner_text() for n in range(3)] == ["2", "4", "8"]
@@ -79,6 +97,18 @@ def test_without_updates_the_page_speaks_of_the_evaluation_and_offers_shorter_pr
     assert re.search(r"−[\d.]+ MiB · −\d+ % time · top_k 8 -> 4", fix.inner_text()), fix.inner_text()
     fix.get_by_role("button", name="Apply").click()
     playwright.expect(passages).to_have_value("4", timeout=30_000)
+
+
+def test_the_table_is_awaited_for_the_device_that_was_chosen(tab: Tab, tmp_path: Path) -> None:
+    tab.field("model").fill(str(big_model(tmp_path / "a big model")))
+    tab.field("model").press("Enter")
+    playwright.expect(tab.page.locator(".tf-tiles")).to_contain_text("updates", timeout=30_000)
+    with tab.page.expect_request(re.compile("fork/memory.*T4"), timeout=30_000) as asked:
+        pick(tab, "would_fit_on", "T4 16 GB")
+    assert asked.value.url.endswith("?device=T4%2016%20GB")
+    memory = tab.page.get_by_role("region", name="Estimated memory")
+    playwright.expect(memory).to_contain_text("of 14.6 GiB")
+    playwright.expect(memory).to_contain_text("The estimate is traced.", timeout=SLOW)
 
 
 def test_the_error_of_a_finished_run_joins_the_calibration(tab: Tab) -> None:

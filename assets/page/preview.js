@@ -29,7 +29,7 @@ export function mountPreview(root, props, watch, trigger, fillForm) {
     if (value.outlook) {
       details.show(value.outlook);
       stopWaiting?.();
-      stopWaiting = value.outlook.pending ? awaitTable(value.outlook, () => trigger("traced", {})) : null;
+      stopWaiting = value.outlook.pending ? awaitTable(value.outlook, value.device, () => trigger("traced", {})) : null;
     }
     if (value.network) network.show(value.network);
     old.hidden = value.problems.length === 0;

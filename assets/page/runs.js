@@ -1,7 +1,7 @@
 // The table of runs: state, progress and what one can do with each.
 
 import { begin, isActive, lastStep, onChange, pollNow, post, runById, show, state } from "./live.js";
-import { calibration } from "./memory.js";
+import { calibration } from "./calibration.js";
 import { bytes, duration, element, toast } from "./dom.js";
 
 const HEADS = ["show", "run", "state", "progress", "loss", "best eval", "method", "lr", "batch", "memory", ""];
