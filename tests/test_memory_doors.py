@@ -98,3 +98,16 @@ def test_the_route_gives_curves_that_rise_and_meet_the_estimate(tmp_path: Path) 
         assert refused.status_code == 422 and refused.json()["problems"][0]["field"] == "micro_batch_size"
     finally:
         service.close()
+
+
+def test_the_table_names_what_is_refused_and_is_about_one_device(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({"gradient_checkpointing": True}), encoding="utf-8")
+    assert main(["estimate", str(file), "--table"]) == 0
+    out = capsys.readouterr().out
+    assert "| Prefix tuning |" not in out and out.rstrip().endswith("Feature extraction, Prefix tuning.")
+    assert main(["estimate", str(file), "--table", "--devices", "4"]) == 2
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert problem["field"] == "devices" and problem["value"] == 4 and "leave devices out" in problem["message"]

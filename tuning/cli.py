@@ -38,6 +38,10 @@ from tuning.training.entry import run_job
 
 PROGRESS_SECONDS = 1.0
 CODES = {"finished": 0, "failed": 1, "cancelled": 130}
+_BENCHES = (
+    "all, or one of start, click, loop, accumulation, watchers, poll, methods, retrieval, memory, devices and data; "
+    "estimate, published and data-large take minutes and are not among all"
+)
 LEFT_BEHIND = ("adapter", "model", "best", "predictions")
 """What a run leaves in its folder besides events.jsonl and settings.json."""
 
@@ -59,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "--download", action="store_true", help="fetch model and data from the hub first (HF_TOKEN if gated)"
     )
     one = verbs.add_parser("bench", help="measure, and print tables")
-    one.add_argument("name", nargs="?", default="all", help="start, click, loop, watchers, poll, memory or all")
+    one.add_argument("name", nargs="?", default="all", help=_BENCHES)
     one.add_argument("--repeats", type=int, default=7, help="interleaved repeats; the median is shown")
     verbs.add_parser("settings", help="print the table of settings as Markdown")
     one = verbs.add_parser("serve", help="open the page")
@@ -74,6 +78,9 @@ def main(argv: list[str] | None = None) -> int:
     given = _parser().parse_args(argv)
     try:
         if given.verb == "estimate":
+            if given.table and given.devices is not None:
+                message = "the table is about one device; leave devices out, or table"
+                raise SettingsError([Problem("devices", given.devices, "none with table", message)])
             plan, device = plan_for(_read(given.settings)), named_device(given.device)
             print(memory_table(plan, device) if given.table else _estimated(plan, device, given.devices))
             return 0

@@ -31,7 +31,9 @@ def memory_table(plan: Plan, device: Device) -> str:
         f"MiB of tensors at the peak of one update of {plan.model.title}, rows of up to {widest} tokens, "
         f"{plan.settings.precision}, {plan.settings.optimizer.name}; † may not fit {device.name}."
     )
-    return f"{table}\n\n{said}"
+    shown = {one.settings.method.name for one in plans}
+    refused = [method.title for method in METHODS if method.updates and method.name not in shown]
+    return f"{table}\n\n{said}" + (f" Refused with these settings: {', '.join(refused)}." if refused else "")
 
 
 def _names() -> list[str]:
