@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tuning.hardware import Device
+from tuning.charts import memory_bar
+from tuning.hardware import Device, named_device
 from tuning.memory.estimate import MemoryEstimate, estimate
 from tuning.memory.known import known
 from tuning.memory.outlook import outlook
@@ -29,7 +32,7 @@ def applied(plan: Plan, fix: dict[str, Any]) -> Plan:
     """The plan as it is after one press, worked out anew. Refused settings raise."""
     settings = plan.settings.to_dict()
     for name, value in fix["settings"].items():
-        settings[name] = settings[name] | value if name in ("data", "eval", "sample") else value
+        settings[name] = settings[name] | value if name in ("data", "eval", "sample", "optimizer") else value
     return plan_for(settings)
 
 
@@ -126,7 +129,7 @@ def test_sample_prompts_are_let_go_where_they_are_what_is_highest() -> None:
     sample = {"prompts": ["Who?", "The river is old. " * 80]}
     plan, device, fixes = offered({"data": data, "sample": sample, "micro_batch_size": 1})
     assert estimate(plan, device).generation_bytes == highest(estimate(plan, device))
-    assert fixes[0]["settings"] == {"sample": {"prompts": []}}
+    assert {"sample": {"prompts": []}} in [fix["settings"] for fix in fixes[:2]]
     assert_each_saves_what_it_says(plan, device)
 
 
@@ -153,3 +156,77 @@ def test_where_the_held_out_rows_are_the_limit_it_says_so() -> None:
     plan = plan_for({"data": {"source": "people-questions"}, "method": {"name": "prompt_engineering", "shots": 8}})
     known(plan, make=True)
     assert outlook(plan, plan.device)["all_rows"] == plan.data.eval_rows
+
+
+LLAMA_8B = {
+    "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 8192,
+}  # fmt: skip
+
+
+def on_t4(folder: Path, **settings: Any) -> tuple[Plan, Device]:
+    """A plan of an 8B model, by formula, held against a card without bf16."""
+    (folder / "config.json").write_text(json.dumps(LLAMA_8B), encoding="utf-8")
+    return plan_for({"device": "cpu", "model": str(folder)} | settings), named_device("T4 16 GB")
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"method": {"name": "full"}, "precision": "bf16"}, "T4 16 GB does not compute in bf16; use one of fp32, fp16"),
+        ({"method": {"name": "qlora"}}, "auto takes on CUDA"),
+    ],
+)
+def test_a_card_that_cannot_compute_in_bf16_is_told_and_offered_what_adds_no_refusal(
+    tmp_path: Path, settings: dict[str, Any], word: str
+) -> None:
+    plan, card = on_t4(tmp_path, micro_batch_size=32, **settings)
+    found = estimate(plan, card)
+    assert found.device_lacks is not None and word in found.device_lacks
+    assert estimate(plan, named_device("A100 80 GB")).device_lacks is None and estimate(plan).device_lacks is None
+    assert {"gradient_checkpointing"} in names(outlook(plan, card)["fixes"])
+    bar = memory_bar(found.to_dict(), card.kind)
+    assert bar["verdict"] == "over" and bar["words"].startswith("Cannot run there") and word in bar["note"]
+
+
+def test_pressing_what_saves_most_leads_to_a_run_that_fits(tmp_path: Path) -> None:
+    """An 8B model, all weights trained: LoRA alone does not fit 16 GB; the four bits it leads to do."""
+    plan, card = on_t4(tmp_path, method={"name": "full"})
+    shown = outlook(plan, card)
+    assert not shown["fits"]
+    optimizers = [fix["settings"]["optimizer"]["name"] for fix in shown["fixes"] if "optimizer" in fix["settings"]]
+    assert set(optimizers) == {"adamw_8bit", "adafactor"}
+    for _ in range(8):
+        if estimate(plan, card).fits:
+            break
+        plan = applied(plan, outlook(plan, card)["fixes"][0])
+    found = estimate(plan, card)
+    assert found.fits and found.device_lacks is None and plan.settings.method.name == "qlora"
+
+
+def test_lora_becomes_qlora_of_the_same_rank_and_one_that_cannot_starts_plainly(tmp_path: Path) -> None:
+    for init, rank in (("default", 64), ("pissa", 8)):
+        plan, card = on_t4(tmp_path, method={"name": "lora", "r": 64, "init": init})
+        (block,) = (fix["settings"]["method"] for fix in outlook(plan, card)["fixes"] if "method" in fix["settings"])
+        assert (block["name"], block["r"], block["init"], block["compute_dtype"]) == ("qlora", rank, "default", "fp32")
+        applied(plan, {"settings": {"method": block}})
+
+
+def test_a_leaner_optimizer_says_that_a_typed_rate_is_not_its_own() -> None:
+    for typed in (None, 1e-3):
+        fixes = offered({"method": {"name": "full"}, "optimizer": {"learning_rate": typed}})[2]
+        (cost,) = (fix["cost"] for fix in fixes if fix["settings"].get("optimizer") == {"name": "adafactor"})
+        assert ("learning_rate" in cost) == (typed is not None)
+    assert not any("optimizer" in fix["settings"] for fix in offered({"method": {"name": "lora"}})[2])
+
+
+def test_cutting_rows_names_the_field_as_it_stands_and_is_offered_only_where_it_helps() -> None:
+    plan, _, fixes = offered({"data": {"max_seq_length": 128}})
+    longest = plan.value("widest_length")
+    (cost,) = (fix["cost"] for fix in fixes if "data" in fix["settings"])
+    assert cost.startswith(f"max_seq_length 128 -> {longest // 2} (the longest row has {longest} tokens): ")
+    few = {"data": {"max_seq_length": 40}, "micro_batch_size": 1, "method": {"name": "full"}}
+    plan, _, fixes = offered(few | {"gradient_checkpointing": True})
+    saved = known(plan).total() - known(plan).total(length=20)
+    assert 0 <= saved < 0.02 * known(plan).highest(), "what this test is about"
+    assert not any("data" in fix["settings"] for fix in fixes)

@@ -167,7 +167,7 @@ def test_a_plan_that_will_not_fit_is_told_in_words(tab: Tab, tmp_path: Path) -> 
     playwright.expect(verdict).to_have_text(re.compile(r"Will not fit: [\d.]+ GiB of 8 GiB"), timeout=30_000)
     said = memory.inner_text()
     assert "Laptop, 8 GB RAM" in said
-    assert re.search(r"Saves [\d.]+ GiB: LoRA instead of full", said), said
+    assert re.search(r"To take less: .*LoRA instead of Full saves [\d.]+ GiB.*under More about memory", said), said
     line, words = memory.locator(".tf-limit").bounding_box(), memory.locator(".tf-limit-text span").bounding_box()
     assert words["x"] <= line["x"] <= words["x"] + words["width"], "the limit is named where it is"
     assert memory.locator(".tf-limit-text").inner_text() == "limit of Laptop, 8 GB RAM: 8 GiB"

@@ -57,10 +57,13 @@ def memory_bar(estimate: dict[str, Any], kind: str = "cpu") -> dict[str, Any]:
     scale = max(limit, high, total) * 1.04 if near else total
     verdict = "fits" if estimate["fits"] else ("tight" if low <= limit else "over")
     words = {"fits": "Fits", "tight": "May not fit", "over": "Will not fit"}[verdict]
+    lacks = estimate.get("device_lacks")
+    if lacks:  # that it would fit is no good news then
+        verdict, words = "over", f"Cannot run there. {words}"
     right = size_text(scale) if near else f"{size_text(total)} at the peak"
     whole = f"{size_text(low)} to {size_text(high)}"
     within = "" if near else f" {device_name} has {size_text(limit)}: {100 * high / limit:.2g} % of it at most."
-    note = (
+    note = (f"{lacks}. " if lacks else "") + (
         f"At the peak {size_text(total)} for tensors{_peak(estimate)}{_besides(estimate)}; the whole process "
         f"{whole}.{within} {_kind(estimate)}"
     )
@@ -70,7 +73,7 @@ def memory_bar(estimate: dict[str, Any], kind: str = "cpu") -> dict[str, Any]:
         "scale": scale, "verdict": verdict, "words": f"{words}: {size_text(needed)} of {size_text(limit)}",
         "left": "0", "right": right, "limit_words": f"limit of {device_name}: {size_text(limit)}" if near else "",
         "band_words": f"the whole process may take {whole}" if near else "",
-        "note": note, "fixes": [_fix(fix) for fix in estimate["fixes"][:3]],
+        "note": note, "fixes": _fixes(estimate["fixes"][:3]),
         "summary": f"{words}. " + ", ".join(f"{part['name']} {size_text(part['bytes'])}" for part in parts),
     }  # fmt: skip
 
@@ -93,5 +96,10 @@ def _besides(estimate: dict[str, Any]) -> str:
     return f", but {' and '.join(more)}" if more else ""
 
 
-def _fix(fix: dict[str, Any]) -> str:
-    return f"Saves {size_text(fix['saved_bytes'])}: {fix['cost']}"
+def _fixes(first: list[dict[str, Any]]) -> list[str]:
+    """One sentence that names them; what each costs stands beside its button."""
+    if not first:
+        return []
+    told = "; ".join(f"{fix['cost'].partition(':')[0]} saves {size_text(fix['saved_bytes'])}" for fix in first)
+    alone = "" if any(fix["fits"] for fix in first) else " None of these is enough alone."
+    return [f"To take less: {told}.{alone} Each can be applied under More about memory."]

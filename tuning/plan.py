@@ -151,11 +151,7 @@ def refused(
         limit = model.shape.max_positions
         message = f"max_seq_length {longest} is above this model's {limit} positions; set {limit} or less."
         found.append(Problem("data.max_seq_length", longest, f"8 to {limit}", message))
-    if settings.precision not in device.dtypes:
-        dtypes = ", ".join(device.dtypes)
-        message = f"{device.name} does not compute in {settings.precision}; use one of {dtypes}."
-        found.append(Problem("precision", settings.precision, dtypes, message))
-    found += _attention_refused(settings, model.shape.model_type, device) + _recipe_refused(settings, data)
+    found += _device_refuses(settings, model, device) + _recipe_refused(settings, data)
     found += _packing_refused(settings, model)
     if settings.task not in model.tasks:
         able = ", ".join(model.tasks)
@@ -165,6 +161,23 @@ def refused(
         )
         found.append(Problem("task", settings.task, able, f"a {kind} model {why}; set task to {able}."))
     return found
+
+
+def device_lacks(plan: Plan) -> list[Problem]:
+    """What a plan asks that its device cannot do, where it was planned on another."""
+    settings, found = plan.settings, _device_refuses(plan.settings, plan.model, plan.device)
+    if not method_named(settings.method.name).updates:  # it refuses prompts, the same on every device
+        return found
+    return found + _method_refuses(settings, plan.model, plan.data, plan.device, Prompted())
+
+
+def _device_refuses(settings: Settings, model: BaseModel, device: Device) -> list[Problem]:
+    found = _attention_refused(settings, model.shape.model_type, device)
+    if settings.precision in device.dtypes:
+        return found
+    dtypes = ", ".join(device.dtypes)
+    message = f"{device.name} does not compute in {settings.precision}; use one of {dtypes}."
+    return [Problem("precision", settings.precision, dtypes, message), *found]
 
 
 def _recipe_refused(settings: Settings, data: DataSummary) -> list[Problem]:

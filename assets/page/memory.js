@@ -7,7 +7,7 @@ import { otherNames, sizePanel, stepPanel } from "./memory_charts.js";
 function merged(settings, change) {
   const found = { ...settings };
   for (const [name, value] of Object.entries(change)) {
-    found[name] = ["data", "eval", "sample"].includes(name) ? { ...settings[name], ...value } : value;
+    found[name] = ["data", "eval", "sample", "optimizer"].includes(name) ? { ...settings[name], ...value } : value;
   }
   return found;
 }

@@ -14,10 +14,11 @@ from tuning.memory.subject import Moment, Shape
 from tuning.methods import method_named
 from tuning.models import ModelShape
 from tuning.plan import Plan
+from tuning.settings import OptimizerSettings
 
 MIB = 2**20
 STATES = {"adamw": 2.0, "adafactor": 0.1, "adamw_8bit": 0.52, "muon": 1.0}
-"""Values that an optimizer keeps for each trained weight; SGD's follow from its momentum."""
+"""Of each trained weight; SGD's follow from its momentum."""
 
 
 def closed_form(plan: Plan, moment: Moment) -> tuple[dict[str, int], str]:
@@ -61,9 +62,13 @@ def closed_form_pass(plan: Plan, shape: Shape) -> int:
 def _kept(plan: Plan) -> tuple[int, int]:
     """Bytes of weights, and of what the optimizer keeps."""
     settings = plan.settings
-    states = STATES.get(settings.optimizer.name, 1.0 if settings.optimizer.momentum else 0.0)
     weights, values = _counted(plan.model.shape, settings.method, plan.labels)
-    return weights, int(4 * values * states)
+    return weights, int(4 * values * optimizer_values(settings.optimizer))
+
+
+def optimizer_values(chosen: OptimizerSettings) -> float:
+    """Values that it keeps for each trained weight."""
+    return STATES.get(chosen.name, 1.0 if chosen.momentum else 0.0)
 
 
 @lru_cache(maxsize=64)

@@ -43,7 +43,7 @@ class MemoryEstimate:
     device: str
     device_bytes: int
     device_lacks: str | None
-    """What of these settings a device that is not here cannot compute, in a sentence; the sizes are right all the same."""
+    """What of these settings a device that is not here cannot compute, in a sentence; the sizes are right anyway."""
     largest_micro_batch: int | None
     """The largest micro_batch_size that fits, of these data, evaluations and written answers included; None where not
     even 1 does."""
@@ -65,7 +65,8 @@ def estimate(plan: Plan, device: Device | None = None, *, make: bool = False) ->
         total_bytes=total, parts=parts, evaluation_bytes=evaluation, generation_bytes=generation,
         process_bytes=process, low_bytes=low, high_bytes=high,
         fits=high <= target.total_bytes, kind=found.kind, why_approximate=found.why_approximate, peak_at=peak_at,
-        trainable_parameters=trainable,        total_parameters=everything, device=target.name, device_bytes=target.total_bytes,
+        trainable_parameters=trainable, total_parameters=everything, device=target.name,
+        device_bytes=target.total_bytes,
         device_lacks=_lacks(plan.on(target)),
         largest_micro_batch=largest_micro_batch(found, target),
         fixes=[fix for fix in fixes(found, target) if fix["saved_bytes"] > 0] if high > target.total_bytes else [],

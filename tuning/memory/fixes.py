@@ -8,11 +8,12 @@ writing answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from tuning.architectures import supports_sdpa
 from tuning.hardware import Device
+from tuning.memory.closed_form import STATES, optimizer_values
 from tuning.memory.known import Known, changed, known
 from tuning.memory.subject import longest_row
 from tuning.methods import method_named
@@ -24,8 +25,15 @@ from tuning.settings import WRITTEN_METRICS
 MOST_ROWS = 4096
 SHORTEST = 32
 """Tokens below which rows are not cut further."""
-FULL = 0.5
-"""The share of trained weights from which on LoRA saves much."""
+MANY = 0.1
+"""The share of trained weights from which on an optimizer's state is looked at."""
+LEAST_SHARE = 0.02
+"""Of the run's highest moment: what some changes must save to be worth what they cost."""
+LEANER_OPTIMIZERS = {
+    "adamw_8bit": "8-bit AdamW: its two values a weight are rounded, nearly the same curve",
+    "adafactor": "Adafactor: another optimizer with hardly any state, another curve",
+}
+"""In the order in which they are offered, with what they cost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +46,8 @@ class Change:
     time_percent: int = 0
     length: int | None = None
     """The longest row then, where it is another."""
+    least: float = 0.0
+    """The share of the highest moment below which it is not worth offering."""
 
 
 def largest_micro_batch(found: Known, device: Device) -> int | None:
@@ -104,7 +114,7 @@ def fixes(found: Known, device: Device) -> list[dict[str, Any]]:
             before[0] - other.highest(length=change.length),
             before[1] - other.total(length=change.length),
         )
-        if saved < 0 or max(saved, of_update) <= 0:
+        if saved < 0 or max(saved, of_update) <= change.least * before[0]:
             continue
         high = replace(found, plan=other.plan).process(highest - saved, device)[2]
         ranked.append({
@@ -137,14 +147,12 @@ def _rows(found: Known, device: Device) -> Iterator[Change]:
         rows = next(enough, None) or min(smaller, key=lambda rows: (taken[rows], -rows))
     slower = 5 * (micro // rows - 1) if micro // rows < 4 else 20
     if not found.trains:
-        cost = f"micro-batch {micro} -> {rows}: fewer rows are evaluated at once, the same measures, slower"
+        cost = f"micro-batch {micro} -> {rows}: fewer rows are evaluated at once, the same measures"
         yield Change(settings={"micro_batch_size": rows}, cost=cost, time_percent=slower,
                      other=_with(found, micro_batch_size=rows))  # fmt: skip
         return
     change = {"micro_batch_size": rows, "gradient_accumulation_steps": steps * micro // rows}
-    cost = (
-        f"micro-batch {micro} -> {rows}, accumulation {steps} -> {steps * micro // rows}: same effective batch, slower"
-    )
+    cost = f"micro-batch {micro} -> {rows}, accumulation {steps} -> {steps * micro // rows}: the same effective batch"
     yield Change(settings=change, cost=cost, time_percent=slower, other=_with(found, **change))
 
 
@@ -157,19 +165,46 @@ def _structure(found: Known) -> Iterator[Change]:
         yield Change(settings={"attention": "sdpa"}, cost=cost, other=known(changed(plan, {"attention": "sdpa"})))
     if not found.trains:
         return
-    if not settings.gradient_checkpointing and _allowed(found, gradient_checkpointing=True):
-        change: dict[str, Any] = {"gradient_checkpointing": True}
-        cost = "gradient checkpointing: about a third more time"
-        yield Change(settings=change, cost=cost, time_percent=33, other=known(changed(plan, change)))
-    lora = method_named("lora").settings()
-    if plan.value("trainable_share") > FULL and _allowed(found, method=lora):
-        cost = f"LoRA instead of {settings.method.name}: fewer trained weights, another curve"
-        yield Change(settings={"method": {"name": "lora"}}, cost=cost, other=known(changed(plan, {"method": lora})))
+    now = _refused(plan)
+    change: dict[str, Any] = {"gradient_checkpointing": True}
+    if not settings.gradient_checkpointing and _refused(other := changed(plan, change)) <= now:
+        cost = "gradient checkpointing: layers are computed again in the backward pass"
+        yield Change(settings=change, cost=cost, time_percent=33, other=known(other))
+    yield from _leaner_methods(plan, now)
+    yield from _leaner_optimizers(plan, now)
 
 
-def _allowed(found: Known, **settings: Any) -> bool:
-    plan = found.plan
-    return not refused(replace(plan.settings, **settings), plan.model, plan.data, plan.device, Prompted())
+def _leaner_methods(plan: Plan, now: set[tuple[str, str]]) -> Iterator[Change]:
+    """What the registry names; settings that both methods have stay, unless they are what is refused."""
+    block, own = plan.settings.method, method_named(plan.settings.method.name)
+    for method in map(method_named, own.leaner):
+        plain = method.able(method.settings(), plan.device.dtypes)
+        shared = fields(block) if issubclass(method.settings, type(block)) else ()
+        kept = replace(plain, **{one.name: getattr(block, one.name) for one in shared if one.name != "name"})
+        others = (changed(plan, {"method": one}) for one in ([kept, plain] if kept != plain else [plain]))
+        other = next((one for one in others if _refused(one) <= now), None)
+        if other is not None:
+            cost = f"{method.title} instead of {own.title}: {method.gives_up}"
+            yield Change(settings={"method": asdict(other.settings.method)}, cost=cost, other=known(other))
+
+
+def _leaner_optimizers(plan: Plan, now: set[tuple[str, str]]) -> Iterator[Change]:
+    """Optimizers that keep less of each trained weight, where many weights are trained."""
+    chosen = plan.settings.optimizer
+    if plan.value("trainable_share") < MANY:
+        return
+    for name, cost in LEANER_OPTIMIZERS.items():
+        if STATES[name] >= optimizer_values(chosen):
+            continue
+        other = changed(plan, {"optimizer": replace(chosen, name=name)})
+        if _refused(other) <= now:
+            told = cost if chosen.learning_rate is None else f"{cost}, which needs another learning_rate"
+            yield Change(settings={"optimizer": {"name": name}}, cost=told, other=known(other), least=LEAST_SHARE)
+
+
+def _refused(plan: Plan) -> set[tuple[str, str]]:
+    """What cannot be done of it: a change may be offered that adds nothing to that."""
+    return {(one.field, one.message) for one in refused(plan.settings, plan.model, plan.data, plan.device, Prompted())}
 
 
 def _lengths(found: Known) -> Iterator[Change]:
@@ -177,9 +212,11 @@ def _lengths(found: Known) -> Iterator[Change]:
     longest = longest_row(found.plan)
     if found.trains:
         if longest > SHORTEST:
-            cost = f"max_seq_length {longest} -> {longest // 2}: long rows are cut"
+            limit = found.plan.settings.data.max_seq_length
+            why = "" if limit == longest else f" (the longest row has {longest} tokens)"
+            cost = f"max_seq_length {limit} -> {longest // 2}{why}: long rows are cut"
             yield Change(settings={"data": {"max_seq_length": longest // 2}}, cost=cost, time_percent=-30,
-                         other=found, length=longest // 2)  # fmt: skip
+                         other=found, length=longest // 2, least=LEAST_SHARE)  # fmt: skip
         return
     shorter = method_named(found.plan.settings.method.name).shorter(found.plan.settings.method)
     if shorter is None:

@@ -45,6 +45,7 @@ class Adapter(Method):
     )
     source = "Houlsby et al. 2019, arXiv 1902.00751; Pfeiffer et al. 2020, arXiv 2005.00247"
     settings = AdapterSettings
+    leaner: tuple[str, ...] = ("qlora",)
     default_learning_rate = 1e-3
     learning_rate_reason = "each adapter changes all that follows: at 3e-3 the bundled model forgot everything it knew"
     by_name = True

@@ -185,7 +185,7 @@ class Method:
 class PeftMethod(Method):
     """What all methods of the PEFT library share."""
 
-    leaner = ("qlora",)
+    leaner: tuple[str, ...] = ("qlora",)
 
     def load(self, model: Any, folder: Path) -> Any:
         from peft import PeftModel
@@ -200,7 +200,7 @@ class WholeModelMethod(Method):
     """What all methods share whose result is a whole model that plain `transformers` loads."""
 
     artifact = "model"
-    leaner = ("lora", "qlora")
+    leaner: tuple[str, ...] = ("lora", "qlora")
 
     def load(self, model: Any, folder: Path) -> Any:
         return type(model).from_pretrained(folder, local_files_only=True, use_safetensors=True)

@@ -48,6 +48,7 @@ class FeatureExtraction(Method):
     )
     source = "Donahue et al. 2013, arXiv 1310.1531; KAN heads: Liu et al. 2024, arXiv 2404.19756"
     settings = FeatureSettings
+    leaner: tuple[str, ...] = ("qlora",)
     default_learning_rate = 3e-3
     learning_rate_reason = "only the last layer moves, and nothing behind it can be upset"
 

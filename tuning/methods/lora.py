@@ -51,6 +51,7 @@ class Lora(PeftMethod):
     default_learning_rate = 3e-3
     learning_rate_reason = "the small matrices start at no change, so they need about ten times full fine-tuning's rate"
     by_name = True
+    gives_up = "fewer trained weights, another curve"
 
     def parts(self, shape: ModelShape, s: LoraSettings, labels: int) -> list[Part]:
         return model_parts(shape, labels) + lora_parts(shape, s)

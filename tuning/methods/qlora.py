@@ -47,7 +47,7 @@ class Qlora(Lora):
     settings = QloraSettings
     learning_rate_reason = "as LoRA's: the base is coarser, the adapter is the same"
     merge_tolerance = 1e-2
-    leaner = ()
+    leaner: tuple[str, ...] = ()
     gives_up = "weights in 4 bits, a bit rougher and slower"
 
     def on(self, s: QloraSettings, device: str) -> QloraSettings:
