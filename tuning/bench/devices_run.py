@@ -23,7 +23,7 @@ def run_one(settings: dict[str, Any], way: str, count: int) -> int:
 
     from tuning.training.build import build
     from tuning.training.loop import Progress, train
-    from tuning.training.probes import allocations
+    from tuning.training.probes import allocations, highest
 
     plan = plan_for(settings)
     distributed.init_process_group("fake", rank=0, world_size=count, store=FakeStore())
@@ -37,11 +37,7 @@ def run_one(settings: dict[str, Any], way: str, count: int) -> int:
             next(updates)
     finally:
         distributed.destroy_process_group()
-    now = peak = sum(lasting)
-    for change in passing:
-        now += change
-        peak = max(peak, now)
-    return peak
+    return sum(lasting) + highest(passing)
 
 
 def _copied(built: Any, plan: Plan) -> Any:

@@ -41,11 +41,12 @@ def metered(model: nn.Module, optimizer: torch.optim.Optimizer | None, device: t
     before = live_bytes(model, optimizer)
     with allocations() as changes:
         yield meter
-    now = peak = 0
-    for change in changes:
-        now += change
-        peak = max(peak, now)
-    meter.peak_bytes = before + peak
+    meter.peak_bytes = before + highest(changes)
+
+
+def highest(changes: Iterable[int]) -> int:
+    """The most bytes at one moment, by what came and went from nothing on."""
+    return max(itertools.accumulate(changes, initial=0))
 
 
 @contextmanager
