@@ -97,6 +97,12 @@ def test_without_updates_the_page_speaks_of_the_evaluation_and_offers_shorter_pr
     assert re.search(r"−[\d.]+ MiB · −\d+ % time · top_k 8 -> 4", fix.inner_text()), fix.inner_text()
     fix.get_by_role("button", name="Apply").click()
     playwright.expect(passages).to_have_value("4", timeout=30_000)
+    tab.page.get_by_role("button", name="More settings").click()
+    run = tab.press_start(data__eval_rows="4")
+    tab.wait_state(run, "finished")
+    cell = tab.page.locator(f"[data-run={run}] [data-head=memory]").inner_text()
+    assert re.fullmatch(r"(not measured|[\d.]+ MiB)\s+est. [\d.]+ MiB(, [+\u2212]?[\d.]+ %)?", cell), cell
+    assert cell.startswith("not") != ("%" in cell)
 
 
 def test_the_table_is_awaited_for_the_device_that_was_chosen(tab: Tab, tmp_path: Path) -> None:
@@ -131,5 +137,29 @@ def test_the_error_of_a_finished_run_joins_the_calibration(tab: Tab) -> None:
     told = re.search(r"1 run: error ([\d.]+) % in the middle, ([\d.]+) % at most", part.inner_text())
     assert told and told[1] == told[2]
     assert float(told[1]) == pytest.approx(abs(error), abs=100 * 0.06 / measured + 0.6)
-    cell = tab.page.locator(f"[data-run={run}] [title*='error']").first.get_attribute("title")
-    assert re.search(rf"error [+\u2212]?{float(told[1]):.1f} %", cell), cell
+    cell = tab.page.locator(f"[data-run={run}] [data-head=memory]").inner_text()
+    assert re.fullmatch(rf"{sizes[2]} MiB\s+est. {sizes[1]} MiB, [+\u2212]?{float(told[1]):.1f} %", cell), cell
+
+    tab.page.get_by_role("group", name="Method", exact=True).get_by_text("LoRA", exact=True).click()
+    playwright.expect(tab.page.locator(".tf-tiles")).not_to_contain_text("(100\u00a0%)", timeout=30_000)
+    other = tab.press_start(max_steps="6")
+    tab.wait_state(other, "finished")
+    playwright.expect(dot).to_have_count(2, timeout=SLOW)
+    errors = []
+    for one in (run, other):
+        cell = tab.page.locator(f"[data-run={one}] [data-head=memory]").inner_text()
+        errors.append(abs(float(re.search(r", [+\u2212]?([\d.]+) %", cell)[1])))
+    told = re.search(r"2 runs: error ([\d.]+) % in the middle, ([\d.]+) % at most", part.inner_text())
+    assert float(told[1]) == pytest.approx(sum(errors) / 2, abs=0.11) and float(told[2]) == max(errors)
+    numbers = part.locator("text.tf-mini-text[text-anchor=start], text.tf-mini-text[text-anchor=middle]")
+    assert numbers.all_text_contents()[0] == "0 B" and numbers.count() == 2, "the lower axis has numbers too"
+
+    tab.page.set_viewport_size({"width": 420, "height": 900})
+    row = tab.page.locator(f"[data-run={other}]")
+    button = row.get_by_label(re.compile("Actions for")).bounding_box()
+    for what in (".tf-chip", ".tf-count", ".tf-name", "[data-head=memory]"):
+        box = row.locator(what).bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 420, f"{what} is cut"
+        beside = box["x"] + box["width"] <= button["x"] or box["y"] >= button["y"] + button["height"]
+        assert beside, f"the menu lies over {what}"
+    assert tab.page.get_by_role("region", name="Runs").evaluate("(node) => node.scrollWidth <= node.clientWidth")

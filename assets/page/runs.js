@@ -51,18 +51,21 @@ class Row {
     this.meter = element("span", { class: "tf-bar", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100 }, this.bar);
     this.count = element("span", { class: "tf-count" });
     this.cells = {};
-    for (const head of NUMBERS) this.cells[head] = element("td", { class: "tf-num" });
-    this.cells.method = element("td");
+    for (const head of NUMBERS) this.cells[head] = element("td", { class: "tf-num", role: "cell", "data-head": head });
+    this.cells.method = element("td", { role: "cell", "data-head": "method" });
+    this.measured = element("span");
+    this.expected = element("span", { class: "tf-note" });
+    this.cells.memory.append(element("div", { class: "tf-bytes" }, [this.measured, this.expected]));
     this.stop = button("Stop", "", () => { this.stop.disabled = true; act(`fork/runs/${id}/stop`, {}, () => {}); }, "tf-stop");
     this.menu = this.buildMenu();
-    this.nameCell = element("td", {}, element("div", { class: "tf-names" }, [this.name, this.note]));
-    this.node = element("tr", { "data-run": id }, [
-      element("td", {}, element("label", { class: "tf-check" }, [this.check, this.dot])),
+    this.nameCell = element("td", { role: "cell", class: "tf-name-cell" }, element("div", { class: "tf-names" }, [this.name, this.note]));
+    this.node = element("tr", { "data-run": id, role: "row" }, [
+      element("td", { role: "cell" }, element("label", { class: "tf-check" }, [this.check, this.dot])),
       this.nameCell,
-      element("td", {}, element("div", { class: "tf-state" }, [this.chip, this.phase])),
-      element("td", {}, element("div", { class: "tf-progress" }, [this.meter, this.count])),
+      element("td", { role: "cell", class: "tf-state-cell" }, element("div", { class: "tf-state" }, [this.chip, this.phase])),
+      element("td", { role: "cell", class: "tf-progress-cell" }, element("div", { class: "tf-progress" }, [this.meter, this.count])),
       this.cells.loss, this.cells["best eval"], this.cells.method, this.cells.lr, this.cells.batch, this.cells.memory,
-      element("td", { class: "tf-actions" }, [this.stop, this.menu]),
+      element("td", { role: "cell", class: "tf-actions" }, [this.stop, this.menu]),
     ]);
   }
 
@@ -171,16 +174,22 @@ class Row {
     set(this.cells.method, methodText(run, this.config.methods));
     set(this.cells.lr, trains(run) ? rate(run.plan.derived.learning_rate) : "–");
     set(this.cells.batch, trains(run) ? String(run.plan.derived.effective_batch ?? "–") : "–");
-    const measured = run.peak_bytes ?? series?.step.at(-1)?.peak_bytes, expected = run.estimate?.total_bytes;
-    const off = measured && expected ? 100 * (expected / measured - 1) : null;
-    set(this.cells.memory, measured ? `${bytes(measured)}${off === null ? "" : ` (${signed(off)} %)`}` : expected ? "≈ " + bytes(expected) : "–");
-    this.cells.memory.title = `${measured ? "measured " + bytes(measured) : "not measured yet"}${expected ? `, estimated ${bytes(expected)} (${run.estimate.kind})` : ""}${off === null ? "" : `, error ${signed(off)} %`}`;
+    this.tellMemory(run, series?.step.at(-1)?.peak_bytes, active);
     this.stop.hidden = !active;
     if (!active) this.stop.disabled = false;
     this.stop.setAttribute("aria-label", `Stop ${name}`);
     this.summary.setAttribute("aria-label", `Actions for ${name}`);
     this.goOn.hidden = !["cancelled", "interrupted"].includes(run.state);
     this.download.hidden = !["finished", "cancelled", "interrupted"].includes(run.state);
+  }
+
+  /** What was measured, what was estimated, and how far apart they are. */
+  tellMemory(run, latest, active) {
+    const measured = run.peak_bytes ?? latest, expected = run.estimate?.total_bytes;
+    const off = measured && expected ? `, ${signed(100 * (expected / measured - 1))} %` : "";
+    set(this.measured, measured ? bytes(measured) : active ? "not measured yet" : "not measured");
+    set(this.expected, expected ? `est. ${bytes(expected)}${off}` : "");
+    this.cells.memory.title = run.estimate?.kind ? `the estimate was ${run.estimate.kind}` : "";
   }
 
   progress(run, name) {
@@ -213,10 +222,11 @@ function phaseText(run) {
 }
 
 export function mountRuns(root, config, trigger) {
-  const body = element("tbody");
-  const table = element("table", { class: "tf-table" }, [
-    element("thead", {}, element("tr", {}, HEADS.map((head) =>
-      element("th", { scope: "col", class: NUMBERS.has(head) ? "tf-num" : "" },
+  // the roles are said, because on a narrow page the table is laid out as cards and would lose them
+  const body = element("tbody", { role: "rowgroup" });
+  const table = element("table", { class: "tf-table tf-runs", role: "table" }, [
+    element("thead", { role: "rowgroup" }, element("tr", { role: "row" }, HEADS.map((head) =>
+      element("th", { scope: "col", role: "columnheader", class: NUMBERS.has(head) ? "tf-num" : "" },
         head || element("span", { class: "tf-hidden" }, "actions"))))),
     body,
   ]);
