@@ -54,8 +54,9 @@ class Row {
     for (const head of NUMBERS) this.cells[head] = element("td", { class: "tf-num", role: "cell", "data-head": head });
     this.cells.method = element("td", { role: "cell", "data-head": "method" });
     this.measured = element("span");
-    this.expected = element("span", { class: "tf-note" });
-    this.cells.memory.append(element("div", { class: "tf-bytes" }, [this.measured, this.expected]));
+    this.expected = element("span");
+    this.error = element("span");
+    this.cells.memory.append(element("div", { class: "tf-bytes" }, [this.measured, element("span", { class: "tf-note" }, [this.expected, " ", this.error])]));
     this.stop = button("Stop", "", () => { this.stop.disabled = true; act(`fork/runs/${id}/stop`, {}, () => {}); }, "tf-stop");
     this.menu = this.buildMenu();
     this.nameCell = element("td", { role: "cell", class: "tf-name-cell" }, element("div", { class: "tf-names" }, [this.name, this.note]));
@@ -186,9 +187,10 @@ class Row {
   /** What was measured, what was estimated, and how far apart they are. */
   tellMemory(run, latest, active) {
     const measured = run.peak_bytes ?? latest, expected = run.estimate?.total_bytes;
-    const off = measured && expected ? `, ${signed(100 * (expected / measured - 1))} %` : "";
-    set(this.measured, measured ? bytes(measured) : active ? "not measured yet" : "not measured");
-    set(this.expected, expected ? `est. ${bytes(expected)}${off}` : "");
+    const off = measured && expected ? `${signed(100 * (expected / measured - 1))} %` : "";
+    set(this.measured, measured ? bytes(measured) : active ? "" : "not measured");
+    set(this.expected, expected ? `est. ${bytes(expected)}${off && ","}` : "");
+    set(this.error, off);
     this.cells.memory.title = run.estimate?.kind ? `the estimate was ${run.estimate.kind}` : "";
   }
 
