@@ -85,7 +85,7 @@ def _peak(estimate: dict[str, Any]) -> str:
 
 def _kind(estimate: dict[str, Any]) -> str:
     """How the estimate was found, and where no table could be made, why."""
-    why = estimate.get("why_approximate")
+    why = estimate["why_approximate"]
     return f"Approximate, with a wider band: {why}" if why else f"The estimate is {estimate['kind']}."
 
 

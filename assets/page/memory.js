@@ -54,12 +54,10 @@ function severalTable(outlook) {
     element("table", { class: "tf-several", "aria-label": "Several devices" }, [element("thead", {}, head), element("tbody", {}, rows)])];
 }
 
-/** What is said where the numbers are not those of an exact table. */
+/** What is said where the numbers are not those of an exact table, and the bar's note has not told why. */
 function stateOf(outlook) {
   if (outlook.pending) return "The exact table is being traced; these are from a formula until it is there.";
-  if (outlook.kind === "traced") return "";
-  return outlook.why_approximate ? `Approximate, with a wider band: ${outlook.why_approximate}`
-    : "No exact table could be made for these settings; they stay approximate, with a wider band.";
+  return outlook.kind === "traced" || outlook.why_approximate ? "" : "There is no exact table for these settings: these stay approximate, with a wider band.";
 }
 
 export function memoryDetails(apply) {
