@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,6 +106,7 @@ def test_without_updates_the_page_speaks_of_the_evaluation_and_offers_shorter_pr
     assert cell.startswith("not") != ("%" in cell)
 
 
+@pytest.mark.slow
 def test_the_table_is_awaited_for_the_device_that_was_chosen(tab: Tab, tmp_path: Path) -> None:
     tab.field("model").fill(str(big_model(tmp_path / "a big model")))
     tab.field("model").press("Enter")
@@ -115,6 +117,14 @@ def test_the_table_is_awaited_for_the_device_that_was_chosen(tab: Tab, tmp_path:
     memory = tab.page.get_by_role("region", name="Estimated memory")
     playwright.expect(memory).to_contain_text("of 14.6 GiB")
     playwright.expect(memory).to_contain_text("The estimate is traced.", timeout=SLOW)
+
+    odd = big_model(tmp_path / "an odd model")
+    config = json.loads((odd / "config.json").read_text())
+    (odd / "config.json").write_text(json.dumps(config | {"hidden_act": "nonsense"}))
+    tab.field("model").fill(str(odd))
+    tab.field("model").press("Enter")
+    playwright.expect(memory).to_contain_text(re.compile("Approximate, with a wider band: .+nonsense"), timeout=SLOW)
+    playwright.expect(memory).to_contain_text("of 14.6 GiB")
 
 
 def test_the_error_of_a_finished_run_joins_the_calibration(tab: Tab) -> None:
