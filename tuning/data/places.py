@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def data_catalogue() -> list[dict[str, Any]]:
     return [json.loads(card.read_text(encoding="utf-8")) for card in cards]
 
 
+@lru_cache(maxsize=64)
 def bundled_folder(source: str) -> Path | None:
     """The folder of a bundled data set, with what lies beside its rows; None for anything else."""
     folder = assets_folder() / "data" / source.removeprefix("bundled:")

@@ -61,18 +61,17 @@ def largest_micro_batch(found: Known, device: Device) -> int | None:
     if found.process(found.generation(), device)[2] > device.total_bytes:
         return None
 
-    def fits(one: Known, rows: int) -> bool:
-        taken = max(one.total(rows), one.evaluation(rows))
-        return one.process(taken, device)[2] <= device.total_bytes
+    def fits(taken: int) -> bool:
+        return found.process(taken, device)[2] <= device.total_bytes
 
     whole = replace(found, plan=_at_once(found.plan))
-    most = _most(most_rows(found), lambda rows: fits(whole, rows))
+    most = _most(most_rows(found), lambda rows: fits(max(whole.total(rows), whole.evaluation(rows))))
     if most is None or most >= min(found.plan.value("effective_batch"), most_rows(found)):
         return most
     if not found.plan.settings.data.group_by_length:
-        return _most(most, lambda rows: fits(found, rows))
+        return _most(most, lambda rows: fits(found.total(rows)))
     # the second micro-batch's rows get shorter the more the first one takes: from above, not by halves
-    return next((rows for rows in range(most, 0, -1) if fits(found, rows)), None)
+    return next((rows for rows in range(most, 0, -1) if fits(found.total(rows))), None)
 
 
 def most_rows(found: Known) -> int:
@@ -104,16 +103,16 @@ def fixes(found: Known, device: Device) -> list[dict[str, Any]]:
 
     Behind them those that lower an update alone, where something else is higher: `saved_bytes` is 0 then.
     """
-    ranked, highest, update = [], found.highest(), found.total()
+    ranked, measured = [], {found.kind: _highest_and_update(found)}
+    highest = measured[found.kind][0]
     for change in [*_rows(found, device), *_structure(found), *_lengths(found), *_writing(found)]:
-        other, before = change.other, (highest, update)
+        other = change.other
         if other.kind != found.kind:  # compare like with like
-            rough, other = _rough(found), _rough(other)
-            before = rough.highest(), rough.total()
-        saved, of_update = (
-            before[0] - other.highest(length=change.length),
-            before[1] - other.total(length=change.length),
-        )
+            other = _rough(other)
+            if other.kind not in measured:
+                measured[other.kind] = _highest_and_update(_rough(found))
+        before, after = measured[other.kind], _highest_and_update(other, change.length)
+        saved, of_update = before[0] - after[0], before[1] - after[1]
         if saved < 0 or max(saved, of_update) <= change.least * before[0]:
             continue
         high = replace(found, plan=other.plan).process(highest - saved, device)[2]
@@ -122,6 +121,13 @@ def fixes(found: Known, device: Device) -> list[dict[str, Any]]:
             "time_percent": change.time_percent, "fits": high <= device.total_bytes,
         })  # fmt: skip
     return sorted(ranked, key=lambda fix: (not fix["fits"], -fix["saved_bytes"], -fix["update_saved_bytes"]))
+
+
+def _highest_and_update(found: Known, length: int | None = None) -> tuple[int, int]:
+    """Bytes at the run's highest moment, and at an update's."""
+    update = found.total(length=length)
+    between = found.evaluation(length=length) if found.trains else update
+    return max(update, between, found.generation()), update
 
 
 def _rough(found: Known) -> Known:
