@@ -67,7 +67,7 @@ export function memoryDetails(apply) {
   const fill = () => {
     if (!node.open || !now) return;
     const panels = [now.step.length ? stepPanel(now.step) : null,
-      sizePanel("Against rows at once", now.rows, now.device, "Rows in one micro-batch"),
+      sizePanel("Against rows at once", now.rows, now.device, "Rows in one micro-batch, the effective batch as set"),
       sizePanel("Against the longest row", now.lengths, now.device, "Tokens")];
     const state = stateOf(now), waiting = state ? element("p", { class: "tf-small", role: "status" }, state) : null;
     body.replaceChildren(...[waiting, element("div", { class: "tf-mem-panels" }, panels.filter(Boolean)), otherNames(now.rows.curves, body),
