@@ -108,14 +108,13 @@ def test_without_updates_the_page_speaks_of_the_evaluation_and_offers_shorter_pr
 
 @pytest.mark.slow
 def test_the_table_is_awaited_for_the_device_that_was_chosen(tab: Tab, tmp_path: Path) -> None:
-    tab.field("model").fill(str(big_model(tmp_path / "a big model")))
-    tab.field("model").press("Enter")
-    playwright.expect(tab.page.locator(".tf-tiles")).to_contain_text("updates", timeout=30_000)
-    with tab.page.expect_request(re.compile("fork/memory.*T4"), timeout=30_000) as asked:
-        pick(tab, "would_fit_on", "T4 16 GB")
-    assert asked.value.url.endswith("?device=T4%2016%20GB")
     memory = tab.page.get_by_role("region", name="Estimated memory")
-    playwright.expect(memory).to_contain_text("of 14.6 GiB")
+    pick(tab, "would_fit_on", "T4 16 GB")
+    playwright.expect(memory).to_contain_text("of 14.6 GiB", timeout=30_000)
+    with tab.page.expect_request(re.compile("fork/memory.*T4"), timeout=30_000) as asked:
+        tab.field("model").fill(str(big_model(tmp_path / "a big model")))
+        tab.field("model").press("Enter")
+    assert asked.value.url.endswith("?device=T4%2016%20GB")
     playwright.expect(memory).to_contain_text("The estimate is traced.", timeout=SLOW)
 
     odd = big_model(tmp_path / "an odd model")

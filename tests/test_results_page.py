@@ -134,6 +134,6 @@ def test_the_next_run_begins_with_the_result_of_this_one(tab: Tab, run: str) -> 
     playwright.expect(tab.field("model")).to_have_value(f"run:{run}", timeout=20_000)
     second = tab.press_start(run_name="second")
     tab.wait_state(second, "finished")
-    playwright.expect(tab.page.locator(f"[data-run={second}] .tf-note")).to_have_text("from first")
+    playwright.expect(tab.page.locator(f"[data-run={second}]").get_by_text("from first", exact=True)).to_be_visible()
     first = fetched(tab, f"fork/runs/{second}/predictions?step=0")["loss"]
     assert first == pytest.approx(last, abs=1e-4)
