@@ -144,12 +144,15 @@ def test_a_recipe_has_fields_of_its_own_that_tell_their_faults(tab: Tab) -> None
     assert settings["recipe"] == {"name": "r_tuning", "form": "refusal", "threshold": 0.5}
 
 
-def big_model(folder: Path) -> Path:
-    """A model folder as a plan reads it: a shape of a billion weights, and no weights to speak of."""
+def big_model(folder: Path, width: int = 8192) -> Path:
+    """A model folder as a plan reads it: a shape of a billion weights, and no weights to speak of.
+
+    Tables are kept for the whole test session: a test that means to see one being made takes a `width` of its own.
+    """
     folder.mkdir()
     small = asset_path("models", "tiny-town")
     config = json.loads((small / "config.json").read_text())
-    shape = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32}
+    shape = {"hidden_size": 2048, "intermediate_size": width, "num_hidden_layers": 16, "num_attention_heads": 32}
     heads = {"num_key_value_heads": 32, "head_dim": 64}
     (folder / "config.json").write_text(json.dumps(config | shape | heads))
     shutil.copy(small / "tokenizer.json", folder)

@@ -112,7 +112,7 @@ def test_the_table_is_awaited_for_the_device_that_was_chosen(tab: Tab, tmp_path:
     pick(tab, "would_fit_on", "T4 16 GB")
     playwright.expect(memory).to_contain_text("of 14.6 GiB", timeout=30_000)
     with tab.page.expect_request(re.compile("fork/memory.*T4"), timeout=30_000) as asked:
-        tab.field("model").fill(str(big_model(tmp_path / "a big model")))
+        tab.field("model").fill(str(big_model(tmp_path / "a big model", width=8064)))
         tab.field("model").press("Enter")
     assert asked.value.url.endswith("?device=T4%2016%20GB")
     playwright.expect(memory).to_contain_text("The estimate is traced.", timeout=SLOW)
