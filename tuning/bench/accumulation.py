@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from typing import Any
 
-from tuning.bench.measure import markdown
+from tuning.bench.measure import markdown, training_rows
 from tuning.plan import Plan, plan_for
 
 CUTS = ((8, 1), (4, 2), (2, 4), (1, 8))
@@ -40,14 +40,6 @@ def _built(plan: Plan) -> Any:
         return build(plan.settings, plan.model.path, plan.data.label_names, plan.value("learning_rate"), 1)
 
 
-def _rows(plan: Plan) -> list[Any]:
-    from tuning.data import encode_set, open_data
-    from tuning.text import TextTokenizer
-
-    data = open_data(plan.settings.data, plan.settings.task, 0)
-    return list(encode_set(data.train, TextTokenizer(plan.model.path), plan.settings.data, plan.settings.task))[:8]
-
-
 def _ours(plan: Plan) -> float:
     from tuning.training.loop import Course, Progress, train
 
@@ -57,7 +49,7 @@ def _ours(plan: Plan) -> float:
         packing=False, reduction="window_mean", learning_rate=1e-3, schedule="constant", warmup_steps=0,
         min_lr_ratio=0.0, max_grad_norm=None,
     )  # fmt: skip
-    (update,) = train(_built(plan), _rows(plan), course, Progress(), lambda: True)
+    (update,) = train(_built(plan), training_rows(plan)[:8], course, Progress(), lambda: True)
     return update.grad_norm
 
 
@@ -83,7 +75,7 @@ def _trainer(plan: Plan) -> float:
                 )
 
         trainer = Trainer(
-            model=built.model, args=arguments, train_dataset=_rows(plan), data_collator=_classified,
+            model=built.model, args=arguments, train_dataset=training_rows(plan)[:8], data_collator=_classified,
             optimizers=(Watched(built.trainable, lr=1e-3), None),
         )  # fmt: skip
         trainer.train()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tuning.bench.measure import each_in_a_fork
+from tuning.bench.measure import each_in_a_fork, training_rows
 from tuning.memory.several import DATA_PARALLEL
 from tuning.plan import Plan, plan_for
 
@@ -22,7 +22,7 @@ def run_one(settings: dict[str, Any], way: str, count: int) -> int:
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     from tuning.training.build import build
-    from tuning.training.loop import Progress, train
+    from tuning.training.loop import Progress, course_of, train
     from tuning.training.probes import allocations, highest
 
     plan = plan_for(settings)
@@ -31,7 +31,7 @@ def run_one(settings: dict[str, Any], way: str, count: int) -> int:
         with allocations() as lasting:
             built = build(plan.settings, plan.model.path, plan.data.label_names, plan.value("learning_rate"), 1)
             built = (_copied if way == DATA_PARALLEL else _sharded)(built, plan)
-            updates = train(built, _rows(plan), _course(plan), Progress(), lambda: True)
+            updates = train(built, training_rows(plan), course_of(plan), Progress(), lambda: True)
             next(updates)
         with allocations() as passing:
             next(updates)
@@ -84,26 +84,6 @@ def _blocks(model: Any, layers: int) -> list[Any]:
     from torch import nn
 
     return list(next(one for one in model.modules() if isinstance(one, nn.ModuleList) and len(one) == layers))
-
-
-def _rows(plan: Plan) -> list[Any]:
-    from tuning.data import encode_set, open_data
-    from tuning.text import TextTokenizer
-
-    data = open_data(plan.settings.data, plan.settings.task, plan.settings.seed)
-    return list(encode_set(data.train, TextTokenizer(plan.model.path), plan.settings.data, plan.settings.task))
-
-
-def _course(plan: Plan) -> Any:
-    from tuning.training.loop import Course
-
-    settings = plan.settings
-    return Course(
-        total_steps=2, micro_batch_size=settings.micro_batch_size, seed=0, by_length=settings.data.group_by_length,
-        effective_batch=settings.micro_batch_size * settings.gradient_accumulation_steps, packing=False,
-        reduction=settings.loss_reduction, learning_rate=plan.value("learning_rate"), schedule="constant",
-        warmup_steps=0, min_lr_ratio=0.0, max_grad_norm=settings.optimizer.max_grad_norm,
-    )  # fmt: skip
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import tempfile
 import time
 from typing import Any
 
-from tuning.bench.measure import interleaved, markdown
+from tuning.bench.measure import interleaved, markdown, training_rows
 from tuning.plan import Plan, plan_for
 
 STEPS, MICRO, ACCUMULATION = 8, 4, 4
@@ -28,7 +28,7 @@ def _compare(method: str, repeats: int) -> str:
         {"max_steps": STEPS, "micro_batch_size": MICRO, "gradient_accumulation_steps": ACCUMULATION,
          "method": {"name": method}, "device": "cpu", "data": {"group_by_length": False}}
     )  # fmt: skip
-    rows = _rows(plan)
+    rows = training_rows(plan)
     works = {
         "bare PyTorch loop": lambda: _bare(plan, rows),
         "ours": lambda: _ours(plan, rows),
@@ -44,15 +44,6 @@ def _compare(method: str, repeats: int) -> str:
     ]
     title = f"CPU ms per micro-step, {method}, {MICRO} rows, accumulation {ACCUMULATION}, median of {repeats}"
     return markdown(title, ["loop", "ms", "against bare"], lines)
-
-
-def _rows(plan: Plan) -> list[Any]:
-    from tuning.data import encode_set, open_data
-    from tuning.text import TextTokenizer
-
-    settings = plan.settings
-    data = open_data(settings.data, settings.task, settings.seed)
-    return list(encode_set(data.train, TextTokenizer(plan.model.path), settings.data, settings.task))
 
 
 def _built(plan: Plan) -> Any:

@@ -52,6 +52,15 @@ def finished(plan: Plan, folder: Path, told: Callable[[Event], None] = lambda ev
     return events
 
 
+def training_rows(plan: Plan) -> list[Any]:
+    """The plan's rows as a run trains on them."""
+    from tuning.data import encode_set, open_data
+    from tuning.text import TextTokenizer
+
+    data = open_data(plan.settings.data, plan.settings.task, plan.settings.seed)
+    return list(encode_set(data.train, TextTokenizer(plan.model.path), plan.settings.data, plan.settings.task))
+
+
 def each_in_a_fork(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Answer each JSON line of standard input with one: what `work` makes of it in a process of its own.
 

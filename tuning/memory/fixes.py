@@ -58,20 +58,16 @@ def largest_micro_batch(found: Known, device: Device) -> int | None:
     """
     if not found.trains:
         return _most(most_rows(found), lambda rows: found.fits(device, rows))
-    if found.process(found.generation(), device)[2] > device.total_bytes:
+    if not found.held(found.generation(), device):
         return None
-
-    def fits(taken: int) -> bool:
-        return found.process(taken, device)[2] <= device.total_bytes
-
     whole = replace(found, plan=_at_once(found.plan))
-    most = _most(most_rows(found), lambda rows: fits(max(whole.total(rows), whole.evaluation(rows))))
+    most = _most(most_rows(found), lambda rows: found.held(max(whole.total(rows), whole.evaluation(rows)), device))
     if most is None or most >= min(found.plan.value("effective_batch"), most_rows(found)):
         return most
     if not found.plan.settings.data.group_by_length:
-        return _most(most, lambda rows: fits(found.total(rows)))
+        return _most(most, lambda rows: found.held(found.total(rows), device))
     # the second micro-batch's rows get shorter the more the first one takes: from above, not by halves
-    return next((rows for rows in range(most, 0, -1) if fits(found.total(rows))), None)
+    return next((rows for rows in range(most, 0, -1) if found.held(found.total(rows), device)), None)
 
 
 def most_rows(found: Known) -> int:
@@ -115,10 +111,9 @@ def fixes(found: Known, device: Device) -> list[dict[str, Any]]:
         saved, of_update = before[0] - after[0], before[1] - after[1]
         if saved < 0 or max(saved, of_update) <= change.least * before[0]:
             continue
-        high = replace(found, plan=other.plan).process(highest - saved, device)[2]
         ranked.append({
             "settings": change.settings, "cost": change.cost, "saved_bytes": saved, "update_saved_bytes": of_update,
-            "time_percent": change.time_percent, "fits": high <= device.total_bytes,
+            "time_percent": change.time_percent, "fits": replace(found, plan=other.plan).held(highest - saved, device),
         })  # fmt: skip
     return sorted(ranked, key=lambda fix: (not fix["fits"], -fix["saved_bytes"], -fix["update_saved_bytes"]))
 
@@ -149,7 +144,7 @@ def _rows(found: Known, device: Device) -> Iterator[Change]:
     rows = smaller[0]
     if not found.fits(device):
         taken = {rows: found.highest(rows) for rows in smaller}
-        enough = (rows for rows in smaller if found.process(taken[rows], device)[2] <= device.total_bytes)
+        enough = (rows for rows in smaller if found.held(taken[rows], device))
         rows = next(enough, None) or min(smaller, key=lambda rows: (taken[rows], -rows))
     slower = 5 * (micro // rows - 1) if micro // rows < 4 else 20
     if not found.trains:

@@ -100,7 +100,11 @@ class Known:
 
     def fits(self, device: Device, rows: int | None = None) -> bool:
         """Whether the upper edge stays on the device."""
-        return self.process(self.highest(rows), device)[2] <= device.total_bytes
+        return self.held(self.highest(rows), device)
+
+    def held(self, total: int, device: Device) -> bool:
+        """The same where tensors take `total`."""
+        return self.process(total, device)[2] <= device.total_bytes
 
     def process(self, total: int, device: Device) -> tuple[int, int, int]:
         """Expected, low and high bytes of the process whose tensors take `total`."""

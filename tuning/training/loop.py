@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from tuning.errors import RunError
+from tuning.plan import Plan
 from tuning.text import Encoded
 from tuning.training.batches import Batch, cut, epoch_windows, label_count, widest_cells
 from tuning.training.build import Built
@@ -55,6 +56,19 @@ class Course:
         return self.learning_rate * schedule_factor(
             self.schedule, update, self.total_steps, self.warmup_steps, self.min_lr_ratio
         )
+
+
+def course_of(plan: Plan) -> Course:
+    """The course that a plan has resolved."""
+    settings = plan.settings
+    return Course(
+        total_steps=plan.value("total_steps"), micro_batch_size=settings.micro_batch_size,
+        effective_batch=plan.value("effective_batch"), seed=settings.seed,
+        by_length=settings.data.group_by_length, packing=settings.data.packing,
+        reduction=settings.loss_reduction, learning_rate=plan.value("learning_rate"),
+        schedule=settings.schedule.name, warmup_steps=settings.schedule.warmup_steps,
+        min_lr_ratio=settings.schedule.min_lr_ratio, max_grad_norm=settings.optimizer.max_grad_norm,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,7 @@ from tuning.training.checkpoint import (
 )  # fmt: skip
 from tuning.training.features import FeatureCache
 from tuning.training.generate import Speaker
-from tuning.training.loop import Course, NotFinite, Progress, Update, train
+from tuning.training.loop import Course, NotFinite, Progress, Update, course_of, train
 from tuning.training.probes import PeakProbe
 from tuning.training.save import save_artifact
 from tuning.training.scores import BEST_FILE, Scores
@@ -65,7 +65,7 @@ class Session:
             built = build(settings, str(self._base), self._labels, rate, self._tokenizer.pad_id or 0)
             torch.random.manual_seed(settings.seed)
             self._resume(built)
-            course = self._course(rate)
+            course = course_of(self._job.plan)
             self._emit(
                 "started", total_steps=course.total_steps, step=self._progress.step, device=str(built.device),
                 trainable_parameters=sum(weight.numel() for weight in built.trainable),
@@ -151,17 +151,6 @@ class Session:
             return not self._commands.stopping
 
         return prepared_rows(self._job.plan, list(rows), self._tokenizer, pick_device(settings.device), tell)
-
-    def _course(self, rate: float) -> Course:
-        settings, plan = self._settings, self._job.plan
-        return Course(
-            total_steps=plan.value("total_steps"), micro_batch_size=settings.micro_batch_size,
-            effective_batch=plan.value("effective_batch"), seed=settings.seed,
-            by_length=settings.data.group_by_length, packing=settings.data.packing,
-            reduction=settings.loss_reduction, learning_rate=rate, schedule=settings.schedule.name,
-            warmup_steps=settings.schedule.warmup_steps, min_lr_ratio=settings.schedule.min_lr_ratio,
-            max_grad_norm=settings.optimizer.max_grad_norm,
-        )  # fmt: skip
 
     def _resume(self, built: Built) -> None:
         """A later attempt goes on from the newest checkpoint of the same plan; a first one never does."""
