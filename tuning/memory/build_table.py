@@ -14,10 +14,11 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from typing import Any
 
-from tuning.memory.fit import Fit, Unfit, block_of, check_events, check_layers, design, exact, fitted
+from tuning.memory.fit import FEW, SOME, Fit, Unfit, block_of, check_events, check_layers, design, exact, fitted
 from tuning.memory.layers import Layout, every_layer, layers_of, layout_of, per_layer, resolved, window_of
 from tuning.memory.subject import DEPTHS, Shape, Subject
 from tuning.memory.table import BEYOND, Block, Table
+from tuning.memory.trace import Trace
 
 RANKS = (8, 4)
 DEEP = 12
@@ -96,9 +97,9 @@ class _Bench:
             for tracer in [*self._tracers.values(), *filter(None, [self._deeper])]:
                 tracer.set_window(window)
         ways = {
-            "one": ("trace", (1,), False), "many": ("trace", (2, 3), subject.padded),
+            "one": ("trace", (1,), False), "many": ("trace", (2, 3, 5), subject.padded),
             "evaluation_one": ("evaluation", (1,), False),
-            "evaluation_many": ("evaluation", (2, 3), subject.pads_evaluation),
+            "evaluation_many": ("evaluation", (2, 3, 5), subject.pads_evaluation),
         }  # fmt: skip
         found: dict[str, Block] = {}
         for name, (what, rows, padded) in ways.items():
@@ -115,32 +116,24 @@ class _Bench:
     def _block(self, what: str, rows: tuple[int, ...], padded: bool, longer: int, *, deeper: bool) -> Block:
         """Traced and held against a larger shape, and where there are several rows or all joined, more layers."""
         first = next(iter(self._tracers))
-        larger = Shape(rows=rows[-1] + (rows[-1] > 1), length=longer, labels=min(200, longer - 1), padded=padded)
-        proof = getattr(self._tracers[first], what)(larger)
-        try:
-            fit = self._fitted(what, rows, larger, proof, parts=what == "trace")
-        except Unfit:
-            if what != "trace":
-                raise
-            fit = self._fitted(what, rows, larger, proof, parts=False)
+        larger = Shape(rows=4 if len(rows) > 1 else 1, length=longer, labels=min(200, longer - 1), padded=padded)
+        fit = self._fitted(what, rows, larger, getattr(self._tracers[first], what)(larger))
         if deeper and self._deeper is not None and (rows != (1,) or longer > 112):
             check_layers(fit, self._layout.one_more()[0], larger, first, getattr(self._deeper, what)(larger))
         return block_of(fit, self._layout)
 
-    def _fitted(self, what: str, rows: tuple[int, ...], larger: Shape, proof: Any, *, parts: bool) -> Fit:
-        """With the squares of the tokens only if it takes them; with `parts` one trace a rank is whole."""
+    def _fitted(self, what: str, rows: tuple[int, ...], larger: Shape, proof: Trace) -> Fit:
+        """From few traces if those meet a larger shape to the byte, else from as many as there are coefficients."""
         ranks = list(self._tracers)
-        traces: list[Any] = []
-        for square in (False, True):
-            shapes = design(rows, ranks, larger.padded, square=square)
-            firsts = [next(place for place, (_, one) in enumerate(shapes) if one == rank) for rank in ranks]
-            for place, (shape, rank) in list(enumerate(shapes))[len(traces) :]:
-                tracer = self._tracers[rank]
-                part = parts and place not in firsts
-                traces.append(tracer.trace(shape, whole=False) if part else getattr(tracer, what)(shape))
-            fit = fitted(traces, shapes, self._layout.depth, square=square)
-            if exact(fit, larger, ranks[0], proof):
+        shapes = design(rows, ranks, larger.padded)
+        traces: list[Trace] = []
+        for count in (FEW, SOME, len(shapes)):
+            traces += [getattr(self._tracers[rank], what)(shape) for shape, rank in shapes[len(traces) : count]]
+            fit = fitted(traces, shapes[:count], self._layout.depth)
+            if fit is not None and exact(fit, larger, ranks[0], proof):
                 return fit
+        if fit is None:
+            raise Unfit("these shapes do not tell the sizes apart")
         check_events(fit, larger, ranks[0], proof)
         return fit
 

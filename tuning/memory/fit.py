@@ -18,6 +18,7 @@ from typing import Any
 from tuning.memory.layers import Layout
 from tuning.memory.subject import CATEGORIES, Shape
 from tuning.memory.table import MONOMIALS, Block, Monomial, Row, monomials
+from tuning.memory.trace import Trace, summed
 
 GRADIENTS = CATEGORIES.index("gradients")
 SIZES = (
@@ -26,6 +27,8 @@ SIZES = (
 """Rows, tokens, share of label tokens, ranks at which an event must be the largest to be kept."""
 
 
+EXACT = 1e-8
+"""How far a storage's bytes may be off what they are taken to be made of: rounding alone."""
 TOLERANCE = 0.002
 """How far the polynomials may be off a trace of another shape or depth."""
 
@@ -34,19 +37,24 @@ class Unfit(Exception):
     """The traces are no polynomial of the sizes: their events do not line up, or the check failed."""
 
 
-def design(
-    rows: Sequence[int], ranks: Sequence[int | None], padded: bool, *, square: bool
-) -> list[tuple[Shape, int | None]]:  # fmt: skip
-    """The shapes to trace for micro-batches of these numbers of rows: as many as there are coefficients.
+FEW, SOME = 3, 5
+"""Traces that tell what a storage's bytes are made of, if that is one product of the sizes or two; or three, as the
+square of a prompt and a row is."""
 
-    Those of a polynomial without the squares of the tokens come first.
+
+def design(rows: Sequence[int], ranks: Sequence[int | None], padded: bool) -> list[tuple[Shape, int | None]]:
+    """The shapes to trace for micro-batches of these numbers of rows: enough for a coefficient of every product.
+
+    Among the first `FEW` no product of the sizes lies in a plane with two others, so they tell any two apart.
     """
-    first = ranks[0]
-    found = [(Shape(rows=n, length=s, labels=8, padded=padded), first) for n in rows for s in (32, 72)]
-    found.append((Shape(rows=rows[-1], length=48, labels=24, padded=padded), first))
-    for rank in ranks[1:]:
-        found += [(Shape(rows=rows[-1], length=s, labels=8, padded=padded), rank) for s in (32, 72)]
-    return found + [(Shape(rows=n, length=48, labels=8, padded=padded), first) for n in rows if square]
+    first, other, fewest, most = ranks[0], ranks[-1], rows[0], rows[-1]
+    middle = rows[len(rows) // 2]
+    sizes = [
+        (fewest, 32, 8, first), (middle, 72, 24, first), (most, 48, 20, other),
+        (fewest, 72, 8, first), (middle, 32, 8, first), (middle, 48, 24, first), (middle, 72, 8, other),
+        (fewest, 48, 8, first), (middle, 48, 8, other),
+    ]  # fmt: skip
+    return [(Shape(rows=n, length=s, labels=t, padded=padded), rank) for n, s, t, rank in sizes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,65 +69,49 @@ class Fit:
     """The same, a layer instead of an event."""
 
 
-def fitted(traces: Sequence[Any], shapes: Sequence[tuple[Shape, int | None]], depth: int, *, square: bool) -> Fit:
-    """Solve for the polynomials of every event. Raises Unfit."""
+def fitted(traces: Sequence[Trace], shapes: Sequence[tuple[Shape, int | None]], depth: int) -> Fit | None:
+    """The polynomials of every event, or None where these traces are too few to tell. Raises Unfit."""
     import numpy
 
-    labels, values = _completed(traces, [rank for _, rank in shapes])
+    first = traces[0]
+    if any(one.labels != first.labels or not numpy.array_equal(one.places, first.places) for one in traces):
+        raise Unfit("the operations of an update depend on its sizes")
     many, ranked = any(shape.rows > 1 for shape, _ in shapes), len({rank for _, rank in shapes}) > 1
-    names = {name: one for name, one in monomials(many=many, ranked=ranked).items() if square or "SS" not in name}
+    names = monomials(many=many, ranked=ranked)
     matrix = numpy.array([_values(names, shape, rank) for shape, rank in shapes])
-    solved, *_ = numpy.linalg.lstsq(matrix, values.reshape(len(traces), -1), rcond=None)
-    events = solved.reshape(len(names), len(labels), len(CATEGORIES)).transpose(1, 2, 0)
     own = numpy.array([trace.layers for trace in traces], dtype=float).reshape(len(traces), -1)
-    kept, *_ = numpy.linalg.lstsq(matrix, own, rcond=None)
-    layers = kept.reshape(len(names), depth, len(CATEGORIES)).transpose(1, 2, 0)
-    return Fit(labels=labels, names=names, events=events, layers=layers)
+    parts = [_coefficients(matrix, given) for given in (numpy.array([one.bytes for one in traces], dtype=float), own)]
+    if any(one is None for one in parts):
+        return None
+    columns, layers = parts
+    events = summed(first.places, columns, len(first.labels))
+    return Fit(labels=first.labels, names=names, events=events, layers=layers.reshape(depth, len(CATEGORIES), -1))
 
 
-def _completed(traces: Sequence[Any], ranks: Sequence[int | None]) -> tuple[list[str], Any]:
-    """Names of the events, and live bytes by trace, event and category. Raises Unfit.
+def _coefficients(matrix: Any, values: Any) -> Any:
+    """For each column of values (a row for each trace) the coefficients of the monomials, whose values are the matrix.
 
-    Of each rank one trace is whole, and tells what the others leave out. A second micro-batch allocates what the first
-    does. What lives beside it are gradients, which are as large as what is trained whatever the rows, and, until its
-    own rows are there, those of the first. The optimizer's step adds to what lay there at the start what is as large
-    as gradients are.
+    The fewest that meet all traces: up to three monomials and fewer than traces; then any number, for which the traces
+    must be as many as the monomials; None where they are not.
     """
     import numpy
 
-    labels = [name for name, _ in max(traces, key=lambda trace: trace.whole).events]
-    wholes = {rank: trace for trace, rank in zip(traces, ranks) if trace.whole}
-    values = []
-    for trace, rank in zip(traces, ranks):
-        live, more = numpy.array([live for _, live in trace.events], dtype=float), 0
-        if not trace.whole:
-            live, more = _whole(live, numpy.array([live for _, live in wholes[rank].events], dtype=float), labels)
-        if [name for name, _ in trace.events] != labels[: len(live) - more]:
-            raise Unfit("the operations of an update depend on its sizes")
-        values.append(live)
-    return labels, numpy.array(values)
-
-
-def _whole(part: Any, other: Any, labels: list[str]) -> tuple[Any, int]:
-    """A trace that ends with its first micro-batch, by a whole one; and how many events were added.
-
-    At the second mark of what follows a micro-batch nothing is left of it but its rows and gradients.
-    """
-    import numpy
-
-    count = sum(label.startswith("0.") for label in labels)
-    if [label.replace("0.", "1.", 1) for label in labels[:count]] != labels[count : 2 * count]:
-        raise Unfit("the micro-batches of an update differ")
-    mark = labels.index("0.start|", 1)
-    rows = numpy.array([name != "gradients" for name in CATEGORIES])
-    later = other[count : 2 * count] - other[:count]
-    before, here = later[mark] * rows, (part[count + mark] - part[mark]) * rows
-    held = (later * rows == before).all(axis=1)
-    second = part[:count] + later + numpy.where(held[:, None], here - before, 0)
-    step = other[2 * count :] + part[0] - other[0]
-    step[: mark + 1] = other[2 * count : 2 * count + mark + 1] + part[count:] - other[count : count + mark + 1]
-    added = numpy.concatenate([second[mark + 1 :], step])
-    return numpy.concatenate([part, added]), len(added)
+    unlike, which = numpy.unique(values, axis=1, return_inverse=True)
+    found = numpy.zeros((unlike.shape[1], matrix.shape[1]))
+    left = numpy.flatnonzero(abs(unlike).max(axis=0))
+    for count in range(1, min(len(matrix), 4)):
+        for chosen in itertools.combinations(range(matrix.shape[1]), count):
+            part = matrix[:, chosen]
+            solved = numpy.linalg.pinv(part) @ unlike[:, left]
+            gaps = abs(part @ solved - unlike[:, left]).max(axis=0)
+            met = gaps <= EXACT * abs(unlike[:, left]).max(axis=0)
+            found[numpy.ix_(left[met], chosen)] = solved[:, met].T
+            left = left[~met]
+    if len(left):
+        if numpy.linalg.matrix_rank(matrix) < matrix.shape[1]:
+            return None
+        found[left] = numpy.linalg.lstsq(matrix, unlike[:, left], rcond=None)[0].T
+    return found[which.reshape(-1)]
 
 
 def _values(names: dict[str, Monomial], shape: Shape, rank: int | None) -> list[float]:
@@ -132,30 +124,25 @@ def block_of(fit: Fit, layout: Layout) -> Block:
     return _pruned([_words(place, layout) for place in places], matrices, fit.names)
 
 
-def exact(fit: Fit, shape: Shape, rank: int | None, trace: Any) -> bool:
-    """Whether every event and category is met to the byte at a larger shape. Raises Unfit.
-
-    No size falls with rows or tokens, so what a missing square would add cannot cancel out there.
-    """
+def exact(fit: Fit, shape: Shape, rank: int | None, trace: Trace) -> bool:
+    """Whether every event and category is met to the byte at a larger shape. Raises Unfit."""
     import numpy
 
-    if [name for name, _ in trace.events] != fit.labels:
+    if trace.labels != fit.labels:
         raise Unfit("the operations of an update depend on its sizes")
-    found = fit.events @ numpy.array(_values(fit.names, shape, rank))
-    gaps = found - numpy.array([live for _, live in trace.events], dtype=float)
+    gaps = fit.events @ numpy.array(_values(fit.names, shape, rank)) - trace.live
     return bool(abs(gaps).max() < 0.5 + 1e-9 * trace.peak)
 
 
-def check_events(fit: Fit, shape: Shape, rank: int | None, trace: Any) -> None:
+def check_events(fit: Fit, shape: Shape, rank: int | None, trace: Trace) -> None:
     """Every event's sum against a trace of another shape. Raises Unfit."""
     import numpy
 
-    found = fit.events.sum(axis=1) @ numpy.array(_values(fit.names, shape, rank))
-    gaps = found - numpy.array([live for _, live in trace.events], dtype=float).sum(axis=1)
+    gaps = fit.events.sum(axis=1) @ numpy.array(_values(fit.names, shape, rank)) - trace.live.sum(axis=1)
     _near(float(gaps[abs(gaps).argmax()]), trace.peak)
 
 
-def check_layers(fit: Fit, layout: Layout, shape: Shape, rank: int | None, trace: Any) -> None:
+def check_layers(fit: Fit, layout: Layout, shape: Shape, rank: int | None, trace: Trace) -> None:
     """The peak with left-out layers against a trace of another shape that has them all. Raises Unfit."""
     found = sum(block_of(fit, layout).peak(shape, rank, accumulate=True)[0].values())
     _near(found - trace.peak, trace.peak)

@@ -6,6 +6,7 @@ seconds, so it happens in a process of its own, one at a time, and never beside 
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import json
 import os
@@ -109,13 +110,10 @@ def make_table(subject: Subject) -> Table | None:
 
 
 def make_tables(subjects: list[Subject]) -> None:
-    """Make several, in one child process."""
-    builder = _Builder()
-    try:
+    """Make several, one after another, in a child process that stays for the next as long as this process does."""
+    with _HERE:
         for subject in subjects:
-            builder.ask(subject)
-    finally:
-        builder.close()
+            _KEPT.ask(subject)
 
 
 class _Builder:
@@ -142,6 +140,10 @@ class _Builder:
             with self._child as child:  # its input is closed, and so it ends
                 child.kill()
             self._child = None
+
+
+_HERE, _KEPT = threading.Lock(), _Builder()
+atexit.register(_KEPT.close)
 
 
 def _child() -> subprocess.Popen[str]:

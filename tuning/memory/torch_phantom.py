@@ -22,29 +22,55 @@ REAL_LIMIT = 1 << 16
 VIEWS = {torch.ops.aten._unsafe_view.default, torch.ops.aten._reshape_alias.default, torch.ops.aten.lift_fresh.default}
 PLAIN = {type(None), int, bool, str, torch.dtype, torch.device}
 ONES = {torch.ops.aten.isfinite.default}
+NEVER = 1 << 62
+"""The event at which a storage goes that lives on."""
 
 
 class _Life(weakref.ref):
-    """One storage while it lives: its bytes, the category they are counted in, and whether its content is unknown."""
+    """One storage while it lives: its bytes, the category they are counted in, whether its content is unknown, and
+    its span if it was born in this recording."""
 
-    __slots__ = ("place", "bytes", "category", "phantom")
+    __slots__ = ("place", "number", "bytes", "category", "phantom", "span")
 
     place: int
+    number: int
     bytes: int
     category: int
     phantom: bool
+    span: list[int] | None
 
 
 class Ledger:
-    """Live bytes by category, and what they were after each allocation."""
+    """Live bytes by category and, of a recording, its events (allocations and marks) and who lived through which."""
 
     def __init__(self, categories: int) -> None:
         self.live = [0] * categories
-        self.events: list[tuple[str, tuple[int, ...]]] = []
+        self.events: list[str] = []
+        """Where in the step each event was."""
         self.segment = "build"
         self.category = 0
         self.recording = False
         self._known: dict[int, _Life] = {}  # by the identity of the storage, which lives as long as its entry
+        self._births = 0
+        self._base = list(self.live)
+        self._spans: list[list[int]] = []
+        self._gone: list[tuple[int, int, int, int]] = []
+
+    def begin(self) -> None:
+        """A recording begins: what lives now was there before its first event."""
+        self.events, self._spans, self._gone, self._base = [], [], [], list(self.live)
+        for life in self._known.values():
+            life.span = None
+
+    def columns(self) -> list[tuple[int, int, int, int]]:
+        """Category, first event, event after the last, bytes of each storage of the recording, in order of birth.
+
+        What was there before is one a category and, negative, one for each that went.
+        """
+        last = len(self.events)
+        base = [(category, 0, last, size) for category, size in enumerate(self._base)]
+        gone = [(category, event, last, -size) for _, category, event, size in sorted(self._gone)]
+        return base + gone + [(one[0], one[1], min(one[2], last), one[3]) for one in self._spans]
 
     def allocated(self, storage: torch.UntypedStorage, *, phantom: bool = False) -> None:
         """Count a storage seen for the first time."""
@@ -53,7 +79,8 @@ class Ledger:
         life = self._born(storage, storage.nbytes(), phantom)
         self.live[life.category] += life.bytes
         if self.recording:
-            self.events.append((self.segment, tuple(self.live)))
+            self.events.append(self.segment)
+            self._opened(life, len(self.events) - 1)
 
     def any_phantom(self, tensors: list[torch.Tensor]) -> bool:
         """Whether the content of one of these is not known."""
@@ -70,33 +97,48 @@ class Ledger:
         life.phantom = True
 
     def mark(self, segment: str) -> None:
-        """Note the live bytes now, outside any allocation."""
-        self.events.append((segment, tuple(self.live)))
+        """An event that is no allocation."""
+        self.events.append(segment)
 
     def recategorise(self, tensor: torch.Tensor, category: int) -> None:
         """Move a tensor's bytes to another category."""
         life = self._known.get(id(tensor.untyped_storage()))
-        if life is not None:
-            self.live[life.category] -= life.bytes
-            self.live[category] += life.bytes
-            life.category = category
+        if life is None or life.category == category:
+            return
+        self._closed(life)
+        life.category = category
+        self.live[category] += life.bytes
+        if self.recording:
+            self._opened(life, len(self.events))
 
     def scratch(self, count: int) -> None:
         """A buffer that a kernel takes inside, and gives back before it returns."""
         if count and self.recording:
-            now = list(self.live)
-            now[-1] += count
-            self.events.append((self.segment, tuple(now)))
+            self.events.append(self.segment)
+            self._spans.append([len(self.live) - 1, len(self.events) - 1, len(self.events), count])
 
     def _born(self, storage: torch.UntypedStorage, size: int, phantom: bool) -> _Life:
         life = _Life(storage, self._freed)
         life.place, life.bytes, life.category, life.phantom = id(storage), size, self.category, phantom
+        self._births += 1
+        life.number, life.span = self._births, None
         self._known[life.place] = life
         return life
 
+    def _opened(self, life: _Life, event: int) -> None:
+        life.span = [life.category, event, NEVER, life.bytes]
+        self._spans.append(life.span)
+
+    def _closed(self, life: _Life) -> None:
+        self.live[life.category] -= life.bytes
+        if life.span is not None:
+            life.span[2] = len(self.events)
+        elif life.bytes:
+            self._gone.append((life.number, life.category, len(self.events), life.bytes))
+
     def _freed(self, life: _Life) -> None:
         del self._known[life.place]
-        self.live[life.category] -= life.bytes
+        self._closed(life)
 
 
 class _Operation:

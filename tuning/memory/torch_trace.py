@@ -13,7 +13,7 @@ import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from tuning.memory.layers import Layout
 from tuning.memory.subject import CATEGORIES, Shape, Subject
 from tuning.memory.torch_card import card
 from tuning.memory.torch_phantom import Ledger, Phantom
+from tuning.memory.trace import Trace
 from tuning.methods import method_named
 from tuning.settings import Settings
 from tuning.text import Encoded
@@ -34,23 +35,6 @@ from tuning.training.features import FeatureCache
 from tuning.training.probes import quantization
 
 WEIGHTS, GRADIENTS, OPTIMIZER, ACTIVATIONS, LOGITS, WORKSPACE = range(len(CATEGORIES))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trace:
-    """One update or evaluation: events in order, and each layer's bytes by category, as they stay between updates.
-
-    One that is not `whole` ends where an update's second micro-batch would be put together.
-    """
-
-    events: list[tuple[str, tuple[int, ...]]]
-    layers: list[tuple[int, ...]]
-    whole: bool = True
-
-    @property
-    def peak(self) -> int:
-        """The largest sum of live bytes."""
-        return max(sum(live) for _, live in self.events)
 
 
 class Tracer:
@@ -72,6 +56,8 @@ class Tracer:
             labels = [str(number) for number in range(subject.labels)] if subject.labels else None
             self._built = build_room.build(self._settings, folder, labels, 1e-4, 0)
         self._kernels = card if subject.card else nullcontext
+        for weight in self._built.model.parameters():
+            self._ledger.lose(weight)  # a small one is really there, with whatever lay in that memory
         self._layers = _layers(self._built.model, depth)
         self._watch()
         # the optimizer's state exists from now on
@@ -89,11 +75,13 @@ class Tracer:
             if getattr(config, "sliding_window", None) is not None:
                 config.sliding_window = tokens
 
-    def trace(self, shape: Shape, *, whole: bool = True) -> Trace:
-        """One update of two micro-batches of this shape, or of it the first micro-batch."""
-        self._ledger.events = []
-        self._update(shape, whole=whole)
-        return Trace(events=self._ledger.events, layers=self._layer_bytes, whole=whole)
+    def trace(self, shape: Shape) -> Trace:
+        """One update of two micro-batches of this shape."""
+        self._update(shape)
+        return self._recorded()
+
+    def _recorded(self) -> Trace:
+        return Trace(labels=self._ledger.events, columns=self._ledger.columns(), layers=self._layer_bytes)
 
     def evaluation(self, shape: Shape) -> Trace:
         """One evaluation of a batch of this shape, between two updates.
@@ -103,18 +91,20 @@ class Tracer:
         """
         rows, ledger = _rows(shape, classes=self._built.classes), self._ledger
         self._built = replace(self._built, features=None)
-        ledger.events, self._micro = [], 0
+        self._micro, kept = 0, 0
+        ledger.begin()
         with self._mode, self._kernels(), _backward_named(self, ledger):
             ledger.recording = True
             self._enter("start", ACTIVATIONS)
             try:
                 self._keep_features(rows)
                 if self._built.features is not None:
-                    ledger.events = _before_the_first_update(ledger.events)
+                    kept = len(ledger.events)
                 evaluate_room.evaluate(self._built, rows, batch_size=len(rows))
             finally:
                 ledger.recording = False
-        return Trace(events=ledger.events, layers=self._layer_bytes)
+        found = self._recorded()
+        return found if not kept else found.only(*_before_the_first_update(found.labels, kept))
 
     def outside(self) -> int:
         """Parameters that belong to no layer."""
@@ -133,7 +123,7 @@ class Tracer:
             found.append(everywhere + sum(inside))
         return found[0], found[1]
 
-    def _update(self, shape: Shape, *, micro_batches: int = 2, whole: bool = True) -> None:
+    def _update(self, shape: Shape, *, micro_batches: int = 2) -> None:
         rows = _rows(_halved(shape) if self._subject.packed else shape, classes=self._built.classes)
         pieces = [list(range(len(rows)))] * micro_batches
         course = _course(self._settings, len(rows))
@@ -143,18 +133,18 @@ class Tracer:
         def go_on() -> bool:
             """Asked before each micro-batch, when nothing of the one before is left but its rows and gradients."""
             ledger.mark(ledger.segment + "|")
-            return whole or self._micro == 0
+            return True
 
         with self._mode, self._kernels(), _backward_named(self, ledger):
             self._keep_features(rows)
+            ledger.begin()
             ledger.recording, ledger.category = True, ACTIVATIONS
             self._enter("start", ACTIVATIONS)
             try:
                 loop_room._update(self._built, rows, pieces, course, 0, go_on)
             finally:
                 ledger.recording = False
-        if whole:
-            ledger.mark("end")
+        ledger.mark("end")
 
     def _keep_features(self, rows: list[Encoded]) -> None:
         """Where the body is frozen a run computes its states once, and updates read those."""
@@ -214,10 +204,11 @@ class Tracer:
         return tuple(found)
 
 
-def _before_the_first_update(events: list[tuple[str, tuple[int, ...]]]) -> list[tuple[str, tuple[int, ...]]]:
-    """Without the optimizer's state; rows' states are kept one by one, so of those the last moment is the highest."""
-    body = [one for one in events if ".loss" not in one[0]]
-    return [(name, (*live[:OPTIMIZER], 0, *live[OPTIMIZER + 1 :])) for name, live in [*body, events[-1]]]
+def _before_the_first_update(labels: list[str], kept: int) -> tuple[list[int], tuple[int, int]]:
+    """Of the first `kept` events, in which a frozen body's states are kept, those that occur for any number of rows:
+    states are kept one by one, so of those the last moment is the highest. The optimizer has no state yet."""
+    body = [event for event, label in enumerate(labels[:kept]) if ".loss" not in label] + [kept - 1]
+    return [*body, *range(kept, len(labels))], (OPTIMIZER, len(body))
 
 
 def _elements(weight: nn.Parameter) -> int:
