@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,21 @@ def test_the_table_names_what_is_refused_and_is_about_one_device(
     assert main(["estimate", str(file), "--table", "--devices", "4"]) == 2
     (problem,) = json.loads(capsys.readouterr().out)["problems"]
     assert problem["field"] == "devices" and problem["value"] == 4 and "leave devices out" in problem["message"]
+
+
+@pytest.mark.parametrize("activation", ["gelu", "nonsense"])
+def test_whoever_is_not_told_to_come_again_has_the_last_word(tmp_path: Path, activation: str) -> None:
+    """An estimate without `pending` is traced, or says why not, however the maker's end falls between two looks."""
+    model = config_folder(tmp_path / activation, GPT2 | {"activation_function": activation, "n_embd": 80})
+    service = RunService(tmp_path / "home", executor=InlineExecutor())
+    service.warm_up().join()
+    try:
+        first = service.preview({"model": model})
+        assert first.pending and first.estimate.kind == "approximate" and first.estimate.why_approximate is None
+        deadline = time.monotonic() + 60
+        while (look := service.preview({"model": model})).pending:
+            assert time.monotonic() < deadline, "the table was never made"
+        assert (look.estimate.kind == "traced") == (activation == "gelu")
+        assert (look.estimate.why_approximate is None) == (activation == "gelu")
+    finally:
+        service.close()

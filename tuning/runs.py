@@ -21,8 +21,8 @@ from tuning.executors.thread import ThreadExecutor
 from tuning.hardware import named_device
 from tuning.job import Job
 from tuning.memory.estimate import MemoryEstimate, estimate
+from tuning.memory.known import known
 from tuning.memory.outlook import outlook
-from tuning.memory.subject import subject_of
 from tuning.memory.tables import TableMaker
 from tuning.methods import method_named
 from tuning.plan import Plan, plan_for
@@ -48,6 +48,8 @@ class Preview:
     estimate: MemoryEstimate
     seconds: float | None
     """Expected duration; None until a run like it has been timed here."""
+    pending: bool
+    """Whether a table was being made when the estimate was found, so that there will be a better one soon."""
 
 
 class RunService:
@@ -74,17 +76,19 @@ class RunService:
         """The plan on this machine, with the estimate on it or on a named device. Raises TuningError."""
         plan = plan_for(settings, self._results.model)
         against = plan.on(named_device(device)) if device else plan
-        found = estimate(against)
-        if found.kind != "traced" and self._tables is not None:
-            self._tables.want(subject_of(against))
-        return Preview(plan=plan, estimate=found, seconds=self.expected_seconds(plan))
+        pending = self._awaited(against)
+        return Preview(plan=plan, estimate=estimate(against), seconds=self.expected_seconds(plan), pending=pending)
 
     def outlook(self, plan: Plan, device: str | None = None) -> dict[str, Any]:
         """Memory through a step, against rows and length, what to change; `pending` while a table is being made."""
         against = plan.on(named_device(device)) if device else plan
-        found = outlook(against, against.device)
-        pending = found["kind"] != "traced" and self._tables is not None and self._tables.want(subject_of(against))
-        return found | {"pending": pending}
+        pending = self._awaited(against)
+        return outlook(against, against.device) | {"pending": pending}
+
+    def _awaited(self, plan: Plan) -> bool:
+        """Have a missing table made; True while it is. Asked before its figures are: it may be there a moment later."""
+        subject = known(plan).subject
+        return subject is not None and self._tables is not None and self._tables.want(subject)
 
     def expected_seconds(self, plan: Plan) -> float | None:
         """From the latest runs with this model, method and device, by the tokens they read."""

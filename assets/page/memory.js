@@ -77,6 +77,8 @@ export function memoryDetails(apply) {
   return { node, show(outlook) { now = outlook; fill(); } };
 }
 
+const ASK_AGAIN = 1000;
+
 /** Asks until the table is there, or cannot be made, for the device that was chosen; then calls `done` once. */
 export function awaitTable(outlook, device, done) {
   let stopped = false;
@@ -88,8 +90,8 @@ export function awaitTable(outlook, device, done) {
       over = !answer.ok || !(await answer.json()).pending;
     } catch { /* the server is away: the next try may find it */ }
     if (stopped) return;
-    if (over) done(); else setTimeout(() => { if (!stopped) ask(); }, 2000);
+    if (over) done(); else setTimeout(() => { if (!stopped) ask(); }, ASK_AGAIN);
   };
-  const first = setTimeout(ask, 2000);
+  const first = setTimeout(ask, ASK_AGAIN);
   return () => { stopped = true; clearTimeout(first); };
 }

@@ -83,7 +83,7 @@ def _computed(service: Any, values: dict[str, Any]) -> dict[str, Any]:
         words = f"{how_far(settings.data)['words']}; the numbers follow."
         return {"hints": {dom_id("data.source"): words}, "reading": True}
     preview = service.preview(given, device=device)
-    plan, estimate = preview.plan, preview.estimate.to_dict()
+    plan, estimate, outlook = preview.plan, preview.estimate.to_dict(), service.outlook(preview.plan, device)
     hints = {dom_id("model"): plan.model.missing or " ".join(plan.model.notes)}
     if not str(values["optimizer.learning_rate"]).strip():
         rate = plan.derived["learning_rate"]
@@ -91,7 +91,9 @@ def _computed(service: Any, values: dict[str, Any]) -> dict[str, Any]:
     return {
         "tiles": tiles(plan, preview.seconds),
         "memory": charts.memory_bar(estimate, (named_device(device) if device else plan.device).kind),
-        "network": network_value(plan), "outlook": service.outlook(plan, device), "device": device,
+        "network": network_value(plan), "device": device,
+        # where the table came between the two, the page asks once more: the estimate is still the old one
+        "outlook": outlook | {"pending": preview.pending or outlook["pending"]},
         "hints": hints,
     }  # fmt: skip
 
