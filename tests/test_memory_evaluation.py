@@ -28,7 +28,7 @@ from tuning.plan import Plan, plan_for
 from tuning.training import scores, session
 from tuning.training.build import Built
 from tuning.training.features import FeatureCache
-from tuning.training.probes import metered
+from tuning.training.probes import Meter, metered
 from tuning.training.session import Session
 
 CASES = [
@@ -172,17 +172,16 @@ def test_writing_answers_takes_what_was_estimated(
     [({"name": "retrieval", "top_k": 8}, 393), ({"name": "prompt_engineering", "shots": 16}, 315)],
 )
 def test_prompts_that_a_method_writes_take_what_was_estimated(
-    tmp_path: Path, peaks: dict[str, int], method: dict[str, Any], longest: int
+    tmp_path: Path, method: dict[str, Any], longest: int
 ) -> None:
-    """Many times as long as the rows, and not cut at max_seq_length."""
+    """Many times as long as the rows, and not cut at max_seq_length; such a run measures its evaluation."""
     settings = {"data": {"source": "people-questions", "max_seq_length": 64}, "method": method, "device": "cpu"}
     plan = plan_for(settings)
     assert plan.value("prompted_length") == longest > 10 * plan.value("widest_length")
     assert plan.derived["prompted_length"].origin.startswith("the longest of ")
     found = estimate(plan, make=True)
-    assert found.kind == "traced"
-    measured_peak(plan, tmp_path / "run")
-    assert found.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.01)
+    assert found.kind == "traced" and found.total_bytes == found.evaluation_bytes
+    assert found.total_bytes == pytest.approx(measured_peak(plan, tmp_path / "run"), rel=0.002)
     asking = plan_for(settings | {"eval": {"metrics": ["exact_match"]}})
     assert longest - 16 < asking.value("answered_length") < longest
     cut = plan_for(settings | {"data": settings["data"] | {"max_seq_length": 16}})
@@ -247,18 +246,15 @@ def test_without_a_table_the_formula_still_tells_of_evaluations(monkeypatch: pyt
     assert 0.55 * exact.evaluation_bytes < rough.evaluation_bytes < 1.6 * exact.evaluation_bytes
 
 
-def test_shorter_prompts_save_in_a_real_run_what_was_offered(tmp_path: Path, peaks: dict[str, int]) -> None:
+def test_shorter_prompts_save_in_a_real_run_what_was_offered(tmp_path: Path) -> None:
     """The fix that a run without updates is offered, applied and measured."""
     settings = {"data": {"source": "people-questions"}, "method": {"name": "retrieval", "top_k": 8}, "device": "cpu"}
     long = plan_for(settings)
     estimate(long, make=True)
     (fix,) = (fix for fix in outlook(long, long.device)["fixes"] if "method" in fix["settings"])
-    took = []
-    for number, plan in enumerate((long, plan_for(settings | fix["settings"]))):
-        peaks["evaluation"] = 0
-        measured_peak(plan, tmp_path / f"run{number}")
-        took.append(peaks["evaluation"])
-    assert fix["saved_bytes"] == pytest.approx(took[0] - took[1], rel=0.02)
+    shorter = plan_for(settings | fix["settings"])
+    saved = measured_peak(long, tmp_path / "long") - measured_peak(shorter, tmp_path / "shorter")
+    assert fix["saved_bytes"] == pytest.approx(saved, rel=0.02)
 
 
 @pytest.mark.parametrize("form", ["refusal", "certainty"])
@@ -279,16 +275,14 @@ def test_rows_that_a_recipe_rewrites_count_as_long_as_they_may_become(
     assert found.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.01)
 
 
-def test_questions_to_the_base_model_take_what_was_estimated(
-    tmp_path: Path, peaks: dict[str, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_questions_to_the_base_model_take_what_was_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of conflict_aware, answered one by one before the evaluation."""
-    write = session.prompted_rows
+    write, asking = session.prompted_rows, Meter()
 
     def written(plan: Plan, method: Any, model: Any, *more: Any) -> Any:
         with metered(model, None, next(model.parameters()).device) as meter:
             found = write(plan, method, model, *more)
-        peaks["generation"] = meter.peak_bytes or 0
+        asking.peak_bytes = meter.peak_bytes
         return found
 
     monkeypatch.setattr(session, "prompted_rows", written)
@@ -296,8 +290,8 @@ def test_questions_to_the_base_model_take_what_was_estimated(
     data = {"source": "people-questions", "eval_rows": 3}
     plan = plan_for({"data": data, "method": method, "eval": {"max_new_tokens": 12}, "device": "cpu"})
     found = estimate(plan, make=True)
-    measured_peak(plan, tmp_path / "run")
-    assert found.generation_bytes == pytest.approx(peaks["generation"], rel=0.05)
+    assert found.total_bytes == pytest.approx(measured_peak(plan, tmp_path / "run"), rel=0.01)
+    assert found.generation_bytes == pytest.approx(asking.peak_bytes, rel=0.05)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in SMALL if kind not in ENCODERS])

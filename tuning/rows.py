@@ -68,8 +68,6 @@ def row_changes(event: Event) -> dict[str, tuple[str, tuple[Any, ...]]]:
     special: dict[str, tuple[str, tuple[Any, ...]]] = {}
     if kind == "step":
         plain = {column: data.get(column) for column in ("step", "loss", "seconds", "input_tokens")} | {"phase": None}
-        if data.get("peak_bytes") is not None:
-            special["peak_bytes"] = ("max(coalesce(peak_bytes, 0), ?)", (data["peak_bytes"],))
     elif kind == "eval":
         loss = data.get("loss")
         plain = {"eval_loss": loss, "phase": None}
@@ -87,4 +85,6 @@ def row_changes(event: Event) -> dict[str, tuple[str, tuple[Any, ...]]]:
         plain = {"state": "paused" if kind == "paused" else "running"}
     elif kind in END_KINDS:
         plain = {"state": kind, "ended": event.time, "message": data.get("message"), "phase": None}
+    if data.get("peak_bytes") is not None:
+        special["peak_bytes"] = ("max(coalesce(peak_bytes, 0), ?)", (data["peak_bytes"],))
     return {column: ("?", (value,)) for column, value in plain.items()} | special

@@ -32,10 +32,11 @@ from tuning.plan import plan_for  # noqa: E402
 
 def wanted() -> dict[str, Subject]:
     """The subjects to ship, by key; combinations that are refused are left out."""
-    sources = {"causal_lm": ["reviews"], "sequence_classification": [card["name"] for card in data_catalogue()]}
+    classed = [card["name"] for card in data_catalogue()]
     found: dict[str, Subject] = {}
-    for model, method in itertools.product(model_catalogue(), (method for method in METHODS if method.updates)):
-        for task, places in sources.items():
+    for model, method in itertools.product(model_catalogue(), METHODS):
+        text = "reviews" if method.updates else "people-questions"  # without updates prompts and answers are needed
+        for task, places in {"causal_lm": [text], "sequence_classification": classed}.items():
             ways = itertools.product(("fp32", "bf16"), (False, True)) if task == "causal_lm" else [("fp32", False)]
             for (precision, recompute), source in itertools.product(ways, places):
                 settings: dict[str, Any] = {

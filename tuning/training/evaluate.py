@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -46,34 +47,47 @@ class Evaluation:
 
 
 def evaluate(
-    built: Built, rows: Sequence[Encoded], *, batch_size: int, go_on: Callable[[], bool] = lambda: True
-) -> Evaluation | None:
-    """Evaluate on all rows; None when told to stop in between. The model's mode is put back."""
+    built: Built, rows: Sequence[Encoded], *, batch_size: int, go_on: Callable[[], bool] = lambda: True,
+    widest: AbstractContextManager[object] | None = None,
+) -> Evaluation | None:  # fmt: skip
+    """Evaluate on all rows; None when told to stop in between. The model's mode is put back.
+
+    The first batch has the longest rows, so it takes the most memory: it is computed within `widest`.
+    """
     was_training = built.model.training
     built.model.eval()
     try:
-        return _evaluate(built, rows, batch_size, go_on)
+        return _evaluate(built, rows, batch_size, go_on, widest or nullcontext())
     finally:
         built.model.train(was_training)
 
 
-def _evaluate(built: Built, rows: Sequence[Encoded], batch_size: int, go_on: Callable[[], bool]) -> Evaluation | None:
+def _evaluate(
+    built: Built, rows: Sequence[Encoded], batch_size: int, go_on: Callable[[], bool],
+    widest: AbstractContextManager[object],
+) -> Evaluation | None:  # fmt: skip
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
     total, guesses = 0.0, []
     for start in range(0, len(order), batch_size):
         if not go_on():
             return None
         chosen = order[start : start + batch_size]
-        batch = built.batch([rows[index] for index in chosen])
-        # not inference_mode: what it makes cannot take part in a later backward pass, and libraries keep some of it
-        with torch.no_grad(), built.autocast():
-            logits = batch_logits(built.model, batch, classes=built.classes)
-        with torch.no_grad():
-            losses = functional.cross_entropy(logits.float(), batch.labels, reduction="none").double()
-        total += float(losses.sum())
-        guesses += _guesses(batch, logits, losses, chosen, classes=built.classes)
-        del batch, logits, losses  # else they live on until the next batch has its own, beside its whole pass
+        with widest if start == 0 else nullcontext():
+            loss, found = _batch(built, rows, chosen)
+        total += loss
+        guesses += found
     return _summed(total, sorted(guesses, key=lambda guess: guess.index), classes=built.classes)
+
+
+def _batch(built: Built, rows: Sequence[Encoded], chosen: Sequence[int]) -> tuple[float, list[Guess]]:
+    """The sum of the losses of these rows, and what was guessed; none of its tensors lives on beside the next batch."""
+    batch = built.batch([rows[index] for index in chosen])
+    # not inference_mode: what it makes cannot take part in a later backward pass, and libraries keep some of it
+    with torch.no_grad(), built.autocast():
+        logits = batch_logits(built.model, batch, classes=built.classes)
+    with torch.no_grad():
+        losses = functional.cross_entropy(logits.float(), batch.labels, reduction="none").double()
+    return float(losses.sum()), _guesses(batch, logits, losses, chosen, classes=built.classes)
 
 
 def _guesses(

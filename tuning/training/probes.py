@@ -1,4 +1,4 @@
-"""Measurements taken beside the training: the memory peak of one update.
+"""Measurements taken beside the training: the memory peak of one update, or of the evaluation where none is made.
 
 Comes in: a piece of work to run once.  Goes out: the most bytes that tensors took at one moment of it.  On CPU that is
 what torch's own allocator reports through the profiler, with the bytes that lived before; on CUDA the allocator's own

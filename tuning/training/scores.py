@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,18 @@ class Scores:
         self.all: list[dict[str, Any]] = []
         """Step, loss and metrics of each."""
 
-    def evaluate(self, built: Built, step: int, batch_size: int, go_on: Callable[[], bool]) -> None:
-        """Measure on all held-out rows and tell; nothing where there are none, or when told to stop in between."""
+    def evaluate(
+        self, built: Built, step: int, batch_size: int, go_on: Callable[[], bool],
+        widest: AbstractContextManager[object] | None = None,
+    ) -> None:  # fmt: skip
+        """Measure on all held-out rows and tell; nothing where there are none, or when told to stop in between.
+
+        The batch of the longest rows is computed within `widest`.
+        """
         if not self.encoded:
             return
         began = self._clock()
-        found = evaluate(built, self.encoded, batch_size=batch_size, go_on=go_on)
+        found = evaluate(built, self.encoded, batch_size=batch_size, go_on=go_on, widest=widest)
         if found is None:
             return
         written = self._written(built, step, go_on)
@@ -64,9 +71,11 @@ class Scores:
         write_predictions(self._folder, step, table)
         self._remember(built, step, found.loss, metrics)
 
-    def tell(self, step: int, loss: float, metrics: dict[str, float], seconds: float) -> None:
-        """One `eval` event; kept for the model card."""
-        self._emit("eval", step=step, loss=loss, metrics=metrics, seconds=seconds)
+    def tell(
+        self, step: int, loss: float, metrics: dict[str, float], seconds: float, peak_bytes: int | None = None
+    ) -> None:
+        """One `eval` event; kept for the model card. `peak_bytes` is what it took, where that was measured."""
+        self._emit("eval", step=step, loss=loss, metrics=metrics, seconds=seconds, peak_bytes=peak_bytes)
         self.all.append({"step": step, "loss": loss, "metrics": metrics})
 
     def count_as_best(self, step: int, loss: float) -> None:

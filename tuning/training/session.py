@@ -93,11 +93,14 @@ class Session:
 
         pairs = prompted_rows(self._job.plan, self._method, built.model, self._tokenizer, tell)
         scores = self._scores(pairs, ())
-        scores.evaluate(built, 0, eval_batch, lambda: self._go_on(built))
+        probe = PeakProbe()
+        widest = probe.watch(built.model, built.optimizer, built.device, (1, 0))
+        scores.evaluate(built, 0, eval_batch, lambda: self._go_on(built), widest)
         self._between(built)
         done = bool(scores.all) and not self._commands.stopping
         if done:
-            scores.tell(course.total_steps, scores.all[0]["loss"], scores.all[0]["metrics"], 0.0)
+            once = scores.all[0]
+            scores.tell(course.total_steps, once["loss"], once["metrics"], 0.0, probe.peak_bytes)
         state = "finished" if done else "cancelled"
         self._emit(
             state, step=course.total_steps if done else 0, total_steps=course.total_steps, artifact=None, best=None,
