@@ -55,7 +55,9 @@ def test_steps_and_epochs_set_each_other_aside() -> None:
 
 def test_a_whole_number_is_a_number_but_true_is_not() -> None:
     assert Settings.from_dict({"optimizer": {"learning_rate": 1}}).optimizer.learning_rate == 1.0
-    for wrong in (True, "4", 4.5, None):
+    whole = Settings.from_dict({"max_steps": 1e3}).max_steps
+    assert whole == 1000 and type(whole) is int, "as JSON may write it"
+    for wrong in (True, "4", 4.5, 1e300, None):
         with pytest.raises(SettingsError):
             Settings.from_dict({"micro_batch_size": wrong})
 

@@ -123,6 +123,8 @@ def check(field: Field, value: Any) -> tuple[Any, Problem | None]:
         return tuple(value), None
     if field.kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < 2**53 else math.inf
+    if field.kind is int and isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
     right = isinstance(value, field.kind) and not (field.kind is int and isinstance(value, bool))
     if not right:
         return field.default, _problem(field, value, f"needs {_WORDS[field.kind]}, not {value!r:.60}")

@@ -49,13 +49,13 @@ def _methods() -> str:
 def _line(plan: Plan, events: list[Event], seconds: list[tuple[int, float]], folder: Path) -> list[str]:
     name = plan.settings.method.name
     evals = [(event.data["step"], event.data["loss"]) for event in events if event.kind == "eval"]
-    peaks = [event.data["peak_bytes"] or 0 for event in events if event.kind == "step"]
+    peak = max(event.data.get("peak_bytes") or 0 for event in events)
     reached = next((step for step, loss in evals if loss is not None and loss <= TARGET), None)
     spent = "not reached" if reached is None else f"{next(used for step, used in seconds if step >= reached):.1f}"
     kept = f"{_kept(plan, folder):.2f}" if method_named(name).updates else ""
     return [
         name, f"{plan.value('trainable_parameters'):,}", f"{100 * plan.value('trainable_share'):.2f} %",
-        f"{max(peaks) / 2**20:.1f}" if peaks else "", kept, f"{evals[-1][1]:.3f}", spent,
+        f"{peak / 2**20:.1f}", kept, f"{evals[-1][1]:.3f}", spent,
     ]  # fmt: skip
 
 
