@@ -13,9 +13,9 @@ FLOORS = {
     "architectures": 0, "assets": 0, "chat": 0, "errors": 0, "events": 0, "locks": 0, "shapes": 0,
     "fields": 1, "question": 1, "hardware": 1, "models": 1, "text": 1,
     "methods": 2, "recipes": 2, "hub": 2, "prompts": 2, "settings": 3, "data": 4, "settings_table": 4, "command": 4,
-    "plan": 5, "job": 6, "rows": 6, "card": 6,
-    "training": 7, "store": 7, "memory": 8, "executors": 8, "charts": 9,
-    "asking": 10, "results": 10, "runs": 11, "web": 12,
+    "refusals": 5, "plan": 6, "job": 7, "rows": 7, "card": 7,
+    "training": 8, "store": 8, "memory": 9, "executors": 9, "charts": 10,
+    "asking": 11, "results": 11, "runs": 12, "web": 13,
     "ui": 14, "bench": 15, "cli": 16, "__main__": 17,
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "peft", "datasets", "bitsandbytes", "ray", "optuna", "accelerate"}

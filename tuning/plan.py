@@ -1,31 +1,29 @@
 """From what was chosen to what will happen: every derived number with where it came from.
 
 Comes in: Settings, the base model, a summary of the data, a device.  Goes out: a `Plan`, plain data that crosses to a
-worker, or a SettingsError that lists the combinations that cannot be trained, each with its fix.
+worker, or a SettingsError with every reason why it cannot be trained.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tuning.architectures import PACKING, supports_sdpa
-from tuning.data import PAIRS, DataSummary, bundled_folder, open_data, summarize
-from tuning.errors import ModelError, Problem, SettingsError
+from tuning.data import DataSummary, open_data, summarize
+from tuning.errors import ModelError, SettingsError
 from tuning.hardware import Device, this_machine
-from tuning.methods import METHODS, method_named
-from tuning.methods.base import Case
+from tuning.methods import method_named
 from tuning.models import BaseModel, ModelShape, resolve_model
 from tuning.prompts import Prompted, longest_prompt, question_ids
+from tuning.refusals import class_count, method_refuses, refused
 from tuning.settings import WRITTEN_METRICS, Settings
-from tuning.text import Row, TextTokenizer
+from tuning.text import TextTokenizer
 
 SMALL_MODEL, SMALL_MODEL_ROWS = 20_000_000, 32
 """Below so many parameters an evaluation takes at least so many rows at once; the result does not depend on it."""
@@ -69,7 +67,7 @@ class Plan:
     @property
     def labels(self) -> int:
         """Classes of the head to train; 0 for a language model."""
-        return _labels(self.settings, self.data)
+        return class_count(self.settings, self.data)
 
     def evaluation_rows(self, micro_batch_size: int | None = None) -> int:
         """Rows an evaluation takes at once: twice those of training, for nothing is kept for a backward pass."""
@@ -141,140 +139,6 @@ def make_plan(settings: Settings, model: BaseModel, data: DataSummary, device: D
     return Plan(settings=settings, model=model, data=data, device=device, derived=derived)
 
 
-def refused(
-    settings: Settings, model: BaseModel, data: DataSummary, device: Device, prompted: Prompted
-) -> list[Problem]:
-    """What cannot be done. A method without updates writes its prompts for that, and `prompted` sees them."""
-    found = _method_refuses(settings, model, data, device, prompted)
-    longest = settings.data.max_seq_length
-    if longest > model.shape.max_positions:
-        limit = model.shape.max_positions
-        message = f"max_seq_length {longest} is above this model's {limit} positions; set {limit} or less."
-        found.append(Problem("data.max_seq_length", longest, f"8 to {limit}", message))
-    found += _device_refuses(settings, model, device) + _recipe_refused(settings, data)
-    found += _packing_refused(settings, model)
-    if settings.task not in model.tasks:
-        able = ", ".join(model.tasks)
-        kind = model.shape.model_type
-        why = (
-            "reads both ways and cannot write" if model.shape.encoder else "has no class for this task in transformers"
-        )
-        found.append(Problem("task", settings.task, able, f"a {kind} model {why}; set task to {able}."))
-    return found
-
-
-def device_lacks(plan: Plan) -> list[Problem]:
-    """What a plan asks that its device cannot do, where it was planned on another."""
-    settings, found = plan.settings, _device_refuses(plan.settings, plan.model, plan.device)
-    if not method_named(settings.method.name).updates:  # it refuses prompts, the same on every device
-        return found
-    return found + _method_refuses(settings, plan.model, plan.data, plan.device, Prompted())
-
-
-def _device_refuses(settings: Settings, model: BaseModel, device: Device) -> list[Problem]:
-    found = _attention_refused(settings, model.shape.model_type, device)
-    if settings.precision in device.dtypes:
-        return found
-    dtypes = ", ".join(device.dtypes)
-    message = f"{device.name} does not compute in {settings.precision}; use one of {dtypes}."
-    return [Problem("precision", settings.precision, dtypes, message), *found]
-
-
-def _recipe_refused(settings: Settings, data: DataSummary) -> list[Problem]:
-    if settings.recipe is None:
-        return []
-    if settings.task != "causal_lm" or data.shape != PAIRS:
-        message = "a recipe needs questions with answers; use such data, for example people-questions, as causal_lm."
-        return [Problem("recipe", settings.recipe, PAIRS, message)]
-    method = method_named(settings.method.name)
-    if not method.updates:
-        message = f"a recipe prepares rows to train on, and {method.title} trains nothing; choose lora or full."
-        return [Problem("recipe", settings.recipe, "a method that trains", message)]
-    return []
-
-
-def _packing_refused(settings: Settings, model: BaseModel) -> list[Problem]:
-    method, kind = method_named(settings.method.name), model.shape.model_type
-    if not settings.data.packing:
-        return []
-    if settings.task != "causal_lm":
-        why = "a class belongs to a row, and packing makes one row of many"
-    elif not method.packs:
-        why = f"{method.title} puts something before every row, and packing makes one row of many"
-    elif method.caches(settings.method):
-        why = "the frozen body's states are computed once, row by row, and kept: there is no padding to save"
-    elif kind not in PACKING:
-        why = f"a {kind} model lets packed rows see each other, or has not been proven not to"
-    else:
-        return []
-    return [Problem("data.packing", True, "false", f"{why}; set data.packing to false.")]
-
-
-def _attention_refused(settings: Settings, kind: str, device: Device) -> list[Problem]:
-    if settings.attention == "sdpa" and not supports_sdpa(kind):
-        message = f"a {kind} model has no sdpa in transformers; use eager, which stores the attention matrix."
-        return [Problem("attention", "sdpa", "eager", message)]
-    why = {
-        "flex": None if device.kind == "cuda" else "FlexAttention has no backward pass on a processor",
-        "flash": _flash_lacks(device, settings.precision),
-    }.get(settings.attention)
-    if why is None:
-        return []
-    return [Problem("attention", settings.attention, "sdpa or eager", f"{why}; use sdpa, which stores as little.")]
-
-
-def _flash_lacks(device: Device, precision: str) -> str | None:
-    if device.kind != "cuda":
-        return "FlashAttention runs on CUDA only"
-    if precision == "fp32":
-        return "FlashAttention computes in 16 bits, so it needs precision bf16"
-    return None if find_spec("flash_attn") else "FlashAttention (the package flash-attn) is not installed here"
-
-
-def _method_refuses(
-    settings: Settings, model: BaseModel, data: DataSummary, device: Device, prompted: Prompted
-) -> list[Problem]:
-    method = method_named(settings.method.name)
-    if settings.task not in method.tasks:
-        limit = " or ".join(method.tasks)
-        message = f"{method.title} does not work on {settings.task}; set task to {limit}, or choose another method."
-        return [Problem("task", settings.task, limit, message)]
-
-    if method.by_name and not model.shape.known:
-        limit = ", ".join(other.name for other in METHODS if other.updates and not other.by_name)
-        message = (
-            f"{method.title} finds layers by their names, and those of a {model.shape.model_type} model are not known "
-            f"here; choose one of {limit}."
-        )
-        return [Problem("method.name", settings.method.name, limit, message)]
-
-    def rows() -> tuple[Sequence[Row], Sequence[Row], TextTokenizer]:
-        opened = open_data(settings.data, settings.task, settings.seed)
-        return opened.train, opened.eval, TextTokenizer(model.path)
-
-    def look(rows: Sequence[Row]) -> int:
-        return prompted.look(rows, TextTokenizer(model.path), settings.data.loss_on, settings.data.system_prompt)
-
-    return method.problems(
-        Case(
-            shape=model.shape, task=settings.task, labels=_labels(settings, data), device=device.kind,
-            device_name=device.name, dtypes=device.dtypes, precision=settings.precision,
-            optimizer=settings.optimizer.name, max_grad_norm=settings.optimizer.max_grad_norm,
-            gradient_accumulation_steps=settings.gradient_accumulation_steps,
-            gradient_checkpointing=settings.gradient_checkpointing,
-            max_seq_length=settings.data.max_seq_length,
-            label_tokens=sum(data.trained_tokens), data_folder=bundled_folder(settings.data.source), rows=rows,
-            prompted=look,
-        ),
-        settings.method,
-    )  # fmt: skip
-
-
-def _labels(settings: Settings, data: DataSummary) -> int:
-    """Classes of the head to train; 0 for a language model."""
-    return len(data.label_names or ()) if settings.task == "sequence_classification" else 0
-
-
 def _derive(settings: Settings, model: BaseModel, data: DataSummary) -> dict[str, Derived]:
     micro, steps, devices = (settings.micro_batch_size, settings.gradient_accumulation_steps, settings.num_devices)
     effective = micro * steps * devices
@@ -343,7 +207,7 @@ def _shorter_prompts(settings: Settings, model: BaseModel, data: DataSummary, de
     if other is None:
         return {}
     seen, changed = Prompted(), replace(settings, method=other[0])
-    if _method_refuses(changed, model, data, device, seen):
+    if method_refuses(changed, model, data, device, seen):
         return {}
     return {f"{SHORTER}{name}": one for name, one in _prompts(changed, model, data, seen).items()}
 
@@ -372,7 +236,7 @@ def with_method(plan: Plan, block: Any) -> Plan:
 
 def _parameters(settings: Settings, model: BaseModel, data: DataSummary) -> dict[str, Derived]:
     method = method_named(settings.method.name)
-    trainable, total = _counts(settings.method.name, model.shape, settings.method, _labels(settings, data))
+    trainable, total = _counts(settings.method.name, model.shape, settings.method, class_count(settings, data))
     rate, typed = settings.optimizer.learning_rate, "typed"
     if rate is None:
         rate, typed = method.default_learning_rate, f"{method.title}'s default: {method.learning_rate_reason}"

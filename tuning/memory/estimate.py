@@ -13,7 +13,8 @@ from typing import Any
 from tuning.hardware import Device
 from tuning.memory.fixes import fixes, largest_micro_batch
 from tuning.memory.known import known
-from tuning.plan import Plan, device_lacks
+from tuning.plan import Plan
+from tuning.refusals import device_lacks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,5 +75,7 @@ def estimate(plan: Plan, device: Device | None = None, *, make: bool = False) ->
 
 
 def _lacks(plan: Plan) -> str | None:
-    found = [] if plan.device.here else device_lacks(plan)  # here it would have been refused
+    if plan.device.here:  # it would have been refused
+        return None
+    found = device_lacks(plan.settings, plan.model, plan.data, plan.device)
     return found[0].message.rstrip(".") if found else None

@@ -17,9 +17,10 @@ from tuning.memory.closed_form import STATES, optimizer_values
 from tuning.memory.known import Known, changed, known
 from tuning.memory.subject import longest_row
 from tuning.methods import method_named
-from tuning.plan import Derived, Plan, refused
+from tuning.plan import Derived, Plan
 from tuning.prompts import Prompted
 from tuning.question import ANSWER_ROWS
+from tuning.refusals import refused
 from tuning.settings import WRITTEN_METRICS
 
 MOST_ROWS = 4096
