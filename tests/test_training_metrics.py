@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from memory_world import measured_peak
 from training_world import World, run, series
 
 from tuning.errors import SettingsError
@@ -66,6 +67,18 @@ def test_a_model_that_knows_its_rows_is_exact(world, tmp_path):
     assert marks[0] == 0.0 and marks[-1] == 1.0
     assert events[-1].data["best"]["value"] == 1.0
     assert all(row["right"] for row in tables(one)[-1]["rows"])
+
+
+def test_an_answer_that_goes_on_is_right_all_the_same(tmp_path):
+    """The bundled base model knows its town and was never taught where an answer ends."""
+    data = {"source": "people-questions", "eval_rows": 30}
+    plan = plan_for({"method": {"name": "prompt_engineering"}, "data": data, "device": "cpu"})
+    measured_peak(plan, tmp_path)
+    table = json.loads((tmp_path / "predictions" / "step-00000000.json").read_text(encoding="utf-8"))
+    known = [row for row in table["rows"] if row["right"]]
+    assert 5 < len(known) < 30
+    assert all(row["prediction"] != row["truth"] and row["prediction"].startswith(row["truth"]) for row in known)
+    assert not any(row["prediction"].startswith(row["truth"]) for row in table["rows"] if not row["right"])
 
 
 def test_writing_answers_ends_in_its_time_and_says_so(world):

@@ -61,10 +61,15 @@ def _line(
     said = written.get(guess.index)
     line |= {
         "text": _short(_context(row)), "truth": _short(tokenizer.decode(guess.wanted)),
-        "prediction": _short(tokenizer.decode(guess.said)),
-        "right": guess.said == guess.wanted,
+        "prediction": _short(tokenizer.decode(guess.said)), "right": _right(guess, tokenizer.eos_id),
     }  # fmt: skip
     return line if said is None else line | {"written": _short(said)}
+
+
+def _right(guess: Guess, eos_id: int | None) -> bool:
+    """Every token but the end of the text: a model that was never taught to stop there can know the answer."""
+    pairs = list(zip(guess.said, guess.wanted, strict=True))
+    return all(said == wanted for said, wanted in [one for one in pairs if one[1] != eos_id] or pairs)
 
 
 def _context(row: Row) -> str:
