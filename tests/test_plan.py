@@ -99,7 +99,13 @@ def test_a_sample_prompt_is_counted_as_it_is_asked() -> None:
     text = "Where does Ada Vaneby live?"
     asked = {"sample": {"prompts": [text]}}
     tokenizer = TextTokenizer(asset_path("models", "tiny-town"))
-    counts = {chat: len(question_ids(text, tokenizer, chat=chat)) for chat in (True, False)}
-    assert counts[True] > counts[False]
-    for source, chat in (("chats", True), ("people-questions", False)):
-        assert plan_for(asked | {"data": {"source": source}}).value("sample_length") == counts[chat]
+    system = "Answer in one word."
+
+    def counted(head: str | None, chat: bool) -> int:
+        return len(question_ids(text, tokenizer, head, chat=chat))
+
+    assert counted(system, True) > counted(None, True) > counted(None, False)
+    assert counted(system, False) == counted(None, False) + len(tokenizer.encode(f"{system}\n"))
+    for source, chat, head in (("chats", True, system), ("people-questions", False, system), ("reviews", False, None)):
+        settings = asked | {"data": {"source": source, "system_prompt": system}}
+        assert plan_for(settings).value("sample_length") == counted(head, chat), "texts have no prompts"

@@ -223,6 +223,27 @@ def test_kill_nine_of_the_server_and_restart(tmp_path):
         service.close()
 
 
+def test_a_question_stands_behind_the_system_prompt_as_it_did_in_training(tmp_path):
+    from tuning.training.sides import SavedSides
+
+    system, prompt = "Say it twice.", "Question: Where does Ada Vaneby live?\nAnswer:"
+    data = {"source": "people-questions", "train_rows": 16, "eval_rows": 1, "system_prompt": system}
+    settings = {"data": data, "max_steps": 4, "eval": {"max_new_tokens": 8}, "sample": {"prompts": [prompt]}}
+    service = RunService(tmp_path)
+    try:
+        run = service.start(settings | {"method": {"name": "full"}})
+        assert service.wait(run, 120) == "finished", service.run(run).message
+        assert service.run(run).system_prompt == system
+        said = service.ask(run, Question([prompt], max_new_tokens=8))
+        saved = SavedSides(service.result(run).parent, service.run(run).plan["model"]["path"], "full")
+        assert said == saved.ask(Question([f"{system}\n{prompt}"], max_new_tokens=8))
+        sample = [event.data["text"] for event in service.store.events(run, "sample")][-1]
+        assert said["trained"] == [sample] and said["base"] != said["trained"]
+        assert saved.ask(Question([prompt], max_new_tokens=8)) != said
+    finally:
+        service.close()
+
+
 def test_one_real_run_that_is_asked_while_another_trains(tmp_path):
     service = RunService(tmp_path)
     try:

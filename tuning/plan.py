@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from tuning.data import DataSummary, open_data, summarize
+from tuning.data import CONVERSATION, PROMPTED, DataSummary, open_data, summarize
 from tuning.errors import ModelError, SettingsError
 from tuning.hardware import Device, this_machine
 from tuning.methods import method_named
@@ -73,6 +73,11 @@ class Plan:
         """Rows an evaluation takes at once: twice those of training, for nothing is kept for a backward pass."""
         small = self.value("total_parameters") < SMALL_MODEL
         return max(2 * (micro_batch_size or self.settings.micro_batch_size), SMALL_MODEL_ROWS if small else 1)
+
+    @property
+    def system_prompt(self) -> str | None:
+        """What stands before each prompt, in training and when it is asked; None where rows are texts without any."""
+        return self.settings.data.system_prompt if self.data.shape in PROMPTED else None
 
     @property
     def fingerprint(self) -> str:
@@ -191,10 +196,11 @@ def _prompts(settings: Settings, model: BaseModel, data: DataSummary, prompted: 
         seen = "the longest question that the model answers before rows are written, in tokens"
         found["asked_length"] = Derived(value=asked, origin=seen)
     if texts and method.updates:  # a run without updates answers none
-        tokenizer, chat = TextTokenizer(model.path), data.shape == "conversation"
+        tokenizer, chat = TextTokenizer(model.path), data.shape == CONVERSATION
+        head = settings.data.system_prompt if data.shape in PROMPTED else None
         classes = settings.task == "sequence_classification"
         ids = [
-            tokenizer.encode_with_specials(text) if classes else question_ids(text, tokenizer, chat=chat)
+            tokenizer.encode_with_specials(text) if classes else question_ids(text, tokenizer, head, chat=chat)
             for text in texts
         ]
         found["sample_length"] = Derived(value=max(map(len, ids)), origin="the longest of sample.prompts, in tokens")

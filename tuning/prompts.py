@@ -39,17 +39,15 @@ class Prompted:
         return self.length
 
 
-def question_ids(text: str, tokenizer: TextTokenizer, *, chat: bool) -> list[int]:
-    """A person's question as tokens, whole; as a chat it is a user's message in the model's chat template."""
+def question_ids(text: str, tokenizer: TextTokenizer, system_prompt: str | None, *, chat: bool) -> list[int]:
+    """A question as tokens, whole, as training reads a prompt; as a chat it is a user's message in the model's chat
+    template, and the system prompt the system's."""
     if chat:
-        written = tokenizer.render_chat([{"role": "user", "content": text}], add_generation_prompt=True)
+        system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+        written = tokenizer.render_chat([*system, {"role": "user", "content": text}], add_generation_prompt=True)
         return tokenizer.encode(written)
-    return [*([] if tokenizer.bos_id is None else [tokenizer.bos_id]), *tokenizer.encode(text)]
-
-
-def asked_ids(prompt: str, tokenizer: TextTokenizer, system_prompt: str | None) -> list[int]:
-    """The prompt of a row that has no answer yet, as training reads it."""
-    return question_ids(headed(prompt, system_prompt), tokenizer, chat=False)
+    beginning = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    return [*beginning, *tokenizer.encode(headed(text, system_prompt))]
 
 
 def answer_of(row: Row) -> str | None:

@@ -27,6 +27,8 @@ class Question:
     seed: int = 0
     chat: bool = False
     """Write each prompt as a user's message with the model's chat template."""
+    system_prompt: str | None = None
+    """What the run was taught to read before each prompt."""
 
     def __post_init__(self) -> None:
         problems = prompt_problems(self.prompts)

@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from tuning.data import CONVERSATION, PROMPTED
 from tuning.events import END_KINDS, Event
 
 ACTIVE_STATES = ("queued", "running", "paused")
@@ -47,6 +48,20 @@ class RunRow:
     @property
     def active(self) -> bool:
         return self.state in ACTIVE_STATES
+
+    @property
+    def chat(self) -> bool:
+        """Whether it learns from conversations."""
+        return self._shape == CONVERSATION
+
+    @property
+    def system_prompt(self) -> str | None:
+        """What it is taught to read before each prompt."""
+        return self.settings["data"].get("system_prompt") if self._shape in PROMPTED else None
+
+    @property
+    def _shape(self) -> str | None:
+        return (self.plan.get("data") or {}).get("shape")
 
     @staticmethod
     def from_values(values: tuple[Any, ...]) -> "RunRow":

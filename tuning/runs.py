@@ -10,7 +10,7 @@ import json
 import logging
 import statistics
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -251,9 +251,11 @@ class RunService:
     def ask(self, run_id: str, question: Question, tell: Tell | None = None) -> dict[str, Any]:
         """What the base model and the trained one answer: {"base": [...], "trained": [...]}; `tell` hears it grow.
 
-        A run that trains is asked between two of its updates. Raises RunError when there is nothing to ask.
+        A run that trains is asked between two of its updates; both models read the run's system prompt first. Raises
+        RunError when there is nothing to ask.
         """
         row = self.store.run(run_id)
+        question = replace(question, system_prompt=row.system_prompt)
         handle = self._handle(run_id)
         if handle is None or not row.active:
             return self._answers.ask(row, self.result(run_id).parent, question, tell)

@@ -19,6 +19,7 @@ export function mountAsk(root) {
   const many = element("button", { type: "button", class: "tf-button", onclick: () => file.click() }, "Prompts from a file");
   const warmth = element("input", { type: "number", min: 0, max: 2, step: 0.1, value: 0 });
   const message = element("p", { class: "tf-problem", role: "alert", hidden: true });
+  const system = element("p", { class: "tf-small", hidden: true });
   const examples = element("div", { class: "tf-examples" });
   const answers = element("div", { class: "tf-answers", "aria-live": "polite" });
   const form = element("form", { class: "tf-ask" }, [
@@ -30,7 +31,7 @@ export function mountAsk(root) {
       element("label", { class: "tf-control", title: "Write the prompt as a user's message with the model's chat template" }, [chat, element("span", {}, "as a chat")]),
     ]),
     element("label", { class: "tf-ask-prompt" }, [element("span", {}, "prompt"), prompt]),
-    examples, element("div", { class: "tf-controls" }, [ask, many, file]), message,
+    system, examples, element("div", { class: "tf-controls" }, [ask, many, file]), message,
   ]);
   const card = element("section", { class: "tf-card", "aria-label": "Ask the model" }, [
     element("h2", {}, "Ask the base model and the trained one"), form, answers]);
@@ -86,6 +87,8 @@ export function mountAsk(root) {
   async function suggest() { // a few of the rows that this run is evaluated on, not trained
     const run = state.runs.find((other) => other.run_id === select.value);
     chat.checked = run?.chat === true; // a run that learned from conversations is asked as it was taught
+    system.hidden = !run?.system_prompt;
+    system.textContent = `Both read this run's system prompt first: “${run?.system_prompt}”`;
     const answer = await fetch(`fork/runs/${select.value}/predictions`).catch(() => null);
     if (!answer?.ok || select.value !== run?.run_id) return;
     const prompts = (await answer.json()).rows.map((row) => row.text).filter((text) => text && !text.endsWith("…")).slice(0, 3);

@@ -8,10 +8,12 @@ from tuning.data.encoded import EncodedSet, encode_pairs, encode_set
 from tuning.data.kept import encode_kept
 from tuning.data.places import bundled_folder, data_catalogue
 from tuning.data.sets import DataSet, open_data
-from tuning.data.summary import PAIRS, DataSummary, summarize
+from tuning.data.summary import CONVERSATION, PAIRS, PROMPTED, DataSummary, summarize
 
 __all__ = [
+    "CONVERSATION",
     "PAIRS",
+    "PROMPTED",
     "DataSet",
     "DataSummary",
     "EncodedSet",

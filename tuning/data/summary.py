@@ -27,6 +27,9 @@ COUNTED_BYTES = 2 * 2**20
 """Files up to this size have every row counted: about a second of tokenizing."""
 PAIRS = "prompt + completion"
 """The shape of rows that a recipe takes."""
+CONVERSATION = "conversation"
+PROMPTED = (PAIRS, CONVERSATION)
+"""Shapes of rows with prompts in them, before which a system prompt stands."""
 SAMPLED_ROWS = 1_000
 SAMPLED_BYTES = 2 * 2**20
 

@@ -16,7 +16,7 @@ from torch import nn
 from tuning.data import bundled_folder, encode_pairs, open_data
 from tuning.methods.base import Asked, Method
 from tuning.plan import Plan
-from tuning.prompts import asked_ids
+from tuning.prompts import question_ids
 from tuning.recipes import read_recipe, recipe_named
 from tuning.text import Encoded, Row, TextTokenizer
 from tuning.training.build import load_base
@@ -97,7 +97,7 @@ def answers_with_confidence(
                 if not tell(number, len(prompts)):
                     found += [("", 0.0)] * (len(prompts) - number)
                     break
-                ids = fitting(asked_ids(prompt, tokenizer, system_prompt), model, max_new_tokens)
+                ids = fitting(question_ids(prompt, tokenizer, system_prompt, chat=False), model, max_new_tokens)
                 found.append(_answer(model, tokenizer, ids, max_new_tokens))
     finally:
         model.train(was_training)
@@ -143,7 +143,7 @@ def preferences(
     model.eval()
     with torch.no_grad():
         for prompt in prompts:
-            asked = [*asked_ids(prompt, tokenizer, system_prompt), *wanted[:shared]]
+            asked = [*question_ids(prompt, tokenizer, system_prompt, chat=False), *wanted[:shared]]
             ids = torch.tensor([asked[-room:]], device=device)
             with reading_only(model, _last):
                 spread = torch.softmax(model(input_ids=ids, use_cache=False).logits[0, -1].float(), -1)

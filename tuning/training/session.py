@@ -229,7 +229,10 @@ class Session:
         sample = self._settings.sample
         if not sample.prompts:
             return
-        question = Question(sample.prompts, self._settings.eval.max_new_tokens, 0.0, self._settings.seed, self._chat)
+        question = Question(
+            sample.prompts, self._settings.eval.max_new_tokens, seed=self._settings.seed, chat=self._chat,
+            system_prompt=self._job.plan.system_prompt,
+        )  # fmt: skip
         said = Speaker(built.model, self._tokenizer, self._labels).answers(question)
         for prompt, text in zip(sample.prompts, said, strict=True):
             self._emit("sample", step=self._progress.step, prompt=prompt, text=text)

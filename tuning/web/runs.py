@@ -44,7 +44,8 @@ def run_summary(row: RunRow, place: int | None) -> dict[str, Any]:
     return {
         **{key: getattr(row, key) for key in plain},
         "place": place,
-        "chat": (row.plan.get("data") or {}).get("shape") == "conversation",
+        "chat": row.chat,
+        "system_prompt": row.system_prompt,
         "settings": {**settings, "data": {"source": row.settings["data"]["source"]}},
         "plan": {"derived": {key: one["value"] for key, one in row.plan.get("derived", {}).items()}},
         "estimate": {key: estimate.get(key) for key in ("total_bytes", "low_bytes", "high_bytes", "kind")},
@@ -70,7 +71,7 @@ def preview_answer(service: RunService, settings: Any, device: str | None) -> di
     """The estimate's members, with the derived numbers and the expected seconds beside them."""
     preview = service.preview(settings, device)
     derived = {key: {"value": one.value, "origin": one.origin} for key, one in preview.plan.derived.items()}
-    return {**preview.estimate.to_dict(), "derived": derived, "seconds": preview.seconds}
+    return {**preview.estimate.to_dict(), "derived": derived, "seconds": preview.seconds, "pending": preview.pending}
 
 
 # -- the routes -------------------------------------------------------------------------------------------------------
