@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,16 @@ from tuning.cli import main
 from tuning.errors import TuningError
 from tuning.executors.inline import InlineExecutor
 from tuning.hardware import named_device
-from tuning.memory.estimate import estimate
+from tuning.memory.estimate import MemoryEstimate, estimate
 from tuning.memory.known import known
 from tuning.memory.outlook import outlook
-from tuning.memory.tables import untraceable
-from tuning.plan import plan_for
+from tuning.memory.tables import make_table, untraceable
+from tuning.plan import Plan, plan_for
 from tuning.runs import RunService
+from tuning.settings import Settings
 from tuning.ui.page import build_app
+from tuning.ui.preview import preview_value
+from tuning.ui.values import values_from_settings
 
 GPT2 = {"model_type": "gpt2", "n_embd": 96, "n_layer": 3, "n_head": 4, "vocab_size": 2048, "n_positions": 256}
 
@@ -119,19 +121,31 @@ def test_the_table_names_what_is_refused_and_is_about_one_device(
     assert problem["field"] == "devices" and problem["value"] == 4 and "leave devices out" in problem["message"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["gelu", "nonsense"])
-def test_whoever_is_not_told_to_come_again_has_the_last_word(tmp_path: Path, activation: str) -> None:
-    """An estimate without `pending` is traced, or says why not, however the maker's end falls between two looks."""
+def test_a_table_that_comes_while_the_page_is_told_is_asked_for_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, activation: str
+) -> None:
+    """Made, or not to be made, between the estimate and the charts: the page comes again, and then has both."""
     model = config_folder(tmp_path / activation, GPT2 | {"activation_function": activation, "n_embd": 80})
+    values = values_from_settings(Settings.from_dict({"model": model}).to_dict())
     service = RunService(tmp_path / "home", executor=InlineExecutor())
     service.warm_up().join()
+
+    def then_made(plan: Plan) -> MemoryEstimate:
+        found, subject = estimate(plan), known(plan).subject
+        assert subject is not None
+        make_table(subject)
+        return found
+
     try:
-        first = service.preview({"model": model})
-        assert first.pending and first.estimate.kind == "approximate" and first.estimate.why_approximate is None
-        deadline = time.monotonic() + 60
-        while (look := service.preview({"model": model})).pending:
-            assert time.monotonic() < deadline, "the table was never made"
-        assert (look.estimate.kind == "traced") == (activation == "gelu")
-        assert (look.estimate.why_approximate is None) == (activation == "gelu")
+        with monkeypatch.context() as between:
+            between.setattr("tuning.runs.estimate", then_made)
+            first = preview_value(service, values)
+        assert first["outlook"]["pending"] and first["memory"]["note"].endswith("The estimate is approximate.")
+        assert (first["outlook"]["kind"] == "traced") == (activation == "gelu")
+        last = preview_value(service, values)
+        assert not last["outlook"]["pending"]
+        assert ("The estimate is traced." if activation == "gelu" else "nonsense") in last["memory"]["note"]
     finally:
         service.close()

@@ -8,12 +8,12 @@ from collections.abc import Callable
 import numpy
 import pytest
 
-from tuning.memory.fit import FEW, SOME, Unfit, design, exact, fitted
+from tuning.memory.fit import FEW, SOME, Unfit, design, exact, fitted, larger
 from tuning.memory.subject import CATEGORIES, Shape
 from tuning.memory.table import monomials
 from tuning.memory.trace import Trace
 
-LAYOUTS = [((1,), [None]), ((1,), [8, 4]), ((2, 3, 5), [None]), ((2, 3, 5), [8, 4])]
+LAYOUTS = [(False, [None]), (False, [8, 4]), (True, [None]), (True, [8, 4])]
 Bytes = Callable[[Shape, int], int]
 
 
@@ -24,50 +24,59 @@ def traced(*sizes: Bytes, shape: Shape, rank: int | None) -> Trace:
     return Trace(labels=["0.forward 0"] * last, columns=columns, layers=[(8 * (rank or 0),) * len(CATEGORIES)])
 
 
-@pytest.mark.parametrize(("rows", "ranks"), LAYOUTS)
-def test_the_first_shapes_tell_any_two_products_apart_and_all_of_them_every_one(
-    rows: tuple[int, ...], ranks: list[int | None]
+@pytest.mark.parametrize("length", [112, 448])
+@pytest.mark.parametrize(("many", "ranks"), LAYOUTS)
+def test_what_meets_the_first_shapes_and_the_larger_one_is_no_chance(
+    many: bool, ranks: list[int | None], length: int
 ) -> None:
-    shapes = design(rows, ranks, False)
-    names = monomials(many=len(rows) > 1, ranked=len(ranks) > 1)
-    matrix = numpy.array([[one(shape, rank or 0) for one in names.values()] for shape, rank in shapes], dtype=float)
-    assert numpy.linalg.matrix_rank(matrix) == len(names) <= len(shapes)
-    few = matrix[:FEW] / numpy.linalg.norm(matrix[:FEW], axis=0)
-    volumes = [abs(numpy.linalg.det(few[:, three])) for three in itertools.combinations(range(len(names)), FEW)]
-    assert min(volumes) > 1e-3, "three products lie in a plane"
+    """Two sums of so many products that agree at all of these shapes would be dependent there."""
+    shapes = design(ranks, many=many, padded=False)
+    names = monomials(many=many, ranked=len(ranks) > 1)
+    proven = [*shapes, larger(ranks, length, many=many, padded=False)]
+    matrix = numpy.array([[one(shape, rank or 0) for one in names.values()] for shape, rank in proven], dtype=float)
+    assert numpy.linalg.matrix_rank(matrix[:-1]) == len(names) <= len(shapes)
+    for count, products in ((FEW, 2), (SOME, 3)):
+        met = matrix[[*range(count), -1]]
+        met /= numpy.linalg.norm(met, axis=0)
+        two = itertools.combinations(range(len(names)), min(2 * products, len(names)))
+        assert min(numpy.linalg.svd(met[:, each], compute_uv=False)[-1] for each in two) > 1e-4
 
 
-@pytest.mark.parametrize(("rows", "ranks"), LAYOUTS)
-def test_storages_of_one_product_or_two_are_told_by_few_traces(rows: tuple[int, ...], ranks: list[int | None]) -> None:
+@pytest.mark.parametrize(("many", "ranks"), LAYOUTS)
+def test_storages_of_one_product_or_two_are_told_by_few_traces(many: bool, ranks: list[int | None]) -> None:
     sizes: list[Bytes] = [
         lambda x, r: 4096, lambda x, r: 64 * x.rows * x.length, lambda x, r: 4 * x.rows * (x.length + 20),
         lambda x, r: 2 * x.rows * x.length * (r or 3), lambda x, r: 16 * x.labels - 8,
     ]  # fmt: skip
-    shapes = design(rows, ranks, False)[:FEW]
+    shapes = design(ranks, many=many, padded=False)[:FEW]
     fit = fitted([traced(*sizes, shape=shape, rank=rank) for shape, rank in shapes], shapes, 1)
     assert fit is not None
-    larger = Shape(rows=4 if len(rows) > 1 else 1, length=1111, labels=77, padded=False)
-    assert exact(fit, larger, ranks[0], traced(*sizes, shape=larger, rank=ranks[0]))
-    assert not exact(fit, larger, ranks[0], traced(*sizes[:-1], sizes[0], shape=larger, rank=ranks[0]))
+    other = Shape(rows=4 if many else 1, length=1111, labels=77, padded=False)
+    for rank in ranks:
+        assert exact(fit, other, rank, traced(*sizes, shape=other, rank=rank))
+        assert not exact(fit, other, rank, traced(*sizes[:-1], sizes[0], shape=other, rank=rank))
 
 
-@pytest.mark.parametrize("more", [0, 1])
-def test_what_is_made_of_more_products_takes_more_traces(more: int) -> None:
-    """Attention's weights behind a prompt of 20 tokens; with a number for each label token four products."""
-    squared: Bytes = lambda x, r: 4 * x.rows * (x.length + 20) ** 2 + 8 * more * x.labels  # noqa: E731
-    shapes = design((2, 3, 5), [8, 4], False)
-    traces = [traced(squared, squared, shape=shape, rank=rank) for shape, rank in shapes]
-    assert fitted(traces[:FEW], shapes[:FEW], 1) is None
-    enough = len(shapes) if more else SOME
-    assert not more or fitted(traces[:SOME], shapes[:SOME], 1) is None
-    fit = fitted(traces[:enough], shapes[:enough], 1)
-    assert fit is not None
-    larger = Shape(rows=4, length=1111, labels=77, padded=False)
-    assert exact(fit, larger, 8, traced(squared, squared, shape=larger, rank=8))
+SQUARED: Bytes = lambda x, r: 4 * x.rows * (x.length + 20) ** 2  # noqa: E731
+BOTH: Bytes = lambda x, r: 64 * x.rows * x.length + 4 * r * (x.rows * x.length + 16)  # noqa: E731
+
+
+@pytest.mark.parametrize(("size", "enough"), [(SQUARED, SOME), (BOTH, SOME), (None, 9)])
+def test_what_is_made_of_more_products_takes_more_traces(size: Bytes | None, enough: int) -> None:
+    """Attention's weights behind a prompt of 20 tokens, something of two ranks, and four products."""
+    size = size or (lambda x, r: SQUARED(x, r) + 8 * x.labels)
+    shapes = design([8, 4], many=True, padded=False)
+    traces = [traced(size, size, shape=shape, rank=rank) for shape, rank in shapes]
+    found = {count: fitted(traces[:count], shapes[:count], 1) for count in (FEW, SOME, 9)}
+    assert found[FEW] is None and (found[SOME] is None) == (enough == 9)
+    other = Shape(rows=4, length=1111, labels=77, padded=False)
+    for rank in (8, 4, 64):
+        fit = found[enough]
+        assert fit is not None and exact(fit, other, rank, traced(size, size, shape=other, rank=rank))
 
 
 def test_traces_whose_storages_go_at_other_moments_are_refused() -> None:
-    shapes = design((1,), [None], False)[:FEW]
+    shapes = design([None], many=False, padded=False)[:FEW]
     traces = [traced(lambda x, r: x.length, lambda x, r: 8, shape=shape, rank=rank) for shape, rank in shapes]
     later = [(category, first, 2, size) for category, first, _, size in traces[0].columns]
     with pytest.raises(Unfit, match="depend on its sizes"):

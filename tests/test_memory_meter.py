@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +17,9 @@ from tuning.memory import tables
 from tuning.memory.known import known
 from tuning.memory.tables import find_table, untraceable
 from tuning.plan import plan_for
+from tuning.text import Encoded
+from tuning.training.build import build
+from tuning.training.evaluate import evaluate
 from tuning.training.probes import PeakProbe, allocations, metered
 
 
@@ -71,17 +75,56 @@ def test_what_a_library_prints_does_not_come_among_the_tables() -> None:
     ]  # fmt: skip
 
 
+class Interrupted(Exception):
+    """As a test's own time limit ends it."""
+
+
 @pytest.mark.slow
-def test_a_tracing_process_that_ended_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plans = [plan_for({"model": config_folder(tmp_path / str(n), GPT2 | {"n_layer": n})}) for n in (3, 5)]
-    subjects = [subject for plan in plans if (subject := known(plan).subject) is not None]
+def test_a_tracing_process_that_ended_or_was_left_waiting_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers in turn: whoever comes next would take what another had asked for."""
+    plans = [
+        plan_for({"model": config_folder(tmp_path / str(n), GPT2 | {"n_layer": n, "n_embd": 112})}) for n in (3, 4, 5)
+    ]
+    ended, left, last = (subject for plan in plans if (subject := known(plan).subject) is not None)
     builder = tables._Builder()
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
     try:
         with monkeypatch.context() as short:
             short.setattr(tables, "BUILD_SECONDS", 0.2)
-            builder.ask(subjects[0])
-        builder.ask(subjects[1])
+            builder.ask(ended)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(Interrupted):
+            builder.ask(left)
+        builder.ask(last)
     finally:
+        signal.signal(signal.SIGALRM, before)
         builder.close()
-    assert find_table(subjects[0]) is None and untraceable(subjects[0]) == "the tracing process ended"
-    assert find_table(subjects[1]) is not None
+    assert find_table(ended) is None and untraceable(ended) == "the tracing process ended"
+    assert find_table(left) is None and untraceable(left) is None
+    table = find_table(last)
+    assert table is not None and table.layers == 5
+
+
+def test_the_peak_of_an_evaluation_may_lie_in_shorter_rows_with_more_labels() -> None:
+    """Logits are made at labels alone."""
+    plan = plan_for({"method": {"name": "prompt_engineering"}, "data": {"source": "people-questions"}, "device": "cpu"})
+    built = build(plan.settings, plan.model.path, None, 1e-4, 0)
+    rows = [
+        Encoded(ids=[5] * length, trained=[n >= length - labels for n in range(length)], label=None, cut=False)
+        for length, labels in ((60, 1), (58, 40), (56, 40)) for _ in range(32)
+    ]  # fmt: skip
+    probe, measured = PeakProbe(), []
+    watch = PeakProbe.watch
+    with pytest.MonkeyPatch.context() as counted:
+        counted.setattr(PeakProbe, "watch", lambda self, *size: measured.append(size[-1]) or watch(self, *size))
+        evaluate(built, rows, batch_size=32, probe=probe)
+    with metered(built.model, built.optimizer, built.device) as whole:
+        evaluate(built, rows, batch_size=32)
+    assert probe.peak_bytes == pytest.approx(whole.peak_bytes, rel=1e-3)
+    assert measured == [(32 * 60, 32), (32 * 58, 32 * 40)], "what is smaller in both ways is not measured"

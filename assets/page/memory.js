@@ -56,7 +56,7 @@ function severalTable(outlook) {
 
 /** What is said where the numbers are not those of an exact table, and the bar's note has not told why. */
 function stateOf(outlook) {
-  if (outlook.pending) return "The exact table is being traced; these are from a formula until it is there.";
+  if (outlook.pending && outlook.kind !== "traced") return "The exact table is being traced; these are from a formula until it is there.";
   return outlook.kind === "traced" || outlook.why_approximate ? "" : "There is no exact table for these settings: these stay approximate, with a wider band.";
 }
 

@@ -52,24 +52,14 @@ def _built(plan: Plan) -> Any:
     return build(plan.settings, plan.model.path, None, plan.value("learning_rate"), 0)
 
 
-def _course(plan: Plan) -> Any:
-    from tuning.training.loop import Course
-
-    return Course(
-        total_steps=STEPS, micro_batch_size=MICRO, effective_batch=MICRO * ACCUMULATION, seed=0, by_length=False,
-        packing=False, reduction="window_mean", learning_rate=plan.value("learning_rate"), schedule="cosine",
-        warmup_steps=0, min_lr_ratio=0.0, max_grad_norm=1.0,
-    )  # fmt: skip
-
-
 def _ours(plan: Plan, rows: list[Any]) -> float:
     from tuning.training.build import own_threads
-    from tuning.training.loop import Progress, train
+    from tuning.training.loop import Progress, course_of, train
 
     built = _built(plan)
     with own_threads(1):
         began = time.thread_time()
-        for _ in train(built, rows, _course(plan), Progress(), lambda: True):
+        for _ in train(built, rows, course_of(plan), Progress(), lambda: True):
             pass
         return time.thread_time() - began
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from typing import Any
 
-from tuning.memory.fit import FEW, SOME, Fit, Unfit, block_of, check_events, check_layers, design, exact, fitted
+from tuning.memory.fit import FEW, SOME, Fit, Unfit, block_of, check_events, check_layers, design, exact, fitted, larger
 from tuning.memory.layers import Layout, every_layer, layers_of, layout_of, per_layer, resolved, window_of
 from tuning.memory.subject import DEPTHS, Shape, Subject
 from tuning.memory.table import BEYOND, Block, Table
@@ -97,44 +97,44 @@ class _Bench:
             for tracer in [*self._tracers.values(), *filter(None, [self._deeper])]:
                 tracer.set_window(window)
         ways = {
-            "one": ("trace", (1,), False), "many": ("trace", (2, 3, 5), subject.padded),
-            "evaluation_one": ("evaluation", (1,), False),
-            "evaluation_many": ("evaluation", (2, 3, 5), subject.pads_evaluation),
+            "one": ("trace", False, False), "many": ("trace", True, subject.padded),
+            "evaluation_one": ("evaluation", False, False),
+            "evaluation_many": ("evaluation", True, subject.pads_evaluation),
         }  # fmt: skip
         found: dict[str, Block] = {}
-        for name, (what, rows, padded) in ways.items():
+        for name, (what, many, padded) in ways.items():
             joined = packed and what == "trace"  # all rows are one
             if joined and name == "many":
                 found[name] = found["one"]
             elif within is not None and (padded or joined):
                 found[name] = within[name]
             else:
-                block = self._block(what, rows, padded, 448 if joined else 112, deeper=within is None)
+                deeper = within is None and (many or joined)
+                block = self._block(what, many, padded, 448 if joined else 112, deeper=deeper)
                 found[name] = block if what == "trace" else replace(block, line=[])
         return found
 
-    def _block(self, what: str, rows: tuple[int, ...], padded: bool, longer: int, *, deeper: bool) -> Block:
-        """Traced and held against a larger shape, and where there are several rows or all joined, more layers."""
-        first = next(iter(self._tracers))
-        larger = Shape(rows=4 if len(rows) > 1 else 1, length=longer, labels=min(200, longer - 1), padded=padded)
-        fit = self._fitted(what, rows, larger, getattr(self._tracers[first], what)(larger))
-        if deeper and self._deeper is not None and (rows != (1,) or longer > 112):
-            check_layers(fit, self._layout.one_more()[0], larger, first, getattr(self._deeper, what)(larger))
+    def _block(self, what: str, many: bool, padded: bool, length: int, *, deeper: bool) -> Block:
+        """Fitted, and with `deeper` held against a model with more layers."""
+        ranks = list(self._tracers)
+        other, rank = larger(ranks, length, many=many, padded=padded)
+        fit = self._fitted(what, design(ranks, many=many, padded=padded), other, rank)
+        if deeper and self._deeper is not None:
+            check_layers(fit, self._layout.one_more()[0], other, ranks[0], getattr(self._deeper, what)(other))
         return block_of(fit, self._layout)
 
-    def _fitted(self, what: str, rows: tuple[int, ...], larger: Shape, proof: Trace) -> Fit:
-        """From few traces if those meet a larger shape to the byte, else from as many as there are coefficients."""
-        ranks = list(self._tracers)
-        shapes = design(rows, ranks, larger.padded)
+    def _fitted(self, what: str, shapes: Sequence[tuple[Shape, int | None]], other: Shape, rank: int | None) -> Fit:
+        """From few traces if those meet another shape to the byte, else from as many as there are coefficients."""
+        proof = getattr(self._tracers[rank], what)(other)
         traces: list[Trace] = []
         for count in (FEW, SOME, len(shapes)):
-            traces += [getattr(self._tracers[rank], what)(shape) for shape, rank in shapes[len(traces) : count]]
+            traces += [getattr(self._tracers[one], what)(shape) for shape, one in shapes[len(traces) : count]]
             fit = fitted(traces, shapes[:count], self._layout.depth)
-            if fit is not None and exact(fit, larger, ranks[0], proof):
+            if fit is not None and exact(fit, other, rank, proof):
                 return fit
         if fit is None:
             raise Unfit("these shapes do not tell the sizes apart")
-        check_events(fit, larger, ranks[0], proof)
+        check_events(fit, other, rank, proof)
         return fit
 
 

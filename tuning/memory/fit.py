@@ -21,7 +21,7 @@ from tuning.memory.table import MONOMIALS, Block, Monomial, Row, monomials
 from tuning.memory.trace import Trace, summed
 
 GRADIENTS = CATEGORIES.index("gradients")
-SIZES = (
+GRID = (
     (1, 2, 3, 4, 8, 16, 32, 64, 256), (16, 64, 128, 256, 512, 1024, 4096, 16384), (0.02, 0.3, 1.0), (1, 8, 64, 512),
 )  # fmt: skip
 """Rows, tokens, share of label tokens, ranks at which an event must be the largest to be kept."""
@@ -40,21 +40,26 @@ class Unfit(Exception):
 FEW, SOME = 3, 5
 """Traces that tell what a storage's bytes are made of, if that is one product of the sizes or two; or three, as the
 square of a prompt and a row is."""
+SIZES = (
+    (3, 64, 16, 0), (2, 24, 22, 0), (5, 56, 4, 1), (2, 96, 16, 0), (3, 88, 20, 1), (2, 72, 8, 0), (3, 16, 14, 1),
+    (3, 28, 10, 0), (5, 20, 12, 1),
+)  # fmt: skip
+"""Rows, tokens, label tokens, and which rank, of the shapes to trace."""
 
 
-def design(rows: Sequence[int], ranks: Sequence[int | None], padded: bool) -> list[tuple[Shape, int | None]]:
-    """The shapes to trace for micro-batches of these numbers of rows: enough for a coefficient of every product.
+def design(ranks: Sequence[int | None], *, many: bool, padded: bool) -> list[tuple[Shape, int | None]]:
+    """The shapes to trace for one row or for many: enough for a coefficient of every product of the sizes.
 
-    Among the first `FEW` no product of the sizes lies in a plane with two others, so they tell any two apart.
+    Together with a larger shape, the first `FEW` tell any two products from any other two, the first `SOME` any three
+    from any other three: what meets them all is no chance.
     """
-    first, other, fewest, most = ranks[0], ranks[-1], rows[0], rows[-1]
-    middle = rows[len(rows) // 2]
-    sizes = [
-        (fewest, 32, 8, first), (middle, 72, 24, first), (most, 48, 20, other),
-        (fewest, 72, 8, first), (middle, 32, 8, first), (middle, 48, 24, first), (middle, 72, 8, other),
-        (fewest, 48, 8, first), (middle, 48, 8, other),
-    ]  # fmt: skip
+    sizes = [(rows if many else 1, length, labels, ranks[-which]) for rows, length, labels, which in SIZES]
     return [(Shape(rows=n, length=s, labels=t, padded=padded), rank) for n, s, t, rank in sizes]
+
+
+def larger(ranks: Sequence[int | None], length: int, *, many: bool, padded: bool) -> tuple[Shape, int | None]:
+    """The shape that a fit is held against."""
+    return Shape(rows=4 if many else 1, length=length, labels=min(200, length - 1), padded=padded), ranks[-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +235,7 @@ def _grid(order: tuple[str, ...]) -> Any:
 
     sizes = (
         (Shape(rows=b, length=s, labels=max(1, int(b * s * share)), padded=False), r)
-        for b, s, share, r in itertools.product(*SIZES)
+        for b, s, share, r in itertools.product(*GRID)
         if "B" in order or b == 1
     )
     return numpy.array([[MONOMIALS[name](shape, r) for name in order] for shape, r in sizes], dtype=float)

@@ -127,7 +127,11 @@ class _Builder:
         if self._child is None or self._child.poll() is not None:
             self.close()
             self._child = _child()
-        _ask(self._child, subject)
+        try:
+            _ask(self._child, subject)
+        except BaseException:  # a timeout, an interrupt: the answer still to come would be taken for the next one's
+            self.close()
+            raise
 
     def kill(self) -> None:
         """End the child now, from any thread: who waits for it is told that it ended."""

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
 
 from tuning.text import Encoded
-from tuning.training.batches import Batch
+from tuning.training.batches import Batch, label_count
 from tuning.training.build import Built
 from tuning.training.loss import batch_logits
+from tuning.training.probes import PeakProbe
 
 LOWER_IS_BETTER = frozenset({"eval_loss", "perplexity"})
 
@@ -48,35 +49,44 @@ class Evaluation:
 
 def evaluate(
     built: Built, rows: Sequence[Encoded], *, batch_size: int, go_on: Callable[[], bool] = lambda: True,
-    widest: AbstractContextManager[object] | None = None,
+    probe: PeakProbe | None = None,
 ) -> Evaluation | None:  # fmt: skip
     """Evaluate on all rows; None when told to stop in between. The model's mode is put back.
 
-    The first batch has the longest rows, so it takes the most memory: it is computed within `widest`.
+    `probe` measures the memory peak of the batches that may take the most.
     """
     was_training = built.model.training
     built.model.eval()
     try:
-        return _evaluate(built, rows, batch_size, go_on, widest or nullcontext())
+        return _evaluate(built, rows, batch_size, go_on, probe)
     finally:
         built.model.train(was_training)
 
 
 def _evaluate(
     built: Built, rows: Sequence[Encoded], batch_size: int, go_on: Callable[[], bool],
-    widest: AbstractContextManager[object],
+    probe: PeakProbe | None,
 ) -> Evaluation | None:  # fmt: skip
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
     total, guesses = 0.0, []
-    for start in range(0, len(order), batch_size):
+    pieces = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    sizes = [] if probe is None else [_size(rows, piece, classes=built.classes) for piece in pieces]
+    for number, chosen in enumerate(pieces):
         if not go_on():
             return None
-        chosen = order[start : start + batch_size]
-        with widest if start == 0 else nullcontext():
+        watched = probe is not None and probe.wants(sizes[number], sizes[number:])
+        watch = probe.watch(built.model, built.optimizer, built.device, sizes[number]) if probe and watched else None
+        with watch or nullcontext():
             loss, found = _batch(built, rows, chosen)
         total += loss
         guesses += found
     return _summed(total, sorted(guesses, key=lambda guess: guess.index), classes=built.classes)
+
+
+def _size(rows: Sequence[Encoded], chosen: Sequence[int], *, classes: bool) -> tuple[int, int]:
+    """Places of a batch whose longest row is the first, and its labels: there alone logits are made."""
+    labels = sum(label_count(rows[index], classes=classes) for index in chosen)
+    return len(chosen) * len(rows[chosen[0]].ids), labels
 
 
 def _batch(built: Built, rows: Sequence[Encoded], chosen: Sequence[int]) -> tuple[float, list[Guess]]:

@@ -74,10 +74,10 @@ def allocations() -> Iterator[list[int]]:
 
 
 class PeakProbe:
-    """Decides which updates of a run are measured, and keeps the largest peak.
+    """Decides which updates of a run are measured, or which batches of an evaluation, and keeps the largest peak.
 
-    Each costs some time, so few are: the first one it is asked about, to have a figure early, and then one whose first
-    micro-batch is the widest still to come and wider than what was measured, or whose later ones are.
+    Each costs some time, so few are: the first one it is asked about, to have a figure early, and then one that is in
+    either of two sizes the largest still to come and larger than what was measured.
     """
 
     def __init__(self) -> None:
@@ -85,8 +85,8 @@ class PeakProbe:
         self._widest = (0, 0)
 
     def wants(self, cells: tuple[int, int], to_come: Sequence[tuple[int, int]]) -> bool:
-        """Whether to measure an update: places of its first and of its largest later micro-batch, of it and of all
-        that are left, itself among them."""
+        """Whether to measure one, by its sizes and those of all that are left, itself among them: an update's are the
+        places of its first and of its largest later micro-batch, a batch's its places and its labels."""
         if self._widest == (0, 0):
             return True
         widest = [max(each) for each in zip(*to_come)]

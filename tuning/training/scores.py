@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from tuning.training.build import Built
 from tuning.training.checkpoint import write_weights
 from tuning.training.evaluate import LOWER_IS_BETTER, evaluate
 from tuning.training.predictions import predictions, write_predictions
+from tuning.training.probes import PeakProbe
 
 BEST_FILE = "best.safetensors"
 
@@ -47,16 +47,16 @@ class Scores:
 
     def evaluate(
         self, built: Built, step: int, batch_size: int, go_on: Callable[[], bool],
-        widest: AbstractContextManager[object] | None = None,
+        probe: PeakProbe | None = None,
     ) -> None:  # fmt: skip
         """Measure on all held-out rows and tell; nothing where there are none, or when told to stop in between.
 
-        The batch of the longest rows is computed within `widest`.
+        `probe` measures the memory that this takes.
         """
         if not self.encoded:
             return
         began = self._clock()
-        found = evaluate(built, self.encoded, batch_size=batch_size, go_on=go_on, widest=widest)
+        found = evaluate(built, self.encoded, batch_size=batch_size, go_on=go_on, probe=probe)
         if found is None:
             return
         written = self._written(built, step, go_on)

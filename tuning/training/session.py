@@ -94,8 +94,7 @@ class Session:
         pairs = prompted_rows(self._job.plan, self._method, built.model, self._tokenizer, tell)
         scores = self._scores(pairs, ())
         probe = PeakProbe()
-        widest = probe.watch(built.model, built.optimizer, built.device, (1, 0))
-        scores.evaluate(built, 0, eval_batch, lambda: self._go_on(built), widest)
+        scores.evaluate(built, 0, eval_batch, lambda: self._go_on(built), probe)
         self._between(built)
         done = bool(scores.all) and not self._commands.stopping
         if done:
