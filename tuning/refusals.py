@@ -94,10 +94,11 @@ def _attention_refused(settings: Settings, kind: str, device: Device) -> list[Pr
     if settings.attention == "sdpa" and not supports_sdpa(kind):
         message = f"a {kind} model has no sdpa in transformers; use eager, which stores the attention matrix."
         return [Problem("attention", "sdpa", "eager", message)]
-    why = {
-        "flex": None if device.kind == "cuda" else "FlexAttention has no backward pass on a processor",
-        "flash": _flash_lacks(device, settings.precision),
-    }.get(settings.attention)
+    why = None
+    if settings.attention == "flash":
+        why = _flash_lacks(device, settings.precision)
+    elif settings.attention == "flex" and device.kind != "cuda":
+        why = "FlexAttention has no backward pass on a processor"
     if why is None:
         return []
     return [Problem("attention", settings.attention, "sdpa or eager", f"{why}; use sdpa, which stores as little.")]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import mul
 from typing import Any
 
 from tuning.memory.subject import CATEGORIES, Shape
@@ -42,7 +43,7 @@ class Row:
 
     def at(self, values: list[float]) -> float:
         """Bytes in all, where the monomials have these values."""
-        return sum(c * v for c, v in zip(self.total, values))
+        return sum(map(mul, self.total, values))
 
     def to_dict(self) -> dict[str, Any]:
         return {"place": self.place, "bytes": self.bytes}
@@ -69,10 +70,7 @@ class Block:
         return [
             (
                 row.place,
-                {
-                    name: max(0, round(sum(c * v for c, v in zip(line, values))))
-                    for name, line in zip(CATEGORIES, row.bytes)
-                },
+                {name: max(0, round(sum(map(mul, line, values)))) for name, line in zip(CATEGORIES, row.bytes)},
             )
             for row in self.rows
             if accumulate or not row.place.startswith("1.")
@@ -114,7 +112,7 @@ class Block:
 
 def _parts(row: Row, values: list[float]) -> dict[str, int]:
     """Bytes by category."""
-    sums = (sum(c * v for c, v in zip(line, values)) for line in row.bytes)
+    sums = (sum(map(mul, line, values)) for line in row.bytes)
     return {name: max(0, round(found)) for name, found in zip(CATEGORIES, sums)}
 
 

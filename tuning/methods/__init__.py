@@ -34,6 +34,9 @@ METHODS: tuple[Method, ...] = (
 )
 
 
+_BY_NAME = {method.name: method for method in METHODS}
+
+
 def method_named(name: str) -> Method:
     """The method of that name; raises KeyError."""
-    return {method.name: method for method in METHODS}[name]
+    return _BY_NAME[name]
