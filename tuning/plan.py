@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from tuning.data import CONVERSATION, PROMPTED, DataSummary, open_data, summarize
+from tuning.data import CONVERSATION, DataSummary, open_data, read_first, summarize
 from tuning.errors import ModelError, SettingsError
 from tuning.hardware import Device, this_machine
 from tuning.methods import method_named
@@ -77,7 +77,7 @@ class Plan:
     @property
     def system_prompt(self) -> str | None:
         """What stands before each prompt, in training and when it is asked; None where rows are texts without any."""
-        return self.settings.data.system_prompt if self.data.shape in PROMPTED else None
+        return read_first(self.settings.data.system_prompt, self.data.shape)
 
     @property
     def fingerprint(self) -> str:
@@ -197,7 +197,7 @@ def _prompts(settings: Settings, model: BaseModel, data: DataSummary, prompted: 
         found["asked_length"] = Derived(value=asked, origin=seen)
     if texts and method.updates:  # a run without updates answers none
         tokenizer, chat = TextTokenizer(model.path), data.shape == CONVERSATION
-        head = settings.data.system_prompt if data.shape in PROMPTED else None
+        head = read_first(settings.data.system_prompt, data.shape)
         classes = settings.task == "sequence_classification"
         ids = [
             tokenizer.encode_with_specials(text) if classes else question_ids(text, tokenizer, head, chat=chat)

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuning.data import CONVERSATION, PROMPTED
+from tuning.data import CONVERSATION, read_first
 from tuning.events import END_KINDS, Event
 
 ACTIVE_STATES = ("queued", "running", "paused")
@@ -57,7 +57,7 @@ class RunRow:
     @property
     def system_prompt(self) -> str | None:
         """What it is taught to read before each prompt."""
-        return self.settings["data"].get("system_prompt") if self._shape in PROMPTED else None
+        return read_first(self.settings["data"].get("system_prompt"), self._shape)
 
     @property
     def _shape(self) -> str | None:

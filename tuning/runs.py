@@ -45,6 +45,8 @@ class Preview:
     """What a run would be, before it is started."""
 
     plan: Plan
+    against: Plan
+    """The same held against the device that was named."""
     estimate: MemoryEstimate
     seconds: float | None
     """Expected duration; None until a run like it has been timed here."""
@@ -76,19 +78,15 @@ class RunService:
         """The plan on this machine, with the estimate on it or on a named device. Raises TuningError."""
         plan = plan_for(settings, self._results.model)
         against = plan.on(named_device(device)) if device else plan
-        pending = self._awaited(against)
-        return Preview(plan=plan, estimate=estimate(against), seconds=self.expected_seconds(plan), pending=pending)
+        # asked before the figures are: where the table comes a moment later, whoever looks must look once more
+        subject = known(against).subject
+        pending = subject is not None and self._tables is not None and self._tables.want(subject)
+        seconds = self.expected_seconds(plan)
+        return Preview(plan=plan, against=against, estimate=estimate(against), seconds=seconds, pending=pending)
 
-    def outlook(self, plan: Plan, device: str | None = None) -> dict[str, Any]:
-        """Memory through a step, against rows and length, what to change; `pending` while a table is being made."""
-        against = plan.on(named_device(device)) if device else plan
-        pending = self._awaited(against)
-        return outlook(against, against.device) | {"pending": pending}
-
-    def _awaited(self, plan: Plan) -> bool:
-        """Have a missing table made; True while it is. Asked before its figures are: it may be there a moment later."""
-        subject = known(plan).subject
-        return subject is not None and self._tables is not None and self._tables.want(subject)
+    def outlook(self, preview: Preview) -> dict[str, Any]:
+        """Memory through a step, against rows and length, what to change; `pending` is that of the estimate."""
+        return outlook(preview.against, preview.against.device) | {"pending": preview.pending}
 
     def expected_seconds(self, plan: Plan) -> float | None:
         """From the latest runs with this model, method and device, by the tokens they read."""

@@ -8,12 +8,11 @@ from tuning.data.encoded import EncodedSet, encode_pairs, encode_set
 from tuning.data.kept import encode_kept
 from tuning.data.places import bundled_folder, data_catalogue
 from tuning.data.sets import DataSet, open_data
-from tuning.data.summary import CONVERSATION, PAIRS, PROMPTED, DataSummary, summarize
+from tuning.data.summary import CONVERSATION, PAIRS, DataSummary, read_first, summarize
 
 __all__ = [
     "CONVERSATION",
     "PAIRS",
-    "PROMPTED",
     "DataSet",
     "DataSummary",
     "EncodedSet",
@@ -23,5 +22,6 @@ __all__ = [
     "encode_pairs",
     "encode_set",
     "open_data",
+    "read_first",
     "summarize",
 ]

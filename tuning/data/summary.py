@@ -28,10 +28,13 @@ COUNTED_BYTES = 2 * 2**20
 PAIRS = "prompt + completion"
 """The shape of rows that a recipe takes."""
 CONVERSATION = "conversation"
-PROMPTED = (PAIRS, CONVERSATION)
-"""Shapes of rows with prompts in them, before which a system prompt stands."""
 SAMPLED_ROWS = 1_000
 SAMPLED_BYTES = 2 * 2**20
+
+
+def read_first(system_prompt: str | None, shape: str | None) -> str | None:
+    """The system prompt where rows of this shape have prompts for it to stand before; None where they are texts."""
+    return system_prompt if shape in (PAIRS, CONVERSATION) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -132,8 +132,7 @@ class _Bench:
             fit = fitted(traces, shapes[:count], self._layout.depth)
             if fit is not None and exact(fit, other, rank, proof):
                 return fit
-        if fit is None:
-            raise Unfit("these shapes do not tell the sizes apart")
+        assert fit is not None, "as many shapes as there are coefficients tell them all"
         check_events(fit, other, rank, proof)
         return fit
 

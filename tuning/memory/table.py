@@ -7,7 +7,7 @@ the step it lies.  Plain Python: an evaluation takes some ten microseconds and i
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from operator import mul
 from typing import Any
@@ -67,14 +67,7 @@ class Block:
     def moments(self, shape: Shape, rank: int | None, *, accumulate: bool) -> list[tuple[str, dict[str, int]]]:
         """Place (as in `Row`) and bytes by category of every moment that can be the peak."""
         values = self._values(shape, rank)
-        return [
-            (
-                row.place,
-                {name: max(0, round(sum(map(mul, line, values)))) for name, line in zip(CATEGORIES, row.bytes)},
-            )
-            for row in self.rows
-            if accumulate or not row.place.startswith("1.")
-        ]
+        return [(row.place, _parts(row, values)) for row in self._possible(accumulate)]
 
     def total(self, shape: Shape, rank: int | None, *, accumulate: bool) -> int:
         """Bytes at the peak alone."""
@@ -102,9 +95,12 @@ class Block:
         return found
 
     def _highest(self, values: list[float], accumulate: bool) -> Row:
-        """The moment that is the peak; gradients of earlier micro-batches live where there are some."""
-        rows = (row for row in self.rows if accumulate or not row.place.startswith("1."))
-        return max(rows, key=lambda row: row.at(values))
+        """The moment that is the peak."""
+        return max(self._possible(accumulate), key=lambda row: row.at(values))
+
+    def _possible(self, accumulate: bool) -> Iterator[Row]:
+        """Moments that can be the peak; of a later micro-batch, beside gradients of earlier ones, if there is one."""
+        return (row for row in self.rows if accumulate or not row.place.startswith("1."))
 
     def _values(self, shape: Shape, rank: int | None) -> list[float]:
         return [MONOMIALS[name](shape, rank or 0) for name in self.monomials]

@@ -41,10 +41,10 @@ class _Life(weakref.ref):
 
 
 class Ledger:
-    """Live bytes by category and, of a recording, its events (allocations and marks) and who lived through which."""
+    """Who lives, in which category; of a recording the events (allocations, marks) and who lived through which."""
 
     def __init__(self, categories: int) -> None:
-        self.live = [0] * categories
+        self._categories = categories
         self.events: list[str] = []
         """Where in the step each event was."""
         self.segment = "build"
@@ -52,15 +52,16 @@ class Ledger:
         self.recording = False
         self._known: dict[int, _Life] = {}  # by the identity of the storage, which lives as long as its entry
         self._births = 0
-        self._base = list(self.live)
+        self._base = [0] * categories
         self._spans: list[list[int]] = []
         self._gone: list[tuple[int, int, int, int]] = []
 
     def begin(self) -> None:
         """A recording begins: what lives now was there before its first event."""
-        self.events, self._spans, self._gone, self._base = [], [], [], list(self.live)
+        self.events, self._spans, self._gone, self._base = [], [], [], [0] * self._categories
         for life in self._known.values():
             life.span = None
+            self._base[life.category] += life.bytes
 
     def columns(self) -> list[tuple[int, int, int, int]]:
         """Category, first event, event after the last, bytes of each storage of the recording, in order of birth.
@@ -77,7 +78,6 @@ class Ledger:
         if id(storage) in self._known:
             return
         life = self._born(storage, storage.nbytes(), phantom)
-        self.live[life.category] += life.bytes
         if self.recording:
             self.events.append(self.segment)
             self._opened(life, len(self.events) - 1)
@@ -107,7 +107,6 @@ class Ledger:
             return
         self._closed(life)
         life.category = category
-        self.live[category] += life.bytes
         if self.recording:
             self._opened(life, len(self.events))
 
@@ -115,7 +114,7 @@ class Ledger:
         """A buffer that a kernel takes inside, and gives back before it returns."""
         if count and self.recording:
             self.events.append(self.segment)
-            self._spans.append([len(self.live) - 1, len(self.events) - 1, len(self.events), count])
+            self._spans.append([self._categories - 1, len(self.events) - 1, len(self.events), count])
 
     def _born(self, storage: torch.UntypedStorage, size: int, phantom: bool) -> _Life:
         life = _Life(storage, self._freed)
@@ -130,7 +129,6 @@ class Ledger:
         self._spans.append(life.span)
 
     def _closed(self, life: _Life) -> None:
-        self.live[life.category] -= life.bytes
         if life.span is not None:
             life.span[2] = len(self.events)
         elif life.bytes:

@@ -11,7 +11,7 @@ from typing import Any
 from tuning import charts
 from tuning.data.whole import how_far, read_whole
 from tuning.errors import TuningError
-from tuning.hardware import named_device, this_machine
+from tuning.hardware import this_machine
 from tuning.methods import method_named
 from tuning.settings import Settings
 from tuning.ui.form import dom_id
@@ -83,17 +83,15 @@ def _computed(service: Any, values: dict[str, Any]) -> dict[str, Any]:
         words = f"{how_far(settings.data)['words']}; the numbers follow."
         return {"hints": {dom_id("data.source"): words}, "reading": True}
     preview = service.preview(given, device=device)
-    plan, estimate, outlook = preview.plan, preview.estimate.to_dict(), service.outlook(preview.plan, device)
+    plan, estimate = preview.plan, preview.estimate.to_dict()
     hints = {dom_id("model"): plan.model.missing or " ".join(plan.model.notes)}
     if not str(values["optimizer.learning_rate"]).strip():
         rate = plan.derived["learning_rate"]
         hints[dom_id("optimizer.learning_rate")] = f"Empty takes {rate.value:g}: {rate.origin}"
     return {
         "tiles": tiles(plan, preview.seconds),
-        "memory": charts.memory_bar(estimate, (named_device(device) if device else plan.device).kind),
-        "network": network_value(plan), "device": device,
-        # where the table came between the two, the page asks once more: the estimate is still the old one
-        "outlook": outlook | {"pending": preview.pending or outlook["pending"]},
+        "memory": charts.memory_bar(estimate, preview.against.device.kind),
+        "network": network_value(plan), "outlook": service.outlook(preview), "device": device,
         "hints": hints,
     }  # fmt: skip
 

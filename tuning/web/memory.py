@@ -22,6 +22,6 @@ def add_memory_routes(app: FastAPI, service: RunService) -> None:
         given = await json_body(request)
 
         def look() -> dict[str, Any]:
-            return service.outlook(service.preview(given, device).plan, device)
+            return service.outlook(service.preview(given, device))
 
         return JSONResponse(await run_in_threadpool(look))
