@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import signal
 import subprocess
@@ -46,6 +47,24 @@ def test_a_peak_is_what_lived_before_and_the_highest_since() -> None:
         del first
         torch.empty(500)
     assert meter.peak_bytes == 4 * 1000 + 4 * 1000
+
+
+def test_what_an_earlier_run_left_is_not_taken_for_a_release() -> None:
+    """Tensors of a measured block in a cycle of references, which are collected whenever that happens."""
+    model = torch.nn.Linear(10, 100, bias=False)
+    gc.disable()
+    try:
+        with allocations() as changes:
+            cycle: list[object] = [torch.empty(3000)]
+            cycle.append(cycle)
+        assert sum(changes) == 12_000
+        del cycle
+        with metered(model, None, torch.device("cpu")) as meter:
+            gc.collect()
+            torch.empty(500)
+    finally:
+        gc.enable()
+    assert meter.peak_bytes == 4 * 1000 + 4 * 500
 
 
 def test_the_first_update_is_measured_and_those_that_are_widest_in_either_way() -> None:

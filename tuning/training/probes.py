@@ -7,6 +7,7 @@ peak.  The process's resident size is not used: it says nothing about a small mo
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ def metered(model: nn.Module, optimizer: torch.optim.Optimizer | None, device: t
         yield meter
         meter.peak_bytes = torch.cuda.max_memory_allocated(device)
         return
+    gc.collect()  # what an earlier run left behind, collected within the block, would be taken for a release of its own
     before = live_bytes(model, optimizer)
     with allocations() as changes:
         yield meter
