@@ -155,15 +155,26 @@ class _Handler(BaseHTTPRequestHandler):
             siblings.append(one | ({"lfs": lfs} if lfs else {}))
         about, card = _json(folder / "config.json"), {"license": self.hub.licence} | _card(folder / "README.md")
         return {
-            "_id": "0" * 24, "id": name, "modelId": name, "sha": COMMIT, "private": False, "disabled": False,
-            "gated": "auto" if self.hub.gated_by else False, "downloads": 0, "likes": 0, "siblings": siblings,
-            "tags": [f"license:{self.hub.licence}"], "cardData": card,
+            "_id": "0" * 24,
+            "id": name,
+            "modelId": name,
+            "sha": COMMIT,
+            "private": False,
+            "disabled": False,
+            "gated": "auto" if self.hub.gated_by else False,
+            "downloads": 0,
+            "likes": 0,
+            "siblings": siblings,
+            "tags": [f"license:{self.hub.licence}"],
+            "cardData": card,
             "config": {
-                "model_type": about.get("model_type"), "architectures": about.get("architectures"),
+                "model_type": about.get("model_type"),
+                "architectures": about.get("architectures"),
                 "tokenizer_config": _json(folder / "tokenizer_config.json"),
             },
-            "lastModified": "2024-01-01T00:00:00.000Z", "createdAt": "2024-01-01T00:00:00.000Z",
-        }  # fmt: skip
+            "lastModified": "2024-01-01T00:00:00.000Z",
+            "createdAt": "2024-01-01T00:00:00.000Z",
+        }
 
     def _resolve(self, kind: str, name: str, revision: str, file: str) -> None:
         folder = self._folder(kind, name, revision)

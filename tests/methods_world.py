@@ -93,10 +93,17 @@ def _bert(base: Path, folder: Path) -> Path:
         (folder / old).unlink(missing_ok=True)
     vocabulary = json.loads((base / "config.json").read_text(encoding="utf-8"))["vocab_size"]
     config = BertConfig(
-        vocab_size=vocabulary, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
-        max_position_embeddings=128, pad_token_id=0, initializer_range=0.1, hidden_dropout_prob=0.0,
+        vocab_size=vocabulary,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=128,
+        pad_token_id=0,
+        initializer_range=0.1,
+        hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
-    )  # fmt: skip
+    )
     with torch.random.fork_rng():
         torch.manual_seed(12)
         BertForSequenceClassification(config).save_pretrained(folder)

@@ -177,8 +177,9 @@ def test_a_run_is_shown_hidden_and_managed_by_keyboard(browser: Any, server: Ser
     tab.page.keyboard.press("Enter")
     playwright.expect(row.locator(".tf-name")).to_have_text("renamed", timeout=10_000)
     assert tab.page.evaluate("document.activeElement.getAttribute('aria-label')") in (
-        "Actions for by hand", "Actions for renamed",
-    )  # fmt: skip
+        "Actions for by hand",
+        "Actions for renamed",
+    )
     tab.page.keyboard.press("Enter")
     tab.page.keyboard.press("Escape")
     assert row.locator("details[open]").count() == 0

@@ -67,11 +67,18 @@ def test_only_what_changes_the_tokens_makes_them_anew(cache: Path, tmp_path: Pat
     for same in ({"packing": True}, {"group_by_length": False}, {"source": "bundled:reviews"}):
         made(replace(settings, **same))
     assert len(files(cache)) == 1
-    for number, other in enumerate((
-        {"max_seq_length": 16}, {"loss_on": "all"}, {"system_prompt": "Be brief."}, {"train_rows": 40},
-        {"eval_fraction": 0.2, "split": "train", "eval_split": "eval"}, {"text_template": "Review: {text}"},
-        {"bad_rows": "skip"},
-    ), 2):  # fmt: skip
+    for number, other in enumerate(
+        (
+            {"max_seq_length": 16},
+            {"loss_on": "all"},
+            {"system_prompt": "Be brief."},
+            {"train_rows": 40},
+            {"eval_fraction": 0.2, "split": "train", "eval_split": "eval"},
+            {"text_template": "Review: {text}"},
+            {"bad_rows": "skip"},
+        ),
+        2,
+    ):
         made(replace(settings, **other))
         assert len(files(cache)) == number, other
     before = len(files(cache))
@@ -187,9 +194,15 @@ def test_few_tokens_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert files(tmp_path / "cache" / "tokens") == []
 
 
-@pytest.mark.parametrize("changes", [
-    {}, {"task": "sequence_classification"}, {"data": {"packing": True, "max_seq_length": 24}},
-], ids=["text", "classes", "packed"])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"task": "sequence_classification"},
+        {"data": {"packing": True, "max_seq_length": 24}},
+    ],
+    ids=["text", "classes", "packed"],
+)
 def test_curves_with_kept_tokens_are_equal_in_every_digit(
     changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,15 +73,23 @@ def test_rows_read_many_at_once_are_those_read_one_by_one(monkeypatch: pytest.Mo
         assert list(table.read(few)) == chosen == [rows[place] for place in few]
 
 
-VALUES = st.one_of(st.none(), st.text(max_size=3), st.just("\ud800"), st.integers(), st.floats(), st.booleans(),
-                   st.lists(st.integers(), max_size=1))  # fmt: skip
+VALUES = st.one_of(
+    st.none(),
+    st.text(max_size=3),
+    st.just("\ud800"),
+    st.integers(),
+    st.floats(),
+    st.booleans(),
+    st.lists(st.integers(), max_size=1),
+)
 SHAPES: list[tuple[str, dict[str, str]]] = [
-    ("text", {"text": "a"}), ("text + label", {"text": "a", "label": "b"}),
+    ("text", {"text": "a"}),
+    ("text + label", {"text": "a", "label": "b"}),
     ("prompt + completion", {"prompt": "a", "completion": "b"}),
     ("prompt + completion", {"prompt": "{a} {b}", "completion": "c"}),
     ("instruction + input + output", {"prompt": "a", "input": "b", "completion": "c"}),
     ("conversation", {"messages": "a"}),
-]  # fmt: skip
+]
 
 
 @settings(max_examples=300, deadline=None)
@@ -90,9 +98,13 @@ def test_what_is_surely_good_makes_a_row(
     record: dict[str, Any], shape: tuple[str, dict[str, str]], template: str | None
 ) -> None:
     reading = Reading(
-        columns=tuple(shape[1].items()), shape=shape[0], labelled="label" in shape[1], prompt_template=template,
-        answer_template=" {label}", task="causal_lm",
-    )  # fmt: skip
+        columns=tuple(shape[1].items()),
+        shape=shape[0],
+        labelled="label" in shape[1],
+        prompt_template=template,
+        answer_template=" {label}",
+        task="causal_lm",
+    )
     if surely_good(reading)(record):
         assert make_row(record, reading, {}) is not None
 
@@ -100,9 +112,13 @@ def test_what_is_surely_good_makes_a_row(
 def test_most_plain_records_are_surely_good() -> None:
     for shape, columns in SHAPES[:-1]:
         reading = Reading(
-            columns=tuple(columns.items()), shape=shape, labelled="label" in columns, prompt_template=None,
-            answer_template=" {label}", task="causal_lm",
-        )  # fmt: skip
+            columns=tuple(columns.items()),
+            shape=shape,
+            labelled="label" in columns,
+            prompt_template=None,
+            answer_template=" {label}",
+            task="causal_lm",
+        )
         assert surely_good(reading)({"a": "text", "b": 3, "c": "more"})
         with pytest.raises(RowFault):
             make_row({"a": None}, reading, {})
@@ -221,8 +237,12 @@ def test_one_reading_serves_all_settings_that_change_no_row(tmp_path: Path) -> N
     (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "row {n}", "label": {n % 2}}}\n' for n in range(20)))
     first = read_whole(DataSettings(**source), "causal_lm", 0, 10)
     others: dict[str, Any] = {
-        "system_prompt": "Be brief.", "loss_on": "all", "max_seq_length": 64, "packing": True, "group_by_length": False,
-    }  # fmt: skip
+        "system_prompt": "Be brief.",
+        "loss_on": "all",
+        "max_seq_length": 64,
+        "packing": True,
+        "group_by_length": False,
+    }
     assert first is not None and set(others) == set(NO_ROW)
     for name, value in others.items():
         assert read_whole(DataSettings(**source | {name: value}), "causal_lm", 0, 10) is first
@@ -280,8 +300,9 @@ def test_of_a_large_parquet_file_the_first_rows_are_looked_at(tmp_path: Path) ->
     many, file = 300_000, tmp_path / "a.parquet"
     texts = [f"row {n} says that it is quite a long row, as rows of a large file go" for n in range(many)]
     columns = {"text": texts, "label": [n % 3 for n in range(many)]}
-    pyarrow.parquet.write_table(pyarrow.table(columns), file, row_group_size=70_000, compression="none",
-                                use_dictionary=False)  # fmt: skip
+    pyarrow.parquet.write_table(
+        pyarrow.table(columns), file, row_group_size=70_000, compression="none", use_dictionary=False
+    )
     assert file.stat().st_size > 17 * 2**20
     app = FastAPI()
     add_data_routes(app, tmp_path)

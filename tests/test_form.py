@@ -53,11 +53,21 @@ def test_what_cannot_be_read_is_refused_at_its_field() -> None:
 @pytest.mark.parametrize(("limit", "verdict"), [(1e9, "fits"), (130.0, "tight"), (50.0, "over")])
 def test_the_bar_says_whether_it_fits(limit: float, verdict: str) -> None:
     estimate = {
-        "parts": {"weights": 60, "gradients": 1, "activations": 39, "logits": 0}, "total_bytes": 100, "low_bytes": 110,
-        "process_bytes": 120, "high_bytes": 140, "device_bytes": limit, "fits": limit >= 140, "kind": "approximate",
-        "peak_at": "loss", "device": "a device", "fixes": [], "evaluation_bytes": 90, "generation_bytes": 0,
+        "parts": {"weights": 60, "gradients": 1, "activations": 39, "logits": 0},
+        "total_bytes": 100,
+        "low_bytes": 110,
+        "process_bytes": 120,
+        "high_bytes": 140,
+        "device_bytes": limit,
+        "fits": limit >= 140,
+        "kind": "approximate",
+        "peak_at": "loss",
+        "device": "a device",
+        "fixes": [],
+        "evaluation_bytes": 90,
+        "generation_bytes": 0,
         "why_approximate": None,
-    }  # fmt: skip
+    }
     bar = charts.memory_bar(estimate)
     assert bar["verdict"] == verdict
     assert [part["name"] for part in bar["parts"]] == ["weights", "gradients", "activations"] + (

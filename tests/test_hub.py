@@ -82,10 +82,12 @@ def test_a_look_up_tells_all_before_any_weight_is_fetched(hub: Hub, served: Path
 @pytest.mark.parametrize(
     ("name", "revision", "field", "word"),
     [
-        ("town/nothing", None, "model", "no model"), (NAME, "no-such-branch", "revision", "no revision"),
-        ("../etc", None, "model", "org/name"), ("a b", None, "model", "org/name"),
+        ("town/nothing", None, "model", "no model"),
+        (NAME, "no-such-branch", "revision", "no revision"),
+        ("../etc", None, "model", "org/name"),
+        ("a b", None, "model", "org/name"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_there_is_told_at_its_field(
     hub: Hub, name: str, revision: str | None, field: str, word: str
 ) -> None:
@@ -97,9 +99,11 @@ def test_what_is_not_there_is_told_at_its_field(
 def test_no_network_is_a_sentence_within_a_second(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     with vanishing_address() as vanishing:
         for address, word in (
-            (refusing_address(), "cannot be connected"), (vanishing, "does not answer"),
-            ("http://no-such-host.invalid", "not reached"), ("nonsense", "no web address"),
-        ):  # fmt: skip
+            (refusing_address(), "cannot be connected"),
+            (vanishing, "does not answer"),
+            ("http://no-such-host.invalid", "not reached"),
+            ("nonsense", "no web address"),
+        ):
             monkeypatch.setenv("HF_ENDPOINT", address)
             began = time.monotonic()
             with pytest.raises(ModelError, match=word):
@@ -235,9 +239,14 @@ def test_the_command_line_downloads_only_when_told(hub: Hub, tmp_path: Path) -> 
 
     def tuning(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "tuning", *arguments], input=json.dumps(given), text=True, capture_output=True,
-            env=dict(os.environ) | cache, cwd=ROOT, timeout=200,
-        )  # fmt: skip
+            [sys.executable, "-m", "tuning", *arguments],
+            input=json.dumps(given),
+            text=True,
+            capture_output=True,
+            env=dict(os.environ) | cache,
+            cwd=ROOT,
+            timeout=200,
+        )
 
     for verb in ("estimate", "run"):
         refused = tuning(verb, "-")

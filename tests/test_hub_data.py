@@ -56,8 +56,10 @@ def parquet(start: int, count: int) -> bytes:
     import pyarrow.parquet
 
     out = io.BytesIO()
-    columns = {"text": [f"bed number {n} was soft" for n in range(start, start + count)],
-               "label": [n % 2 for n in range(start, start + count)]}  # fmt: skip
+    columns = {
+        "text": [f"bed number {n} was soft" for n in range(start, start + count)],
+        "label": [n % 2 for n in range(start, start + count)],
+    }
     pyarrow.parquet.write_table(
         pyarrow.table(columns), out, row_group_size=2_000, use_dictionary=False, compression="none"
     )
@@ -86,15 +88,19 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Data sets as they lie on the hub, with things in them that must never be fetched."""
     files: dict[str, dict[str, bytes]] = {
         TALKS: {
-            "README.md": CARD.encode(), "meals/part-1.jsonl": rows(0, 30), "meals/part-2.jsonl": rows(30, 30),
-            "meals/held.csv": b"text,label\nwarm soup,1\ncold soup,0\n", "beds/all.parquet": parquet(0, 20),
-            "talks.py": b"raise SystemExit", "meals/part-3.pkl": b"\x80\x04" + b"x" * 9000,
+            "README.md": CARD.encode(),
+            "meals/part-1.jsonl": rows(0, 30),
+            "meals/part-2.jsonl": rows(30, 30),
+            "meals/held.csv": b"text,label\nwarm soup,1\ncold soup,0\n",
+            "beds/all.parquet": parquet(0, 20),
+            "talks.py": b"raise SystemExit",
+            "meals/part-3.pkl": b"\x80\x04" + b"x" * 9000,
         },
         WIDE: {"data/train-00000-of-00001.parquet": parquet(0, WIDE_ROWS), "big.zip": b"PK\x03\x04" * 9000},
         SCRIPTED: {"scripted.py": b"raise SystemExit", "raw.bin": b"x" * 9000},
         PACKED: {"train.jsonl.gz": gzip.compress(noisy(20_000)), "test.jsonl.gz": gzip.compress(rows(0, 4))},
         NAMED: {"train.jsonl": rows(0, 20_000), "validation.jsonl": rows(50, 10)},
-    }  # fmt: skip
+    }
     folder = tmp_path_factory.mktemp("served")
     for name, content in files.items():
         for file, written in content.items():
@@ -142,11 +148,15 @@ def test_a_look_up_shows_subsets_splits_sizes_licence_and_first_rows(
     sizes = {file.relative_to(served[TALKS]).as_posix(): file.stat().st_size for file in served[TALKS].rglob("*.*")}
     parts = sizes["meals/part-1.jsonl"] + sizes["meals/part-2.jsonl"]
     assert card["subsets"] == [
-        {"name": "meals", "splits": [
-            {"name": "train", "files": 2, "bytes": parts},
-            {"name": "test", "files": 1, "bytes": sizes["meals/held.csv"]}]},
+        {
+            "name": "meals",
+            "splits": [
+                {"name": "train", "files": 2, "bytes": parts},
+                {"name": "test", "files": 1, "bytes": sizes["meals/held.csv"]},
+            ],
+        },
         {"name": "beds", "splits": [{"name": "train", "files": 1, "bytes": sizes["beds/all.parquet"]}]},
-    ]  # fmt: skip
+    ]
     assert card["bytes"] == parts + sizes["meals/held.csv"] and card["done_bytes"] == 0
     assert [row["text"] for row in card["rows"]] == [f"meal number {n} was good" for n in range(4)]
     assert any("talks.py is not run" in note for note in card["notes"])
@@ -184,10 +194,12 @@ def test_a_data_set_that_needs_its_script_is_refused(hub: Hub, client: TestClien
     [
         ({"source": "town/nothing"}, "data.source", "no data set"),
         ({"source": TALKS, "revision": "no-such"}, "data.revision", "no revision"),
-        ({"source": "a b"}, "data.source", "org/name"), ({"source": ""}, "data.source", "Type a data set"),
-        ({"source": "/no/file"}, "data.source", "no file"), ({"source": TALKS, "subset": 3}, "data.subset", "text"),
+        ({"source": "a b"}, "data.source", "org/name"),
+        ({"source": ""}, "data.source", "Type a data set"),
+        ({"source": "/no/file"}, "data.source", "no file"),
+        ({"source": TALKS, "subset": 3}, "data.subset", "text"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_there_is_told_at_its_field(
     hub: Hub, client: TestClient, given: dict[str, Any], field: str, word: str
 ) -> None:
@@ -363,9 +375,14 @@ def test_the_command_line_downloads_only_when_told_and_trains_on_it(hub: Hub, tm
 
     def tuning(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "tuning", *arguments], input=json.dumps(given), text=True, capture_output=True,
-            env=dict(os.environ) | cache, cwd=ROOT, timeout=200,
-        )  # fmt: skip
+            [sys.executable, "-m", "tuning", *arguments],
+            input=json.dumps(given),
+            text=True,
+            capture_output=True,
+            env=dict(os.environ) | cache,
+            cwd=ROOT,
+            timeout=200,
+        )
 
     refused = tuning("run", "-")
     problem = json.loads(refused.stdout)["problems"][0]

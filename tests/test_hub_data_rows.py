@@ -133,13 +133,37 @@ def test_each_subset_has_its_own_names() -> None:
     assert of_subset(classes_of(info), "x") == {"label": ("a", "b")} and of_subset(classes_of(info), "y") == {}
 
 
-@pytest.mark.parametrize("info", [
-    None, "text", 3, [], [None, "x", 3], {}, {"features": None}, {"features": {"label": 1}}, {"features": [None, 3]},
-    *({"features": [{"name": "label", "dtype": {"class_label": about}}]} for about in (
-        None, "x", {}, {"names": None}, {"names": "ab"}, {"names": ["a"]}, {"names": ["a", "a"]}, {"names": ["a", ""]},
-        {"names": {"0": "a", "2": "b"}}, {"names": {"x": "a"}}, {"names": [str(n) for n in range(5000)]},
-    )),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "info",
+    [
+        None,
+        "text",
+        3,
+        [],
+        [None, "x", 3],
+        {},
+        {"features": None},
+        {"features": {"label": 1}},
+        {"features": [None, 3]},
+        *(
+            {"features": [{"name": "label", "dtype": {"class_label": about}}]}
+            for about in (
+                None,
+                "x",
+                {},
+                {"names": None},
+                {"names": "ab"},
+                {"names": ["a"]},
+                {"names": ["a", "a"]},
+                {"names": ["a", ""]},
+                {"names": {"0": "a", "2": "b"}},
+                {"names": {"x": "a"}},
+                {"names": [str(n) for n in range(5000)]},
+            )
+        ),
+    ],
+    ids=str,
+)
 def test_a_card_that_is_written_otherwise_names_nothing(info: Any) -> None:
     assert classes_of(info) == {}
 

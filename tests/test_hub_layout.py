@@ -10,18 +10,25 @@ import pytest
 from tuning.hub.layout import CONVERTED, layout_of
 
 FOLDERS: dict[str, tuple[str, ...]] = {
-    "shards": ("README.md", "data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet",
-               "data/test-00000-of-00001.parquet", "data/odd_one-00000-of-00001-abc.parquet", "extra.jsonl"),
+    "shards": (
+        "README.md",
+        "data/train-00000-of-00002.parquet",
+        "data/train-00001-of-00002.parquet",
+        "data/test-00000-of-00001.parquet",
+        "data/odd_one-00000-of-00001-abc.parquet",
+        "extra.jsonl",
+    ),
     "names": ("train.jsonl", "valid.jsonl", "my_test_set.jsonl", "notes.jsonl"),
     "long names": ("a/reviews-train-2.csv", "a/reviews-dev.csv", "b/latest.csv", "b/testimony.csv"),
     "folders": ("train/a.jsonl", "train/b.jsonl", "validation_1/c.jsonl", "x/test/d.jsonl", "loose-train.jsonl"),
-    "one file": ("rows.csv",), "plain": ("b.txt", "a.txt", "deep/c.txt"),
+    "one file": ("rows.csv",),
+    "plain": ("b.txt", "a.txt", "deep/c.txt"),
     "hidden": ("train.csv", ".train.csv", "__cache__/train.csv", ".git/train.csv", "sub/.x/test.csv"),
     "evaluation": ("training.json", "evaluation.json", "eval.json"),
     "packed": ("train.jsonl.gz", "test.csv.zst", "dev.jsonl.xz", "notes.jsonl"),
     "packed shards": ("data/train-00000-of-00001.jsonl.gz", "data/test-00000-of-00001.jsonl.gz"),
     "both": ("train_test.jsonl",),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -41,13 +48,21 @@ def test_files_without_a_card_are_split_as_the_library_splits_them(name: str, tm
 
 
 CARDS: dict[str, tuple[Any, ...]] = {
-    "patterns": ({"config_name": "default", "data_files": [
-        {"split": "train", "path": "data/train-*"}, {"split": "test", "path": ["a/*.csv", "b/**"]}]},),
-    "lists": ({"config_name": "a", "data_files": ["a/x.csv", "b/*.csv"]},
-              {"config_name": "b", "data_files": "b/**/*.csv"}),
-    "folders": ({"config_name": "one", "data_dir": "a"},
-                {"config_name": "two", "data_dir": "./b", "data_files": "*.csv"}),
-}  # fmt: skip
+    "patterns": (
+        {
+            "config_name": "default",
+            "data_files": [{"split": "train", "path": "data/train-*"}, {"split": "test", "path": ["a/*.csv", "b/**"]}],
+        },
+    ),
+    "lists": (
+        {"config_name": "a", "data_files": ["a/x.csv", "b/*.csv"]},
+        {"config_name": "b", "data_files": "b/**/*.csv"},
+    ),
+    "folders": (
+        {"config_name": "one", "data_dir": "a"},
+        {"config_name": "two", "data_dir": "./b", "data_files": "*.csv"},
+    ),
+}
 FILES = ("data/train-1.csv", "data/train-2.csv", "data/test.csv", "a/x.csv", "a/train.csv", "b/y.csv", "b/deep/z.csv")
 
 

@@ -71,8 +71,10 @@ def test_fixes_save_what_they_say_and_keep_the_effective_batch() -> None:
 def test_the_largest_micro_batch_fits_and_one_row_more_does_not() -> None:
     plan = traced({"method": {"name": "full"}})
     rows = plan.data.train_rows // 4
-    device = replace(plan.device, total_bytes=estimate(replace(plan, settings=replace(
-        plan.settings, micro_batch_size=rows))).high_bytes)  # fmt: skip
+    device = replace(
+        plan.device,
+        total_bytes=estimate(replace(plan, settings=replace(plan.settings, micro_batch_size=rows))).high_bytes,
+    )
     assert estimate(plan, device).largest_micro_batch == rows
     wider = replace(plan, settings=replace(plan.settings, micro_batch_size=rows + 1))
     assert not estimate(wider, device).fits
@@ -112,12 +114,12 @@ def test_one_estimate_takes_less_than_a_millisecond() -> None:
 
 CASES = [
     ("llama", {"name": "full"}, {"rows": 4}),
-    ("llama", {"name": "lora"}, {"rows": 1, "precision": "bf16", "attention": "eager"}),
+    ("llama", {"name": "lora"}, {"rows": 1, "precision": "autocast_bf16", "attention": "eager"}),
     ("gpt2", {"name": "full"}, {"rows": 4, "recompute": True}),
     ("gpt2", {"name": "lora", "r": 16}, {"rows": 4, "steps": 1}),
-    ("qwen2", {"name": "lora"}, {"rows": 4, "recompute": True, "precision": "bf16"}),
+    ("qwen2", {"name": "lora"}, {"rows": 4, "recompute": True, "precision": "autocast_bf16"}),
     ("qwen2", {"name": "full"}, {"rows": 1, "attention": "eager", "optimizer": "sgd"}),
-    ("bert", {"name": "full"}, {"rows": 4, "precision": "bf16"}),
+    ("bert", {"name": "full"}, {"rows": 4, "precision": "autocast_bf16"}),
     ("bert", {"name": "lora"}, {"rows": 4, "length": 100}),
 ]
 
@@ -143,10 +145,16 @@ def test_the_estimate_is_what_real_runs_take(tmp_path: Path) -> None:
 def test_a_model_that_is_nowhere_is_estimated_from_its_config(tmp_path: Path) -> None:
     """70 billion weights: no weight is read, and the table comes within its time."""
     config = {
-        "model_type": "llama", "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80,
-        "num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 8192,
+        "model_type": "llama",
+        "hidden_size": 8192,
+        "intermediate_size": 28672,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+        "max_position_embeddings": 8192,
         "tie_word_embeddings": False,
-    }  # fmt: skip
+    }
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     plan = traced({"model": str(tmp_path), "method": {"name": "lora", "r": 16}, "gradient_checkpointing": True})
     found = estimate(plan)

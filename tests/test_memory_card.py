@@ -61,7 +61,7 @@ def test_recomputed_layers_draw_the_same_on_a_card(models: dict[str, str]) -> No
 def test_where_a_card_makes_no_difference_the_table_is_the_processors(models: dict[str, str]) -> None:
     plain = plan_of(models, "llama")
     assert subject_of(plain.on(CARD)) == subject_of(plain)
-    for other in (plan_of(models, "llama", precision="bf16"), plan_of(models, "bert")):
+    for other in (plan_of(models, "llama", precision="autocast_bf16"), plan_of(models, "bert")):
         assert subject_of(other.on(CARD)).card and not subject_of(other).card
         assert subject_of(other.on(CARD)).key != subject_of(other).key
 

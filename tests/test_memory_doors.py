@@ -43,10 +43,10 @@ def test_the_command_line_estimates_a_config_without_weights(
     assert found["total_bytes"] == sum(found["parts"].values())
     assert found["parts"]["weights"] == 4 * found["total_parameters"]
     assert found["device_lacks"] is None
-    file.write_text(json.dumps({"model": str(tmp_path / "gpt2"), "precision": "bf16"}), encoding="utf-8")
+    file.write_text(json.dumps({"model": str(tmp_path / "gpt2"), "precision": "autocast_bf16"}), encoding="utf-8")
     assert main(["estimate", str(file), "--device", "t4 16 gb"]) == 0
     lacks = json.loads(capsys.readouterr().out)["device_lacks"]
-    assert lacks == "T4 16 GB does not compute in bf16; use one of fp32, fp16"
+    assert lacks == "T4 16 GB does not compute in bf16; use fp32"
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,8 @@ from tuning.training.session import Session
 
 CASES = [
     ("llama", {"name": "full"}, {"rows": 1, "attention": "eager"}),
-    ("gpt2", {"name": "lora"}, {"rows": 1, "precision": "bf16"}),
-    ("gpt2", {"name": "full"}, {"rows": 1, "precision": "bf16"}),
+    ("gpt2", {"name": "lora"}, {"rows": 1, "precision": "autocast_bf16"}),
+    ("gpt2", {"name": "full"}, {"rows": 1, "precision": "autocast_bf16"}),
     ("qwen2", {"name": "feature_extraction"}, {"rows": 1}),
     ("bert", {"name": "full"}, {"rows": 1}),
 ]
@@ -144,7 +144,8 @@ def test_the_states_of_a_frozen_body_count_where_nothing_is_evaluated(tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "precision"), [("qwen2", "fp32"), ("gpt2", "bf16"), ("phi3", "bf16"), ("olmo2", "bf16")]
+    ("kind", "precision"),
+    [("qwen2", "fp32"), ("gpt2", "autocast_bf16"), ("phi3", "autocast_bf16"), ("olmo2", "autocast_bf16")],
 )
 def test_writing_answers_takes_what_was_estimated(
     tmp_path: Path, peaks: dict[str, int], kind: str, precision: str
@@ -153,12 +154,18 @@ def test_writing_answers_takes_what_was_estimated(
     model = make_models(tmp_path, (kind,))[kind]
     rows = [json.dumps({"prompt": "the old town and the river " * 20, "completion": "winter"})] * 20
     (tmp_path / "asked.jsonl").write_text("\n".join(rows), encoding="utf-8")
-    plan = plan_for({
-        "model": model, "method": {"name": "lora"}, "micro_batch_size": 1, "max_steps": 1, "device": "cpu",
-        "data": {"source": str(tmp_path / "asked.jsonl"), "max_seq_length": 32, "eval_fraction": 0.4},
-        "eval": {"every": None, "metrics": ["token_accuracy", "exact_match"], "max_new_tokens": 128},
-        "precision": precision,
-    })  # fmt: skip
+    plan = plan_for(
+        {
+            "model": model,
+            "method": {"name": "lora"},
+            "micro_batch_size": 1,
+            "max_steps": 1,
+            "device": "cpu",
+            "data": {"source": str(tmp_path / "asked.jsonl"), "max_seq_length": 32, "eval_fraction": 0.4},
+            "eval": {"every": None, "metrics": ["token_accuracy", "exact_match"], "max_new_tokens": 128},
+            "precision": precision,
+        }
+    )
     found = estimate(plan, make=True)
     measured_peak(plan, tmp_path / "run")
     assert found.generation_bytes == pytest.approx(peaks["generation"], rel=0.05)
@@ -194,10 +201,12 @@ def test_writing_answers_to_prompts_that_training_cuts_takes_what_was_estimated(
     rows = [json.dumps({"prompt": "the old town and the river " * 25, "completion": "winter"})] * 20
     (tmp_path / "asked.jsonl").write_text("\n".join(rows), encoding="utf-8")
     settings = {
-        "method": {"name": "lora"}, "max_steps": 1, "device": "cpu",
+        "method": {"name": "lora"},
+        "max_steps": 1,
+        "device": "cpu",
         "data": {"source": str(tmp_path / "asked.jsonl"), "max_seq_length": 16, "eval_fraction": 0.4},
         "eval": {"every": None, "metrics": ["exact_match"]},
-    }  # fmt: skip
+    }
     plan = plan_for(settings)
     assert plan.value("widest_length") == 16 < 100 < plan.value("answered_length")
     found = estimate(plan, make=True)
@@ -309,7 +318,9 @@ def test_keys_and_values_are_kept_in_as_many_bits_as_counted(tmp_path: Path, kin
 def test_a_sample_of_a_bf16_run_is_never_taken_for_less_than_it_is(tmp_path: Path, peaks: dict[str, int]) -> None:
     """It is computed in fp32, keys and values too."""
     sample = {"prompts": ["the old town and the river " * 20]}
-    settings = given(make_models(tmp_path, ("gpt2",))["gpt2"], "gpt2", {"name": "lora"}, rows=1, precision="bf16")
+    settings = given(
+        make_models(tmp_path, ("gpt2",))["gpt2"], "gpt2", {"name": "lora"}, rows=1, precision="autocast_bf16"
+    )
     plan = plan_for((settings or {}) | {"sample": sample, "eval": {"every": None, "max_new_tokens": 200}})
     found = estimate(plan, make=True)
     measured_peak(plan, tmp_path / "run")

@@ -45,9 +45,12 @@ def test_what_meets_the_first_shapes_and_the_larger_one_is_no_chance(
 @pytest.mark.parametrize(("many", "ranks"), LAYOUTS)
 def test_storages_of_one_product_or_two_are_told_by_few_traces(many: bool, ranks: list[int | None]) -> None:
     sizes: list[Bytes] = [
-        lambda x, r: 4096, lambda x, r: 64 * x.rows * x.length, lambda x, r: 4 * x.rows * (x.length + 20),
-        lambda x, r: 2 * x.rows * x.length * (r or 3), lambda x, r: 16 * x.labels - 8,
-    ]  # fmt: skip
+        lambda x, r: 4096,
+        lambda x, r: 64 * x.rows * x.length,
+        lambda x, r: 4 * x.rows * (x.length + 20),
+        lambda x, r: 2 * x.rows * x.length * (r or 3),
+        lambda x, r: 16 * x.labels - 8,
+    ]
     shapes = design(ranks, many=many, padded=False)[:FEW]
     fit = fitted([traced(*sizes, shape=shape, rank=rank) for shape, rank in shapes], shapes, 1)
     assert fit is not None

@@ -159,9 +159,15 @@ def test_where_the_held_out_rows_are_the_limit_it_says_so() -> None:
 
 
 LLAMA_8B = {
-    "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
-    "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 8192,
-}  # fmt: skip
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 8192,
+}
 
 
 def on_t4(folder: Path, **settings: Any) -> tuple[Plan, Device]:
@@ -173,7 +179,7 @@ def on_t4(folder: Path, **settings: Any) -> tuple[Plan, Device]:
 @pytest.mark.parametrize(
     ("settings", "word"),
     [
-        ({"method": {"name": "full"}, "precision": "bf16"}, "T4 16 GB does not compute in bf16; use one of fp32, fp16"),
+        ({"method": {"name": "full"}, "precision": "autocast_bf16"}, "T4 16 GB does not compute in bf16; use fp32"),
         ({"method": {"name": "qlora"}}, "auto takes on CUDA"),
     ],
 )

@@ -25,10 +25,14 @@ CASES = [
     ("gemma3_text", {"name": "full"}, {"rows": 4}),
     ("gemma3_text", {"name": "lora"}, {"rows": 1, "length": 64}),
     ("gemma3_text", {"name": "lora"}, {"rows": 1}),
-    ("gemma3_text", {"name": "full"}, {"rows": 4, "recompute": True, "precision": "bf16", "length": 64}),
-    ("gemma3_text", {"name": "lora"}, {"rows": 4, "recompute": True, "precision": "bf16", "attention": "eager"}),
+    ("gemma3_text", {"name": "full"}, {"rows": 4, "recompute": True, "precision": "autocast_bf16", "length": 64}),
+    (
+        "gemma3_text",
+        {"name": "lora"},
+        {"rows": 4, "recompute": True, "precision": "autocast_bf16", "attention": "eager"},
+    ),
     ("gemma2", {"name": "full"}, {"rows": 4, "attention": "eager"}),
-    ("gemma2", {"name": "lora"}, {"rows": 1, "attention": "eager", "precision": "bf16", "length": 64}),
+    ("gemma2", {"name": "lora"}, {"rows": 1, "attention": "eager", "precision": "autocast_bf16", "length": 64}),
     ("mistral", {"name": "full"}, {"rows": 4}),
     ("mistral", {"name": "lora"}, {"rows": 1, "length": 64}),
 ]

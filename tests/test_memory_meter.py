@@ -90,8 +90,9 @@ def test_what_a_library_prints_does_not_come_among_the_tables() -> None:
     root = Path(__file__).resolve().parent.parent
     out = subprocess.run([sys.executable, "-c", code], input='"one"\n"two"\n', capture_output=True, text=True, cwd=root)
     assert [json.loads(line) for line in out.stdout.splitlines()] == [
-        {"error": "ValueError: one"}, {"error": "ValueError: two"},
-    ]  # fmt: skip
+        {"error": "ValueError: one"},
+        {"error": "ValueError: two"},
+    ]
 
 
 class Interrupted(Exception):
@@ -136,8 +137,9 @@ def test_the_peak_of_an_evaluation_may_lie_in_shorter_rows_with_more_labels() ->
     built = build(plan.settings, plan.model.path, None, 1e-4, 0)
     rows = [
         Encoded(ids=[5] * length, trained=[n >= length - labels for n in range(length)], label=None, cut=False)
-        for length, labels in ((60, 1), (58, 40), (56, 40)) for _ in range(32)
-    ]  # fmt: skip
+        for length, labels in ((60, 1), (58, 40), (56, 40))
+        for _ in range(32)
+    ]
     probe, measured = PeakProbe(), []
     watch = PeakProbe.watch
     with pytest.MonkeyPatch.context() as counted:

@@ -20,10 +20,16 @@ from tuning.plan import plan_for
 
 CARD = named_device("RTX 4090 24 GB")
 SEVEN_B = {
-    "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
-    "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000, "max_position_embeddings": 4096,
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "vocab_size": 32000,
+    "max_position_embeddings": 4096,
     "tie_word_embeddings": False,
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,19 @@ pytestmark = pytest.mark.slow
 
 
 def accuracy(place: Path, method: dict[str, Any], **more: Any) -> float:
-    plan = plan_for({
-        "model": str(encoder_folder()), "task": "sequence_classification", "method": method, "micro_batch_size": 8,
-        "data": {"source": "topics", "max_seq_length": 32, "train_rows": 120, "eval_rows": 60},
-        "gradient_accumulation_steps": 2, "eval": {"every": None}, "device": "cpu",
-    } | more)  # fmt: skip
+    plan = plan_for(
+        {
+            "model": str(encoder_folder()),
+            "task": "sequence_classification",
+            "method": method,
+            "micro_batch_size": 8,
+            "data": {"source": "topics", "max_seq_length": 32, "train_rows": 120, "eval_rows": 60},
+            "gradient_accumulation_steps": 2,
+            "eval": {"every": None},
+            "device": "cpu",
+        }
+        | more
+    )
     state, events = run(Job(run_id="r", attempt=1, plan=plan, folder=str(place)))
     assert state == "finished", events[-1].data
     return [event.data["metrics"]["accuracy"] for event in events if event.kind == "eval"][-1]
@@ -30,10 +38,15 @@ def test_pretrained_features_beat_random_ones_by_far(tmp_path: Path) -> None:
     """From 18 texts of six topics: with many, a random body's bag of words is enough too."""
     few = {"source": "topics", "max_seq_length": 32, "train_rows": 18, "eval_rows": 60}
     real, control = (
-        accuracy(tmp_path / str(random), {"name": "feature_extraction", "random_body": random}, max_steps=60,
-                 optimizer={"learning_rate": 0.02}, data=few)
+        accuracy(
+            tmp_path / str(random),
+            {"name": "feature_extraction", "random_body": random},
+            max_steps=60,
+            optimizer={"learning_rate": 0.02},
+            data=few,
+        )
         for random in (False, True)
-    )  # fmt: skip
+    )
     assert real > 0.9 and 1 - control > 5 * (1 - real), (real, control)
 
 

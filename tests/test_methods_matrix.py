@@ -139,10 +139,19 @@ def first_gradient(world, row, micro, steps):
     data = open_data(settings.data, settings.task, settings.seed)
     rows = encode_set(data.train, TextTokenizer(job.plan.model.path), settings.data, settings.task)
     course = Course(
-        total_steps=1, micro_batch_size=micro, effective_batch=micro * steps, seed=0, by_length=True, packing=False,
-        reduction="window_mean", learning_rate=1e-3, schedule="constant", warmup_steps=0, min_lr_ratio=0.0,
+        total_steps=1,
+        micro_batch_size=micro,
+        effective_batch=micro * steps,
+        seed=0,
+        by_length=True,
+        packing=False,
+        reduction="window_mean",
+        learning_rate=1e-3,
+        schedule="constant",
+        warmup_steps=0,
+        min_lr_ratio=0.0,
         max_grad_norm=None,
-    )  # fmt: skip
+    )
     built.model.train()
     window = epoch_windows(len(rows), 0, 0, micro * steps)[0]
     loss = accumulate(built, rows, cut(window, rows, micro, by_length=True), course, lambda: True)

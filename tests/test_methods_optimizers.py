@@ -25,16 +25,21 @@ def world(tmp_path_factory):
 @every
 def test_it_learns_at_its_default_rate(world, name, row) -> None:
     momentum = 0.9 if name == "sgd" else 0.0
-    state, events = run(world.of(row, max_steps=25, eval={"every": None},
-                                 optimizer={"name": name, "momentum": momentum}))  # fmt: skip
+    state, events = run(
+        world.of(row, max_steps=25, eval={"every": None}, optimizer={"name": name, "momentum": momentum})
+    )
     losses = series(events, kind="eval")
     assert state == "finished" and losses[-1] < losses[0] - 0.05, losses
 
 
 @every
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(world, tmp_path, name, row) -> None:
-    changes = {"max_steps": 6, "save": {"every": 3}, "eval": {"every": None},
-               "optimizer": {"name": name, "momentum": 0.9 if name == "sgd" else 0.0}}  # fmt: skip
+    changes = {
+        "max_steps": 6,
+        "save": {"every": 3},
+        "eval": {"every": None},
+        "optimizer": {"name": name, "momentum": 0.9 if name == "sgd" else 0.0},
+    }
     whole = series(run(world.of(row, **changes))[1])
     job = world.of(row, **changes)
     commands = Commands()
@@ -58,8 +63,9 @@ def test_galore_is_adam_where_nothing_is_cut_off() -> None:
     torch.manual_seed(0)
     weight = torch.nn.Parameter(torch.randn(6, 4))
     start, gradients = weight.detach().clone(), [torch.randn(6, 4) for _ in range(5)]
-    galore = GaLoreAdamW([{"params": [weight], "rank": 4, "update_gap": 100, "scale": 1.0}], 1e-2, (0.9, 0.999), 1e-8,
-                         False)  # fmt: skip
+    galore = GaLoreAdamW(
+        [{"params": [weight], "rank": 4, "update_gap": 100, "scale": 1.0}], 1e-2, (0.9, 0.999), 1e-8, False
+    )
     turned = directions(gradients[0], 4)
     low = torch.nn.Parameter(down(start, turned))
     adam = torch.optim.AdamW([low], 1e-2, weight_decay=0.0)

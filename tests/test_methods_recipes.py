@@ -72,8 +72,12 @@ def test_what_does_not_go_with_a_recipe_is_refused() -> None:
 @pytest.mark.parametrize("form", ["refusal", "certainty"])
 def test_a_run_with_it_learns_and_tells_its_measures(tmp_path, form) -> None:
     world = MethodsWorld(tmp_path)
-    job = world.of(Line(method={"name": "full"}), recipe={"name": "r_tuning", "form": form}, max_steps=20,
-                   eval={"every": None, "max_new_tokens": 6})  # fmt: skip
+    job = world.of(
+        Line(method={"name": "full"}),
+        recipe={"name": "r_tuning", "form": form},
+        max_steps=20,
+        eval={"every": None, "max_new_tokens": 6},
+    )
     state, events = run(job)
     assert state == "finished", events[-1].data
     evals = [event.data for event in events if event.kind == "eval"]

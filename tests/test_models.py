@@ -103,7 +103,7 @@ def escaping(folder: Path) -> None:
         (only_pieces, "tokenizer.model"),
         (lambda folder: shutil.rmtree(folder), "no folder"),
     ],
-)  # fmt: skip
+)
 def test_a_folder_that_cannot_be_used_says_why(folder: Path, change: Callable[[Path], None], word: str) -> None:
     change(folder)
     with pytest.raises(ModelError, match=word) as told:
@@ -140,12 +140,18 @@ def test_a_config_alone_is_enough_to_estimate_but_not_to_train(whole: Path, tmp_
 @pytest.mark.parametrize(
     ("spec", "kind"),
     [
-        ("tiny-town", ("bundled", "tiny-town")), ("bundled:tiny-town", ("bundled", "tiny-town")),
-        ("./a", ("path", "./a")), ("~/a", ("path", "~/a")), ("path:a", ("path", "a")), ("/a/b", ("path", "/a/b")),
-        ("org/name", ("hub", "org/name")), ("hub:gpt2", ("hub", "gpt2")), ("gpt2", ("hub", "gpt2")),
+        ("tiny-town", ("bundled", "tiny-town")),
+        ("bundled:tiny-town", ("bundled", "tiny-town")),
+        ("./a", ("path", "./a")),
+        ("~/a", ("path", "~/a")),
+        ("path:a", ("path", "a")),
+        ("/a/b", ("path", "/a/b")),
+        ("org/name", ("hub", "org/name")),
+        ("hub:gpt2", ("hub", "gpt2")),
+        ("gpt2", ("hub", "gpt2")),
         ("run:r0001", ("run", "r0001")),
     ],
-)  # fmt: skip
+)
 def test_what_is_typed_says_where_it_is(spec: str, kind: tuple[str, str]) -> None:
     assert split_spec(spec) == kind
 
@@ -159,10 +165,14 @@ def test_what_is_no_model_is_told_so(spec: str) -> None:
 @pytest.mark.parametrize(
     ("name", "template", "kind"),
     [
-        ("Llama-3.2-1B-Instruct", True, "chat"), ("gemma-2b-it", True, "chat"), ("Qwen3-0.6B-Base", True, "base"),
-        ("Qwen3-0.6B", True, "unclear"), ("gpt2", False, "base"), ("Italian-chat", False, "base"),
+        ("Llama-3.2-1B-Instruct", True, "chat"),
+        ("gemma-2b-it", True, "chat"),
+        ("Qwen3-0.6B-Base", True, "base"),
+        ("Qwen3-0.6B", True, "unclear"),
+        ("gpt2", False, "base"),
+        ("Italian-chat", False, "base"),
     ],
-)  # fmt: skip
+)
 def test_chat_models_and_base_models_are_told_apart(name: str, template: bool, kind: str) -> None:
     assert tuned_for(name, template)[0] == kind
 
@@ -184,10 +194,25 @@ def test_what_transformers_knows_is_read_without_importing_it() -> None:
 
 
 SIZES: dict[str, Any] = {
-    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64, "n_embd": 32, "n_layer": 3, "n_head": 4,
-    "n_positions": 64, "n_inner": 48, "pad_token_id": 0, "dim": 32, "hidden_dim": 48, "n_layers": 3, "n_heads": 4,
-}  # fmt: skip
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "n_embd": 32,
+    "n_layer": 3,
+    "n_head": 4,
+    "n_positions": 64,
+    "n_inner": 48,
+    "pad_token_id": 0,
+    "dim": 32,
+    "hidden_dim": 48,
+    "n_layers": 3,
+    "n_heads": 4,
+}
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
@@ -219,8 +244,10 @@ def test_sdpa_is_offered_where_transformers_has_it() -> None:
     from transformers.models.auto import modeling_auto
 
     for kind in ("llama", "gemma2", "gpt2", "bert", "modernbert", "deberta-v2", "mpnet", "opt", "bloom", "falcon"):
-        both = {**modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-                **modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES}  # fmt: skip
+        both = {
+            **modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+            **modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        }
         assert supports_sdpa(kind) is getattr(transformers, both[kind])._supports_sdpa, kind
 
 

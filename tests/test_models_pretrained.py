@@ -25,11 +25,19 @@ def encoder_folder() -> Path:
 
 @pytest.mark.slow
 def test_an_encoder_learns_topics_from_160_texts(tmp_path: Path) -> None:
-    plan = plan_for({
-        "model": str(encoder_folder()), "task": "sequence_classification", "method": {"name": "lora"},
-        "data": {"source": "topics", "max_seq_length": 32, "eval_rows": 60}, "micro_batch_size": 8,
-        "gradient_accumulation_steps": 1, "max_steps": 20, "eval": {"every": None}, "device": "cpu",
-    })  # fmt: skip
+    plan = plan_for(
+        {
+            "model": str(encoder_folder()),
+            "task": "sequence_classification",
+            "method": {"name": "lora"},
+            "data": {"source": "topics", "max_seq_length": 32, "eval_rows": 60},
+            "micro_batch_size": 8,
+            "gradient_accumulation_steps": 1,
+            "max_steps": 20,
+            "eval": {"every": None},
+            "device": "cpu",
+        }
+    )
     assert plan.labels == TOPICS and plan.model.tasks == ("sequence_classification",)
     events: list[Event] = []
     job = Job(run_id="r", attempt=1, plan=plan, folder=str(tmp_path))

@@ -40,9 +40,16 @@ def settings(folder: Path, task: str, method: str, **changes: Any) -> dict[str, 
         columns = {"text": "text", "label": "label"}
     data = {"source": str(folder.parent / "rows.jsonl"), "columns": columns, "max_seq_length": POSITIONS}
     plain = {
-        "model": str(folder), "task": task, "method": {"name": method}, "data": data, "micro_batch_size": 4,
-        "gradient_accumulation_steps": 2, "max_steps": 2, "device": "cpu", "eval": {"every": None},
-    }  # fmt: skip
+        "model": str(folder),
+        "task": task,
+        "method": {"name": method},
+        "data": data,
+        "micro_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "max_steps": 2,
+        "device": "cpu",
+        "eval": {"every": None},
+    }
     return plain | changes
 
 

@@ -16,10 +16,17 @@ ROOT = Path(__file__).resolve().parent.parent
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 WHERE = "import tuning, tuning.assets as a; print(tuning.__file__); print(a.assets_folder())"
 FILES = (
-    "page.js", "page.css", "page/live.js", "vendor/plotly-basic.min.js", "vendor/plotly-basic.LICENSE.txt",
-    "models/tiny-town/config.json", "models/tiny-town/model.safetensors", "models/tiny-town/tokenizer.json",
-    "data/reviews/card.json", "data/reviews/train.jsonl",
-)  # fmt: skip
+    "page.js",
+    "page.css",
+    "page/live.js",
+    "vendor/plotly-basic.min.js",
+    "vendor/plotly-basic.LICENSE.txt",
+    "models/tiny-town/config.json",
+    "models/tiny-town/model.safetensors",
+    "models/tiny-town/tokenizer.json",
+    "data/reviews/card.json",
+    "data/reviews/train.jsonl",
+)
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,22 @@ from tuning.memory.tables import make_tables
 from tuning.plan import plan_for
 
 SIZES: dict[str, Any] = {
-    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64, "n_embd": 32, "n_layer": 2, "n_head": 4,
-    "n_positions": 64, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0,
-}  # fmt: skip
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
 
 
 def random_model(kind: str, attention: str) -> Any:
@@ -66,7 +78,7 @@ def settings(**changes: Any) -> dict[str, Any]:
         ({"method": {"name": "prefix_tuning"}}, "before every row"),
         ({"method": {"name": "feature_extraction"}}, "no padding to save"),
     ],
-)  # fmt: skip
+)
 def test_what_packing_does_not_go_with_is_refused_with_the_reason(changes: dict[str, Any], why: str) -> None:
     with pytest.raises(SettingsError) as refused:
         plan_for(settings(**changes))
@@ -92,8 +104,9 @@ def test_a_kind_that_mixes_packed_rows_is_refused(tmp_path: Path) -> None:
 def test_the_estimate_of_a_packed_run_is_what_it_takes(method: str, tmp_path: Path) -> None:
     """One window a run, so that the rows it draws are the longest of all, as the estimate takes them to be."""
     data = {"source": "passages", "packing": True, "train_rows": 12}
-    plan = plan_for(settings(method={"name": method}, micro_batch_size=12, gradient_accumulation_steps=1, max_steps=6,
-                             data=data))  # fmt: skip
+    plan = plan_for(
+        settings(method={"name": method}, micro_batch_size=12, gradient_accumulation_steps=1, max_steps=6, data=data)
+    )
     subject = known(plan).subject
     assert subject is not None
     make_tables([subject])

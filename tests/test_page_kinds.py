@@ -188,10 +188,14 @@ def test_a_plan_that_will_not_fit_is_told_in_words(tab: Tab, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_a_real_encoder_learns_topics_from_start_to_finish(tab: Tab, tmp_path: Path) -> None:
     settings = {
-        "model": str(encoder_folder()), "task": "sequence_classification",
+        "model": str(encoder_folder()),
+        "task": "sequence_classification",
         "data": {"source": "topics", "max_seq_length": 32, "eval_rows": 60},
-        "micro_batch_size": 8, "gradient_accumulation_steps": 1, "max_steps": 20, "eval": {"every": None},
-    }  # fmt: skip
+        "micro_batch_size": 8,
+        "gradient_accumulation_steps": 1,
+        "max_steps": 20,
+        "eval": {"every": None},
+    }
     file = tmp_path / "topics.json"
     file.write_text(json.dumps(settings), encoding="utf-8")
     tab.page.get_by_label("settings file").set_input_files(file)

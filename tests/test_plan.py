@@ -56,8 +56,15 @@ def test_what_cannot_be_trained_is_refused_with_its_field(given: dict, field: st
 
 
 @pytest.mark.parametrize("task", ["causal_lm", "sequence_classification"])
-@pytest.mark.parametrize("method", [{"name": "full"}, {"name": "lora"}, {"name": "lora", "r": 4, "dora": True},
-                                    {"name": "lora", "target_modules": "attention"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"name": "full"},
+        {"name": "lora"},
+        {"name": "lora", "r": 4, "dora": True},
+        {"name": "lora", "target_modules": "attention"},
+    ],
+)
 def test_the_counts_shown_are_torchs(task: str, method: dict) -> None:
     from tuning.training.build import build
 

@@ -146,12 +146,15 @@ def test_an_interrupted_run_gives_its_last_checkpoint(world, tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {}, {"method": {"name": "full"}}, {"num_epochs": 2.5}, {"data": {"columns": {"prompt": "it's"}}, "seed": 7},
+        {},
+        {"method": {"name": "full"}},
+        {"num_epochs": 2.5},
+        {"data": {"columns": {"prompt": "it's"}}, "seed": 7},
         {"method": {"name": "lora", "r": 16}, "optimizer": {"learning_rate": 1e-3, "betas": [0.9, 0.95]}},
         {"task": "sequence_classification", "eval": {"metrics": ["accuracy"]}, "save": {"best_by": "accuracy"}},
-        {"sample": {"prompts": ["Where's \"it\"?\n€"], "every": 5}},
+        {"sample": {"prompts": ['Where\'s "it"?\n€'], "every": 5}},
     ],
-)  # fmt: skip
+)
 def test_the_command_line_gives_the_same_settings(changes):
     plain = Settings.from_dict(changes).to_dict()
     assert Settings.from_dict(changed_only(plain)).to_dict() == plain

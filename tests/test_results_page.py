@@ -12,10 +12,13 @@ from browser import SLOW, Server, Tab, playwright
 
 pytestmark = pytest.mark.slow
 SETTINGS = {
-    "max_steps": 12, "gradient_accumulation_steps": 2, "data": {"eval_rows": 24, "train_rows": 120},
+    "max_steps": 12,
+    "gradient_accumulation_steps": 2,
+    "data": {"eval_rows": 24, "train_rows": 120},
     "eval": {"every": 6, "metrics": ["perplexity", "exact_match"], "max_new_tokens": 6},
-    "sample": {"prompts": ["The film was dull.\nOverall:"], "every": 6}, "seed": 3,
-}  # fmt: skip
+    "sample": {"prompts": ["The film was dull.\nOverall:"], "every": 6},
+    "seed": 3,
+}
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +113,10 @@ def test_prompts_of_a_file_are_all_answered(tab: Tab, run: str, tmp_path: Path) 
 
 def test_each_form_of_the_result_downloads(tab: Tab, run: str, tmp_path: Path) -> None:
     wanted = {
-        "Download zip": "adapter/adapter_model.safetensors", "Download merged model": "merged/model.safetensors",
+        "Download zip": "adapter/adapter_model.safetensors",
+        "Download merged model": "merged/model.safetensors",
         "Download the best weights": "adapter/adapter_model.safetensors",
-    }  # fmt: skip
+    }
     for entry, name in wanted.items():
         names = zipfile.ZipFile(saved(tab, run, entry, tmp_path)).namelist()
         folder = name.partition("/")[0]

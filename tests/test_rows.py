@@ -13,7 +13,7 @@ from tuning.assets import asset_path
 from tuning.data import data_catalogue, open_data, summarize
 from tuning.errors import DataError, TuningError
 from tuning.settings import DataSettings
-from tuning.text import Row, TextTokenizer, encode_row
+from tuning.text import Row, TextTokenizer, Turn, encode_row
 
 MODEL = asset_path("models", "tiny-town")
 TOKENIZER = TextTokenizer(MODEL)
@@ -47,7 +47,12 @@ def test_the_mask_covers_exactly_the_response(prompt: str, completion: str) -> N
 
 
 def test_conversations_train_on_answers_and_last_turn_on_the_last_one_only() -> None:
-    turns = (("user", "Where is the mill?"), ("assistant", "By the river."), ("user", "And?"), ("assistant", "Old."))
+    turns = (
+        Turn("user", "Where is the mill?"),
+        Turn("assistant", "By the river."),
+        Turn("user", "And?"),
+        Turn("assistant", "Old."),
+    )
     row = Row(messages=turns)
     assert "By the river." in trained_text(row) and "Old." in trained_text(row)
     assert "mill" not in trained_text(row)
@@ -55,7 +60,7 @@ def test_conversations_train_on_answers_and_last_turn_on_the_last_one_only() -> 
     assert "Old." in last and "river" not in last
     assert "mill" in trained_text(row, loss_on="all")
     whole = TOKENIZER.decode(encode(row).ids)
-    parts = [{"role": role, "content": content} for role, content in turns]
+    parts = [{"role": role, "content": content} for role, content in ((turn.role, turn.content) for turn in turns)]
     assert whole == TOKENIZER.decode(TOKENIZER.encode(TOKENIZER.render_chat(parts, False)))
 
 

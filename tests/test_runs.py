@@ -146,10 +146,16 @@ def test_expected_seconds_come_from_earlier_runs_of_the_kind(service):
 
 def test_questions_are_checked():
     for bad in (
-        {"prompts": []}, {"prompts": "text"}, {"prompts": [""]}, {"prompts": ["x"] * 99}, {"prompts": [3]},
-        {"prompts": ["x"], "max_new_tokens": 0}, {"prompts": ["x"], "temperature": float("nan")},
-        {"prompts": ["x"], "seed": True}, {"prompts": ["x"], "chat": "yes"},
-    ):  # fmt: skip
+        {"prompts": []},
+        {"prompts": "text"},
+        {"prompts": [""]},
+        {"prompts": ["x"] * 99},
+        {"prompts": [3]},
+        {"prompts": ["x"], "max_new_tokens": 0},
+        {"prompts": ["x"], "temperature": float("nan")},
+        {"prompts": ["x"], "seed": True},
+        {"prompts": ["x"], "chat": "yes"},
+    ):
         with pytest.raises(SettingsError):
             Question(**bad)
 

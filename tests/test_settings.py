@@ -29,9 +29,15 @@ def test_defaults_are_the_documented_ones() -> None:
     plain = Settings.from_dict({}).to_dict()
     assert plain["micro_batch_size"] == 4 and plain["gradient_accumulation_steps"] == 8
     assert plain["method"] == {
-        "name": "lora", "r": 8, "alpha": 16, "dropout": 0.0, "target_modules": "all-linear", "rslora": False,
-        "dora": False, "init": "default",
-    }  # fmt: skip
+        "name": "lora",
+        "r": 8,
+        "alpha": 16,
+        "dropout": 0.0,
+        "target_modules": "all-linear",
+        "rslora": False,
+        "dora": False,
+        "init": "default",
+    }
     assert Settings.from_dict(plain) == Settings.from_dict({})
 
 

@@ -12,10 +12,21 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from tuning.assets import asset_path
 from tuning.errors import DataError
-from tuning.text import Encoded, Row, TextTokenizer, encode_row, spell_rows
+from tuning.text import Encoded, Row, TextTokenizer, Turn, encode_row, spell_rows
 
-SPECIALS = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>",
-            "<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]")  # fmt: skip
+SPECIALS = (
+    "<s>",
+    "</s>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "[INST]",
+    "[/INST]",
+)
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -130,14 +141,14 @@ def test_conversations_learn_exactly_the_answers_and_their_end(
     system: str | None,
 ) -> None:
     one = tokenizers[kind, name]
-    row = Row(messages=tuple(turn for asked, said in talk for turn in (("user", asked), ("assistant", said))))
+    row = Row(messages=tuple(turn for asked, said in talk for turn in (Turn("user", asked), Turn("assistant", said))))
     system = None if name == "gemma" else system
     answers = [said + ENDS[name] for _, said in talk]
     found = encode(row, one, system=system)
     assert [text.lstrip(" ") for text in runs(one, found)] == answers
     assert [text.lstrip(" ") for text in runs(one, encode(row, one, "last_turn", system))] == answers[-1:]
     assert all(encode(row, one, "all", system).trained)
-    messages = [{"role": role, "content": content} for role, content in row.messages or ()]
+    messages = [turn.message() for turn in row.messages or ()]
     if system:
         messages.insert(0, {"role": "system", "content": system})
     whole = one.render_chat(messages, add_generation_prompt=False)
@@ -167,7 +178,7 @@ def test_cutting_keeps_a_part_of_the_answer_and_the_tokens_in_order(
     tokenizers: dict[tuple[str, str], TextTokenizer], kind: str, talk: list[tuple[str, str]], limit: int
 ) -> None:
     one = tokenizers[kind, "chatml"]
-    row = Row(messages=tuple(turn for asked, said in talk for turn in (("user", asked), ("assistant", said))))
+    row = Row(messages=tuple(turn for asked, said in talk for turn in (Turn("user", asked), Turn("assistant", said))))
     whole, found = encode(row, one, "last_turn"), encode(row, one, "last_turn", limit=limit)
     assert len(found.ids) == min(limit, len(whole.ids)) or found.cut
     assert len(found.ids) <= limit and found.trained_tokens >= 1
@@ -178,8 +189,8 @@ def test_cutting_keeps_a_part_of_the_answer_and_the_tokens_in_order(
 def test_an_empty_answer_teaches_nothing(tokenizers: dict[tuple[str, str], TextTokenizer]) -> None:
     one = tokenizers["byte-level", "chatml"]
     assert encode(Row(prompt="Why?", completion=""), one).trained_tokens == 0
-    assert encode(Row(messages=(("user", "Why?"), ("assistant", " "))), one).trained_tokens == 0
-    assert encode(Row(messages=(("user", "Why?"),)), one).trained_tokens == 0
+    assert encode(Row(messages=(Turn("user", "Why?"), Turn("assistant", " "))), one).trained_tokens == 0
+    assert encode(Row(messages=(Turn("user", "Why?"),)), one).trained_tokens == 0
     assert encode(Row(text=" \n"), one).trained_tokens == 0
 
 
@@ -187,18 +198,22 @@ def test_a_template_without_special_tokens_learns_the_line_end(
     tokenizers: dict[tuple[str, str], TextTokenizer],
 ) -> None:
     one = tokenizers["byte-level", "plain"]
-    row = Row(messages=(("user", "Hi"), ("assistant", "Hello."), ("user", "Bye")))
+    row = Row(messages=(Turn("user", "Hi"), Turn("assistant", "Hello."), Turn("user", "Bye")))
     assert runs(one, encode(row, one)) == [" Hello.\n"]
 
 
 def test_a_template_that_refuses_says_why(tokenizers: dict[tuple[str, str], TextTokenizer]) -> None:
-    row = Row(messages=(("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello.")))
+    row = Row(messages=(Turn("system", "Be kind."), Turn("user", "Hi"), Turn("assistant", "Hello.")))
     with pytest.raises(DataError, match="System role not supported"):
         encode(row, tokenizers["byte-level", "gemma"])
 
 
 def test_many_rows_at_once_are_the_same_as_one_by_one(tokenizers: dict[tuple[str, str], TextTokenizer]) -> None:
-    rows = [Row(prompt="a b", completion=" c"), Row(text="x"), Row(messages=(("user", "Hi"), ("assistant", "Yo")))]
+    rows = [
+        Row(prompt="a b", completion=" c"),
+        Row(text="x"),
+        Row(messages=(Turn("user", "Hi"), Turn("assistant", "Yo"))),
+    ]
     for one in tokenizers.values():
         together = spell_rows(rows, one, loss_on="auto", task="causal_lm", system_prompt=None)
         assert together == [

@@ -48,10 +48,19 @@ def first_gradient(world: World, micro: int, steps: int, **changes):
                     weight.copy_(torch.randn(weight.shape, generator=generator) * 0.05)
     built.model.train()
     course = Course(
-        total_steps=1, micro_batch_size=micro, effective_batch=micro * steps, seed=0, by_length=True,
-        packing=changes.get("packing", False), reduction=settings.loss_reduction, learning_rate=1e-3,
-        schedule="constant", warmup_steps=0, min_lr_ratio=0.0, max_grad_norm=None,
-    )  # fmt: skip
+        total_steps=1,
+        micro_batch_size=micro,
+        effective_batch=micro * steps,
+        seed=0,
+        by_length=True,
+        packing=changes.get("packing", False),
+        reduction=settings.loss_reduction,
+        learning_rate=1e-3,
+        schedule="constant",
+        warmup_steps=0,
+        min_lr_ratio=0.0,
+        max_grad_norm=None,
+    )
     window = epoch_windows(len(rows), 0, 0, micro * steps)[0]
     assert len({len(rows[index].ids) for index in window}) > 3, "rows must be of unequal length"
     loss = accumulate(built, rows, cut(window, rows, micro, by_length=True), course, lambda: True)
@@ -83,8 +92,9 @@ def test_the_wrong_siblings_are_measurably_wrong(world, reduction, least):
 def test_twenty_adamw_losses_agree(world, changes):
     curves = []
     for micro, steps in CUTS:
-        job = world.job(micro_batch_size=micro, gradient_accumulation_steps=steps, max_steps=20,
-                        eval={"every": None}, **changes)  # fmt: skip
+        job = world.job(
+            micro_batch_size=micro, gradient_accumulation_steps=steps, max_steps=20, eval={"every": None}, **changes
+        )
         state, events = run(job)
         assert state == "finished"
         curves.append(series(events))
@@ -97,8 +107,12 @@ def test_plain_sgd_without_clipping_agrees_in_loss_and_gradient_norm(world):
     """Adam and clipping hide a wrong factor; plain SGD does not."""
     found = []
     for micro, steps in ((8, 1), (1, 8)):
-        job = world.job(micro_batch_size=micro, gradient_accumulation_steps=steps, max_steps=20,
-                        optimizer={"name": "sgd", "learning_rate": 0.05, "max_grad_norm": None})  # fmt: skip
+        job = world.job(
+            micro_batch_size=micro,
+            gradient_accumulation_steps=steps,
+            max_steps=20,
+            optimizer={"name": "sgd", "learning_rate": 0.05, "max_grad_norm": None},
+        )
         events = run(job)[1]
         found.append((series(events), series(events, "grad_norm")))
     for one, other in zip(*found, strict=True):
@@ -109,8 +123,13 @@ def test_last_partial_window_is_flushed_and_divided_by_its_own_count(world):
     """60 rows in windows of 16: the fourth update has 12 rows, however they are cut."""
     curves, counts = [], []
     for micro, steps in ((16, 1), (3, 5), (15, 1), (5, 3)):
-        job = world.job(micro_batch_size=micro, gradient_accumulation_steps=steps, max_steps=None, num_epochs=1,
-                        data={"train_rows": 52})  # fmt: skip
+        job = world.job(
+            micro_batch_size=micro,
+            gradient_accumulation_steps=steps,
+            max_steps=None,
+            num_epochs=1,
+            data={"train_rows": 52},
+        )
         events = run(job)[1]
         curves.append(series(events))
         counts.append(series(events, "examples"))
@@ -149,8 +168,10 @@ def test_packed_rows_do_not_see_each_other(world, attention):
     from tuning.training.loss import batch_logits, sum_loss
 
     model = load_base(str(world.model), labels=None, attention=attention, dtype=torch.float32, pad_id=0).eval()
-    rows = [Encoded(ids=[1, *range(5, 5 + n), 2], trained=[False] + [True] * (n + 1), label=None, cut=False)
-            for n in (3, 11, 6)]  # fmt: skip
+    rows = [
+        Encoded(ids=[1, *range(5, 5 + n), 2], trained=[False] + [True] * (n + 1), label=None, cut=False)
+        for n in (3, 11, 6)
+    ]
     losses = []
     for packing in (False, True):
         batch = collate(rows, pad_id=0, classes=False, packing=packing, device=torch.device("cpu"))
@@ -163,8 +184,9 @@ def test_a_packed_run_is_the_padded_run(world):
     """Twenty updates: padded, packed, and packed in smaller pieces, have the same losses."""
     curves = []
     for packing, micro, steps in ((False, 8, 1), (True, 8, 1), (True, 2, 4)):
-        job = world.job(micro_batch_size=micro, gradient_accumulation_steps=steps, max_steps=20,
-                        data={"packing": packing})  # fmt: skip
+        job = world.job(
+            micro_batch_size=micro, gradient_accumulation_steps=steps, max_steps=20, data={"packing": packing}
+        )
         curves.append(series(run(job)[1]))
     for curve in curves[1:]:
         assert max(abs(a - b) for a, b in zip(curves[0], curve, strict=True)) < 1e-4

@@ -55,8 +55,14 @@ def test_artifacts_reload_in_a_fresh_process_to_identical_logits(world, tmp_path
     for task in TASKS:
         for method in METHODS:
             place = tmp_path / f"{task}-{method['name']}"
-            job = world.job(place, task=task, method=method, max_steps=10, data={"eval_fraction": 0.0},
-                            optimizer={"learning_rate": 0.02})  # fmt: skip
+            job = world.job(
+                place,
+                task=task,
+                method=method,
+                max_steps=10,
+                data={"eval_fraction": 0.0},
+                optimizer={"learning_rate": 0.02},
+            )
             assert run(job)[0] == "finished"
             artifact = place / ("adapter" if method["name"] == "lora" else "model")
             kept[str(artifact)] = last["model"].eval()

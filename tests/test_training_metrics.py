@@ -45,11 +45,15 @@ def test_exact_match_is_what_the_table_shows(world):
 @pytest.mark.parametrize(
     ("text", "answer", "is_right"),
     [
-        (" a baker.", "a baker.", True), (" a baker.\nQuestion:", " a baker.", True), ("a baker", "a baker.", False),
-        ("a baker. And more", "a baker.", False), ("one\ntwo\nthree", "one\ntwo", True), ("one", "one\ntwo", False),
+        (" a baker.", "a baker.", True),
+        (" a baker.\nQuestion:", " a baker.", True),
+        ("a baker", "a baker.", False),
+        ("a baker. And more", "a baker.", False),
+        ("one\ntwo\nthree", "one\ntwo", True),
+        ("one", "one\ntwo", False),
         ("", "a baker.", False),
     ],
-)  # fmt: skip
+)
 def test_an_answer_is_right_in_as_many_lines_as_the_truth_has(text, answer, is_right):
     assert right(text, answer) is is_right
 
@@ -59,9 +63,12 @@ def test_a_model_that_knows_its_rows_is_exact(world, tmp_path):
     rows.write_text("\n".join(json.dumps({"prompt": f"{w} :", "completion": "yes cat"}) for w in ("red", "dog") * 20))
     data = {"source": str(rows), "columns": {}, "eval_fraction": 0.2}
     one = world.job(
-        data=data, max_steps=60, optimizer={"learning_rate": 1e-2},
-        eval={"every": 60, "metrics": ["exact_match"]}, save={"best_by": "exact_match"},
-    )  # fmt: skip
+        data=data,
+        max_steps=60,
+        optimizer={"learning_rate": 1e-2},
+        eval={"every": 60, "metrics": ["exact_match"]},
+        save={"best_by": "exact_match"},
+    )
     _, events = run(one)
     marks = [event.data["metrics"]["exact_match"] for event in events if event.kind == "eval"]
     assert marks[0] == 0.0 and marks[-1] == 1.0
@@ -130,11 +137,11 @@ def test_the_model_is_asked_what_it_was_trained_on(world, tmp_path):
     from tiny_models import tiny_tokenizer
 
     from tuning.prompts import prompt_ids
-    from tuning.text import Row, TextTokenizer, encode_row
+    from tuning.text import Row, TextTokenizer, Turn, encode_row
 
     tiny_tokenizer(tmp_path, chat=True)
     tokenizer = TextTokenizer(tmp_path)
-    turns = (("user", "red"), ("assistant", "cat"), ("user", "dog"), ("assistant", "tree"))
+    turns = (Turn("user", "red"), Turn("assistant", "cat"), Turn("user", "dog"), Turn("assistant", "tree"))
     for row in (Row(messages=turns), Row(prompt="red dog :", completion=" cat")):
         whole = encode_row(row, tokenizer, max_seq_length=999, loss_on="auto", task="causal_lm", system_prompt="never")
         asked = prompt_ids(row, tokenizer, "never")
@@ -143,19 +150,23 @@ def test_the_model_is_asked_what_it_was_trained_on(world, tmp_path):
         assert rest.split()[0] == ("tree" if row.messages else "cat")
     file = tmp_path / "long.jsonl"
     file.write_text("\n".join(json.dumps({"prompt": "red " * 1500, "completion": " cat"}) for _ in range(12)))
-    job = world.job(max_steps=1, data={"source": str(file), "max_seq_length": 16, "eval_fraction": 0.3},
-                    eval={"metrics": ["exact_match"], "max_new_tokens": 4})  # fmt: skip
+    job = world.job(
+        max_steps=1,
+        data={"source": str(file), "max_seq_length": 16, "eval_fraction": 0.3},
+        eval={"metrics": ["exact_match"], "max_new_tokens": 4},
+    )
     assert run(job)[0] == "finished"
 
 
 @pytest.mark.parametrize(
     ("given", "field"),
     [
-        ({"eval": {"max_new_tokens": 600}}, "eval.max_new_tokens"), ({"sample": {"prompts": [""]}}, "sample.prompts"),
+        ({"eval": {"max_new_tokens": 600}}, "eval.max_new_tokens"),
+        ({"sample": {"prompts": [""]}}, "sample.prompts"),
         ({"sample": {"prompts": ["x" * 5000]}}, "sample.prompts"),
         ({"sample": {"prompts": ["x"] * 65}}, "sample.prompts"),
     ],
-)  # fmt: skip
+)
 def test_what_could_not_be_asked_is_refused_before_the_run(given, field):
     with pytest.raises(SettingsError) as refused:
         plan_for(given)

@@ -176,7 +176,7 @@ def test_global_state_is_untouched(world):
     before, threads, dtype = torch.random.get_rng_state(), torch.get_num_threads(), torch.get_default_dtype()
     torch.set_num_threads(2)
     try:
-        run(world.job(method={"name": "lora", "r": 4, "dropout": 0.1}, precision="bf16"))
+        run(world.job(method={"name": "lora", "r": 4, "dropout": 0.1}, precision="autocast_bf16"))
         assert torch.equal(torch.random.get_rng_state(), before)
         assert torch.get_num_threads() == 2
         assert torch.get_default_dtype() == dtype
@@ -199,8 +199,9 @@ def test_a_later_attempt_goes_on_bit_for_bit(world, tmp_path):
 
 
 def test_early_stop_and_best_weights(world):
-    job = world.job(max_steps=200, optimizer={"learning_rate": 0.1}, eval={"every": 1, "patience": 3},
-                    data={"train_rows": 8})  # fmt: skip
+    job = world.job(
+        max_steps=200, optimizer={"learning_rate": 0.1}, eval={"every": 1, "patience": 3}, data={"train_rows": 8}
+    )
     state, events = run(job)
     steps, losses = series(events, "step", "eval"), series(events, "loss", "eval")
     best = steps[losses.index(min(losses))]
@@ -212,7 +213,7 @@ def test_early_stop_and_best_weights(world):
 def test_bf16_keeps_fp32_master_weights(world):
     from safetensors.torch import load_file
 
-    job = world.job(precision="bf16")
+    job = world.job(precision="autocast_bf16")
     losses = series(run(job)[1])
     plain = series(run(world.job())[1])
     saved = load_file(Path(job.folder) / "model" / "model.safetensors")
@@ -253,8 +254,12 @@ def test_schedules():
 
 
 def test_learning_rates_are_those_of_the_schedule_in_updates(world):
-    job = world.job(max_steps=4, schedule={"name": "linear", "warmup_steps": 2, "min_lr_ratio": 0.5},
-                    micro_batch_size=1, gradient_accumulation_steps=8)  # fmt: skip
+    job = world.job(
+        max_steps=4,
+        schedule={"name": "linear", "warmup_steps": 2, "min_lr_ratio": 0.5},
+        micro_batch_size=1,
+        gradient_accumulation_steps=8,
+    )
     assert series(run(job)[1], "learning_rate") == pytest.approx([0.0015, 0.003, 0.003, 0.00225])
 
 

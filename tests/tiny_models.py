@@ -15,9 +15,15 @@ WORDS = ("the a red green dog cat likes sees big small house tree and good bad n
 SPECIALS = ["<pad>", "<s>", "</s>", "<unk>", "[CLS]", "[SEP]"]
 POSITIONS = 64
 COMMON: dict[str, Any] = {
-    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "max_position_embeddings": POSITIONS, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": POSITIONS,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 SMALL: dict[str, dict[str, Any]] = {
     "llama": COMMON | {"num_key_value_heads": 2},
@@ -33,13 +39,20 @@ SMALL: dict[str, dict[str, Any]] = {
     "smollm3": COMMON,
     "gpt_neox": COMMON,
     "gpt2": {
-        "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": POSITIONS, "bos_token_id": 1, "eos_token_id": 2,
-        "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0,
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_positions": POSITIONS,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
     },
     "bert": COMMON | NO_DROPOUT,
     "modernbert": COMMON | {"cls_token_id": 4, "sep_token_id": 5, "reference_compile": False},
     "roberta": COMMON | NO_DROPOUT | {"max_position_embeddings": POSITIONS + 2},
-}  # fmt: skip
+}
 ENCODERS = ("bert", "modernbert", "roberta")
 CHAT_TEMPLATE = (
     "{% for message in messages %}<s>{{ message['role'] }} {{ message['content'] }}</s>{% endfor %}"
@@ -79,8 +92,11 @@ def tiny_tokenizer(folder: Path, *, frame: bool = False, pad: bool = True, chat:
         made.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
     made.save(str(folder / "tokenizer.json"))
     config = {
-        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>",
-    }  # fmt: skip
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+    }
     config |= {"pad_token": "<pad>"} if pad else {}
     config |= {"chat_template": CHAT_TEMPLATE} if chat else {}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))

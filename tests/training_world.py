@@ -29,16 +29,32 @@ def make_model(folder: Path, hidden: int = 32, layers: int = 2) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "bos_token": "<bos>",
-                    "eos_token": "<eos>", "unk_token": "<unk>"})
-    )  # fmt: skip
+        json.dumps(
+            {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "pad_token": "<pad>",
+                "bos_token": "<bos>",
+                "eos_token": "<eos>",
+                "unk_token": "<unk>",
+            }
+        )
+    )
     with torch.random.fork_rng():
         torch.manual_seed(7)
         config = LlamaConfig(
-            vocab_size=len(names), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
-            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=True,
-            pad_token_id=0, bos_token_id=1, eos_token_id=2, initializer_range=0.1,
-        )  # fmt: skip
+            vocab_size=len(names),
+            hidden_size=hidden,
+            intermediate_size=2 * hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=128,
+            tie_word_embeddings=True,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+            initializer_range=0.1,
+        )
         LlamaForCausalLM(config).save_pretrained(folder)
     return folder
 
@@ -71,10 +87,16 @@ class World:
         if changes.get("task") == "sequence_classification":
             columns = {"text": "text", "label": "label"}
         plain: dict[str, Any] = {
-            "model": str(self.model), "data": {"source": str(self.rows), "columns": columns, "max_seq_length": 64},
-            "method": {"name": "full"}, "micro_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": 6,
-            "optimizer": {"learning_rate": 3e-3}, "eval": {"every": 3}, "device": "cpu",
-        }  # fmt: skip
+            "model": str(self.model),
+            "data": {"source": str(self.rows), "columns": columns, "max_seq_length": 64},
+            "method": {"name": "full"},
+            "micro_batch_size": 4,
+            "gradient_accumulation_steps": 2,
+            "max_steps": 6,
+            "optimizer": {"learning_rate": 3e-3},
+            "eval": {"every": 3},
+            "device": "cpu",
+        }
         for key, value in changes.items():
             plain[key] = plain.get(key, {}) | value if isinstance(value, dict) and key != "method" else value
         return plain

@@ -17,11 +17,39 @@ _TABLES = {
 }
 
 PACKING = (
-    "apertus", "arcee", "cohere", "ernie4_5", "exaone4", "gemma", "gemma3_text", "glm", "gpt2", "gpt_bigcode",
-    "gpt_neox", "granite", "granitemoe", "helium", "hunyuan_v1_dense", "llama", "mistral", "mixtral", "nemotron",
-    "olmo", "olmo2", "olmo3", "persimmon", "phi", "phi3", "qwen2", "qwen3", "qwen3_moe", "seed_oss", "smollm3",
-    "stablelm", "starcoder2",
-)  # fmt: skip
+    "apertus",
+    "arcee",
+    "cohere",
+    "ernie4_5",
+    "exaone4",
+    "gemma",
+    "gemma3_text",
+    "glm",
+    "gpt2",
+    "gpt_bigcode",
+    "gpt_neox",
+    "granite",
+    "granitemoe",
+    "helium",
+    "hunyuan_v1_dense",
+    "llama",
+    "mistral",
+    "mixtral",
+    "nemotron",
+    "olmo",
+    "olmo2",
+    "olmo3",
+    "persimmon",
+    "phi",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "seed_oss",
+    "smollm3",
+    "stablelm",
+    "starcoder2",
+)
 """Kinds that keep packed rows apart by their restarting positions, each proven by a test; others mix them silently."""
 
 

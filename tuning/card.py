@@ -63,8 +63,11 @@ def _front(plan: Plan) -> str:
     adapter = method_named(plan.settings.method.name).artifact == "adapter"
     lines += [
         f"library_name: {'peft' if adapter else 'transformers'}",
-        f"pipeline_tag: {'text-classification' if classes else 'text-generation'}", "tags:", "- tuning-fork", "---",
-    ]  # fmt: skip
+        f"pipeline_tag: {'text-classification' if classes else 'text-generation'}",
+        "tags:",
+        "- tuning-fork",
+        "---",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -12,9 +12,13 @@ PALETTE = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#db2777", "#0891b2", "#a
 METRICS = {"loss": "loss", "learning_rate": "learning rate", "grad_norm": "gradient norm"}
 AXES = {"step": "step (updates)", "examples": "examples", "trained_tokens": "trained tokens", "seconds": "time (s)"}
 PARTS = {
-    "weights": "#2563eb", "gradients": "#0d9488", "optimizer": "#7c3aed", "activations": "#ea580c",
-    "logits": "#d4a017", "workspace": "#64748b",
-}  # fmt: skip
+    "weights": "#2563eb",
+    "gradients": "#0d9488",
+    "optimizer": "#7c3aed",
+    "activations": "#ea580c",
+    "logits": "#d4a017",
+    "workspace": "#64748b",
+}
 REST = {"cpu": "Python and libraries", "cuda": "CUDA context and libraries"}
 """What a process takes besides tensors, by the kind of device: on a card Python is not there."""
 BETWEEN = "more between updates"
@@ -68,14 +72,22 @@ def memory_bar(estimate: dict[str, Any], kind: str = "cpu") -> dict[str, Any]:
         f"{whole}.{within} {_kind(estimate)}"
     )
     return {
-        "parts": parts, "total": needed if near else total, "low": low, "high": high if near else 0,
+        "parts": parts,
+        "total": needed if near else total,
+        "low": low,
+        "high": high if near else 0,
         "limit": limit if near else scale * 2,
-        "scale": scale, "verdict": verdict, "words": f"{words}: {size_text(needed)} of {size_text(limit)}",
-        "left": "0", "right": right, "limit_words": f"limit of {device_name}: {size_text(limit)}" if near else "",
+        "scale": scale,
+        "verdict": verdict,
+        "words": f"{words}: {size_text(needed)} of {size_text(limit)}",
+        "left": "0",
+        "right": right,
+        "limit_words": f"limit of {device_name}: {size_text(limit)}" if near else "",
         "band_words": f"the whole process may take {whole}" if near else "",
-        "note": note, "fixes": _fixes(estimate["fixes"][:3]),
+        "note": note,
+        "fixes": _fixes(estimate["fixes"][:3]),
         "summary": f"{words}. " + ", ".join(f"{part['name']} {size_text(part['bytes'])}" for part in parts),
-    }  # fmt: skip
+    }
 
 
 def _peak(estimate: dict[str, Any]) -> str:

@@ -42,9 +42,11 @@ def render(
     """The conversation as the template writes it. Raises ChatTemplateError."""
     try:
         return _compiled(template).render(
-            messages=messages, add_generation_prompt=add_generation_prompt,
-            strftime_now=lambda form: now().strftime(form), **specials,
-        )  # fmt: skip
+            messages=messages,
+            add_generation_prompt=add_generation_prompt,
+            strftime_now=lambda form: now().strftime(form),
+            **specials,
+        )
     except (
         TemplateError,
         TypeError,

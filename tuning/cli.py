@@ -82,6 +82,7 @@ def main(argv: list[str] | None = None) -> int:
                 message = "the table is about one device; leave devices out, or table"
                 raise SettingsError([Problem("devices", given.devices, "none with table", message)])
             plan, device = plan_for(_read(given.settings)), named_device(given.device)
+            _tell_notices(plan)
             print(memory_table(plan, device) if given.table else _estimated(plan, device, given.devices))
             return 0
         if given.verb == "run":
@@ -111,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _estimated(plan: Plan, device: Device, devices: int | None) -> str:
-    found = estimate(plan, device, make=True).to_dict()
+    found = estimate(plan, device, make=True).to_dict() | {"notices": [one.to_dict() for one in plan.notices]}
     if devices is not None:
         found["on_several"] = [one.to_dict() for one in several(known(plan.on(device)), device, devices)]
     return json.dumps(found)
@@ -161,6 +162,7 @@ def _tell_progress(name: str) -> Callable[[int, int], None]:
 
 def _run(given: Any, out: Path | None, home: Path | None) -> int:
     plan = plan_for(given)  # refused before a folder or a store is made
+    _tell_notices(plan)
     plan.model.check_complete()
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or Path(scratch)
@@ -177,6 +179,12 @@ def _run(given: Any, out: Path | None, home: Path | None) -> int:
 
             end = _run_alone(plan, folder, tell) if home is None else _run_in_store(given, folder, home, tell)
     return CODES[end]
+
+
+def _tell_notices(plan: Plan) -> None:
+    """Before the run: what was left out, guessed or replaced, for people; the `started` event has it for programs."""
+    for one in plan.notices:
+        print(f"{one.field}: {one.message}", file=sys.stderr)
 
 
 def _make_folder(field: str, place: Path) -> None:

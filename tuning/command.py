@@ -19,6 +19,7 @@ def changed_only(plain: dict[str, Any]) -> dict[str, Any]:
     method = Settings(method=method_named(plain["method"]["name"]).settings()).to_dict()["method"]
     found = {key: _differing(value, usual[key]) for key, value in plain.items() if key != "method"}
     found = {key: value for key, value in found.items() if value != {} and plain[key] != usual[key]}
+    found = {"version": plain["version"], **found}  # so that a later version reads it with the meaning of this one
     own = _differing(plain["method"], method)
     found["method"] = {"name": plain["method"]["name"], **own}
     if plain.get("max_steps") is None:  # giving epochs sets the default of steps aside

@@ -6,8 +6,9 @@
     ├── DataError          the rows cannot be used (missing file, wrong columns, nothing left to train on)
     └── RunError           a run is not in a state for what was asked of it
 
-Every other exception is a bug and is reported as one.  Comes in: what was wrong.  Goes out: sentences that
-name the field, the value, the limit and the fix.
+Every other exception is a bug and is reported as one.  A `Notice` is no error: it is told, and the run goes on.
+
+Comes in: what was wrong.  Goes out: sentences that name the field, the value, the limit and the fix.
 """
 
 from __future__ import annotations
@@ -32,6 +33,25 @@ class Problem:
         endless = isinstance(self.value, float) and not math.isfinite(self.value)
         value = str(self.value) if endless else self.value
         return {"field": self.field, "value": value, "limit": self.limit, "message": self.message}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """What a person is told before Start: something left out, guessed, renamed, replaced, rounded or cut."""
+
+    field: str
+    """Dotted path of the setting that it is about, such as data.columns."""
+    message: str
+    """One sentence, with the count in it where something is counted."""
+    count: int | None = None
+    """How many rows, turns, tokens or tensors; None where nothing is counted."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"field": self.field, "message": self.message, "count": self.count}
+
+    @staticmethod
+    def from_dict(plain: dict[str, Any]) -> Notice:
+        return Notice(field=plain["field"], message=plain["message"], count=plain.get("count"))
 
 
 class TuningError(Exception):

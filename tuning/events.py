@@ -15,9 +15,24 @@ from dataclasses import dataclass
 from typing import Any
 
 KINDS = (
-    "queued", "started", "phase", "step", "eval", "sample", "knob", "paused", "resumed", "checkpoint", "memory",
-    "warning", "lost", "interrupted", "finished", "cancelled", "failed",
-)  # fmt: skip
+    "queued",
+    "started",
+    "phase",
+    "step",
+    "eval",
+    "sample",
+    "knob",
+    "paused",
+    "resumed",
+    "checkpoint",
+    "memory",
+    "warning",
+    "lost",
+    "interrupted",
+    "finished",
+    "cancelled",
+    "failed",
+)
 END_KINDS = ("finished", "cancelled", "failed", "interrupted")
 _HEAD = ("run_id", "attempt", "seq", "time", "kind")
 
@@ -69,9 +84,13 @@ class Emitter:
             raise ValueError(f"unknown event kind {kind!r}")
         with self._lock:
             event = Event(
-                run_id=self._run_id, attempt=self._attempt, seq=self._next, time=self._clock(), kind=kind,
+                run_id=self._run_id,
+                attempt=self._attempt,
+                seq=self._next,
+                time=self._clock(),
+                kind=kind,
                 data={key: _finite(value) for key, value in data.items()},
-            )  # fmt: skip
+            )
             self._next += 1
             self._sink(event)
         return event

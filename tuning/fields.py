@@ -101,14 +101,25 @@ def table(cls: type, prefix: str = "") -> dict[str, Field]:
         if kind in (int, float, str, bool, tuple, dict):
             default = field.default_factory() if field.default_factory is not MISSING else field.default
             found[field.name] = Field(
-                path=prefix + field.name, kind=kind, nullable=nullable, default=default, limit=limit,
-                help=text.get(field.name, ""), listed=listed,
-            )  # fmt: skip
+                path=prefix + field.name,
+                kind=kind,
+                nullable=nullable,
+                default=default,
+                limit=limit,
+                help=text.get(field.name, ""),
+                listed=listed,
+            )
     return found
 
 
-_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", tuple: "a list",
-          dict: "an object"}  # fmt: skip
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    tuple: "a list",
+    dict: "an object",
+}
 
 
 def check(field: Field, value: Any) -> tuple[Any, Problem | None]:

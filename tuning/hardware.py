@@ -30,9 +30,7 @@ class Device:
 
 
 def _card(name: str, gib: float, dtypes: tuple[str, ...] = ("fp32", "bf16", "fp16")) -> Device:
-    return Device(
-        name=name, kind="cuda", total_bytes=int(gib * GIB), free_bytes=None, dtypes=dtypes, here=False
-    )  # fmt: skip
+    return Device(name=name, kind="cuda", total_bytes=int(gib * GIB), free_bytes=None, dtypes=dtypes, here=False)
 
 
 DEVICES: tuple[Device, ...] = (
@@ -89,14 +87,21 @@ def cuda_card() -> Device | None:
     try:
         out = subprocess.run(
             ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"],
-            capture_output=True, text=True, timeout=5, check=True,
-        ).stdout  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        ).stdout
         name, total, free = (part.strip() for part in out.splitlines()[0].split(","))
         mib = 2**20
         return Device(
-            name=name, kind="cuda", total_bytes=int(total) * mib, free_bytes=int(free) * mib,
-            dtypes=("fp32", "bf16", "fp16"), here=True,
-        )  # fmt: skip
+            name=name,
+            kind="cuda",
+            total_bytes=int(total) * mib,
+            free_bytes=int(free) * mib,
+            dtypes=("fp32", "bf16", "fp16"),
+            here=True,
+        )
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
 

@@ -31,9 +31,11 @@ class Job:
     @staticmethod
     def from_dict(plain: dict[str, Any]) -> Job:
         return Job(
-            run_id=plain["run_id"], attempt=plain["attempt"], plan=Plan.from_dict(plain["plan"]),
+            run_id=plain["run_id"],
+            attempt=plain["attempt"],
+            plan=Plan.from_dict(plain["plan"]),
             folder=plain["folder"],
-        )  # fmt: skip
+        )
 
 
 Ask = Callable[[Any, Any, Any], None]

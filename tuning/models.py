@@ -16,7 +16,7 @@ from typing import Any
 
 from tuning.architectures import tasks_of, transformers_version
 from tuning.assets import assets_folder
-from tuning.errors import ModelError
+from tuning.errors import ModelError, Notice
 from tuning.shapes import ModelShape, ShapeError, shape_from_config
 
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
@@ -24,9 +24,14 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 DROPOUTS = (
-    "hidden_dropout_prob", "resid_pdrop", "embd_pdrop", "attn_pdrop", "dropout", "attention_dropout",
+    "hidden_dropout_prob",
+    "resid_pdrop",
+    "embd_pdrop",
+    "attn_pdrop",
+    "dropout",
+    "attention_dropout",
     "attention_probs_dropout_prob",
-)  # fmt: skip
+)
 """Members of a config.json that give a model dropout of its own."""
 _CHAT_WORDS = re.compile(r"(^|[-_.])(instruct|chat|it|sft|dpo|rlhf|assistant|zephyr)([-_.]|$)", re.IGNORECASE)
 _BASE_WORDS = re.compile(r"(^|[-_.])(base|pt|pretrained|foundation)([-_.]|$)", re.IGNORECASE)
@@ -52,6 +57,8 @@ class BaseModel:
     """What keeps it from being trained, as a sentence; its memory can be estimated all the same."""
     notes: tuple[str, ...] = ()
     """What a person should know, such as a tokenizer without a padding token."""
+    notices: tuple[Notice, ...] = ()
+    """What is told before Start: what of the folder is left out, replaced or read otherwise than it stands there."""
 
     def check_complete(self) -> None:
         """Raises ModelError where the folder has enough to estimate but not to train."""
@@ -64,7 +71,8 @@ class BaseModel:
     @staticmethod
     def from_dict(plain: dict[str, Any]) -> BaseModel:
         lists: dict[str, Any] = {name: tuple(plain[name]) for name in ("tasks", "notes") if name in plain}
-        return BaseModel(**(plain | lists | {"shape": ModelShape(**plain["shape"])}))
+        told = {"notices": tuple(map(Notice.from_dict, plain.get("notices", ())))}
+        return BaseModel(**(plain | lists | told | {"shape": ModelShape(**plain["shape"])}))
 
 
 def read_config(config: Any, spec: str) -> tuple[ModelShape, tuple[str, ...]]:
@@ -139,10 +147,18 @@ def _open_folder(folder: Path, spec: str, source: str, title: str, revision: str
         _check_tokenizer(folder, spec)
     template = _has_chat_template(folder)
     return BaseModel(
-        spec=spec, source=source, path=str(folder), title=title, shape=shape, chat_template=template, tasks=tasks,
-        weight_bytes=sum(file.stat().st_size for file in weights), revision=revision, missing=missing,
+        spec=spec,
+        source=source,
+        path=str(folder),
+        title=title,
+        shape=shape,
+        chat_template=template,
+        tasks=tasks,
+        weight_bytes=sum(file.stat().st_size for file in weights),
+        revision=revision,
+        missing=missing,
         notes=_notes(folder, shape, named(title, source), template),
-    )  # fmt: skip
+    )
 
 
 def _json(file: Path, spec: str) -> Any:

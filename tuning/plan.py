@@ -9,20 +9,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from tuning.data import CONVERSATION, DataSummary, open_data, read_first, summarize
-from tuning.errors import ModelError, SettingsError
+from tuning.errors import ModelError, Notice, SettingsError
 from tuning.hardware import Device, this_machine
 from tuning.methods import method_named
 from tuning.models import BaseModel, ModelShape, resolve_model
 from tuning.prompts import Prompted, longest_prompt, question_ids
-from tuning.refusals import class_count, method_refuses, refused
+from tuning.refusals import class_count, method_refuses, packing_lacks, refused
 from tuning.settings import WRITTEN_METRICS, Settings
+from tuning.settings_versions import today
 from tuning.text import TextTokenizer
 
 SMALL_MODEL, SMALL_MODEL_ROWS = 20_000_000, 32
@@ -32,6 +33,8 @@ RATE_FACTORS = {
     "adafactor": (10, "Adafactor measures its steps by the size of the weights, which is far below one"),
 }
 """How far an optimizer's usual rate lies from AdamW's, where a method's default is taken."""
+EVALUATION_SHARE = 0.1
+"""Of the tokens that training reads, what evaluations may read where eval.every is left to the plan."""
 PROMPTS = ("prompted_", "answered_", "asked_")
 """Before the names of numbers about prompts that a method has written."""
 SHORTER = "shorter_"
@@ -55,6 +58,10 @@ class Plan:
     data: DataSummary
     device: Device
     derived: dict[str, Derived]
+    notices: tuple[Notice, ...] = ()
+    """What is told before Start: everything left out, guessed, renamed, replaced or cut, by count."""
+    kept_fingerprint: str | None = field(default=None, compare=False)
+    """Of a plan that was stored: its fingerprint then, so that its checkpoints are known again by later versions."""
 
     def value(self, key: str) -> Any:
         """A derived number by name; raises KeyError."""
@@ -75,6 +82,11 @@ class Plan:
         return max(2 * (micro_batch_size or self.settings.micro_batch_size), SMALL_MODEL_ROWS if small else 1)
 
     @property
+    def packing(self) -> bool:
+        """Whether a micro-batch's rows are joined into one without padding, `null` resolved."""
+        return bool(self.value("packing"))
+
+    @property
     def system_prompt(self) -> str | None:
         """What stands before each prompt, in training and when it is asked; None where rows are texts without any."""
         return read_first(self.settings.data.system_prompt, self.data.shape)
@@ -82,23 +94,51 @@ class Plan:
     @property
     def fingerprint(self) -> str:
         """Equal for runs that must give the same curve on the same machine."""
-        core = [self.settings.to_dict(), self.data.fingerprint, asdict(self.model.shape)]
-        return sha256(json.dumps(core, sort_keys=True).encode()).hexdigest()[:16]
+        if self.kept_fingerprint is not None:
+            return self.kept_fingerprint
+        return _fingerprint(self.settings.to_dict(), self.data.fingerprint, asdict(self.model.shape))
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "settings": self.settings.to_dict(), "model": self.model.to_dict(), "data": self.data.to_dict(),
-            "device": asdict(self.device), "derived": {key: asdict(one) for key, one in self.derived.items()},
-        }  # fmt: skip
+            "settings": self.settings.to_dict(),
+            "model": self.model.to_dict(),
+            "data": self.data.to_dict(),
+            "device": asdict(self.device),
+            "derived": {key: asdict(one) for key, one in self.derived.items()},
+            "notices": [one.to_dict() for one in self.notices],
+            "fingerprint": self.fingerprint,
+        }
 
     @staticmethod
     def from_dict(plain: dict[str, Any]) -> Plan:
+        """A stored plan; one of an older version with its old meaning written out, and that told."""
+        settings, told = today(plain["settings"])
+        notices = (*(Notice.from_dict(one) for one in plain.get("notices", ())), *told)
+        fingerprint = plain.get("fingerprint") or _fingerprint(
+            plain["settings"], plain["data"]["fingerprint"], plain["model"]["shape"]
+        )
         return Plan(
-            settings=Settings.from_dict(plain["settings"]), model=BaseModel.from_dict(plain["model"]),
+            settings=Settings.from_dict(settings),
+            model=BaseModel.from_dict(plain["model"]),
             data=DataSummary.from_dict(plain["data"]),
             device=Device(**(plain["device"] | {"dtypes": tuple(plain["device"]["dtypes"])})),
-            derived={key: Derived(**one) for key, one in plain["derived"].items()},
-        )  # fmt: skip
+            derived=_with_later(settings, {key: Derived(**one) for key, one in plain["derived"].items()}),
+            notices=notices,
+            kept_fingerprint=fingerprint,
+        )
+
+
+def _fingerprint(settings: dict[str, Any], data: str, shape: dict[str, Any]) -> str:
+    return sha256(json.dumps([settings, data, shape], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _with_later(settings: dict[str, Any], derived: dict[str, Derived]) -> dict[str, Derived]:
+    """The numbers of a stored plan, with those that plans of its version did not have yet."""
+    later = {
+        "eval_every": Derived(value=settings["eval"]["every"], origin="eval.every"),
+        "packing": Derived(value=bool(settings["data"]["packing"]), origin="data.packing"),
+    }
+    return later | derived
 
 
 def plan_for(given: Any, run_model: Callable[[str, str], BaseModel] | None = None) -> Plan:
@@ -106,6 +146,7 @@ def plan_for(given: Any, run_model: Callable[[str, str], BaseModel] | None = Non
 
     `run_model` finds the result of an earlier run, given its id and the task, for a `model` such as run:r0003.
     """
+    given, told = today(given)
     settings = Settings.from_dict(given)
     kind, _, run_id = settings.model.partition(":")
     if kind != "run":
@@ -118,7 +159,7 @@ def plan_for(given: Any, run_model: Callable[[str, str], BaseModel] | None = Non
     readable = model.missing is None or (Path(model.path) / "tokenizer.json").is_file()
     given_rows = (settings.data, model.path, settings.task, settings.seed, settings.recipe)
     data = summarize(*given_rows) if readable else _unread(settings)
-    return make_plan(settings, model, data, this_machine(settings.device))
+    return make_plan(settings, model, data, this_machine(settings.device), told)
 
 
 def _unread(settings: Settings) -> DataSummary:
@@ -126,22 +167,36 @@ def _unread(settings: Settings) -> DataSummary:
     data, longest = open_data(settings.data, settings.task, settings.seed), settings.data.max_seq_length
     rows = len(data.train)
     return DataSummary(
-        name=data.name, title=data.title, shape=data.shape, label_names=data.label_names, train_rows=rows,
-        eval_rows=len(data.eval), lengths=(longest,),
-        trained_tokens=(1 if settings.task == "sequence_classification" else longest,), cut_rows=0,
-        dropped_rows=0, fingerprint=data.fingerprint,
-    )  # fmt: skip
+        name=data.name,
+        title=data.title,
+        shape=data.shape,
+        label_names=data.label_names,
+        train_rows=rows,
+        eval_rows=len(data.eval),
+        lengths=(longest,),
+        trained_tokens=(1 if settings.task == "sequence_classification" else longest,),
+        cut_rows=0,
+        dropped_rows=0,
+        fingerprint=data.fingerprint,
+        notices=data.notices,
+    )
 
 
-def make_plan(settings: Settings, model: BaseModel, data: DataSummary, device: Device) -> Plan:
-    """Work out every derived number. Raises SettingsError with all combinations that cannot be trained."""
+def make_plan(
+    settings: Settings, model: BaseModel, data: DataSummary, device: Device, told: tuple[Notice, ...] = ()
+) -> Plan:
+    """Work out every derived number. Raises SettingsError with all combinations that cannot be trained.
+
+    `told` are notices from before the plan, such as those of settings of an older version.
+    """
     prompted = Prompted()
     problems = refused(settings, model, data, device, prompted)
     if problems:
         raise SettingsError(problems)
     derived = _derive(settings, model, data) | _prompts(settings, model, data, prompted)
     derived |= _shorter_prompts(settings, model, data, device)
-    return Plan(settings=settings, model=model, data=data, device=device, derived=derived)
+    notices = (*told, *model.notices, *data.notices)
+    return Plan(settings=settings, model=model, data=data, device=device, derived=derived, notices=notices)
 
 
 def _derive(settings: Settings, model: BaseModel, data: DataSummary) -> dict[str, Derived]:
@@ -170,8 +225,35 @@ def _derive(settings: Settings, model: BaseModel, data: DataSummary) -> dict[str
     )
     taught = "" if settings.recipe is None else "; as the recipe writes it at its longest"
     widest = min(data.longest, settings.data.max_seq_length)
+    found["packing"] = _packing(settings, model)
+    found["eval_every"] = _evaluation_interval(settings, data, mean * real, int(total.value))
     found["widest_length"] = Derived(value=widest, origin=data.longest_origin + taught)
     return found | _parameters(settings, model, data)
+
+
+def _packing(settings: Settings, model: BaseModel) -> Derived:
+    """data.packing, and what null becomes: joined where attention keeps rows apart without storing a mask."""
+    if settings.data.packing is not None:
+        return Derived(value=settings.data.packing, origin="data.packing")
+    if settings.attention not in ("flex", "flash"):
+        why = f"padded: {settings.attention} would store a mask over all rows of a micro-batch to keep them apart"
+        return Derived(value=False, origin=why)
+    lacks = packing_lacks(settings, model)
+    return Derived(value=lacks is None, origin=f"padded: {lacks}" if lacks else f"joined: {settings.attention}")
+
+
+def _evaluation_interval(settings: Settings, data: DataSummary, tokens: float, total_steps: int) -> Derived:
+    """eval.every, and what null becomes: the smallest interval whose evaluation reads at most a tenth of the `tokens`
+    that its updates read."""
+    if settings.eval.every is not None:
+        return Derived(value=settings.eval.every, origin="eval.every")
+    if not data.eval_rows:
+        return Derived(value=total_steps, origin="no rows to evaluate on")
+    lengths = data.eval_lengths or data.lengths
+    read = data.eval_rows * sum(lengths) / len(lengths)
+    every = math.ceil(read / (EVALUATION_SHARE * tokens))
+    origin = f"{read:,.0f} tokens an evaluation / ({EVALUATION_SHARE:g} x {tokens:,.0f} tokens an update), rounded up"
+    return Derived(value=every, origin=origin)
 
 
 def _prompts(settings: Settings, model: BaseModel, data: DataSummary, prompted: Prompted) -> dict[str, Derived]:

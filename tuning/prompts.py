@@ -54,8 +54,8 @@ def answer_of(row: Row) -> str | None:
     """What a row expects to be written; None for a row without an answer of its own."""
     if row.completion is not None:
         return row.completion
-    if row.messages and row.messages[-1][0] == "assistant":
-        return row.messages[-1][1]
+    if row.messages and row.messages[-1].role == "assistant":
+        return row.messages[-1].content
     return None
 
 
@@ -89,5 +89,5 @@ def _before_answers(rows: Sequence[Row], tokenizer: TextTokenizer, system_prompt
 def _characters(row: Row) -> int:
     """Of what stands before the answer."""
     if row.messages is not None:
-        return sum(len(text) for _, text in row.messages[:-1])
+        return sum(len(turn.content) for turn in row.messages[:-1])
     return len(row.prompt or "")

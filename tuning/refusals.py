@@ -17,7 +17,7 @@ from tuning.methods import METHODS, method_named
 from tuning.methods.base import Case
 from tuning.models import BaseModel
 from tuning.prompts import Prompted
-from tuning.settings import Settings
+from tuning.settings import COMPUTED_IN, Settings
 from tuning.text import Row, TextTokenizer
 
 
@@ -53,11 +53,12 @@ def device_lacks(settings: Settings, model: BaseModel, data: DataSummary, device
 
 def _device_refuses(settings: Settings, model: BaseModel, device: Device) -> list[Problem]:
     found = _attention_refused(settings, model.shape.model_type, device)
-    if settings.precision in device.dtypes:
+    computed = COMPUTED_IN[settings.precision]
+    if computed in device.dtypes:
         return found
-    dtypes = ", ".join(device.dtypes)
-    message = f"{device.name} does not compute in {settings.precision}; use one of {dtypes}."
-    return [Problem("precision", settings.precision, dtypes, message), *found]
+    able = " or ".join(name for name, dtype in COMPUTED_IN.items() if dtype in device.dtypes)
+    message = f"{device.name} does not compute in {computed}; use {able}."
+    return [Problem("precision", settings.precision, able, message), *found]
 
 
 def _recipe_refused(settings: Settings, data: DataSummary) -> list[Problem]:
@@ -73,21 +74,23 @@ def _recipe_refused(settings: Settings, data: DataSummary) -> list[Problem]:
     return []
 
 
-def _packing_refused(settings: Settings, model: BaseModel) -> list[Problem]:
+def packing_lacks(settings: Settings, model: BaseModel) -> str | None:
+    """Why rows cannot be joined into one; None where they can."""
     method, kind = method_named(settings.method.name), model.shape.model_type
-    if not settings.data.packing:
-        return []
     if settings.task != "causal_lm":
-        why = "a class belongs to a row, and packing makes one row of many"
-    elif not method.packs:
-        why = f"{method.title} puts something before every row, and packing makes one row of many"
-    elif method.caches(settings.method):
-        why = "the frozen body's states are computed once, row by row, and kept: there is no padding to save"
-    elif kind not in PACKING:
-        why = f"a {kind} model lets packed rows see each other, or has not been proven not to"
-    else:
-        return []
-    return [Problem("data.packing", True, "false", f"{why}; set data.packing to false.")]
+        return "a class belongs to a row, and packing makes one row of many"
+    if not method.packs:
+        return f"{method.title} puts something before every row, and packing makes one row of many"
+    if method.caches(settings.method):
+        return "the frozen body's states are computed once, row by row, and kept: there is no padding to save"
+    if kind not in PACKING:
+        return f"a {kind} model lets packed rows see each other, or has not been proven not to"
+    return None
+
+
+def _packing_refused(settings: Settings, model: BaseModel) -> list[Problem]:
+    why = packing_lacks(settings, model) if settings.data.packing else None
+    return [Problem("data.packing", True, "false", f"{why}; set data.packing to false.")] if why else []
 
 
 def _attention_refused(settings: Settings, kind: str, device: Device) -> list[Problem]:
@@ -108,7 +111,7 @@ def _flash_lacks(device: Device, precision: str) -> str | None:
     if device.kind != "cuda":
         return "FlashAttention runs on CUDA only"
     if precision == "fp32":
-        return "FlashAttention computes in 16 bits, so it needs precision bf16"
+        return "FlashAttention computes in 16 bits, so it needs precision autocast_bf16"
     return None if find_spec("flash_attn") else "FlashAttention (the package flash-attn) is not installed here"
 
 
@@ -139,17 +142,25 @@ def method_refuses(
 
     return method.problems(
         Case(
-            shape=model.shape, task=settings.task, labels=class_count(settings, data), device=device.kind,
-            device_name=device.name, dtypes=device.dtypes, precision=settings.precision,
-            optimizer=settings.optimizer.name, max_grad_norm=settings.optimizer.max_grad_norm,
+            shape=model.shape,
+            task=settings.task,
+            labels=class_count(settings, data),
+            device=device.kind,
+            device_name=device.name,
+            dtypes=device.dtypes,
+            precision=settings.precision,
+            optimizer=settings.optimizer.name,
+            max_grad_norm=settings.optimizer.max_grad_norm,
             gradient_accumulation_steps=settings.gradient_accumulation_steps,
             gradient_checkpointing=settings.gradient_checkpointing,
             max_seq_length=settings.data.max_seq_length,
-            label_tokens=sum(data.trained_tokens), data_folder=bundled_folder(settings.data.source), rows=rows,
+            label_tokens=sum(data.trained_tokens),
+            data_folder=bundled_folder(settings.data.source),
+            rows=rows,
             prompted=look,
         ),
         settings.method,
-    )  # fmt: skip
+    )
 
 
 def class_count(settings: Settings, data: DataSummary) -> int:

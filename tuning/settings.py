@@ -15,6 +15,7 @@ from tuning.fields import Field, Limit, read_block, table
 from tuning.methods import METHODS, method_named
 from tuning.question import MOST_NEW_TOKENS, prompt_problems
 from tuning.recipes import read_recipe
+from tuning.settings_versions import VERSION, today
 
 COUNT = Limit(low=1, high=100_000)
 BATCH = Limit(low=1, high=4096)
@@ -57,16 +58,32 @@ class DataSettings:
     """A sentence put before every prompt."""
     loss_on: Annotated[str, Limit(choices=("auto", "response", "all", "last_turn"))] = "auto"
     """What is learned: auto takes the response where there is one, else all tokens."""
+    separator: str | None = None
+    """What is put between a prompt and its completion where neither has a blank there, such as one space; empty joins
+    them as written. Instructions with an output are joined by one space where it is empty."""
+    chat_template: Annotated[str, Limit(choices=("auto", "on", "off"))] = "auto"
+    """Whether prompts with completions are written as turns of the model's chat template: auto does so for chat
+    models. Conversations always are."""
+    special_tokens: Annotated[str, Limit(choices=("tokenizer", "config"))] = "tokenizer"
+    """Which begin and end tokens frame a row: tokenizer puts what the tokenizer itself puts, and the end; config puts
+    what config.json names, as version 1 did."""
     max_seq_length: Annotated[int, Limit(low=8, high=1_000_000)] = 128
-    """Rows are cut to this many tokens. Longer sees more of a row; memory grows with it."""
-    packing: bool = False
-    """Join a micro-batch's rows into one without padding; no row sees another. Saves time where lengths differ much."""
+    """The most tokens a row may have. Longer sees more of a row; memory grows with it."""
+    long_text: Annotated[str, Limit(choices=("split", "cut"))] = "split"
+    """What happens to plain texts above max_seq_length: split makes blocks of them, so that every token is read; cut
+    keeps the beginning. Rows with an answer or a class are always cut."""
+    packing: bool | None = None
+    """Join a micro-batch's rows into one without padding; no row sees another. Empty joins them where attention does
+    so without a mask (flex, flash)."""
     group_by_length: bool = True
     """Put rows of like length into one micro-batch, inside an update only: less padding, the same update."""
     train_rows: Annotated[int | None, ROWS] = None
     """Use only this many training rows; empty uses all."""
     eval_rows: Annotated[int | None, ROWS] = None
     """Use only this many evaluation rows; empty uses all."""
+    row_choice: Annotated[str, Limit(choices=("seeded", "first"))] = "seeded"
+    """Which rows train_rows and eval_rows take: seeded draws them by the seed, class by class where there are classes;
+    first takes them from the top of the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +115,8 @@ class ScheduleSettings:
     """The share of the learning rate left at the end."""
 
 
+COMPUTED_IN = {"fp32": "fp32", "autocast_bf16": "bf16"}
+"""The number type that each precision computes in, in the words of `Device.dtypes`."""
 TEXT_METRICS = ("perplexity", "token_accuracy", "exact_match")
 CLASS_METRICS = ("accuracy", "macro_f1")
 METRICS = (*TEXT_METRICS, *CLASS_METRICS)
@@ -108,7 +127,8 @@ WRITTEN_METRICS = frozenset({"exact_match"})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalSettings:
     every: Annotated[int | None, COUNT] = 10
-    """Evaluate after this many updates, besides the start and the end; empty only there."""
+    """Evaluate after this many updates, besides the start and the end; empty takes the smallest number whose
+    evaluations read at most a tenth of the tokens that training reads."""
     metrics: Annotated[str | tuple[str, ...], Limit(choices=("auto", *METRICS))] = "auto"
     """What is measured beside the loss: auto is all that needs no generation; or names, such as exact_match, which
     lets the model write its answers."""
@@ -142,8 +162,8 @@ class SampleSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    version: Annotated[int, Limit(low=1, high=1)] = 1
-    """The version of this format."""
+    version: Annotated[int, Limit(low=VERSION, high=VERSION)] = VERSION
+    """The version of this format. Settings of version 1 are read too, with their old meaning written out."""
     task: Annotated[str, Limit(choices=("causal_lm", "sequence_classification"))] = "causal_lm"
     """causal_lm learns to write the next token; sequence_classification learns to choose a class."""
     model: str = "tiny-town"
@@ -169,8 +189,9 @@ class Settings:
     eval: EvalSettings = field(default_factory=EvalSettings)
     save: SaveSettings = field(default_factory=SaveSettings)
     sample: SampleSettings = field(default_factory=SampleSettings)
-    precision: Annotated[str, Limit(choices=("fp32", "bf16"))] = "fp32"
-    """bf16 keeps 32-bit weights and computes products in 16 bits (autocast): faster on many rows, a bit rougher."""
+    precision: Annotated[str, Limit(choices=tuple(COMPUTED_IN))] = "fp32"
+    """autocast_bf16 keeps 32-bit weights and computes products in 16 bits: faster on many rows, a bit rougher. It was
+    named bf16 in version 1."""
     attention: Annotated[str, Limit(choices=("sdpa", "eager", "flex", "flash"))] = "sdpa"
     """eager stores the attention matrix, the others never do. flex and flash need CUDA. Same answer."""
     gradient_checkpointing: bool = False
@@ -184,7 +205,8 @@ class Settings:
 
     @staticmethod
     def from_dict(given: Any) -> Settings:
-        """Settings from a JSON object. Raises SettingsError with all problems at once."""
+        """Settings from a JSON object, of this version or an older one. Raises SettingsError with all problems."""
+        given, _ = today(given)
         if not isinstance(given, dict):
             raise SettingsError([Problem("settings", given, "an object", "the settings must be one JSON object.")])
         values, problems = read_block(Settings, given, "", nested=(*BLOCKS, "method"))
@@ -217,9 +239,13 @@ class Settings:
 
 
 BLOCKS: dict[str, type] = {
-    "data": DataSettings, "optimizer": OptimizerSettings, "schedule": ScheduleSettings, "eval": EvalSettings,
-    "save": SaveSettings, "sample": SampleSettings,
-}  # fmt: skip
+    "data": DataSettings,
+    "optimizer": OptimizerSettings,
+    "schedule": ScheduleSettings,
+    "eval": EvalSettings,
+    "save": SaveSettings,
+    "sample": SampleSettings,
+}
 
 
 def _listed(value: Any) -> Any:

@@ -56,9 +56,17 @@ _LLAMA = Family(attention=_SPLIT, mlp=_GATED)
 _QWEN2 = Family(attention=_BIASED + "o_proj:q>h", mlp=_GATED)
 _ROBERTA = Family(
     attention="query:h>q+ key:h>k+ value:h>k+ attention.output.dense:q>h+",
-    mlp="intermediate.dense:h>i+ output.dense:i>h+", gated=False, block_norms=4, end_norms=2, tied=True,
-    positions=True, position_offset=2, encoder=True, segments=True, classifier="dense",
-)  # fmt: skip
+    mlp="intermediate.dense:h>i+ output.dense:i>h+",
+    gated=False,
+    block_norms=4,
+    end_norms=2,
+    tied=True,
+    positions=True,
+    position_offset=2,
+    encoder=True,
+    segments=True,
+    classifier="dense",
+)
 FAMILIES: dict[str, Family] = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
@@ -82,41 +90,66 @@ FAMILIES: dict[str, Family] = {
     "nemotron": replace(_LLAMA, mlp="up_proj:h>i down_proj:i>h", gated=False, block_norms=4, end_norms=2),
     "glm": replace(_QWEN2, mlp="gate_up_proj:h>g down_proj:i>h"),
     "starcoder2": Family(
-        attention=_BIASED + "o_proj:q>h+", mlp="c_fc:h>i+ mlp.c_proj:i>h+", gated=False, block_norms=4, end_norms=2,
+        attention=_BIASED + "o_proj:q>h+",
+        mlp="c_fc:h>i+ mlp.c_proj:i>h+",
+        gated=False,
+        block_norms=4,
+        end_norms=2,
         tied=True,
     ),
-    "phi3": Family(
-        attention="qkv_proj:h>f o_proj:q>h", mlp="gate_up_proj:h>g down_proj:i>h"
-    ),
+    "phi3": Family(attention="qkv_proj:h>f o_proj:q>h", mlp="gate_up_proj:h>g down_proj:i>h"),
     "phi": Family(
-        attention=_BIASED + "dense:q>h+", mlp="fc1:h>i+ fc2:i>h+", gated=False, end_norms=2,
+        attention=_BIASED + "dense:q>h+",
+        mlp="fc1:h>i+ fc2:i>h+",
+        gated=False,
+        end_norms=2,
         head_bias=True,
     ),
     "gpt2": Family(
-        attention="c_attn:h>f+ attn.c_proj:q>h+", mlp="c_fc:h>i+ mlp.c_proj:i>h+", gated=False, block_norms=4,
-        end_norms=2, tied=True, positions=True,
+        attention="c_attn:h>f+ attn.c_proj:q>h+",
+        mlp="c_fc:h>i+ mlp.c_proj:i>h+",
+        gated=False,
+        block_norms=4,
+        end_norms=2,
+        tied=True,
+        positions=True,
     ),
     "gpt_neox": Family(
         attention="query_key_value:h>f+ attention.dense:q>h+",
-        mlp="dense_h_to_4h:h>i+ dense_4h_to_h:i>h+", gated=False, block_norms=4, end_norms=2,
+        mlp="dense_h_to_4h:h>i+ dense_4h_to_h:i>h+",
+        gated=False,
+        block_norms=4,
+        end_norms=2,
     ),
     "bert": replace(_ROBERTA, position_offset=0, pooler=True, classifier="bias"),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
     "modernbert": Family(  # the first block lacks one norm, which is taken off the two at the ends
-        attention="attn.Wqkv:h>f attn.Wo:q>h", mlp="mlp.Wi:h>g mlp.Wo:i>h", tied=True, encoder=True, pooler=True,
+        attention="attn.Wqkv:h>f attn.Wo:q>h",
+        mlp="mlp.Wi:h>g mlp.Wo:i>h",
+        tied=True,
+        encoder=True,
+        pooler=True,
         classifier="bias",
     ),
     "distilbert": replace(
-        _ROBERTA, position_offset=0, segments=False, mlp="lin1:h>i+ lin2:i>h+",
+        _ROBERTA,
+        position_offset=0,
+        segments=False,
+        mlp="lin1:h>i+ lin2:i>h+",
         attention="q_lin:h>q+ k_lin:h>k+ v_lin:h>k+ out_lin:q>h+",
     ),
-}  # fmt: skip
+}
 _PLAIN = Family(
-    attention=_BIASED + "o_proj:q>h+", mlp="up:h>i+ down:i>h+", gated=False, block_norms=4,
-    end_norms=2, tied=True, positions=True,
-)  # fmt: skip
+    attention=_BIASED + "o_proj:q>h+",
+    mlp="up:h>i+ down:i>h+",
+    gated=False,
+    block_norms=4,
+    end_norms=2,
+    tied=True,
+    positions=True,
+)
 """What is assumed of a family that is not in the table."""
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 
@@ -178,8 +211,10 @@ class ModelShape:
         family, linears = self.family, self.linears
         biased = [part.split(":")[0] for part in f"{family.attention} {family.mlp}".split() if part.endswith("+")]
         widths = {
-            "d": self.head_dim, "q": self.num_heads * self.head_dim, "k": self.num_kv_heads * self.head_dim,
-        }  # fmt: skip
+            "d": self.head_dim,
+            "q": self.num_heads * self.head_dim,
+            "k": self.num_kv_heads * self.head_dim,
+        }
         norms = family.block_norms * self.hidden_size + sum(widths[one] for one in family.head_norms.split())
         return sum(a * b for a, b in linears.values()) + sum(linears[name][1] for name in biased) + norms
 
@@ -256,8 +291,15 @@ def shape_from_config(config: dict[str, Any]) -> ModelShape:
         extra += layers * (2 * inner + hidden)
     positions = _first(config, "max_position_embeddings", "n_positions", "n_ctx", default=2048)
     return ModelShape(
-        model_type=kind, hidden_size=hidden, num_layers=layers, num_heads=heads, num_kv_heads=keys, head_dim=width,
-        intermediate_size=inner, vocab_size=_first(config, "vocab_size"),
+        model_type=kind,
+        hidden_size=hidden,
+        num_layers=layers,
+        num_heads=heads,
+        num_kv_heads=keys,
+        head_dim=width,
+        intermediate_size=inner,
+        vocab_size=_first(config, "vocab_size"),
         max_positions=positions - family.position_offset,
-        tied=bool(config.get("tie_word_embeddings", family.tied)), extra_parameters=extra,
-    )  # fmt: skip
+        tied=bool(config.get("tie_word_embeddings", family.tied)),
+        extra_parameters=extra,
+    )

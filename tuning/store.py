@@ -25,6 +25,7 @@ from tuning.errors import RunError
 from tuning.events import END_KINDS, Event
 from tuning.locks import OwnerLocks
 from tuning.rows import ACTIVE_STATES, COLUMNS, RunRow, row_changes
+from tuning.settings_versions import today
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ FIRST_LOAD_LIMIT = 2_000
 COLOR_SLOTS = 10
 POINT_KINDS = ("step", "eval")
 
-SCHEMA = """
+TABLES = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS runs (
     number INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL UNIQUE, name TEXT NOT NULL,
@@ -49,6 +50,50 @@ CREATE TABLE IF NOT EXISTS events (
     UNIQUE (run_id, attempt, seq));
 CREATE INDEX IF NOT EXISTS points ON events (run_id, kind, id, step, value);
 """
+"""The tables of the first version. A later version changes them by a migration, never here."""
+
+
+def _first_tables(db: sqlite3.Connection) -> None:
+    for statement in TABLES.split(";\n"):
+        db.execute(statement)
+
+
+def _settings_of_today(db: sqlite3.Connection) -> None:
+    """Settings of version 1 get their old meaning written out; the run's notices say so. Its settings.json stays."""
+    for run_id, settings, plan in db.execute("SELECT run_id, settings, plan FROM runs").fetchall():
+        found, told = today(json.loads(settings))
+        changed = json.loads(plan)
+        if not told:
+            continue
+        if isinstance(changed.get("settings"), dict):
+            changed["settings"] = found
+        changed["notices"] = [*changed.get("notices", ()), *(one.to_dict() for one in told)]
+        values = (json.dumps(found), json.dumps(changed), run_id)
+        db.execute("UPDATE runs SET settings = ?, plan = ? WHERE run_id = ?", values)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first_tables, _settings_of_today)
+"""Each takes a store from the version before to its own; the version (SQLite's user_version) counts those made. The
+first finds its tables there in stores from before versions were kept."""
+
+
+def _migrate(db: sqlite3.Connection, home: Path) -> None:
+    """Bring the store to this program's version, whole or not at all. Raises RunError on a newer store."""
+    db.execute("BEGIN IMMEDIATE")  # another process may be at the same
+    try:
+        version = int(db.execute("PRAGMA user_version").fetchone()[0])
+        if version > len(MIGRATIONS):
+            raise RunError(
+                f"The runs in {home} were stored by a newer Tuning Fork (version {version} of the store, this one knows"
+                f" {len(MIGRATIONS)}). Install that one, or name another folder with --home."
+            )
+        for migrate in MIGRATIONS[version:]:
+            migrate(db)
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
 
 
 class RunStore:
@@ -64,7 +109,7 @@ class RunStore:
         self._closed = False
         self.home.mkdir(parents=True, exist_ok=True)
         setup = self._connect()
-        setup.executescript(SCHEMA)
+        _migrate(setup, self.home)
         setup.execute("INSERT OR IGNORE INTO meta VALUES ('epoch', ?), ('version', '1')", (uuid.uuid4().hex[:12],))
         self.epoch: str = setup.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0]
         setup.close()

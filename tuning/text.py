@@ -22,14 +22,40 @@ class ConversationError(DataError):
     """One conversation that the chat template does not write, though it writes others."""
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation, in the words of chat templates."""
+
+    role: str
+    content: str
+    learned: bool = True
+    """False where the data say that this turn is not to be learned (weight 0, train false). Only turns of the
+    assistant are ever learned, unless loss_on is `all`."""
+    extra: str = ""
+    """Further keys of the message that a chat template may write (tool_calls, name, tool_call_id, reasoning_content),
+    as one JSON object; empty where there are none. Text, so that rows can be compared and hashed."""
+
+    def message(self) -> dict[str, Any]:
+        """The turn as a chat template takes it."""
+        return {"role": self.role, "content": self.content, **(json.loads(self.extra) if self.extra else {})}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One example; which fields are set says its type."""
 
     text: str | None = None
+    text_pair: str | None = None
+    """The second text of a pair, in the tokenizer's own form for pairs; for classes only."""
     prompt: str | None = None
     completion: str | None = None
-    messages: tuple[tuple[str, str], ...] | None = None
+    messages: tuple[Turn, ...] | None = None
+    system: str | None = None
+    """This row's own system prompt, in place of data.system_prompt."""
+    history: tuple[tuple[str, str], ...] = ()
+    """Earlier questions and answers of a prompt with a completion, oldest first."""
+    tools: str | None = None
+    """The tools of a conversation as JSON (a list of function schemas), for the chat template."""
     label: int | None = None
 
 
@@ -186,9 +212,11 @@ class Spelled:
     def cut(self, limit: int) -> Encoded:
         first, start, stop = self.kept(limit)
         return Encoded(
-            ids=self.ids[:first] + self.ids[start:stop], trained=self.trained[:first] + self.trained[start:stop],
-            label=self.label, cut=len(self.ids) > limit,
-        )  # fmt: skip
+            ids=self.ids[:first] + self.ids[start:stop],
+            trained=self.trained[:first] + self.trained[start:stop],
+            label=self.label,
+            cut=len(self.ids) > limit,
+        )
 
 
 def encode_row(
@@ -202,9 +230,14 @@ def encode_row(
 
 
 def encode_rows(
-    rows: Sequence[Row], tokenizer: TextTokenizer, *, max_seq_length: int, loss_on: str, task: str,
+    rows: Sequence[Row],
+    tokenizer: TextTokenizer,
+    *,
+    max_seq_length: int,
+    loss_on: str,
+    task: str,
     system_prompt: str | None,
-) -> list[Encoded]:  # fmt: skip
+) -> list[Encoded]:
     """The same for many rows at once."""
     found = spell_rows(rows, tokenizer, loss_on=loss_on, task=task, system_prompt=system_prompt)
     return [one.cut(max_seq_length) for one in found]
@@ -264,10 +297,10 @@ def headed(prompt: str, system_prompt: str | None) -> str:
 
 
 def _chat_pieces(
-    turns: tuple[tuple[str, str], ...], tokenizer: TextTokenizer, loss_on: str, system_prompt: str | None
+    turns: tuple[Turn, ...], tokenizer: TextTokenizer, loss_on: str, system_prompt: str | None
 ) -> list[Piece]:
     """The conversation in pieces: what stands before each answer, and the answer with the end of its turn."""
-    messages = [{"role": role, "content": content} for role, content in turns]
+    messages = [turn.message() for turn in turns]
     if system_prompt and (not messages or messages[0]["role"] != "system"):
         messages.insert(0, {"role": "system", "content": system_prompt})
     answers = [place for place, message in enumerate(messages) if message["role"] == "assistant"]

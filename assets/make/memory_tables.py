@@ -37,12 +37,21 @@ def wanted() -> dict[str, Subject]:
     for model, method in itertools.product(model_catalogue(), METHODS):
         text = "reviews" if method.updates else "people-questions"  # without updates prompts and answers are needed
         for task, places in {"causal_lm": [text], "sequence_classification": classed}.items():
-            ways = itertools.product(("fp32", "bf16"), (False, True)) if task == "causal_lm" else [("fp32", False)]
+            ways = (
+                itertools.product(("fp32", "autocast_bf16"), (False, True))
+                if task == "causal_lm"
+                else [("fp32", False)]
+            )
             for (precision, recompute), source in itertools.product(ways, places):
                 settings: dict[str, Any] = {
-                    "model": model.spec, "task": task, "method": {"name": method.name}, "precision": precision,
-                    "gradient_checkpointing": recompute, "device": "cpu", "data": {"source": source},
-                }  # fmt: skip
+                    "model": model.spec,
+                    "task": task,
+                    "method": {"name": method.name},
+                    "precision": precision,
+                    "gradient_checkpointing": recompute,
+                    "device": "cpu",
+                    "data": {"source": source},
+                }
                 try:
                     subject = subject_of(plan_for(settings))
                 except TuningError:

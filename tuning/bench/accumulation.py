@@ -26,11 +26,19 @@ def table(repeats: int) -> str:
 
 
 def _plan(micro: int, steps: int) -> Plan:
-    return plan_for({
-        "task": "sequence_classification", "method": {"name": "full"}, "micro_batch_size": micro, "max_steps": 1,
-        "gradient_accumulation_steps": steps, "device": "cpu", "data": {"group_by_length": False, "train_rows": 64},
-        "optimizer": {"name": "sgd", "learning_rate": 1e-3, "max_grad_norm": None}, "schedule": {"name": "constant"},
-    })  # fmt: skip
+    return plan_for(
+        {
+            "task": "sequence_classification",
+            "method": {"name": "full"},
+            "micro_batch_size": micro,
+            "max_steps": 1,
+            "gradient_accumulation_steps": steps,
+            "device": "cpu",
+            "data": {"group_by_length": False, "train_rows": 64},
+            "optimizer": {"name": "sgd", "learning_rate": 1e-3, "max_grad_norm": None},
+            "schedule": {"name": "constant"},
+        }
+    )
 
 
 def _built(plan: Plan) -> Any:
@@ -45,10 +53,19 @@ def _ours(plan: Plan) -> float:
 
     settings = plan.settings
     course = Course(
-        total_steps=1, micro_batch_size=settings.micro_batch_size, effective_batch=8, seed=0, by_length=False,
-        packing=False, reduction="window_mean", learning_rate=1e-3, schedule="constant", warmup_steps=0,
-        min_lr_ratio=0.0, max_grad_norm=None,
-    )  # fmt: skip
+        total_steps=1,
+        micro_batch_size=settings.micro_batch_size,
+        effective_batch=8,
+        seed=0,
+        by_length=False,
+        packing=False,
+        reduction="window_mean",
+        learning_rate=1e-3,
+        schedule="constant",
+        warmup_steps=0,
+        min_lr_ratio=0.0,
+        max_grad_norm=None,
+    )
     (update,) = train(_built(plan), training_rows(plan)[:8], course, Progress(), lambda: True)
     return update.grad_norm
 
@@ -60,11 +77,21 @@ def _trainer(plan: Plan) -> float:
     settings, found = plan.settings, []
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
-            output_dir=folder, max_steps=1, per_device_train_batch_size=settings.micro_batch_size, optim="sgd",
-            gradient_accumulation_steps=settings.gradient_accumulation_steps, learning_rate=1e-3, max_grad_norm=0.0,
-            lr_scheduler_type="constant", report_to=[], save_strategy="no", use_cpu=True, disable_tqdm=True,
-            remove_unused_columns=False, dataloader_pin_memory=False,
-        )  # fmt: skip
+            output_dir=folder,
+            max_steps=1,
+            per_device_train_batch_size=settings.micro_batch_size,
+            optim="sgd",
+            gradient_accumulation_steps=settings.gradient_accumulation_steps,
+            learning_rate=1e-3,
+            max_grad_norm=0.0,
+            lr_scheduler_type="constant",
+            report_to=[],
+            save_strategy="no",
+            use_cpu=True,
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+        )
         built = _built(plan)
 
         class Watched(torch.optim.SGD):
@@ -75,9 +102,12 @@ def _trainer(plan: Plan) -> float:
                 )
 
         trainer = Trainer(
-            model=built.model, args=arguments, train_dataset=training_rows(plan)[:8], data_collator=_classified,
+            model=built.model,
+            args=arguments,
+            train_dataset=training_rows(plan)[:8],
+            data_collator=_classified,
             optimizers=(Watched(built.trainable, lr=1e-3), None),
-        )  # fmt: skip
+        )
         trainer.train()
     return found[0]
 

@@ -96,8 +96,15 @@ def _written(file: Path, size: int) -> Path:
 
 def _measured(program: str, file: Path, work: str) -> tuple[float, float]:
     with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
-        command = [sys.executable, "-c", MEASURED.format(program=program), str(file),
-                   str(asset_path("models", "tiny-town")), scratch, work]  # fmt: skip
+        command = [
+            sys.executable,
+            "-c",
+            MEASURED.format(program=program),
+            str(file),
+            str(asset_path("models", "tiny-town")),
+            scratch,
+            work,
+        ]
         env = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": scratch, "TOKENIZERS_PARALLELISM": "true"}
         done = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
     seconds, peak = json.loads(done.stdout.splitlines()[-1])

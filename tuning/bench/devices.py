@@ -35,17 +35,23 @@ def table(repeats: int) -> str:
         models = make_models(Path(scratch), KINDS)
         cases = [
             given(models[kind], kind, {"name": method}, rows=rows, steps=steps, recompute=recompute)
-            for kind in KINDS for method in ("full", "lora") for rows, steps, recompute in CASES
-        ]  # fmt: skip
+            for kind in KINDS
+            for method in ("full", "lora")
+            for rows, steps, recompute in CASES
+        ]
         return report(list(measured([case for case in cases if case is not None])))
 
 
 def measured(cases: list[dict[str, Any]], counts: tuple[int, ...] = COUNTS) -> Iterator[dict[str, Any]]:
     """Each case both ways, shared among so many: bytes by arithmetic and as measured. Raises RuntimeError."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tuning.bench.devices_run"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    ) as child:  # fmt: skip
+        [sys.executable, "-m", "tuning.bench.devices_run"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    ) as child:
         assert child.stdin is not None and child.stdout is not None
         for case in cases:
             plan = plan_for(case)
@@ -62,18 +68,27 @@ def measured(cases: list[dict[str, Any]], counts: tuple[int, ...] = COUNTS) -> I
                         "what": f"{plan.model.shape.model_type} {settings.method.name} {settings.micro_batch_size} x "
                         f"{settings.gradient_accumulation_steps}"
                         f"{' recompute' if settings.gradient_checkpointing else ''}",
-                        "way": share.way, "count": count, "estimated": share.total_bytes, "peak": told["peak"],
-                    }  # fmt: skip
+                        "way": share.way,
+                        "count": count,
+                        "estimated": share.total_bytes,
+                        "peak": told["peak"],
+                    }
 
 
 def report(lines: list[dict[str, Any]]) -> str:
     """The runs, one a line, and for each way the error."""
     head = ["run", "way", "devices", "estimated MiB", "measured MiB", "error %"]
     body = [
-        [line["what"], line["way"], str(line["count"]), f"{line['estimated'] / MIB:.2f}", f"{line['peak'] / MIB:.2f}",
-         f"{_error(line):+.2f}"]
+        [
+            line["what"],
+            line["way"],
+            str(line["count"]),
+            f"{line['estimated'] / MIB:.2f}",
+            f"{line['peak'] / MIB:.2f}",
+            f"{_error(line):+.2f}",
+        ]
         for line in lines
-    ]  # fmt: skip
+    ]
     summary = []
     for way in (DATA_PARALLEL, FULLY_SHARDED):
         errors = [_error(line) for line in lines if line["way"] == way]
@@ -82,9 +97,10 @@ def report(lines: list[dict[str, Any]]) -> str:
             [way, str(len(errors)), f"{statistics.median(sizes):.2f}", f"{min(errors):+.2f}", f"{max(errors):+.2f}"]
         )
     return (
-        markdown("Bytes of tensors on one of several devices", head, body) + "\n"
+        markdown("Bytes of tensors on one of several devices", head, body)
+        + "\n"
         + markdown("Error", ["way", "runs", "median %", "lowest %", "highest %"], summary)
-    )  # fmt: skip
+    )
 
 
 def _error(line: dict[str, Any]) -> float:

@@ -40,13 +40,20 @@ DRAWN_FROM = ("Llama 3.1 8B", "Gemma 3 1B")
 CARD = "A100 80 GB"
 
 
-def _model(kind: str, hidden: int, inner: int, layers: int, heads: int, groups: int, words: int, positions: int,
-           **more: Any) -> dict[str, Any]:  # fmt: skip
+def _model(
+    kind: str, hidden: int, inner: int, layers: int, heads: int, groups: int, words: int, positions: int, **more: Any
+) -> dict[str, Any]:
     return {
-        "model_type": kind, "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers,
-        "num_attention_heads": heads, "num_key_value_heads": groups, "vocab_size": words,
-        "max_position_embeddings": positions, **more,
-    }  # fmt: skip
+        "model_type": kind,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+        "vocab_size": words,
+        "max_position_embeddings": positions,
+        **more,
+    }
 
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -54,27 +61,48 @@ MODELS: dict[str, dict[str, Any]] = {
     "Llama 3.1 70B": _model("llama", 8192, 28672, 80, 64, 8, 128256, 131072),
     "Qwen2.5 32B": _model("qwen2", 5120, 27648, 64, 40, 8, 152064, 32768),
     "Qwen3 8B": _model("qwen3", 4096, 12288, 36, 32, 8, 151936, 40960, head_dim=128),
-    "Gemma 2 27B": _model("gemma2", 4608, 36864, 46, 32, 16, 256000, 8192, head_dim=128, sliding_window=4096,
-                          query_pre_attn_scalar=144),
-    "Gemma 3 1B": _model("gemma3_text", 1152, 6912, 26, 4, 1, 262144, 32768, head_dim=256, sliding_window=512,
-                         query_pre_attn_scalar=256),
-    "Gemma 3 27B": _model("gemma3_text", 5376, 21504, 62, 32, 16, 262208, 131072, head_dim=128, sliding_window=1024,
-                          query_pre_attn_scalar=168),
+    "Gemma 2 27B": _model(
+        "gemma2", 4608, 36864, 46, 32, 16, 256000, 8192, head_dim=128, sliding_window=4096, query_pre_attn_scalar=144
+    ),
+    "Gemma 3 1B": _model(
+        "gemma3_text", 1152, 6912, 26, 4, 1, 262144, 32768, head_dim=256, sliding_window=512, query_pre_attn_scalar=256
+    ),
+    "Gemma 3 27B": _model(
+        "gemma3_text",
+        5376,
+        21504,
+        62,
+        32,
+        16,
+        262208,
+        131072,
+        head_dim=128,
+        sliding_window=1024,
+        query_pre_attn_scalar=168,
+    ),
     "Mistral 7B": _model("mistral", 4096, 14336, 32, 32, 8, 32000, 32768, sliding_window=4096),
     "Phi-3 medium": _model("phi3", 5120, 17920, 40, 40, 10, 32064, 4096, sliding_window=2047, pad_token_id=32000),
     "OLMo 2 32B": _model("olmo2", 5120, 27648, 64, 40, 8, 100352, 4096, pad_token_id=1),
-    "GPT-2 XL": {"model_type": "gpt2", "n_embd": 1600, "n_layer": 48, "n_head": 25, "vocab_size": 50257,
-                 "n_positions": 1024},
-}  # fmt: skip
+    "GPT-2 XL": {
+        "model_type": "gpt2",
+        "n_embd": 1600,
+        "n_layer": 48,
+        "n_head": 25,
+        "vocab_size": 50257,
+        "n_positions": 1024,
+    },
+}
 """Sizes as the models' makers published them."""
 WAYS: dict[str, dict[str, Any]] = {
     "full": {"method": {"name": "full"}},
     "LoRA": {"method": {"name": "lora"}},
     "QLoRA": {"method": {"name": "qlora"}},
     "QLoRA, checkpointing, bf16": {
-        "method": {"name": "qlora"}, "gradient_checkpointing": True, "precision": "bf16",
+        "method": {"name": "qlora"},
+        "gradient_checkpointing": True,
+        "precision": "autocast_bf16",
     },
-}  # fmt: skip
+}
 
 
 def table(repeats: int) -> str:
@@ -112,18 +140,27 @@ def plans(folder: Path, ways: dict[str, dict[str, Any]], lengths: tuple[int, ...
     kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
     attention = "sdpa" if supports_sdpa(kind) else "eager"
     return [
-        plan_for({"model": str(folder), "device": "cpu", "attention": attention, "data": {"max_seq_length": length}}
-                 | way)
-        for way in ways.values() for length in lengths
-    ]  # fmt: skip
+        plan_for(
+            {"model": str(folder), "device": "cpu", "attention": attention, "data": {"max_seq_length": length}} | way
+        )
+        for way in ways.values()
+        for length in lengths
+    ]
 
 
 def made(subjects: list[Subject]) -> list[float]:
     """CPU seconds of each table, made one after another in a child process. Raises RuntimeError where one is not."""
     lines = "".join(json.dumps(subject.to_dict()) + "\n" for subject in subjects)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    child = subprocess.run([sys.executable, "-m", "tuning.bench.estimate"], input=lines, stdout=subprocess.PIPE,
-                           stderr=subprocess.DEVNULL, text=True, env=environment, check=True)  # fmt: skip
+    child = subprocess.run(
+        [sys.executable, "-m", "tuning.bench.estimate"],
+        input=lines,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+        check=True,
+    )
     answers = [json.loads(line) for line in child.stdout.splitlines()]
     for subject, answer in zip(subjects, answers, strict=True):
         if answer["error"]:
@@ -154,10 +191,15 @@ def one_estimate(some: list[Plan], count: int) -> str:
         took[FITS if fits else DOES_NOT].append(cpu(partial(estimate, plan)))
         took[LIST].append(cpu(partial(fixes, known(plan), device)))
     lines = [
-        [what, f"{len(each):,}", f"{1000 * statistics.median(each):.2f}",
-         f"{1000 * statistics.quantiles(each, n=100)[98]:.2f}"]
-        for what, each in took.items() if len(each) > 1
-    ]  # fmt: skip
+        [
+            what,
+            f"{len(each):,}",
+            f"{1000 * statistics.median(each):.2f}",
+            f"{1000 * statistics.quantiles(each, n=100)[98]:.2f}",
+        ]
+        for what, each in took.items()
+        if len(each) > 1
+    ]
     title = f"CPU milliseconds of one estimate (p99 at most {MOST_MILLISECONDS:g})"
     return markdown(title, ["estimate", "drawn", "median", "p99"], lines)
 

@@ -25,9 +25,15 @@ def table(repeats: int) -> str:
 
 def _compare(method: str, repeats: int) -> str:
     plan = plan_for(
-        {"max_steps": STEPS, "micro_batch_size": MICRO, "gradient_accumulation_steps": ACCUMULATION,
-         "method": {"name": method}, "device": "cpu", "data": {"group_by_length": False}}
-    )  # fmt: skip
+        {
+            "max_steps": STEPS,
+            "micro_batch_size": MICRO,
+            "gradient_accumulation_steps": ACCUMULATION,
+            "method": {"name": method},
+            "device": "cpu",
+            "data": {"group_by_length": False},
+        }
+    )
     rows = training_rows(plan)
     works = {
         "bare PyTorch loop": lambda: _bare(plan, rows),
@@ -124,11 +130,20 @@ def _trainer(plan: Plan, rows: list[Any]) -> float:
     flat = [piece for window in _windows(rows) for piece in window]
     with own_threads(1), tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
-            output_dir=folder, max_steps=STEPS, per_device_train_batch_size=1,
-            gradient_accumulation_steps=ACCUMULATION, learning_rate=plan.value("learning_rate"),
-            lr_scheduler_type="cosine", logging_steps=1, report_to=[], save_strategy="no", use_cpu=True,
-            disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False,
-        )  # fmt: skip
+            output_dir=folder,
+            max_steps=STEPS,
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=ACCUMULATION,
+            learning_rate=plan.value("learning_rate"),
+            lr_scheduler_type="cosine",
+            logging_steps=1,
+            report_to=[],
+            save_strategy="no",
+            use_cpu=True,
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+        )
 
         class InOrder(Trainer):
             def _get_train_sampler(self, *_: Any) -> Any:

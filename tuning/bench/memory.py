@@ -48,9 +48,17 @@ def chosen(models: dict[str, str]) -> list[dict[str, Any]]:
     for number, name in enumerate(models):
         for method in ("full", "lora"):
             for turn, (rows, recompute) in enumerate([(1, False), (4, False), (4, True)]):
-                found.append(given(models[name], name, {"name": method}, rows=rows, recompute=recompute,
-                                   precision=("fp32", "bf16")[(number + turn) % 2],
-                                   attention=("sdpa", "eager")[(number // 2 + turn) % 2]))  # fmt: skip
+                found.append(
+                    given(
+                        models[name],
+                        name,
+                        {"name": method},
+                        rows=rows,
+                        recompute=recompute,
+                        precision=("fp32", "autocast_bf16")[(number + turn) % 2],
+                        attention=("sdpa", "eager")[(number // 2 + turn) % 2],
+                    )
+                )
     for other in METHODS:
         if other.updates and other.name not in ("full", "lora"):
             found += [given(models[name], name, {"name": other.name}, rows=4) for name in ("llama", "gpt2")]
@@ -65,30 +73,56 @@ def drawn(models: dict[str, str], count: int) -> list[dict[str, Any]]:
     while len(found) < count:
         name = draw.choice(list(models))
         one = given(
-            models[name], name, {"name": draw.choice(methods)}, rows=draw.choice((1, 4)),
-            recompute=draw.random() < 0.5, precision=draw.choice(("fp32", "bf16")),
-            attention=draw.choice(("sdpa", "eager")), steps=draw.choice((1, 2)), length=draw.choice((64, 100, 128)),
+            models[name],
+            name,
+            {"name": draw.choice(methods)},
+            rows=draw.choice((1, 4)),
+            recompute=draw.random() < 0.5,
+            precision=draw.choice(("fp32", "autocast_bf16")),
+            attention=draw.choice(("sdpa", "eager")),
+            steps=draw.choice((1, 2)),
+            length=draw.choice((64, 100, 128)),
             optimizer=draw.choice(("adamw", "sgd")),
-        )  # fmt: skip
+        )
         if one is not None:
             found.append(one)
     return found
 
 
 def given(
-    folder: str, name: str, method: dict[str, Any], *, rows: int, recompute: bool = False, precision: str = "fp32",
-    attention: str = "sdpa", steps: int = 2, length: int = 128, optimizer: str = "adamw",
-) -> dict[str, Any] | None:  # fmt: skip
+    folder: str,
+    name: str,
+    method: dict[str, Any],
+    *,
+    rows: int,
+    recompute: bool = False,
+    precision: str = "fp32",
+    attention: str = "sdpa",
+    steps: int = 2,
+    length: int = 128,
+    optimizer: str = "adamw",
+) -> dict[str, Any] | None:
     """The settings of one run, or None for a combination that is refused."""
     classes = name == "bert"
     settings = {
-        "model": folder, "task": "sequence_classification" if classes else "causal_lm", "method": method,
-        "micro_batch_size": rows, "gradient_accumulation_steps": steps, "precision": precision,
-        "attention": attention, "gradient_checkpointing": recompute, "max_steps": 3, "device": "cpu",
-        "optimizer": {"name": optimizer, "learning_rate": 1e-4}, "eval": {"every": None},
-        "data": {"source": str(Path(folder).parent / ("labels.jsonl" if classes else "rows.jsonl")),
-                 "max_seq_length": length, "eval_fraction": 0.05},
-    }  # fmt: skip
+        "model": folder,
+        "task": "sequence_classification" if classes else "causal_lm",
+        "method": method,
+        "micro_batch_size": rows,
+        "gradient_accumulation_steps": steps,
+        "precision": precision,
+        "attention": attention,
+        "gradient_checkpointing": recompute,
+        "max_steps": 3,
+        "device": "cpu",
+        "optimizer": {"name": optimizer, "learning_rate": 1e-4},
+        "eval": {"every": None},
+        "data": {
+            "source": str(Path(folder).parent / ("labels.jsonl" if classes else "rows.jsonl")),
+            "max_seq_length": length,
+            "eval_fraction": 0.05,
+        },
+    }
     try:
         plan_for(settings)
     except TuningError:
@@ -122,9 +156,13 @@ def measured(cases: list[dict[str, Any]], scratch: Path) -> Iterator[dict[str, A
 def _runner(more: dict[str, str]) -> subprocess.Popen[str]:
     """A child that runs what it is given, with more in its environment."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tuning.bench.memory_run"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | more,
-    )  # fmt: skip
+        [sys.executable, "-m", "tuning.bench.memory_run"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | more,
+    )
 
 
 def _allocator_tracer(scratch: Path) -> Path | None:
@@ -143,13 +181,19 @@ def _line(plan: Plan, found: MemoryEstimate, run: dict[str, Any]) -> dict[str, A
         "what": f"{plan.model.shape.model_type} {settings.method.name} {settings.micro_batch_size} x "
         f"{settings.gradient_accumulation_steps} x {int(plan.value('widest_length'))} {settings.precision} "
         f"{settings.attention}{' recompute' if settings.gradient_checkpointing else ''} {settings.optimizer.name}",
-        "kind": found.kind, "peak_at": found.peak_at, "estimated": found.total_bytes,
+        "kind": found.kind,
+        "peak_at": found.peak_at,
+        "estimated": found.total_bytes,
         "peak": run.get("peak", 0),
         "live": None if run.get("live") is None else run["live"] + _mapped(plan),
-        "process": found.process_bytes, "low": found.low_bytes, "high": found.high_bytes,
-        "resident": run.get("resident", 0), "failed": run["failed"],
-        "accelerate": 4 * 4 * plan.model.shape.body_parameters, "sixteen": 16 * parameters,
-    }  # fmt: skip
+        "process": found.process_bytes,
+        "low": found.low_bytes,
+        "high": found.high_bytes,
+        "resident": run.get("resident", 0),
+        "failed": run["failed"],
+        "accelerate": 4 * 4 * plan.model.shape.body_parameters,
+        "sixteen": 16 * parameters,
+    }
 
 
 def _mapped(plan: Plan) -> int:
@@ -175,18 +219,26 @@ def report(lines: list[dict[str, Any]]) -> str:
     ]
     body = [
         [
-            line["what"], line["kind"], line["peak_at"], f"{line['estimated'] / MIB:.2f}", f"{line['peak'] / MIB:.2f}",
-            f"{_error(line, 'estimated', 'peak'):+.3f}", "" if line["live"] is None else f"{line['live'] / MIB:.2f}",
-            f"{line['resident'] / MIB:.0f}", f"{_error(line, 'process', 'resident'):+.1f}",
+            line["what"],
+            line["kind"],
+            line["peak_at"],
+            f"{line['estimated'] / MIB:.2f}",
+            f"{line['peak'] / MIB:.2f}",
+            f"{_error(line, 'estimated', 'peak'):+.3f}",
+            "" if line["live"] is None else f"{line['live'] / MIB:.2f}",
+            f"{line['resident'] / MIB:.0f}",
+            f"{_error(line, 'process', 'resident'):+.1f}",
         ]
         for line in lines
-    ]  # fmt: skip
+    ]
     text = markdown(f"Memory of {len(lines)} runs, {len(failed)} failed", head, body)
     rules = [
-        ("ours, tensors at the peak", "estimated", "peak"), ("ours, against the allocator tracer", "estimated", "live"),
-        ("ours, process", "process", "resident"), ("accelerate: 4 x the fp32 body, no head", "accelerate", "peak"),
+        ("ours, tensors at the peak", "estimated", "peak"),
+        ("ours, against the allocator tracer", "estimated", "live"),
+        ("ours, process", "process", "resident"),
+        ("accelerate: 4 x the fp32 body, no head", "accelerate", "peak"),
         ("16 bytes a parameter", "sixteen", "peak"),
-    ]  # fmt: skip
+    ]
     summary = [_summary(lines, *rule) for rule in rules]
     low = sum(line["resident"] > line["high"] for line in lines)
     inside = sum(line["low"] <= line["resident"] <= line["high"] for line in lines)

@@ -33,8 +33,12 @@ def run_one(settings: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         end = run_job(Job(run_id="m", attempt=1, plan=plan, folder=folder), Emitter("m", 1, sink), Commands())
     live = tracer.lb_get(1) - start if tracer else None
-    return {"failed": None if end == "finished" else (said or [end])[0], "peak": max(peaks), "live": live,
-            "resident": _highest_resident()}  # fmt: skip
+    return {
+        "failed": None if end == "finished" else (said or [end])[0],
+        "peak": max(peaks),
+        "live": live,
+        "resident": _highest_resident(),
+    }
 
 
 def _tracer() -> Any:

@@ -22,9 +22,13 @@ TARGET = 0.2
 """Evaluation loss, nats a label token, that counts as having learned the task."""
 STEPS = 60
 COMMON: dict[str, Any] = {
-    "data": {"source": "reviews"}, "micro_batch_size": 8, "gradient_accumulation_steps": 2, "max_steps": STEPS,
-    "eval": {"every": 5, "metrics": ["token_accuracy"]}, "device": "cpu",
-}  # fmt: skip
+    "data": {"source": "reviews"},
+    "micro_batch_size": 8,
+    "gradient_accumulation_steps": 2,
+    "max_steps": STEPS,
+    "eval": {"every": 5, "metrics": ["token_accuracy"]},
+    "device": "cpu",
+}
 
 
 def table(repeats: int) -> str:
@@ -54,9 +58,14 @@ def _line(plan: Plan, events: list[Event], seconds: list[tuple[int, float]], fol
     spent = "not reached" if reached is None else f"{next(used for step, used in seconds if step >= reached):.1f}"
     kept = f"{_kept(plan, folder):.2f}" if method_named(name).updates else ""
     return [
-        name, f"{plan.value('trainable_parameters'):,}", f"{100 * plan.value('trainable_share'):.2f} %",
-        f"{peak / 2**20:.1f}", kept, f"{evals[-1][1]:.3f}", spent,
-    ]  # fmt: skip
+        name,
+        f"{plan.value('trainable_parameters'):,}",
+        f"{100 * plan.value('trainable_share'):.2f} %",
+        f"{peak / 2**20:.1f}",
+        kept,
+        f"{evals[-1][1]:.3f}",
+        spent,
+    ]
 
 
 def _run(plan: Plan, folder: Path) -> tuple[list[Event], list[tuple[int, float]]]:
@@ -89,15 +98,20 @@ def _kept(plan: Plan | None, folder: Path | None) -> float:
     rows = encode_set(open_data(settings.data, settings.task, 0).eval, tokenizer, settings.data, settings.task)
     model: Any = load_base(
         base, labels=None, attention="sdpa", dtype=torch.float32, pad_id=tokenizer.pad_id or 0
-    ).eval()  # fmt: skip
+    ).eval()
     if plan is not None and folder is not None:
         method = method_named(plan.settings.method.name)
         model = method.load(model, folder / method.artifact)
     idle = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], 0.0)
     built = Built(
-        model=model, optimizer=idle, trainable=[], device=torch.device("cpu"), pad_id=tokenizer.pad_id or 0,
-        classes=False, autocast_dtype=None,
-    )  # fmt: skip
+        model=model,
+        optimizer=idle,
+        trainable=[],
+        device=torch.device("cpu"),
+        pad_id=tokenizer.pad_id or 0,
+        classes=False,
+        autocast_dtype=None,
+    )
     found = evaluate(built, list(rows), batch_size=32)
     assert found is not None
     answers = [(guess.said[:-1], guess.wanted[:-1]) for guess in found.guesses]
@@ -121,10 +135,17 @@ def _features(repeats: int) -> str:
 def _epochs(cache: bool, count: int) -> float:
     """CPU seconds of a whole run; what is done once falls out of the difference of two."""
     plan = plan_for(
-        {"task": "sequence_classification", "data": {"source": "reviews", "eval_rows": 8}, "micro_batch_size": 16,
-         "gradient_accumulation_steps": 1, "num_epochs": count, "eval": {"every": None}, "device": "cpu",
-         "method": {"name": "feature_extraction", "cache": cache}}
-    )  # fmt: skip
+        {
+            "task": "sequence_classification",
+            "data": {"source": "reviews", "eval_rows": 8},
+            "micro_batch_size": 16,
+            "gradient_accumulation_steps": 1,
+            "num_epochs": count,
+            "eval": {"every": None},
+            "device": "cpu",
+            "method": {"name": "feature_extraction", "cache": cache},
+        }
+    )
     with tempfile.TemporaryDirectory() as folder:
         began = time.thread_time()
         _run(plan, Path(folder))

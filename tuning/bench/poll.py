@@ -39,9 +39,18 @@ def _measure(service: RunService, points: int, repeats: int) -> list[list[str]]:
     emit("started", total_steps=points)
     for step in range(1, points + 1):
         emit(
-            "step", step=step, epoch=step / 10, loss=2.0 / step, learning_rate=1e-3, grad_norm=1.0, peak_bytes=None,
-            trained_tokens=step, input_tokens=step * 9, examples=step * 8, seconds=step / 9,
-        )  # fmt: skip
+            "step",
+            step=step,
+            epoch=step / 10,
+            loss=2.0 / step,
+            learning_rate=1e-3,
+            grad_norm=1.0,
+            peak_bytes=None,
+            trained_tokens=step,
+            input_tokens=step * 9,
+            examples=step * 8,
+            seconds=step / 9,
+        )
     service.store.flush()
     client = _client(service)
     first = client.get("/fork/live?cur=bench:0").json()

@@ -40,10 +40,14 @@ def lines_of(source: Source, *, card: bool = True) -> list[Line]:
 
 def _subject(source: Source, peak: Peak, card: bool) -> Subject:
     settings = {
-        "task": source.task, "precision": peak.precision, "attention": source.attention, "device": "cpu",
-        "gradient_checkpointing": peak.recompute, "method": peak.method,
+        "task": source.task,
+        "precision": peak.precision,
+        "attention": source.attention,
+        "device": "cpu",
+        "gradient_checkpointing": peak.recompute,
+        "method": peak.method,
         "optimizer": {"name": peak.optimizer, "momentum": 0.0, "max_grad_norm": 1.0},
-    }  # fmt: skip
+    }
     return Subject(config=MODELS[peak.model], settings=settings, labels=source.labels, padded=source.padded, card=card)
 
 
@@ -57,8 +61,17 @@ def report(lines: Sequence[Line], plain: Sequence[Line] = ()) -> str:
     source, first = lines[0].source, lines[0]
     unknown = first.peak.length is None
     length = fitted(first.expected, first.peak.bytes, source.limit) if unknown else 0
-    head = ["model", "run", "rows x length", "published GiB", "ours GiB", "added GiB", "expected GiB", "error %",
-            "in our band"]  # fmt: skip
+    head = [
+        "model",
+        "run",
+        "rows x length",
+        "published GiB",
+        "ours GiB",
+        "added GiB",
+        "expected GiB",
+        "error %",
+        "in our band",
+    ]
     body = [_cells(line, line.peak.length or length) for line in lines]
     said = [f"Source: {source.where}. Meter: {source.kind}. Settings: {source.settings}."]
     said += [f"Added: {ADDED[name][0]}." for name in source.added]
@@ -75,20 +88,30 @@ def report(lines: Sequence[Line], plain: Sequence[Line] = ()) -> str:
     }
     others = [line for line in lines if not unknown or line.subject.key != first.subject.key]
     spread = [[name, *_spread([_error(way(line), line.peak.bytes) for line in others])] for name, way in ways.items()]
-    return "\n".join([
-        markdown(source.title, head, body), "\n\n".join(said), "",
-        markdown("Error", ["estimate", "runs", "median %", "worst %"], spread),
-        *([_between(lines)] if first.peak.between else []),
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            markdown(source.title, head, body),
+            "\n\n".join(said),
+            "",
+            markdown("Error", ["estimate", "runs", "median %", "worst %"], spread),
+            *([_between(lines)] if first.peak.between else []),
+        ]
+    )
 
 
 def _cells(line: Line, length: int) -> list[str]:
     peak, expected = line.peak, line.expected(length)
     return [
-        peak.model, peak.what, f"{peak.rows} x {length}", f"{peak.bytes / GIB:.2f}", f"{line.ours(length) / GIB:.2f}",
-        f"{line.added(length) / GIB:+.2f}", f"{expected / GIB:.2f}", f"{_error(expected, peak.bytes):+.1f}",
+        peak.model,
+        peak.what,
+        f"{peak.rows} x {length}",
+        f"{peak.bytes / GIB:.2f}",
+        f"{line.ours(length) / GIB:.2f}",
+        f"{line.added(length) / GIB:+.2f}",
+        f"{expected / GIB:.2f}",
+        f"{_error(expected, peak.bytes):+.1f}",
         "yes" if line.inside(length) else "no",
-    ]  # fmt: skip
+    ]
 
 
 def _fitted_ways(lines: Sequence[Line], length: int) -> dict[str, Callable[[Line], float]]:
@@ -119,10 +142,14 @@ def _between(lines: Sequence[Line]) -> str:
     first = lines[0]
     length = fitted(first.between, first.peak.between, first.source.limit)
     body = [
-        [line.peak.what, f"{line.peak.between / GIB:.3f}", f"{line.between(length) / GIB:.3f}",
-         f"{_error(line.between(length), line.peak.between):+.2f}"]
+        [
+            line.peak.what,
+            f"{line.peak.between / GIB:.3f}",
+            f"{line.between(length) / GIB:.3f}",
+            f"{_error(line.between(length), line.peak.between):+.2f}",
+        ]
         for line in lines
-    ]  # fmt: skip
+    ]
     title = f"Allocated between updates; mean padded length {length}, fitted on {first.peak.what}"
     errors = [
         _error(line.between(length), line.peak.between) for line in lines if line.subject.key != first.subject.key

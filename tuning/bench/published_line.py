@@ -113,9 +113,14 @@ def _litgpt_nf4(line: Line, length: int) -> int:
 ADDED: dict[str, tuple[str, Callable[[Line, int], int]]] = {
     "cache": ("keys and values of all layers in 16 bits, held by their output (use_cache is left on)", _cache),
     "softmax": ("the input of every softmax, kept by torch before 1.11 (pytorch issue 49600, PR 65242)", _softmax),
-    "litgpt blocks": ("what LitGPT's blocks keep besides: LoRA's dropout, the joint q, k, v, the input of index_copy; "
-                      "less two norms in 16 bits", _litgpt_blocks),
+    "litgpt blocks": (
+        "what LitGPT's blocks keep besides: LoRA's dropout, the joint q, k, v, the input of index_copy; "
+        "less two norms in 16 bits",
+        _litgpt_blocks,
+    ),
     "litgpt loss": ("logits and log-softmax in 16 bits, in pieces, instead of ours in 32", _litgpt_loss),
-    "litgpt nf4": ("inputs of 4-bit layers, which bitsandbytes 0.41 kept; less the output layer, 4-bit there",
-                   _litgpt_nf4),
-}  # fmt: skip
+    "litgpt nf4": (
+        "inputs of 4-bit layers, which bitsandbytes 0.41 kept; less the output layer, 4-bit there",
+        _litgpt_nf4,
+    ),
+}

@@ -12,24 +12,50 @@ from typing import Any
 MIB = 2**20
 LLAMA = {"model_type": "llama", "rms_norm_eps": 1e-5}
 MODELS: dict[str, dict[str, Any]] = {
-    "Llama-3.2-3B": LLAMA | {
-        "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 28, "num_attention_heads": 24,
-        "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 128256, "max_position_embeddings": 131072,
+    "Llama-3.2-3B": LLAMA
+    | {
+        "hidden_size": 3072,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 24,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 128256,
+        "max_position_embeddings": 131072,
         "tie_word_embeddings": True,
     },
-    "Llama-2-7B": LLAMA | {
-        "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
-        "num_key_value_heads": 32, "vocab_size": 32000, "max_position_embeddings": 4096, "tie_word_embeddings": False,
+    "Llama-2-7B": LLAMA
+    | {
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "vocab_size": 32000,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": False,
     },
-    "Llama-2-13B": LLAMA | {
-        "hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "num_attention_heads": 40,
-        "num_key_value_heads": 40, "vocab_size": 32000, "max_position_embeddings": 4096, "tie_word_embeddings": False,
+    "Llama-2-13B": LLAMA
+    | {
+        "hidden_size": 5120,
+        "intermediate_size": 13824,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 40,
+        "vocab_size": 32000,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": False,
     },
     "BERT large": {
-        "model_type": "bert", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
-        "num_attention_heads": 16, "vocab_size": 30522, "max_position_embeddings": 512,
+        "model_type": "bert",
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "vocab_size": 30522,
+        "max_position_embeddings": 512,
     },
-}  # fmt: skip
+}
 """The public config.json of each, without what changes no size."""
 
 
@@ -80,8 +106,16 @@ class Source:
 
 
 def _peft(what: str, method: dict[str, Any], trained: int, peak: int, between: int) -> Peak:
-    return Peak(what=what, model="Llama-3.2-3B", method=method, rows=4, length=None, bytes=peak, trained=trained,
-                between=between)  # fmt: skip
+    return Peak(
+        what=what,
+        model="Llama-3.2-3B",
+        method=method,
+        rows=4,
+        length=None,
+        bytes=peak,
+        trained=trained,
+        between=between,
+    )
 
 
 def _lora(r: int, targets: str, **more: Any) -> dict[str, Any]:
@@ -95,7 +129,11 @@ def _front(name: str, tokens: int) -> dict[str, Any]:
 PEFT = Source(
     title="PEFT method comparison, MetaMathQA, L40S",
     where="github.com/huggingface/peft, method_comparison/MetaMathQA/results/*.json",
-    kind="reserved", padded=True, base="bf16", limit=768, added=["cache"],
+    kind="reserved",
+    padded=True,
+    base="bf16",
+    limit=768,
+    added=["cache"],
     settings="bf16 base, adapters in fp32, no autocast, batch 4, sdpa, AdamW (foreach), clipping, no accumulation; "
     "rows sorted in groups of 80; max_seq_length 768; torch 2.7.1 to 2.13.0",
     peaks=[
@@ -118,21 +156,33 @@ PEFT = Source(
         _peft("IA3, torch 2.7.1", {"name": "ia3"}, 286_720, 23_137_878_016, 6_780_994_972),
         _peft("IA3, torch 2.13.0", {"name": "ia3"}, 286_720, 23_234_347_008, 6_782_665_173),
     ],
-)  # fmt: skip
+)
 """A file a run: settings, versions, card; torch's max_memory_reserved (`accelerator_memory_max`) and the mean of
 memory_allocated after updates (`mem allocated avg`, here of the first 250, whose rows are the same in all runs). Of
 several files of a run those that were at hand; the longest row is in none."""
 
 
 def _bert(what: str, rows: int, mib: int, **more: Any) -> Peak:
-    return Peak(what=what, model="BERT large", method={"name": "full"}, rows=rows, length=512, bytes=mib * MIB,
-                accumulate=True, **more)  # fmt: skip
+    return Peak(
+        what=what,
+        model="BERT large",
+        method={"name": "full"},
+        rows=rows,
+        length=512,
+        bytes=mib * MIB,
+        accumulate=True,
+        **more,
+    )
 
 
 BERT = Source(
     title="Transformers documentation, Efficient Training on a Single GPU (January 2022), V100",
     where="github.com/huggingface/transformers, docs/source/en/perf_train_gpu_one.mdx",
-    kind="nvidia-smi", task="sequence_classification", labels=2, attention="eager", context=1343 * MIB,
+    kind="nvidia-smi",
+    task="sequence_classification",
+    labels=2,
+    attention="eager",
+    context=1343 * MIB,
     added=["softmax"],
     settings="fp32 weights, rows of 512 random tokens without padding, dropout 0.1, eager attention, Trainer; "
     "gradients are set to zero and not freed, as torch before 2.0 did; context measured there: 1,343 MiB",
@@ -143,36 +193,61 @@ BERT = Source(
         _bert("full 4 x 512, fp16", 4, 13_939, precision="bf16"),
         _bert("full 1 x 512, recompute, fp16", 1, 7_275, recompute=True, precision="bf16"),
         _bert("full 4 x 512, Adafactor", 4, 12_295, optimizer="adafactor"),
-        _bert("full 1 x 512, recompute, fp16, Adafactor", 1, 4_847, recompute=True, precision="bf16",
-              optimizer="adafactor"),
+        _bert(
+            "full 1 x 512, recompute, fp16, Adafactor",
+            1,
+            4_847,
+            recompute=True,
+            precision="bf16",
+            optimizer="adafactor",
+        ),
         _bert("full 4 x 512, 8-bit Adam", 4, 13_085, optimizer="adamw_8bit"),
-        _bert("full 1 x 512, recompute, fp16, 8-bit Adam", 1, 5_363, recompute=True, precision="bf16",
-              optimizer="adamw_8bit"),
+        _bert(
+            "full 1 x 512, recompute, fp16, 8-bit Adam",
+            1,
+            5_363,
+            recompute=True,
+            precision="bf16",
+            optimizer="adamw_8bit",
+        ),
     ],
-)  # fmt: skip
+)
 
 
 def _litgpt(size: str, rows: int, gb: float, quant: str = "") -> Peak:
     method = _lora(8, "q_proj+v_proj")
     if quant:
         method |= {"name": "qlora", "compute_dtype": "bf16", "double_quant": quant == "nf4-dq"}
-    return Peak(what=f"{'QLoRA ' + quant if quant else 'LoRA'} r8 q, v", model=f"Llama-2-{size}", method=method,
-                rows=rows, length=1304, bytes=round(gb * 1e9), accumulate=True,
-                trained={"7B": 4_194_304, "13B": 6_553_600}[size])  # fmt: skip
+    return Peak(
+        what=f"{'QLoRA ' + quant if quant else 'LoRA'} r8 q, v",
+        model=f"Llama-2-{size}",
+        method=method,
+        rows=rows,
+        length=1304,
+        bytes=round(gb * 1e9),
+        accumulate=True,
+        trained={"7B": 4_194_304, "13B": 6_553_600}[size],
+    )
 
 
 LITGPT = Source(
     title="LitGPT resource tables (October 2023), A100 40 GB",
     where="github.com/Lightning-AI/litgpt, tutorials/resource-tables.md",
-    kind="allocated", base="bf16", adapter="bf16",
+    kind="allocated",
+    base="bf16",
+    adapter="bf16",
     added=["litgpt blocks", "litgpt loss", "litgpt nf4"],
     settings="bf16 weights and adapters, Alpaca, longest row 1,304 tokens as printed there, LoRA r8 with dropout 0.05, "
     "accumulation to 128 rows, no recompute; torch 2.1, bitsandbytes 0.41.1; their own model code, not transformers'",
     peaks=[
-        _litgpt("7B", 1, 21.30), _litgpt("7B", 2, 29.07), _litgpt("7B", 1, 14.14, "nf4"),
-        _litgpt("7B", 1, 13.84, "nf4-dq"), _litgpt("13B", 1, 38.12), _litgpt("13B", 1, 23.14, "nf4"),
+        _litgpt("7B", 1, 21.30),
+        _litgpt("7B", 2, 29.07),
+        _litgpt("7B", 1, 14.14, "nf4"),
+        _litgpt("7B", 1, 13.84, "nf4-dq"),
+        _litgpt("13B", 1, 38.12),
+        _litgpt("13B", 1, 23.14, "nf4"),
         _litgpt("13B", 1, 22.55, "nf4-dq"),
     ],
-)  # fmt: skip
+)
 
 SOURCES = [PEFT, BERT, LITGPT]

@@ -35,9 +35,14 @@ def traced(asked: Sequence[tuple[Subject, Way]]) -> list[Table]:
     """A table for each. Raises RuntimeError where one cannot be made."""
     lines = [json.dumps({"subject": subject.to_dict(), "way": asdict(way)}) for subject, way in asked]
     out = subprocess.run(
-        [sys.executable, "-m", "tuning.bench.published_trace"], input="\n".join(lines), text=True, check=True,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    ).stdout  # fmt: skip
+        [sys.executable, "-m", "tuning.bench.published_trace"],
+        input="\n".join(lines),
+        text=True,
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    ).stdout
     found = [json.loads(line) for line in out.splitlines()]
     wrong = [one["error"] for one in found if "error" in one]
     if wrong or len(found) != len(asked):

@@ -37,10 +37,15 @@ def table(repeats: int) -> str:
 
 def exact_match(source: str, method: dict[str, Any], rows: int = ROWS) -> float:
     """What a run without updates measures on so many held-out questions."""
-    plan = plan_for({
-        "data": {"source": source, "eval_rows": rows}, "method": method, "max_steps": 1, "device": "cpu",
-        "eval": {"metrics": ["exact_match"], "generate_rows": rows, "max_new_tokens": 12, "max_seconds": 600},
-    })  # fmt: skip
+    plan = plan_for(
+        {
+            "data": {"source": source, "eval_rows": rows},
+            "method": method,
+            "max_steps": 1,
+            "device": "cpu",
+            "eval": {"metrics": ["exact_match"], "generate_rows": rows, "max_new_tokens": 12, "max_seconds": 600},
+        }
+    )
     with tempfile.TemporaryDirectory() as folder:
         events = finished(plan, Path(folder))
     return next(event.data["metrics"]["exact_match"] for event in events if event.kind == "eval")

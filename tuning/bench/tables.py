@@ -26,14 +26,23 @@ from tuning.bench import (
 )
 
 BENCHES: dict[str, Callable[[int], str]] = {
-    "start": start.table, "click": click.table, "loop": loop.table,
-    "accumulation": accumulation.table, "watchers": watchers.table, "poll": poll.table,
-    "methods": methods.table, "retrieval": retrieval.table,
-    "memory": memory.table, "devices": devices.table, "data": data.table,
-}  # fmt: skip
+    "start": start.table,
+    "click": click.table,
+    "loop": loop.table,
+    "accumulation": accumulation.table,
+    "watchers": watchers.table,
+    "poll": poll.table,
+    "methods": methods.table,
+    "retrieval": retrieval.table,
+    "memory": memory.table,
+    "devices": devices.table,
+    "data": data.table,
+}
 BY_NAME: dict[str, Callable[[int], str]] = {
-    "data-large": data.large_table, "published": published.table, "estimate": estimate.table,
-}  # fmt: skip
+    "data-large": data.large_table,
+    "published": published.table,
+    "estimate": estimate.table,
+}
 """Those that take minutes, and are not among `all`."""
 
 

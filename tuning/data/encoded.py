@@ -64,10 +64,14 @@ class EncodedSet(Sequence[Encoded]):
         else:
             file.seek(0)
             tokens = np.frombuffer(file.read(), dtype=np.int32)
-        return EncodedSet({
-            "starts": np.frombuffer(starts, dtype=np.uint64), "tokens": tokens,
-            "labels": np.frombuffer(labels, dtype=np.int32), "cut": np.frombuffer(cut, dtype=np.uint8),
-        })  # fmt: skip
+        return EncodedSet(
+            {
+                "starts": np.frombuffer(starts, dtype=np.uint64),
+                "tokens": tokens,
+                "labels": np.frombuffer(labels, dtype=np.int32),
+                "cut": np.frombuffer(cut, dtype=np.uint8),
+            }
+        )
 
     @staticmethod
     def read(place: Path) -> EncodedSet:
@@ -83,10 +87,14 @@ class EncodedSet(Sequence[Encoded]):
                 check, size = zlib.crc32(piece, check), size + len(piece)
         if told != {"crc32": str(check)} or size != begin + header["cut"]["data_offsets"][1]:
             raise ValueError(f"{place} is damaged")
-        return EncodedSet({
-            name: np.memmap(place, dtype, "r", begin + header[name]["data_offsets"][0], tuple(header[name]["shape"]))
-            for name, (_, dtype) in DTYPES.items()
-        })  # fmt: skip
+        return EncodedSet(
+            {
+                name: np.memmap(
+                    place, dtype, "r", begin + header[name]["data_offsets"][0], tuple(header[name]["shape"])
+                )
+                for name, (_, dtype) in DTYPES.items()
+            }
+        )
 
     def write(self, out: BinaryIO) -> None:
         """Write the set as a safetensors file."""
@@ -131,9 +139,11 @@ class EncodedSet(Sequence[Encoded]):
         packed = self._tokens[self._starts[index] : self._starts[index + 1]]
         label = int(self._labels[index])
         return Encoded(
-            ids=(packed >> 1).tolist(), trained=(packed & 1).astype(bool).tolist(),
-            label=None if label < 0 else label, cut=bool(self._cut[index]),
-        )  # fmt: skip
+            ids=(packed >> 1).tolist(),
+            trained=(packed & 1).astype(bool).tolist(),
+            label=None if label < 0 else label,
+            cut=bool(self._cut[index]),
+        )
 
     @property
     def lengths(self) -> list[int]:
@@ -157,9 +167,13 @@ def encode_each(
 
     def encoded(chunk: list[Row]) -> list[Encoded]:
         return encode_rows(
-            chunk, tokenizer, max_seq_length=settings.max_seq_length, loss_on=settings.loss_on, task=task,
+            chunk,
+            tokenizer,
+            max_seq_length=settings.max_seq_length,
+            loss_on=settings.loss_on,
+            task=task,
             system_prompt=settings.system_prompt,
-        )  # fmt: skip
+        )
 
     while chunk := list(islice(source, CHUNK_ROWS)):
         try:
@@ -192,9 +206,13 @@ def encode_pairs(
 
 
 def encode_set(
-    rows: Iterable[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str, folder: Path | None = None,
+    rows: Iterable[Row],
+    tokenizer: TextTokenizer,
+    settings: DataSettings,
+    task: str,
+    folder: Path | None = None,
     tell: Callable[[int], None] = lambda done: None,
-) -> EncodedSet:  # fmt: skip
+) -> EncodedSet:
     """The rows as tokens; rows with nothing to learn from are left out.
 
     `tell` hears how many rows are done, now and then; `folder` holds the temporary file of a large set.

@@ -36,10 +36,27 @@ DAY = 24 * 3600
 READ_BY_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "config.json", "chat_template.jinja")
 NO_MATTER = ("source", "subset", "revision", "split", "eval_split", "eval_rows", "packing", "group_by_length")
 """Settings that do not change a training row's tokens, or whose effect the data's fingerprint tells."""
-CODE = ("tuning.chat", "tuning.text", *(f"tuning.data.{name}" for name in (
-    "archive", "encoded", "joined", "parquet", "places", "recognise", "record", "sets", "sniff", "spool", "tables",
-    "unpack",
-)))  # fmt: skip
+CODE = (
+    "tuning.chat",
+    "tuning.text",
+    *(
+        f"tuning.data.{name}"
+        for name in (
+            "archive",
+            "encoded",
+            "joined",
+            "parquet",
+            "places",
+            "recognise",
+            "record",
+            "sets",
+            "sniff",
+            "spool",
+            "tables",
+            "unpack",
+        )
+    ),
+)
 """What stands between the bytes of files and tokens. What chooses the files, or names classes for them, changes the
 data's fingerprint instead."""
 
@@ -52,9 +69,14 @@ def cache_folder() -> Path:
 
 
 def encode_kept(
-    data: DataSet, model: Path, tokenizer: TextTokenizer, settings: DataSettings, task: str, folder: Path | None = None,
+    data: DataSet,
+    model: Path,
+    tokenizer: TextTokenizer,
+    settings: DataSettings,
+    task: str,
+    folder: Path | None = None,
     tell: Callable[[int], None] = lambda done: None,
-) -> EncodedSet:  # fmt: skip
+) -> EncodedSet:
     """The training rows as `encode_set` makes them, bit for bit; `model` is the folder that the tokenizer came from."""
     place = cache_folder() / f"{_key(data, model, settings, task)}.safetensors"
     found = _read(place)

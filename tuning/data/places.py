@@ -81,9 +81,13 @@ def find_place(settings: DataSettings) -> Place:
         raise DataError(f"no data set {settings.source!r} here; bundled: {_bundled()}", settings.source, _bundled())
     train, held = _folder_files(assets_folder() / "data" / name, settings)
     return Place(
-        name=name, title=card.get("title", name), origin="bundled", train=(train,), eval=(held,) if held else None,
+        name=name,
+        title=card.get("title", name),
+        origin="bundled",
+        train=(train,),
+        eval=(held,) if held else None,
         card=card,
-    )  # fmt: skip
+    )
 
 
 def is_here(settings: DataSettings) -> bool:
@@ -135,9 +139,14 @@ def _hub_place(name: str, settings: DataSettings) -> Place:
     )
     title = name.rpartition("/")[2] + ("" if len(kept.layout.subsets) == 1 else f" ({subset})")
     return Place(
-        name=title, title=title, origin="hub", train=train, notes=notes, classes=classes,
+        name=title,
+        title=title,
+        origin="hub",
+        train=train,
+        notes=notes,
+        classes=classes,
         eval=tuple(files[file] for file in splits[held]) if held else None,
-    )  # fmt: skip
+    )
 
 
 def class_words(column: str, names: tuple[str, ...]) -> str:

@@ -43,11 +43,21 @@ def preview(
         return found | {"problems": [problem.to_dict() for problem in error.problems]}
     train, shown = list(sample(data.train)), _first(data)
     found |= {
-        "title": data.title, "shape": data.shape, "roles": data.columns, "notes": [*found["notes"], *data.place.notes],
-        "train_rows": len(data.train), "eval_rows": len(data.eval), "bad": bad_rows(data, settings),
-        "updates_per_epoch": math.ceil(len(data.train) / effective_batch), "effective_batch": effective_batch,
-        "empty": sum(map(_empty, train)), "looked_at": len(train), "labels": label_balance(data), **_repeated(data),
-    }  # fmt: skip
+        "title": data.title,
+        "shape": data.shape,
+        "roles": data.columns,
+        "notes": [*found["notes"], *data.place.notes],
+        "train_rows": len(data.train),
+        "eval_rows": len(data.eval),
+        "bad": bad_rows(data, settings),
+        "updates_per_epoch": math.ceil(len(data.train) / effective_batch),
+        "effective_batch": effective_batch,
+        "notices": [one.to_dict() for one in data.notices],
+        "empty": sum(map(_empty, train)),
+        "looked_at": len(train),
+        "labels": label_balance(data),
+        **_repeated(data),
+    }
     named = {data.columns.get("label", ""): data.reading.classes}
     found["rows"] = [{"line": one.line, "cells": shown_cells(one.values, named)} for one, _ in shown] or found["rows"]
     if tokenizer is None:
@@ -77,17 +87,23 @@ def _file(settings: DataSettings) -> dict[str, Any]:
     table = open_tables(place.train, settings.format, settings.encoding, head_only=True)
     first = head(table)
     return {
-        "title": place.title, "origin": place.origin, "bytes": table.size, "format": table.format.words,
-        "encoding": table.format.encoding_words, "whole": table.whole, "unit": table.unit, "problems": [],
+        "title": place.title,
+        "origin": place.origin,
+        "bytes": table.size,
+        "format": table.format.words,
+        "encoding": table.format.encoding_words,
+        "whole": table.whole,
+        "unit": table.unit,
+        "problems": [],
+        "notices": [],
         "notes": [] if table.whole else [f"The file is large: this looks at its first {len(table):,} rows."],
-        "columns": columns_of([record.values for record in first]), "role_names": list(ROLES),
+        "columns": columns_of([record.values for record in first]),
+        "role_names": list(ROLES),
         "rows": [{"line": one.line, "cells": shown_cells(one.values)} for one in first[:SHOWN_ROWS]],
-    }  # fmt: skip
+    }
 
 
-def shown_cells(
-    values: Mapping[str, Any], named: Mapping[str, tuple[str, ...]] | None = None
-) -> dict[str, str]:  # fmt: skip
+def shown_cells(values: Mapping[str, Any], named: Mapping[str, tuple[str, ...]] | None = None) -> dict[str, str]:
     """A row's values as texts short enough to look at; numbers of classes with their names, by column in `named`."""
     found = {name: _short(value) for name, value in values.items()}
     for column, names in (named or {}).items():
@@ -111,16 +127,18 @@ def bad_rows(data: DataSet, settings: DataSettings) -> dict[str, Any]:
     checks: tuple[Checked, ...] = data.checks
     listed: Iterable[BadRow] = (bad for one in checks for bad in one.bad)
     return {
-        "count": sum(one.bad_count for one in checks), "checked": sum(one.rows for one in checks),
-        "whole": data.small and data.train.table.whole, "choice": settings.bad_rows,
+        "count": sum(one.bad_count for one in checks),
+        "checked": sum(one.rows for one in checks),
+        "whole": data.small and data.train.table.whole,
+        "choice": settings.bad_rows,
         "rows": [asdict(bad) for bad in list(listed)[:LISTED]],
-    }  # fmt: skip
+    }
 
 
 def _empty(row: Row) -> bool:
     """Nothing to learn from: no answer, no text, no turn of an assistant."""
     if row.messages is not None:
-        return not any(who == "assistant" and said.strip() for who, said in row.messages)
+        return not any(turn.role == "assistant" and turn.content.strip() for turn in row.messages)
     return not (row.completion if row.completion is not None else row.text or "").strip()
 
 
@@ -142,8 +160,9 @@ def label_balance(data: DataSet) -> list[dict[str, Any]]:
         codes = np.frombuffer(checked.codes, dtype=np.int32)[as_numbers(rows.places)]
         many = np.bincount(codes, minlength=len(checked.found))
         counts.append(dict(zip(checked.found, many.tolist(), strict=True)))
-    return [{"name": name, "train": counts[0].get(name, 0), "eval": counts[1].get(name, 0)}
-            for name in data.label_names]  # fmt: skip
+    return [
+        {"name": name, "train": counts[0].get(name, 0), "eval": counts[1].get(name, 0)} for name in data.label_names
+    ]
 
 
 def _spelled(
@@ -176,9 +195,13 @@ def _lengths(spelled: list[Spelled], limit: int) -> dict[str, Any]:
     wanted = [sum(one.trained[1:]) for one in spelled]
     left = [one.trained_tokens for one in kept]
     return {
-        **histogram(lengths, limit), "rows": len(lengths), "longest": max(lengths),
-        "mean": sum(lengths) / len(lengths), "limit": limit, "cut_rows": sum(one.cut for one in kept),
+        **histogram(lengths, limit),
+        "rows": len(lengths),
+        "longest": max(lengths),
+        "mean": sum(lengths) / len(lengths),
+        "limit": limit,
+        "cut_rows": sum(one.cut for one in kept),
         "cut_answers": sum(a < b for a, b in zip(left, wanted, strict=True)),
         "lost_answers": sum(a == 0 < b for a, b in zip(left, wanted, strict=True)),
         "trained_share": sum(left) / max(1, sum(len(one.ids) for one in kept)),
-    }  # fmt: skip
+    }

@@ -15,20 +15,36 @@ from typing import Any
 from tuning.data.sniff import TEXT_NAMES
 from tuning.errors import DataError
 from tuning.settings import DataSettings
-from tuning.text import Row
+from tuning.text import Row, Turn
 
 ROLES = ("text", "prompt", "input", "completion", "messages", "label")
 PAIRS = (
-    ("prompt", "completion"), ("prompt", "response"), ("instruction", "output"), ("instruction", "response"),
-    ("instruction", "completion"), ("instruction", "answer"), ("question", "answer"), ("query", "response"),
-    ("question", "response"), ("prompt", "answer"), ("input", "output"), ("input", "target"), ("source", "target"),
-)  # fmt: skip
+    ("prompt", "completion"),
+    ("prompt", "response"),
+    ("instruction", "output"),
+    ("instruction", "response"),
+    ("instruction", "completion"),
+    ("instruction", "answer"),
+    ("question", "answer"),
+    ("query", "response"),
+    ("question", "response"),
+    ("prompt", "answer"),
+    ("input", "output"),
+    ("input", "target"),
+    ("source", "target"),
+)
 """Column names of prompt and completion, the surest first."""
 INPUTS = ("input", "context")
 TALKS = ("messages", "conversations", "conversation", "dialog", "dialogue", "chat")
 LABELS = ("label", "labels", "class", "category", "sentiment", "topic", "intent", "stars", "rating", "target")
-SPEAKERS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
-            "ai": "assistant"}  # fmt: skip
+SPEAKERS = {
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "ai": "assistant",
+}
 """Who speaks in the `from`/`value` form, in the words of chat templates."""
 FEW_CLASSES = 20
 
@@ -59,9 +75,12 @@ class Reading:
 
 
 def read_as(
-    records: Sequence[Mapping[str, Any]], card: Mapping[str, Any], settings: DataSettings, task: str,
+    records: Sequence[Mapping[str, Any]],
+    card: Mapping[str, Any],
+    settings: DataSettings,
+    task: str,
     named: Mapping[str, tuple[str, ...]] | None = None,
-) -> Reading:  # fmt: skip
+) -> Reading:
     """What these records are; `named` has the names of classes for columns of numbers.
 
     Raises DataError at the setting that would mend it.
@@ -89,11 +108,14 @@ def read_as(
             message = "conversations are written by the model's chat template; leave data.text_template empty"
             raise DataError(message, template, "null", "data.text_template")
     return Reading(
-        columns=tuple(columns.items()), shape=shape, labelled=shape == "text + label", task=task,
+        columns=tuple(columns.items()),
+        shape=shape,
+        labelled=shape == "text + label",
+        task=task,
         prompt_template=template or (card.get("prompt_template") if task == "causal_lm" else None),
         answer_template=card.get("completion_template") or " {label}",
         classes=_classes((named or {}).get(columns.get("label", ""), ()), settings),
-    )  # fmt: skip
+    )
 
 
 def _with_label(
@@ -305,7 +327,7 @@ def _as_text(value: Any, column: str, empty: bool = False) -> str:
     return text
 
 
-def _turns(turns: Any, column: str) -> tuple[tuple[str, str], ...]:
+def _turns(turns: Any, column: str) -> tuple[Turn, ...]:
     if not isinstance(turns, list) or not turns:
         raise RowFault(f"{column} needs a list of turns with role and content")
     found = []
@@ -316,5 +338,5 @@ def _turns(turns: Any, column: str) -> tuple[tuple[str, str], ...]:
         said = turn.get("content", turn.get("value"))
         if not isinstance(who, str) or not isinstance(said, str):
             raise RowFault(f"turn {number} of {column} needs role and content (or from and value) as texts")
-        found.append((SPEAKERS.get(who.lower(), who), _as_text(said, column)))
+        found.append(Turn(SPEAKERS.get(who.lower(), who), _as_text(said, column)))
     return tuple(found)

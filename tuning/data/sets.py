@@ -23,7 +23,7 @@ from tuning.data.progress import read_once
 from tuning.data.recognise import Reading, RowFault, columns_of, label_text, make_row, read_as, surely_good
 from tuning.data.record import BadRow, Record, Table
 from tuning.data.tables import KEPT_TABLES, head
-from tuning.errors import DataError
+from tuning.errors import DataError, Notice
 from tuning.settings import DataSettings
 from tuning.text import Row
 
@@ -105,6 +105,8 @@ class DataSet:
     all_columns: tuple[str, ...]
     checks: tuple[Checked, ...] = field(repr=False)
     """Of the training rows and, where there is one, of the evaluation file."""
+    notices: tuple[Notice, ...] = ()
+    """What is told before Start of columns, turns, rows and classes: which were used, and which were not."""
 
     @property
     def small(self) -> bool:
@@ -147,10 +149,20 @@ def open_data(settings: DataSettings, task: str, seed: int, head_only: bool = Fa
     )
     told = (tables[0].digest, tables[-1].digest, reading, names, settings.eval_fraction, seed, len(train), len(held))
     return DataSet(
-        name=place.name, title=place.title, source=place.origin, shape=reading.shape, columns=dict(reading.columns),
-        label_names=names, train=train, eval=held, fingerprint=sha256(repr(told).encode()).hexdigest()[:16],
-        place=place, reading=reading, all_columns=tuple(columns_of(records)), checks=tuple(checks),
-    )  # fmt: skip
+        name=place.name,
+        title=place.title,
+        source=place.origin,
+        shape=reading.shape,
+        columns=dict(reading.columns),
+        label_names=names,
+        train=train,
+        eval=held,
+        fingerprint=sha256(repr(told).encode()).hexdigest()[:16],
+        place=place,
+        reading=reading,
+        all_columns=tuple(columns_of(records)),
+        checks=tuple(checks),
+    )
 
 
 @read_once(KEPT_TABLES)
@@ -188,9 +200,14 @@ def check(table: Table, reading: Reading) -> Checked:
                     message = f"column {column!r} has more than {MOST_CLASSES} different values; choose another"
                     raise DataError(f"{message} for label", column, f"up to {MOST_CLASSES} classes", "data.columns")
     return Checked(
-        rows=rows, whole=whole, bad=tuple(bad), bad_count=len(bad_places), bad_places=tuple(bad_places), codes=codes,
+        rows=rows,
+        whole=whole,
+        bad=tuple(bad),
+        bad_count=len(bad_places),
+        bad_places=tuple(bad_places),
+        codes=codes,
         found=tuple(numbers),
-    )  # fmt: skip
+    )
 
 
 def _row_or_bad(one: Record | BadRow, reading: Reading, labels: dict[str, int]) -> Row | BadRow:
@@ -212,9 +229,7 @@ def refused(table: Table, bad: Sequence[BadRow], count: int, mendable: bool = Tr
     return DataError(f"{many}{told}{more}; {fix}", f"{table.unit} {bad[0].line}", limit, "data.source")
 
 
-def label_names(
-    checks: Sequence[Checked], place: Place, reading: Reading, settings: DataSettings
-) -> tuple[str, ...]:  # fmt: skip
+def label_names(checks: Sequence[Checked], place: Place, reading: Reading, settings: DataSettings) -> tuple[str, ...]:
     """The classes in their order: as given, else as the card says, else sorted, numbers by their value."""
     given = reading.classes or settings.label_names or place.card.get("label_names")
     found = list(dict.fromkeys(name for one in checks for name in one.found))

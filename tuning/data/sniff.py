@@ -23,11 +23,39 @@ FIRST_LINE_BYTES = 64 * 2**20
 """How far a first line without an end is followed to tell JSON Lines from one JSON document."""
 DELIMITERS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
 TEXT_NAMES = ("text", "content", "document", "body", "sentence", "review", "comment", "tweet", "article", "story")
-KNOWN_NAMES = frozenset((
-    *TEXT_NAMES, "prompt", "completion", "question", "answer", "instruction", "input", "output", "response", "query",
-    "messages", "conversations", "label", "labels", "class", "category", "sentiment", "topic", "target", "source",
-    "title", "id", "rating", "stars", "score", "intent", "context", "chosen", "message",
-))  # fmt: skip
+KNOWN_NAMES = frozenset(
+    (
+        *TEXT_NAMES,
+        "prompt",
+        "completion",
+        "question",
+        "answer",
+        "instruction",
+        "input",
+        "output",
+        "response",
+        "query",
+        "messages",
+        "conversations",
+        "label",
+        "labels",
+        "class",
+        "category",
+        "sentiment",
+        "topic",
+        "target",
+        "source",
+        "title",
+        "id",
+        "rating",
+        "stars",
+        "score",
+        "intent",
+        "context",
+        "chosen",
+        "message",
+    )
+)
 
 _REFUSED = (
     (b"\x1f\x8b", "is compressed with gzip again; unpack it first (gunzip)"),
@@ -87,9 +115,12 @@ class Format:
                 "" if self.header else ", without a header line"
             )
         return {
-            "jsonl": "JSON Lines, one object a line", "json": "JSON, one document", "parquet": "Parquet",
-            "lines": "plain text, each line a row", "paragraphs": "plain text, a blank line between rows",
-        }[self.kind]  # fmt: skip
+            "jsonl": "JSON Lines, one object a line",
+            "json": "JSON, one document",
+            "parquet": "Parquet",
+            "lines": "plain text, each line a row",
+            "paragraphs": "plain text, a blank line between rows",
+        }[self.kind]
 
 
 def sniff(file: BinaryIO, name: str, kind: str = "auto", encoding: str = "auto", packed: str = "") -> Format:
@@ -123,16 +154,22 @@ def sniff(file: BinaryIO, name: str, kind: str = "auto", encoding: str = "auto",
     else:
         found = _csv_format(text, whole) or _one_column(text) if kind == "csv" else Format(kind=kind)
     return replace(
-        found, kind=kind, encoding=coded.encoding, encoding_words=coded.encoding_words, mark=coded.mark, mac_lines=mac,
+        found,
+        kind=kind,
+        encoding=coded.encoding,
+        encoding_words=coded.encoding_words,
+        mark=coded.mark,
+        mac_lines=mac,
         packed=packed,
-    )  # fmt: skip
+    )
 
 
 def _encoding(head: bytes, name: str, said: str, whole: bool) -> Format:
     for mark, encoding, words in _MARKS:
         if head.startswith(mark) and said in ("auto", encoding):
-            return Format(kind="lines", encoding=encoding, encoding_words=words,
-                          mark=len(mark) if encoding == "utf-8" else 0)  # fmt: skip
+            return Format(
+                kind="lines", encoding=encoding, encoding_words=words, mark=len(mark) if encoding == "utf-8" else 0
+            )
     if said != "auto":
         return Format(kind="lines", encoding=said, encoding_words=f"{said}, as data.encoding says")
     if b"\0" in head:

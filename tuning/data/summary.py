@@ -17,7 +17,7 @@ from typing import Any
 from tuning.data.encoded import encode_each, learnable
 from tuning.data.places import find_place
 from tuning.data.sets import DataSet, Rows, open_data
-from tuning.errors import DataError
+from tuning.errors import DataError, Notice
 from tuning.prompts import longest_prompt
 from tuning.recipes import read_recipe, recipe_named
 from tuning.settings import DataSettings
@@ -62,6 +62,8 @@ class DataSummary:
     eval_lengths: tuple[int, ...] = ()
     """Of the held-out rows, in their order; empty where not every row was counted."""
     eval_trained_tokens: tuple[int, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    """What is told before Start of the columns, turns and rows that were used, and of all that were not."""
     asked_length: int = 0
     """Of the longest question, whole, where a recipe asks the base model all of them; of the rows that were counted."""
 
@@ -82,6 +84,7 @@ class DataSummary:
         names = plain["label_names"]
         lists = ("lengths", "trained_tokens", "eval_lengths", "eval_trained_tokens")
         tuples = {name: tuple(plain[name]) for name in lists if name in plain}  # plans of old runs lack some
+        tuples["notices"] = tuple(map(Notice.from_dict, plain.get("notices", ())))
         return DataSummary(**(plain | tuples | {"label_names": tuple(names) if names is not None else None}))
 
 
@@ -99,9 +102,7 @@ def summarize(
 
 
 @lru_cache(maxsize=16)
-def _summary(
-    model_path: str, key: str, task: str, seed: int, recipe: str, versions: tuple[int, ...]
-) -> DataSummary:  # fmt: skip
+def _summary(model_path: str, key: str, task: str, seed: int, recipe: str, versions: tuple[int, ...]) -> DataSummary:
     plain = json.loads(key)
     names = plain["label_names"]
     settings = DataSettings(**(plain | {"label_names": tuple(names) if names is not None else None}))
@@ -119,14 +120,24 @@ def _summary(
         raise DataError(message, settings.max_seq_length, "at least one row", "data.max_seq_length")
     asked = () if taught is None else itertools.chain(shown, () if sampled else data.eval)
     return DataSummary(
-        name=data.name, title=data.title, shape=data.shape, label_names=data.label_names,
-        train_rows=len(data.train) if sampled else len(learned), eval_rows=len(data.eval) if sampled else len(held),
-        lengths=tuple(len(one.ids) for one in learned), trained_tokens=_counts(learned),
-        cut_rows=sum(one.cut for one in learned), dropped_rows=len(train) - len(learned),
-        fingerprint=data.fingerprint, sampled=sampled, limit=settings.max_seq_length if sampled else 0,
-        eval_lengths=tuple(len(one.ids) for one in held), eval_trained_tokens=_counts(held),
+        name=data.name,
+        title=data.title,
+        shape=data.shape,
+        label_names=data.label_names,
+        train_rows=len(data.train) if sampled else len(learned),
+        eval_rows=len(data.eval) if sampled else len(held),
+        lengths=tuple(len(one.ids) for one in learned),
+        trained_tokens=_counts(learned),
+        cut_rows=sum(one.cut for one in learned),
+        dropped_rows=len(train) - len(learned),
+        fingerprint=data.fingerprint,
+        sampled=sampled,
+        limit=settings.max_seq_length if sampled else 0,
+        eval_lengths=tuple(len(one.ids) for one in held),
+        eval_trained_tokens=_counts(held),
+        notices=data.notices,
         asked_length=longest_prompt(asked, tokenizer, settings.system_prompt),
-    )  # fmt: skip
+    )
 
 
 def _encoded(

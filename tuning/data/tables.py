@@ -198,8 +198,13 @@ def _text_values(line: str, form: Format) -> dict[str, Any]:
     return {"text": line.replace("\r\n", "\n").strip("\n")}
 
 
-_VALUES = {"jsonl": _json_values, "json": _json_values, "csv": _csv_values, "lines": _text_values,
-           "paragraphs": _text_values}  # fmt: skip
+_VALUES = {
+    "jsonl": _json_values,
+    "json": _json_values,
+    "csv": _csv_values,
+    "lines": _text_values,
+    "paragraphs": _text_values,
+}
 
 Index = tuple["array[int]", "array[int]", int]
 

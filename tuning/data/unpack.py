@@ -35,12 +35,24 @@ twenty times, and what shrinks much more is made to fill a disk."""
 SPARE_BYTES = 2**30
 """What unpacking leaves free on the disk."""
 _MAGIC = (
-    (re.compile(rb"\x1f\x8b"), "gzip"), (re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), "bzip2"),
-    (re.compile(rb"\xfd7zXZ\0"), "xz"), (re.compile(rb"\x28\xb5\x2f\xfd"), "zstd"),
+    (re.compile(rb"\x1f\x8b"), "gzip"),
+    (re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), "bzip2"),
+    (re.compile(rb"\xfd7zXZ\0"), "xz"),
+    (re.compile(rb"\x28\xb5\x2f\xfd"), "zstd"),
     (re.compile(rb"PK(\x03\x04|\x05\x06)"), "zip"),
-)  # fmt: skip
-_DAMAGED = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError,
-            RuntimeError, struct.error, LookupError)  # fmt: skip
+)
+_DAMAGED = (
+    OSError,
+    EOFError,
+    ValueError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    struct.error,
+    LookupError,
+)
 """What the libraries raise at broken bytes; ArrowInvalid is a ValueError."""
 _MEMORY_WORDS = ("Memory usage limit", "too much memory")
 """How liblzma and zstd say that a file asks for more memory than they may take."""
@@ -187,8 +199,11 @@ class _Xz:
 
 
 _OPENERS: dict[str, Callable[[BinaryIO], object]] = {
-    "gzip": lambda file: gzip.GzipFile(fileobj=file, mode="rb"), "bzip2": bz2.BZ2File, "xz": _Xz, "zstd": _zstd,
-}  # fmt: skip
+    "gzip": lambda file: gzip.GzipFile(fileobj=file, mode="rb"),
+    "bzip2": bz2.BZ2File,
+    "xz": _Xz,
+    "zstd": _zstd,
+}
 
 
 def _limit(size: int) -> int:

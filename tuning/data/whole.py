@@ -109,10 +109,14 @@ def _words(now: Under) -> str:
 def whole_facts(data: DataSet, settings: DataSettings, effective_batch: int) -> dict[str, Any]:
     """What the preview of a head could not say: counts of rows, of classes, of bad rows."""
     return {
-        "train_rows": len(data.train), "eval_rows": len(data.eval), "effective_batch": effective_batch,
-        "updates_per_epoch": math.ceil(len(data.train) / effective_batch), "counted": True,
-        "bad": bad_rows(data, settings), "labels": label_balance(data),
-    }  # fmt: skip
+        "train_rows": len(data.train),
+        "eval_rows": len(data.eval),
+        "effective_batch": effective_batch,
+        "updates_per_epoch": math.ceil(len(data.train) / effective_batch),
+        "counted": True,
+        "bad": bad_rows(data, settings),
+        "labels": label_balance(data),
+    }
 
 
 def look(settings: DataSettings, task: str, seed: int, effective_batch: int, seconds: float) -> dict[str, Any]:

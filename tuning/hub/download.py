@@ -79,9 +79,13 @@ def _check_room(repo: HubRepo) -> None:
 
 
 def _fetch_file(
-    address: str, repo: HubRepo, file: HubFile, token: str | None, progress: Callable[[int], None],
+    address: str,
+    repo: HubRepo,
+    file: HubFile,
+    token: str | None,
+    progress: Callable[[int], None],
     stopping: Callable[[], bool],
-) -> None:  # fmt: skip
+) -> None:
     from filelock import Timeout
     from huggingface_hub import hf_hub_download
     from huggingface_hub.utils import WeakFileLock
@@ -99,16 +103,25 @@ def _fetch_file(
             raise ModelError(message, repo.id, "one download at a time") from None
         with told_plainly(repo.id, repo.commit, token, repo.words):
             hf_hub_download(
-                repo.id, file.name, repo_type=repo.repo_type, revision=repo.commit, endpoint=address,
-                token=token or False, cache_dir=repo.folder.parent,
-            )  # fmt: skip
+                repo.id,
+                file.name,
+                repo_type=repo.repo_type,
+                revision=repo.commit,
+                endpoint=address,
+                token=token or False,
+                cache_dir=repo.folder.parent,
+            )
     progress(bytes_here(repo))
 
 
 def _grow(
-    address: str, repo: HubRepo, file: HubFile, token: str | None, progress: Callable[[int], None],
+    address: str,
+    repo: HubRepo,
+    file: HubFile,
+    token: str | None,
+    progress: Callable[[int], None],
     stopping: Callable[[], bool],
-) -> None:  # fmt: skip
+) -> None:
     """Append to the part until it is the whole file, over several connections where one breaks."""
     part, tries = part_of(repo, file), TRIES
     before = bytes_here(repo) - (part.stat().st_size if part.is_file() else 0)
@@ -138,9 +151,14 @@ def _grow(
 
 
 def _stream(
-    address: str, repo: HubRepo, file: HubFile, token: str | None, part: Path, progress: Callable[[int], None],
+    address: str,
+    repo: HubRepo,
+    file: HubFile,
+    token: str | None,
+    part: Path,
+    progress: Callable[[int], None],
     stopping: Callable[[], bool],
-) -> None:  # fmt: skip
+) -> None:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
@@ -202,9 +220,12 @@ class Download:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "id": self.id, "state": self.state, "done_bytes": self.done_bytes, "total_bytes": self.total_bytes,
+            "id": self.id,
+            "state": self.state,
+            "done_bytes": self.done_bytes,
+            "total_bytes": self.total_bytes,
             "message": self.message,
-        }  # fmt: skip
+        }
 
 
 class Downloads:

@@ -129,11 +129,22 @@ def _ask(address: str, name: str, revision: str | None, token: str | None) -> Hu
     own = f"{name.rpartition('/')[2]}.py"
     script = own if own in siblings else None
     return HubData(
-        id=name, revision=revision, commit=str(info.sha), files=(), licence=str(licence) if licence else None,
-        gated=bool(info.gated), locked=False, problem=None if listed else _why_none(name, set(siblings), script),
-        asked=None, subset=None, layout=layout, listed=listed, configs=configs, script=script,
+        id=name,
+        revision=revision,
+        commit=str(info.sha),
+        files=(),
+        licence=str(licence) if licence else None,
+        gated=bool(info.gated),
+        locked=False,
+        problem=None if listed else _why_none(name, set(siblings), script),
+        asked=None,
+        subset=None,
+        layout=layout,
+        listed=listed,
+        configs=configs,
+        script=script,
         classes=classes_of(card.get("dataset_info")),
-    )  # fmt: skip
+    )
 
 
 def _why_none(name: str, files: set[str], script: str | None) -> str:
@@ -158,9 +169,12 @@ def keep_listing(data: HubData) -> None:
     place = data.folder / LISTINGS / f"{data.commit}.json"
     files = [[file.name, file.size, file.key] for file in data.listed]
     plain = {
-        "files": files, "configs": data.configs, "licence": data.licence, "converted": data.revision == CONVERTED,
+        "files": files,
+        "configs": data.configs,
+        "licence": data.licence,
+        "converted": data.revision == CONVERTED,
         "classes": data.classes,
-    }  # fmt: skip
+    }
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         aside = place.with_suffix(".part")

@@ -16,22 +16,38 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
-KINDS = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
-         ".txt": "text"}  # fmt: skip
+KINDS = {
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+    ".txt": "text",
+}
 """The only files of rows that are ever fetched: no scripts, no pickles, no archives. Read by content all the same."""
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 """Endings of one compressed file, behind that of its rows."""
-NOT_ROWS = frozenset((
-    "README.md", "config.json", "dataset_info.json", "dataset_infos.json", "dummy_data.zip", "dataset_dict.json",
-    "requirements.txt", "LICENSE.txt",
-))  # fmt: skip
+NOT_ROWS = frozenset(
+    (
+        "README.md",
+        "config.json",
+        "dataset_info.json",
+        "dataset_infos.json",
+        "dummy_data.zip",
+        "dataset_dict.json",
+        "requirements.txt",
+        "LICENSE.txt",
+    )
+)
 CONVERTED = "refs/convert/parquet"
 """The hub's own Parquet copy of a data set, which has no card: its folders are SUBSET/SPLIT/0000.parquet."""
 _SHARD = re.compile(r"data/([^/]+)-\d{5}-of-\d{5}[^/]*\.[^/]*")
 _WORDS = {
-    "train": ("train", "training"), "validation": ("validation", "valid", "dev", "val"),
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "dev", "val"),
     "test": ("test", "testing", "eval", "evaluation"),
-}  # fmt: skip
+}
 _SEPARATORS = "-._ 0-9"
 _IN_FOLDERS = ("**/{w}/**", "**/{w}[{s}]*/**", "**/*[{s}]{w}/**", "**/*[{s}]{w}[{s}]*/**")
 _IN_NAMES = ("**/{w}[{s}]*", "**/*[{s}]{w}[{s}]*")

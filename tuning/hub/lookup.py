@@ -18,11 +18,25 @@ from tuning.models import HUB_ID, INDEX, WEIGHTS, read_config, tuned_for
 from tuning.shapes import ModelShape
 
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
-ALLOWED = frozenset({
-    "config.json", "generation_config.json", WEIGHTS, INDEX, "tokenizer.json", "tokenizer_config.json",
-    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model",
-    "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja",
-})  # fmt: skip
+ALLOWED = frozenset(
+    {
+        "config.json",
+        "generation_config.json",
+        WEIGHTS,
+        INDEX,
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "merges.txt",
+        "vocab.txt",
+        "tokenizer.model",
+        "spiece.model",
+        "sentencepiece.bpe.model",
+        "chat_template.jinja",
+    }
+)
 """Everything that is ever fetched, besides the shards of the weights: no pickle, no code, no other format."""
 
 
@@ -80,10 +94,19 @@ def _ask(address: str, name: str, revision: str | None, token: str | None) -> Hu
     template = "chat_template.jinja" in names or bool(isinstance(told, dict) and told.get("chat_template"))
     counted = info.safetensors.total if info.safetensors else shape.parameters if shape else None
     return HubModel(
-        id=name, revision=revision, commit=str(info.sha), files=files, gated=bool(info.gated), locked=locked,
-        licence=str(licence) if licence else None, shape=shape, tasks=tasks, chat_template=template,
-        parameters=counted, problem=problem,
-    )  # fmt: skip
+        id=name,
+        revision=revision,
+        commit=str(info.sha),
+        files=files,
+        gated=bool(info.gated),
+        locked=locked,
+        licence=str(licence) if licence else None,
+        shape=shape,
+        tasks=tasks,
+        chat_template=template,
+        parameters=counted,
+        problem=problem,
+    )
 
 
 def _config(address: str, name: str, commit: str, token: str | None) -> tuple[Any, bool]:
@@ -112,10 +135,14 @@ def _judge(
     except ModelError as error:
         return None, (), str(error)
     if WEIGHTS not in names and INDEX not in names:
-        return shape, tasks, (
-            f"{name} has no safetensors weights, only formats that can run code when opened or that transformers does "
-            "not read; look for a revision or a copy with model.safetensors."
-        )  # fmt: skip
+        return (
+            shape,
+            tasks,
+            (
+                f"{name} has no safetensors weights, only formats that can run code when opened or that transformers "
+                "does not read; look for a revision or a copy with model.safetensors."
+            ),
+        )
     if "tokenizer.json" not in names:
         message = (
             f"{name} has no tokenizer.json. Save it once with AutoTokenizer and save_pretrained, and use the folder."

@@ -53,9 +53,12 @@ def _build(subject: Subject, config: dict[str, Any], layout: Layout) -> Table:
         blocks |= {BEYOND + name: block for name, block in bench.blocks(ALWAYS, blocks).items()}
     counts = bench.counts()
     return Table(
-        layers=layout.layers, window=window, blocks=blocks, trainable=_affine([one[0] for one in counts], RANKS),
+        layers=layout.layers,
+        window=window,
+        blocks=blocks,
+        trainable=_affine([one[0] for one in counts], RANKS),
         total=_affine([one[1] for one in counts], RANKS),
-    )  # fmt: skip
+    )
 
 
 class _Bench:
@@ -97,10 +100,11 @@ class _Bench:
             for tracer in [*self._tracers.values(), *filter(None, [self._deeper])]:
                 tracer.set_window(window)
         ways = {
-            "one": ("trace", False, False), "many": ("trace", True, subject.padded),
+            "one": ("trace", False, False),
+            "many": ("trace", True, subject.padded),
             "evaluation_one": ("evaluation", False, False),
             "evaluation_many": ("evaluation", True, subject.pads_evaluation),
-        }  # fmt: skip
+        }
         found: dict[str, Block] = {}
         for name, (what, many, padded) in ways.items():
             joined = packed and what == "trace"  # all rows are one

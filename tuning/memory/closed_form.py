@@ -25,11 +25,16 @@ def closed_form(plan: Plan, moment: Moment) -> tuple[dict[str, int], str]:
     """Bytes by category at the peak, and where it is."""
     settings, model, shape = plan.settings, plan.model.shape, moment.shape
     trainable, total = int(plan.value("trainable_parameters")), int(plan.value("total_parameters"))
-    half = settings.precision == "bf16"
+    half = settings.precision == "autocast_bf16"
     saved = model.num_layers * block_saved_bytes(
-        model, shape.rows, shape.length, half=half, eager=settings.attention == "eager",
-        all_train=trainable == total, adapters=trainable != total,
-    )  # fmt: skip
+        model,
+        shape.rows,
+        shape.length,
+        half=half,
+        eager=settings.attention == "eager",
+        all_train=trainable == total,
+        adapters=trainable != total,
+    )
     workspace = 8 * MIB if half else MIB // 4
     if settings.gradient_checkpointing:
         one = saved // model.num_layers

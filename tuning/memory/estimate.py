@@ -63,15 +63,25 @@ def estimate(plan: Plan, device: Device | None = None, *, make: bool = False) ->
     process, low, high = found.process(max(total, evaluation, generation), target)
     trainable, everything = int(plan.value("trainable_parameters")), int(plan.value("total_parameters"))
     return MemoryEstimate(
-        total_bytes=total, parts=parts, evaluation_bytes=evaluation, generation_bytes=generation,
-        process_bytes=process, low_bytes=low, high_bytes=high,
-        fits=high <= target.total_bytes, kind=found.kind, why_approximate=found.why_approximate, peak_at=peak_at,
-        trainable_parameters=trainable, total_parameters=everything, device=target.name,
+        total_bytes=total,
+        parts=parts,
+        evaluation_bytes=evaluation,
+        generation_bytes=generation,
+        process_bytes=process,
+        low_bytes=low,
+        high_bytes=high,
+        fits=high <= target.total_bytes,
+        kind=found.kind,
+        why_approximate=found.why_approximate,
+        peak_at=peak_at,
+        trainable_parameters=trainable,
+        total_parameters=everything,
+        device=target.name,
         device_bytes=target.total_bytes,
         device_lacks=_lacks(plan.on(target)),
         largest_micro_batch=largest_micro_batch(found, target),
         fixes=[fix for fix in fixes(found, target) if fix["saved_bytes"] > 0] if high > target.total_bytes else [],
-    )  # fmt: skip
+    )
 
 
 def _lacks(plan: Plan) -> str | None:

@@ -66,7 +66,7 @@ def generation_bytes(plan: Plan, subject: Subject | None, table: Table | None) -
     return max(
         _writing(plan, subject, table, rows, min(prompt, most), half=half) if prompt else 0
         for rows, prompt, half in (
-            (together, answered, settings.precision == "bf16"),
+            (together, answered, settings.precision == "autocast_bf16"),
             (1, sample, False),  # these two are computed in fp32 always
             (1, known.get("asked_length", 0), False),
         )

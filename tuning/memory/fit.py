@@ -22,8 +22,11 @@ from tuning.memory.trace import Trace, summed
 
 GRADIENTS = CATEGORIES.index("gradients")
 GRID = (
-    (1, 2, 3, 4, 8, 16, 32, 64, 256), (16, 64, 128, 256, 512, 1024, 4096, 16384), (0.02, 0.3, 1.0), (1, 8, 64, 512),
-)  # fmt: skip
+    (1, 2, 3, 4, 8, 16, 32, 64, 256),
+    (16, 64, 128, 256, 512, 1024, 4096, 16384),
+    (0.02, 0.3, 1.0),
+    (1, 8, 64, 512),
+)
 """Rows, tokens, share of label tokens, ranks at which an event must be the largest to be kept."""
 
 
@@ -41,9 +44,16 @@ FEW, SOME = 3, 5
 """Traces that tell what a storage's bytes are made of, if that is one product of the sizes or two; or three, as the
 square of a prompt and a row is."""
 SIZES = (
-    (3, 64, 16, 0), (2, 24, 22, 0), (5, 56, 4, 1), (2, 96, 16, 0), (3, 88, 20, 1), (2, 72, 8, 0), (3, 16, 14, 1),
-    (3, 28, 10, 0), (5, 20, 12, 1),
-)  # fmt: skip
+    (3, 64, 16, 0),
+    (2, 24, 22, 0),
+    (5, 56, 4, 1),
+    (2, 96, 16, 0),
+    (3, 88, 20, 1),
+    (2, 72, 8, 0),
+    (3, 16, 14, 1),
+    (3, 28, 10, 0),
+    (5, 20, 12, 1),
+)
 """Rows, tokens, label tokens, and which rank, of the shapes to trace."""
 
 

@@ -112,10 +112,16 @@ def fixes(found: Known, device: Device) -> list[dict[str, Any]]:
         saved, of_update = before[0] - after[0], before[1] - after[1]
         if saved < 0 or max(saved, of_update) <= change.least * before[0]:
             continue
-        ranked.append({
-            "settings": change.settings, "cost": change.cost, "saved_bytes": saved, "update_saved_bytes": of_update,
-            "time_percent": change.time_percent, "fits": replace(found, plan=other.plan).held(highest - saved, device),
-        })  # fmt: skip
+        ranked.append(
+            {
+                "settings": change.settings,
+                "cost": change.cost,
+                "saved_bytes": saved,
+                "update_saved_bytes": of_update,
+                "time_percent": change.time_percent,
+                "fits": replace(found, plan=other.plan).held(highest - saved, device),
+            }
+        )
     return sorted(ranked, key=lambda fix: (not fix["fits"], -fix["saved_bytes"], -fix["update_saved_bytes"]))
 
 
@@ -150,8 +156,12 @@ def _rows(found: Known, device: Device) -> Iterator[Change]:
     slower = 5 * (micro // rows - 1) if micro // rows < 4 else 20
     if not found.trains:
         cost = f"micro-batch {micro} -> {rows}: fewer rows are evaluated at once, the same measures"
-        yield Change(settings={"micro_batch_size": rows}, cost=cost, time_percent=slower,
-                     other=_with(found, micro_batch_size=rows))  # fmt: skip
+        yield Change(
+            settings={"micro_batch_size": rows},
+            cost=cost,
+            time_percent=slower,
+            other=_with(found, micro_batch_size=rows),
+        )
         return
     change = {"micro_batch_size": rows, "gradient_accumulation_steps": steps * micro // rows}
     cost = f"micro-batch {micro} -> {rows}, accumulation {steps} -> {steps * micro // rows}: the same effective batch"
@@ -217,8 +227,14 @@ def _lengths(found: Known) -> Iterator[Change]:
             limit = found.plan.settings.data.max_seq_length
             why = "" if limit == longest else f" (the longest row has {longest} tokens)"
             cost = f"max_seq_length {limit} -> {longest // 2}{why}: long rows are cut"
-            yield Change(settings={"data": {"max_seq_length": longest // 2}}, cost=cost, time_percent=-30,
-                         other=found, length=longest // 2, least=LEAST_SHARE)  # fmt: skip
+            yield Change(
+                settings={"data": {"max_seq_length": longest // 2}},
+                cost=cost,
+                time_percent=-30,
+                other=found,
+                length=longest // 2,
+                least=LEAST_SHARE,
+            )
         return
     shorter = method_named(found.plan.settings.method.name).shorter(found.plan.settings.method)
     if shorter is None:
@@ -238,14 +254,23 @@ def _writing(found: Known) -> Iterator[Change]:
     if asked.max_new_tokens > 1:
         fewer = asked.max_new_tokens // 2
         cost = f"max_new_tokens {asked.max_new_tokens} -> {fewer}: longer answers are cut"
-        yield Change(settings={"eval": {"max_new_tokens": fewer}}, cost=cost,
-                     other=_with(found, eval=replace(asked, max_new_tokens=fewer)))  # fmt: skip
+        yield Change(
+            settings={"eval": {"max_new_tokens": fewer}},
+            cost=cost,
+            other=_with(found, eval=replace(asked, max_new_tokens=fewer)),
+        )
     together = min(ANSWER_ROWS, asked.generate_rows, found.plan.data.eval_rows)
     if WRITTEN_METRICS & set(settings.metrics) and together > 1:
         cost = f"generate_rows {asked.generate_rows} -> {together // 2}: exact match of fewer rows, so a rougher one"
-        yield Change(settings={"eval": {"generate_rows": together // 2}}, cost=cost,
-                     other=_with(found, eval=replace(asked, generate_rows=together // 2)))  # fmt: skip
+        yield Change(
+            settings={"eval": {"generate_rows": together // 2}},
+            cost=cost,
+            other=_with(found, eval=replace(asked, generate_rows=together // 2)),
+        )
     if settings.sample.prompts and found.trains:
         cost = "no sample prompts: ask the model after the run instead"
-        yield Change(settings={"sample": {"prompts": []}}, cost=cost,
-                     other=_with(found, sample=replace(settings.sample, prompts=())))  # fmt: skip
+        yield Change(
+            settings={"sample": {"prompts": []}},
+            cost=cost,
+            other=_with(found, sample=replace(settings.sample, prompts=())),
+        )

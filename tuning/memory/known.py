@@ -109,9 +109,12 @@ class Known:
     def process(self, total: int, device: Device) -> tuple[int, int, int]:
         """Expected, low and high bytes of the process whose tensors take `total`."""
         return process_bytes(
-            total, self.kind, device.kind, frozen=self.plan.value("trainable_share") < 0.1,
+            total,
+            self.kind,
+            device.kind,
+            frozen=self.plan.value("trainable_share") < 0.1,
             recompute=self.plan.settings.gradient_checkpointing,
-        )  # fmt: skip
+        )
 
 
 def known(plan: Plan, *, make: bool = False) -> Known:

@@ -57,9 +57,10 @@ def resolved(config: dict[str, Any]) -> dict[str, Any]:
 def per_layer(config: dict[str, Any], layers: int) -> dict[str, list[Any]]:
     """Members with one plain entry for each layer."""
     return {
-        name: value for name, value in config.items()
+        name: value
+        for name, value in config.items()
         if isinstance(value, list) and len(value) == layers and not any(isinstance(one, list | dict) for one in value)
-    }  # fmt: skip
+    }
 
 
 def layers_of(config: dict[str, Any]) -> int:

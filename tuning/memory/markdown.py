@@ -53,7 +53,5 @@ def _with_method(plan: Plan, name: str) -> Plan | None:
 
 def _line(found: Known, device: Device) -> list[str]:
     method = next(method for method in METHODS if method.name == found.plan.settings.method.name)
-    cells = [
-        f"{found.total(rows=rows) / MIB:.1f}{'' if found.fits(device, rows) else ' †'}" for rows in ROWS
-    ]  # fmt: skip
+    cells = [f"{found.total(rows=rows) / MIB:.1f}{'' if found.fits(device, rows) else ' †'}" for rows in ROWS]
     return [method.title, *cells, f"{int(found.plan.value('trainable_parameters')):,}", found.kind]

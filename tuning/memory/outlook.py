@@ -40,8 +40,7 @@ def outlook(plan: Plan, device: Device) -> dict[str, Any]:
         "device": {"name": device.name, "bytes": device.total_bytes},
         "step": [{"place": place, "bytes": count} for place, count in found.through_step()],
         "rows": {"at": settings.micro_batch_size, "values": list(ROWS), "curves": _curves(found, device, rows=ROWS)},
-        "lengths": {"at": longest_row(plan), "values": lengths,
-                    "curves": _curves(found, device, lengths=lengths)},
+        "lengths": {"at": longest_row(plan), "values": lengths, "curves": _curves(found, device, lengths=lengths)},
         "several": [one.to_dict() for count in SEVERAL * found.trains for one in several(found, device, count)],
         "fits": found.fits(device),
         "largest_micro_batch": largest,
@@ -50,7 +49,7 @@ def outlook(plan: Plan, device: Device) -> dict[str, Any]:
         "reaches": _reaches(found, device) if found.trains else None,
         "fixes": fixes(found, device),
         "settings": settings.to_dict(),
-    }  # fmt: skip
+    }
 
 
 def _reaches(found: Known, device: Device) -> dict[str, int] | None:
@@ -78,11 +77,14 @@ def _curves(
     for one in [found, *_others(found)]:
         sizes = [{"rows": count} for count in rows] or [{"length": length} for length in lengths or []]
         method = one.plan.settings.method.name
-        curves.append({
-            "method": method, "title": next(m.title for m in METHODS if m.name == method),
-            "tensors": [one.total(**size) for size in sizes],
-            "process": [one.process(one.highest(**size), device)[0] for size in sizes],
-        })  # fmt: skip
+        curves.append(
+            {
+                "method": method,
+                "title": next(m.title for m in METHODS if m.name == method),
+                "tensors": [one.total(**size) for size in sizes],
+                "process": [one.process(one.highest(**size), device)[0] for size in sizes],
+            }
+        )
     return curves
 
 

@@ -55,10 +55,18 @@ def several(found: Known, device: Device, count: int) -> list[Shared]:
     shares = []
     for way, total in totals.items():
         process, low, high = found.process(total, device)
-        shares.append(Shared(
-            way=way, devices=count, total_bytes=total, process_bytes=process, low_bytes=low, high_bytes=high,
-            fits=high <= device.total_bytes, effective_batch=effective,
-        ))  # fmt: skip
+        shares.append(
+            Shared(
+                way=way,
+                devices=count,
+                total_bytes=total,
+                process_bytes=process,
+                low_bytes=low,
+                high_bytes=high,
+                fits=high <= device.total_bytes,
+                effective_batch=effective,
+            )
+        )
     return shares
 
 
@@ -140,6 +148,8 @@ def _units(found: Known) -> _Units:
     early = outside if shape.tied or plan.labels else 4 * head
     whole = float(plan.value("trainable_share")) > 0.5
     return _Units(
-        outside=outside, block=block, outside_gradient=early if whole else 0,
+        outside=outside,
+        block=block,
+        outside_gradient=early if whole else 0,
         block_gradient=block if whole else trained // shape.num_layers,
-    )  # fmt: skip
+    )

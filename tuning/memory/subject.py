@@ -24,13 +24,26 @@ TRACED = 4
 """Raise it when the training code allocates differently: tables made before are then not used any more."""
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 DEPTHS = ("num_hidden_layers", "n_layer", "num_layers")
-_IDLE = ("transformers_version", "dtype", "torch_dtype", "_name_or_path", "architectures", "initializer_range",
-         "bos_token_id", "eos_token_id", "pretraining_tp", "auto_map", "id2label", "label2id")  # fmt: skip
+_IDLE = (
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+    "_name_or_path",
+    "architectures",
+    "initializer_range",
+    "bos_token_id",
+    "eos_token_id",
+    "pretraining_tp",
+    "auto_map",
+    "id2label",
+    "label2id",
+)
 """Members of a config.json that change no size."""
 _EACH_DROPOUT: tuple[set[str], ...] = (
-    {"resid_pdrop", "embd_pdrop", "attn_pdrop"}, {"hidden_dropout_prob", "attention_probs_dropout_prob"},
+    {"resid_pdrop", "embd_pdrop", "attn_pdrop"},
+    {"hidden_dropout_prob", "attention_probs_dropout_prob"},
     {"dropout", "attention_dropout"},
-)  # fmt: skip
+)
 """The members that together speak of all dropout, by the families' ways of naming it."""
 
 
@@ -95,16 +108,21 @@ def subject_of(plan: Plan) -> Subject:
     # what a method without updates is told shapes the prompts alone: one table serves all of it
     block = method.on(settings.method, plan.device.kind) if method.updates else method.settings()
     kept = {
-        "task": settings.task, "precision": settings.precision, "attention": settings.attention, "device": "cpu",
-        "gradient_checkpointing": settings.gradient_checkpointing, "method": _plain(block),
+        "task": settings.task,
+        "precision": settings.precision,
+        "attention": settings.attention,
+        "device": "cpu",
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "method": _plain(block),
         "optimizer": {
-            "name": optimizer.name, "momentum": 0.9 if optimizer.momentum else 0.0,
+            "name": optimizer.name,
+            "momentum": 0.9 if optimizer.momentum else 0.0,
             "max_grad_norm": None if optimizer.max_grad_norm is None else 1.0,
         },
-    }  # fmt: skip
-    if settings.data.packing:
+    }
+    if plan.packing:
         kept["data"] = {"packing": True}
-    padded = (_facts(plan.data).padded or "prompted_length" in plan.derived) and not settings.data.packing
+    padded = (_facts(plan.data).padded or "prompted_length" in plan.derived) and not plan.packing
     config = _config(plan.model.path)
     card = plan.device.kind == "cuda" and _differs_on_a_card(config, kept, plan.model.shape.family.positions)
     return Subject(config=config, settings=kept, labels=plan.labels, padded=padded, card=card)
@@ -140,7 +158,7 @@ def moments_of(plan: Plan, rows: int | None = None, length: int | None = None) -
     longest = length or int(plan.value("widest_length"))
     several = plan.value("effective_batch") > count and plan.data.train_rows > count
     share = longest / max(1, int(plan.value("widest_length")))
-    packed, others = settings.data.packing, min(count, plan.data.train_rows - count)
+    packed, others = plan.packing, min(count, plan.data.train_rows - count)
     first = _joined(facts, 0, count, share) if packed else _shape(facts, count, longest, share)
     if not several or not settings.data.group_by_length:
         return [Moment(shape=first, accumulate=several)]
@@ -250,10 +268,11 @@ def _facts(data: DataSummary) -> _Facts:
             return facts
     known = data.trained_tokens + data.eval_trained_tokens
     found = _Facts(
-        lengths=sorted(data.lengths, reverse=True) or [1], trained=sorted(data.trained_tokens, reverse=True) or [1],
+        lengths=sorted(data.lengths, reverse=True) or [1],
+        trained=sorted(data.trained_tokens, reverse=True) or [1],
         held_out=sorted(zip(data.eval_lengths, data.eval_trained_tokens, strict=True), key=lambda row: -row[0]),
         mean_labels=sum(known) / max(1, len(known)),
-    )  # fmt: skip
+    )
     _LAST[:] = [(data, found)]
     return found
 

@@ -16,10 +16,16 @@ from tuning.memory.subject import CATEGORIES, Shape
 
 Monomial = Callable[[Shape, int], float]
 MONOMIALS: dict[str, Monomial] = {
-    "1": lambda x, r: 1, "S": lambda x, r: x.length, "SS": lambda x, r: x.length**2, "N": lambda x, r: x.labels,
-    "B": lambda x, r: x.rows, "BS": lambda x, r: x.rows * x.length, "BSS": lambda x, r: x.rows * x.length**2,
-    "r": lambda x, r: r, "BSr": lambda x, r: x.rows * x.length * r,
-}  # fmt: skip
+    "1": lambda x, r: 1,
+    "S": lambda x, r: x.length,
+    "SS": lambda x, r: x.length**2,
+    "N": lambda x, r: x.labels,
+    "B": lambda x, r: x.rows,
+    "BS": lambda x, r: x.rows * x.length,
+    "BSS": lambda x, r: x.rows * x.length**2,
+    "r": lambda x, r: r,
+    "BSr": lambda x, r: x.rows * x.length * r,
+}
 """What tensor sizes are made of: rows B, tokens S, label tokens N, rank r."""
 
 
@@ -154,16 +160,26 @@ class Table:
             for name, block in self.blocks.items()
         }
         return {
-            "layers": self.layers, "window": self.window, "trainable": self.trainable, "total": self.total,
+            "layers": self.layers,
+            "window": self.window,
+            "trainable": self.trainable,
+            "total": self.total,
             "blocks": blocks,
-        }  # fmt: skip
+        }
 
     @staticmethod
     def from_dict(plain: dict[str, Any]) -> Table:
         def block(given: dict[str, Any]) -> Block:
-            return Block(monomials=given["monomials"], rows=[Row(**row) for row in given["rows"]],
-                         line=[Row(**row) for row in given["line"]])  # fmt: skip
+            return Block(
+                monomials=given["monomials"],
+                rows=[Row(**row) for row in given["rows"]],
+                line=[Row(**row) for row in given["line"]],
+            )
 
-        return Table(layers=plain["layers"], window=plain["window"], trainable=tuple(plain["trainable"]),
-                     total=tuple(plain["total"]),
-                     blocks={name: block(given) for name, given in plain["blocks"].items()})  # fmt: skip
+        return Table(
+            layers=plain["layers"],
+            window=plain["window"],
+            trainable=tuple(plain["trainable"]),
+            total=tuple(plain["total"]),
+            blocks={name: block(given) for name, given in plain["blocks"].items()},
+        )

@@ -155,9 +155,13 @@ def _child() -> subprocess.Popen[str]:
     root = Path(__file__).resolve().parent.parent.parent
     path = os.pathsep.join([str(root), *filter(None, [environment.get("PYTHONPATH")])])
     return subprocess.Popen(
-        [sys.executable, "-m", "tuning.memory.build_table"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True, env=environment | {"PYTHONPATH": path},
-    )  # fmt: skip
+        [sys.executable, "-m", "tuning.memory.build_table"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment | {"PYTHONPATH": path},
+    )
 
 
 def _ask(child: subprocess.Popen[str], subject: Subject) -> None:

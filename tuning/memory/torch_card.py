@@ -18,9 +18,27 @@ from torch.nn import functional
 
 HOMES = (torch, torch.Tensor, functional)
 CAST = (
-    "__pow__", "pow", "rsqrt", "reciprocal", "exp", "expm1", "log", "log2", "log10", "log1p", "tan", "sinh", "cosh",
-    "norm", "layer_norm", "group_norm", "softplus", "cross_entropy", "nll_loss", "normalize",
-)  # fmt: skip
+    "__pow__",
+    "pow",
+    "rsqrt",
+    "reciprocal",
+    "exp",
+    "expm1",
+    "log",
+    "log2",
+    "log10",
+    "log1p",
+    "tan",
+    "sinh",
+    "cosh",
+    "norm",
+    "layer_norm",
+    "group_norm",
+    "softplus",
+    "cross_entropy",
+    "nll_loss",
+    "normalize",
+)
 TOLD = ("softmax", "log_softmax", "cumsum", "cumprod", "prod", "sum")
 """Those that are given the type of their result: no 32-bit copy of what comes in is kept."""
 
@@ -76,7 +94,13 @@ def _dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace
 
 
 def _without_dropout(
-    function: Any, query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, *args: Any,
+    function: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    *args: Any,
     **more: Any,
-) -> Any:  # fmt: skip
+) -> Any:
     return function(query, key, value, attn_mask, 0.0, *args, **more)

@@ -46,7 +46,7 @@ class Tracer:
 
     def __init__(
         self, subject: Subject, config: dict[str, Any], depth: int, rank: int | None, sizes: dict[Any, Any]
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._subject, self._depth = subject, depth
         self._ledger = Ledger(len(CATEGORIES))
         self._in_backward, self._micro = False, 0
@@ -117,9 +117,11 @@ class Tracer:
         for chosen in (lambda weight: weight.requires_grad, lambda weight: True):
             everywhere = sum(_elements(weight) for weight in self._built.model.parameters() if chosen(weight))
             inside = (
-                layout.stands_for[place] * _elements(weight) for place in layout.standing()
-                for weight in self._layers[place].parameters() if chosen(weight)
-            )  # fmt: skip
+                layout.stands_for[place] * _elements(weight)
+                for place in layout.standing()
+                for weight in self._layers[place].parameters()
+                if chosen(weight)
+            )
             found.append(everywhere + sum(inside))
         return found[0], found[1]
 
@@ -197,9 +199,10 @@ class Tracer:
             if weight.requires_grad:
                 found[GRADIENTS] += weight.numel() * weight.element_size()
             found[OPTIMIZER] += sum(
-                value.untyped_storage().nbytes() for value in state.get(weight, {}).values()
+                value.untyped_storage().nbytes()
+                for value in state.get(weight, {}).values()
                 if isinstance(value, torch.Tensor)
-            )  # fmt: skip
+            )
             found[WEIGHTS] += sum(scale.untyped_storage().nbytes() for scale in quantization(weight))
         return tuple(found)
 
@@ -258,7 +261,7 @@ def _without_weights(config: dict[str, Any]) -> Iterator[str]:
 
     def from_config(
         folder: str, *, labels: Any, attention: str, dtype: torch.dtype, pad_id: int, options: Any = None
-    ) -> nn.Module:  # fmt: skip
+    ) -> nn.Module:
         import transformers
 
         more = {"num_labels": len(labels)} if labels is not None else {}
@@ -290,9 +293,13 @@ def _pack(model: Any, way: Any) -> None:
         if isinstance(layer, bitsandbytes.nn.Linear4bit):
             old: Any = layer.weight
             layer.weight = bitsandbytes.nn.Params4bit(
-                torch.empty(old.shape, dtype=model.dtype), requires_grad=False, quant_type=old.quant_type,
-                compress_statistics=old.compress_statistics, quant_storage=old.quant_storage, module=layer,
-            )._quantize("cpu")  # fmt: skip
+                torch.empty(old.shape, dtype=model.dtype),
+                requires_grad=False,
+                quant_type=old.quant_type,
+                compress_statistics=old.compress_statistics,
+                quant_storage=old.quant_storage,
+                module=layer,
+            )._quantize("cpu")
             if layer.bias is not None:
                 layer.bias = nn.Parameter(torch.empty(layer.bias.shape, dtype=model.dtype), requires_grad=False)
     model.config.quantization_config = way
@@ -319,7 +326,16 @@ def _rows(shape: Shape, *, classes: bool) -> list[Encoded]:
 
 def _course(settings: Settings, rows: int) -> loop_room.Course:
     return loop_room.Course(
-        total_steps=10, micro_batch_size=rows, effective_batch=2 * rows, seed=0, by_length=False,
-        packing=settings.data.packing, reduction=settings.loss_reduction, learning_rate=1e-4, schedule="constant",
-        warmup_steps=0, min_lr_ratio=0.0, max_grad_norm=settings.optimizer.max_grad_norm,
-    )  # fmt: skip
+        total_steps=10,
+        micro_batch_size=rows,
+        effective_batch=2 * rows,
+        seed=0,
+        by_length=False,
+        packing=bool(settings.data.packing),
+        reduction=settings.loss_reduction,
+        learning_rate=1e-4,
+        schedule="constant",
+        warmup_steps=0,
+        min_lr_ratio=0.0,
+        max_grad_norm=settings.optimizer.max_grad_norm,
+    )

@@ -52,8 +52,9 @@ class Trace:
         steps = numpy.diff(live, axis=0, prepend=0)
         columns = [
             (category, event, len(events), int(steps[event, category]))
-            for event in range(len(events)) for category in range(len(CATEGORIES))
-        ]  # fmt: skip
+            for event in range(len(events))
+            for category in range(len(CATEGORIES))
+        ]
         return Trace(labels=[self.labels[event] for event in events], columns=columns, layers=self.layers)
 
 

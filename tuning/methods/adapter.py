@@ -83,9 +83,12 @@ class Adapter(Method):
         for head in new_heads(model):
             head.requires_grad_(True)
         model.adapter_plan = {
-            "modules": names, "width": shape.hidden_size, "bottleneck": s.bottleneck, "activation": s.activation,
+            "modules": names,
+            "width": shape.hidden_size,
+            "bottleneck": s.bottleneck,
+            "activation": s.activation,
             "labels": model.config.num_labels if task == "sequence_classification" else 0,
-        }  # fmt: skip
+        }
         return model
 
     def save(self, model: Any, folder: Path) -> None:

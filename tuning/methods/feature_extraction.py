@@ -105,10 +105,16 @@ class FeatureExtraction(Method):
         else:
             labels = model.config.num_labels
             plan = {
-                "kind": head_kind(s, labels), "into": model.config.hidden_size, "out": labels, "depth": s.depth,
-                "width": s.width, "activation": s.activation, "grid": s.grid,
-                "pooling": "mean" if s.pooling == "auto" else s.pooling, "random_body": s.random_body,
-            }  # fmt: skip
+                "kind": head_kind(s, labels),
+                "into": model.config.hidden_size,
+                "out": labels,
+                "depth": s.depth,
+                "width": s.width,
+                "activation": s.activation,
+                "grid": s.grid,
+                "pooling": "mean" if s.pooling == "auto" else s.pooling,
+                "random_body": s.random_body,
+            }
             freeze(model)
             model = HeadOnBody(body, plan)
             model.head_plan = plan

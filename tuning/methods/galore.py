@@ -96,11 +96,16 @@ class Galore(WholeModelMethod):
         known = {id(weight) for weight in low}
         rest = [weight for weight in named.values() if id(weight) not in known]
         groups = [
-            {"params": low, "rank": s.rank, "update_gap": s.update_gap, "scale": s.scale,
-             "weight_decay": chosen.weight_decay},
+            {
+                "params": low,
+                "rank": s.rank,
+                "update_gap": s.update_gap,
+                "scale": s.scale,
+                "weight_decay": chosen.weight_decay,
+            },
             {"params": [weight for weight in rest if weight.dim() >= 2], "weight_decay": chosen.weight_decay},
             {"params": [weight for weight in rest if weight.dim() < 2], "weight_decay": 0.0},
-        ]  # fmt: skip
+        ]
         groups = [group for group in groups if group["params"]]
         return GaLoreAdamW(groups, learning_rate, chosen.betas, chosen.eps, s.layerwise)
 

@@ -47,7 +47,7 @@ class Ia3(PeftMethod):
             target_modules=target_pattern(shape, attention + forward),
             feedforward_modules=target_pattern(shape, forward),
             task_type=TaskType.SEQ_CLS if task == "sequence_classification" else TaskType.CAUSAL_LM,
-        )  # fmt: skip
+        )
         return get_peft_model(model, config)
 
     def merge(self, model: Any) -> Any | None:
@@ -55,8 +55,16 @@ class Ia3(PeftMethod):
 
 
 _KEYS_AND_VALUES = (
-    "k_proj", "v_proj", "key", "value", "k_lin", "v_lin", "qkv_proj", "c_attn", "query_key_value",
-)  # fmt: skip
+    "k_proj",
+    "v_proj",
+    "key",
+    "value",
+    "k_lin",
+    "v_lin",
+    "qkv_proj",
+    "c_attn",
+    "query_key_value",
+)
 
 
 def _targets(shape: ModelShape) -> tuple[list[Linear], list[Linear]]:

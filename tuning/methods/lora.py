@@ -100,11 +100,15 @@ def lora_model(model: Any, s: Any, task: str, init: str) -> Any:
     from peft import LoraConfig, TaskType, get_peft_model
 
     config = LoraConfig(
-        r=s.r, lora_alpha=s.alpha, lora_dropout=s.dropout,
+        r=s.r,
+        lora_alpha=s.alpha,
+        lora_dropout=s.dropout,
         target_modules=words_pattern(model, s.target_modules),
-        use_rslora=s.rslora, use_dora=s.dora, init_lora_weights=True if init == "default" else init,  # type: ignore[arg-type]
+        use_rslora=s.rslora,
+        use_dora=s.dora,
+        init_lora_weights=True if init == "default" else init,  # type: ignore[arg-type]
         task_type=TaskType.SEQ_CLS if task == "sequence_classification" else TaskType.CAUSAL_LM,
-    )  # fmt: skip
+    )
     wrapped = get_peft_model(model, config)
     if init in MOVES_THE_BASE:
         remember_start(wrapped)

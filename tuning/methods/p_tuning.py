@@ -41,11 +41,19 @@ class PTuning(PeftMethod):
     def parts(self, shape: ModelShape, s: PTuningSettings, labels: int) -> list[Part]:
         hidden = shape.hidden_size
         added = [
-            Part(layer=EMBEDDINGS, name=f"{s.virtual_tokens} virtual tokens", state=ADDED,
-                 parameters=s.virtual_tokens * hidden),
-            Part(layer=EMBEDDINGS, name="network before them, three layers", state=ADDED,
-                 parameters=3 * hidden * (hidden + 1)),
-        ]  # fmt: skip
+            Part(
+                layer=EMBEDDINGS,
+                name=f"{s.virtual_tokens} virtual tokens",
+                state=ADDED,
+                parameters=s.virtual_tokens * hidden,
+            ),
+            Part(
+                layer=EMBEDDINGS,
+                name="network before them, three layers",
+                state=ADDED,
+                parameters=3 * hidden * (hidden + 1),
+            ),
+        ]
         return [*model_parts(shape, labels), *added]
 
     def problems(self, case: Case, s: PTuningSettings) -> list[Problem]:
@@ -59,9 +67,10 @@ class PTuning(PeftMethod):
 
         start = start_vectors(model, s)
         config = PromptEncoderConfig(
-            num_virtual_tokens=s.virtual_tokens, encoder_hidden_size=model.config.hidden_size,
+            num_virtual_tokens=s.virtual_tokens,
+            encoder_hidden_size=model.config.hidden_size,
             task_type=TaskType.CAUSAL_LM,
-        )  # fmt: skip
+        )
         return started(get_peft_model(model, config), start)
 
 

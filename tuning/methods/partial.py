@@ -22,7 +22,7 @@ from tuning.methods.network import (
     chosen_linears,
     model_parts,
     target_pattern,
-)  # fmt: skip
+)
 from tuning.models import ModelShape, shape_from_config
 
 

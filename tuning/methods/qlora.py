@@ -92,11 +92,12 @@ class Qlora(Lora):
         super().save(model, folder)
         way = model.get_base_model().config.quantization_config
         kept = {
-            "quant_type": way.bnb_4bit_quant_type, "double_quant": way.bnb_4bit_use_double_quant,
+            "quant_type": way.bnb_4bit_quant_type,
+            "double_quant": way.bnb_4bit_use_double_quant,
             "compute_dtype": {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[
                 str(way.bnb_4bit_compute_dtype).removeprefix("torch.")
             ],
-        }  # fmt: skip
+        }
         (folder / _FILE).write_text(json.dumps(kept), encoding="utf-8")
 
     def load(self, model: Any, folder: Path) -> Any:
@@ -104,9 +105,13 @@ class Qlora(Lora):
         way = json.loads((folder / _FILE).read_text(encoding="utf-8"))
         options = _options(way, model.device.type)
         again = type(model).from_pretrained(
-            model.config.name_or_path, config=model.config, local_files_only=True, use_safetensors=True,
-            dtype=model.dtype, **options,
-        )  # fmt: skip
+            model.config.name_or_path,
+            config=model.config,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=model.dtype,
+            **options,
+        )
         keep_differentiable(again)
         return super().load(again, folder)
 
@@ -126,9 +131,12 @@ def _options(way: dict[str, Any], device: str) -> dict[str, Any]:
 
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     config = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type=way["quant_type"], bnb_4bit_use_double_quant=way["double_quant"],
-        bnb_4bit_compute_dtype=dtypes[way["compute_dtype"]], llm_int8_skip_modules=list(KEPT_WHOLE),
-    )  # fmt: skip
+        load_in_4bit=True,
+        bnb_4bit_quant_type=way["quant_type"],
+        bnb_4bit_use_double_quant=way["double_quant"],
+        bnb_4bit_compute_dtype=dtypes[way["compute_dtype"]],
+        llm_int8_skip_modules=list(KEPT_WHOLE),
+    )
     return {"quantization_config": config, "device_map": {"": device}}
 
 

@@ -69,10 +69,12 @@ class RTuning:
         answered = [hit for hit, no in zip(right, refused, strict=True) if not no]
         good = [hit and (s.form == "certainty" or not no) for hit, no in zip(right, refused, strict=True)]
         return {
-            "answer_rate": len(answered) / len(rows), "accuracy": sum(answered) / max(1, len(answered)),
+            "answer_rate": len(answered) / len(rows),
+            "accuracy": sum(answered) / max(1, len(answered)),
             "invented": (len(answered) - sum(answered)) / len(rows),
-            "average_precision": average_precision(sure, good), "auroc": auroc(sure, good),
-        }  # fmt: skip
+            "average_precision": average_precision(sure, good),
+            "auroc": auroc(sure, good),
+        }
 
 
 def known(row: Row, text: str, confidence: float, threshold: float) -> bool:

@@ -40,9 +40,12 @@ def prompted_rows(
         )
 
     asked = Asked(
-        train=data.train, eval=data.eval, answer=answer, data_folder=bundled_folder(settings.data.source),
+        train=data.train,
+        eval=data.eval,
+        answer=answer,
+        data_folder=bundled_folder(settings.data.source),
         seed=settings.seed,
-    )  # fmt: skip
+    )
     rows = method.prompts(asked, settings.method)
     whole = replace(settings.data, max_seq_length=plan.model.shape.max_positions)
     return list(encode_pairs(rows, tokenizer, whole, settings.task))
@@ -56,7 +59,7 @@ def prepared_rows(
     taught, _ = read_recipe(settings.recipe)
     base = load_base(
         plan.model.path, labels=None, attention="sdpa", dtype=torch.float32, pad_id=tokenizer.pad_id or 0
-    ).to(device)  # fmt: skip
+    ).to(device)
 
     def answer(prompts: Sequence[str]) -> list[tuple[str, float]]:
         return answers_with_confidence(
@@ -81,9 +84,13 @@ def recipe_metrics(plan: Plan, model: nn.Module, rows: Sequence[Row], tokenizer:
 
 
 def answers_with_confidence(
-    model: nn.Module, tokenizer: TextTokenizer, prompts: Sequence[str], max_new_tokens: int,
-    system_prompt: str | None = None, tell: Tell = lambda done, total: True,
-) -> list[tuple[str, float]]:  # fmt: skip
+    model: nn.Module,
+    tokenizer: TextTokenizer,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    system_prompt: str | None = None,
+    tell: Tell = lambda done, total: True,
+) -> list[tuple[str, float]]:
     """The greedy answer to each prompt up to its end or line end, and its chance: the product over its tokens.
 
     A mean over tokens would call a made-up name sure, whose later syllables follow from the first. An empty answer: 0.
@@ -127,9 +134,13 @@ def _last(states: torch.Tensor) -> torch.Tensor:
 
 
 def preferences(
-    model: nn.Module, tokenizer: TextTokenizer, prompts: Sequence[str], first: str, second: str | None,
+    model: nn.Module,
+    tokenizer: TextTokenizer,
+    prompts: Sequence[str],
+    first: str,
+    second: str | None,
     system_prompt: str | None = None,
-) -> list[float]:  # fmt: skip
+) -> list[float]:
     """The chance that a prompt goes on with `first`: against `second`, or against everything where that is None.
 
     What counts is the first token in which the two differ; what they share is put behind the prompt.

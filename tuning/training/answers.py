@@ -44,15 +44,24 @@ def right(text: str, answer: str) -> bool:
 
 
 def write_answers(
-    built: Built, tokenizer: TextTokenizer, rows: Sequence[Row], *, most: int, max_new_tokens: int, seconds: float,
-    system_prompt: str | None, go_on: Callable[[], bool], clock: Callable[[], float] = time.perf_counter,
-) -> Written:  # fmt: skip
+    built: Built,
+    tokenizer: TextTokenizer,
+    rows: Sequence[Row],
+    *,
+    most: int,
+    max_new_tokens: int,
+    seconds: float,
+    system_prompt: str | None,
+    go_on: Callable[[], bool],
+    clock: Callable[[], float] = time.perf_counter,
+) -> Written:
     """Answer the first `most` rows greedily, until `seconds` are up or `go_on` says no."""
     answered = ((number, row, answer) for number, row in enumerate(rows) if (answer := answer_of(row)) is not None)
     asked = [
-        (number, ids, answer) for number, row, answer in itertools.islice(answered, most)
+        (number, ids, answer)
+        for number, row, answer in itertools.islice(answered, most)
         if (ids := prompt_ids(row, tokenizer, system_prompt))
-    ]  # fmt: skip
+    ]
     result, began, speaker = Written(asked=len(asked)), clock(), Speaker(built.model, tokenizer)
     for start in range(0, len(asked), ANSWER_ROWS):
         if clock() - began > seconds or not go_on():

@@ -92,11 +92,14 @@ def collate(rows: Sequence[Encoded], *, pad_id: int, classes: bool, packing: boo
             continue
         _add_labels(row, number * width, places, labels)
     return Batch(
-        input_ids=ids.to(device), attention_mask=mask.to(device), position_ids=None,
+        input_ids=ids.to(device),
+        attention_mask=mask.to(device),
+        position_ids=None,
         label_places=torch.tensor(places, dtype=torch.long, device=device),
         labels=torch.tensor(labels, dtype=torch.long, device=device),
-        rows=len(rows), tokens=sum(len(row.ids) for row in rows),
-    )  # fmt: skip
+        rows=len(rows),
+        tokens=sum(len(row.ids) for row in rows),
+    )
 
 
 def gather(states: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -115,12 +118,14 @@ def _packed(rows: Sequence[Encoded], device: torch.device) -> Batch:
         ids.extend(row.ids)
         positions.extend(range(len(row.ids)))
     return Batch(
-        input_ids=torch.tensor([ids], dtype=torch.long, device=device), attention_mask=None,
+        input_ids=torch.tensor([ids], dtype=torch.long, device=device),
+        attention_mask=None,
         position_ids=torch.tensor([positions], dtype=torch.long, device=device),
         label_places=torch.tensor(places, dtype=torch.long, device=device),
         labels=torch.tensor(labels, dtype=torch.long, device=device),
-        rows=len(rows), tokens=len(ids),
-    )  # fmt: skip
+        rows=len(rows),
+        tokens=len(ids),
+    )
 
 
 def _add_labels(row: Encoded, start: int, places: list[int], labels: list[int]) -> None:

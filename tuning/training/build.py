@@ -87,9 +87,14 @@ def own_random_state(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def load_base(
-    folder: str, *, labels: Sequence[str] | None, attention: str, dtype: torch.dtype, pad_id: int,
+    folder: str,
+    *,
+    labels: Sequence[str] | None,
+    attention: str,
+    dtype: torch.dtype,
+    pad_id: int,
     options: Mapping[str, Any] | None = None,
-) -> nn.Module:  # fmt: skip
+) -> nn.Module:
     """The base model of a local folder: for text, or with a fresh classification head when there are labels.
 
     `options` are a method's own wishes for loading, such as 4-bit weights.
@@ -99,18 +104,25 @@ def load_base(
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     common = {
-        "local_files_only": True, "trust_remote_code": False, "use_safetensors": True, "dtype": dtype,
-        "attn_implementation": attention, **(options or {}),
-    }  # fmt: skip
+        "local_files_only": True,
+        "trust_remote_code": False,
+        "use_safetensors": True,
+        "dtype": dtype,
+        "attn_implementation": attention,
+        **(options or {}),
+    }
     try:
         if labels is None:
             model = transformers.AutoModelForCausalLM.from_pretrained(folder, **common)
         else:
             names = {number: str(label) for number, label in enumerate(labels)}
             model = transformers.AutoModelForSequenceClassification.from_pretrained(
-                folder, num_labels=len(names), id2label=names, label2id={name: key for key, name in names.items()},
+                folder,
+                num_labels=len(names),
+                id2label=names,
+                label2id={name: key for key, name in names.items()},
                 **common,
-            )  # fmt: skip
+            )
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"The model in {folder} cannot be loaded: {error}", folder) from error
     if model.config.pad_token_id is None:
@@ -121,15 +133,16 @@ def load_base(
 def build(settings: Settings, folder: str, labels: Sequence[str] | None, learning_rate: float, pad_id: int) -> Built:
     """Load, apply the method, make the optimizer over what is trainable."""
     device = pick_device(settings.device)
-    if settings.precision == "fp16":
-        raise RunError("precision fp16 is not supported by this loop; use bf16 or fp32.")
-    dtype = torch.bfloat16 if settings.precision == "pure_bf16" else torch.float32
     attention = {"flash": "flash_attention_2", "flex": "flex_attention"}.get(settings.attention, settings.attention)
     method = method_named(settings.method.name)
     model = load_base(
-        folder, labels=labels, attention=attention, dtype=dtype, pad_id=pad_id,
+        folder,
+        labels=labels,
+        attention=attention,
+        dtype=torch.float32,
+        pad_id=pad_id,
         options=method.load_options(settings.method, device.type),
-    )  # fmt: skip
+    )
     model = method.apply(model, settings.method, settings.task).to(device)
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -140,7 +153,11 @@ def build(settings: Settings, folder: str, labels: Sequence[str] | None, learnin
     moving = trainable or [nn.Parameter(torch.zeros(()))]
     own = method.optimizer(model, settings.method, settings.optimizer, learning_rate)
     return Built(
-        model=model, optimizer=own or make_optimizer(settings.optimizer, moving, learning_rate), trainable=trainable,
-        device=device, pad_id=pad_id, classes=labels is not None,
-        autocast_dtype=torch.bfloat16 if settings.precision == "bf16" else None,
-    )  # fmt: skip
+        model=model,
+        optimizer=own or make_optimizer(settings.optimizer, moving, learning_rate),
+        trainable=trainable,
+        device=device,
+        pad_id=pad_id,
+        classes=labels is not None,
+        autocast_dtype=torch.bfloat16 if settings.precision == "autocast_bf16" else None,
+    )

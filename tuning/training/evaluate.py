@@ -48,9 +48,13 @@ class Evaluation:
 
 
 def evaluate(
-    built: Built, rows: Sequence[Encoded], *, batch_size: int, go_on: Callable[[], bool] = lambda: True,
+    built: Built,
+    rows: Sequence[Encoded],
+    *,
+    batch_size: int,
+    go_on: Callable[[], bool] = lambda: True,
     probe: PeakProbe | None = None,
-) -> Evaluation | None:  # fmt: skip
+) -> Evaluation | None:
     """Evaluate on all rows; None when told to stop in between. The model's mode is put back.
 
     `probe` measures the memory peak of the batches that may take the most.
@@ -64,9 +68,12 @@ def evaluate(
 
 
 def _evaluate(
-    built: Built, rows: Sequence[Encoded], batch_size: int, go_on: Callable[[], bool],
+    built: Built,
+    rows: Sequence[Encoded],
+    batch_size: int,
+    go_on: Callable[[], bool],
     probe: PeakProbe | None,
-) -> Evaluation | None:  # fmt: skip
+) -> Evaluation | None:
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
     total, guesses = 0.0, []
     pieces = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
@@ -112,11 +119,15 @@ def _guesses(
     found = []
     for number, index in enumerate(chosen):
         places = places_of[number]
-        found.append(Guess(
-            index=index, loss=sum(each[place] for place in places) / len(places) if places else math.nan,
-            said=[likeliest[place] for place in places], wanted=[wanted[place] for place in places],
-            chances=chances[number] if classes else [],
-        ))  # fmt: skip
+        found.append(
+            Guess(
+                index=index,
+                loss=sum(each[place] for place in places) / len(places) if places else math.nan,
+                said=[likeliest[place] for place in places],
+                wanted=[wanted[place] for place in places],
+                chances=chances[number] if classes else [],
+            )
+        )
     return found
 
 

@@ -22,9 +22,14 @@ class FeatureCache:
     """The kept states, by row. Rows are told apart as objects, so the same lists must be used all along."""
 
     def __init__(
-        self, model: nn.Module, autocast: Callable[[], AbstractContextManager[object]], *, pad_id: int, classes: bool,
+        self,
+        model: nn.Module,
+        autocast: Callable[[], AbstractContextManager[object]],
+        *,
+        pad_id: int,
+        classes: bool,
         device: torch.device,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._model, self._autocast = model, autocast
         self._pad_id, self._classes, self._device = pad_id, classes, device
         self._states: dict[int, torch.Tensor] = {}
@@ -53,10 +58,15 @@ class FeatureCache:
         counts = torch.tensor([len(one) for one in labels], device=self._device)
         owners = torch.arange(len(rows), device=self._device).repeat_interleave(counts)
         return Batch(
-            input_ids=torch.zeros((len(rows), 1), dtype=torch.long, device=self._device), attention_mask=None,
-            position_ids=None, label_places=owners, labels=torch.cat(labels), rows=len(rows),
-            tokens=sum(len(row.ids) for row in rows), states=torch.cat([self._states[id(row)] for row in rows]),
-        )  # fmt: skip
+            input_ids=torch.zeros((len(rows), 1), dtype=torch.long, device=self._device),
+            attention_mask=None,
+            position_ids=None,
+            label_places=owners,
+            labels=torch.cat(labels),
+            rows=len(rows),
+            tokens=sum(len(row.ids) for row in rows),
+            states=torch.cat([self._states[id(row)] for row in rows]),
+        )
 
 
 def last_states(model: nn.Module, batch: Batch, *, classes: bool) -> torch.Tensor:

@@ -95,10 +95,15 @@ class Speaker:
         count = room_for_answer(self._model, width, max_new_tokens)
         drawn = temperature > 0
         config = GenerationConfig(
-            max_new_tokens=count, do_sample=drawn, temperature=temperature if drawn else None,
-            top_k=0 if drawn else None, top_p=1.0 if drawn else None, pad_token_id=pad,
-            eos_token_id=_ends(self._model, self._tokenizer), bos_token_id=self._tokenizer.bos_id,
-        )  # fmt: skip
+            max_new_tokens=count,
+            do_sample=drawn,
+            temperature=temperature if drawn else None,
+            top_k=0 if drawn else None,
+            top_p=1.0 if drawn else None,
+            pad_token_id=pad,
+            eos_token_id=_ends(self._model, self._tokenizer),
+            bos_token_id=self._tokenizer.bos_id,
+        )
         generate: Any = self._model.generate
         made = generate(input_ids=ids, attention_mask=mask, generation_config=config, streamer=listener)
         ends = set(config.eos_token_id or ())

@@ -62,13 +62,19 @@ def course_of(plan: Plan) -> Course:
     """The course that a plan has resolved."""
     settings = plan.settings
     return Course(
-        total_steps=plan.value("total_steps"), micro_batch_size=settings.micro_batch_size,
-        effective_batch=plan.value("effective_batch"), seed=settings.seed,
-        by_length=settings.data.group_by_length, packing=settings.data.packing,
-        reduction=settings.loss_reduction, learning_rate=plan.value("learning_rate"),
-        schedule=settings.schedule.name, warmup_steps=settings.schedule.warmup_steps,
-        min_lr_ratio=settings.schedule.min_lr_ratio, max_grad_norm=settings.optimizer.max_grad_norm,
-    )  # fmt: skip
+        total_steps=plan.value("total_steps"),
+        micro_batch_size=settings.micro_batch_size,
+        effective_batch=plan.value("effective_batch"),
+        seed=settings.seed,
+        by_length=settings.data.group_by_length,
+        packing=plan.packing,
+        reduction=settings.loss_reduction,
+        learning_rate=plan.value("learning_rate"),
+        schedule=settings.schedule.name,
+        warmup_steps=settings.schedule.warmup_steps,
+        min_lr_ratio=settings.schedule.min_lr_ratio,
+        max_grad_norm=settings.optimizer.max_grad_norm,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +104,13 @@ class NotFinite(RunError):
 
 
 def train(
-    built: Built, rows: Sequence[Encoded], course: Course, progress: Progress, go_on: Callable[[], bool],
+    built: Built,
+    rows: Sequence[Encoded],
+    course: Course,
+    progress: Progress,
+    go_on: Callable[[], bool],
     probe: PeakProbe | None = None,
-) -> Iterator[Update]:  # fmt: skip
+) -> Iterator[Update]:
     """Run the updates that are left, yielding after each; ends early, gradients cleared, when `go_on` says no.
 
     `probe` measures the memory peak of a few updates; without one `peak_bytes` stays None.
@@ -126,11 +136,16 @@ def train(
             return
         _count(progress, rows, windows[place], classes=built.classes)
         yield Update(
-            step=progress.step, epoch=progress.step / per_epoch, loss=result[0], learning_rate=result[1],
-            grad_norm=result[2], trained_tokens=progress.trained_tokens, input_tokens=progress.input_tokens,
+            step=progress.step,
+            epoch=progress.step / per_epoch,
+            loss=result[0],
+            learning_rate=result[1],
+            grad_norm=result[2],
+            trained_tokens=progress.trained_tokens,
+            input_tokens=progress.input_tokens,
             examples=progress.examples,
             peak_bytes=probe.peak_bytes if probe is not None else None,
-        )  # fmt: skip
+        )
 
 
 def _pieces(window: Sequence[int], rows: Sequence[Encoded], course: Course) -> list[list[int]]:
@@ -145,9 +160,13 @@ def _count(progress: Progress, rows: Sequence[Encoded], window: Sequence[int], *
 
 
 def _update(
-    built: Built, rows: Sequence[Encoded], pieces: list[list[int]], course: Course, number: int,
+    built: Built,
+    rows: Sequence[Encoded],
+    pieces: list[list[int]],
+    course: Course,
+    number: int,
     go_on: Callable[[], bool],
-) -> tuple[float, float, float] | None:  # fmt: skip
+) -> tuple[float, float, float] | None:
     """One optimizer step over a window: (loss, learning rate, gradient norm), or None when told to stop."""
     built.model.train()
     rate = course.rate(number)
@@ -172,9 +191,10 @@ def accumulate(
 ) -> torch.Tensor | None:
     """Add the window's gradient to the parameters, one micro-batch at a time; the window's loss, or None on a stop."""
     reduction = Reduction(
-        name=course.reduction, micro_batches=len(pieces),
+        name=course.reduction,
+        micro_batches=len(pieces),
         window_labels=sum(label_count(rows[index], classes=built.classes) for piece in pieces for index in piece),
-    )  # fmt: skip
+    )
     total = torch.zeros((), dtype=torch.float64, device=built.device)
     for piece in pieces:
         if not go_on():

@@ -21,9 +21,13 @@ _LONGEST = 600
 
 
 def predictions(
-    found: Evaluation, metrics: Mapping[str, float], rows: Sequence[Row], tokenizer: TextTokenizer,
-    labels: Sequence[str] | None, written: dict[int, str],
-) -> dict[str, Any]:  # fmt: skip
+    found: Evaluation,
+    metrics: Mapping[str, float],
+    rows: Sequence[Row],
+    tokenizer: TextTokenizer,
+    labels: Sequence[str] | None,
+    written: dict[int, str],
+) -> dict[str, Any]:
     """Plain data: metrics, one object a row, and for classes the confusion matrix."""
     shown = found.guesses[:MOST_ROWS]
     table: dict[str, Any] = {
@@ -55,14 +59,19 @@ def _line(
     line: dict[str, Any] = {"row": guess.index, "loss": guess.loss if math.isfinite(guess.loss) else None}
     if labels is not None:
         return line | {
-            "text": _short(row.text or ""), "truth": labels[guess.wanted[0]], "prediction": labels[guess.said[0]],
-            "chance": guess.chances[guess.said[0]], "right": guess.said == guess.wanted,
-        }  # fmt: skip
+            "text": _short(row.text or ""),
+            "truth": labels[guess.wanted[0]],
+            "prediction": labels[guess.said[0]],
+            "chance": guess.chances[guess.said[0]],
+            "right": guess.said == guess.wanted,
+        }
     said = written.get(guess.index)
     line |= {
-        "text": _short(_context(row)), "truth": _short(tokenizer.decode(guess.wanted)),
-        "prediction": _short(tokenizer.decode(guess.said)), "right": _right(guess, tokenizer.eos_id),
-    }  # fmt: skip
+        "text": _short(_context(row)),
+        "truth": _short(tokenizer.decode(guess.wanted)),
+        "prediction": _short(tokenizer.decode(guess.said)),
+        "right": _right(guess, tokenizer.eos_id),
+    }
     return line if said is None else line | {"written": _short(said)}
 
 
@@ -74,7 +83,7 @@ def _right(guess: Guess, eos_id: int | None) -> bool:
 
 def _context(row: Row) -> str:
     if row.messages is not None:
-        return "\n".join(f"{role}: {text}" for role, text in row.messages[:-1])
+        return "\n".join(f"{turn.role}: {turn.content}" for turn in row.messages[:-1])
     return row.prompt if row.prompt is not None else row.text or ""
 
 

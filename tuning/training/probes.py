@@ -96,9 +96,13 @@ class PeakProbe:
 
     @contextmanager
     def watch(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device, cells: tuple[int, int],
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+        cells: tuple[int, int],
         kept_bytes: int = 0,
-    ) -> Iterator[None]:  # fmt: skip
+    ) -> Iterator[None]:
         """Measure the block; `kept_bytes` are tensors on the processor that belong to neither model nor optimizer."""
         with metered(model, optimizer, device) as meter:
             yield

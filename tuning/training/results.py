@@ -58,12 +58,19 @@ def recovered_artifact(job: Job, card: str) -> Path:
     tokenizer = TextTokenizer(plan.model.path)
     with own_random_state(settings.seed, pick_device(settings.device)):
         built: Built = build(
-            settings, plan.model.path, plan.data.label_names if job.plan.labels else None,
-            plan.value("learning_rate"), tokenizer.pad_id or 0,
-        )  # fmt: skip
+            settings,
+            plan.model.path,
+            plan.data.label_names if job.plan.labels else None,
+            plan.value("learning_rate"),
+            tokenizer.pad_id or 0,
+        )
         with torch.no_grad():
             read_weights(built, weights)
         return save_artifact(
-            built.model, method_named(settings.method.name), folder, Path(plan.model.path),
-            plan.data.label_names if job.plan.labels else None, card,
-        )  # fmt: skip
+            built.model,
+            method_named(settings.method.name),
+            folder,
+            Path(plan.model.path),
+            plan.data.label_names if job.plan.labels else None,
+            card,
+        )

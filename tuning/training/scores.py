@@ -30,10 +30,16 @@ class Scores:
     """The evaluations of one attempt."""
 
     def __init__(
-        self, job: Job, emit: Callable[..., Any], tokenizer: TextTokenizer, rows: Sequence[Row],
-        encoded: Sequence[Encoded], labels: Sequence[str] | None, questions: Sequence[Row],
+        self,
+        job: Job,
+        emit: Callable[..., Any],
+        tokenizer: TextTokenizer,
+        rows: Sequence[Row],
+        encoded: Sequence[Encoded],
+        labels: Sequence[str] | None,
+        questions: Sequence[Row],
         clock: Callable[[], float] = time.perf_counter,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`questions` are evaluation rows with their true answers, where a recipe has rewritten them."""
         self._job, self._emit, self._tokenizer, self._clock = job, emit, tokenizer, clock
         self._settings, self._folder = job.plan.settings, Path(job.folder)
@@ -46,9 +52,13 @@ class Scores:
         """Step, loss and metrics of each."""
 
     def evaluate(
-        self, built: Built, step: int, batch_size: int, go_on: Callable[[], bool],
+        self,
+        built: Built,
+        step: int,
+        batch_size: int,
+        go_on: Callable[[], bool],
         probe: PeakProbe | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Measure on all held-out rows and tell; nothing where there are none, or when told to stop in between.
 
         `probe` measures the memory that this takes.
@@ -106,9 +116,15 @@ class Scores:
         if not WRITTEN_METRICS & set(self._settings.metrics):
             return None
         written = write_answers(
-            built, self._tokenizer, self._rows, most=asked.generate_rows, max_new_tokens=asked.max_new_tokens,
-            seconds=asked.max_seconds, system_prompt=self._settings.data.system_prompt, go_on=go_on,
-        )  # fmt: skip
+            built,
+            self._tokenizer,
+            self._rows,
+            most=asked.generate_rows,
+            max_new_tokens=asked.max_new_tokens,
+            seconds=asked.max_seconds,
+            system_prompt=self._settings.data.system_prompt,
+            go_on=go_on,
+        )
         if len(written.texts) < written.asked:
             message = (
                 f"Exact match at step {step} is over {len(written.texts)} of {written.asked} rows:"

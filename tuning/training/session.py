@@ -28,7 +28,7 @@ from tuning.training.checkpoint import (
     read_checkpoint,
     read_weights,
     write_checkpoint,
-)  # fmt: skip
+)
 from tuning.training.features import FeatureCache
 from tuning.training.generate import Speaker
 from tuning.training.loop import Course, NotFinite, Progress, Update, course_of, train
@@ -67,10 +67,15 @@ class Session:
             self._resume(built)
             course = course_of(self._job.plan)
             self._emit(
-                "started", total_steps=course.total_steps, step=self._progress.step, device=str(built.device),
+                "started",
+                total_steps=course.total_steps,
+                step=self._progress.step,
+                device=str(built.device),
                 trainable_parameters=sum(weight.numel() for weight in built.trainable),
-                train_rows=len(rows), eval_rows=len(scores.encoded),
-            )  # fmt: skip
+                train_rows=len(rows),
+                eval_rows=len(scores.encoded),
+                notices=[one.to_dict() for one in self._job.plan.notices],
+            )
             self._started = self._clock()
             batch = self._job.plan.evaluation_rows()
             if not self._method.updates:
@@ -102,9 +107,14 @@ class Session:
             scores.tell(course.total_steps, once["loss"], once["metrics"], 0.0, probe.peak_bytes)
         state = "finished" if done else "cancelled"
         self._emit(
-            state, step=course.total_steps if done else 0, total_steps=course.total_steps, artifact=None, best=None,
-            seconds=self._seconds(), reason="nothing is trained: one evaluation" if done else None,
-        )  # fmt: skip
+            state,
+            step=course.total_steps if done else 0,
+            total_steps=course.total_steps,
+            artifact=None,
+            best=None,
+            seconds=self._seconds(),
+            reason="nothing is trained: one evaluation" if done else None,
+        )
         return state
 
     def _cached(self, built: Built, rows: Sequence[Encoded], held_out: Sequence[Encoded], eval_batch: int) -> Built:
@@ -174,7 +184,7 @@ class Session:
             self._tell(update)
             scores.count_as_best(update.step, update.loss)
             last = update.step == course.total_steps
-            if last or _due(update.step, settings.eval.every):
+            if last or _due(update.step, int(self._job.plan.value("eval_every"))):
                 evaluate()
             if last or _due(update.step, settings.sample.every):
                 self._sample(built)
@@ -197,9 +207,14 @@ class Session:
         self._save(built, scores, state)
         best = {"step": scores.best[0], "value": scores.best[1]} if scores.best is not None else None
         self._emit(
-            state, step=self._progress.step, total_steps=course.total_steps, artifact=self._method.artifact, best=best,
-            seconds=self._seconds(), reason=reason,
-        )  # fmt: skip
+            state,
+            step=self._progress.step,
+            total_steps=course.total_steps,
+            artifact=self._method.artifact,
+            best=best,
+            seconds=self._seconds(),
+            reason=reason,
+        )
         return state
 
     def _save(self, built: Built, scores: Scores, state: str) -> None:
@@ -218,10 +233,18 @@ class Session:
 
     def _tell(self, update: Update) -> None:
         self._emit(
-            "step", step=update.step, epoch=update.epoch, loss=update.loss, learning_rate=update.learning_rate,
-            grad_norm=update.grad_norm, trained_tokens=update.trained_tokens, input_tokens=update.input_tokens,
-            examples=update.examples, seconds=self._seconds(), peak_bytes=update.peak_bytes,
-        )  # fmt: skip
+            "step",
+            step=update.step,
+            epoch=update.epoch,
+            loss=update.loss,
+            learning_rate=update.learning_rate,
+            grad_norm=update.grad_norm,
+            trained_tokens=update.trained_tokens,
+            input_tokens=update.input_tokens,
+            examples=update.examples,
+            seconds=self._seconds(),
+            peak_bytes=update.peak_bytes,
+        )
 
     def _sample(self, built: Built) -> None:
         """Let the model answer the settings' sample prompts; as a chat where it is trained on conversations."""
@@ -229,9 +252,12 @@ class Session:
         if not sample.prompts:
             return
         question = Question(
-            sample.prompts, self._settings.eval.max_new_tokens, seed=self._settings.seed, chat=self._chat,
+            sample.prompts,
+            self._settings.eval.max_new_tokens,
+            seed=self._settings.seed,
+            chat=self._chat,
             system_prompt=self._job.plan.system_prompt,
-        )  # fmt: skip
+        )
         said = Speaker(built.model, self._tokenizer, self._labels).answers(question)
         for prompt, text in zip(sample.prompts, said, strict=True):
             self._emit("sample", step=self._progress.step, prompt=prompt, text=text)

@@ -55,9 +55,14 @@ class SavedSides:
 
 
 def live_sides(
-    model: nn.Module, tokenizer: TextTokenizer, model_path: str, method: str, question: Question,
-    labels: Sequence[str] | None, tell: Tell | None = None,
-) -> dict[str, list[Any]]:  # fmt: skip
+    model: nn.Module,
+    tokenizer: TextTokenizer,
+    model_path: str,
+    method: str,
+    question: Question,
+    labels: Sequence[str] | None,
+    tell: Tell | None = None,
+) -> dict[str, list[Any]]:
     """The same from a model in training. Where no view of the base is left in it, the base is loaded for the answer."""
     view, base = _base_side(method_named(method), model, labels)
     if view is None and base is None and labels is None:
@@ -73,9 +78,14 @@ def _base_side(
 
 
 def _both(
-    trained: nn.Module, view: AbstractContextManager[Any] | None, base: nn.Module | None, tokenizer: TextTokenizer,
-    question: Question, labels: Sequence[str] | None, tell: Tell | None,
-) -> dict[str, list[Any]]:  # fmt: skip
+    trained: nn.Module,
+    view: AbstractContextManager[Any] | None,
+    base: nn.Module | None,
+    tokenizer: TextTokenizer,
+    question: Question,
+    labels: Sequence[str] | None,
+    tell: Tell | None,
+) -> dict[str, list[Any]]:
     def to(side: str) -> Callable[[int, str], None] | None:
         return None if tell is None else lambda number, text: tell(side, number, text)
 

@@ -19,9 +19,12 @@ MATTERS = ("task", "model", "revision", "seed", "micro_batch_size", "gradient_ac
 
 def section(values: dict[str, Any]) -> gr.HTML:
     return gr.HTML(
-        value={"settings": settings_from_values(values)}, html_template="<div></div>",
-        js_on_load="/* fires 'set' */ " + mounting("data"), elem_id="tf-data", apply_default_css=False,
-    )  # fmt: skip
+        value={"settings": settings_from_values(values)},
+        html_template="<div></div>",
+        js_on_load="/* fires 'set' */ " + mounting("data"),
+        elem_id="tf-data",
+        apply_default_css=False,
+    )
 
 
 def connect(page: gr.Blocks, form: Form, data: gr.HTML, quick: dict[str, Any]) -> None:
@@ -35,7 +38,7 @@ def connect(page: gr.Blocks, form: Form, data: gr.HTML, quick: dict[str, Any]) -
     def take(event: gr.EventData) -> list[Any]:
         chosen = event._data.get("values") or {}  # type: ignore[union-attr]
         return [
-            gr.update(value=as_text(chosen[path], paths[path].kind))
+            gr.update(value=as_text(chosen[path], paths[path]))
             if path in chosen and path.startswith("data.")
             else gr.skip()
             for path in form.parts

@@ -19,35 +19,81 @@ from tuning.ui.models import hub_data, models
 from tuning.ui.values import CHOSEN, EPOCHS, LENGTH, NO_RECIPE, SLIDERS, STEPS, WOULD_FIT_ON, every_path
 
 TERMS = {
-    "causal_lm": "write text (causal LM)", "sequence_classification": "choose a class", "auto": "auto",
-    "response": "the response", "all": "all tokens", "last_turn": "the last turn", "adamw": "AdamW", "sgd": "SGD",
-    "adafactor": "Adafactor", "adamw_8bit": "8-bit AdamW", "muon": "Muon",
-    "stop": "refuse to start", "skip": "leave them out",
-}  # fmt: skip
+    "causal_lm": "write text (causal LM)",
+    "sequence_classification": "choose a class",
+    "auto": "auto",
+    "response": "the response",
+    "all": "all tokens",
+    "last_turn": "the last turn",
+    "adamw": "AdamW",
+    "sgd": "SGD",
+    "adafactor": "Adafactor",
+    "adamw_8bit": "8-bit AdamW",
+    "muon": "Muon",
+    "stop": "refuse to start",
+    "skip": "leave them out",
+    "split": "split into blocks",
+    "cut": "cut off",
+    "seeded": "drawn by the seed",
+    "first": "the first ones",
+    "on": "on",
+    "off": "off",
+    "tokenizer": "as the tokenizer does",
+    "config": "as config.json says",
+    "fp32": "fp32",
+    "autocast_bf16": "bf16 products (autocast)",
+}
 LABELS = {
     "revision": "Revision of a hub model",
-    "task": "Task", "model": "Base model", "data.source": "Data", "micro_batch_size": "Micro-batch size",
-    "gradient_accumulation_steps": "Gradient accumulation steps", "optimizer.learning_rate": "Learning rate",
-    "max_steps": "Updates (max_steps)", "num_epochs": "Epochs (num_epochs)", "schedule.name": "Schedule",
-    "optimizer.name": "Optimizer", "data.max_seq_length": "Maximum sequence length", "data.loss_on": "Loss on",
-    "attention": "Attention", "eval.every": "Evaluate every (updates)", "eval.patience": "Early-stopping patience",
-    "save.every": "Checkpoint every (updates)", "method.r": "Rank r", "method.alpha": "Alpha",
-    "method.rslora": "rsLoRA", "method.dora": "DoRA", "optimizer.max_grad_norm": "Maximum gradient norm",
-    "schedule.min_lr_ratio": "Minimum learning rate ratio", "data.train_rows": "Training rows",
-    "data.eval_rows": "Evaluation rows", "sample.every": "Answer the prompts every (updates)",
-    "sample.prompts": "Sample prompts, one a line (\\n breaks it)", "eval.max_new_tokens": "Longest answer (tokens)",
-    "save.keep": "Checkpoints kept", "data.columns": "Columns (JSON)", "data.label_names": "Label names, one a line",
-    "data.bad_rows": "Bad rows", "data.format": "File format",
-}  # fmt: skip
+    "task": "Task",
+    "model": "Base model",
+    "data.source": "Data",
+    "micro_batch_size": "Micro-batch size",
+    "gradient_accumulation_steps": "Gradient accumulation steps",
+    "optimizer.learning_rate": "Learning rate",
+    "max_steps": "Updates (max_steps)",
+    "num_epochs": "Epochs (num_epochs)",
+    "schedule.name": "Schedule",
+    "optimizer.name": "Optimizer",
+    "data.max_seq_length": "Maximum sequence length",
+    "data.loss_on": "Loss on",
+    "attention": "Attention",
+    "eval.every": "Evaluate every (updates)",
+    "eval.patience": "Early-stopping patience",
+    "save.every": "Checkpoint every (updates)",
+    "method.r": "Rank r",
+    "method.alpha": "Alpha",
+    "method.rslora": "rsLoRA",
+    "method.dora": "DoRA",
+    "optimizer.max_grad_norm": "Maximum gradient norm",
+    "schedule.min_lr_ratio": "Minimum learning rate ratio",
+    "data.train_rows": "Training rows",
+    "data.eval_rows": "Evaluation rows",
+    "sample.every": "Answer the prompts every (updates)",
+    "sample.prompts": "Sample prompts, one a line (\\n breaks it)",
+    "eval.max_new_tokens": "Longest answer (tokens)",
+    "save.keep": "Checkpoints kept",
+    "data.columns": "Columns (JSON)",
+    "data.label_names": "Label names, one a line",
+    "data.bad_rows": "Bad rows",
+    "data.format": "File format",
+    "data.separator": "Between prompt and completion",
+    "data.chat_template": "Prompts in the chat template",
+    "data.special_tokens": "Begin and end tokens",
+    "data.long_text": "Long texts",
+    "data.row_choice": "Which rows",
+    "data.packing": "Packing",
+}
 SHORT = {
     "micro_batch_size": "rows on the device at once",
     "gradient_accumulation_steps": "micro-batches added up before one update",
 }
 MAIN = ("task", "model", "data.source", "micro_batch_size", "gradient_accumulation_steps", "optimizer.learning_rate")
 GROUPS = {
-    "Optimizer and schedule": ("optimizer", "schedule"), "Data": ("data",),
+    "Optimizer and schedule": ("optimizer", "schedule"),
+    "Data": ("data",),
     "Evaluation, checkpoints, samples": ("eval", "save", "sample"),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +122,11 @@ def label_of(path: str, field: Field) -> str:
 
 def _component(path: str, field: Field, value: Any) -> gr.components.Component:
     look: dict[str, Any] = {
-        "label": label_of(path, field), "elem_id": dom_id(path), "elem_classes": ["tf-field"],
+        "label": label_of(path, field),
+        "elem_id": dom_id(path),
+        "elem_classes": ["tf-field"],
         "info": SHORT.get(path, field.help),
-    }  # fmt: skip
+    }
     if path == "model":
         options = [(f"{model.title}", model.spec) for model in model_catalogue()]
         return gr.Dropdown(options, value=value, allow_custom_value=True, **look)
@@ -93,6 +141,8 @@ def _component(path: str, field: Field, value: Any) -> gr.components.Component:
             return gr.Dropdown(options, value=value, allow_custom_value=True, **look)
         kind = gr.Radio if len(options) <= 3 else gr.Dropdown
         return kind(options, value=value, **look)
+    if field.kind is bool and field.nullable:
+        return gr.Radio([("automatic", ""), ("yes", "true"), ("no", "false")], value=value, **look)
     if field.kind is bool:
         return gr.Checkbox(value=value, **look)
     lines = 2 if field.kind is tuple and not field.default else 1
@@ -170,10 +220,13 @@ def _length(parts: dict[str, Any], values: dict[str, Any], add: Any) -> None:
 def fit_question(values: dict[str, Any]) -> gr.Dropdown:
     names = [this_machine().name, *(device.name for device in DEVICES)]
     return gr.Dropdown(
-        list(dict.fromkeys(names)), value=values[WOULD_FIT_ON], label="Would it fit on",
-        info="Only the estimate asks this; the run stays on this machine.", elem_id=dom_id(WOULD_FIT_ON),
+        list(dict.fromkeys(names)),
+        value=values[WOULD_FIT_ON],
+        label="Would it fit on",
+        info="Only the estimate asks this; the run stays on this machine.",
+        elem_id=dom_id(WOULD_FIT_ON),
         elem_classes=["tf-field"],
-    )  # fmt: skip
+    )
 
 
 def updates_for(form: Form, values: dict[str, Any]) -> list[Any]:

@@ -31,16 +31,21 @@ def header() -> gr.HTML:
 
 def preview(value: dict[str, Any]) -> gr.HTML:
     return gr.HTML(
-        value=value, html_template="<div></div>", elem_id="tf-preview",
+        value=value,
+        html_template="<div></div>",
+        elem_id="tf-preview",
         js_on_load="/* fires 'traced' */ " + mounting("preview"),
         apply_default_css=False,
-    )  # fmt: skip
+    )
 
 
 def live() -> gr.HTML:
     """Curves and runs table. Its value names the run that Start has just made; its `reuse` event carries settings."""
     return gr.HTML(
-        value={"run": None}, html_template="<div></div>", js_on_load="/* fires 'reuse' */ " + mounting("live"),
-        elem_id="tf-live", apply_default_css=False,
+        value={"run": None},
+        html_template="<div></div>",
+        js_on_load="/* fires 'reuse' */ " + mounting("live"),
+        elem_id="tf-live",
+        apply_default_css=False,
         config=chart_config({method.name: method.title for method in METHODS}),
-    )  # fmt: skip
+    )

@@ -13,15 +13,19 @@ from tuning.ui import live
 
 def models() -> gr.HTML:
     return gr.HTML(
-        value={"settings": {}}, html_template="<div></div>",
+        value={"settings": {}},
+        html_template="<div></div>",
         js_on_load="/* fires 'downloaded' */ " + live.mounting("models"),
-        elem_id="tf-models", apply_default_css=False,
-    )  # fmt: skip
+        elem_id="tf-models",
+        apply_default_css=False,
+    )
 
 
 def hub_data() -> gr.HTML:
     return gr.HTML(
-        value={"settings": {}}, html_template="<div></div>",
+        value={"settings": {}},
+        html_template="<div></div>",
         js_on_load="/* fires 'downloaded', 'set' */ " + live.mounting("hub_data"),
-        elem_id="tf-hub-data", apply_default_css=False,
-    )  # fmt: skip
+        elem_id="tf-hub-data",
+        apply_default_css=False,
+    )

@@ -21,10 +21,12 @@ def network_value(plan: Any) -> dict[str, Any]:
     total = sum(part.parameters for part in parts)
     share = f"{100 * moving / total:.3g}\u00a0%" if total else ""
     return {
-        "title": method.title, "card": method.card, "source": method.source,
+        "title": method.title,
+        "card": method.card,
+        "source": method.source,
         "summary": f"{moving:,} of {total:,} parameters move ({share})" if moving else "Nothing is trained.",
         "lines": list(_lines(parts)),
-    }  # fmt: skip
+    }
 
 
 def _lines(parts: list[Part]) -> Iterator[dict[str, Any]]:

@@ -41,8 +41,11 @@ from tuning.ui.values import (  # noqa: E402
 from tuning.web import add_routes
 
 QUICK: dict[str, Any] = {
-    "queue": False, "show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private",
-}  # fmt: skip
+    "queue": False,
+    "show_progress": "hidden",
+    "concurrency_limit": None,
+    "api_visibility": "private",
+}
 
 WARM_UP_AFTER = 1.0
 """Seconds from the server's start."""
@@ -62,9 +65,13 @@ def build_page(service: RunService) -> gr.Blocks:
                     form.parts[WOULD_FIT_ON] = form_room.fit_question(values)
                 with gr.Column(elem_id="tf-press"):
                     form.parts[RUN_NAME] = gr.Textbox(
-                        placeholder="Run name (optional)", label="Run name", show_label=False, container=False,
-                        max_length=120, elem_id=form_room.dom_id(RUN_NAME),
-                    )  # fmt: skip
+                        placeholder="Run name (optional)",
+                        label="Run name",
+                        show_label=False,
+                        container=False,
+                        max_length=120,
+                        elem_id=form_room.dom_id(RUN_NAME),
+                    )
                     start = gr.Button("Start training", variant="primary", elem_id="tf-start")
             with gr.Column(elem_id="tf-main", min_width=0):
                 preview = live_room.preview(preview_value(service, values))
@@ -79,9 +86,14 @@ def build_page(service: RunService) -> gr.Blocks:
 
 
 def _connect(
-    page: gr.Blocks, service: RunService, form: form_room.Form, start: gr.Button, preview: gr.HTML, live: gr.HTML,
+    page: gr.Blocks,
+    service: RunService,
+    form: form_room.Form,
+    start: gr.Button,
+    preview: gr.HTML,
+    live: gr.HTML,
     saved: gr.BrowserState,
-) -> None:  # fmt: skip
+) -> None:
     parts = list(form.parts.values())
     shown = [*parts, *form.blocks.values()]
     length = form.parts[LENGTH]
@@ -142,10 +154,22 @@ def build_app(service: RunService, host: str, port: int) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     add_routes(app, service, hosts=[host])
     return gr.mount_gradio_app(
-        app, build_page(service), path="/", server_name=host, server_port=port, footer_links=[], run_history=False,
-        enable_monitoring=False, max_file_size="1mb", ssr_mode=False, mcp_server=False, pwa=False, theme=theme(),
-        css_paths=asset_path("page.css"), show_error=True,
-    )  # fmt: skip
+        app,
+        build_page(service),
+        path="/",
+        server_name=host,
+        server_port=port,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        max_file_size="1mb",
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        theme=theme(),
+        css_paths=asset_path("page.css"),
+        show_error=True,
+    )
 
 
 def default_home() -> Path:

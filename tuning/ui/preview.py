@@ -38,6 +38,7 @@ def told(values: dict[str, Any], compute: Callable[[], dict[str, Any]], pressed:
         "network": None,
         "outlook": None,
         "device": None,
+        "notices": [],
         "reading": False,
         "pressed": pressed,
     }
@@ -91,9 +92,12 @@ def _computed(service: Any, values: dict[str, Any]) -> dict[str, Any]:
     return {
         "tiles": tiles(plan, preview.seconds),
         "memory": charts.memory_bar(estimate, preview.against.device.kind),
-        "network": network_value(plan), "outlook": service.outlook(preview), "device": device,
+        "network": network_value(plan),
+        "outlook": service.outlook(preview),
+        "device": device,
         "hints": hints,
-    }  # fmt: skip
+        "notices": [one.to_dict() for one in plan.notices],
+    }
 
 
 COUNTS = ("tokens_per_update", "updates_per_epoch")
@@ -130,9 +134,15 @@ def tiles(plan: Any, seconds: float | None) -> list[dict[str, str]]:
     found = [
         {"key": "effective_batch", "value": f"{cut} = {plan.value('effective_batch')}", "label": "effective batch"},
         *({"key": key, "value": count_text(plan.value(key)), "label": key.replace("_", " ")} for key in COUNTS),
-        {"key": "trainable_parameters", "value": count_text(plan.value("trainable_parameters")),
-         "label": f"trainable parameters ({share:.3g}\u00a0%)"},
-        {"key": "total_steps", "value": count_text(updates) if seconds is None else seconds_text(seconds),
-         "label": "updates; time not yet known" if seconds is None else f"for {updates:,.0f} updates"},
-    ]  # fmt: skip
+        {
+            "key": "trainable_parameters",
+            "value": count_text(plan.value("trainable_parameters")),
+            "label": f"trainable parameters ({share:.3g}\u00a0%)",
+        },
+        {
+            "key": "total_steps",
+            "value": count_text(updates) if seconds is None else seconds_text(seconds),
+            "label": "updates; time not yet known" if seconds is None else f"for {updates:,.0f} updates",
+        },
+    ]
     return [{"value": t["value"], "label": t["label"], "title": str(plan.derived[t["key"]].origin)} for t in found]

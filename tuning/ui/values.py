@@ -44,12 +44,13 @@ def every_path() -> dict[str, Field]:
     return {path: one for path, one in found.items() if path not in HIDDEN or path in ("max_steps", "num_epochs")}
 
 
-def as_text(value: Any, kind: type) -> Any:
+def as_text(value: Any, field: Field) -> Any:
     """A settings value as its component shows it."""
-    if kind is bool:
-        return bool(value)
+    kind = field.kind
     if value is None:
         return ""
+    if kind is bool:
+        return str(bool(value)).lower() if field.nullable else bool(value)
     if kind is dict:
         return json.dumps(value) if value else ""
     if kind is tuple:
@@ -57,6 +58,8 @@ def as_text(value: Any, kind: type) -> Any:
         return "\n".join(map(_one_line, value)) if words else ", ".join(_exactly(one) for one in value)
     if isinstance(value, list | tuple):
         return ", ".join(value)
+    if isinstance(value, str) and value != value.strip():  # blanks at its ends would be lost: between quotation marks
+        return json.dumps(value, ensure_ascii=False)
     return _exactly(value) if isinstance(value, float) else str(value)
 
 
@@ -82,7 +85,9 @@ def from_text(value: Any, field: Field) -> Any:
     if field.listed and text != field.default:
         return [part.strip() for part in text.split(",") if part.strip()] or text
     if field.kind is str:
-        return text or (None if field.nullable else text)
+        return _unquoted(text) or (None if field.nullable else text)
+    if field.kind is bool:
+        return {"": None, "true": True, "false": False}.get(text, text)
     if not text:
         empty: Any = [] if field.kind is tuple else {} if field.kind is dict else ""
         return None if field.nullable else empty
@@ -93,6 +98,12 @@ def from_text(value: Any, field: Field) -> Any:
         parts = [part.strip() for part in (text.split(",") if numbers else text.split("\n")) if part.strip()]
         return [_number_or(part) for part in parts] if numbers else [_many_lines(part) for part in parts]
     return _number_or(text)
+
+
+def _unquoted(text: str) -> str:
+    """What stands between quotation marks, where they were put there for blanks at its ends."""
+    inner = _json_or(text) if len(text) > 2 and text[0] == text[-1] == '"' else None
+    return inner if isinstance(inner, str) and inner != inner.strip() else text
 
 
 def _json_or(text: str) -> Any:
@@ -151,7 +162,7 @@ def values_from_settings(settings: dict[str, Any]) -> dict[str, Any]:
             for part in path.split("."):
                 block = block.get(part, field.default) if isinstance(block, dict) else field.default
             value = block
-        values[path] = value if path in SLIDERS else as_text(value, field.kind)
+        values[path] = value if path in SLIDERS else as_text(value, field)
     values[LENGTH] = EPOCHS if settings.get("num_epochs") is not None else STEPS
     return values
 

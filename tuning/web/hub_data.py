@@ -112,19 +112,31 @@ def _card_of_what_is_here(asked: Asked) -> dict[str, Any] | None:
             raise
         return None
     card: dict[str, Any] = {
-        "id": place.title, "source": kind, "here": True, "subset": None, "subsets": [],
+        "id": place.title,
+        "source": kind,
+        "here": True,
+        "subset": None,
+        "subsets": [],
         "licence": place.card.get("licence"),
-        "notes": list(place.notes), "rows": [], "gated": False, "locked": False, "problem": None,
+        "notes": list(place.notes),
+        "rows": [],
+        "gated": False,
+        "locked": False,
+        "problem": None,
         "bytes": sum(file.stat().st_size for file in (*place.train, *(place.eval or ()))),
-    }  # fmt: skip
+    }
     kept = cached_data(name, asked.revision) if kind == "hub" else None
     if kept is not None:
         subsets = [
-            {"name": subset, "splits": [
-                {"name": split, "files": len(files), "bytes": sum(kept.sizes[file] for file in files)}
-                for split, files in splits.items()]}
+            {
+                "name": subset,
+                "splits": [
+                    {"name": split, "files": len(files), "bytes": sum(kept.sizes[file] for file in files)}
+                    for split, files in splits.items()
+                ],
+            }
             for subset, splits in list(kept.layout.subsets.items())[:SHOWN_SUBSETS]
-        ]  # fmt: skip
+        ]
         card |= {"id": name, "licence": kept.licence, "subset": asked.subset or kept.layout.default, "subsets": subsets}
     return card
 
@@ -144,15 +156,29 @@ def hub_card(found: HubData, asked: Asked, downloads: Downloads) -> dict[str, An
         notes.append(f"Its loading script {found.script} is not run: its files are read as they are.")
     notes += [class_words(column, names) for column, names in of_subset(found.classes, found.subset or "").items()]
     subsets = [
-        {"name": subset, "splits": [
-            {"name": split, "files": len(found.layout.subsets[subset][split]), "bytes": size}
-            for split, size in found.split_bytes(subset).items()]}
+        {
+            "name": subset,
+            "splits": [
+                {"name": split, "files": len(found.layout.subsets[subset][split]), "bytes": size}
+                for split, size in found.split_bytes(subset).items()
+            ],
+        }
         for subset in list(found.layout.subsets)[:SHOWN_SUBSETS]
-    ]  # fmt: skip
+    ]
     running = downloads.of(found.id)
     return {
-        "id": found.id, "source": "hub", "here": False, "subset": found.subset, "subsets": subsets,
-        "licence": found.licence, "gated": found.gated, "locked": locked, "problem": problem, "notes": notes,
-        "rows": rows, "bytes": found.total_bytes, "done_bytes": bytes_here(found),
+        "id": found.id,
+        "source": "hub",
+        "here": False,
+        "subset": found.subset,
+        "subsets": subsets,
+        "licence": found.licence,
+        "gated": found.gated,
+        "locked": locked,
+        "problem": problem,
+        "notes": notes,
+        "rows": rows,
+        "bytes": found.total_bytes,
+        "done_bytes": bytes_here(found),
         "download": running.to_dict() if running else None,
-    }  # fmt: skip
+    }

@@ -95,12 +95,25 @@ def local_card(model: BaseModel) -> dict[str, Any]:
     """The card of a model that is on this machine."""
     kind, why = tuned_for(named(model.title, model.source), model.chat_template)
     return {
-        "id": model.spec, "source": model.source, "here": model.missing is None, "architecture": model.shape.model_type,
-        "parameters": model.shape.parameters, "bytes": model.weight_bytes, "done_bytes": model.weight_bytes,
-        "licence": None, "max_positions": model.shape.max_positions, "tasks": model.tasks,
-        "tuned": "encoder" if model.shape.encoder else kind, "why": why, "gated": False, "locked": False,
-        "notes": model.notes, "problem": model.missing, "fits": verdicts(model), "download": None,
-    }  # fmt: skip
+        "id": model.spec,
+        "source": model.source,
+        "here": model.missing is None,
+        "architecture": model.shape.model_type,
+        "parameters": model.shape.parameters,
+        "bytes": model.weight_bytes,
+        "done_bytes": model.weight_bytes,
+        "licence": None,
+        "max_positions": model.shape.max_positions,
+        "tasks": model.tasks,
+        "tuned": "encoder" if model.shape.encoder else kind,
+        "why": why,
+        "gated": False,
+        "locked": False,
+        "notes": model.notes,
+        "problem": model.missing,
+        "fits": verdicts(model),
+        "download": None,
+    }
 
 
 def hub_card(found: HubModel) -> dict[str, Any]:
@@ -111,16 +124,34 @@ def hub_card(found: HubModel) -> dict[str, Any]:
     model = None
     if shape is not None:
         model = BaseModel(
-            spec=found.id, source="hub", path="", title=found.title, shape=shape, weight_bytes=found.weight_bytes,
-            chat_template=found.chat_template, tasks=found.tasks,
-        )  # fmt: skip
+            spec=found.id,
+            source="hub",
+            path="",
+            title=found.title,
+            shape=shape,
+            weight_bytes=found.weight_bytes,
+            chat_template=found.chat_template,
+            tasks=found.tasks,
+        )
     return {
-        "id": found.id, "source": "hub", "here": False, "architecture": shape.model_type if shape else None,
-        "parameters": found.parameters, "bytes": found.total_bytes, "done_bytes": bytes_here(found),
-        "licence": found.licence, "max_positions": shape.max_positions if shape else None, "tasks": found.tasks,
-        "tuned": "encoder" if shape and shape.encoder else kind, "why": why, "gated": found.gated,
-        "locked": found.locked, "notes": notes, "problem": found.problem, "fits": verdicts(model) if model else [],
-    }  # fmt: skip
+        "id": found.id,
+        "source": "hub",
+        "here": False,
+        "architecture": shape.model_type if shape else None,
+        "parameters": found.parameters,
+        "bytes": found.total_bytes,
+        "done_bytes": bytes_here(found),
+        "licence": found.licence,
+        "max_positions": shape.max_positions if shape else None,
+        "tasks": found.tasks,
+        "tuned": "encoder" if shape and shape.encoder else kind,
+        "why": why,
+        "gated": found.gated,
+        "locked": found.locked,
+        "notes": notes,
+        "problem": found.problem,
+        "fits": verdicts(model) if model else [],
+    }
 
 
 def verdicts(model: BaseModel) -> list[dict[str, Any]]:
@@ -128,18 +159,30 @@ def verdicts(model: BaseModel) -> list[dict[str, Any]]:
     longest = min(LENGTH, model.shape.max_positions)
     task, device, found = model.tasks[0], this_machine(), []
     for method in METHODS:
-        settings = Settings.from_dict({
-            "task": task, "method": {"name": method}, "micro_batch_size": ROWS, "gradient_accumulation_steps": 2,
-            "data": {"max_seq_length": max(8, longest)},
-        })  # fmt: skip
+        settings = Settings.from_dict(
+            {
+                "task": task,
+                "method": {"name": method},
+                "micro_batch_size": ROWS,
+                "gradient_accumulation_steps": 2,
+                "data": {"max_seq_length": max(8, longest)},
+            }
+        )
         try:
             seen = estimate(make_plan(settings, model, _rows(longest, task), device), device)
         except TuningError:  # a method may refuse a very narrow model; then there is nothing to say of it
             continue
         place = device.name if device.kind == "cuda" else "this machine"
         words = f"{method_named(method).title}, {ROWS} rows of {longest} tokens, on {place}"
-        found.append({"words": words, "method": method, "fits": seen.fits, "bytes": seen.high_bytes,
-                      "device_bytes": seen.device_bytes})  # fmt: skip
+        found.append(
+            {
+                "words": words,
+                "method": method,
+                "fits": seen.fits,
+                "bytes": seen.high_bytes,
+                "device_bytes": seen.device_bytes,
+            }
+        )
     return found
 
 
@@ -147,7 +190,15 @@ def _rows(longest: int, task: str) -> DataSummary:
     """Full-length rows: the verdict is about a model, not about the data in the form."""
     classes = ("first", "second") if task == "sequence_classification" else None
     return DataSummary(
-        name="full rows", title="full rows", shape="text", label_names=classes, train_rows=8 * ROWS, eval_rows=0,
-        lengths=(longest,) * 8 * ROWS, trained_tokens=(1 if classes else longest,) * 8 * ROWS, cut_rows=0,
-        dropped_rows=0, fingerprint="",
-    )  # fmt: skip
+        name="full rows",
+        title="full rows",
+        shape="text",
+        label_names=classes,
+        train_rows=8 * ROWS,
+        eval_rows=0,
+        lengths=(longest,) * 8 * ROWS,
+        trained_tokens=(1 if classes else longest,) * 8 * ROWS,
+        cut_rows=0,
+        dropped_rows=0,
+        fingerprint="",
+    )

@@ -36,9 +36,27 @@ def _cursors(text: str) -> dict[str, int]:
 def run_summary(row: RunRow, place: int | None) -> dict[str, Any]:
     """A run as the page's table shows it: small, because the list is sent whole."""
     plain = (
-        "run_id", "name", "note", "state", "created", "started", "ended", "parent", "from_step", "attempt", "step",
-        "total_steps", "loss", "eval_loss", "best_eval", "message", "phase", "seconds", "peak_bytes", "slot",
-    )  # fmt: skip
+        "run_id",
+        "name",
+        "note",
+        "state",
+        "created",
+        "started",
+        "ended",
+        "parent",
+        "from_step",
+        "attempt",
+        "step",
+        "total_steps",
+        "loss",
+        "eval_loss",
+        "best_eval",
+        "message",
+        "phase",
+        "seconds",
+        "peak_bytes",
+        "slot",
+    )
     settings = {key: row.settings[key] for key in ("task", "model", "method", "optimizer", "precision")}
     estimate = row.estimate or {}
     return {
@@ -47,7 +65,10 @@ def run_summary(row: RunRow, place: int | None) -> dict[str, Any]:
         "chat": row.chat,
         "system_prompt": row.system_prompt,
         "settings": {**settings, "data": {"source": row.settings["data"]["source"]}},
-        "plan": {"derived": {key: one["value"] for key, one in row.plan.get("derived", {}).items()}},
+        "plan": {
+            "derived": {key: one["value"] for key, one in row.plan.get("derived", {}).items()},
+            "notices": row.plan.get("notices", []),
+        },
         "estimate": {key: estimate.get(key) for key in ("total_bytes", "low_bytes", "high_bytes", "kind")},
     }
 
@@ -71,7 +92,9 @@ def preview_answer(service: RunService, settings: Any, device: str | None) -> di
     """The estimate's members, with the derived numbers and the expected seconds beside them."""
     preview = service.preview(settings, device)
     derived = {key: {"value": one.value, "origin": one.origin} for key, one in preview.plan.derived.items()}
-    return {**preview.estimate.to_dict(), "derived": derived, "seconds": preview.seconds, "pending": preview.pending}
+    notices = [one.to_dict() for one in preview.plan.notices]
+    answer = {"derived": derived, "notices": notices, "seconds": preview.seconds, "pending": preview.pending}
+    return {**preview.estimate.to_dict(), **answer}
 
 
 # -- the routes -------------------------------------------------------------------------------------------------------
@@ -99,9 +122,13 @@ def _add_running(app: FastAPI, service: RunService) -> None:
         await run_in_threadpool(row_of, service, run_id)
         texts = {"rename": (service.rename, "name"), "note": (service.note, "note")}
         plain = {
-            "stop": service.stop, "pause": service.pause, "resume": service.resume, "go_on": service.go_on,
-            "delete": service.delete, "undelete": service.undelete,
-        }  # fmt: skip
+            "stop": service.stop,
+            "pause": service.pause,
+            "resume": service.resume,
+            "go_on": service.go_on,
+            "delete": service.delete,
+            "undelete": service.undelete,
+        }
         if action in texts:
             function, member = texts[action]
             (text,) = take(await json_body(request), member)
