@@ -14,9 +14,48 @@ Comes in: what was wrong.  Goes out: sentences that name the field, the value, t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
+
+SHOWN_CHARACTERS, SHOWN_ITEMS, SHOWN_LEVELS = 400, 20, 4
+"""How much of a faulty value is repeated to the person who gave it."""
+
+
+def whole_characters(text: str) -> str:
+    """The text with halves of characters (lone surrogates), which no file can hold, written as escapes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def number_words(value: int | float) -> str:
+    """A number for a person; of one that has no short form, how many digits it has."""
+    try:
+        return f"{value:g}"
+    except OverflowError:
+        return f"a number of {len(str(abs(int(value))))} digits"
+
+
+def shown_value(value: Any, level: int = 0) -> Any:
+    """What was given, as JSON can hold it and a person can read it: short, whole characters, finite numbers."""
+    if isinstance(value, str):
+        text = whole_characters(value[: SHOWN_CHARACTERS + 1])
+        return text if len(value) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)  # JSON has no infinity
+    if isinstance(value, int):
+        return value if abs(value) < 2**63 else number_words(value)
+    if level == SHOWN_LEVELS:
+        return "…"
+    if isinstance(value, Mapping):
+        return {
+            str(shown_value(str(key))): shown_value(one, level + 1) for key, one in islice(value.items(), SHOWN_ITEMS)
+        }
+    if isinstance(value, list | tuple):
+        return [shown_value(one, level + 1) for one in value[:SHOWN_ITEMS]]
+    return shown_value(str(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +68,14 @@ class Problem:
     message: str
 
     def to_dict(self) -> dict[str, Any]:
-        """The plain form that the command line prints and the page reads; infinity, which JSON lacks, as a word."""
-        endless = isinstance(self.value, float) and not math.isfinite(self.value)
-        value = str(self.value) if endless else self.value
-        return {"field": self.field, "value": value, "limit": self.limit, "message": self.message}
+        """The plain form that the command line prints and the page reads; always JSON, whatever the value was."""
+        message = whole_characters(self.message)
+        return {
+            "field": whole_characters(self.field),
+            "value": shown_value(self.value),
+            "limit": self.limit,
+            "message": message,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +101,7 @@ class TuningError(Exception):
     """An error the person can mend; `problems` says field by field how."""
 
     def __init__(self, message: str, problems: Iterable[Problem] = ()) -> None:
-        super().__init__(message)
+        super().__init__(whole_characters(message))
         self.problems: tuple[Problem, ...] = tuple(problems)
 
 

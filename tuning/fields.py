@@ -15,7 +15,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from tuning.errors import Problem
+from tuning.errors import Problem, number_words, whole_characters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +122,15 @@ _WORDS = {
 }
 
 
+def _half_characters(value: Any) -> bool:
+    """Whether some text within the value cannot be written to any file."""
+    if isinstance(value, str):
+        return not value.isascii() and whole_characters(value) != value
+    if isinstance(value, dict):
+        return any(_half_characters(one) for pair in value.items() for one in pair)
+    return isinstance(value, list | tuple) and any(map(_half_characters, value))
+
+
 def check(field: Field, value: Any) -> tuple[Any, Problem | None]:
     """The value as the field's kind, and what is wrong with it. A value is never changed, only its number type."""
     if value is None:
@@ -131,12 +140,16 @@ def check(field: Field, value: Any) -> tuple[Any, Problem | None]:
     if field.listed and isinstance(value, list | tuple):
         return _checked_words(field, tuple(value))
     if field.kind is tuple and isinstance(value, list | tuple):
+        if _half_characters(value):
+            return field.default, _problem(field, value, "holds half of a character (a lone surrogate)")
         return tuple(value), None
     if field.kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < 2**53 else math.inf
     if field.kind is int and isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         value = int(value)
     right = isinstance(value, field.kind) and not (field.kind is int and isinstance(value, bool))
+    if right and _half_characters(value):
+        return field.default, _problem(field, value, "holds half of a character (a lone surrogate)")
     if not right:
         return field.default, _problem(field, value, f"needs {_WORDS[field.kind]}, not {value!r:.60}")
     if isinstance(value, float) and not math.isfinite(value):
@@ -144,7 +157,7 @@ def check(field: Field, value: Any) -> tuple[Any, Problem | None]:
     if field.limit.choices and not field.limit.open and value not in field.limit.choices:
         return field.default, _problem(field, value, f"{value!r:.60} is not one of {field.limit}")
     if isinstance(value, int | float) and not isinstance(value, bool) and not field.limit.accepts(value):
-        return field.default, _problem(field, value, f"{value:g} is outside the limit: {field.limit}")
+        return field.default, _problem(field, value, f"{number_words(value)} is outside the limit: {field.limit}")
     return value, None
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tuning.asking import SavedAnswers, Tell, ask_live
-from tuning.errors import Problem, RunError, SettingsError
+from tuning.errors import Problem, RunError, SettingsError, whole_characters
 from tuning.executors.base import Executor, RunHandle
 from tuning.executors.thread import ThreadExecutor
 from tuning.hardware import named_device
@@ -106,11 +106,11 @@ class RunService:
         preview = self.preview(settings)
         preview.plan.model.check_complete()
         name = None if name is None else _checked_text("name", name, NAME_LENGTH)
-        if parent is not None:
-            self.store.run(parent)
-        if from_step is not None and (parent is None or not isinstance(from_step, int) or from_step < 0):
-            limit = "a step of the parent run"
-            raise SettingsError([Problem("from_step", from_step, limit, "from_step needs a parent and a step.")])
+        steps = self._last_step(parent) if parent is not None else None
+        if from_step is not None and not (type(from_step) is int and steps is not None and 0 <= from_step <= steps):
+            limit = "a parent run" if steps is None else f"0 to {steps:,}"
+            message = f"from_step needs a parent and one of its steps: {limit}."
+            raise SettingsError([Problem("from_step", from_step, limit, message)])
         plan = preview.plan
         with self._starting:
             run_id, folder = self._new_folder()
@@ -129,6 +129,11 @@ class RunService:
             )
             self._submit(job)
         return run_id
+
+    def _last_step(self, run_id: str) -> int:
+        """The last step that a run has or will have."""
+        row = self.store.run(run_id)
+        return max(row.step, row.total_steps or 0)
 
     def _new_folder(self) -> tuple[str, Path]:
         number = self.store.last_number()
@@ -317,9 +322,9 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _checked_text(field: str, value: Any, limit: int, empty: bool = False) -> str:
-    text = value.strip() if isinstance(value, str) else None
+    text = value.strip() if isinstance(value, str) and whole_characters(value) == value else None
     if text is None or len(text) > limit or (not text and not empty):
-        asked = f"{'0' if empty else '1'} to {limit} characters"
+        asked = f"{'0' if empty else '1'} to {limit} whole characters"
         raise SettingsError([Problem(field, value, asked, f"The {field} must have {asked}.")])
     return text
 

@@ -21,7 +21,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from tuning.errors import RunError
+from tuning.errors import RunError, whole_characters
 from tuning.events import END_KINDS, Event
 from tuning.locks import OwnerLocks
 from tuning.rows import ACTIVE_STATES, COLUMNS, RunRow, row_changes
@@ -30,6 +30,8 @@ from tuning.settings_versions import today
 log = logging.getLogger(__name__)
 
 BATCH_SECONDS = 0.05
+FAULTS_OF_AN_ITEM = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
+"""What SQLite raises for a value; all else that it raises is about the disk or the file."""
 FIRST_LOAD_LIMIT = 2_000
 COLOR_SLOTS = 10
 POINT_KINDS = ("step", "eval")
@@ -366,16 +368,25 @@ class RunStore:
         db.execute("BEGIN IMMEDIATE")
         try:
             for item in batch:
-                if isinstance(item, Event):
-                    if _insert_event(db, item) and item.kind in END_KINDS:
-                        ended.append(item.run_id)
-                    continue
-                work, done = item
+                # each stands alone: what one of them raises undoes that one, and the others of the batch are stored
+                db.execute("SAVEPOINT item")
                 try:
-                    work(db)
-                    answers.append((done, None))
-                except sqlite3.IntegrityError as error:
-                    answers.append((done, RunError(f"This cannot be stored: {error}.")))
+                    if isinstance(item, Event):
+                        stored = _insert_event(db, item)
+                        if stored and item.kind in END_KINDS:
+                            ended.append(item.run_id)
+                    else:
+                        item[0](db)
+                        answers.append((item[1], None))
+                except Exception as error:
+                    if isinstance(error, sqlite3.Error) and not isinstance(error, FAULTS_OF_AN_ITEM):
+                        raise  # the disk or the file, not the item: the whole batch is tried again
+                    db.execute("ROLLBACK TO item")
+                    if isinstance(item, Event):
+                        log.exception("an event of run %s was dropped: %s", item.run_id, item.kind)
+                    else:
+                        answers.append((item[1], RunError(f"This cannot be stored: {error}.")))
+                db.execute("RELEASE item")
             db.execute("COMMIT")
         except BaseException:
             db.execute("ROLLBACK")
@@ -401,17 +412,15 @@ def _insert_event(db: sqlite3.Connection, event: Event) -> bool:
         " ON CONFLICT (run_id, attempt, seq) DO NOTHING"
     )
     keys = (event.run_id, event.attempt, event.seq, event.time, event.kind)
-    try:
-        text = json.dumps(event.data, separators=(",", ":"))
-        if not db.execute(sql, (*keys, event.data.get("step"), value, text)).rowcount:
-            return False
-    except (sqlite3.IntegrityError, TypeError, ValueError):
-        log.exception("an event of run %s was dropped: %s", event.run_id, event.kind)
+    text = json.dumps(event.data, separators=(",", ":"))  # ASCII: halves of characters are escapes in it
+    if not db.execute(sql, (*keys, event.data.get("step"), value, text)).rowcount:
         return False
     changes = row_changes(event)
     if changes:
         assignments = ", ".join(f"{column} = {expression}" for column, (expression, _) in changes.items())
-        values = [value for _, given in changes.values() for value in given]
+        values = [
+            whole_characters(one) if isinstance(one, str) else one for _, given in changes.values() for one in given
+        ]
         sql = f"UPDATE runs SET {assignments} WHERE run_id = ? AND attempt <= ?"
         db.execute(sql, (*values, event.run_id, event.attempt))
     if event.kind not in POINT_KINDS:

@@ -8,7 +8,7 @@ import re
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, JSONResponse, Response
 
-from tuning.assets import asset_path
+from tuning.assets import assets_folder
 
 STATIC_FILE = re.compile(r"page\.(js|css)|page/[a-z_-]+\.js|vendor/[a-z.-]+\.js")
 STATIC_KINDS = {"js": "text/javascript", "css": "text/css"}
@@ -17,7 +17,7 @@ STATIC_KINDS = {"js": "text/javascript", "css": "text/css"}
 def add_static_routes(app: FastAPI) -> None:
     @app.get("/fork/static/{path:path}")
     def static(path: str) -> Response:
-        file = asset_path(*path.split("/")) if STATIC_FILE.fullmatch(path) else None
+        file = assets_folder().joinpath(path) if STATIC_FILE.fullmatch(path) else None
         if file is None or not file.is_file():
             return JSONResponse({"message": f"There is no file {path!r} here."}, status_code=404)
         # our own scripts change with the program and are asked for again (cheaply, by ETag); a vendored one stays
