@@ -194,7 +194,7 @@ def read_block(
         if key not in known and key not in nested:
             names = ", ".join([*known, *nested])
             message = f"unknown setting {prefix + str(key)!r}; known here: {names}."
-            problems.append(Problem(prefix + str(key), given[key], "a known setting", message))
+            problems.append(Problem(prefix + (str(key) or repr(key)), given[key], "a known setting", message))
     for name, field in known.items():
         value, problem = check(field, given[name]) if name in given else (field.default, None)
         if problem:
