@@ -9,9 +9,10 @@ import numpy
 import pytest
 
 from tuning.memory.fit import FEW, SOME, Unfit, design, exact, fitted, larger
-from tuning.memory.subject import CATEGORIES, Shape
+from tuning.memory.subject import CATEGORIES
 from tuning.memory.table import monomials
 from tuning.memory.trace import Trace
+from tuning.micro_batches import Shape
 
 LAYOUTS = [(False, [None]), (False, [8, 4]), (True, [None]), (True, [8, 4])]
 Bytes = Callable[[Shape, int], int]

@@ -125,8 +125,8 @@ def test_the_first_gradient_does_not_depend_on_the_cut(world, row) -> None:
 
 def first_gradient(world, row, micro, steps):
     from tuning.data import encode_set, open_data
+    from tuning.micro_batches import cut, epoch_windows
     from tuning.text import TextTokenizer
-    from tuning.training.batches import cut, epoch_windows
     from tuning.training.loop import Course, accumulate
 
     job = world.of(row, micro_batch_size=micro, gradient_accumulation_steps=steps)
@@ -154,7 +154,7 @@ def first_gradient(world, row, micro, steps):
     )
     built.model.train()
     window = epoch_windows(len(rows), 0, 0, micro * steps)[0]
-    loss = accumulate(built, rows, cut(window, rows, micro, by_length=True), course, lambda: True)
+    loss = accumulate(built, rows, cut(window, rows.lengths, micro, by_length=True), course, lambda: True)
     return torch.cat([weight.grad.flatten() for weight in built.trainable if weight.grad is not None]), float(loss)
 
 

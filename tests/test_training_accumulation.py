@@ -28,8 +28,8 @@ def world(tmp_path_factory):
 def first_gradient(world: World, micro: int, steps: int, **changes):
     """The gradient of the first window, before clipping and the optimizer."""
     from tuning.data import encode_set, open_data
+    from tuning.micro_batches import cut, epoch_windows
     from tuning.text import TextTokenizer
-    from tuning.training.batches import cut, epoch_windows
     from tuning.training.build import build, own_random_state
     from tuning.training.loop import Course, accumulate
 
@@ -63,7 +63,7 @@ def first_gradient(world: World, micro: int, steps: int, **changes):
     )
     window = epoch_windows(len(rows), 0, 0, micro * steps)[0]
     assert len({len(rows[index].ids) for index in window}) > 3, "rows must be of unequal length"
-    loss = accumulate(built, rows, cut(window, rows, micro, by_length=True), course, lambda: True)
+    loss = accumulate(built, rows, cut(window, rows.lengths, micro, by_length=True), course, lambda: True)
     assert loss is not None
     return torch.cat([weight.grad.flatten() for weight in built.trainable if weight.grad is not None]), float(loss)
 
@@ -140,7 +140,7 @@ def test_last_partial_window_is_flushed_and_divided_by_its_own_count(world):
 
 
 def test_rows_of_an_update_follow_from_seed_epoch_and_effective_batch():
-    from tuning.training.batches import epoch_windows
+    from tuning.micro_batches import epoch_windows
 
     windows = epoch_windows(50, 1, 0, 8)
     assert sorted(index for window in windows for index in window) == list(range(50))
@@ -150,13 +150,12 @@ def test_rows_of_an_update_follow_from_seed_epoch_and_effective_batch():
 
 
 def test_cutting_by_length_keeps_the_rows_of_the_window():
-    from tuning.text import Encoded
-    from tuning.training.batches import cut
+    from tuning.micro_batches import cut
 
-    rows = [Encoded(ids=[1] * n, trained=[True] * n, label=None, cut=False) for n in (3, 9, 1, 7, 5, 2)]
-    pieces = cut([5, 1, 3, 0], rows, 2, by_length=True)
+    lengths = [3, 9, 1, 7, 5, 2]
+    pieces = cut([5, 1, 3, 0], lengths, 2, by_length=True)
     assert pieces == [[1, 3], [0, 5]]
-    assert cut([5, 1, 3, 0], rows, 2, by_length=False) == [[5, 1], [3, 0]]
+    assert cut([5, 1, 3, 0], lengths, 2, by_length=False) == [[5, 1], [3, 0]]
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

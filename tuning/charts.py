@@ -69,7 +69,7 @@ def memory_bar(estimate: dict[str, Any], kind: str = "cpu") -> dict[str, Any]:
     within = "" if near else f" {device_name} has {size_text(limit)}: {100 * high / limit:.2g} % of it at most."
     note = (f"{lacks}. " if lacks else "") + (
         f"At the peak {size_text(total)} for tensors{_peak(estimate)}{_besides(estimate)}; the whole process "
-        f"{whole}.{within} {_kind(estimate)}"
+        f"{whole}.{within}{_batches(estimate)} {_kind(estimate)}"
     )
     return {
         "parts": parts,
@@ -99,6 +99,11 @@ def _kind(estimate: dict[str, Any]) -> str:
     """How the estimate was found, and where no table could be made, why."""
     why = estimate["why_approximate"]
     return f"Approximate, with a wider band: {why}" if why else f"The estimate is {estimate['kind']}."
+
+
+def _batches(estimate: dict[str, Any]) -> str:
+    """Which batches it is for; nothing of a run stored before that was told."""
+    return f" It is for {estimate['batches']}." if "batches" in estimate else ""
 
 
 def _besides(estimate: dict[str, Any]) -> str:

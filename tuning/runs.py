@@ -22,6 +22,7 @@ from tuning.hardware import named_device
 from tuning.job import Job
 from tuning.memory.estimate import MemoryEstimate, estimate
 from tuning.memory.known import known
+from tuning.memory.moments import windows_pending
 from tuning.memory.outlook import outlook
 from tuning.memory.tables import TableMaker
 from tuning.methods import method_named
@@ -81,6 +82,7 @@ class RunService:
         # asked before the figures are: where the table comes a moment later, whoever looks must look once more
         subject = known(against).subject
         pending = subject is not None and self._tables is not None and self._tables.want(subject)
+        pending = pending or windows_pending(against)
         seconds = self.expected_seconds(plan)
         return Preview(plan=plan, against=against, estimate=estimate(against), seconds=seconds, pending=pending)
 

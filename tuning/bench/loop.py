@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from tuning.bench.measure import interleaved, markdown, training_rows
+from tuning.micro_batches import cut, epoch_windows
 from tuning.plan import Plan, plan_for
 
 STEPS, MICRO, ACCUMULATION = 8, 4, 4
@@ -72,10 +73,9 @@ def _ours(plan: Plan, rows: list[Any]) -> float:
 
 def _windows(rows: list[Any]) -> list[list[list[Any]]]:
     """The same rows in the same order for everybody: updates, each a list of micro-batches."""
-    from tuning.training.batches import cut, epoch_windows
-
+    lengths = [len(row.ids) for row in rows]
     windows = epoch_windows(len(rows), 0, 0, MICRO * ACCUMULATION)[:STEPS]
-    return [[[rows[i] for i in piece] for piece in cut(w, rows, MICRO, by_length=False)] for w in windows]
+    return [[[rows[i] for i in piece] for piece in cut(w, lengths, MICRO, by_length=False)] for w in windows]
 
 
 def _tensors(piece: list[Any]) -> dict[str, Any]:

@@ -30,6 +30,8 @@ from tuning.methods import METHODS, method_named
 from tuning.plan import Plan, plan_for
 
 MIB = 2**20
+LIVE = ("live", "live_update", "live_evaluation")
+"""What the allocator tracer told: of the whole run, of its updates, of its evaluations."""
 SEED = 86028121
 """Of the random draws; none of them was looked at while the estimate was made."""
 
@@ -150,7 +152,7 @@ def measured(cases: list[dict[str, Any]], scratch: Path) -> Iterator[dict[str, A
                 child.stdin.write(json.dumps(case) + "\n")
                 child.stdin.flush()
             runs = [json.loads(child.stdout.readline()) for child in children if child.stdout is not None]
-            yield _line(plan, estimate(plan), runs[0] | {"live": runs[-1].get("live")})
+            yield _line(plan, estimate(plan), runs[0] | {name: runs[-1].get(name) for name in LIVE})
 
 
 def _runner(more: dict[str, str]) -> subprocess.Popen[str]:
@@ -185,7 +187,8 @@ def _line(plan: Plan, found: MemoryEstimate, run: dict[str, Any]) -> dict[str, A
         "peak_at": found.peak_at,
         "estimated": found.total_bytes,
         "peak": run.get("peak", 0),
-        "live": None if run.get("live") is None else run["live"] + _mapped(plan),
+        "evaluation": found.evaluation_bytes,
+        **{name: None if run.get(name) is None else run[name] + _mapped(plan) for name in LIVE},
         "process": found.process_bytes,
         "low": found.low_bytes,
         "high": found.high_bytes,

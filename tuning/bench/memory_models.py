@@ -110,6 +110,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     },
 }
 """Kinds made when asked for: gemma2 runs with eager attention only, mistral is a llama with a window."""
+ENCODERS = ("bert", "distilbert")
 
 
 def make_models(folder: Path, kinds: tuple[str, ...] = tuple(SIZES)) -> dict[str, str]:
@@ -120,16 +121,17 @@ def make_models(folder: Path, kinds: tuple[str, ...] = tuple(SIZES)) -> dict[str
     (folder / "rows.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
     labelled = [json.dumps({"text": text, "label": ("yes", "no")[n % 2]}) for n, text in enumerate(texts)]
     (folder / "labels.jsonl").write_text("\n".join(labelled), encoding="utf-8")
-    return {kind: str(_make(folder / kind, kind)) for kind in kinds}
+    return {kind: str(make_model(folder / kind, kind, (SIZES | OTHERS)[kind])) for kind in kinds}
 
 
-def _make(folder: Path, kind: str) -> Path:
+def make_model(folder: Path, kind: str, sizes: dict[str, Any]) -> Path:
+    """A model of this kind with random weights and the bundled model's tokenizer."""
     import torch
     import transformers
 
     common = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
-    config = transformers.AutoConfig.for_model(kind, **(common | (SIZES | OTHERS)[kind]))
-    auto = transformers.AutoModel if kind == "bert" else transformers.AutoModelForCausalLM
+    config = transformers.AutoConfig.for_model(kind, **(common | sizes))
+    auto = transformers.AutoModel if kind in ENCODERS else transformers.AutoModelForCausalLM
     with torch.random.fork_rng():
         torch.manual_seed(1)
         auto.from_config(config).save_pretrained(folder)

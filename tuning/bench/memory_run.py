@@ -1,7 +1,8 @@
 """One run after another, each in a forked process, measured: `python -m tuning.bench.memory_run`.
 
 Comes in: settings as JSON lines on standard input.  Goes out: for each the measured peak as the run told it, the
-allocator tracer's peak where one is preloaded, and the process's resident peak, in bytes.
+allocator tracer's peaks where one is preloaded (of the run, of its updates, of its evaluations), and the process's
+resident peak, in bytes.
 """
 
 from __future__ import annotations
@@ -21,10 +22,14 @@ def run_one(settings: dict[str, Any]) -> dict[str, Any]:
     from tuning.training.entry import run_job
 
     tracer = _tracer()
-    peaks, said = [0], []
+    peaks, said, live = [0], list[str](), {"step": 0, "eval": 0, "": 0}
 
     def sink(event: Event) -> None:
         peaks.append(event.data.get("peak_bytes") or 0)
+        if tracer:  # an update ends in a step event, an evaluation in an eval event, and nothing lies between
+            kind = event.kind if event.kind in live else ""
+            live[kind] = max(live[kind], tracer.lb_get(1) - start)
+            tracer.lb_reset()
         if event.kind == "failed":
             said.append(event.data["message"])
 
@@ -32,11 +37,12 @@ def run_one(settings: dict[str, Any]) -> dict[str, Any]:
     start = tracer.lb_get(0) if tracer else 0
     with tempfile.TemporaryDirectory() as folder:
         end = run_job(Job(run_id="m", attempt=1, plan=plan, folder=folder), Emitter("m", 1, sink), Commands())
-    live = tracer.lb_get(1) - start if tracer else None
     return {
         "failed": None if end == "finished" else (said or [end])[0],
         "peak": max(peaks),
-        "live": live,
+        "live": max(live.values()) if tracer else None,
+        "live_update": live["step"] if tracer else None,
+        "live_evaluation": live["eval"] if tracer else None,
         "resident": _highest_resident(),
     }
 

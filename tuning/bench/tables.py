@@ -20,6 +20,7 @@ from tuning.bench import (
     methods,
     poll,
     published,
+    ragged,
     retrieval,
     start,
     watchers,
@@ -42,6 +43,7 @@ BY_NAME: dict[str, Callable[[int], str]] = {
     "data-large": data.large_table,
     "published": published.table,
     "estimate": estimate.table,
+    "ragged": ragged.table,
 }
 """Those that take minutes, and are not among `all`."""
 

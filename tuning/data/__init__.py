@@ -4,7 +4,7 @@ Comes in: `DataSettings`.  Goes out: a `DataSet` of rows read from disk when the
 and a `DataSummary` of what a tokenizer makes of them.  No torch.  This file is the room's door.
 """
 
-from tuning.data.encoded import EncodedSet, encode_pairs, encode_set
+from tuning.data.encoded import EncodedSet, encode_pairs, encode_set, row_sizes
 from tuning.data.kept import encode_kept
 from tuning.data.places import bundled_folder, data_catalogue
 from tuning.data.sets import DataSet, open_data
@@ -23,5 +23,6 @@ __all__ = [
     "encode_set",
     "open_data",
     "read_first",
+    "row_sizes",
     "summarize",
 ]

@@ -26,6 +26,8 @@ MEMORY_BYTES = 64 * 2**20
 CHUNK_ROWS = 256
 TOLD_ROWS = 5_000
 """How often a long tokenization says how far it is."""
+COUNTED_ROWS = 16_384
+"""How many rows' label tokens are counted at once."""
 PIECE_BYTES = 4 * 2**20
 DTYPES = {
     "starts": ("U64", np.uint64),
@@ -149,6 +151,28 @@ class EncodedSet(Sequence[Encoded]):
     def lengths(self) -> list[int]:
         """Tokens of each row, after cutting."""
         return np.diff(self._starts).astype(int).tolist()
+
+    @property
+    def trained_tokens(self) -> list[int]:
+        """Label tokens of each row, as `Encoded.trained_tokens`."""
+        found = np.zeros(len(self), dtype=np.int64)
+        for first in range(0, len(self), COUNTED_ROWS):
+            starts = self._starts[first : first + COUNTED_ROWS + 1].astype(np.int64)
+            trained = self._tokens[starts[0] : starts[-1]] & 1
+            some = np.flatnonzero(np.diff(starts))  # reduceat would take an empty row for its neighbour's token
+            begins = starts[some] - starts[0]
+            found[first + some] = np.add.reduceat(trained, begins) - trained[begins] if len(some) else 0
+        return found.tolist()
+
+
+def row_sizes(rows: Sequence[Encoded], *, classes: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and labels of each row: a class is one label."""
+    packed = rows if isinstance(rows, EncodedSet) else None
+    lengths = packed.lengths if packed is not None else [len(row.ids) for row in rows]
+    if classes:
+        return np.array(lengths, dtype=np.int64), np.ones(len(rows), dtype=np.int64)
+    labels = packed.trained_tokens if packed is not None else [row.trained_tokens for row in rows]
+    return np.array(lengths, dtype=np.int64), np.array(labels, dtype=np.int64)
 
 
 def _pieces(numbers: np.ndarray) -> Iterator[bytes]:

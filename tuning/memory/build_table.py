@@ -16,9 +16,10 @@ from typing import Any
 
 from tuning.memory.fit import FEW, SOME, Fit, Unfit, block_of, check_events, check_layers, design, exact, fitted, larger
 from tuning.memory.layers import Layout, every_layer, layers_of, layout_of, per_layer, resolved, window_of
-from tuning.memory.subject import DEPTHS, Shape, Subject
+from tuning.memory.subject import DEPTHS, Subject
 from tuning.memory.table import BEYOND, Block, Table
 from tuning.memory.trace import Trace
+from tuning.micro_batches import Shape
 
 RANKS = (8, 4)
 DEEP = 12

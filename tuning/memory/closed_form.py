@@ -10,8 +10,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from tuning.memory.subject import Moment, Shape
 from tuning.methods import method_named
+from tuning.micro_batches import Moment, Shape
 from tuning.models import ModelShape
 from tuning.plan import Plan
 from tuning.settings import OptimizerSettings
@@ -46,7 +46,7 @@ def closed_form(plan: Plan, moment: Moment) -> tuple[dict[str, int], str]:
     weights, states = _kept(plan)
     kept = {"weights": weights, "gradients": 4 * trainable, "optimizer": states}
     # with accumulation the gradients live through the forward pass; without, they are born while activations go
-    alive = kept | ({} if moment.accumulate else {"gradients": 0})
+    alive = kept | ({} if moment.accumulate else {"gradients": 0}) | ({"optimizer": 0} if moment.first else {})
     at_loss = alive | {"activations": saved, "logits": head, "workspace": workspace}
     at_step = kept | {"activations": 0, "logits": 0, "workspace": MIB // 4}
     if sum(at_loss.values()) >= sum(at_step.values()):

@@ -13,6 +13,7 @@ from typing import Any
 from tuning.hardware import Device
 from tuning.memory.fixes import fixes, largest_micro_batch
 from tuning.memory.known import known
+from tuning.memory.moments import which
 from tuning.plan import Plan
 from tuning.refusals import device_lacks
 
@@ -38,6 +39,8 @@ class MemoryEstimate:
     kind: str
     why_approximate: str | None
     """Why it is by formula, where tracing was tried and failed."""
+    batches: str
+    """Which batches it is for, in words that follow "for": those that the run will have, or the widest that can be."""
     peak_at: str
     trainable_parameters: int
     total_parameters: int
@@ -73,6 +76,7 @@ def estimate(plan: Plan, device: Device | None = None, *, make: bool = False) ->
         fits=high <= target.total_bytes,
         kind=found.kind,
         why_approximate=found.why_approximate,
+        batches=which(plan),
         peak_at=peak_at,
         trainable_parameters=trainable,
         total_parameters=everything,

@@ -8,9 +8,11 @@ keys and values of every token.
 from __future__ import annotations
 
 from tuning.memory.closed_form import closed_form_pass
-from tuning.memory.subject import CATEGORIES, Shape, Subject, kept_features, passes_of
+from tuning.memory.moments import kept_features, passes_of
+from tuning.memory.subject import CATEGORIES, Subject
 from tuning.memory.table import Table
 from tuning.methods import method_named
+from tuning.micro_batches import Moment, Shape
 from tuning.plan import Plan
 from tuning.question import ANSWER_ROWS
 from tuning.settings import WRITTEN_METRICS
@@ -34,13 +36,13 @@ def evaluation_bytes(
 
 def evaluation_parts(plan: Plan, subject: Subject | None, table: Table | None) -> tuple[dict[str, int], str]:
     """The same by category, and where in the pass it is, for a method without updates."""
-    (shape,) = passes_of(plan)
+    shape = max(passes_of(plan), key=lambda one: _forward(plan, subject, table, one))
     if table is None or subject is None:
         total = closed_form_pass(plan, shape)
         method, settings = method_named(plan.settings.method.name), plan.settings.method
         weights = min(total, method.weight_bytes(plan.model.shape, settings, plan.labels))
         return dict.fromkeys(CATEGORIES, 0) | {"weights": weights, "activations": total - weights}, "forward"
-    return table.evaluation(shape).peak(shape, subject.rank, accumulate=True)
+    return table.evaluation(shape).peak(Moment(shape=shape, accumulate=True), subject.rank)
 
 
 def generation_bytes(plan: Plan, subject: Subject | None, table: Table | None) -> int:
@@ -105,4 +107,4 @@ def _writing(plan: Plan, subject: Subject | None, table: Table | None, rows: int
 def _forward(plan: Plan, subject: Subject | None, table: Table | None, shape: Shape) -> int:
     if table is None or subject is None:
         return closed_form_pass(plan, shape)
-    return table.evaluation(shape).total(shape, subject.rank, accumulate=True)
+    return table.evaluation(shape).total(Moment(shape=shape, accumulate=True), subject.rank)

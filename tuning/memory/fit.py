@@ -16,9 +16,10 @@ from functools import lru_cache
 from typing import Any
 
 from tuning.memory.layers import Layout
-from tuning.memory.subject import CATEGORIES, Shape
+from tuning.memory.subject import CATEGORIES
 from tuning.memory.table import MONOMIALS, Block, Monomial, Row, monomials
 from tuning.memory.trace import Trace, summed
+from tuning.micro_batches import Moment, Shape
 
 GRADIENTS = CATEGORIES.index("gradients")
 GRID = (
@@ -159,7 +160,7 @@ def check_events(fit: Fit, shape: Shape, rank: int | None, trace: Trace) -> None
 
 def check_layers(fit: Fit, layout: Layout, shape: Shape, rank: int | None, trace: Trace) -> None:
     """The peak with left-out layers against a trace of another shape that has them all. Raises Unfit."""
-    found = sum(block_of(fit, layout).peak(shape, rank, accumulate=True)[0].values())
+    found = sum(block_of(fit, layout).peak(Moment(shape=shape, accumulate=True), rank)[0].values())
     _near(found - trace.peak, trace.peak)
 
 

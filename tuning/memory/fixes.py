@@ -15,15 +15,17 @@ from tuning.architectures import supports_sdpa
 from tuning.hardware import Device
 from tuning.memory.closed_form import STATES, optimizer_values
 from tuning.memory.known import Known, changed, known
-from tuning.memory.subject import longest_row
+from tuning.memory.moments import longest_row
 from tuning.methods import method_named
-from tuning.plan import Derived, Plan
+from tuning.plan import Plan
 from tuning.prompts import Prompted
 from tuning.question import ANSWER_ROWS
 from tuning.refusals import refused
 from tuning.settings import WRITTEN_METRICS
 
 MOST_ROWS = 4096
+LOOKED_AT = 64
+"""Rows of an update up to which each number of rows at once is looked at: more of them may take less."""
 SHORTEST = 32
 """Tokens below which rows are not cut further."""
 MANY = 0.1
@@ -55,32 +57,26 @@ def largest_micro_batch(found: Known, device: Device) -> int | None:
     """The largest `micro_batch_size` whose upper edge stays on the device; no more than the data can fill.
 
     The effective batch stays: with fewer rows gradients of an earlier micro-batch are alive beside a later one, with
-    all of its rows at once none are, so more rows can take less. Each side is looked at by itself.
+    all of its rows at once none are, so more rows can take less. Each side is looked at by itself. Of a large effective
+    batch it is one that fits where one more row does not.
     """
     if not found.trains:
         return _most(most_rows(found), lambda rows: found.fits(device, rows))
     if not found.held(found.generation(), device):
         return None
-    whole = replace(found, plan=_at_once(found.plan))
-    most = _most(most_rows(found), lambda rows: found.held(max(whole.total(rows), whole.evaluation(rows)), device))
-    if most is None or most >= min(found.plan.value("effective_batch"), most_rows(found)):
-        return most
-    if not found.plan.settings.data.group_by_length:
-        return _most(most, lambda rows: found.held(found.total(rows), device))
-    # the second micro-batch's rows get shorter the more the first one takes: from above, not by halves
-    return next((rows for rows in range(most, 0, -1) if found.held(found.total(rows), device)), None)
+    at_once = min(int(found.plan.value("effective_batch")), most_rows(found))
+    if found.fits(device, at_once):
+        return _most(most_rows(found), lambda rows: rows <= at_once or found.fits(device, rows))
+    if at_once > LOOKED_AT:
+        return _most(at_once, lambda rows: found.fits(device, rows))
+    # the rows of later micro-batches get shorter the more the first one takes: from above, not by halves
+    return next((rows for rows in range(at_once, 0, -1) if found.fits(device, rows)), None)
 
 
 def most_rows(found: Known) -> int:
     """Rows of a micro-batch beyond which the data give no more; an evaluation takes two for each."""
     data = found.plan.data
     return min(MOST_ROWS, data.train_rows if found.trains else (data.eval_rows + 1) // 2)
-
-
-def _at_once(plan: Plan) -> Plan:
-    """The plan where every micro-batch is an update of its own: what memory then takes only rises with its rows."""
-    one = Derived(value=1, origin="each micro-batch is an update")
-    return replace(plan, derived=plan.derived | {"effective_batch": one})
 
 
 def _most(high: int, fits: Callable[[int], bool]) -> int | None:

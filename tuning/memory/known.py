@@ -12,11 +12,13 @@ from typing import Any
 from tuning.hardware import Device
 from tuning.memory.closed_form import closed_form
 from tuning.memory.evaluation import evaluation_bytes, evaluation_parts, generation_bytes
+from tuning.memory.moments import count_windows, kept_features, moments_of
 from tuning.memory.process import process_bytes
-from tuning.memory.subject import Moment, Subject, kept_features, moments_of, subject_of
+from tuning.memory.subject import Subject, subject_of
 from tuning.memory.table import Table
 from tuning.memory.tables import find_table, make_table, untraceable
 from tuning.methods import method_named
+from tuning.micro_batches import Moment
 from tuning.plan import Plan, with_method
 
 
@@ -50,32 +52,40 @@ class Known:
         """Bytes by category at the peak of an update, and where it is; of the evaluation where there is no update."""
         if not self.trains:
             return evaluation_parts(self.plan, self.subject, self.table)
-        found = [(*self._at(moment), moment) for moment in moments_of(self.plan)]
-        parts, where, moment = max(found, key=lambda one: sum(one[0].values()))
-        kept = kept_features(self.plan, moment.shape)
+        moment = self._highest()
+        (parts, where), kept = self._at(moment), kept_features(self.plan, moment.shape)
         return parts | {"activations": parts["activations"] + kept}, where
+
+    def moments(self, rows: int | None = None, length: int | None = None) -> list[Moment]:
+        """The micro-batches of which one is the highest."""
+        found, settings = moments_of(self.plan, rows, length), self.plan.settings.method
+        if method_named(settings.name).steps_in_backward(settings):  # its state comes before the pass is over
+            return [replace(one, first=False) for one in found]
+        return list(found)
+
+    def _highest(self) -> Moment:
+        """The one of them that is."""
+        return max(self.moments(), key=self._total)
+
+    def _total(self, moment: Moment) -> int:
+        """Bytes at its peak, what a run keeps of all rows included."""
+        if self.table is None or self.subject is None:
+            total = sum(closed_form(self.plan, moment)[0].values())
+        else:
+            total = self.table.block(moment.shape).total(moment, self.subject.rank)
+        return total + kept_features(self.plan, moment.shape)
 
     def _at(self, moment: Moment) -> tuple[dict[str, int], str]:
         if self.table is None or self.subject is None:
             return closed_form(self.plan, moment)
         block = self.table.block(moment.shape)
-        return block.peak(moment.shape, self.subject.rank, accumulate=moment.accumulate)
+        return block.peak(moment, self.subject.rank)
 
     def total(self, rows: int | None = None, length: int | None = None) -> int:
         """Bytes at that peak, of these settings or with other sizes."""
         if not self.trains:
             return self.evaluation(rows, length)
-        moments = moments_of(self.plan, rows, length)
-        if self.table is None or self.subject is None:
-            return max(
-                sum(closed_form(self.plan, one)[0].values()) + kept_features(self.plan, one.shape) for one in moments
-            )
-        rank, table = self.subject.rank, self.table
-        return max(
-            table.block(one.shape).total(one.shape, rank, accumulate=one.accumulate)
-            + kept_features(self.plan, one.shape)
-            for one in moments
-        )
+        return max(map(self._total, self.moments(rows, length)))
 
     def evaluation(self, rows: int | None = None, length: int | None = None) -> int:
         """Bytes at the peak of an evaluation, of these settings or with other sizes."""
@@ -93,9 +103,9 @@ class Known:
         """Memory through one update, in order of time, with the micro-batch that holds the peak."""
         if self.table is None or self.subject is None or not self.trains:
             return []
-        at = max(moments_of(self.plan), key=lambda moment: sum(self._at(moment)[0].values()))
+        at = self._highest()
         kept, block = kept_features(self.plan, at.shape), self.table.block(at.shape)
-        line = block.through_step(at.shape, self.subject.rank, accumulate=at.accumulate)
+        line = block.through_step(at, self.subject.rank)
         return [(place, count + kept) for place, count in line]
 
     def fits(self, device: Device, rows: int | None = None) -> bool:
@@ -118,7 +128,10 @@ class Known:
 
 
 def known(plan: Plan, *, make: bool = False) -> Known:
-    """The plan with its table; `make` has a missing one traced, which takes seconds in a process of its own."""
+    """The plan with its table; `make` has a missing one traced, which takes seconds in a process of its own, and all
+    windows of the run counted."""
+    if make:
+        count_windows(plan)
     try:
         subject = subject_of(plan)
     except (OSError, ValueError):  # the model's folder has gone since: the shape in the plan is still there

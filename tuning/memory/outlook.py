@@ -11,8 +11,8 @@ from typing import Any
 from tuning.hardware import Device
 from tuning.memory.fixes import MOST_ROWS, fixes, largest_micro_batch, most_rows
 from tuning.memory.known import Known, changed, known
+from tuning.memory.moments import longest_row
 from tuning.memory.several import several
-from tuning.memory.subject import longest_row
 from tuning.methods import METHODS
 from tuning.plan import Plan
 

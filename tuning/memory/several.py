@@ -20,7 +20,7 @@ from typing import Any
 from tuning.errors import Problem, SettingsError
 from tuning.hardware import Device
 from tuning.memory.known import Known
-from tuning.memory.subject import kept_features, moments_of
+from tuning.memory.moments import kept_features
 from tuning.methods import method_named
 
 MOST_DEVICES = 1024
@@ -94,9 +94,9 @@ def _moments(found: Known) -> list[tuple[str, dict[str, int]]]:
         parts, place = found.peak()
         return [(f"0.{place}", parts)]
     moments = []
-    for one in moments_of(found.plan):
+    for one in found.moments():
         kept, block = kept_features(found.plan, one.shape), found.table.block(one.shape)
-        for place, parts in block.moments(one.shape, found.subject.rank, accumulate=one.accumulate):
+        for place, parts in block.moments(one, found.subject.rank):
             moments.append((place, parts | {"activations": parts["activations"] + kept}))
     return moments
 

@@ -1,20 +1,20 @@
-"""What a memory table belongs to, and where in it a run lies.
+"""What a memory table belongs to.
 
 Comes in: a plan.  Goes out: a `Subject`, which says everything that shapes the computation except sizes, with the key
-its table is kept under, and a `Shape`: rows, length, label tokens.  Plain data; no torch.
+its table is kept under.  Plain data; no torch.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tuning.data import DataSummary
+from tuning.memory.moments import rows_of
 from tuning.methods import method_named
 from tuning.models import DROPOUTS
 from tuning.plan import Plan
@@ -45,16 +45,6 @@ _EACH_DROPOUT: tuple[set[str], ...] = (
     {"dropout", "attention_dropout"},
 )
 """The members that together speak of all dropout, by the families' ways of naming it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """One micro-batch: rows, tokens of the longest, label tokens in all, and whether some row is shorter."""
-
-    rows: int
-    length: int
-    labels: int
-    padded: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +112,7 @@ def subject_of(plan: Plan) -> Subject:
     }
     if plan.packing:
         kept["data"] = {"packing": True}
-    padded = (_facts(plan.data).padded or "prompted_length" in plan.derived) and not plan.packing
+    padded = (rows_of(plan.data).padded or "prompted_length" in plan.derived) and not plan.packing
     config = _config(plan.model.path)
     card = plan.device.kind == "cuda" and _differs_on_a_card(config, kept, plan.model.shape.family.positions)
     return Subject(config=config, settings=kept, labels=plan.labels, padded=padded, card=card)
@@ -137,144 +127,6 @@ def _differs_on_a_card(config: dict[str, Any], settings: dict[str, Any], learned
     silent = learned_positions and not any(names <= told.keys() for names in _EACH_DROPOUT)
     drops = silent or any(told.values()) or bool(settings["method"].get("dropout"))
     return drops or settings["precision"] != "fp32"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
-    """A micro-batch that can hold the peak, and whether gradients of an earlier one are alive then."""
-
-    shape: Shape
-    accumulate: bool
-
-
-def moments_of(plan: Plan, rows: int | None = None, length: int | None = None) -> list[Moment]:
-    """The widest micro-batches that this plan's data can give, or those of other sizes with the same share of labels.
-
-    Sorted by length, an update's widest micro-batch is its first, when no gradients are alive yet; the second then has
-    the rows that come after the longest. Packed rows are taken to be the longest of all data: what the draw can give.
-    """
-    settings, facts = plan.settings, _facts(plan.data)
-    count = min(rows or settings.micro_batch_size, plan.data.train_rows)
-    longest = length or int(plan.value("widest_length"))
-    several = plan.value("effective_batch") > count and plan.data.train_rows > count
-    share = longest / max(1, int(plan.value("widest_length")))
-    packed, others = plan.packing, min(count, plan.data.train_rows - count)
-    first = _joined(facts, 0, count, share) if packed else _shape(facts, count, longest, share)
-    if not several or not settings.data.group_by_length:
-        return [Moment(shape=first, accumulate=several)]
-    second = max(2, round(share * facts.lengths[min(count, len(facts.lengths) - 1)]))
-    later = _joined(facts, count, others, share) if packed else _shape(facts, others, min(longest, second), share)
-    return [Moment(shape=first, accumulate=False), Moment(shape=later, accumulate=True)]
-
-
-def passes_of(plan: Plan, rows: int | None = None, length: int | None = None) -> list[Shape]:
-    """The batches that can be the widest of those that are only read: by an evaluation, and to keep a body's states.
-
-    An evaluation takes its rows longest first, so a later batch counts only where it has more labels. Rows that a
-    method without updates has written are as long as it makes them. Where not every held-out row was counted, they
-    are taken to be like the training rows, which are drawn from the same file.
-    """
-    settings, data = plan.settings, plan.data
-    found = []
-    if method_named(settings.method.name).caches(settings.method):
-        found.append(moments_of(plan, rows, length)[0].shape)
-    if not data.eval_rows:
-        return found
-    count, widest = max(1, min(plan.evaluation_rows(rows), data.eval_rows)), longest_row(plan)
-    longest = length or widest
-    if "prompted_length" in plan.derived:
-        labels = int(plan.value("prompted_labels"))
-        return [Shape(rows=count, length=longest, labels=max(1, count * labels), padded=count > 1)]
-    if not data.eval_lengths:
-        return [*found, _shape(_facts(data), count, longest, longest / max(1, widest))]
-    return found + [_of_length(one, longest, widest) for one in _facts(data).widest_batches(count)]
-
-
-def _of_length(shape: Shape, longest: int, widest: int) -> Shape:
-    """The batch where the longest training row has `longest` tokens for `widest`: cut there, or grown like that row."""
-    length = min(shape.length, longest) if longest < widest else round(shape.length * longest / widest)
-    if length == shape.length:
-        return shape
-    labels = round(shape.labels * length / shape.length)
-    return replace(shape, length=length, labels=max(1, min(labels, shape.rows * (length - 1))))
-
-
-def longest_row(plan: Plan) -> int:
-    """Tokens of the longest row that the run reads: as a method without updates writes it, else of the data."""
-    return int(plan.value("prompted_length" if "prompted_length" in plan.derived else "widest_length"))
-
-
-def kept_features(plan: Plan, shape: Shape) -> int:
-    """Bytes of the states that a run over a frozen body keeps of all rows, beyond those of one micro-batch."""
-    if not method_named(plan.settings.method.name).caches(plan.settings.method):
-        return 0
-    here = shape.rows if plan.labels else shape.labels
-    rows, each = plan.data.train_rows + plan.data.eval_rows, 1.0 if plan.labels else _facts(plan.data).mean_labels
-    return max(0, round(rows * each - here)) * plan.model.shape.hidden_size * 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Facts:
-    """Of the data: lengths and label tokens of the training rows, most first; both of each held-out row, longest
-    first, where they were counted."""
-
-    lengths: list[int]
-    trained: list[int]
-    held_out: list[tuple[int, int]]
-    mean_labels: float
-    """Of all rows that were counted."""
-    batches: dict[int, list[Shape]] = field(default_factory=dict)
-    """Of the held-out rows, by how many are taken at once."""
-
-    @property
-    def padded(self) -> bool:
-        """Whether a micro-batch can need padding."""
-        return self.lengths[0] != self.lengths[-1]
-
-    def widest_batches(self, rows: int) -> list[Shape]:
-        """The first batch of held-out rows, and each later one that has more labels than all before it."""
-        if rows not in self.batches:
-            found, most = [], 0
-            for start in range(0, len(self.held_out), rows):
-                part = self.held_out[start : start + rows]
-                labels, longest = sum(labels for _, labels in part), part[0][0]
-                if labels > most:
-                    most, padded = labels, part[-1][0] != longest
-                    found.append(Shape(rows=len(part), length=longest, labels=labels, padded=padded))
-            self.batches[rows] = found
-        return self.batches[rows]
-
-
-def _shape(facts: _Facts, rows: int, length: int, share: float) -> Shape:
-    labels = round(sum(facts.trained[:rows]) * share)
-    most = max(1, rows * (length - 1))
-    return Shape(rows=rows, length=length, labels=max(1, min(labels, most)), padded=facts.padded and rows > 1)
-
-
-def _joined(facts: _Facts, start: int, rows: int, share: float) -> Shape:
-    """Packed rows, as one: so many from this place on, the longest first."""
-    length = max(2, round(sum(facts.lengths[start : start + rows]) * share))
-    labels = round(sum(facts.trained[start : start + rows]) * share)
-    return Shape(rows=1, length=length, labels=max(1, min(labels, length - 1)), padded=False)
-
-
-_LAST: list[tuple[DataSummary, _Facts]] = []
-
-
-def _facts(data: DataSummary) -> _Facts:
-    """Kept for the last data looked at, told apart as objects: sorting many rows is slower than the estimate."""
-    for last, facts in list(_LAST):
-        if last is data or (last.lengths is data.lengths and last.eval_lengths is data.eval_lengths):
-            return facts
-    known = data.trained_tokens + data.eval_trained_tokens
-    found = _Facts(
-        lengths=sorted(data.lengths, reverse=True) or [1],
-        trained=sorted(data.trained_tokens, reverse=True) or [1],
-        held_out=sorted(zip(data.eval_lengths, data.eval_trained_tokens, strict=True), key=lambda row: -row[0]),
-        mean_labels=sum(known) / max(1, len(known)),
-    )
-    _LAST[:] = [(data, found)]
-    return found
 
 
 def _plain(block: Any) -> dict[str, Any]:

@@ -1,19 +1,23 @@
 """A memory table: the moments of an update that can be its peak, each as a polynomial in the sizes.
 
 Comes in: JSON of a table (made by `fit.py`).  Goes out: the bytes at the peak for a shape, by category, and where in
-the step it lies.  Plain Python: an evaluation takes some ten microseconds and imports nothing.
+the step it lies.  An answer for a few micro-batches takes some ten microseconds and imports nothing heavy.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import mul
 from typing import Any
 
-from tuning.memory.subject import CATEGORIES, Shape
+import numpy as np
 
+from tuning.memory.subject import CATEGORIES
+from tuning.micro_batches import Moment, Shape
+
+OPTIMIZER = CATEGORIES.index("optimizer")
 Monomial = Callable[[Shape, int], float]
 MONOMIALS: dict[str, Monomial] = {
     "1": lambda x, r: 1,
@@ -51,6 +55,12 @@ class Row:
         """Bytes in all, where the monomials have these values."""
         return sum(map(mul, self.total, values))
 
+    def before_the_first_step(self) -> list[list[float]]:
+        """The bytes where the optimizer has kept nothing yet: in the first update, until it steps."""
+        if self.place.startswith("2."):
+            return self.bytes
+        return [[0.0] * len(line) if number == OPTIMIZER else line for number, line in enumerate(self.bytes)]
+
     def to_dict(self) -> dict[str, Any]:
         return {"place": self.place, "bytes": self.bytes}
 
@@ -63,50 +73,58 @@ class Block:
     rows: list[Row]
     line: list[Row]
     """Moments in the order of time, totals only."""
+    _possible: dict[tuple[bool, bool], tuple[list[Row], Any]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
-    def peak(self, shape: Shape, rank: int | None, *, accumulate: bool) -> tuple[dict[str, int], str]:
-        """Bytes at the peak by category, and where; `accumulate` says that gradients of earlier micro-batches live."""
-        values = self._values(shape, rank)
-        where = self._highest(values, accumulate)
+    def peak(self, moment: Moment, rank: int | None) -> tuple[dict[str, int], str]:
+        """Bytes at the peak of this micro-batch, or of the update after it, by category, and where."""
+        values = self._values(moment.shape, rank)
+        rows, totals = self._of(moment)
+        where = rows[int((totals @ np.array(values)).argmax())]
         return _parts(where, values), where.place[2:]
 
-    def moments(self, shape: Shape, rank: int | None, *, accumulate: bool) -> list[tuple[str, dict[str, int]]]:
-        """Place (as in `Row`) and bytes by category of every moment that can be the peak."""
-        values = self._values(shape, rank)
-        return [(row.place, _parts(row, values)) for row in self._possible(accumulate)]
+    def moments(self, moment: Moment, rank: int | None) -> list[tuple[str, dict[str, int]]]:
+        """Place (as in `Row`) and bytes by category of everything that can be the peak."""
+        values = self._values(moment.shape, rank)
+        return [(row.place, _parts(row, values)) for row in self._of(moment)[0]]
 
-    def total(self, shape: Shape, rank: int | None, *, accumulate: bool) -> int:
+    def total(self, moment: Moment, rank: int | None) -> int:
         """Bytes at the peak alone."""
-        values = self._values(shape, rank)
-        return round(self._highest(values, accumulate).at(values))
+        return round(float((self._of(moment)[1] @ np.array(self._values(moment.shape, rank))).max()))
 
-    def through_step(self, shape: Shape, rank: int | None, *, accumulate: bool) -> list[tuple[str, int]]:
+    def through_step(self, moment: Moment, rank: int | None) -> list[tuple[str, int]]:
         """Memory through one step: the last micro-batch and the update, in order; its highest is the peak.
 
         Which moment of a stretch the line keeps was chosen for middling sizes. Where another one that can be the peak
         is higher at these, that one is told; it comes after the moment that begins the stretch.
         """
-        values = self._values(shape, rank)
-        shown = ("1.", "2.") if accumulate else ("0.", "2.")
+        values = self._values(moment.shape, rank)
+        shown = ("1.", "2.") if moment.accumulate else ("0.", "2.")
         tops: dict[str, int] = {}
-        for row in self.rows:
+        for row in self._of(moment)[0]:
             tops[row.place] = max(tops.get(row.place, 0), sum(_parts(row, values).values()))
+        state = max(_parts(row, values)["optimizer"] for row in self.rows) if moment.first else 0
         found = []
         for place, stretch in itertools.groupby(self.line, key=lambda row: row.place):
             if place.startswith(shown):
-                counts = [max(0, round(row.at(values))) for row in stretch]
+                missing = 0 if place.startswith("2.") else state  # before the first step
+                counts = [max(0, round(row.at(values)) - missing) for row in stretch]
                 if tops.get(place, 0) >= max(counts):
                     counts = [counts[0], tops[place]]
                 found += [(place[2:], count) for count in counts]
         return found
 
-    def _highest(self, values: list[float], accumulate: bool) -> Row:
-        """The moment that is the peak."""
-        return max(self._possible(accumulate), key=lambda row: row.at(values))
-
-    def _possible(self, accumulate: bool) -> Iterator[Row]:
-        """Moments that can be the peak; of a later micro-batch, beside gradients of earlier ones, if there is one."""
-        return (row for row in self.rows if accumulate or not row.place.startswith("1."))
+    def _of(self, moment: Moment) -> tuple[list[Row], Any]:
+        """What can be the peak, with the coefficients of its totals; what comes beside gradients of an earlier
+        micro-batch only if there is one."""
+        kind = moment.accumulate, moment.first
+        if kind not in self._possible:
+            rows = [row for row in self.rows if moment.accumulate or not row.place.startswith("1.")]
+            if moment.first:
+                rows = [Row(place=row.place, bytes=row.before_the_first_step()) for row in rows]
+            self._possible[kind] = rows, np.array([row.total for row in rows])
+        return self._possible[kind]
 
     def _values(self, shape: Shape, rank: int | None) -> list[float]:
         return [MONOMIALS[name](shape, rank or 0) for name in self.monomials]

@@ -21,11 +21,12 @@ import torch
 from torch import nn
 
 from tuning.memory.layers import Layout
-from tuning.memory.subject import CATEGORIES, Shape, Subject
+from tuning.memory.subject import CATEGORIES, Subject
 from tuning.memory.torch_card import card
 from tuning.memory.torch_phantom import Ledger, Phantom
 from tuning.memory.trace import Trace
 from tuning.methods import method_named
+from tuning.micro_batches import Shape
 from tuning.settings import Settings
 from tuning.text import Encoded
 from tuning.training import build as build_room

@@ -143,6 +143,10 @@ class Method:
         """An optimizer of the method's own from the run's OptimizerSettings; None takes the usual one."""
         return None
 
+    def steps_in_backward(self, s: Any) -> bool:
+        """Whether weights are updated while gradients are made, so that an update has no step of its own."""
+        return False
+
     # -- door 5, instead of updates --------------------------------------------------------------------------------
     def prompts(self, asked: Asked, s: Any) -> list[Row]:
         """The evaluation rows with their prompts written the method's way; answers stay as they are."""

@@ -109,5 +109,8 @@ class Galore(WholeModelMethod):
         groups = [group for group in groups if group["params"]]
         return GaLoreAdamW(groups, learning_rate, chosen.betas, chosen.eps, s.layerwise)
 
+    def steps_in_backward(self, s: GaloreSettings) -> bool:
+        return s.layerwise
+
 
 METHOD = Galore()

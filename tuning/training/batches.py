@@ -1,8 +1,6 @@
-"""Which rows go into which update, and how they become tensors.
+"""How rows become tensors.
 
-Comes in: encoded rows, a seed, the effective batch, the micro-batch size.  Goes out: windows (the rows of one update)
-and `Batch`es (the tensors of one micro-batch).  The rows of an update depend on the seed, the epoch, the number of
-rows and the effective batch alone; micro-batches only cut them, so that equal settings give equal curves.
+Comes in: the encoded rows of one micro-batch (`tuning.micro_batches` says which).  Goes out: a `Batch`.
 """
 
 from __future__ import annotations
@@ -13,9 +11,6 @@ from dataclasses import dataclass
 import torch
 
 from tuning.text import Encoded
-
-_EPOCH_STRIDE = 1_000_003
-"""A prime, so that (seed, epoch) pairs a person would try never share a generator seed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,34 +40,6 @@ class Batch:
 def label_count(row: Encoded, *, classes: bool) -> int:
     """What a row adds to the window's divisor: its label tokens, or itself. The first token is never predicted."""
     return 1 if classes else row.trained_tokens
-
-
-def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
-    """The order of the rows in this epoch, from a generator of its own."""
-    generator = torch.Generator().manual_seed(seed + epoch * _EPOCH_STRIDE)
-    return torch.randperm(rows, generator=generator).tolist()
-
-
-def epoch_windows(rows: int, seed: int, epoch: int, effective_batch: int) -> list[list[int]]:
-    """The rows of each update of this epoch; the last window holds what is left."""
-    order = epoch_order(rows, seed, epoch)
-    return [order[start : start + effective_batch] for start in range(0, rows, effective_batch)]
-
-
-def cut(window: Sequence[int], rows: Sequence[Encoded], micro_batch_size: int, *, by_length: bool) -> list[list[int]]:
-    """Cut a window into micro-batches; sorting by length stays inside the window and so changes no update."""
-    placed = sorted(window, key=lambda index: -len(rows[index].ids)) if by_length else list(window)
-    return [placed[start : start + micro_batch_size] for start in range(0, len(placed), micro_batch_size)]
-
-
-def widest_cells(pieces: Sequence[Sequence[int]], rows: Sequence[Encoded], *, packing: bool) -> tuple[int, int]:
-    """Places of the first micro-batch and of the largest later one (0 if none), padding counted where there is any.
-
-    The memory peak follows both: later ones find gradients alive.
-    """
-    lengths = ([len(rows[index].ids) for index in piece] for piece in pieces)
-    cells = [sum(each) if packing else len(each) * max(each) for each in lengths]
-    return cells[0], max(cells[1:], default=0)
 
 
 def collate(rows: Sequence[Encoded], *, pad_id: int, classes: bool, packing: bool, device: torch.device) -> Batch:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from tuning.micro_batches import Moment, highest_of, shape_of
 from tuning.text import Encoded
 from tuning.training.batches import Batch, label_count
 from tuning.training.build import Built
@@ -77,12 +78,15 @@ def _evaluate(
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
     total, guesses = 0.0, []
     pieces = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    sizes = [] if probe is None else [_size(rows, piece, classes=built.classes) for piece in pieces]
-    for number, chosen in enumerate(pieces):
+    if probe is not None and pieces:
+        probe.expect(highest_of([_moment(rows, piece, classes=built.classes) for piece in pieces]))
+    for chosen in pieces:
         if not go_on():
             return None
-        watched = probe is not None and probe.wants(sizes[number], sizes[number:])
-        watch = probe.watch(built.model, built.optimizer, built.device, sizes[number]) if probe and watched else None
+        watch = None
+        if probe is not None:
+            moment = [_moment(rows, chosen, classes=built.classes)]
+            watch = probe.watch(built.model, built.optimizer, built.device, moment) if probe.wants(moment) else None
         with watch or nullcontext():
             loss, found = _batch(built, rows, chosen)
         total += loss
@@ -90,10 +94,10 @@ def _evaluate(
     return _summed(total, sorted(guesses, key=lambda guess: guess.index), classes=built.classes)
 
 
-def _size(rows: Sequence[Encoded], chosen: Sequence[int], *, classes: bool) -> tuple[int, int]:
-    """Places of a batch whose longest row is the first, and its labels: there alone logits are made."""
-    labels = sum(label_count(rows[index], classes=classes) for index in chosen)
-    return len(chosen) * len(rows[chosen[0]].ids), labels
+def _moment(rows: Sequence[Encoded], chosen: Sequence[int], *, classes: bool) -> Moment:
+    """A batch as what decides its memory: its places, and its labels, for there alone logits are made."""
+    labels = [label_count(rows[index], classes=classes) for index in chosen]
+    return Moment(shape=shape_of([len(rows[index].ids) for index in chosen], labels), accumulate=False)
 
 
 def _batch(built: Built, rows: Sequence[Encoded], chosen: Sequence[int]) -> tuple[float, list[Guess]]:

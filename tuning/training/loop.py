@@ -12,12 +12,15 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
+from tuning.data import row_sizes
 from tuning.errors import RunError
+from tuning.micro_batches import Moment, cut, epoch_windows, highest_moments, moments_of_update, sorted_sizes
 from tuning.plan import Plan
 from tuning.text import Encoded
-from tuning.training.batches import Batch, cut, epoch_windows, label_count, widest_cells
+from tuning.training.batches import Batch, label_count
 from tuning.training.build import Built
 from tuning.training.loss import Reduction, batch_logits, sum_loss
 from tuning.training.probes import PeakProbe
@@ -116,20 +119,22 @@ def train(
     `probe` measures the memory peak of a few updates; without one `peak_bytes` stays None.
     """
     per_epoch = math.ceil(len(rows) / course.effective_batch)
-    epoch, windows, widths, first = -1, [], [], progress.step
+    lengths, labels = row_sizes(rows, classes=built.classes)
+    epoch, windows = -1, list[list[int]]()
     while progress.step < course.total_steps:
         now, place = divmod(progress.step, per_epoch)
         if now != epoch:
             epoch, windows = now, epoch_windows(len(rows), course.seed, now, course.effective_batch)
-            widths = [widest_cells(_pieces(window, rows, course), rows, packing=course.packing) for window in windows]
-        pieces = _pieces(windows[place], rows, course)
-        left = widths[place : place + course.total_steps - progress.step]
-        # the optimizer's state exists from the second update on, and belongs to the peak
-        watched = probe is not None and progress.step > first and probe.wants(widths[place], left)
-        kept = built.features.bytes if built.features is not None else 0
+            if probe is not None:
+                left = windows[place : place + course.total_steps - progress.step]
+                probe.expect(_highest(left, lengths, labels, course, first=progress.step == 0))
+        pieces = cut(windows[place], lengths, course.micro_batch_size, by_length=course.by_length)
         watch = None
-        if probe and watched:
-            watch = probe.watch(built.model, built.optimizer, built.device, widths[place], kept)
+        if probe is not None:
+            moments = moments_of_update(pieces, lengths, labels, packing=course.packing, first=progress.step == 0)
+            kept = built.features.bytes if built.features is not None else 0
+            if probe.wants(moments):
+                watch = probe.watch(built.model, built.optimizer, built.device, moments, kept)
         with watch or contextlib.nullcontext():
             result = _update(built, rows, pieces, course, progress.step, go_on)
         if result is None:
@@ -148,8 +153,14 @@ def train(
         )
 
 
-def _pieces(window: Sequence[int], rows: Sequence[Encoded], course: Course) -> list[list[int]]:
-    return cut(window, rows, course.micro_batch_size, by_length=course.by_length)
+def _highest(
+    windows: Sequence[Sequence[int]], lengths: np.ndarray, labels: np.ndarray, course: Course, *, first: bool
+) -> list[Moment]:
+    """Of these updates the micro-batches of which one takes the most memory."""
+    last = len(windows) - (len(windows[-1]) < len(windows[0]))  # a window that holds what is left is smaller
+    arrays = [np.array(part) for part in (windows[:last], windows[last:]) if part]
+    sizes = sorted_sizes(arrays, lengths, labels, by_length=course.by_length)
+    return highest_moments(sizes, course.micro_batch_size, packing=course.packing, first=first)
 
 
 def _count(progress: Progress, rows: Sequence[Encoded], window: Sequence[int], *, classes: bool) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from tuning.micro_batches import Moment, at_or_below, highest_of
+
 
 @dataclass(slots=True)
 class Meter:
@@ -78,21 +80,25 @@ def allocations() -> Iterator[list[int]]:
 class PeakProbe:
     """Decides which updates of a run are measured, or which batches of an evaluation, and keeps the largest peak.
 
-    Each costs some time, so few are: the first one it is asked about, to have a figure early, and then one that is in
-    either of two sizes the largest still to come and larger than what was measured.
+    Each costs some time, so few are: an early one, to have a figure, and those that can be the highest: which no other
+    is at or above in every size that memory depends on (`tuning.micro_batches`).
     """
 
     def __init__(self) -> None:
         self.peak_bytes: int | None = None
-        self._widest = (0, 0)
+        self._measured: list[Moment] = []
+        self._awaited: list[Moment] = []
 
-    def wants(self, cells: tuple[int, int], to_come: Sequence[tuple[int, int]]) -> bool:
-        """Whether to measure one, by its sizes and those of all that are left, itself among them: an update's are the
-        places of its first and of its largest later micro-batch, a batch's its places and its labels."""
-        if self._widest == (0, 0):
+    def expect(self, highest: Iterable[Moment]) -> None:
+        """What is to come, in place of what was told before: the micro-batches of which one can be the highest."""
+        self._awaited = [one for one in highest if not self._known(one)]
+
+    def wants(self, moments: Sequence[Moment]) -> bool:
+        """Whether to measure an update or a batch, given its micro-batches."""
+        if any(one in self._awaited for one in moments):
             return True
-        widest = [max(each) for each in zip(*to_come)]
-        return any(here > known and here == most for here, known, most in zip(cells, self._widest, widest))
+        # the optimizer's state exists from the second update on: a figure without it would be far too low
+        return self.peak_bytes is None and not moments[0].first
 
     @contextmanager
     def watch(
@@ -100,16 +106,21 @@ class PeakProbe:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         device: torch.device,
-        cells: tuple[int, int],
+        moments: Sequence[Moment],
         kept_bytes: int = 0,
     ) -> Iterator[None]:
         """Measure the block; `kept_bytes` are tensors on the processor that belong to neither model nor optimizer."""
         with metered(model, optimizer, device) as meter:
             yield
-        self._widest = max(self._widest[0], cells[0]), max(self._widest[1], cells[1])
+        self._measured = highest_of([*self._measured, *moments])
+        self._awaited = [one for one in self._awaited if not self._known(one)]
         if meter.peak_bytes is not None:
             kept = 0 if device.type == "cuda" else kept_bytes
             self.peak_bytes = max(self.peak_bytes or 0, meter.peak_bytes + kept)
+
+    def _known(self, one: Moment) -> bool:
+        """Whether something at or above it was measured."""
+        return any(at_or_below(one, other) for other in self._measured)
 
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Iterator[torch.Tensor]:

@@ -1,0 +1,44 @@
+"""The memory tables that ship with the program: whoever opens the page finds one, without tracing first."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuning.memory.estimate import estimate
+from tuning.memory.known import known
+from tuning.memory.tables import _shipped
+from tuning.plan import plan_for
+
+MAKER = Path(__file__).resolve().parent.parent / "assets" / "make" / "memory_tables.py"
+
+
+def maker() -> Any:
+    """The script that makes them."""
+    spec = importlib.util.spec_from_file_location("memory_tables", MAKER)
+    assert spec is not None and spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_every_table_that_the_script_would_make_is_found_under_todays_key() -> None:
+    """A setting renamed, or a kind of subject told otherwise, changes the keys: the tables then have to move along."""
+    wanted, shipped = maker().wanted(), _shipped()
+    assert len(wanted) > 60
+    assert wanted.keys() == shipped.keys()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "autocast_bf16"])
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
+def test_the_first_estimate_on_a_new_machine_is_traced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, method: str
+) -> None:
+    monkeypatch.setenv("TUNING_FORK_CACHE", str(tmp_path / "empty"))
+    plan = plan_for({"device": "cpu", "precision": precision, "method": {"name": method}})
+    assert estimate(plan).kind == "traced"
+    subject = known(plan).subject
+    assert subject is not None and subject.key in _shipped()
