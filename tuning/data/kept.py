@@ -43,6 +43,7 @@ CODE = (
         f"tuning.data.{name}"
         for name in (
             "archive",
+            "draw",
             "encoded",
             "joined",
             "parquet",

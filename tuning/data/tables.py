@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from tuning.data.parquet import ParquetTable
 from tuning.data.progress import read_once, reading
-from tuning.data.record import BadRow, Record, Table
+from tuning.data.record import BadRow, Record, Table, Version, version_of
 from tuning.data.sniff import Format, sniff
 from tuning.data.spool import decoded, rows_of_document
 from tuning.data.unpack import packing_of, unpack
@@ -50,15 +50,15 @@ def open_table(path: Path, kind: str = "auto", encoding: str = "auto", head_only
         if not path.is_file():
             raise DataError(f"there is no file {str(path)!r}; check the path", str(path), "an existing file")
         status = path.stat()
-        return _open(str(path.absolute()), status.st_size, status.st_mtime_ns, kind, encoding, head_only)
+        return _open(str(path.absolute()), version_of(status), kind, encoding, head_only)
     except (OSError, ValueError) as error:
         message = f"{path.name!r:.80} cannot be read: {getattr(error, 'strerror', None) or error}"
         raise DataError(message, str(path), "a readable file") from None
 
 
 @read_once(KEPT_TABLES)
-def _open(path: str, size: int, changed: int, kind: str, encoding: str, head_only: bool) -> Table:
-    file = Path(path)
+def _open(path: str, version: Version, kind: str, encoding: str, head_only: bool) -> Table:
+    file, size = Path(path), version[0]
     handle: BinaryIO = open(file, "rb")  # noqa: SIM115  held as long as the table
     packing, words, whole, digest = packing_of(handle.read(16)), "", True, ""
     if packing:
