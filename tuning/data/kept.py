@@ -45,6 +45,8 @@ CODE = (
             "archive",
             "draw",
             "encoded",
+            "foreign",
+            "header",
             "joined",
             "parquet",
             "places",

@@ -12,6 +12,10 @@ from typing import Any, Protocol
 
 from tuning.data.sniff import Format
 
+MOST_ROW_BYTES = 8 * 2**20
+"""The longest row, in bytes of its file: tokenizing takes up to 400 bytes of memory for each."""
+TOO_LONG = f"is longer than {MOST_ROW_BYTES >> 20} MiB, the most for one row; part it into several"
+
 
 @dataclass(slots=True)  # not frozen: millions are made, and a frozen one takes three times as long
 class Record:
@@ -61,3 +65,17 @@ class Table(Protocol):
     def read(self, indices: Sequence[int]) -> Iterator[Record | BadRow]:
         """The rows at these increasing places."""
         ...
+
+
+_TURN_KEYS = ({"role", "content"}, {"from", "value"})
+
+
+def turns_in_columns(values: dict[str, Any]) -> dict[str, Any]:
+    """The same row with its conversations as lists of turns: a list of objects may be stored as an object of lists
+    ({"from": ["human", "gpt"], "value": ["Hi", "Hello"]}), as the `datasets` library does for a Sequence."""
+    for name, value in values.items():
+        if type(value) is dict and any(keys <= value.keys() for keys in _TURN_KEYS):
+            columns = value.values()
+            if all(type(column) is list for column in columns) and len(set(map(len, columns))) == 1:
+                values[name] = [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]
+    return values

@@ -308,9 +308,7 @@ def _drawn_notices(sides: Sequence[tuple[Checked, Places]], names: tuple[str, ..
     (trained, train), (evaluated, held) = sides
     told = list[Notice]()
     if not len(held):
-        message = (
-            "There are no evaluation rows: no evaluation loss, no metrics, nothing to tell learning from memory."
-        )
+        message = "There are no evaluation rows: no evaluation loss, no metrics, nothing to tell learning from memory."
         told.append(Notice(field=field, message=message, count=0))
     if names is None:
         return told
