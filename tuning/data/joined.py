@@ -46,7 +46,8 @@ class JoinedTable:
 
     def __init__(self, tables: list[Table], size: int, files: int) -> None:
         self.path, self.name = tables[0].path, f"{tables[0].name} and {files - 1} more"
-        self.format = tables[0].format
+        told = tuple(dict.fromkeys(one for table in tables for one in table.format.told))
+        self.format, self.classes = replace(tables[0].format, told=told), tables[0].classes
         self.size, self.whole = size, len(tables) == files and all(table.whole for table in tables)
         digests = [table.digest for table in tables]
         self.digest = sha256(" ".join(digests).encode()).hexdigest() if all(digests) else ""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tuning.assets import assets_folder
-from tuning.errors import DataError
+from tuning.errors import DataError, Notice
 from tuning.hub.classes import of_subset
 from tuning.hub.hub_data import Snapshot, cached_data, is_hub_id, no_subset
 from tuning.hub.layout import PACKED
@@ -36,6 +36,8 @@ class Place:
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Columns that hold numbers of classes, with the names that the hub's card gives them."""
     notes: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    """What is told of files that were left out."""
 
 
 def data_catalogue() -> list[dict[str, Any]]:

@@ -59,6 +59,8 @@ class Table(Protocol):
     """A hash of the content; empty where only its head was read."""
     whole: bool
     """Every row is known, not only the head of a large file."""
+    classes: dict[str, tuple[str, ...]]
+    """Columns that hold numbers of classes, with the names that the file gives them."""
 
     def __len__(self) -> int: ...
     def __hash__(self) -> int: ...

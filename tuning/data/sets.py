@@ -130,7 +130,7 @@ def open_data(settings: DataSettings, task: str, seed: int, head_only: bool = Fa
         bad = [one for one in tables[0].read(range(min(3, len(tables[0])))) if isinstance(one, BadRow)]
         raise refused(tables[0], bad, len(bad))
     records = [record.values for record in first]
-    reading = read_as(records, place.card, settings, task, place.classes)
+    reading = read_as(records, place.card, settings, task, tables[0].classes | place.classes)
     checks = [check(table, reading) for table in tables]
     skip = settings.bad_rows == "skip"
     for table, found in zip(tables, checks, strict=True):
@@ -171,7 +171,9 @@ def open_data(settings: DataSettings, task: str, seed: int, head_only: bool = Fa
         reading=reading,
         all_columns=tuple(columns_of(records)),
         checks=tuple(checks),
-        notices=tuple(notices),
+        notices=tuple(
+            dict.fromkeys((*place.notices, *(one for table in tables for one in table.format.told), *notices))
+        ),
     )
 
 

@@ -19,9 +19,28 @@ from tuning.data.foreign import FAMILIES, PLAIN_TEXT, PROMISED, TITLES, binary, 
 from tuning.data.header import DELIMITERS, SHOWN, TEXT_NAMES, TableHead, one_column, table_head
 from tuning.errors import DataError, Notice
 
+PARQUET = b"PAR1"
+"""How a Parquet file begins."""
 HEAD_BYTES = 256 * 1024
 FIRST_LINE_BYTES = 64 * 2**20
 """How far a first line without an end is followed to tell JSON Lines from one JSON document."""
+_TALKS = ("messages", "conversations", "conversation")
+_ROW_NAMES = frozenset(
+    (
+        *TEXT_NAMES,
+        "prompt",
+        "completion",
+        "question",
+        "answer",
+        "instruction",
+        "input",
+        "output",
+        "response",
+        "query",
+        "context",
+    )
+)
+"""Keys of texts that a row has and what is around rows has not."""
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32", "UTF-32 by its byte-order mark"),
     (codecs.BOM_UTF32_BE, "utf-32", "UTF-32 by its byte-order mark"),
@@ -87,7 +106,7 @@ def sniff(
     if not head:
         raise DataError(f"{name} is empty and has no rows; give at least one", name)
     ending = ending_of(inner or name)
-    if head[:4] == b"PAR1":
+    if head[:4] == PARQUET:
         if kind == "auto":
             _check_promise(name, ending, "parquet", "")
         return Format(kind="parquet", encoding_words="Parquet's own")
@@ -132,7 +151,7 @@ def _recognised(text: str, whole: bool, file: BinaryIO, name: str, ending: str) 
     if promise == "csv" and not whole and "\n" not in text:
         message = f"the first line of {name} is longer than {HEAD_BYTES >> 10} KiB: it is no table that is read here"
         raise DataError(message, name, f"a header of up to {HEAD_BYTES >> 10} KiB")
-    found = Format(kind="lines") if title is not None else _kind(text, whole, file, name, promise == "csv")
+    found = Format(kind="lines") if title is not None else _kind(text, whole, file, name, ending)
     if FAMILIES[found.kind] == "text":
         body = text.strip()
         found = replace(found, kind="paragraphs" if re.search(r"\S[ \t\r]*\n[ \t\r]*\n", body) else "lines")
@@ -196,11 +215,12 @@ def _decoded(head: bytes, coded: Format, name: str, whole: bool) -> str:
         raise DataError(message, "auto", "utf-8, utf-16, latin-1, cp1252", "data.encoding") from None
 
 
-def _kind(text: str, whole: bool, file: BinaryIO, name: str, sure: bool) -> Format:
-    """JSON, a table, or lines of text; `sure` says that it has to be a table, if it is no JSON."""
+def _kind(text: str, whole: bool, file: BinaryIO, name: str, ending: str) -> Format:
+    """JSON, a table, or lines of text."""
+    sure = PROMISED.get(ending) == "csv"
     start = text.lstrip()
     if start.startswith("{"):
-        return Format(kind=_object_kind(start, whole, file))
+        return Format(kind=_object_kind(start, whole, file, ending))
     if re.match(r"\[\s*[\[{\"\]]", start):
         return Format(kind="json", in_array=True)
     head = table_head(text, whole, name, sure)
@@ -210,7 +230,7 @@ def _kind(text: str, whole: bool, file: BinaryIO, name: str, sure: bool) -> Form
     return _table(head)
 
 
-def _object_kind(text: str, whole: bool, file: BinaryIO) -> str:
+def _object_kind(text: str, whole: bool, file: BinaryIO, ending: str) -> str:
     """Lines of objects, or one document? An object of columns and a pretty-printed one are documents."""
     first, newline, rest = text.partition("\n")
     if not newline and not whole:  # a very long first line: is there a second one?
@@ -225,11 +245,29 @@ def _object_kind(text: str, whole: bool, file: BinaryIO) -> str:
         return "jsonl" if broken_line else "json"
     if rest.strip() or not value:
         return "jsonl"
-    lists = [isinstance(item, list) for item in value.values()]
-    if len(lists) == 1 and lists[0]:  # {"data": [{…}]}, unless it is one conversation
-        ((key, items),) = value.items()
-        return "jsonl" if not items or key.lower() in ("messages", "conversations", "conversation") else "json"
-    return "json" if all(lists) else "jsonl"
+    if all(isinstance(item, list) for item in value.values()):  # columns, or {"data": [{…}]}; not one conversation
+        return "json" if len(value) > 1 or list_of_rows(value) else "jsonl"
+    return "json" if ending == ".json" and (list_of_rows(value) or objects_only(value)) else "jsonl"
+
+
+def list_of_rows(value: dict[str, Any]) -> str | None:
+    """The key under which an object holds a list of rows; None where there is none, or where the object is a row
+    itself: one with a text beside it, or with the turns of a conversation."""
+    found = [key for key, items in value.items() if _are_rows(key, items)]
+    texts = [key for key, item in value.items() if isinstance(item, str) and key.lower() in _ROW_NAMES]
+    return found[0] if len(found) == 1 and not texts else None
+
+
+def _are_rows(key: str, items: Any) -> bool:
+    if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
+        return False
+    turns = {"role", "content"} <= set(items[0]) or {"from", "value"} <= set(items[0])
+    return not turns and key.lower() not in _TALKS
+
+
+def objects_only(value: dict[str, Any]) -> bool:
+    """An object of several objects: columns with numbered cells, or rows under names."""
+    return len(value) > 1 and all(isinstance(one, dict) and one for one in value.values())
 
 
 def _object(line: str) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
 from tuning.data.record import MOST_ROW_BYTES
-from tuning.data.sniff import Format
+from tuning.data.sniff import Format, list_of_rows, objects_only
 from tuning.errors import DataError, Notice
 
 MEMORY_BYTES = 32 * 2**20
@@ -122,19 +122,20 @@ def _rows(text: str, name: str, told: list[Notice]) -> Iterator[Any]:
     if not isinstance(value, dict) or not value:
         yield value
         return
+    found = list_of_rows(value)
     lists = [key for key, one in value.items() if isinstance(one, list) and one and isinstance(one[0], dict)]
     if isinstance(value.get("columns"), list) and _is_matrix(value.get("data"), len(value["columns"])):
         yield from (dict(zip(value["columns"], cells, strict=True)) for cells in value["data"])  # pandas' "split"
-    elif len(lists) == 1 and not (len(value) > 1 and all(isinstance(column, list) for column in value.values())):
-        others = [key for key in value if key != lists[0]]
+    elif found is not None and not (len(value) > 1 and all(isinstance(one, list) for one in value.values())):
+        others = [key for key in value if key != found]
         if others:
             message = (
-                f"The rows of {name} are the list under {lists[0]!r}; what stands beside it was left out: "
+                f"The rows of {name} are the list under {found!r}; what stands beside it was left out: "
                 f"{_listed(others)}."
             )
             told.append(Notice(field="data.source", message=message, count=len(others)))
-        yield from value[lists[0]]
-    elif len(lists) > 1 and len({len(value[key]) for key in lists}) > 1:
+        yield from value[found]
+    elif len(lists) > 1 and all(isinstance(one, list) for one in value.values()):
         message = f"{name} holds {len(lists)} lists of rows ({_listed(lists)}); save each in a file of its own"
         raise DataError(message, _listed(lists), "one list of rows")
     elif all(isinstance(column, list) for column in value.values()):
@@ -143,7 +144,7 @@ def _rows(text: str, name: str, told: list[Notice]) -> Iterator[Any]:
             listed = ", ".join(f"{column} {size}" for column, size in sizes.items())
             raise DataError(f"{name} is an object of columns of unequal length: {listed}", listed, "equal lengths")
         yield from (dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True))
-    elif len(value) > 1 and all(isinstance(one, dict) and one for one in value.values()):
+    elif objects_only(value):
         yield from _of_objects(value, name, told)
     else:
         yield value

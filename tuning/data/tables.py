@@ -33,7 +33,7 @@ from tuning.data.record import (
     turns_in_columns,
     version_of,
 )
-from tuning.data.sniff import Format, sniff
+from tuning.data.sniff import PARQUET, Format, sniff
 from tuning.data.spool import decoded, rows_of_document
 from tuning.data.unpack import packing_of, unpack
 from tuning.errors import DataError
@@ -44,7 +44,7 @@ HEAD_FILE_BYTES = 16 * 2**20
 HEAD_TABLE_BYTES = 2 * 2**20
 """Of a file above the first size, this much is enough to show what it is."""
 HEAD_PARQUET_ROWS = 20_000
-"""The same of a Parquet file, whose rows have no size of their own."""
+"""The same of any Parquet file, whose size does not say how much it unpacks to."""
 TOLD_ROWS = 50_000
 """How often a long reading says how far it is."""
 KEPT_TABLES = 6
@@ -74,13 +74,14 @@ def open_table(path: Path, kind: str = "auto", encoding: str = "auto", head_only
 def _open(path: str, version: Version, kind: str, encoding: str, head_only: bool) -> Table:
     file, size = Path(path), version[0]
     handle: BinaryIO = open(file, "rb")  # noqa: SIM115  held as long as the table
-    packing, words, inner, whole, digest = packing_of(handle.read(16)), "", "", True, ""
+    first = handle.read(16)
+    packing, words, inner, whole, digest = packing_of(first), "", "", True, ""
     if packing:
         with handle:
             found = unpack(handle, packing, file, size, HEAD_FILE_BYTES if head_only else None)
         handle, words, inner, whole, digest = found.file, found.words, found.name, found.whole, found.digest
         size = handle.seek(0, 2) if whole else size
-    if head_only and whole and size <= HEAD_FILE_BYTES:  # its head is all of it
+    if head_only and whole and size <= HEAD_FILE_BYTES and first[:4] != PARQUET:  # its head is all of it
         handle.close()
         return open_table(file, kind, encoding)
     handle.seek(0)
@@ -104,6 +105,7 @@ class LineTable:
     ) -> None:
         self.path, self.name, self.format, self.size = str(path), path.name, form, size
         self.unit = "row" if form.kind == "json" else "line"
+        self.classes = dict[str, tuple[str, ...]]()
         self.whole = not head_only
         self._lock = threading.Lock()
         self.digest = digest if head_only or digest else _digest(file, path, size)
