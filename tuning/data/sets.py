@@ -17,6 +17,7 @@ import numpy as np
 
 from tuning.data import progress
 from tuning.data.draw import Places, as_numbers, as_places, hold_out, take
+from tuning.data.header import MOST_COLUMNS
 from tuning.data.joined import open_tables
 from tuning.data.places import Place, find_place
 from tuning.data.progress import read_once
@@ -130,6 +131,12 @@ def open_data(settings: DataSettings, task: str, seed: int, head_only: bool = Fa
         bad = [one for one in tables[0].read(range(min(3, len(tables[0])))) if isinstance(one, BadRow)]
         raise refused(tables[0], bad, len(bad))
     records = [record.values for record in first]
+    if len(present := columns_of(records)) > MOST_COLUMNS:
+        message = (
+            f"the first rows of {tables[0].name} have {len(present):,} different columns, and the most is "
+            f"{MOST_COLUMNS:,}; keep those to learn from"
+        )
+        raise DataError(message, len(present), f"up to {MOST_COLUMNS:,} columns")
     reading = read_as(records, place.card, settings, task, tables[0].classes | place.classes)
     checks = [check(table, reading) for table in tables]
     skip = settings.bad_rows == "skip"
@@ -169,7 +176,7 @@ def open_data(settings: DataSettings, task: str, seed: int, head_only: bool = Fa
         fingerprint=sha256(repr(told).encode()).hexdigest()[:16],
         place=place,
         reading=reading,
-        all_columns=tuple(columns_of(records)),
+        all_columns=tuple(present),
         checks=tuple(checks),
         notices=tuple(
             dict.fromkeys((*place.notices, *(one for table in tables for one in table.format.told), *notices))

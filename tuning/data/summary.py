@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
+from tuning.data.duplicates import repeat_notices
 from tuning.data.encoded import encode_each, learnable
 from tuning.data.places import find_place
 from tuning.data.record import Version, version_of
@@ -138,7 +139,7 @@ def _summary(
         limit=settings.max_seq_length if sampled else 0,
         eval_lengths=tuple(len(one.ids) for one in held),
         eval_trained_tokens=_counts(held),
-        notices=data.notices,
+        notices=data.notices if sampled else (*data.notices, *repeat_notices(data)),
         asked_length=longest_prompt(asked, tokenizer, settings.system_prompt),
     )
 

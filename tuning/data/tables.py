@@ -49,7 +49,7 @@ TOLD_ROWS = 50_000
 """How often a long reading says how far it is."""
 KEPT_TABLES = 6
 """How many tables are kept for who asks again: of a packed file each holds a temporary one."""
-MOST_NAME = 500
+MOST_NAME = 200
 """Letters of a column's name."""
 RECORD_BYTES = 64 * 2**20
 """The longest row of a CSV file; a quotation mark without its partner would else swallow all that follows."""
