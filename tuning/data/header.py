@@ -141,7 +141,7 @@ def _under(rows: Sequence[_Line], delimiter: str, name: str, sure: bool) -> tupl
     hits = sum(cell.lower() in KNOWN_NAMES for cell in first)
     share = sum(len(row.cells) == len(first) for row in table) / len(table)
     plain = all(len(cell) <= 40 and len(cell.split()) <= 4 for cell in first)
-    if len(first) < 2 or share < (0.5 if hits else 0.9) or not (hits or plain or sure):
+    if len(first) < 2 or share < (0.5 if hits else 0.9) or not (hits or plain or sure or delimiter == "\t"):
         return None
     if len(table) == 1 and not (sure or hits == len(filled)):
         return None

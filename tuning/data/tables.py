@@ -14,7 +14,7 @@ import json
 import sys
 import threading
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,8 @@ from tuning.errors import DataError
 
 BLOCK_BYTES = 2**20
 HEAD_ROWS = 200
+HEAD_LETTERS = 8 * 2**20
+"""What the first rows that are held at once may have of text."""
 HEAD_FILE_BYTES = 16 * 2**20
 HEAD_TABLE_BYTES = 2 * 2**20
 """Of a file above the first size, this much is enough to show what it is."""
@@ -348,6 +350,12 @@ def _csv_records(file: BinaryIO, form: Format, name: str, most: int, tell: Calla
 
 
 def head(table: Table, rows: int = HEAD_ROWS) -> list[Record]:
-    """The first rows that can be read."""
-    found: Iterable[Record | BadRow] = table.read(range(min(rows, len(table))))
-    return [one for one in found if isinstance(one, Record)]
+    """The first rows that can be read; fewer where they are large."""
+    found, letters = list[Record](), 0
+    for one in table.read(range(min(rows, len(table)))):
+        if isinstance(one, Record):
+            found.append(one)
+            letters += sum(len(value) for value in one.values.values() if isinstance(value, str | list | dict))
+            if letters > HEAD_LETTERS:
+                break
+    return found
