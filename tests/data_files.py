@@ -1,7 +1,7 @@
 """Files as people have them, and what must become of each: its shape and rows, or the field and words of the refusal.
 
 Comes in: nothing.  Goes out: `GOOD` (name, bytes, settings, shape, rows, first row) and `BAD` (name, bytes, settings,
-field, words).  Names carry misleading endings on purpose: content decides.
+field, words).  Content decides; what a name promises has to agree with it, unless the format is said outright.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ INSTRUCT = "instruction + input + output"
 
 GOOD: list[tuple[str, bytes, dict[str, Any], str, int, dict[str, Any]]] = [
     ("plain.jsonl", lines({"text": "a"}, {"text": "b"}), {}, TEXT, 2, {"text": "a"}),
-    ("jsonl-called.csv", lines({"text": "a"}, {"text": "b"}), {}, TEXT, 2, {"text": "a"}),
+    ("jsonl-called.csv", lines({"text": "a"}, {"text": "b"}), {"format": "jsonl"}, TEXT, 2, {"text": "a"}),
     ("windows.jsonl", lines({"text": "a"}, {"text": "b"}, end="\r\n"), {}, TEXT, 2, {"text": "a"}),
     ("blank-lines.jsonl", b'\n{"text": "a"}\n\n\n{"text": "b"}', {}, TEXT, 2, {"text": "a"}),
     ("mark.jsonl", b"\xef\xbb\xbf" + lines({"text": "a"}), {}, TEXT, 1, {"text": "a"}),
@@ -183,7 +183,7 @@ GOOD: list[tuple[str, bytes, dict[str, Any], str, int, dict[str, Any]]] = [
     ("skip.csv", b"text,label\na,x\nb\nc,y\nd,x,extra\n", {"bad_rows": "skip"}, LABEL, 2, {}),
     ("rows.jsonl.gz", gzip.compress(TWO), {}, TEXT, 2, {"text": "a"}),
     ("in-parts.gz", gzip.compress(TWO) + gzip.compress(TWO) + b"\0" * 9, {}, TEXT, 4, {"text": "a"}),
-    ("gz-called.jsonl", gzip.compress(CSV.encode()), {}, LABEL, 2, {"prompt": 'a, "quoted" word\nLabel:'}),
+    ("gz-called.csv", gzip.compress(CSV.encode()), {}, LABEL, 2, {"prompt": 'a, "quoted" word\nLabel:'}),
     ("array.json.gz", gzip.compress(json.dumps([{"text": "a"}, {"text": "b"}]).encode()), {}, TEXT, 2, {"text": "a"}),
     ("utf16.csv.bz2", bz2.compress("text,label\na,x\ncaf\u00e9,y\n".encode("utf-16")), {}, LABEL, 2, {}),
     ("rows.jsonl.xz", lzma.compress(TWO), {}, TEXT, 2, {"text": "a"}),

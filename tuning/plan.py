@@ -33,6 +33,8 @@ RATE_FACTORS = {
     "adafactor": (10, "Adafactor measures its steps by the size of the weights, which is far below one"),
 }
 """How far an optimizer's usual rate lies from AdamW's, where a method's default is taken."""
+MANY_EPOCHS = 20
+"""A run that goes over its rows more often than this says so."""
 EVALUATION_SHARE = 0.1
 """Of the tokens that training reads, what evaluations may read where eval.every is left to the plan."""
 PROMPTS = ("prompted_", "answered_", "asked_")
@@ -195,7 +197,7 @@ def make_plan(
         raise SettingsError(problems)
     derived = _derive(settings, model, data) | _prompts(settings, model, data, prompted)
     derived |= _shorter_prompts(settings, model, data, device)
-    notices = (*told, *model.notices, *data.notices)
+    notices = (*told, *model.notices, *data.notices, *_length_notices(settings, data, derived))
     return Plan(settings=settings, model=model, data=data, device=device, derived=derived, notices=notices)
 
 
@@ -229,6 +231,37 @@ def _derive(settings: Settings, model: BaseModel, data: DataSummary) -> dict[str
     found["eval_every"] = _evaluation_interval(settings, data, mean * real, int(total.value))
     found["widest_length"] = Derived(value=widest, origin=data.longest_origin + taught)
     return found | _parameters(settings, model, data)
+
+
+def _length_notices(settings: Settings, data: DataSummary, derived: dict[str, Derived]) -> tuple[Notice, ...]:
+    """What is told of a run that is long for its rows, and of a warm-up that is long for the run."""
+    if not method_named(settings.method.name).updates:
+        return ()
+    found, total, epochs = list[Notice](), int(derived["total_steps"].value), derived["epochs"].value
+    rows, effective = data.train_rows, int(derived["effective_batch"].value)
+    if epochs > MANY_EPOCHS:
+        updates = f"{total:,} update" + "s" * (total != 1)
+        message = (
+            f"{updates} go over the {rows:,} training row{'s' * (rows != 1)} {epochs:,.0f} times (more than "
+            f"{MANY_EPOCHS} is told): the model learns them by heart. Give more rows, or fewer updates."
+        )
+        field = "max_steps" if settings.max_steps is not None else "num_epochs"
+        found.append(Notice(field=field, message=message, count=round(epochs)))
+    if rows < effective:
+        message = (
+            f"An update asks for {effective:,} rows and there {'are' if rows != 1 else 'is'} only {rows:,}: each one "
+            f"is made of {rows:,}. Give more rows, or a smaller effective batch."
+        )
+        found.append(Notice(field="gradient_accumulation_steps", message=message, count=rows))
+    warmup = settings.schedule.warmup_steps
+    if warmup >= total and warmup:
+        reached = "is reached at the last update only" if warmup == total else "is never reached"
+        message = (
+            f"The warm-up of {warmup:,} updates is {'as long as' if warmup == total else 'longer than'} the run of "
+            f"{total:,}: the learning rate {reached}. Give a shorter warm-up, or more updates."
+        )
+        found.append(Notice(field="schedule.warmup_steps", message=message, count=warmup))
+    return tuple(found)
 
 
 def _packing(settings: Settings, model: BaseModel) -> Derived:

@@ -29,7 +29,7 @@ _LZMA_HEADER = struct.Struct("<2xHxL")
 
 
 def open_member(file: BinaryIO, name: str) -> tuple[BinaryIO, str]:
-    """The stream of the one file of rows in this archive, and which it is. Raises DataError, and what zipfile does."""
+    """The stream of the one file of rows in this archive, and its name. Raises DataError, and what zipfile does."""
     archive = zipfile.ZipFile(file)
     listed = [one for one in archive.infolist() if one.filename[-1:] not in ("", "/")]
     if "[Content_Types].xml" in (one.filename for one in listed):
@@ -53,7 +53,7 @@ def open_member(file: BinaryIO, name: str) -> tuple[BinaryIO, str]:
         raise DataError(message, name, "stored, deflate, bzip2 or LZMA") from None
     if info.compress_type == zipfile.ZIP_LZMA and _dictionary(file, info) > DICTIONARY_BYTES:
         raise too_much_memory(name)
-    return cast(BinaryIO, opened), f"{_short(info)} in a zip archive"
+    return cast(BinaryIO, opened), _short(info)
 
 
 def too_much_memory(name: str) -> DataError:

@@ -13,7 +13,7 @@ from itertools import accumulate, groupby
 from pathlib import Path
 
 from tuning.data.progress import read_once
-from tuning.data.record import BadRow, Record, Table
+from tuning.data.record import BadRow, Record, Table, Version, version_of
 from tuning.data.tables import HEAD_FILE_BYTES, KEPT_TABLES, open_table
 from tuning.errors import DataError
 
@@ -28,15 +28,13 @@ def open_tables(files: tuple[Path, ...], kind: str = "auto", encoding: str = "au
         message = f"{Path(error.filename).name} cannot be read: {error.strerror}"
         raise DataError(message, error.filename, "a readable file") from None
     head_only = head_only and sum(one.st_size for one in stats) > HEAD_FILE_BYTES
-    versions = tuple((one.st_size, one.st_mtime_ns) for one in stats)
+    versions = tuple(map(version_of, stats))
     return _join(files, versions, kind, encoding, head_only)
 
 
 @read_once(KEPT_TABLES)
-def _join(
-    files: tuple[Path, ...], versions: tuple[tuple[int, int], ...], kind: str, encoding: str, head_only: bool
-) -> Table:
-    size = sum(bytes for bytes, _ in versions)
+def _join(files: tuple[Path, ...], versions: tuple[Version, ...], kind: str, encoding: str, head_only: bool) -> Table:
+    size = sum(version[0] for version in versions)
     opened = files[:1] if head_only else files
     return JoinedTable([open_table(file, kind, encoding, head_only) for file in opened], size, len(files))
 
@@ -48,7 +46,8 @@ class JoinedTable:
 
     def __init__(self, tables: list[Table], size: int, files: int) -> None:
         self.path, self.name = tables[0].path, f"{tables[0].name} and {files - 1} more"
-        self.format = tables[0].format
+        told = tuple(dict.fromkeys(one for table in tables for one in table.format.told))
+        self.format, self.classes = replace(tables[0].format, told=told), tables[0].classes
         self.size, self.whole = size, len(tables) == files and all(table.whole for table in tables)
         digests = [table.digest for table in tables]
         self.digest = sha256(" ".join(digests).encode()).hexdigest() if all(digests) else ""

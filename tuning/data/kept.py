@@ -43,7 +43,10 @@ CODE = (
         f"tuning.data.{name}"
         for name in (
             "archive",
+            "draw",
             "encoded",
+            "foreign",
+            "header",
             "joined",
             "parquet",
             "places",

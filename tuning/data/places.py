@@ -7,18 +7,25 @@ a bundled set.  Nothing is read here but cards and folder listings.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from tuning.assets import assets_folder
-from tuning.errors import DataError
-from tuning.hub.classes import of_subset
+from tuning.data.archive import NAME_LETTERS
+from tuning.data.archive import NOT_ROWS as NOT_ROWS_BESIDE
+from tuning.data.record import Version, version_of
+from tuning.errors import DataError, Notice
+from tuning.hub.classes import classes_of, of_subset
 from tuning.hub.hub_data import Snapshot, cached_data, is_hub_id, no_subset
-from tuning.hub.layout import PACKED
+from tuning.hub.layout import NOT_ROWS, PACKED, Layout, layout_of
 from tuning.settings import DataSettings
 
+MOST_FILES, MOST_DEPTH = 10_000, 6
+"""How many files of a folder are looked at, and how deep in it."""
+CARD_BYTES = 2**20
 EVAL_NAMES = ("eval", "evaluation", "validation", "valid", "val", "dev", "test")
 
 
@@ -36,6 +43,8 @@ class Place:
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Columns that hold numbers of classes, with the names that the hub's card gives them."""
     notes: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    """What is told of files that were left out."""
 
 
 def data_catalogue() -> list[dict[str, Any]]:
@@ -66,16 +75,15 @@ def find_place(settings: DataSettings) -> Place:
     kind, name = split_source(settings.source)
     if kind == "hub":
         return _hub_place(name, settings)
-    for setting in ("subset", "revision"):
-        if getattr(settings, setting) is not None:
-            message = f"{setting} is for hub data; leave it empty"
-            raise DataError(message, getattr(settings, setting), "null", field=f"data.{setting}")
+    if settings.revision is not None:
+        raise DataError("revision is for hub data; leave it empty", settings.revision, "null", field="data.revision")
     if kind == "path":
         try:
             path = Path(name).expanduser()
         except RuntimeError:  # ~somebody who has no home here
             path = Path(name)
         return _path_place(path, settings)
+    _no_subset(settings)
     card = next((card for card in data_catalogue() if card["name"] == name), None)
     if card is None:
         raise DataError(f"no data set {settings.source!r} here; bundled: {_bundled()}", settings.source, _bundled())
@@ -88,6 +96,12 @@ def find_place(settings: DataSettings) -> Place:
         eval=(held,) if held else None,
         card=card,
     )
+
+
+def _no_subset(settings: DataSettings) -> None:
+    if settings.subset is not None:
+        message = "subset is for hub data and its clones; leave it empty"
+        raise DataError(message, settings.subset, "null", field="data.subset")
 
 
 def is_here(settings: DataSettings) -> bool:
@@ -116,20 +130,8 @@ def _hub_place(name: str, settings: DataSettings) -> Place:
         )
         limit = "a bundled name, a file's path, or a hub id that is downloaded"
         raise DataError(message, settings.source, limit)
-    subset = settings.subset or kept.layout.default
-    if subset not in kept.layout.subsets:
-        raise no_subset(name, kept.layout, settings.subset)
+    subset, wanted, held = _chosen_splits(name, kept.layout, settings)
     splits = kept.layout.subsets[subset]
-    wanted = settings.split or ("train" if "train" in splits or len(splits) > 1 else next(iter(splits)))
-    if wanted not in splits:
-        known = ", ".join(splits)
-        message = f"{name} has no split {wanted!r}; it has {known}; choose one with data.split"
-        raise DataError(message, settings.split, known, "data.split")
-    held = settings.eval_split or next((one for one in EVAL_NAMES if one in splits and one != wanted), None)
-    if held is not None and (held not in splits or held == wanted):
-        known = ", ".join(one for one in splits if one != wanted) or "none"
-        message = f"{name} has no split {held!r} besides {wanted!r}; there are {known}; choose another data.eval_split"
-        raise DataError(message, held, known, "data.eval_split")
     files = _whole(name, subset, kept, splits[wanted] + (splits[held] if held else ()))
     train = tuple(files[file] for file in splits[wanted])
     classes = of_subset(kept.classes, subset)
@@ -147,6 +149,25 @@ def _hub_place(name: str, settings: DataSettings) -> Place:
         classes=classes,
         eval=tuple(files[file] for file in splits[held]) if held else None,
     )
+
+
+def _chosen_splits(name: str, layout: Layout, settings: DataSettings) -> tuple[str, str, str | None]:
+    """Subset, training split and evaluation split, which may be None, as the settings say or as usual."""
+    subset = settings.subset or layout.default
+    if subset not in layout.subsets:
+        raise no_subset(name, layout, settings.subset)
+    splits = layout.subsets[subset]
+    wanted = settings.split or ("train" if "train" in splits or len(splits) > 1 else next(iter(splits)))
+    if wanted not in splits:
+        known = ", ".join(splits)
+        message = f"{name} has no split {wanted!r}; it has {known}; choose one with data.split"
+        raise DataError(message, settings.split, known, "data.split")
+    held = settings.eval_split or next((one for one in EVAL_NAMES if one in splits and one != wanted), None)
+    if held is not None and (held not in splits or held == wanted):
+        known = ", ".join(one for one in splits if one != wanted) or "none"
+        message = f"{name} has no split {held!r} besides {wanted!r}; there are {known}; choose another data.eval_split"
+        raise DataError(message, held, known, "data.eval_split")
+    return subset, wanted, held
 
 
 def class_words(column: str, names: tuple[str, ...]) -> str:
@@ -172,8 +193,9 @@ def _path_place(path: Path, settings: DataSettings) -> Place:
     except (OSError, ValueError):  # a name too long, or with a zero byte in it
         folder = file = False
     if folder:
-        train, held = _folder_files(path, settings)
-    elif file:
+        return _folder_place(path, settings)
+    _no_subset(settings)
+    if file:
         train, held = path, _beside(path, settings)
         if settings.split is not None and settings.split != _stem(path):
             message = f"{path.name} is one file and has no split {settings.split!r}; leave data.split empty"
@@ -187,6 +209,116 @@ def _path_place(path: Path, settings: DataSettings) -> Place:
     )
 
 
+def _folder_place(folder: Path, settings: DataSettings) -> Place:
+    """A folder of files named after their splits; or a clone of a data set of the hub, which reads as it does there."""
+    names, whole = _listing(folder)
+    if any(name.endswith("state.json") for name in names) and any(name.endswith(".arrow") for name in names):
+        message = (
+            f"{folder.name} holds Arrow files, as save_to_disk writes them, which are not read here; save the rows "
+            "as Parquet (to_parquet)"
+        )
+        raise DataError(message, str(folder), "files of rows")
+    card = _card_of(folder)
+    stems = _stems(folder)
+    layout = layout_of(names, card.get("configs")) if whole else Layout(subsets={}, default=None)
+    is_clone = bool(card) or settings.subset is not None or not _has_split(stems, names, settings)
+    subsets = layout.subsets.values()
+    asked = settings.split is None or any(settings.split in splits for splits in subsets) or settings.split not in stems
+    notes, classes = tuple[str, ...](), dict[str, tuple[str, ...]]()
+    if is_clone and asked and layout.subsets:
+        subset, wanted, split = _chosen_splits(folder.name, layout, settings)
+        splits, named = layout.subsets[subset], len(layout.subsets) > 1
+        train = tuple(folder / name for name in splits[wanted])
+        held = tuple(folder / name for name in splits[split]) if split else None
+        classes = of_subset(classes_of(card.get("dataset_info")), subset)
+        read = f"{subset}, {wanted}" if named else wanted
+        many = f", {len(train)} files" if len(train) > 1 else ""
+        notes = (f"read as on the hub: {read}{many}" + (f"; evaluation rows from {split}" if split else ""),)
+        notes += tuple(class_words(column, known) for column, known in classes.items())
+    else:
+        _no_subset(settings)
+        first, second = _folder_files(folder, settings)
+        train, held = (first,), (second,) if second else None
+        notes = (f"evaluation rows from {second.name}",) if second else ()
+    used = {str(file.relative_to(folder).as_posix()) for file in (*train, *(held or ()))}
+    left = [name for name in names if name not in used and not _beside_rows(name)]
+    return Place(
+        name=_stem(folder),
+        title=folder.name,
+        origin="path",
+        train=train,
+        eval=held,
+        notes=notes,
+        classes=classes,
+        notices=_left_out(folder.name, left, whole),
+    )
+
+
+def _has_split(stems: dict[str, Path], names: list[str], settings: DataSettings) -> bool:
+    """Is a file of the folder named after the split that is wanted, or the only one there is?"""
+    inside = any("/" in name and not _beside_rows(name) for name in names)
+    return (settings.split or "train") in stems or (settings.split is None and len(stems) == 1 and not inside)
+
+
+def _beside_rows(name: str) -> bool:
+    """Does a file of this name go with rows and is none?"""
+    short = name.rpartition("/")[2]
+    return short in NOT_ROWS or short == "card.json" or NOT_ROWS_BESIDE.fullmatch(short) is not None
+
+
+def _left_out(name: str, left: list[str], whole: bool) -> tuple[Notice, ...]:
+    if not left and whole:
+        return ()
+    listed = ", ".join(one[-NAME_LETTERS:] for one in left[:5]) + (", …" if len(left) > 5 or not whole else "")
+    many = f"{len(left):,} {'file' if len(left) == 1 else 'files'}" if whole else f"More than {len(left):,} files"
+    message = f"{many} of {name} {'is' if whole and len(left) == 1 else 'are'} not used: {listed}."
+    return (Notice(field="data.split", message=message, count=len(left)),)
+
+
+def _listing(folder: Path) -> tuple[list[str], bool]:
+    """Files of the folder and of the folders in it, those nearer first, as paths inside it; hidden ones are left out.
+    The second is False where there are too many to be looked through."""
+    found, level = list[str](), [folder]
+    for _ in range(MOST_DEPTH):
+        below = list[Path]()
+        for place in level:
+            try:
+                entries = sorted(os.scandir(place), key=lambda one: one.name)
+            except OSError:
+                continue
+            for entry in entries:
+                if entry.name.startswith((".", "__")):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(Path(entry.path))
+                elif entry.is_file():
+                    found.append(Path(entry.path).relative_to(folder).as_posix())
+                if len(found) + len(below) > MOST_FILES:
+                    return found, False
+        level = below
+    return found, True
+
+
+def _card_of(folder: Path) -> dict[str, Any]:
+    """What the README.md of a data set says between its first two lines of dashes; empty where it says nothing."""
+    readme = folder / "README.md"
+    if not readme.is_file() or readme.stat().st_size > CARD_BYTES:
+        return {}
+    return _read_card(str(readme), version_of(readme.stat()))
+
+
+@lru_cache(maxsize=16)
+def _read_card(readme: str, version: Version) -> dict[str, Any]:
+    from huggingface_hub.repocard import metadata_load
+
+    try:
+        found = metadata_load(readme)
+    except Exception as error:  # the package lets the YAML parser's own errors pass
+        message = f"the card README.md of {Path(readme).parent.name} cannot be read: {str(error).strip():.200}; mend it"
+        raise DataError(message, readme, "a card of valid YAML") from None
+    return found if isinstance(found, dict) else {}
+
+
 def _stem(file: Path) -> str:
     """The name without its ending, and without that of its packing: rows of rows.jsonl.gz."""
     return Path(file.stem).stem if file.suffix.lower() in PACKED else file.stem
@@ -195,7 +327,7 @@ def _stem(file: Path) -> str:
 def _stems(folder: Path) -> dict[str, Path]:
     """Files of a folder by their name without ending; hidden ones and cards are no rows."""
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
-    return {_stem(file): file for file in reversed(files) if file.name not in ("card.json", "README.md")}
+    return {_stem(file): file for file in reversed(files) if file.name not in NOT_ROWS and file.name != "card.json"}
 
 
 def _folder_files(folder: Path, settings: DataSettings) -> tuple[Path, Path | None]:

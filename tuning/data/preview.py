@@ -8,27 +8,36 @@ beside whatever could be read all the same, so that it can be mended by sight.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from tuning.data.draw import as_numbers
+from tuning.data.duplicates import is_empty, repeated
 from tuning.data.joined import open_tables
 from tuning.data.places import find_place
 from tuning.data.recognise import ROLES, columns_of
 from tuning.data.record import BadRow, Record
-from tuning.data.sets import Checked, DataSet, as_numbers, open_data
-from tuning.data.shown import histogram, shown_tokens
+from tuning.data.sets import Checked, DataSet, open_data
+from tuning.data.shown import beginning_of, histogram, shown_tokens
 from tuning.data.summary import sample
 from tuning.data.tables import head
-from tuning.errors import DataError
+from tuning.errors import DataError, Notice
 from tuning.settings import DataSettings
 from tuning.text import ConversationError, Row, Spelled, TextTokenizer, spell_rows
 
 SHOWN_ROWS = 4
 SHOWN_CHARACTERS = 600
+SHOWN_COLUMNS, SHOWN_CELLS = 300, 40
+"""Columns that are listed, and cells that are shown of a row."""
+LETTERS_A_TOKEN, LEAST_LETTERS, MOST_LETTERS = 16, 2_000, 200_000
+"""How much of a row is tokenized for a look: so many letters for each token of max_seq_length, a few times what is
+kept of it, within these bounds."""
+SPELLED_ROWS = 32
+"""Rows that are tokenized at once."""
 LISTED = 50
 
 
@@ -42,6 +51,10 @@ def preview(
     except DataError as error:
         return found | {"problems": [problem.to_dict() for problem in error.problems]}
     train, shown = list(sample(data.train)), _first(data)
+    most = min(MOST_LETTERS, max(LEAST_LETTERS, LETTERS_A_TOKEN * settings.max_seq_length))
+    begun = [beginning_of(row, most) for row in train]
+    long = sum(one is not row for one, row in zip(begun, train, strict=True))
+    notices = [*data.notices, *([_long_notice(long, len(train), most)] if long else [])]
     found |= {
         "title": data.title,
         "shape": data.shape,
@@ -52,19 +65,21 @@ def preview(
         "bad": bad_rows(data, settings),
         "updates_per_epoch": math.ceil(len(data.train) / effective_batch),
         "effective_batch": effective_batch,
-        "notices": [one.to_dict() for one in data.notices],
-        "empty": sum(map(_empty, train)),
+        "notices": [one.to_dict() for one in notices],
+        "empty": sum(map(is_empty, train)),
         "looked_at": len(train),
         "labels": label_balance(data),
-        **_repeated(data),
+        **repeated(data),
     }
-    named = {data.columns.get("label", ""): data.reading.classes}
-    found["rows"] = [{"line": one.line, "cells": shown_cells(one.values, named)} for one, _ in shown] or found["rows"]
+    named, chosen = {data.columns.get("label", ""): data.reading.classes}, tuple(data.columns.values())
+    cells = [{"line": one.line, "cells": shown_cells(one.values, named, chosen)} for one, _ in shown]
+    found["rows"] = cells or found["rows"]
     if tokenizer is None:
         return found
     try:
-        spelled = _spelled(train, tokenizer, settings, task, found["bad"])
-        first = _spelled([row for _, row in shown], tokenizer, settings, task, {"count": 0, "rows": []})
+        spelled = _spelled(begun, tokenizer, settings, task, found["bad"])
+        first_rows = [beginning_of(row, most) for _, row in shown]
+        first = _spelled(first_rows, tokenizer, settings, task, {"count": 0, "rows": []})
     except DataError as error:
         return found | {"problems": [problem.to_dict() for problem in error.problems]}
     tokens = [shown_tokens(one, settings.max_seq_length, tokenizer) for one in first]
@@ -86,6 +101,11 @@ def _file(settings: DataSettings) -> dict[str, Any]:
     place = find_place(settings)
     table = open_tables(place.train, settings.format, settings.encoding, head_only=True)
     first = head(table)
+    columns = columns_of([record.values for record in first])
+    notes = [] if table.whole else [f"The file is large: this looks at its first {len(table):,} rows."]
+    if len(columns) > SHOWN_CELLS:
+        listed = f"the first {min(len(columns), SHOWN_COLUMNS):,} are listed"
+        notes.append(f"There are {len(columns):,} columns: {listed}, and {SHOWN_CELLS} cells of a row are shown.")
     return {
         "title": place.title,
         "origin": place.origin,
@@ -96,15 +116,29 @@ def _file(settings: DataSettings) -> dict[str, Any]:
         "unit": table.unit,
         "problems": [],
         "notices": [],
-        "notes": [] if table.whole else [f"The file is large: this looks at its first {len(table):,} rows."],
-        "columns": columns_of([record.values for record in first]),
+        "notes": notes,
+        "columns": columns[:SHOWN_COLUMNS],
         "role_names": list(ROLES),
         "rows": [{"line": one.line, "cells": shown_cells(one.values)} for one in first[:SHOWN_ROWS]],
     }
 
 
-def shown_cells(values: Mapping[str, Any], named: Mapping[str, tuple[str, ...]] | None = None) -> dict[str, str]:
-    """A row's values as texts short enough to look at; numbers of classes with their names, by column in `named`."""
+def _long_notice(long: int, rows: int, most: int) -> Notice:
+    message = (
+        f"{long:,} of {rows:,} rows looked at {'is' if long == 1 else 'are'} longer than {most:,} letters: for this "
+        "look their tokens were counted on so much of them, and are more."
+    )
+    return Notice(field="data.max_seq_length", message=message, count=long)
+
+
+def shown_cells(
+    values: Mapping[str, Any], named: Mapping[str, tuple[str, ...]] | None = None, chosen: Iterable[str] = ()
+) -> dict[str, str]:
+    """A row's values as texts short enough to look at, of a wide row the `chosen` columns and the first ones; numbers
+    of classes with their names, by column in `named`."""
+    if len(values) > SHOWN_CELLS:
+        wanted = dict.fromkeys([*(name for name in chosen if name in values), *values])
+        values = {name: values[name] for name in islice(wanted, SHOWN_CELLS)}
     found = {name: _short(value) for name, value in values.items()}
     for column, names in (named or {}).items():
         number = found.get(column, "").removesuffix(".0")
@@ -135,22 +169,6 @@ def bad_rows(data: DataSet, settings: DataSettings) -> dict[str, Any]:
     }
 
 
-def _empty(row: Row) -> bool:
-    """Nothing to learn from: no answer, no text, no turn of an assistant."""
-    if row.messages is not None:
-        return not any(turn.role == "assistant" and turn.content.strip() for turn in row.messages)
-    return not (row.completion if row.completion is not None else row.text or "").strip()
-
-
-def _repeated(data: DataSet) -> dict[str, int]:
-    """Rows that stand more than once in the training rows, and evaluation rows that are trained on too."""
-    train = Counter(map(hash, data.train))
-    return {
-        "duplicates": sum(train.values()) - len(train),
-        "in_both": sum(hash(row) in train for row in data.eval),
-    }
-
-
 def label_balance(data: DataSet) -> list[dict[str, Any]]:
     """Rows of each class, from the codes that the check kept; no row is read again."""
     if data.label_names is None:
@@ -161,7 +179,8 @@ def label_balance(data: DataSet) -> list[dict[str, Any]]:
         many = np.bincount(codes, minlength=len(checked.found))
         counts.append(dict(zip(checked.found, many.tolist(), strict=True)))
     return [
-        {"name": name, "train": counts[0].get(name, 0), "eval": counts[1].get(name, 0)} for name in data.label_names
+        {"name": name[:SHOWN_CHARACTERS], "train": counts[0].get(name, 0), "eval": counts[1].get(name, 0)}
+        for name in data.label_names
     ]
 
 
@@ -173,17 +192,19 @@ def _spelled(
     def spell(some: list[Row]) -> list[Spelled]:
         return spell_rows(some, tokenizer, loss_on=settings.loss_on, task=task, system_prompt=settings.system_prompt)
 
-    try:
-        return spell(rows)
-    except ConversationError:
-        found: list[Spelled] = []
-        for number, row in enumerate(rows, 1):
-            try:
-                found += spell([row])
-            except ConversationError as error:
-                bad["count"] += 1
-                bad["rows"].append({"line": number, "reason": str(error)})
-        return found
+    found = list[Spelled]()
+    for begin in range(0, len(rows), SPELLED_ROWS):  # a tokenizer takes hundreds of bytes a letter while it works
+        some = rows[begin : begin + SPELLED_ROWS]
+        try:
+            found += spell(some)
+        except ConversationError:
+            for number, row in enumerate(some, begin + 1):
+                try:
+                    found += spell([row])
+                except ConversationError as error:
+                    bad["count"] += 1
+                    bad["rows"].append({"line": number, "reason": str(error)})
+    return found
 
 
 def _lengths(spelled: list[Spelled], limit: int) -> dict[str, Any]:

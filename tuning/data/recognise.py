@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuning.data.sniff import TEXT_NAMES
+from tuning.data.header import TEXT_NAMES
 from tuning.errors import DataError
 from tuning.settings import DataSettings
 from tuning.text import Row, Turn

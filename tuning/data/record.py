@@ -5,11 +5,16 @@ Comes in: nothing.  Goes out: the types that the readers and all above them shar
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tuning.data.sniff import Format
+
+MOST_ROW_BYTES = 8 * 2**20
+"""The longest row, in bytes of its file: tokenizing takes up to 400 bytes of memory for each."""
+TOO_LONG = f"is longer than {MOST_ROW_BYTES >> 20} MiB, the most for one row; part it into several"
 
 
 @dataclass(slots=True)  # not frozen: millions are made, and a frozen one takes three times as long
@@ -26,6 +31,15 @@ class BadRow:
 
     line: int
     reason: str
+
+
+Version = tuple[int, ...]
+
+
+def version_of(status: os.stat_result) -> Version:
+    """What changes with a file's content: bytes, time, the time that no program can set, and which file it is. A copy
+    laid over it with the old time and as many bytes is another version."""
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_dev, status.st_ino
 
 
 class Table(Protocol):
@@ -45,9 +59,25 @@ class Table(Protocol):
     """A hash of the content; empty where only its head was read."""
     whole: bool
     """Every row is known, not only the head of a large file."""
+    classes: dict[str, tuple[str, ...]]
+    """Columns that hold numbers of classes, with the names that the file gives them."""
 
     def __len__(self) -> int: ...
     def __hash__(self) -> int: ...
     def read(self, indices: Sequence[int]) -> Iterator[Record | BadRow]:
         """The rows at these increasing places."""
         ...
+
+
+_TURN_KEYS = ({"role", "content"}, {"from", "value"})
+
+
+def turns_in_columns(values: dict[str, Any]) -> dict[str, Any]:
+    """The same row with its conversations as lists of turns: a list of objects may be stored as an object of lists
+    ({"from": ["human", "gpt"], "value": ["Hi", "Hello"]}), as the `datasets` library does for a Sequence."""
+    for name, value in values.items():
+        if type(value) is dict and any(keys <= value.keys() for keys in _TURN_KEYS):
+            columns = value.values()
+            if all(type(column) is list for column in columns) and len(set(map(len, columns))) == 1:
+                values[name] = [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]
+    return values

@@ -7,16 +7,17 @@ for.  Small files are checked whole; of a large one the head is checked here, an
 from __future__ import annotations
 
 import math
-import random
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, cast, overload
+from typing import Any, overload
 
 import numpy as np
 
 from tuning.data import progress
+from tuning.data.draw import Places, as_numbers, as_places, hold_out, take
+from tuning.data.header import MOST_COLUMNS
 from tuning.data.joined import open_tables
 from tuning.data.places import Place, find_place
 from tuning.data.progress import read_once
@@ -33,6 +34,8 @@ CHECKED_ROWS = 1_000
 """Rows of a larger file that are checked before a run."""
 LISTED_BAD_ROWS = 100
 MOST_CLASSES = 1_000
+LISTED_CLASSES = 10
+SIDES = ("train", "eval")
 TOLD_ROWS = 20_000
 """How often a check says how far it is."""
 
@@ -128,7 +131,13 @@ def open_data(settings: DataSettings, task: str, seed: int, head_only: bool = Fa
         bad = [one for one in tables[0].read(range(min(3, len(tables[0])))) if isinstance(one, BadRow)]
         raise refused(tables[0], bad, len(bad))
     records = [record.values for record in first]
-    reading = read_as(records, place.card, settings, task, place.classes)
+    if len(present := columns_of(records)) > MOST_COLUMNS:
+        message = (
+            f"the first rows of {tables[0].name} have {len(present):,} different columns, and the most is "
+            f"{MOST_COLUMNS:,}; keep those to learn from"
+        )
+        raise DataError(message, len(present), f"up to {MOST_COLUMNS:,} columns")
+    reading = read_as(records, place.card, settings, task, tables[0].classes | place.classes)
     checks = [check(table, reading) for table in tables]
     skip = settings.bad_rows == "skip"
     for table, found in zip(tables, checks, strict=True):
@@ -140,14 +149,21 @@ def open_data(settings: DataSettings, task: str, seed: int, head_only: bool = Fa
     labels = {name: number for number, name in enumerate(names or ())}
     if place.eval is None:
         places = list(_held_out(tables[0], reading, names, settings.eval_fraction, seed))
-        tables = tables * 2
+        tables, sides = tables * 2, checks * 2
     else:
         places = [_places(found, len(table)) for found, table in zip(checks, tables, strict=True)]
-    train, held = (
-        Rows(table, where[:limit], reading, labels, skip)
-        for table, where, limit in zip(tables, places, (settings.train_rows, settings.eval_rows), strict=True)
+        sides = checks
+    for side, limit in enumerate((settings.train_rows, settings.eval_rows)):
+        if settings.row_choice == "first":
+            places[side] = places[side][:limit]
+        else:
+            groups = _by_class(sides[side], places[side], names)
+            places[side] = take(places[side], groups, limit, seed, SIDES[side])
+    train, held = (Rows(table, where, reading, labels, skip) for table, where in zip(tables, places, strict=True))
+    notices = _drawn_notices(
+        list(zip(sides, places, strict=True)), names, "data.eval_fraction" if place.eval is None else "data.eval_split"
     )
-    told = (tables[0].digest, tables[-1].digest, reading, names, settings.eval_fraction, seed, len(train), len(held))
+    told = (tables[0].digest, tables[-1].digest, reading, names, *map(_mark, places))
     return DataSet(
         name=place.name,
         title=place.title,
@@ -160,9 +176,17 @@ def open_data(settings: DataSettings, task: str, seed: int, head_only: bool = Fa
         fingerprint=sha256(repr(told).encode()).hexdigest()[:16],
         place=place,
         reading=reading,
-        all_columns=tuple(columns_of(records)),
+        all_columns=tuple(present),
         checks=tuple(checks),
+        notices=tuple(
+            dict.fromkeys((*place.notices, *(one for table in tables for one in table.format.told), *notices))
+        ),
     )
+
+
+def _mark(places: Places) -> str:
+    """A hash of the rows taken; the same for the same rows, however they were chosen."""
+    return sha256(as_numbers(places).astype("<i8").tobytes()).hexdigest()
 
 
 @read_once(KEPT_TABLES)
@@ -263,32 +287,64 @@ def _places(found: Checked, rows: int) -> Sequence[int]:
 @read_once(4)
 def _held_out(
     table: Table, reading: Reading, names: tuple[str, ...] | None, fraction: float, seed: int
-) -> tuple[Sequence[int], Sequence[int]]:
-    """Hold out a share by the seed, label by label; both sides keep the rows' order."""
+) -> tuple[Places, Places]:
+    """The rows split by the seed, label by label; both sides keep the rows' order."""
     found = check(table, reading)
     places = _places(found, len(table))
-    groups: list[Sequence[int]] = [places]
-    if names is not None:
-        codes = np.frombuffer(found.codes, dtype=np.int32)
-        groups = [_as_places(np.flatnonzero(codes == found.found.index(name))) for name in names if name in found.found]
-    draw, held = random.Random(seed), array("Q")
-    for group in groups:
-        chosen = draw.sample(range(len(group)), min(len(group) - 1, round(len(group) * fraction)))
-        held.extend(group[one] for one in chosen)
+    held = hold_out(_by_class(found, places, names), fraction, seed)
     if not held:
         return places, held
     out = np.zeros(len(table), dtype=bool)
     out[as_numbers(held)] = True
     kept = as_numbers(places)
-    return _as_places(kept[~out[kept]]), _as_places(np.flatnonzero(out))
+    return as_places(kept[~out[kept]]), held
 
 
-def as_numbers(places: Sequence[int]) -> np.ndarray:
-    """Places of rows as int64; those of an array are not copied."""
-    if isinstance(places, range):
-        return np.arange(places.start, places.stop, places.step, dtype=np.int64)
-    return np.frombuffer(cast("array[int]", places), dtype=np.int64)  # far below 2**63
+def _by_class(found: Checked, places: Places, names: tuple[str, ...] | None) -> list[Places]:
+    """These places of a table by class, in the order of the names; all in one group where there are no classes."""
+    if names is None:
+        return [places]
+    numbers = as_numbers(places)
+    codes = np.frombuffer(found.codes, dtype=np.int32)[numbers]
+    return [as_places(numbers[codes == found.found.index(name)]) for name in names if name in found.found]
 
 
-def _as_places(numbers: np.ndarray) -> array[int]:
-    return array("Q", numbers.astype(np.uint64).tobytes())
+def _drawn_notices(sides: Sequence[tuple[Checked, Places]], names: tuple[str, ...] | None, field: str) -> list[Notice]:
+    """What is told of the rows that training and evaluation get: no evaluation rows at all, or none of some class.
+
+    `field` is the setting that gives evaluation rows.
+    """
+    (trained, train), (evaluated, held) = sides
+    told = list[Notice]()
+    if not len(held):
+        message = "There are no evaluation rows: no evaluation loss, no metrics, nothing to tell learning from memory."
+        told.append(Notice(field=field, message=message, count=0))
+    if names is None:
+        return told
+    none = _without(names, trained, train)
+    if none:
+        message = f"{_counted(none)} no training rows and cannot be learned: {_listed(none)}."
+        told.append(Notice(field="data.train_rows", message=message, count=len(none)))
+    unseen = _without(names, evaluated, held) if len(held) else []
+    if unseen:
+        message = (
+            f"{_counted(unseen)} no evaluation rows, so that no metric says how well they are told: {_listed(unseen)}."
+        )
+        told.append(Notice(field=field, message=message, count=len(unseen)))
+    return told
+
+
+def _without(names: tuple[str, ...], found: Checked, places: Places) -> list[str]:
+    """The classes that none of these rows has."""
+    codes = np.frombuffer(found.codes, dtype=np.int32)[as_numbers(places)]
+    there = {found.found[code] for code in np.unique(codes).tolist() if code >= 0}
+    return [name for name in names if name not in there]
+
+
+def _counted(names: Sequence[str]) -> str:
+    return "1 class has" if len(names) == 1 else f"{len(names):,} classes have"
+
+
+def _listed(names: Sequence[str]) -> str:
+    told = ", ".join(f"{name:.60}" for name in names[:LISTED_CLASSES])
+    return told + (f" and {len(names) - LISTED_CLASSES:,} more" if len(names) > LISTED_CLASSES else "")

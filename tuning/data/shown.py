@@ -1,18 +1,68 @@
-"""Tokens and lengths as a page can draw them.
+"""Rows, tokens and lengths as a page can draw them.
 
-Comes in: a row as tokens, the maximum length.  Goes out: short texts with what happens to each token, and a histogram.
+Comes in: a row, or its tokens, and the maximum length.  Goes out: as much of a row as a look needs, short texts with
+what happens to each token, and a histogram.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
-from tuning.text import Spelled, TextTokenizer
+from tuning.text import Row, Spelled, TextTokenizer, Turn
 
 FIRST_TOKENS, LAST_TOKENS = 240, 60
 BARS = 24
+TURN_LETTERS = 20
+"""What a template writes around a turn, about: so that many empty turns count too."""
+MOST_TURNS = 100
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+def beginning_of(row: Row, most: int) -> Row:
+    """The row with at most about so many letters of each of its texts: of a prompt its end, of the turns of a
+    conversation the first ones. The same object where nothing was left out."""
+    changes: dict[str, Any] = {}
+    for name in ("text", "text_pair", "completion", "system"):
+        text = getattr(row, name)
+        if text is not None and len(text) > most:
+            changes[name] = text[:most]
+    if row.prompt is not None and len(row.prompt) > most:
+        changes["prompt"] = row.prompt[-most:]
+    if row.tools is not None and len(row.tools) > most:  # JSON cannot be cut
+        changes["tools"] = None
+    turns, history = _first_turns(row.messages or (), most), _last_pairs(row.history, most)
+    if row.messages is not None and turns != row.messages:
+        changes["messages"] = turns
+    if history != row.history:
+        changes["history"] = history
+    return replace(row, **changes) if changes else row
+
+
+def _first_turns(turns: tuple[Turn, ...], most: int) -> tuple[Turn, ...]:
+    """The first turns up to so many letters, and to the first answer."""
+    found, letters, answered = list[Turn](), 0, False
+    for turn in turns:
+        if letters > most and (answered or len(found) >= MOST_TURNS):
+            break
+        short = len(turn.content) <= most and len(turn.extra) <= most
+        extra = turn.extra if len(turn.extra) <= most else ""
+        found.append(turn if short else replace(turn, content=turn.content[:most], extra=extra))
+        letters += TURN_LETTERS + len(turn.content) + len(turn.extra)
+        answered = answered or turn.role == "assistant"
+    return tuple(found)
+
+
+def _last_pairs(pairs: tuple[tuple[str, str], ...], most: int) -> tuple[tuple[str, str], ...]:
+    """The last questions and answers up to so many letters."""
+    found, letters = list[tuple[str, str]](), 0
+    for question, answer in reversed(pairs):
+        if letters > most:
+            break
+        found.append((question[:most], answer[:most]))
+        letters += TURN_LETTERS + len(question) + len(answer)
+    return tuple(reversed(found))
 
 
 def shown_tokens(row: Spelled, limit: int, tokenizer: TextTokenizer) -> dict[str, Any]:

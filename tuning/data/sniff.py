@@ -1,29 +1,31 @@
-"""What a file of rows is, told by its first bytes and never by its name.
+"""What a file of rows is, told by its first bytes; what its name promises has to agree with them.
 
-Comes in: an open file, and the format and encoding a person may have said outright.  Goes out: a `Format`: how the
-bytes become text, what separates rows and columns, and a sentence that says so.  Raises DataError with the fix for
-what is no table of rows: archives, pickles, pictures, bytes of an unknown encoding.
+Comes in: an open file, its name, and the format and encoding a person may have said outright.  Goes out: a `Format`:
+how the bytes become text, what separates rows and columns, and a sentence that says so.  Raises DataError with the fix
+for what is no table of rows (archives, pickles, web pages, source code, bytes of an unknown encoding), and for a file
+that is called one format and holds another.
 """
 
 from __future__ import annotations
 
 import codecs
-import csv
-import io
 import json
 import re
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, BinaryIO
 
-from tuning.errors import DataError
+from tuning.data.foreign import FAMILIES, PLAIN_TEXT, PROMISED, TITLES, binary, document, document_words, ending_of
+from tuning.data.header import DELIMITERS, SHOWN, TEXT_NAMES, TableHead, one_column, table_head
+from tuning.errors import DataError, Notice
 
+PARQUET = b"PAR1"
+"""How a Parquet file begins."""
 HEAD_BYTES = 256 * 1024
 FIRST_LINE_BYTES = 64 * 2**20
 """How far a first line without an end is followed to tell JSON Lines from one JSON document."""
-DELIMITERS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
-TEXT_NAMES = ("text", "content", "document", "body", "sentence", "review", "comment", "tweet", "article", "story")
-KNOWN_NAMES = frozenset(
+_TALKS = ("messages", "conversations", "conversation")
+_ROW_NAMES = frozenset(
     (
         *TEXT_NAMES,
         "prompt",
@@ -35,46 +37,10 @@ KNOWN_NAMES = frozenset(
         "output",
         "response",
         "query",
-        "messages",
-        "conversations",
-        "label",
-        "labels",
-        "class",
-        "category",
-        "sentiment",
-        "topic",
-        "target",
-        "source",
-        "title",
-        "id",
-        "rating",
-        "stars",
-        "score",
-        "intent",
         "context",
-        "chosen",
-        "message",
     )
 )
-
-_REFUSED = (
-    (b"\x1f\x8b", "is compressed with gzip again; unpack it first (gunzip)"),
-    (b"PK\x03\x04", "is a zip archive or an Excel workbook; unpack it, or save the sheet as CSV"),
-    (b"\xd0\xcf\x11\xe0", "is an old Excel or Word file; save the sheet as CSV"),
-    (b"BZh", "is compressed with bzip2 again; unpack it first (bunzip2)"),
-    (b"\xfd7zXZ", "is compressed with xz again; unpack it first (unxz)"),
-    (b"\x28\xb5\x2f\xfd", "is compressed with zstd again; unpack it first (unzstd)"),
-    (b"7z\xbc\xaf", "is a 7z archive; unpack it first"),
-    (b"%PDF", "is a PDF; copy its text into a plain text file"),
-    (b"SQLite format 3", "is an SQLite database; export a table as CSV"),
-    (b"ARROW1", "is an Arrow IPC file; save it as Parquet"),
-    (b"\x89PNG", "is a picture; give rows of text"),
-    (b"\xff\xd8\xff", "is a picture; give rows of text"),
-    (b"\x80\x02", "is a pickle, which can run code when it is opened; save the rows as JSONL"),
-    (b"\x80\x03", "is a pickle, which can run code when it is opened; save the rows as JSONL"),
-    (b"\x80\x04", "is a pickle, which can run code when it is opened; save the rows as JSONL"),
-    (b"\x80\x05", "is a pickle, which can run code when it is opened; save the rows as JSONL"),
-)
+"""Keys of texts that a row has and what is around rows has not."""
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32", "UTF-32 by its byte-order mark"),
     (codecs.BOM_UTF32_BE, "utf-32", "UTF-32 by its byte-order mark"),
@@ -97,10 +63,16 @@ class Format:
     columns: tuple[str, ...] = ("text",)
     """Of a CSV file; plain text has the one column `text`."""
     header: bool = True
+    above: int = 0
+    """Lines of a CSV file that stand over its header, or over its first row."""
+    in_array: bool = False
+    """The rows of a JSON document are the elements of one array, and can be read one by one."""
     mac_lines: bool = False
     """Lines end with a carriage return alone."""
     packed: str = ""
     """How the file was compressed, for a person; empty where it was not."""
+    told: tuple[Notice, ...] = ()
+    """What was left out or taken in a way that a person should know."""
 
     @property
     def words(self) -> str:
@@ -123,21 +95,24 @@ class Format:
         }[self.kind]
 
 
-def sniff(file: BinaryIO, name: str, kind: str = "auto", encoding: str = "auto", packed: str = "") -> Format:
+def sniff(
+    file: BinaryIO, name: str, kind: str = "auto", encoding: str = "auto", packed: str = "", inner: str = ""
+) -> Format:
     """Tell the format of an open file; `kind` and `encoding` other than auto are taken as said.
 
-    `packed` says how a file was compressed, where this is what was inside.
+    `packed` says how a file was compressed, where this is what was inside, and `inner` what that is called.
     """
     head = file.read(HEAD_BYTES)
     if not head:
         raise DataError(f"{name} is empty and has no rows; give at least one", name)
-    if head[:4] == b"PAR1":
+    ending = ending_of(inner or name)
+    if head[:4] == PARQUET:
+        if kind == "auto":
+            _check_promise(name, ending, "parquet", "")
         return Format(kind="parquet", encoding_words="Parquet's own")
-    refused = (*_REFUSED, (head[:257] + b"ustar", "is a tar archive of files; unpack it and give the folder"))
-    for magic, words in refused:
-        if head.startswith(magic):
-            words = f"is compressed, and what is inside {words}" if packed else words
-            raise DataError(f"{name} {words}", name, "JSONL, JSON, CSV, TSV, Parquet or plain text")
+    if words := binary(head):
+        words = f"is compressed, and what is inside {words}" if packed else words
+        raise DataError(f"{name} {words}", name, "JSONL, JSON, CSV, TSV, Parquet or plain text")
     if kind == "parquet":
         message = f"{name} is not Parquet: it does not begin with PAR1; set data.format to auto"
         raise DataError(message, kind, "auto", "data.format")
@@ -149,18 +124,64 @@ def sniff(file: BinaryIO, name: str, kind: str = "auto", encoding: str = "auto",
     mac = "\n" not in text and "\r" in text.rstrip("\r")
     text = text.replace("\r\n", "\n").replace("\r", "\n") if mac else text
     if kind == "auto":
-        found = _kind(text, whole, file)
-        kind = found.kind
+        found = _recognised(text, whole, file, name, ending)
+    elif kind == "csv":
+        found = _table(table_head(text, whole, name, sure=True) or one_column(text, name, sure=True))
     else:
-        found = _csv_format(text, whole) or _one_column(text) if kind == "csv" else Format(kind=kind)
+        found = Format(kind=kind)
     return replace(
         found,
-        kind=kind,
         encoding=coded.encoding,
         encoding_words=coded.encoding_words,
         mark=coded.mark,
         mac_lines=mac,
         packed=packed,
+    )
+
+
+def _recognised(text: str, whole: bool, file: BinaryIO, name: str, ending: str) -> Format:
+    """The format by the content. Raises DataError where the name promises another, or where it is no rows at all."""
+    title, told = document(text, ending), tuple[Notice, ...]()
+    if title is not None and ending not in PLAIN_TEXT:
+        raise DataError(f"{name} {document_words(title, text)}", name, "JSONL, JSON, CSV, TSV, Parquet or plain text")
+    if title is not None:
+        message = f"{name} looks like {title} and is read as plain text all the same, for it is called {ending}."
+        told = (Notice(field="data.format", message=message),)
+    promise = PROMISED.get(ending, "")
+    if promise == "csv" and not whole and "\n" not in text:
+        message = f"the first line of {name} is longer than {HEAD_BYTES >> 10} KiB: it is no table that is read here"
+        raise DataError(message, name, f"a header of up to {HEAD_BYTES >> 10} KiB")
+    found = Format(kind="lines") if title is not None else _kind(text, whole, file, name, ending)
+    if FAMILIES[found.kind] == "text":
+        body = text.strip()
+        found = replace(found, kind="paragraphs" if re.search(r"\S[ \t\r]*\n[ \t\r]*\n", body) else "lines")
+    _check_promise(name, ending, found.kind, text)
+    return replace(found, told=(*found.told, *told))
+
+
+def _check_promise(name: str, ending: str, kind: str, text: str) -> None:
+    """Raises DataError where a file is called one format and holds another."""
+    promise, family = PROMISED.get(ending), FAMILIES[kind]
+    if promise is None or promise == family:
+        return
+    shown = f" (it begins {text.strip()[:SHOWN]!r})" if family == "text" else ""
+    message = (
+        f"{name} is called {ending}, which promises {TITLES[promise]}, and holds {TITLES[family]}{shown}; fetch or "
+        f"save it again, or set data.format to {kind} where that is what is meant"
+    )
+    raise DataError(message, name, f"{TITLES[promise]}, as {ending} promises")
+
+
+def _table(head: TableHead | None) -> Format:
+    if head is None:
+        return Format(kind="lines")
+    return Format(
+        kind="csv",
+        delimiter=head.delimiter,
+        columns=head.columns,
+        header=head.header,
+        above=head.above,
+        told=head.told,
     )
 
 
@@ -194,24 +215,22 @@ def _decoded(head: bytes, coded: Format, name: str, whole: bool) -> str:
         raise DataError(message, "auto", "utf-8, utf-16, latin-1, cp1252", "data.encoding") from None
 
 
-def _kind(text: str, whole: bool, file: BinaryIO) -> Format:
+def _kind(text: str, whole: bool, file: BinaryIO, name: str, ending: str) -> Format:
+    """JSON, a table, or lines of text."""
+    sure = PROMISED.get(ending) == "csv"
     start = text.lstrip()
     if start.startswith("{"):
-        return Format(kind=_object_kind(start, whole, file))
+        return Format(kind=_object_kind(start, whole, file, ending))
     if re.match(r"\[\s*[\[{\"\]]", start):
-        return Format(kind="json")
-    found = _csv_format(text, whole)
-    if found:
-        return found
+        return Format(kind="json", in_array=True)
+    head = table_head(text, whole, name, sure)
     first, _, rest = text.strip().partition("\n")
-    if first.strip().strip('"').lower() in TEXT_NAMES and rest:
-        return _one_column(text)
-    body = text.strip()
-    paragraphs = re.search(r"\S[ \t\r]*\n[ \t\r]*\n", body) is not None
-    return Format(kind="paragraphs" if paragraphs else "lines")
+    if head is None and (sure or (first.strip().strip('"').lower() in TEXT_NAMES and rest)):
+        head = one_column(text, name, sure)
+    return _table(head)
 
 
-def _object_kind(text: str, whole: bool, file: BinaryIO) -> str:
+def _object_kind(text: str, whole: bool, file: BinaryIO, ending: str) -> str:
     """Lines of objects, or one document? An object of columns and a pretty-printed one are documents."""
     first, newline, rest = text.partition("\n")
     if not newline and not whole:  # a very long first line: is there a second one?
@@ -226,11 +245,29 @@ def _object_kind(text: str, whole: bool, file: BinaryIO) -> str:
         return "jsonl" if broken_line else "json"
     if rest.strip() or not value:
         return "jsonl"
-    lists = [isinstance(item, list) for item in value.values()]
-    if len(lists) == 1 and lists[0]:  # {"data": [{…}]}, unless it is one conversation
-        ((key, items),) = value.items()
-        return "jsonl" if not items or key.lower() in ("messages", "conversations", "conversation") else "json"
-    return "json" if all(lists) else "jsonl"
+    if all(isinstance(item, list) for item in value.values()):  # columns, or {"data": [{…}]}; not one conversation
+        return "json" if len(value) > 1 or list_of_rows(value) else "jsonl"
+    return "json" if ending == ".json" and (list_of_rows(value) or objects_only(value)) else "jsonl"
+
+
+def list_of_rows(value: dict[str, Any]) -> str | None:
+    """The key under which an object holds a list of rows; None where there is none, or where the object is a row
+    itself: one with a text beside it, or with the turns of a conversation."""
+    found = [key for key, items in value.items() if _are_rows(key, items)]
+    texts = [key for key, item in value.items() if isinstance(item, str) and key.lower() in _ROW_NAMES]
+    return found[0] if len(found) == 1 and not texts else None
+
+
+def _are_rows(key: str, items: Any) -> bool:
+    if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
+        return False
+    turns = {"role", "content"} <= set(items[0]) or {"from", "value"} <= set(items[0])
+    return not turns and key.lower() not in _TALKS
+
+
+def objects_only(value: dict[str, Any]) -> bool:
+    """An object of several objects: columns with numbered cells, or rows under names."""
+    return len(value) > 1 and all(isinstance(one, dict) and one for one in value.values())
 
 
 def _object(line: str) -> dict[str, Any] | None:
@@ -239,58 +276,3 @@ def _object(line: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _csv_format(text: str, whole: bool) -> Format | None:
-    """The delimiter under which the head is a table, if there is one; known column names count first."""
-    best: tuple[tuple[int, int], Format] | None = None
-    for delimiter in DELIMITERS:
-        rows = csv_head(text, delimiter, whole)
-        if len(rows) < 2 or len(rows[0]) < 2:
-            continue
-        width, first = len(rows[0]), [cell.strip() for cell in rows[0]]
-        hits = sum(cell.lower() in KNOWN_NAMES for cell in first)
-        share = sum(len(row) == width for row in rows) / len(rows)
-        plain = all(len(cell) <= 40 and len(cell.split()) <= 4 for cell in first)
-        if share < (0.5 if hits else 0.9) or not (hits or plain):
-            continue
-        header = len(set(first)) == width and not any(_number(cell) for cell in first)
-        columns = tuple(cell or f"column {n}" for n, cell in enumerate(first, 1))
-        if not header:
-            columns = tuple(f"column {n}" for n in range(1, width + 1))
-        found = Format(kind="csv", delimiter=delimiter, columns=columns, header=header)
-        if best is None or (hits, width) > best[0]:
-            best = (hits, width), found
-    return best[1] if best else None
-
-
-def _one_column(text: str) -> Format:
-    """A table of one column: any delimiter does that splits no row of the head."""
-    for delimiter in DELIMITERS:
-        rows = csv_head(text, delimiter, whole=True)
-        if rows and all(len(row) == 1 for row in rows):
-            return Format(kind="csv", delimiter=delimiter, columns=(rows[0][0].strip() or "text",))
-    return Format(kind="lines")
-
-
-def csv_head(text: str, delimiter: str, whole: bool, limit: int = 60) -> list[list[str]]:
-    """The first records of a CSV text; the last one is left out where the text was cut off."""
-    csv.field_size_limit(2**31 - 1)  # the library's own limit refuses a cell above 131,072 characters
-    rows: list[list[str]] = []
-    try:
-        for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
-            if len(rows) > limit:
-                return rows[:limit]
-            if row:
-                rows.append(row)
-    except csv.Error:
-        pass
-    return rows if whole or len(rows) < 2 else rows[:-1]
-
-
-def _number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

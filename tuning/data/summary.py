@@ -14,8 +14,10 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
+from tuning.data.duplicates import repeat_notices
 from tuning.data.encoded import encode_each, learnable
 from tuning.data.places import find_place
+from tuning.data.record import Version, version_of
 from tuning.data.sets import DataSet, Rows, open_data
 from tuning.errors import DataError, Notice
 from tuning.prompts import longest_prompt
@@ -97,12 +99,14 @@ def summarize(
     """
     place = find_place(settings)
     files = (*place.train, *(place.eval or ()))
-    versions = tuple(file.stat().st_mtime_ns for file in files)  # a changed file is counted anew
+    versions = tuple(version_of(file.stat()) for file in files)  # a changed file is counted anew
     return _summary(model_path, json.dumps(asdict(settings)), task, seed, json.dumps(recipe), versions)
 
 
 @lru_cache(maxsize=16)
-def _summary(model_path: str, key: str, task: str, seed: int, recipe: str, versions: tuple[int, ...]) -> DataSummary:
+def _summary(
+    model_path: str, key: str, task: str, seed: int, recipe: str, versions: tuple[Version, ...]
+) -> DataSummary:
     plain = json.loads(key)
     names = plain["label_names"]
     settings = DataSettings(**(plain | {"label_names": tuple(names) if names is not None else None}))
@@ -135,7 +139,7 @@ def _summary(model_path: str, key: str, task: str, seed: int, recipe: str, versi
         limit=settings.max_seq_length if sampled else 0,
         eval_lengths=tuple(len(one.ids) for one in held),
         eval_trained_tokens=_counts(held),
-        notices=data.notices,
+        notices=data.notices if sampled else (*data.notices, *repeat_notices(data)),
         asked_length=longest_prompt(asked, tokenizer, settings.system_prompt),
     )
 

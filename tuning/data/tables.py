@@ -14,29 +14,45 @@ import json
 import sys
 import threading
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from tuning.data.header import MOST_COLUMNS
 from tuning.data.parquet import ParquetTable
 from tuning.data.progress import read_once, reading
-from tuning.data.record import BadRow, Record, Table
-from tuning.data.sniff import Format, sniff
+from tuning.data.record import (
+    MOST_ROW_BYTES,
+    TOO_LONG,
+    BadRow,
+    Record,
+    Table,
+    Version,
+    turns_in_columns,
+    version_of,
+)
+from tuning.data.sniff import PARQUET, Format, sniff
 from tuning.data.spool import decoded, rows_of_document
 from tuning.data.unpack import packing_of, unpack
 from tuning.errors import DataError
 
 BLOCK_BYTES = 2**20
 HEAD_ROWS = 200
+HEAD_LETTERS = 8 * 2**20
+"""What the first rows that are held at once may have of text."""
 HEAD_FILE_BYTES = 16 * 2**20
 HEAD_TABLE_BYTES = 2 * 2**20
 """Of a file above the first size, this much is enough to show what it is."""
 HEAD_PARQUET_ROWS = 20_000
-"""The same of a Parquet file, whose rows have no size of their own."""
+"""The same of any Parquet file, whose size does not say how much it unpacks to."""
 TOLD_ROWS = 50_000
 """How often a long reading says how far it is."""
 KEPT_TABLES = 6
 """How many tables are kept for who asks again: of a packed file each holds a temporary one."""
+MOST_NAME = 200
+"""Letters of a column's name."""
 RECORD_BYTES = 64 * 2**20
 """The longest row of a CSV file; a quotation mark without its partner would else swallow all that follows."""
 
@@ -50,33 +66,34 @@ def open_table(path: Path, kind: str = "auto", encoding: str = "auto", head_only
         if not path.is_file():
             raise DataError(f"there is no file {str(path)!r}; check the path", str(path), "an existing file")
         status = path.stat()
-        return _open(str(path.absolute()), status.st_size, status.st_mtime_ns, kind, encoding, head_only)
+        return _open(str(path.absolute()), version_of(status), kind, encoding, head_only)
     except (OSError, ValueError) as error:
         message = f"{path.name!r:.80} cannot be read: {getattr(error, 'strerror', None) or error}"
         raise DataError(message, str(path), "a readable file") from None
 
 
 @read_once(KEPT_TABLES)
-def _open(path: str, size: int, changed: int, kind: str, encoding: str, head_only: bool) -> Table:
-    file = Path(path)
+def _open(path: str, version: Version, kind: str, encoding: str, head_only: bool) -> Table:
+    file, size = Path(path), version[0]
     handle: BinaryIO = open(file, "rb")  # noqa: SIM115  held as long as the table
-    packing, words, whole, digest = packing_of(handle.read(16)), "", True, ""
+    first = handle.read(16)
+    packing, words, inner, whole, digest = packing_of(first), "", "", True, ""
     if packing:
         with handle:
             found = unpack(handle, packing, file, size, HEAD_FILE_BYTES if head_only else None)
-        handle, words, whole, digest = found.file, found.words, found.whole, found.digest
+        handle, words, inner, whole, digest = found.file, found.words, found.name, found.whole, found.digest
         size = handle.seek(0, 2) if whole else size
-    if head_only and whole and size <= HEAD_FILE_BYTES:  # its head is all of it
+    if head_only and whole and size <= HEAD_FILE_BYTES and first[:4] != PARQUET:  # its head is all of it
         handle.close()
         return open_table(file, kind, encoding)
     handle.seek(0)
-    form = sniff(handle, file.name, kind, encoding, words)
+    form = sniff(handle, file.name, kind, encoding, words, inner)
     if form.kind == "parquet" and not packing:
         handle.close()
         return ParquetTable(file, form, HEAD_PARQUET_ROWS if head_only else None)
     if form.kind == "parquet":
         raise DataError(f"{file.name} is a packed Parquet file; unpack it, it is compressed in itself", file.name)
-    if head_only and (form.encoding != "utf-8" or form.kind == "json"):
+    if head_only and form.kind == "json" and not form.in_array:  # one object has to be read whole
         handle.close()
         return open_table(file, kind, encoding)
     return LineTable(handle, file, form, size, digest, head_only)
@@ -90,21 +107,25 @@ class LineTable:
     ) -> None:
         self.path, self.name, self.format, self.size = str(path), path.name, form, size
         self.unit = "row" if form.kind == "json" else "line"
+        self.classes = dict[str, tuple[str, ...]]()
         self.whole = not head_only
         self._lock = threading.Lock()
         self.digest = digest if head_only or digest else _digest(file, path, size)
         self._file = file
+        most = HEAD_TABLE_BYTES if head_only else sys.maxsize
         if form.kind == "json":
-            self._file = rows_of_document(file, form, self.name)
+            self._file, told = rows_of_document(file, form, self.name, most)
+            self.format = replace(form, told=(*form.told, *told))
         elif form.encoding != "utf-8" or form.mac_lines:
-            self._file = decoded(file, form, self.name)
+            self._file = decoded(file, form, self.name, most + 2 * MOST_ROW_BYTES)
         begin = 0 if self._file is not file else form.mark
         self._file.seek(begin)
-        most = HEAD_TABLE_BYTES if head_only else sys.maxsize
         with reading(self.path, self.name, "finding rows", "bytes", size) as tell:
             self._starts, self._lines, self._end = _index(self._file, form, self.name, most, tell)
         if not self._starts:
-            raise DataError(f"{self.name} has no rows; give at least one", self.name)
+            names = ", ".join(form.columns[:20])
+            what = f"has a header ({names:.200}) and no rows" if form.kind == "csv" else "has no rows"
+            raise DataError(f"{self.name} {what}; give at least one", self.name)
         self.row_bytes = max(1, (self._end - self._starts[0]) // len(self._starts))
 
     def __len__(self) -> int:
@@ -113,6 +134,9 @@ class LineTable:
     def read(self, indices: Sequence[int]) -> Iterator[Record | BadRow]:
         for group in self._groups(indices):
             start = self._starts[group[0]]
+            if self._stop(group[0]) - start > MOST_ROW_BYTES:  # alone in its group
+                yield BadRow(self._lines[group[0]], TOO_LONG)
+                continue
             with self._lock:
                 self._file.seek(start)
                 block = self._file.read(self._stop(group[-1]) - start)
@@ -158,7 +182,11 @@ def _json_values(line: str, form: Format) -> dict[str, Any]:
         raise ValueError(f"is not JSON: {line.strip()[:60]!r}") from None
     if not isinstance(row, dict):
         raise ValueError(f"is not a JSON object: {line.strip()[:60]!r}")
-    return row
+    if len(row) > MOST_COLUMNS:
+        raise ValueError(f"has {len(row):,} keys, and the most is {MOST_COLUMNS:,}")
+    if len(line) > MOST_NAME and (long := next((name for name in row if len(name) > MOST_NAME), None)):
+        raise ValueError(f"has a key of {len(long):,} letters, and the most is {MOST_NAME}: {long[:60]!r}")
+    return turns_in_columns(row)
 
 
 def _csv_values(line: str, form: Format) -> dict[str, Any]:
@@ -224,19 +252,26 @@ def _index(file: BinaryIO, form: Format, name: str, most: int, tell: Callable[[i
     """Where rows begin, their line numbers, and the end of the last one, for about `most` bytes from here on."""
     if form.kind == "paragraphs":
         return _paragraphs(file, most, tell)
-    starts, lines, place, quoted = array("Q"), array("Q"), file.tell(), False
-    begin = place
-    for number, line in enumerate(file, 1):
-        if not line.isspace():
-            starts.append(place)
+    starts, lines, quoted = array("Q"), array("Q"), False
+    for _ in range(form.above):
+        file.readline()
+    place = begin = file.tell()
+    number, line_start, started, fresh = form.above, place, False, True
+    for piece in _pieces(file):
+        if fresh:
+            number, line_start, started = number + 1, place, False
+        if not started and not piece.isspace():
+            starts.append(line_start)
             lines.append(number)
-            if form.kind == "csv" and b'"' in line:
-                quoted = True
-                break
-        place += len(line)
-        if place > most:
+            started = True
+        if form.kind == "csv" and b'"' in piece:
+            quoted = True
             break
-        if number % TOLD_ROWS == 0:
+        place += len(piece)
+        fresh = piece.endswith(b"\n")
+        if place > most and (fresh or place - line_start > MOST_ROW_BYTES):
+            break
+        if fresh and number % TOLD_ROWS == 0:
             tell(place)
     if quoted:  # a quoted cell may hold line ends: let the library say where records end
         file.seek(begin)
@@ -246,18 +281,28 @@ def _index(file: BinaryIO, form: Format, name: str, most: int, tell: Callable[[i
     return starts, lines, place
 
 
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    """Lines of a file; of long ones a piece at a time, so that no line is held whole."""
+    return iter(partial(file.readline, BLOCK_BYTES), b"")
+
+
 def _paragraphs(file: BinaryIO, most: int, tell: Callable[[int], None]) -> Index:
     starts, lines, place, blank = array("Q"), array("Q"), file.tell(), True
-    for number, line in enumerate(file, 1):
-        space = line.isspace()
-        if blank and not space:
-            starts.append(place)
-            lines.append(number)
-        blank = space
-        place += len(line)
-        if place > most and blank:
+    number, line_start, space, fresh = 0, place, True, True
+    for piece in _pieces(file):
+        if fresh:
+            number, line_start, space = number + 1, place, True
+        if space and not piece.isspace():
+            space = False
+            if blank:
+                starts.append(line_start)
+                lines.append(number)
+        place += len(piece)
+        fresh = piece.endswith(b"\n")
+        blank = space if fresh else blank
+        if place > most and (blank or (starts and place - starts[-1] > MOST_ROW_BYTES)):
             break
-        if number % TOLD_ROWS == 0:
+        if fresh and number % TOLD_ROWS == 0:
             tell(place)
     return starts, lines, place
 
@@ -265,12 +310,12 @@ def _paragraphs(file: BinaryIO, most: int, tell: Callable[[int], None]) -> Index
 class _Counted:
     """Lines of a file for csv.reader, which takes one only when it needs it: so `place` is where a record ends."""
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self._file, self._name, self.place, self.number = file, name, file.tell(), 0
+    def __init__(self, file: BinaryIO, name: str, above: int) -> None:
+        self._file, self._name, self.place, self.number = file, name, file.tell(), above
         self.start = self.place
 
     def __iter__(self) -> Iterator[str]:
-        for line in self._file:
+        for line in iter(partial(self._file.readline, RECORD_BYTES + 1), b""):
             self.place += len(line)
             self.number += 1
             if self.place - self.start > RECORD_BYTES:
@@ -283,7 +328,7 @@ class _Counted:
 
 def _csv_records(file: BinaryIO, form: Format, name: str, most: int, tell: Callable[[int], None]) -> Index:
     csv.field_size_limit(2**31 - 1)
-    counted = _Counted(file, name)
+    counted = _Counted(file, name, form.above)
     starts, lines = array("Q"), array("Q")
     records = csv.reader(iter(counted), delimiter=form.delimiter)
     while True:
@@ -305,6 +350,12 @@ def _csv_records(file: BinaryIO, form: Format, name: str, most: int, tell: Calla
 
 
 def head(table: Table, rows: int = HEAD_ROWS) -> list[Record]:
-    """The first rows that can be read."""
-    found: Iterable[Record | BadRow] = table.read(range(min(rows, len(table))))
-    return [one for one in found if isinstance(one, Record)]
+    """The first rows that can be read; fewer where they are large."""
+    found, letters = list[Record](), 0
+    for one in table.read(range(min(rows, len(table)))):
+        if isinstance(one, Record):
+            found.append(one)
+            letters += sum(len(value) for value in one.values.values() if isinstance(value, str | list | dict))
+            if letters > HEAD_LETTERS:
+                break
+    return found

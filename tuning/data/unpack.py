@@ -67,6 +67,8 @@ class Unpacked:
     """How it was packed, for a person."""
     whole: bool
     digest: str
+    name: str
+    """What the file inside is called: a member's name, else that of the file itself."""
 
 
 def packing_of(head: bytes) -> str | None:
@@ -81,7 +83,7 @@ def unpack(file: BinaryIO, kind: str, path: Path, size: int, most: int | None = 
     inside, done, whole = _Told(file), 0, False
     with reading(str(path), name, "unpacking", "bytes", size) as tell:
         try:
-            stream, words = _stream(inside, kind, name)
+            stream, words, member = _stream(inside, kind, name)
             while most is None or done < most:
                 piece = stream.read(PIECE_BYTES)
                 if not piece:
@@ -106,7 +108,7 @@ def unpack(file: BinaryIO, kind: str, path: Path, size: int, most: int | None = 
     if whole and not done:
         raise DataError(f"{name} is empty inside and has no rows; give at least one", name)
     out.seek(0)
-    return Unpacked(cast(BinaryIO, out), words, whole, digest.hexdigest() if whole else "")
+    return Unpacked(cast(BinaryIO, out), words, whole, digest.hexdigest() if whole else "", member)
 
 
 def beginning(content: bytes, name: str, most: int) -> bytes:
@@ -118,7 +120,7 @@ def beginning(content: bytes, name: str, most: int) -> bytes:
     if kind is None or kind == "zip":
         return content
     try:
-        stream, _ = _stream(_Told(io.BytesIO(content)), kind, name)
+        stream, _, _ = _stream(_Told(io.BytesIO(content)), kind, name)
         while len(found) < most and (piece := stream.read(4096)):
             found += piece
     except _DAMAGED as error:  # here the beginning ends
@@ -156,10 +158,12 @@ class _Told(io.RawIOBase):
         return found
 
 
-def _stream(file: _Told, kind: str, name: str) -> tuple[BinaryIO, str]:
+def _stream(file: _Told, kind: str, name: str) -> tuple[BinaryIO, str, str]:
+    """What is inside, words for how it is packed, and what it is called."""
     if kind == "zip":
-        return open_member(cast(BinaryIO, file), name)
-    return cast(BinaryIO, _OPENERS[kind](cast(BinaryIO, file))), f"packed with {kind}"
+        stream, member = open_member(cast(BinaryIO, file), name)
+        return stream, f"{member} in a zip archive", member
+    return cast(BinaryIO, _OPENERS[kind](cast(BinaryIO, file))), f"packed with {kind}", name
 
 
 def _zstd(file: BinaryIO) -> BinaryIO:

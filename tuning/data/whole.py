@@ -21,6 +21,7 @@ from typing import Any
 from tuning.data.places import find_place
 from tuning.data.preview import bad_rows, label_balance
 from tuning.data.progress import Under, under_way
+from tuning.data.record import version_of
 from tuning.data.sets import DataSet, open_data
 from tuning.errors import DataError
 from tuning.settings import DataSettings
@@ -55,7 +56,7 @@ def read_whole(settings: DataSettings, task: str, seed: int, seconds: float) -> 
         stats = [file.stat() for file in chain(place.train, place.eval or ())]
     except OSError as error:  # gone since
         raise DataError(f"{place.title} cannot be read: {error.strerror}", place.title, "a readable file") from None
-    versions = tuple((one.st_size, one.st_mtime_ns) for one in stats)
+    versions = tuple(map(version_of, stats))
     settings = replace(settings, **{name: getattr(_DEFAULT, name) for name in NO_ROW})
     key = (json.dumps(asdict(settings)), task, seed, versions)
     with _guard:

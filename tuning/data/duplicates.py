@@ -1,0 +1,48 @@
+"""Rows that stand more than once, rows that are trained on and evaluated on, and rows with nothing to learn from.
+
+Comes in: an opened `DataSet` of a size that may be read whole.  Goes out: counts, and what is told of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tuning.data.sets import DataSet
+from tuning.errors import Notice
+from tuning.text import Row
+
+
+def repeated(data: DataSet) -> dict[str, int]:
+    """Training rows that stand there already, and evaluation rows that are trained on too."""
+    train = Counter(map(hash, data.train))
+    return {
+        "duplicates": sum(train.values()) - len(train),
+        "in_both": sum(hash(row) in train for row in data.eval),
+    }
+
+
+def is_empty(row: Row) -> bool:
+    """Nothing to learn from: no answer, no text, no turn of an assistant."""
+    if row.messages is not None:
+        return not any(turn.role == "assistant" and (turn.content.strip() or turn.extra) for turn in row.messages)
+    return not (row.completion if row.completion is not None else row.text or "").strip()
+
+
+def repeat_notices(data: DataSet) -> tuple[Notice, ...]:
+    """What is told of repeated and of empty rows, of a data set that is small enough to be read for it."""
+    counts, empty = repeated(data), sum(map(is_empty, data.train))
+    told = list[Notice]()
+    if count := counts["in_both"]:
+        message = f"{_rows(count, 'evaluation row')} trained on too: the evaluation flatters."
+        told.append(Notice(field="data.source", message=message, count=count))
+    if count := counts["duplicates"]:
+        message = f"{_rows(count, 'training row')} there more than once and learned that often."
+        told.append(Notice(field="data.source", message=message, count=count))
+    if empty:
+        message = f"{_rows(empty, 'training row')} empty: no text, or no answer to learn."
+        told.append(Notice(field="data.source", message=message, count=empty))
+    return tuple(told)
+
+
+def _rows(count: int, what: str) -> str:
+    return f"1 {what} is" if count == 1 else f"{count:,} {what}s are"
