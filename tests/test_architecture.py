@@ -10,13 +10,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
-    "architectures": 0,
+    "architectures": -1,
     "assets": 0,
     "chat": 0,
     "errors": 0,
     "events": 0,
     "locks": 0,
     "shapes": 0,
+    "tensors": 0,
     "fields": 1,
     "question": 1,
     "hardware": 1,

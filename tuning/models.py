@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tuning.architectures import tasks_of, transformers_version
+from tuning.architectures import is_text_model, not_for_text, tasks_of, transformers_version
 from tuning.assets import assets_folder
 from tuning.errors import ModelError, Notice
 from tuning.shapes import ModelShape, ShapeError, shape_from_config
@@ -35,6 +35,10 @@ DROPOUTS = (
 """Members of a config.json that give a model dropout of its own."""
 _CHAT_WORDS = re.compile(r"(^|[-_.])(instruct|chat|it|sft|dpo|rlhf|assistant|zephyr)([-_.]|$)", re.IGNORECASE)
 _BASE_WORDS = re.compile(r"(^|[-_.])(base|pt|pretrained|foundation)([-_.]|$)", re.IGNORECASE)
+
+
+_USE = "use one stack of attention blocks over text, such as llama, qwen3, gpt2 or bert"
+_KNOWN_KIND = "a kind of model that can be trained here"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,19 +94,28 @@ def read_config(config: Any, spec: str) -> tuple[ModelShape, tuple[str, ...]]:
         way = way.get("quant_method", "a packed format") if isinstance(way, dict) else "a packed format"
         message = f"the weights of {spec!r} are already quantized ({way}); take the original model it was made from"
         raise ModelError(message, spec, "weights that are not quantized")
+    what = not_for_text(config)
+    if what is not None:
+        message = f"{spec!r} is {what} (model_type {kind}) and cannot be trained here; {_USE}"
+        raise ModelError(message, spec, _KNOWN_KIND)
+    if not is_text_model(kind):
+        own = "auto_map" in config
+        why = "brings its own code (auto_map), which is never run here" if own else "is not a text model it knows"
+        message = (
+            f"model_type {kind!r} of {spec!r} {why}: transformers {transformers_version()} has no class for it. {_USE}"
+        )
+        raise ModelError(message, spec, _KNOWN_KIND)
     try:
         shape = shape_from_config(config)
     except ShapeError as error:
         raise ModelError(f"{spec!r}: {error}", spec, "a dense text model") from None
-    tasks = tasks_of(kind, shape.encoder)
+    tasks = tasks_of(kind, config.get("is_decoder") is True)
     if not tasks:
-        own = "auto_map" in config
-        why = "brings its own code (auto_map), which is never run here" if own else "is not a text model it knows"
         message = (
-            f"model_type {kind!r} of {spec!r} {why}: transformers {transformers_version()} has no class for it. "
-            "Use a model of a known kind, such as llama, qwen3, gpt2 or bert"
+            f"{spec!r} is a {kind} model: it has not been proven that its tokens see only what stands before them, "
+            f"so it cannot write, nor that padding leaves its classes alone; {_USE}"
         )
-        raise ModelError(message, spec, "a kind of model that transformers has")
+        raise ModelError(message, spec, _KNOWN_KIND)
     return shape, tasks
 
 
@@ -157,7 +170,7 @@ def _open_folder(folder: Path, spec: str, source: str, title: str, revision: str
         weight_bytes=sum(file.stat().st_size for file in weights),
         revision=revision,
         missing=missing,
-        notes=_notes(folder, shape, named(title, source), template),
+        notes=_notes(folder, shape, "causal_lm" in tasks, named(title, source), template),
     )
 
 
@@ -231,9 +244,9 @@ def _check_tokenizer(folder: Path, spec: str) -> None:
     raise ModelError(f"{spec!r} has no tokenizer.json, {has}; {way}", spec, "tokenizer.json")
 
 
-def _notes(folder: Path, shape: ModelShape, name: str, template: bool) -> tuple[str, ...]:
+def _notes(folder: Path, shape: ModelShape, writes: bool, name: str, template: bool) -> tuple[str, ...]:
     reads = "Reads both ways: it sorts texts into classes, and cannot write."
-    found = [reads if shape.encoder else tuned_for(name, template)[1]]
+    found = [tuned_for(name, template)[1] if writes else reads]
     config = _quiet(folder / "tokenizer_config.json")
     if (folder / "tokenizer.json").is_file() and not config.get("pad_token"):
         found.append("The tokenizer has no padding token; another token fills up short rows, masked out of the loss.")

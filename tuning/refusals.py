@@ -34,10 +34,11 @@ def refused(
     found += _device_refuses(settings, model, device) + _recipe_refused(settings, data)
     found += _packing_refused(settings, model)
     if settings.task not in model.tasks:
-        able = ", ".join(model.tasks)
-        kind = model.shape.model_type
+        able, kind = ", ".join(model.tasks), model.shape.model_type
         why = (
-            "reads both ways and cannot write" if model.shape.encoder else "has no class for this task in transformers"
+            "reads both ways and cannot write, unless its config.json says is_decoder"
+            if settings.task == "causal_lm" and model.shape.encoder
+            else "has no classes that padding would leave alone"
         )
         found.append(Problem("task", settings.task, able, f"a {kind} model {why}; set task to {able}."))
     return found
