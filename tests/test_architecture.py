@@ -24,6 +24,8 @@ FLOORS = {
     "models": 1,
     "text": 1,
     "settings_versions": 1,
+    "torch_weights": 1,
+    "weights": 2,
     "methods": 2,
     "recipes": 2,
     "hub": 2,

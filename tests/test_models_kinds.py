@@ -79,10 +79,10 @@ def test_a_kind_that_sorts_gives_a_row_the_same_classes_beside_a_longer_one(kind
     assert padding_moves(tiny_kind(kind, "AutoModelForSequenceClassification", num_labels=3), classes=True) < 1e-4
 
 
-AHEAD = (
+AHEAD = (  # noqa: SIM905
     "bert bert-generation big_bird camembert cpmant data2vec-text electra ernie megatron-bert rembert roberta "
     "roberta-prelayernorm roc_bert roformer xlm xlm-roberta xlm-roberta-xl xlnet"
-).split()  # noqa: SIM905
+).split()
 
 
 @pytest.mark.parametrize("kind", AHEAD)

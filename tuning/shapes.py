@@ -153,6 +153,8 @@ _PLAIN = Family(
     positions=True,
 )
 """What is assumed of a family that is not in the table."""
+POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+"""Members of a config.json that say how many positions there are."""
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 COUNTED_FROM_PADDING = (
     "camembert",
@@ -168,7 +170,7 @@ COUNTED_FROM_PADDING = (
     "xlm-roberta-xl",
     "xmod",
 )
-"""Kinds whose first token has the position behind the padding token's id, so that the rows up to there are no text's."""
+"""Kinds whose first token has the position behind the padding token's id: the rows up to there are no text's."""
 _USUAL_PADDING = 1
 """The padding token of these kinds where config.json does not say it."""
 _LOST = {"mpnet": 2}
@@ -193,6 +195,13 @@ class ModelShape:
     """Weights that only some configs of a family have: segment embeddings, optional biases."""
     lost_positions: int | None = None
     """Rows of the positions' matrix that no token can use; None in plans that were stored before it was counted."""
+
+    @property
+    def positions_words(self) -> str:
+        """How many tokens have a place, in words, with what takes the others."""
+        lost = self.lost_positions or 0
+        why = f" ({self.max_positions + lost} less {lost}, which come before the first token's)" if lost else ""
+        return f"{self.max_positions} positions{why}"
 
     @property
     def family(self) -> Family:
@@ -289,6 +298,11 @@ def _check_heads(config: dict[str, Any], hidden: int, heads: int, keys: int) -> 
         raise ShapeError(message, hidden)
 
 
+def counts_from_padding(kind: str) -> bool:
+    """Whether positions of this kind begin behind the padding token's id."""
+    return kind in COUNTED_FROM_PADDING
+
+
 def _lost_positions(config: dict[str, Any], kind: str) -> int:
     """Positions that come before the first token's."""
     if kind not in COUNTED_FROM_PADDING:
@@ -323,7 +337,7 @@ def shape_from_config(config: dict[str, Any]) -> ModelShape:
         extra += layers * (heads + 2 * keys) * width
     if config.get("mlp_bias") is True and "+" not in family.mlp:
         extra += layers * (2 * inner + hidden)
-    positions = _first(config, "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", default=2048)
+    positions = _first(config, *POSITIONS, default=2048)
     lost = _lost_positions(config, kind)
     if lost >= positions:
         message = f"config.json has {positions} positions, and its padding token leaves none of them for a text"

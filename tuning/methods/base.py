@@ -86,6 +86,8 @@ class Method:
     """What it costs to take this one to save memory, in words."""
     updates = True
     """False where nothing is trained: the method acts in the prompt instead (`prompts`)."""
+    new_pooler = False
+    """Whether a layer between body and head that is new, as the head is, is trained and kept; else it is refused."""
     merge_tolerance = 1e-3
     """How far logits of a merged model may lie from the unmerged ones: products are summed in another order."""
 
@@ -132,6 +134,10 @@ class Method:
     def apply(self, model: Any, s: Any, task: str) -> Any:
         """The model ready to train: only the intended weights have requires_grad. Torch's generator is the run's."""
         raise NotImplementedError
+
+    def own_head(self, s: Any) -> bool:
+        """Whether a classifier gets a head of the method's own in place of the model's."""
+        return False
 
     # -- door 3, on the data path ----------------------------------------------------------------------------------
     def caches(self, s: Any) -> bool:

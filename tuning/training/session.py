@@ -162,7 +162,7 @@ class Session:
             self._emit("phase", name="answering", detail="what the base model knows", done=done, total=total)
             return not self._commands.stopping
 
-        return prepared_rows(self._job.plan, list(rows), self._tokenizer, pick_device(settings.device), tell)
+        return prepared_rows(self._job.plan, list(rows), self._tokenizer, tell)
 
     def _resume(self, built: Built) -> None:
         """A later attempt goes on from the newest checkpoint of the same plan; a first one never does."""
