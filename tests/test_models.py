@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_kinds import tiny_kind
 from tiny_models import tiny_model, tiny_tokenizer
 
 from tuning.architectures import DECODERS, is_text_model, supports_sdpa, tasks_of
@@ -263,8 +264,7 @@ def test_an_attention_that_a_kind_lacks_is_refused_at_its_field(tmp_path: Path) 
 
 
 def test_methods_that_look_for_layers_by_name_are_refused_where_names_are_not_known(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "biogpt"}))
+    tiny_kind("biogpt").save_pretrained(folder)
     data = {"source": "people-questions", "max_seq_length": 32}
     for method in [method for method in METHODS if method.by_name]:
         settings = {"model": str(folder), "data": data, "method": {"name": method.name}}

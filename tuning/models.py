@@ -68,6 +68,11 @@ class BaseModel:
     notices: tuple[Notice, ...] = ()
     """What is told before Start: what of the folder is left out, replaced or read otherwise than it stands there."""
 
+    @property
+    def public_name(self) -> str:
+        """What a saved file may call it: its hub id, or its plain name; never a path of this machine."""
+        return self.spec.removeprefix("hub:") if self.source == "hub" else self.title
+
     def check_complete(self) -> None:
         """Raises ModelError where the folder has enough to estimate but not to train."""
         if self.missing is not None:

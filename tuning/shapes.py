@@ -42,6 +42,8 @@ class Family:
     position_offset: int = 0
     """Rows of the positions' matrix that no token can use."""
     head_bias: bool = False
+    transposed: bool = False
+    """Linear layers keep their matrix as in x out (the library's Conv1D)."""
     encoder: bool = False
     segments: bool = False
     """Segment embeddings, as many as type_vocab_size says."""
@@ -115,6 +117,7 @@ FAMILIES: dict[str, Family] = {
         end_norms=2,
         tied=True,
         positions=True,
+        transposed=True,
     ),
     "gpt_neox": Family(
         attention="query_key_value:h>f+ attention.dense:q>h+",

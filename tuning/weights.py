@@ -45,7 +45,8 @@ _RENAMED = (
 )
 """Names that say how a file came to have them, and what to do."""
 _LAYER = re.compile(r"\.(\d+)\.")
-_POOLER = re.compile(r"(^|\.)pooler\.")
+_POOLER = re.compile(r"(^|\.)pooler\.|^head\.")
+"""The layer that some kinds have between body and head."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -221,12 +221,22 @@ def freeze(model: Any) -> None:
         parameter.requires_grad_(False)
 
 
+HEADS = ("score", "classifier", "pre_classifier")
+"""What the library calls the modules of a classification head."""
+
+
 def new_heads(model: Any) -> Iterator[Any]:
     """The modules of a fresh classification head, which every method trains; none in a language model."""
-    for name in ("score", "classifier", "pre_classifier"):
+    for name in HEADS:
         head = getattr(model, name, None)
         if head is not None:
             yield head
+
+
+def unnamed_heads(model: Any, task: str) -> list[str] | None:
+    """Modules of a fresh classification head that PEFT does not train and save by itself, which knows two names."""
+    names = [name for name in HEADS if name not in ("score", "classifier") and getattr(model, name, None) is not None]
+    return names if names and task == "sequence_classification" else None
 
 
 def target_problems(shape: ModelShape, field: str, words: str) -> list[Problem]:

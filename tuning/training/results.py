@@ -16,7 +16,7 @@ from tuning.methods import method_named
 from tuning.text import TextTokenizer
 from tuning.training.build import Built, base_of, build, own_random_state, pick_device
 from tuning.training.checkpoint import latest_checkpoint, read_weights
-from tuning.training.save import copy_tokenizer, save_artifact, saved_labels
+from tuning.training.save import copy_tokenizer, same_modes, save_artifact, saved_labels
 
 MERGED = "merged"
 
@@ -41,6 +41,7 @@ def merged_folder(job: Job) -> Path:
     copy_tokenizer(Path(job.plan.model.path), part)
     if (artifact / "README.md").is_file():
         shutil.copyfile(artifact / "README.md", part / "README.md")
+    same_modes(part)
     shutil.rmtree(place, ignore_errors=True)
     part.rename(place)
     return place
@@ -68,7 +69,7 @@ def recovered_artifact(job: Job, card: str) -> Path:
             built.model,
             method_named(settings.method.name),
             folder,
-            Path(plan.model.path),
+            plan.model,
             plan.data.label_names if job.plan.labels else None,
             card,
         )
