@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
-    "architectures": 0,
+    "architectures": -1,
     "assets": 0,
     "chat": 0,
     "errors": 0,
@@ -18,12 +18,15 @@ FLOORS = {
     "locks": 0,
     "micro_batches": 0,
     "shapes": 0,
+    "tensors": 0,
     "fields": 1,
     "question": 1,
     "hardware": 1,
     "models": 1,
     "text": 1,
     "settings_versions": 1,
+    "torch_weights": 1,
+    "weights": 2,
     "methods": 2,
     "recipes": 2,
     "hub": 2,

@@ -139,7 +139,7 @@ def test_a_recipe_asks_as_training_reads_system_prompt_included(tmp_path) -> Non
     import torch
 
     with read_ids() as prepared:
-        prepared_rows(plan, rows, tokenizer, torch.device("cpu"), lambda done, total: True)
+        prepared_rows(plan, rows, tokenizer, lambda done, total: True)
     assert prepared == expected
     model = load_base(plan.model.path, labels=None, attention="sdpa", dtype=torch.float32, pad_id=0)
     with read_ids() as measured:

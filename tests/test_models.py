@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_kinds import tiny_kind
 from tiny_models import tiny_model, tiny_tokenizer
 
-from tuning.architectures import supports_sdpa, tasks_of
+from tuning.architectures import DECODERS, is_text_model, supports_sdpa, tasks_of
 from tuning.errors import ModelError, SettingsError
 from tuning.memory.estimate import estimate
 from tuning.methods import METHODS
@@ -187,10 +188,13 @@ def test_what_transformers_knows_is_read_without_importing_it() -> None:
     from transformers.models.auto import modeling_auto
 
     for kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        assert "causal_lm" in tasks_of(kind, encoder=False)
+        assert is_text_model(kind)
+    assert {kind for kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if "causal_lm" in tasks_of(kind)} == {
+        *DECODERS
+    }
     for kind in modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
-        assert "sequence_classification" in tasks_of(kind, encoder=True)
-    assert tasks_of("townformer", encoder=False) == ()
+        assert is_text_model(kind)
+    assert tasks_of("townformer") == () and not is_text_model("townformer")
 
 
 SIZES: dict[str, Any] = {
@@ -225,7 +229,7 @@ def test_each_kind_is_counted_as_transformers_builds_it_and_its_layers_are_found
     config = type(default)(**sizes)
     shape = shape_from_config(config.to_dict())
     makers = [AutoModelForSequenceClassification] if shape.encoder else [AutoModelForCausalLM]
-    if not shape.encoder and "sequence_classification" in tasks_of(kind, False):
+    if not shape.encoder and "sequence_classification" in tasks_of(kind):
         makers.append(AutoModelForSequenceClassification)
     pattern = target_pattern(shape, linears(shape))
     for maker in makers:
@@ -260,8 +264,7 @@ def test_an_attention_that_a_kind_lacks_is_refused_at_its_field(tmp_path: Path) 
 
 
 def test_methods_that_look_for_layers_by_name_are_refused_where_names_are_not_known(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "biogpt"}))
+    tiny_kind("biogpt").save_pretrained(folder)
     data = {"source": "people-questions", "max_seq_length": 32}
     for method in [method for method in METHODS if method.by_name]:
         settings = {"model": str(folder), "data": data, "method": {"name": method.name}}

@@ -241,7 +241,8 @@ def test_a_question_stands_behind_the_system_prompt_as_it_did_in_training(tmp_pa
         assert service.wait(run, 120) == "finished", service.run(run).message
         assert service.run(run).system_prompt == system
         said = service.ask(run, Question([prompt], max_new_tokens=8))
-        saved = SavedSides(service.result(run).parent, service.run(run).plan["model"]["path"], "full")
+        row = service.run(run)
+        saved = SavedSides(service.result(run).parent, row.plan["model"]["path"], Settings.from_dict(row.settings))
         assert said == saved.ask(Question([f"{system}\n{prompt}"], max_new_tokens=8))
         sample = [event.data["text"] for event in service.store.events(run, "sample")][-1]
         assert said["trained"] == [sample] and said["base"] != said["trained"]

@@ -97,7 +97,7 @@ def test_answers_of_base_and_trained_stand_side_by_side(world, method):
 
     job = world.job(method=method, max_steps=60, optimizer={"learning_rate": 0.03})
     run(job)
-    sides = SavedSides(job.folder, str(world.model), method["name"])
+    sides = SavedSides(job.folder, str(world.model), job.plan.settings)
     state = torch.random.get_rng_state()
 
     def ask(temperature, seed):
@@ -136,7 +136,7 @@ def test_answers_of_a_classifier_name_the_class(world):
 
     job = world.job(task="sequence_classification", max_steps=5)
     run(job)
-    said = SavedSides(job.folder, str(world.model), "full").ask(Question(["the red dog"]))
+    said = SavedSides(job.folder, str(world.model), job.plan.settings).ask(Question(["the red dog"]))
     assert sum(said["chances"][0].values()) == pytest.approx(1.0) and set(said["chances"][0]) == {"yes", "no"}
     assert said["trained"][0].split()[0] in ("yes", "no") and said["trained"][0].endswith("%)")
 
@@ -146,4 +146,4 @@ def test_asking_a_run_that_saved_nothing_is_refused(world, tmp_path):
     from tuning.training.sides import SavedSides
 
     with pytest.raises(RunError, match="saved nothing"):
-        SavedSides(tmp_path, str(world.model), "full")
+        SavedSides(tmp_path, str(world.model), world.job().plan.settings)

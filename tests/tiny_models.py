@@ -51,7 +51,7 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "bert": COMMON | NO_DROPOUT,
     "modernbert": COMMON | {"cls_token_id": 4, "sep_token_id": 5, "reference_compile": False},
-    "roberta": COMMON | NO_DROPOUT | {"max_position_embeddings": POSITIONS + 2},
+    "roberta": COMMON | NO_DROPOUT | {"max_position_embeddings": POSITIONS + 1},  # one place comes before a text's
 }
 ENCODERS = ("bert", "modernbert", "roberta")
 CHAT_TEMPLATE = (
@@ -63,12 +63,14 @@ CHAT_TEMPLATE = (
 def tiny_model(family: str, folder: Path, **changes: Any) -> Path:
     """A folder with a random model of this family; `changes` go into its config. GPT-2's tokenizer has no padding."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForPreTraining
 
     folder.mkdir(parents=True, exist_ok=True)
     tiny_tokenizer(folder, frame=family in ENCODERS, pad=family != "gpt2")
     config = AutoConfig.for_model(family, **({"vocab_size": len(vocabulary())} | SMALL[family] | changes))
     maker = AutoModelForMaskedLM if family in ENCODERS else AutoModelForCausalLM
+    if family == "bert":  # with the pooler that a classifier reads
+        maker = AutoModelForPreTraining
     with torch.random.fork_rng():
         torch.manual_seed(7)
         maker.from_config(config).save_pretrained(folder)

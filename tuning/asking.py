@@ -16,6 +16,8 @@ from tuning.errors import RunError
 from tuning.executors.base import Executor, RunHandle
 from tuning.question import Question
 from tuning.rows import RunRow
+from tuning.settings import Settings
+from tuning.settings_versions import today
 
 ASK_SECONDS = 120.0
 LOOK_SECONDS = 0.1
@@ -52,7 +54,7 @@ class SavedAnswers:
             if self._loaded is not None and self._loaded[0] == key:
                 return self._loaded[1]
             self._loaded = None  # the old one goes before the new one comes
-        sides = SavedSides(folder, row.plan["model"]["path"], row.settings["method"]["name"])
+        sides = SavedSides(folder, row.plan["model"]["path"], _settings(row))
         with self._lock:
             self._loaded = (key, sides)
         return sides
@@ -65,9 +67,9 @@ def ask_live(handle: RunHandle, row: RunRow, question: Question, tell: Tell | No
     def put(model: Any, tokenizer: Any, labels: Any) -> None:
         from tuning.training.sides import live_sides
 
-        path, method = row.plan["model"]["path"], row.settings["method"]["name"]
+        path = row.plan["model"]["path"]
         try:
-            answer.set_result(live_sides(model, tokenizer, path, method, question, labels, tell))
+            answer.set_result(live_sides(model, tokenizer, path, _settings(row), question, labels, tell))
         except Exception as error:
             answer.set_exception(RunError(f"{row.name} could not answer: {error}"))
 
@@ -80,6 +82,11 @@ def ask_live(handle: RunHandle, row: RunRow, question: Question, tell: Tell | No
             raise RunError(f"{row.name} ended before it could answer. Ask again: its saved model answers now.")
     message = f"No answer within {ASK_SECONDS:.0f} seconds: {row.name} is busy with a long update. Ask again later."
     raise RunError(message)
+
+
+def _settings(row: RunRow) -> Settings:
+    """The run's settings, those of an older version with their old meaning written out."""
+    return Settings.from_dict(today(row.settings)[0])
 
 
 def streamed(ask: Callable[[Tell], dict[str, Any]]) -> Iterator[dict[str, Any]]:

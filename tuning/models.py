@@ -11,13 +11,15 @@ import json
 import os
 import re
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tuning.architectures import tasks_of, transformers_version
+from tuning.architectures import is_text_model, not_for_text, tasks_of, transformers_version
 from tuning.assets import assets_folder
 from tuning.errors import ModelError, Notice
 from tuning.shapes import ModelShape, ShapeError, shape_from_config
+from tuning.tensors import HeaderError, Tensor, packed_words, read_tensors, some
 
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -37,6 +39,10 @@ _CHAT_WORDS = re.compile(r"(^|[-_.])(instruct|chat|it|sft|dpo|rlhf|assistant|zep
 _BASE_WORDS = re.compile(r"(^|[-_.])(base|pt|pretrained|foundation)([-_.]|$)", re.IGNORECASE)
 
 
+_USE = "use one stack of attention blocks over text, such as llama, qwen3, gpt2 or bert"
+_KNOWN_KIND = "a kind of model that can be trained here"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseModel:
     """A base model that is on this machine."""
@@ -51,6 +57,8 @@ class BaseModel:
     chat_template: bool
     tasks: tuple[str, ...] = ("causal_lm", "sequence_classification")
     """What `transformers` can train it for."""
+    label_names: tuple[str, ...] = ()
+    """The classes that config.json names, in the order of their numbers."""
     revision: str | None = None
     """The commit of a hub model."""
     missing: str | None = None
@@ -59,6 +67,11 @@ class BaseModel:
     """What a person should know, such as a tokenizer without a padding token."""
     notices: tuple[Notice, ...] = ()
     """What is told before Start: what of the folder is left out, replaced or read otherwise than it stands there."""
+
+    @property
+    def public_name(self) -> str:
+        """What a saved file may call it: its hub id, or its plain name; never a path of this machine."""
+        return self.spec.removeprefix("hub:") if self.source == "hub" else self.title
 
     def check_complete(self) -> None:
         """Raises ModelError where the folder has enough to estimate but not to train."""
@@ -70,7 +83,9 @@ class BaseModel:
 
     @staticmethod
     def from_dict(plain: dict[str, Any]) -> BaseModel:
-        lists: dict[str, Any] = {name: tuple(plain[name]) for name in ("tasks", "notes") if name in plain}
+        lists: dict[str, Any] = {
+            name: tuple(plain[name]) for name in ("tasks", "notes", "label_names") if name in plain
+        }
         told = {"notices": tuple(map(Notice.from_dict, plain.get("notices", ())))}
         return BaseModel(**(plain | lists | told | {"shape": ModelShape(**plain["shape"])}))
 
@@ -90,19 +105,28 @@ def read_config(config: Any, spec: str) -> tuple[ModelShape, tuple[str, ...]]:
         way = way.get("quant_method", "a packed format") if isinstance(way, dict) else "a packed format"
         message = f"the weights of {spec!r} are already quantized ({way}); take the original model it was made from"
         raise ModelError(message, spec, "weights that are not quantized")
+    what = not_for_text(config)
+    if what is not None:
+        message = f"{spec!r} is {what} (model_type {kind}) and cannot be trained here; {_USE}"
+        raise ModelError(message, spec, _KNOWN_KIND)
+    if not is_text_model(kind):
+        own = "auto_map" in config
+        why = "brings its own code (auto_map), which is never run here" if own else "is not a text model it knows"
+        message = (
+            f"model_type {kind!r} of {spec!r} {why}: transformers {transformers_version()} has no class for it. {_USE}"
+        )
+        raise ModelError(message, spec, _KNOWN_KIND)
     try:
         shape = shape_from_config(config)
     except ShapeError as error:
         raise ModelError(f"{spec!r}: {error}", spec, "a dense text model") from None
-    tasks = tasks_of(kind, shape.encoder)
+    tasks = tasks_of(kind, config.get("is_decoder") is True)
     if not tasks:
-        own = "auto_map" in config
-        why = "brings its own code (auto_map), which is never run here" if own else "is not a text model it knows"
         message = (
-            f"model_type {kind!r} of {spec!r} {why}: transformers {transformers_version()} has no class for it. "
-            "Use a model of a known kind, such as llama, qwen3, gpt2 or bert"
+            f"{spec!r} is a {kind} model: it has not been proven that its tokens see only what stands before them, "
+            f"so it cannot write, nor that padding leaves its classes alone; {_USE}"
         )
-        raise ModelError(message, spec, "a kind of model that transformers has")
+        raise ModelError(message, spec, _KNOWN_KIND)
     return shape, tasks
 
 
@@ -141,10 +165,19 @@ def _open_folder(folder: Path, spec: str, source: str, title: str, revision: str
             message = f"{spec!r} is an adapter, not a model; merge it into its base model, and save that"
             raise ModelError(message, spec, "a whole model")
         raise ModelError(f"{spec!r} has no config.json; save it with save_pretrained", spec, "config.json")
-    shape, tasks = read_config(_json(folder / "config.json", spec), spec)
+    if (folder / "adapter_config.json").is_file():
+        message = (
+            f"{spec!r} holds a whole model and an adapter beside it (adapter_config.json), and which of them is meant "
+            "is not clear; move the adapter's files out, or merge it into the model"
+        )
+        raise ModelError(message, spec, "a model without an adapter beside it")
+    config = _json(folder / "config.json", spec)
+    shape, tasks = read_config(config, spec)
     weights, missing = _weights(folder, spec)
+    notices: list[Notice] = []
     if weights:
         _check_tokenizer(folder, spec)
+        notices += _vocabulary(folder, shape.vocab_size, spec)
     template = _has_chat_template(folder)
     return BaseModel(
         spec=spec,
@@ -157,7 +190,9 @@ def _open_folder(folder: Path, spec: str, source: str, title: str, revision: str
         weight_bytes=sum(file.stat().st_size for file in weights),
         revision=revision,
         missing=missing,
-        notes=_notes(folder, shape, named(title, source), template),
+        label_names=class_names(config),
+        notices=tuple(notices),
+        notes=_notes(folder, shape, "causal_lm" in tasks, named(title, source), template),
     )
 
 
@@ -194,26 +229,83 @@ def _weights(folder: Path, spec: str) -> tuple[list[Path], str | None]:
             [],
             f"{spec!r} has no {WEIGHTS}: its memory can be estimated; to train, copy the weights there",
         )
+    tensors: dict[str, Tensor] = {}
     for file in files:
-        _check_whole(file, spec)
+        tensors |= _read_header(file, spec)
+    _check_plain(tensors, spec)
     return files, None
 
 
-def _check_whole(file: Path, spec: str) -> None:
+def _read_header(file: Path, spec: str) -> dict[str, Tensor]:
     """A file cut off by a full disk or a broken copy says so here, not in the middle of loading."""
-    size = file.stat().st_size
-    with open(file, "rb") as opened:
-        length = int.from_bytes(opened.read(8), "little")
-        try:
-            header: Any = json.loads(opened.read(length)) if 2 <= length <= min(size, 100_000_000) else None
-            parts = [part["data_offsets"][1] for name, part in header.items() if name != "__metadata__"]
-            wanted = 8 + length + max(parts, default=0)
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+    try:
+        return read_tensors(file)
+    except HeaderError as error:
+        if error.wanted is None:
             message = f"{file.name} of {spec!r} is not a safetensors file; copy or download it again"
             raise ModelError(message, spec, "a safetensors file") from None
-    if size < wanted:
-        message = f"{file.name} of {spec!r} is cut off: {size:,} of {wanted:,} bytes; copy or download it again"
-        raise ModelError(message, spec, f"{wanted:,} bytes")
+        size = file.stat().st_size
+        message = f"{file.name} of {spec!r} is cut off: {size:,} of {error.wanted:,} bytes; copy or download it again"
+        raise ModelError(message, spec, f"{error.wanted:,} bytes") from None
+
+
+def _check_plain(tensors: dict[str, Tensor], spec: str) -> None:
+    """Weights in a packed form are loaded as if they were plain numbers, silently."""
+    packed = packed_words(tensors)
+    if packed is not None:
+        message = f"the weights of {spec!r} are {packed}; take the original model it was made from"
+        raise ModelError(message, spec, "weights in 16, 32 or 64 bits")
+
+
+def class_names(config: dict[str, Any]) -> tuple[str, ...]:
+    """The classes of a config.json in the order of their numbers, by the library's names where it names none."""
+    names = config.get("id2label")
+    if not isinstance(names, dict):
+        return ("LABEL_0", "LABEL_1")
+    numbers = {str(number): str(name) for number, name in names.items()}
+    return tuple(numbers.get(str(place), "") for place in range(len(numbers)))
+
+
+@lru_cache(maxsize=64)
+def _tokens_beyond(folder: Path, size: int, changed: int, vocabulary: int) -> tuple[int, tuple[str, ...]]:
+    """How many tokens the tokenizer has, and those whose ids the embeddings have no row for. Kept by size and time."""
+    from tokenizers import Tokenizer
+
+    try:
+        tokens = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab(with_added_tokens=True)
+    except Exception:  # the package raises a bare Exception for every fault; who reads the tokenizer says so
+        return 0, ()
+    tokens |= {str(token): id for token, id in read_json(folder / "added_tokens.json").items() if isinstance(id, int)}
+    for id, one in (read_json(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}).items():
+        if str(id).isdigit() and isinstance(one, dict):
+            tokens[str(one.get("content"))] = int(id)
+    beyond = sorted((id, token) for token, id in tokens.items() if id >= vocabulary)
+    return max(tokens.values(), default=-1) + 1, tuple(token for _, token in beyond)
+
+
+def _vocabulary(folder: Path, size: int, spec: str) -> list[Notice]:
+    """Tokens without an embedding: the padding token is replaced, which changes nothing; others are refused."""
+    file = (folder / "tokenizer.json").stat()
+    count, beyond = _tokens_beyond(folder, file.st_size, file.st_mtime_ns, size)
+    pad = _token_text(read_json(folder / "tokenizer_config.json").get("pad_token"))
+    others = [token for token in beyond if token != pad]
+    sizes = f"the tokenizer of {spec!r} has {count:,} tokens and the model embeddings for {size:,}"
+    if others:
+        message = (
+            f"{sizes}: {some(map(repr, others))} would have none. Take the tokenizer that belongs to the model, or "
+            "give the model more embeddings with resize_token_embeddings"
+        )
+        raise ModelError(message, spec, f"at most {size:,} tokens")
+    notices = []
+    if beyond:
+        message = f"{sizes}: its padding token {pad!r} has none, so another token fills up short rows, masked out"
+        notices.append(Notice(field="model", message=message, count=len(beyond)))
+    return notices
+
+
+def _token_text(token: Any) -> str | None:
+    found = token.get("content") if isinstance(token, dict) else token
+    return found if isinstance(found, str) else None
 
 
 def _check_tokenizer(folder: Path, spec: str) -> None:
@@ -231,13 +323,13 @@ def _check_tokenizer(folder: Path, spec: str) -> None:
     raise ModelError(f"{spec!r} has no tokenizer.json, {has}; {way}", spec, "tokenizer.json")
 
 
-def _notes(folder: Path, shape: ModelShape, name: str, template: bool) -> tuple[str, ...]:
+def _notes(folder: Path, shape: ModelShape, writes: bool, name: str, template: bool) -> tuple[str, ...]:
     reads = "Reads both ways: it sorts texts into classes, and cannot write."
-    found = [reads if shape.encoder else tuned_for(name, template)[1]]
-    config = _quiet(folder / "tokenizer_config.json")
+    found = [tuned_for(name, template)[1] if writes else reads]
+    config = read_json(folder / "tokenizer_config.json")
     if (folder / "tokenizer.json").is_file() and not config.get("pad_token"):
         found.append("The tokenizer has no padding token; another token fills up short rows, masked out of the loss.")
-    model = _quiet(folder / "config.json")
+    model = read_json(folder / "config.json")
     dropped = [name for name in DROPOUTS if isinstance(model.get(name), float) and model[name] > 0]
     if dropped:
         found.append(f"It trains with its own dropout ({dropped[0]} {model[dropped[0]]:g}), so cuts differ a little.")
@@ -248,7 +340,8 @@ def _notes(folder: Path, shape: ModelShape, name: str, template: bool) -> tuple[
     return tuple(found)
 
 
-def _quiet(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a file; empty where it is not there or is none."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -258,7 +351,7 @@ def _quiet(file: Path) -> dict[str, Any]:
 
 def _has_chat_template(folder: Path) -> bool:
     return (folder / "chat_template.jinja").is_file() or bool(
-        _quiet(folder / "tokenizer_config.json").get("chat_template")
+        read_json(folder / "tokenizer_config.json").get("chat_template")
     )
 
 

@@ -21,10 +21,11 @@ from tuning.hardware import Device, this_machine
 from tuning.methods import method_named
 from tuning.models import BaseModel, ModelShape, resolve_model
 from tuning.prompts import Prompted, longest_prompt, question_ids
-from tuning.refusals import class_count, method_refuses, packing_lacks, refused
+from tuning.refusals import class_count, head_notices, method_refuses, packing_lacks, pooler_refused, refused
 from tuning.settings import WRITTEN_METRICS, Settings
 from tuning.settings_versions import today
 from tuning.text import TextTokenizer
+from tuning.weights import Weights, compared
 
 SMALL_MODEL, SMALL_MODEL_ROWS = 20_000_000, 32
 """Below so many parameters an evaluation takes at least so many rows at once; the result does not depend on it."""
@@ -150,18 +151,24 @@ def plan_for(given: Any, run_model: Callable[[str, str], BaseModel] | None = Non
     """
     given, told = today(given)
     settings = Settings.from_dict(given)
-    kind, _, run_id = settings.model.partition(":")
-    if kind != "run":
-        model = resolve_model(settings.model, settings.revision)
-    elif run_model is not None:
-        model = run_model(run_id, settings.task)
-    else:
-        message = "a run as the base model needs the home folder that holds it: python -m tuning run --home DIR"
-        raise ModelError(message, settings.model, "a run of this home folder")
+    model = base_model(settings, run_model)
+    weights = compared(model, settings.task)
+    assert weights is not None  # without a limit of time it is waited for
     readable = model.missing is None or (Path(model.path) / "tokenizer.json").is_file()
     given_rows = (settings.data, model.path, settings.task, settings.seed, settings.recipe)
     data = summarize(*given_rows) if readable else _unread(settings)
-    return make_plan(settings, model, data, this_machine(settings.device), told)
+    return make_plan(settings, model, data, this_machine(settings.device), told, weights)
+
+
+def base_model(settings: Settings, run_model: Callable[[str, str], BaseModel] | None = None) -> BaseModel:
+    """The base model of these settings; `run_model` as in `plan_for`. Raises ModelError."""
+    kind, _, run_id = settings.model.partition(":")
+    if kind != "run":
+        return resolve_model(settings.model, settings.revision)
+    if run_model is not None:
+        return run_model(run_id, settings.task)
+    message = "a run as the base model needs the home folder that holds it: python -m tuning run --home DIR"
+    raise ModelError(message, settings.model, "a run of this home folder")
 
 
 def _unread(settings: Settings) -> DataSummary:
@@ -185,14 +192,23 @@ def _unread(settings: Settings) -> DataSummary:
 
 
 def make_plan(
-    settings: Settings, model: BaseModel, data: DataSummary, device: Device, told: tuple[Notice, ...] = ()
+    settings: Settings,
+    model: BaseModel,
+    data: DataSummary,
+    device: Device,
+    told: tuple[Notice, ...] = (),
+    weights: Weights | None = None,
 ) -> Plan:
     """Work out every derived number. Raises SettingsError with all combinations that cannot be trained.
 
-    `told` are notices from before the plan, such as those of settings of an older version.
+    `told` are notices from before the plan, such as those of settings of an older version; `weights` is what the
+    comparison of the folder's tensors has found.
     """
     prompted = Prompted()
     problems = refused(settings, model, data, device, prompted)
+    if weights is not None:
+        problems += pooler_refused(settings, weights.new_pooler)
+        told = (*told, *weights.notices, *head_notices(settings, model, data, weights))
     if problems:
         raise SettingsError(problems)
     derived = _derive(settings, model, data) | _prompts(settings, model, data, prompted)

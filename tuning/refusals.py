@@ -11,14 +11,16 @@ from importlib.util import find_spec
 
 from tuning.architectures import PACKING, supports_sdpa
 from tuning.data import PAIRS, DataSummary, bundled_folder, open_data
-from tuning.errors import Problem
+from tuning.errors import Notice, Problem
 from tuning.hardware import Device
 from tuning.methods import METHODS, method_named
 from tuning.methods.base import Case
 from tuning.models import BaseModel
 from tuning.prompts import Prompted
 from tuning.settings import COMPUTED_IN, Settings
+from tuning.tensors import some
 from tuning.text import Row, TextTokenizer
+from tuning.weights import Weights, same_classes
 
 
 def refused(
@@ -29,18 +31,51 @@ def refused(
     longest = settings.data.max_seq_length
     if longest > model.shape.max_positions:
         limit = model.shape.max_positions
-        message = f"max_seq_length {longest} is above this model's {limit} positions; set {limit} or less."
+        message = f"max_seq_length {longest} is above this model's {model.shape.positions_words}; set {limit} or less."
         found.append(Problem("data.max_seq_length", longest, f"8 to {limit}", message))
     found += _device_refuses(settings, model, device) + _recipe_refused(settings, data)
     found += _packing_refused(settings, model)
     if settings.task not in model.tasks:
-        able = ", ".join(model.tasks)
-        kind = model.shape.model_type
+        able, kind = ", ".join(model.tasks), model.shape.model_type
         why = (
-            "reads both ways and cannot write" if model.shape.encoder else "has no class for this task in transformers"
+            "reads both ways and cannot write, unless its config.json says is_decoder"
+            if settings.task == "causal_lm" and model.shape.encoder
+            else "has no classes that padding would leave alone"
         )
         found.append(Problem("task", settings.task, able, f"a {kind} model {why}; set task to {able}."))
     return found
+
+
+def pooler_refused(settings: Settings, new_pooler: tuple[str, ...]) -> list[Problem]:
+    """A layer between body and head that the file lacks is drawn at random: the method has to train and keep it."""
+    method = method_named(settings.method.name)
+    if not new_pooler or method.new_pooler:
+        return []
+    able = ", ".join(one.name for one in METHODS if one.new_pooler and settings.task in one.tasks)
+    message = (
+        f"the model's file lacks the layer before its head ({some(new_pooler)}), and {method.title} would leave it at "
+        f"random values; choose {able}, or a model that was saved with it."
+    )
+    return [Problem("method.name", settings.method.name, able, message)]
+
+
+def head_notices(settings: Settings, model: BaseModel, data: DataSummary, weights: Weights) -> list[Notice]:
+    """What becomes of the head of a base model that is a classifier already."""
+    if settings.task != "sequence_classification" or not weights.head_here or not data.label_names:
+        return []
+    theirs, ours = model.label_names, data.label_names
+    if method_named(settings.method.name).own_head(settings.method):
+        message = f"the base model's head for its {len(theirs)} classes is left out: this method puts on its own"
+    elif not same_classes(theirs, ours):
+        message = (
+            f"the base model sorts into {len(theirs)} classes ({some(theirs)}) and the rows into {len(ours)} "
+            f"({some(ours)}): its head is left out, and a new one begins at random"
+        )
+    elif theirs == ours:
+        return [Notice(field="model", message="the base model's own head is kept: its classes are those of the rows")]
+    else:
+        message = "the base model's own head is kept, its classes put in the order of the rows' classes"
+    return [Notice(field="model", message=message, count=len(theirs))]
 
 
 def device_lacks(settings: Settings, model: BaseModel, data: DataSummary, device: Device) -> list[Problem]:

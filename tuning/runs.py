@@ -26,12 +26,14 @@ from tuning.memory.moments import windows_pending
 from tuning.memory.outlook import outlook
 from tuning.memory.tables import TableMaker
 from tuning.methods import method_named
-from tuning.plan import Plan, plan_for
+from tuning.plan import Plan, base_model, plan_for
 from tuning.question import Question
 from tuning.results import Results
 from tuning.rows import RunRow
+from tuning.settings import Settings
 from tuning.store import RunStore
 from tuning.training.offline import keep_to_this_machine
+from tuning.weights import compared
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +87,11 @@ class RunService:
         pending = pending or windows_pending(against)
         seconds = self.expected_seconds(plan)
         return Preview(plan=plan, against=against, estimate=estimate(against), seconds=seconds, pending=pending)
+
+    def weights_known(self, settings: Settings, seconds: float) -> bool:
+        """Whether the base model's tensors are compared, waiting so long for it. Raises TuningError where they are
+        not the model's."""
+        return compared(base_model(settings, self._results.model), settings.task, seconds) is not None
 
     def outlook(self, preview: Preview) -> dict[str, Any]:
         """Memory through a step, against rows and length, what to change; `pending` is that of the estimate."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tuning.architectures import DECODERS
+
 
 class ShapeError(ValueError):
     """The config lacks a size, or describes a kind of model that is not one stack of dense blocks."""
@@ -40,6 +42,8 @@ class Family:
     position_offset: int = 0
     """Rows of the positions' matrix that no token can use."""
     head_bias: bool = False
+    transposed: bool = False
+    """Linear layers keep their matrix as in x out (the library's Conv1D)."""
     encoder: bool = False
     segments: bool = False
     """Segment embeddings, as many as type_vocab_size says."""
@@ -113,6 +117,7 @@ FAMILIES: dict[str, Family] = {
         end_norms=2,
         tied=True,
         positions=True,
+        transposed=True,
     ),
     "gpt_neox": Family(
         attention="query_key_value:h>f+ attention.dense:q>h+",
@@ -151,7 +156,28 @@ _PLAIN = Family(
     positions=True,
 )
 """What is assumed of a family that is not in the table."""
+POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+"""Members of a config.json that say how many positions there are."""
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+COUNTED_FROM_PADDING = (
+    "camembert",
+    "data2vec-text",
+    "esm",
+    "ibert",
+    "lilt",
+    "longformer",
+    "luke",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+)
+"""Kinds whose first token has the position behind the padding token's id: the rows up to there are no text's."""
+_USUAL_PADDING = 1
+"""The padding token of these kinds where config.json does not say it."""
+_LOST = {"mpnet": 2}
+"""Kinds that always begin at the same later position."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +196,15 @@ class ModelShape:
     tied: bool
     extra_parameters: int = 0
     """Weights that only some configs of a family have: segment embeddings, optional biases."""
+    lost_positions: int | None = None
+    """Rows of the positions' matrix that no token can use; None in plans that were stored before it was counted."""
+
+    @property
+    def positions_words(self) -> str:
+        """How many tokens have a place, in words, with what takes the others."""
+        lost = self.lost_positions or 0
+        why = f" ({self.max_positions + lost} less {lost}, which come before the first token's)" if lost else ""
+        return f"{self.max_positions} positions{why}"
 
     @property
     def family(self) -> Family:
@@ -186,8 +221,8 @@ class ModelShape:
 
     @property
     def encoder(self) -> bool:
-        """Reads both ways, and so cannot write text."""
-        return self.family.encoder
+        """Reads both ways, or has not been proven not to: then it writes only where its config says `is_decoder`."""
+        return self.family.encoder or self.model_type not in DECODERS
 
     def _layers(self, written: str) -> dict[str, tuple[int, int]]:
         query, key, inner = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim, self.intermediate_size
@@ -228,7 +263,8 @@ class ModelShape:
     def body_parameters(self) -> int:
         """All weights without the language-model head."""
         family, hidden = self.family, self.hidden_size
-        positions = (self.max_positions + family.position_offset) * hidden if family.positions else 0
+        lost = family.position_offset if self.lost_positions is None else self.lost_positions
+        positions = (self.max_positions + lost) * hidden if family.positions else 0
         ends = self.vocab_size * hidden + positions + family.end_norms * hidden + self.extra_parameters
         pooler = hidden * (hidden + 1) if family.pooler else 0
         return ends + self.num_layers * self.block_parameters + pooler
@@ -265,15 +301,30 @@ def _check_heads(config: dict[str, Any], hidden: int, heads: int, keys: int) -> 
         raise ShapeError(message, hidden)
 
 
+def counts_from_padding(kind: str) -> bool:
+    """Whether positions of this kind begin behind the padding token's id."""
+    return kind in COUNTED_FROM_PADDING
+
+
+def _lost_positions(config: dict[str, Any], kind: str) -> int:
+    """Positions that come before the first token's."""
+    if kind not in COUNTED_FROM_PADDING:
+        return _LOST.get(kind, 0)
+    padding = config.get("pad_token_id", _USUAL_PADDING)
+    return padding + 1 if isinstance(padding, int) and padding >= 0 else 0
+
+
 def shape_from_config(config: dict[str, Any]) -> ModelShape:
     """The shape a config.json describes; raises ShapeError naming a missing field."""
     kind = str(config.get("model_type", ""))
-    experts = next((name for name in _EXPERTS if isinstance(config.get(name), int) and config[name] > 1), None)
-    if experts:
-        message = (
-            f"config.json has {experts} {config[experts]}; mixtures of experts are not supported: use a dense model"
-        )
-        raise ShapeError(message, kind)
+    for block in (config, *(one for one in config.values() if isinstance(one, dict))):
+        experts = next((name for name in _EXPERTS if isinstance(block.get(name), int) and block[name] > 1), None)
+        if experts:
+            message = (
+                f"config.json of this {kind} model has {experts} {block[experts]}; mixtures of experts are not "
+                "supported: use a dense model"
+            )
+            raise ShapeError(message, kind)
     hidden = _first(config, "hidden_size", "n_embd", "d_model", "dim")
     heads = _first(config, "num_attention_heads", "n_head", "n_heads")
     layers = _first(config, "num_hidden_layers", "n_layer", "n_layers")
@@ -289,7 +340,11 @@ def shape_from_config(config: dict[str, Any]) -> ModelShape:
         extra += layers * (heads + 2 * keys) * width
     if config.get("mlp_bias") is True and "+" not in family.mlp:
         extra += layers * (2 * inner + hidden)
-    positions = _first(config, "max_position_embeddings", "n_positions", "n_ctx", default=2048)
+    positions = _first(config, *POSITIONS, default=2048)
+    lost = _lost_positions(config, kind)
+    if lost >= positions:
+        message = f"config.json has {positions} positions, and its padding token leaves none of them for a text"
+        raise ShapeError(message, positions)
     return ModelShape(
         model_type=kind,
         hidden_size=hidden,
@@ -299,7 +354,8 @@ def shape_from_config(config: dict[str, Any]) -> ModelShape:
         head_dim=width,
         intermediate_size=inner,
         vocab_size=_first(config, "vocab_size"),
-        max_positions=positions - family.position_offset,
+        max_positions=positions - lost,
+        lost_positions=lost,
         tied=bool(config.get("tie_word_embeddings", family.tied)),
         extra_parameters=extra,
     )

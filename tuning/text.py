@@ -91,6 +91,9 @@ class TextTokenizer:
         self.bos_id = self._special("bos_token", model.get("bos_token_id"))
         self.eos_id = self._special("eos_token", model.get("eos_token_id"))
         self.pad_id = self._special("pad_token", model.get("pad_token_id"))
+        size = model.get("vocab_size")
+        if self.pad_id is not None and isinstance(size, int) and self.pad_id >= size:
+            self.pad_id = None  # a token without an embedding
         if self.pad_id is None:  # padding is masked out of loss and attention, so any token does
             self.pad_id = self.eos_id if self.eos_id is not None else 0
         added = self._tokenizer.get_added_tokens_decoder()

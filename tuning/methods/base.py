@@ -86,6 +86,8 @@ class Method:
     """What it costs to take this one to save memory, in words."""
     updates = True
     """False where nothing is trained: the method acts in the prompt instead (`prompts`)."""
+    new_pooler = False
+    """Whether a layer between body and head that is new, as the head is, is trained and kept; else it is refused."""
     merge_tolerance = 1e-3
     """How far logits of a merged model may lie from the unmerged ones: products are summed in another order."""
 
@@ -132,6 +134,10 @@ class Method:
     def apply(self, model: Any, s: Any, task: str) -> Any:
         """The model ready to train: only the intended weights have requires_grad. Torch's generator is the run's."""
         raise NotImplementedError
+
+    def own_head(self, s: Any) -> bool:
+        """Whether a classifier gets a head of the method's own in place of the model's."""
+        return False
 
     # -- door 3, on the data path ----------------------------------------------------------------------------------
     def caches(self, s: Any) -> bool:
@@ -219,12 +225,22 @@ def freeze(model: Any) -> None:
         parameter.requires_grad_(False)
 
 
+HEADS = ("score", "classifier", "pre_classifier")
+"""What the library calls the modules of a classification head."""
+
+
 def new_heads(model: Any) -> Iterator[Any]:
     """The modules of a fresh classification head, which every method trains; none in a language model."""
-    for name in ("score", "classifier", "pre_classifier"):
+    for name in HEADS:
         head = getattr(model, name, None)
         if head is not None:
             yield head
+
+
+def unnamed_heads(model: Any, task: str) -> list[str] | None:
+    """Modules of a fresh classification head that PEFT does not train and save by itself, which knows two names."""
+    names = [name for name in HEADS if name not in ("score", "classifier") and getattr(model, name, None) is not None]
+    return names if names and task == "sequence_classification" else None
 
 
 def target_problems(shape: ModelShape, field: str, words: str) -> list[Problem]:

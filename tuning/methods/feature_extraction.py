@@ -49,6 +49,7 @@ class FeatureExtraction(Method):
     source = "Donahue et al. 2013, arXiv 1310.1531; KAN heads: Liu et al. 2024, arXiv 2404.19756"
     settings = FeatureSettings
     leaner: tuple[str, ...] = ("qlora",)
+    new_pooler = True
     default_learning_rate = 3e-3
     learning_rate_reason = "only the last layer moves, and nothing behind it can be upset"
 
@@ -121,6 +122,9 @@ class FeatureExtraction(Method):
         if s.random_body:
             redraw(body)
         return model
+
+    def own_head(self, s: FeatureSettings) -> bool:
+        return True
 
     def caches(self, s: FeatureSettings) -> bool:
         return s.cache

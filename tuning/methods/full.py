@@ -26,6 +26,7 @@ class Full(WholeModelMethod):
     )
     source = "Howard and Ruder 2018, arXiv 1801.06146"
     settings = FullSettings
+    new_pooler = True
     default_learning_rate = 3e-4
     learning_rate_reason = "every weight moves, so small steps keep what the model knows"
 

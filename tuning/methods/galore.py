@@ -40,6 +40,7 @@ class Galore(WholeModelMethod):
     )
     source = "Zhao et al. 2024, arXiv 2403.03507"
     settings = GaloreSettings
+    new_pooler = True
     default_learning_rate = 2e-3
     learning_rate_reason = "the projected step is multiplied by scale, so the rate is larger than full fine-tuning's"
     by_name = True

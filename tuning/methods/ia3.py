@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tuning.methods.base import PeftMethod
+from tuning.methods.base import PeftMethod, unnamed_heads
 from tuning.methods.network import ADDED, FEED_FORWARD, Linear, Part, block_name, linears, model_parts, target_pattern
 from tuning.models import ModelShape, shape_from_config
 
@@ -47,6 +47,7 @@ class Ia3(PeftMethod):
             target_modules=target_pattern(shape, attention + forward),
             feedforward_modules=target_pattern(shape, forward),
             task_type=TaskType.SEQ_CLS if task == "sequence_classification" else TaskType.CAUSAL_LM,
+            modules_to_save=unnamed_heads(model, task),
         )
         return get_peft_model(model, config)
 

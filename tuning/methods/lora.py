@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from tuning.errors import Problem
 from tuning.fields import Limit
-from tuning.methods.base import Case, PeftMethod, target_problems, words_pattern
+from tuning.methods.base import Case, PeftMethod, target_problems, unnamed_heads, words_pattern
 from tuning.methods.network import ADDED, Part, block_name, chosen_linears, model_parts
 from tuning.models import ModelShape
 
@@ -66,6 +66,12 @@ class Lora(PeftMethod):
         if s.dora and s.init in MOVES_THE_BASE:
             message = f"DoRA keeps the size of the base weights, which {s.init} changes; set init to default"
             found.append(Problem("method.init", s.init, "default or gaussian with DoRA", message))
+        if s.init == "olora" and case.shape.family.transposed:
+            message = (
+                f"olora takes the main parts of matrices that lie the other way than a {case.shape.model_type} model's;"
+                " set init to default, gaussian or pissa"
+            )
+            found.append(Problem("method.init", s.init, "default, gaussian or pissa", message))
         return found
 
     def summary(self, s: LoraSettings) -> str:
@@ -106,6 +112,7 @@ def lora_model(model: Any, s: Any, task: str, init: str) -> Any:
         target_modules=words_pattern(model, s.target_modules),
         use_rslora=s.rslora,
         use_dora=s.dora,
+        modules_to_save=unnamed_heads(model, task),
         init_lora_weights=True if init == "default" else init,  # type: ignore[arg-type]
         task_type=TaskType.SEQ_CLS if task == "sequence_classification" else TaskType.CAUSAL_LM,
     )

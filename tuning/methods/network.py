@@ -50,7 +50,7 @@ def body_parts(shape: ModelShape) -> tuple[Part, ...]:
     forward = sum(linear.into * linear.out for linear in linears(shape) if linear.half == FEED_FORWARD)
     tokens, hidden = shape.vocab_size * shape.hidden_size, shape.hidden_size
     pooler = hidden * (hidden + 1) if shape.family.pooler else 0
-    norm = 0 if shape.encoder else shape.family.end_norms * hidden
+    norm = 0 if shape.family.encoder else shape.family.end_norms * hidden
     block = shape.block_parameters
     rest = shape.body_parameters - tokens - shape.num_layers * block - pooler - norm
     found = [Part(layer=EMBEDDINGS, name="tokens", state=FROZEN, parameters=tokens)]

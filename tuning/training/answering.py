@@ -19,8 +19,8 @@ from tuning.plan import Plan
 from tuning.prompts import question_ids
 from tuning.recipes import read_recipe, recipe_named
 from tuning.text import Encoded, Row, TextTokenizer
-from tuning.training.build import load_base
-from tuning.training.generate import fitting, positions_of, room_for_answer
+from tuning.training.build import base_of
+from tuning.training.generate import ends_of, fitting, room_for_answer, room_of
 from tuning.training.loss import reading_only
 
 Tell = Callable[[int, int], bool]
@@ -51,15 +51,11 @@ def prompted_rows(
     return list(encode_pairs(rows, tokenizer, whole, settings.task))
 
 
-def prepared_rows(
-    plan: Plan, rows: Sequence[Row], tokenizer: TextTokenizer, device: torch.device, tell: Tell
-) -> list[Row]:
+def prepared_rows(plan: Plan, rows: Sequence[Row], tokenizer: TextTokenizer, tell: Tell) -> list[Row]:
     """Rows as the recipe writes them, by what the base model answers; it is loaded for that, and let go."""
     settings = plan.settings
     taught, _ = read_recipe(settings.recipe)
-    base = load_base(
-        plan.model.path, labels=None, attention="sdpa", dtype=torch.float32, pad_id=tokenizer.pad_id or 0
-    ).to(device)
+    base = base_of(settings, plan.model.path, None, tokenizer.pad_id or 0)
 
     def answer(prompts: Sequence[str]) -> list[tuple[str, float]]:
         return answers_with_confidence(
@@ -114,13 +110,13 @@ def answers_with_confidence(
 def _answer(model: Any, tokenizer: TextTokenizer, ids: list[int], max_new_tokens: int) -> tuple[str, float]:
     device = next(model.parameters()).device
     given = torch.tensor([ids], device=device)
-    past, said, chance = None, [], 1.0
+    past, said, chance, ends = None, [], 1.0, ends_of(model, tokenizer)
     for _ in range(room_for_answer(model, len(ids), max_new_tokens)):
         with reading_only(model, _last):
             output = model(input_ids=given, past_key_values=past, use_cache=True)
         past = output.past_key_values
         best = torch.softmax(output.logits[0, -1].float(), -1).max(0)
-        if int(best.indices) == tokenizer.eos_id or "\n" in tokenizer.decode([int(best.indices)]):
+        if int(best.indices) in ends or "\n" in tokenizer.decode([int(best.indices)]):
             break
         said.append(int(best.indices))
         chance *= float(best.values)
@@ -149,7 +145,7 @@ def preferences(
     shared = 0
     while shared < min(len(wanted), len(other)) - 1 and wanted[shared] == other[shared]:
         shared += 1
-    device, room = next(model.parameters()).device, positions_of(model) or 0
+    device, room = next(model.parameters()).device, room_of(model) or 0
     was_training, found = model.training, []
     model.eval()
     with torch.no_grad():

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,11 +20,16 @@ from torch import nn
 
 from tuning.errors import ModelError, RunError
 from tuning.methods import method_named
+from tuning.models import class_names, read_json
 from tuning.settings import Settings
+from tuning.shapes import counts_from_padding
+from tuning.tensors import Tensor, read_tensors
 from tuning.text import Encoded
+from tuning.torch_weights import report_of
 from tuning.training.batches import Batch, collate
 from tuning.training.features import FeatureCache
 from tuning.training.optimizers import make_optimizer
+from tuning.weights import judged, same_classes, weight_files
 
 _SMALL_MODEL = 20_000_000
 """Below this many parameters a second thread costs more than it brings, as soon as the machine does anything else."""
@@ -95,54 +101,120 @@ def load_base(
     pad_id: int,
     options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """The base model of a local folder: for text, or with a fresh classification head when there are labels.
+    """The base model of a local folder: for text, or with a classification head when there are labels.
 
-    `options` are a method's own wishes for loading, such as 4-bit weights.
+    A head that is there for the same classes is kept, in the order of `labels`; else it is new, drawn from torch's
+    generator. Nothing else is ever random: what the library reports of missing, left out and unfitting tensors raises
+    ModelError. `options` are a method's own wishes for loading, such as 4-bit weights.
     """
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    common = {
+    place = Path(folder)
+    if (place / "adapter_config.json").is_file():  # the library would load it into the base, silently
+        raise ModelError(f"{folder} holds an adapter beside the model; move it out", folder, "a model alone")
+    common: dict[str, Any] = {
         "local_files_only": True,
         "trust_remote_code": False,
         "use_safetensors": True,
         "dtype": dtype,
         "attn_implementation": attention,
+        "output_loading_info": True,
         **(options or {}),
     }
+    maker: Any = transformers.AutoModelForCausalLM
+    theirs = class_names(read_json(place / "config.json"))
+    kept = labels is not None and same_classes(theirs, labels)
+    if labels is not None:
+        maker = transformers.AutoModelForSequenceClassification
+        common |= _named(theirs if kept else labels) | {"ignore_mismatched_sizes": True}
     try:
-        if labels is None:
-            model = transformers.AutoModelForCausalLM.from_pretrained(folder, **common)
-        else:
-            names = {number: str(label) for number, label in enumerate(labels)}
-            model = transformers.AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                num_labels=len(names),
-                id2label=names,
-                label2id={name: key for key, name in names.items()},
-                **common,
-            )
-    except (OSError, ValueError, ImportError) as error:
+        model, info = maker.from_pretrained(folder, **common)
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise ModelError(f"The model in {folder} cannot be loaded: {error}", folder) from error
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = pad_id
+    report = report_of(model, info, _tensors(place))
+    found = judged(report, folder, read_json(place / "config.json"))
+    if labels is not None and found.head_here and not kept:
+        _draw_head(model, report["head"])
+    elif kept and tuple(theirs) != tuple(labels or ()):
+        _order_head(model, theirs, labels or ())
+    _set_padding(model, pad_id)
     return model
+
+
+def _named(labels: Sequence[str]) -> dict[str, Any]:
+    """What a config is told of its classes."""
+    names = {number: str(label) for number, label in enumerate(labels)}
+    return {"num_labels": len(names), "id2label": names, "label2id": {name: key for key, name in names.items()}}
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for file in weight_files(folder):
+        found |= read_tensors(file)
+    return found
+
+
+def _draw_head(model: Any, names: Sequence[str]) -> None:
+    """A new head in place of one for other classes of the same number, as the library draws one that is missing."""
+    modules = dict.fromkeys(name.rpartition(".")[0] for name in names)
+    for name in names:
+        model.get_parameter(name)._is_hf_initialized = False
+    for name in modules:
+        model._init_weights(model.get_submodule(name))
+
+
+def _order_head(model: Any, theirs: Sequence[str], ours: Sequence[str]) -> None:
+    """Put the lines of the head's last layer, one a class, into another order of the same classes."""
+    lines = torch.tensor([list(theirs).index(name) for name in ours])
+    last = [one for one in model.modules() if isinstance(one, nn.Linear) and one.out_features == len(ours)][-1]
+    with torch.no_grad():
+        for weight in (last.weight, last.bias):
+            if weight is not None:
+                weight.copy_(weight[lines].clone())
+    for key, value in _named(ours).items():
+        if key != "num_labels":
+            setattr(model.config, key, value)
+
+
+def _set_padding(model: Any, pad_id: int) -> None:
+    """The tokenizer's padding token is the model's: rows are filled up with it, and no other token is taken for one.
+
+    Kinds that count positions from the padding token keep their own, which says where a text begins.
+    """
+    config = model.config
+    if config.pad_token_id == pad_id or (config.pad_token_id is not None and counts_from_padding(config.model_type)):
+        return
+    embedding = model.get_input_embeddings()
+    if getattr(embedding, "padding_idx", None) is not None:  # the token of that id would never be learned
+        embedding.padding_idx = pad_id
+    config.pad_token_id = pad_id
+
+
+ATTENTION = {"flash": "flash_attention_2", "flex": "flex_attention"}
+"""The library's names of `attention`, where they are others."""
+
+
+def base_of(
+    settings: Settings,
+    folder: str,
+    labels: Sequence[str] | None,
+    pad_id: int,
+    options: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """The base model as a run of these settings loads it, on its device: for training, and for whoever loads it again
+    (to merge, to ask, to prepare rows), so that attention, number format and device are always the run's own."""
+    attention = ATTENTION.get(settings.attention, settings.attention)
+    model = load_base(folder, labels=labels, attention=attention, dtype=torch.float32, pad_id=pad_id, options=options)
+    return model if options else model.to(pick_device(settings.device))
 
 
 def build(settings: Settings, folder: str, labels: Sequence[str] | None, learning_rate: float, pad_id: int) -> Built:
     """Load, apply the method, make the optimizer over what is trainable."""
     device = pick_device(settings.device)
-    attention = {"flash": "flash_attention_2", "flex": "flex_attention"}.get(settings.attention, settings.attention)
     method = method_named(settings.method.name)
-    model = load_base(
-        folder,
-        labels=labels,
-        attention=attention,
-        dtype=torch.float32,
-        pad_id=pad_id,
-        options=method.load_options(settings.method, device.type),
-    )
+    model = base_of(settings, folder, labels, pad_id, method.load_options(settings.method, device.type))
     model = method.apply(model, settings.method, settings.task).to(device)
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})

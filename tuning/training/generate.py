@@ -17,7 +17,9 @@ from torch import nn
 from tuning.errors import RunError
 from tuning.prompts import question_ids
 from tuning.question import Question
+from tuning.shapes import POSITIONS, shape_from_config
 from tuning.text import TextTokenizer
+from tuning.training.loss import last_states_only
 
 Say = Callable[[int, str], None]
 """Told the number of a prompt and the next piece of its answer."""
@@ -65,10 +67,12 @@ class Speaker:
         device, found = next(self._model.parameters()).device, []
         with _asked(self._model), torch.no_grad():
             for text in texts:
-                ids = self._tokenizer.encode_with_specials(text)[: positions_of(self._model) or None]
+                ids = self._tokenizer.encode_with_specials(text)[: room_of(self._model) or None]
                 if not ids:
                     raise RunError("The prompt is empty; write a text to classify.")
-                logits = self._model(input_ids=torch.tensor([ids], device=device)).logits[0].float()
+                given = torch.tensor([ids], device=device)
+                with last_states_only(self._model, torch.ones_like(given)):
+                    logits = self._model(input_ids=given).logits[0].float()
                 pairs = zip(self._labels or (), torch.softmax(logits, -1).tolist(), strict=True)
                 found.append(dict(sorted(pairs, key=lambda pair: -pair[1])))
         return found
@@ -93,7 +97,7 @@ class Speaker:
         ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
         count = room_for_answer(self._model, width, max_new_tokens)
-        drawn = temperature > 0
+        drawn, ends = temperature > 0, ends_of(self._model, self._tokenizer)
         config = GenerationConfig(
             max_new_tokens=count,
             do_sample=drawn,
@@ -101,30 +105,35 @@ class Speaker:
             top_k=0 if drawn else None,
             top_p=1.0 if drawn else None,
             pad_token_id=pad,
-            eos_token_id=_ends(self._model, self._tokenizer),
+            eos_token_id=sorted(ends) or None,
             bos_token_id=self._tokenizer.bos_id,
         )
         generate: Any = self._model.generate
-        made = generate(input_ids=ids, attention_mask=mask, generation_config=config, streamer=listener)
-        ends = set(config.eos_token_id or ())
+        with _writing_as(self._model, config):
+            made = generate(input_ids=ids, attention_mask=mask, generation_config=config, streamer=listener)
         return [self._tokenizer.decode(_until(row[width:], ends)) for row in made.tolist()]
 
 
-def positions_of(model: Any) -> int | None:
-    """Tokens that a model has places for; None where its config does not say."""
-    limit = getattr(model.config, "max_position_embeddings", None)
-    return int(limit) if isinstance(limit, int) else None
+def room_of(model: Any) -> int | None:
+    """Tokens that a model has places for, prompt and answer together: its positions without those that come before a
+    text (the padding token's, a method's virtual tokens). None where its config does not say."""
+    config = model.config.to_dict()
+    if not any(isinstance(config.get(name), int) for name in POSITIONS):
+        return None
+    adapter = getattr(model, "active_peft_config", None)
+    virtual = getattr(adapter, "num_virtual_tokens", None) or 0
+    return max(1, shape_from_config(config).max_positions - virtual)
 
 
 def fitting(ids: list[int], model: Any, max_new_tokens: int) -> list[int]:
     """The end of a long prompt, with room for an answer in the model's positions."""
-    room = positions_of(model)
+    room = room_of(model)
     return ids if room is None else ids[-max(1, room - min(max_new_tokens, room - 1)) :]
 
 
 def room_for_answer(model: Any, prompt: int, max_new_tokens: int) -> int:
     """How many of the wanted tokens have a place behind a prompt of so many."""
-    room = positions_of(model)
+    room = room_of(model)
     return max_new_tokens if room is None else max(1, min(max_new_tokens, room - prompt))
 
 
@@ -165,12 +174,30 @@ def _asked(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def _ends(model: Any, tokenizer: TextTokenizer) -> list[int] | None:
+@contextmanager
+def _writing_as(model: nn.Module, config: Any) -> Iterator[None]:
+    """Within this the model's own wishes for writing (penalties, beams, guidance, forced tokens) are out of the way.
+
+    What a generation config leaves open, the library fills from the model's; greedy is then not the likeliest token.
+    """
+    owners: list[Any] = [one for one in model.modules() if "generation_config" in vars(one)]
+    before = [one.generation_config for one in owners]
+    for one in owners:
+        one.generation_config = config
+    try:
+        yield
+    finally:
+        for one, own in zip(owners, before, strict=True):
+            one.generation_config = own
+
+
+def ends_of(model: Any, tokenizer: TextTokenizer) -> set[int]:
+    """The tokens that end an answer: the tokenizer's end, and those that the model's folder names."""
     found: set[int | None] = {tokenizer.eos_id}
     for config in (model.config, getattr(model, "generation_config", None)):
         ends = getattr(config, "eos_token_id", None)
         found |= set(ends) if isinstance(ends, list) else {ends}
-    return sorted(one for one in found if one is not None) or None
+    return {one for one in found if one is not None}
 
 
 def _until(ids: list[int], ends: set[int]) -> list[int]:

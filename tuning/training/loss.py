@@ -31,7 +31,8 @@ def batch_logits(model: nn.Module, batch: Batch, *, classes: bool) -> torch.Tens
     if batch.position_ids is not None:
         inputs["position_ids"] = batch.position_ids
     if classes:
-        return model(**inputs).logits
+        with last_states_only(model, batch.attention_mask):
+            return model(**inputs).logits
     with reading_only(model, lambda states: gather(states, batch)):
         logits = model(**inputs).logits
     if logits.dim() == 3:
@@ -64,6 +65,52 @@ def reading_only(model: nn.Module, chosen: Callable[[torch.Tensor], torch.Tensor
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def last_states_only(model: nn.Module, mask: torch.Tensor | None) -> Iterator[None]:
+    """While this is on, a head that reads every state and then chooses one a row gets each row's last real one alone.
+
+    The library finds that state by the padding token's id: a row that ends in that very token, or padding by another
+    id, makes it read a state of something else. `mask` (rows x tokens) says how long each row is.
+    """
+    head: Any = next(filter(None, (getattr(model_of(model), name, None) for name in ("score", "classifier"))), None)
+    if head is None or mask is None:
+        yield
+        return
+    lasts = mask.sum(1) - 1
+    width: list[int] = []
+
+    def narrow(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        width.clear()
+        states = inputs[0]
+        if states.dim() != 3 or _linear(head) is None:
+            return inputs
+        width.append(states.shape[1])
+        front = states.shape[1] - mask.shape[1]  # virtual tokens that a method put there
+        rows = torch.arange(states.shape[0], device=states.device)
+        return (states[rows, lasts + front][:, None], *inputs[1:])
+
+    def widen(_: nn.Module, __: tuple[Any, ...], logits: torch.Tensor) -> torch.Tensor:
+        return logits.expand(-1, width[0], -1) if width else logits
+
+    handles = head.register_forward_pre_hook(narrow), head.register_forward_hook(widen)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def model_of(model: Any) -> Any:
+    """The model itself, without the wrapper that PEFT puts around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _linear(head: Any) -> nn.Linear | None:
+    """The head where it is one layer over every state, wrapped or not; a head that pools by itself is more."""
+    inner = getattr(head, "original_module", head)
+    return inner if isinstance(inner, nn.Linear) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,9 @@ from tuning.errors import RunError
 from tuning.job import Job
 from tuning.methods import method_named
 from tuning.text import TextTokenizer
-from tuning.training.build import Built, build, load_base, own_random_state, pick_device
+from tuning.training.build import Built, base_of, build, own_random_state, pick_device
 from tuning.training.checkpoint import latest_checkpoint, read_weights
-from tuning.training.save import copy_tokenizer, save_artifact, saved_labels
+from tuning.training.save import copy_tokenizer, same_modes, save_artifact, saved_labels
 
 MERGED = "merged"
 
@@ -31,9 +31,7 @@ def merged_folder(job: Job) -> Path:
     labels = saved_labels(artifact)
     tokenizer = TextTokenizer(job.plan.model.path)
     with torch.random.fork_rng(devices=[]):  # fresh heads and adapters draw their weights before the saved ones come
-        base = load_base(
-            job.plan.model.path, labels=labels, attention="sdpa", dtype=torch.float32, pad_id=tokenizer.pad_id or 0
-        )
+        base = base_of(settings, job.plan.model.path, labels, tokenizer.pad_id or 0)
         merged = method.merge(method.load(base, artifact))
     if merged is None:
         raise RunError(f"{method.title} cannot be merged into the base model; download it as it was trained.")
@@ -43,6 +41,7 @@ def merged_folder(job: Job) -> Path:
     copy_tokenizer(Path(job.plan.model.path), part)
     if (artifact / "README.md").is_file():
         shutil.copyfile(artifact / "README.md", part / "README.md")
+    same_modes(part)
     shutil.rmtree(place, ignore_errors=True)
     part.rename(place)
     return place
@@ -70,7 +69,7 @@ def recovered_artifact(job: Job, card: str) -> Path:
             built.model,
             method_named(settings.method.name),
             folder,
-            Path(plan.model.path),
+            plan.model,
             plan.data.label_names if job.plan.labels else None,
             card,
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 from torch import nn
 
 from tuning.methods.base import Method
+from tuning.models import BaseModel
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -30,7 +31,7 @@ LABELS_FILE = "labels.json"
 
 
 def save_artifact(
-    model: nn.Module, method: Method, folder: Path, base_folder: Path, labels: Sequence[str] | None, card: str
+    model: nn.Module, method: Method, folder: Path, base: BaseModel, labels: Sequence[str] | None, card: str
 ) -> Path:
     """Write the run's result under `folder`, `card` as its README.md; an older one is replaced by the complete one."""
     place = folder / method.artifact
@@ -38,13 +39,34 @@ def save_artifact(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     method.save(model, part)
-    copy_tokenizer(base_folder, part)
+    copy_tokenizer(Path(base.path), part)
+    name_base(part, base.public_name)
     (part / "README.md").write_text(card, encoding="utf-8")  # in place of what a library says about itself
     if labels is not None:
         (part / LABELS_FILE).write_text(json.dumps(list(labels), ensure_ascii=False), encoding="utf-8")
+    same_modes(part)
     shutil.rmtree(place, ignore_errors=True)
     part.rename(place)
     return place
+
+
+def name_base(folder: Path, name: str) -> None:
+    """Let the config of a saved adapter name its base model by what it is called elsewhere too, not by a path here."""
+    file = folder / "adapter_config.json"
+    if file.is_file():
+        config = json.loads(file.read_text(encoding="utf-8"))
+        file.write_text(json.dumps(config | {"base_model_name_or_path": name}, indent=2), encoding="utf-8")
+
+
+def same_modes(folder: Path) -> None:
+    """Give all files the permissions of an ordinary one: weights are written for their owner alone."""
+    ordinary = folder / "mode.part"
+    ordinary.touch()
+    mode = ordinary.stat().st_mode & 0o777
+    ordinary.unlink()
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(mode)
 
 
 def copy_tokenizer(base_folder: Path, folder: Path) -> None:

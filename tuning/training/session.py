@@ -162,7 +162,7 @@ class Session:
             self._emit("phase", name="answering", detail="what the base model knows", done=done, total=total)
             return not self._commands.stopping
 
-        return prepared_rows(self._job.plan, list(rows), self._tokenizer, pick_device(settings.device), tell)
+        return prepared_rows(self._job.plan, list(rows), self._tokenizer, tell)
 
     def _resume(self, built: Built) -> None:
         """A later attempt goes on from the newest checkpoint of the same plan; a first one never does."""
@@ -221,14 +221,14 @@ class Session:
         """The last weights as the artifact and, where an earlier evaluation was better, those under best/ too."""
         end = {"state": state, "step": self._progress.step, "seconds": self._seconds()}
         card = model_card(self._job.plan, scores.all, end, library_versions())
-        save_artifact(built.model, self._method, self._folder, self._base, self._labels, card)
+        save_artifact(built.model, self._method, self._folder, self._job.plan.model, self._labels, card)
         shutil.rmtree(self._folder / "best", ignore_errors=True)
         file = self._folder / BEST_FILE
         if scores.best is not None and file.is_file() and scores.best[0] != self._progress.step:
             read_weights(built, file)
             end |= {"step": scores.best[0], "state": "the best weights of the run"}
             card = model_card(self._job.plan, scores.all, end, library_versions())
-            save_artifact(built.model, self._method, self._folder / "best", self._base, self._labels, card)
+            save_artifact(built.model, self._method, self._folder / "best", self._job.plan.model, self._labels, card)
         file.unlink(missing_ok=True)
 
     def _tell(self, update: Update) -> None:

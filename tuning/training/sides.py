@@ -19,8 +19,9 @@ from tuning.errors import RunError
 from tuning.methods import method_named
 from tuning.methods.base import Method
 from tuning.question import Question
+from tuning.settings import Settings
 from tuning.text import TextTokenizer
-from tuning.training.build import load_base
+from tuning.training.build import base_of
 from tuning.training.generate import Speaker
 from tuning.training.save import saved_labels
 
@@ -32,24 +33,24 @@ Tell = Callable[[str, int, str], None]
 class SavedSides:
     """What a run has saved, loaded to be asked any number of times. Raises RunError where nothing was saved."""
 
-    def __init__(self, run_folder: str | Path, model_path: str, method: str) -> None:
-        chosen = method_named(method)
+    def __init__(self, run_folder: str | Path, model_path: str, settings: Settings) -> None:
+        chosen = method_named(settings.method.name)
         artifact = Path(run_folder) / chosen.artifact
         if not artifact.is_dir():
             raise RunError("This run has saved nothing yet, so there is no trained model to ask.")
         self._tokenizer = TextTokenizer(model_path)
         self._labels = saved_labels(artifact)
         self._method = chosen
-        self._model_path = model_path
+        self._model_path, self._settings = model_path, settings
         with torch.random.fork_rng(devices=[]):  # a fresh adapter draws its weights before the saved ones come
-            self._trained = chosen.load(_base(model_path, self._tokenizer, self._labels), artifact).eval()
+            self._trained = chosen.load(_base(model_path, self._tokenizer, self._labels, settings), artifact).eval()
         self._base: nn.Module | None = None
 
     def ask(self, question: Question, tell: Tell | None = None) -> dict[str, list[Any]]:
         """Both answers to each prompt, the base's first."""
         view, base = _base_side(self._method, self._trained, self._labels)
         if view is None and base is None and self._labels is None:
-            self._base = self._base or _base(self._model_path, self._tokenizer, None)
+            self._base = self._base or _base(self._model_path, self._tokenizer, None, self._settings)
             base = self._base
         return _both(self._trained, view, base, self._tokenizer, question, self._labels, tell)
 
@@ -58,15 +59,15 @@ def live_sides(
     model: nn.Module,
     tokenizer: TextTokenizer,
     model_path: str,
-    method: str,
+    settings: Settings,
     question: Question,
     labels: Sequence[str] | None,
     tell: Tell | None = None,
 ) -> dict[str, list[Any]]:
     """The same from a model in training. Where no view of the base is left in it, the base is loaded for the answer."""
-    view, base = _base_side(method_named(method), model, labels)
+    view, base = _base_side(method_named(settings.method.name), model, labels)
     if view is None and base is None and labels is None:
-        base = _base(model_path, tokenizer, None)
+        base = _base(model_path, tokenizer, None, settings)
     return _both(model, view, base, tokenizer, question, labels, tell)
 
 
@@ -100,9 +101,6 @@ def _both(
     return answers
 
 
-def _base(model_path: str, tokenizer: TextTokenizer, labels: Sequence[str] | None) -> nn.Module:
+def _base(model_path: str, tokenizer: TextTokenizer, labels: Sequence[str] | None, settings: Settings) -> nn.Module:
     with torch.random.fork_rng(devices=[]):  # a fresh head draws its weights
-        model = load_base(
-            model_path, labels=labels, attention="sdpa", dtype=torch.float32, pad_id=tokenizer.pad_id or 0
-        )
-    return model.eval()
+        return base_of(settings, model_path, labels, tokenizer.pad_id or 0).eval()

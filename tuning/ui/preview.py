@@ -83,6 +83,9 @@ def _computed(service: Any, values: dict[str, Any]) -> dict[str, Any]:
     if read_whole(settings.data, settings.task, settings.seed, READ_SECONDS) is None:
         words = f"{how_far(settings.data)['words']}; the numbers follow."
         return {"hints": {dom_id("data.source"): words}, "reading": True}
+    if not service.weights_known(settings, READ_SECONDS):
+        words = "The names of its weights are being compared with the model's; the numbers follow."
+        return {"hints": {dom_id("model"): words}, "reading": True}
     preview = service.preview(given, device=device)
     plan, estimate = preview.plan, preview.estimate.to_dict()
     hints = {dom_id("model"): plan.model.missing or " ".join(plan.model.notes)}
