@@ -43,6 +43,8 @@ CODE = (
         f"tuning.data.{name}"
         for name in (
             "archive",
+            "columns",
+            "conversations",
             "encoded",
             "joined",
             "parquet",
@@ -53,7 +55,9 @@ CODE = (
             "sniff",
             "spool",
             "tables",
+            "told",
             "unpack",
+            "values",
         )
     ),
 )
