@@ -260,7 +260,7 @@ class Columns:
         return self._texts(task, classes)
 
     def _conversation(self) -> dict[str, str] | None:
-        talks = [column for column in self.all if column.kind == "talk"]
+        talks = [one for one in self.all if one.kind == "talk" and one.plain not in COMPANIONS["history"]]
         if not talks:
             named = self.named(TALKS, "list", "object", "empty") or self.named(TALKS[:2], *WORDS)
             return {"messages": named.name} if named is not None else None
@@ -360,9 +360,12 @@ class Columns:
         named = named if named is not label else None
         others = [column for column in self.texts if column is not label and column is not named]
         if named is None:
-            if len(others) < 2:
+            lists = [column for column in self.all if column.kind in ("list", "object")]
+            half = bool(others and lists) and others[0].plain in {*TARGETS, *ASKED}  # the other half is not text
+            if len(others) < 2 and not half:
                 return others[0] if others else None
-            raise self._question(self._readings(self._example(others[0], others[1], task, label)))
+            second = (*others, *lists)[1]
+            raise self._question(self._readings(self._example(others[0], second, task, label)))
         rivals = [one for one in others if one.plain not in SIDE and (named.plain != "text" or one.plain in TARGETS)]
         if rivals:
             raise self._question(self._readings(self._example(named, rivals[0], task, label)))
@@ -401,11 +404,8 @@ class Columns:
         return classes[0] if len(useful) == 1 and classes else None
 
     # -- asking -------------------------------------------------------------------------------------------------------
-    def could_be(self) -> dict[str, list[str]]:
-        """What each column could be read as; nothing where it holds no text and no class."""
-        return {column.name: self._could_be(column) for column in self.all}
-
     def _could_be(self, column: Column) -> list[str]:
+        """The roles that a column could play; none where it holds no text and no class."""
         if column.kind == "talk":
             return ["messages"]
         if column.kind == "text" and column.plain not in SIDE and not _ID_NAME.match(column.plain):

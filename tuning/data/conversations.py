@@ -261,11 +261,6 @@ def count_systems(turns: tuple[Turn, ...], told: Told) -> None:
     told["system_late", ""] += bool(places) and places[0] > 0
 
 
-def has_answer(turns: tuple[Turn, ...]) -> bool:
-    """Whether anything is learned where only answers are."""
-    return any(turn.role == "assistant" and turn.learned and (turn.content.strip() or turn.extra) for turn in turns)
-
-
 def tools_of(value: Any, column: str, told: Told) -> str | None:
     """The tools of a row as JSON, a list of function schemas; None where there are none. Raises RowFault."""
     if is_missing(value):

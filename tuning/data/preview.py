@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from tuning.data.columns import ROLES
 from tuning.data.joined import open_tables
 from tuning.data.places import find_place
-from tuning.data.recognise import ROLES, columns_of
+from tuning.data.recognise import columns_of
 from tuning.data.record import BadRow, Record
 from tuning.data.sets import Checked, DataSet, as_numbers, open_data
 from tuning.data.shown import histogram, shown_tokens
@@ -138,7 +139,8 @@ def bad_rows(data: DataSet, settings: DataSettings) -> dict[str, Any]:
 def _empty(row: Row) -> bool:
     """Nothing to learn from: no answer, no text, no turn of an assistant."""
     if row.messages is not None:
-        return not any(turn.role == "assistant" and turn.content.strip() for turn in row.messages)
+        answers = [turn for turn in row.messages if turn.role == "assistant" and turn.learned]
+        return not any(turn.content.strip() or turn.extra for turn in answers)
     return not (row.completion if row.completion is not None else row.text or "").strip()
 
 

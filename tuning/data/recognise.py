@@ -15,7 +15,6 @@ from typing import Any
 from tuning.data.columns import INSTRUCTIONS, ROLES, Columns, plain_name
 from tuning.data.conversations import (
     count_systems,
-    has_answer,
     history_of,
     is_talk,
     masked,
@@ -108,8 +107,9 @@ def read_as(
             columns = {"text": template}  # what is learned is said outright
     shape = shape_of(columns, task, records)
     if shape is None:
+        alone = f"nothing to learn from {', '.join(columns)} alone" if columns else "no column to learn from"
         message = (
-            f"no column to learn from among {', '.join(present)}: needs text, or prompt and completion, or messages; "
+            f"{alone} among {', '.join(present)[:300]}: needs text, or prompt and completion, or messages; "
             'say which with data.columns, for example {"text": "body"}'
         )
         limit = "text | text + label | prompt + completion | messages"
@@ -297,9 +297,7 @@ def make_row(record: Mapping[str, Any], reading: Reading, labels: Mapping[str, i
         return _answered(record, reading, told)
     if template:
         return Row(text=fill(template, record, csv))
-    text = _value(record, columns["text"], csv)
-    told["nothing", ""] += not text.strip()
-    return Row(text=text)
+    return Row(text=_value(record, columns["text"], csv))
 
 
 def _answered(record: Mapping[str, Any], reading: Reading, told: Told) -> Row:
@@ -312,7 +310,6 @@ def _answered(record: Mapping[str, Any], reading: Reading, told: Told) -> Row:
         prompt = prompt + "\n\n" + extra
         told["input", ""] += 1
     prompt = fill(reading.prompt_template, record, csv) if reading.prompt_template else prompt
-    told["nothing", ""] += not completion.strip()
     apart = not completion or completion[0].isspace() or not prompt or prompt[-1].isspace()
     if reading.separator and not apart:  # words start with their space in byte-level vocabularies
         completion = reading.separator + completion
@@ -337,7 +334,6 @@ def _conversation(record: Mapping[str, Any], reading: Reading, told: Told) -> Ro
     if "loss_mask" in columns and not is_missing(record.get(columns["loss_mask"]), reading.csv):
         turns = masked(turns, record[columns["loss_mask"]], columns["loss_mask"], told)
     count_systems(turns, told)
-    told["nothing", ""] += not has_answer(turns)
     tools = columns.get("tools", "")
     system = _system(record, reading, told) if "system" in columns else None
     told["system_turn", ""] += turns[0].role == "system"
@@ -378,9 +374,7 @@ def surely_good(reading: Reading) -> Callable[[Mapping[str, Any]], bool]:
         for name in needed:
             value = record.get(name)
             if type(value) is str:
-                if not value.isascii() or not value or value.isspace():
-                    return False
-                if csv and len(value) <= LONGEST_MISSING and value in MISSING_WORDS:
+                if not value.isascii() or (csv and len(value) <= LONGEST_MISSING and value in MISSING_WORDS):
                     return False
             elif not isinstance(value, int | float) or value != value:
                 return False

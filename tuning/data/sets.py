@@ -174,7 +174,7 @@ def open_data(settings: DataSettings, task: str, seed: int, head_only: bool = Fa
         reading=reading,
         all_columns=tuple(columns_of(records)),
         checks=tuple(checks),
-        notices=tuple(_row_notices(reading, tables, checks, names or (), settings.system_prompt)),
+        notices=tuple(_row_notices(reading, tables, checks, names or ())),
     )
 
 
@@ -183,7 +183,6 @@ def _row_notices(
     tables: Sequence[Table],
     checks: Sequence[Checked],
     names: Sequence[str],
-    system_prompt: str | None,
 ) -> Iterator[Notice]:
     """What is told of columns, turns, marks, classes and bad rows."""
     yield from column_notices(reading)
@@ -191,8 +190,6 @@ def _row_notices(
     for one in checks:
         told.update(one.told)
         reasons.update(dict(one.reasons))
-    if system_prompt is None:
-        del told["system_turn", ""]
     whole = all(one.whole for one in checks) and all(table.whole for table in tables)
     scope = "" if whole else f" (of the first {sum(one.rows for one in checks):,} rows)"
     yield from notices_of(told, scope)

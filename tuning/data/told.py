@@ -55,7 +55,6 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "{n} turns that are no answers are marked as to be learned; only answers are, unless data.loss_on is all.",
     ),
     "empty_answer": ("data.source", "{n} answers in conversations are empty and are not learned."),
-    "nothing": ("data.source", "{n} rows have nothing to learn (no text, no answer) and are left out."),
     "class": ("data.label_names", "Classes in other spellings: {details}."),
     "late": ("data.columns", "Columns that only later rows have are not used: {details}."),
 }
