@@ -62,6 +62,7 @@ def made(kind: str, draw: random.Random, row: int) -> Any:
         "list": [prose],
         "object": {"text": [prose], "answer_start": [3]},
         "turns": turns,
+        "answer": turns[1:],
     }[kind]
 
 
@@ -174,6 +175,10 @@ HEADERS: list[tuple[str, str, dict[str, str], dict[str, str] | None]] = [
     ("kto", "prompt:prose completion:prose label:truth", ASKED, ASKED),
     ("wikipedia", "id:count url:url title:name text:prose", {"text": "text"}, ASKED),
     ("c4", "text:prose timestamp:date url:url", {"text": "text"}, ASKED),
+    ("kto turns", "prompt:turns completion:answer label:truth", ASKED, ASKED),
+    ("choices", "id:id question:prose opa:same opb:same cop:four exp:same", ASKED, ASKED),
+    ("question classes", "question:prose label:four", {"text": "question", "label": "label"}, None),
+    ("multiple answers", "question:prose answers:list", ASKED, ASKED),
     ("code", "code:prose docstring:prose", ASKED, ASKED),
     ("translation", "en:prose de:prose", ASKED, ASKED),
     ("quotes", "quote:prose author:name tags:list", {"text": "quote"}, ASKED),

@@ -273,6 +273,7 @@ class Columns:
         if prompt and completion and {prompt.kind, completion.kind} >= {"talk"} and set(left) <= {prompt, completion}:
             values = self.values(completion.name)
             if completion.kind != "talk" or any(starts_with_answer(value) for value in values):
+                self._check_verdict(prompt, completion)
                 return self._with({"prompt": prompt.name, "completion": completion.name}, "conversation")
         if chosen and all(column is chosen or self._same(column, chosen) for column in left):
             return self._with({"messages": chosen.name}, "conversation")
@@ -300,19 +301,21 @@ class Columns:
             prompt, completion = (self.named([name]) or self.named([name], "address") for name in names)
             if prompt is None or completion is None:
                 continue
-            verdict = self.named(["label"])
-            if verdict and verdict not in (prompt, completion) and self._only_truths(verdict):
-                message = (
-                    f"column {verdict.name!r} says of each answer whether it is wanted, and all would be learned; keep "
-                    f'the wanted rows, or say with data.columns that all are: {{"prompt": "{prompt.name}", '
-                    f'"completion": "{completion.name}"}}'
-                )
-                raise self._question(message)
+            self._check_verdict(prompt, completion)
             return self._with({"prompt": prompt.name, "completion": completion.name}, "pair")
         return None
 
-    def _only_truths(self, column: Column) -> bool:
-        return all(isinstance(value, bool) for value in self.values(column.name))
+    def _check_verdict(self, prompt: Column, completion: Column) -> None:
+        """Ask where a column of true and false may say which answers are wanted."""
+        verdict = self.named(["label"])
+        if verdict in (None, prompt, completion) or not all(isinstance(one, bool) for one in self.values(verdict.name)):
+            return
+        message = (
+            f"column {verdict.name!r} says of each answer whether it is wanted, and all would be learned; keep the "
+            f'wanted rows, or say with data.columns that all are: {{"prompt": "{prompt.name}", "completion": '
+            f'"{completion.name}"}}'
+        )
+        raise self._question(message)
 
     def _with(self, found: dict[str, str], kind: str) -> dict[str, str]:
         """With the columns that stand beside these."""
@@ -360,16 +363,24 @@ class Columns:
         named = named if named is not label else None
         others = [column for column in self.texts if column is not label and column is not named]
         if named is None:
-            lists = [column for column in self.all if column.kind in ("list", "object")]
-            half = bool(others and lists) and others[0].plain in {*TARGETS, *ASKED}  # the other half is not text
-            if len(others) < 2 and not half:
+            halves = self._other_halves(others[0], label) if len(others) == 1 else []
+            if len(others) < 2 and not halves:
                 return others[0] if others else None
-            second = (*others, *lists)[1]
+            second = (*others, *halves)[1]
             raise self._question(self._readings(self._example(others[0], second, task, label)))
         rivals = [one for one in others if one.plain not in SIDE and (named.plain != "text" or one.plain in TARGETS)]
         if rivals:
             raise self._question(self._readings(self._example(named, rivals[0], task, label)))
         return named
+
+    def _other_halves(self, text: Column, label: Column | None) -> list[Column]:
+        """What may belong to the only text where its name says that it is half of something, such as a question."""
+        if text.plain not in {*TARGETS, *ASKED}:
+            return []
+        beside = [one for one in self.all if one not in (text, label) and one.plain not in SIDE]
+        sure = [one for one in beside if one.kind in ("list", "object") or (one.kind == "constant" and one.words)]
+        classes = [one for one in beside if one.kind == "class" and one.words]
+        return [*sure, *classes] if sure or len(classes) > 1 else []
 
     def _label(self, task: str, classes: Sequence[str]) -> Column | None:
         """By its name, or because its classes have names."""
