@@ -89,9 +89,9 @@ GOOD: list[tuple[str, bytes, dict[str, Any], str, int, dict[str, Any]]] = [
     ("latin.jsonl", '{"text": "caf\u00e9"}'.encode("latin-1"), {"encoding": "latin-1"}, TEXT, 1, {"text": "caf\u00e9"}),
     ("cp1252.csv", "text,label\na \u20ac,x\nb,y\n".encode("cp1252"), {"encoding": "cp1252"}, LABEL, 2, {}),
     ("mac.csv", b"text,label\ra,x\rb,y\r", {}, LABEL, 2, {}),
-    ("pair.jsonl", lines({"prompt": "2+2?", "completion": "4"}), {}, PAIR, 1, {"prompt": "2+2?", "completion": " 4"}),
+    ("pair.jsonl", lines({"prompt": "2+2?", "completion": "4"}), {}, PAIR, 1, {"prompt": "2+2?", "completion": "4"}),
     ("questions.jsonl", lines({"question": "Q", "answer": "A"}), {}, PAIR, 1, {"prompt": "Q", "completion": " A"}),
-    ("Capitals.jsonl", lines({"Prompt": "Q", "Response": "A"}), {}, PAIR, 1, {"prompt": "Q", "completion": " A"}),
+    ("Capitals.jsonl", lines({"Prompt": "Q", "Response": "A"}), {}, PAIR, 1, {"prompt": "Q", "completion": "A"}),
     ("alpaca.jsonl", lines(ALPACA), {}, INSTRUCT, 1, {"prompt": "Add\n\n1 and 2", "completion": " 3"}),
     ("alpaca-none.jsonl", lines(ALPACA | {"input": ""}), {}, INSTRUCT, 1, {"prompt": "Add"}),
     (
@@ -169,7 +169,7 @@ GOOD: list[tuple[str, bytes, dict[str, Any], str, int, dict[str, Any]]] = [
         {"columns": {"prompt": "Say {q}:", "completion": "{a}"}},
         PAIR,
         1,
-        {"prompt": "Say Q:", "completion": " 4"},
+        {"prompt": "Say Q:", "completion": "4"},
     ),
     (
         "template.jsonl",

@@ -68,7 +68,7 @@ def _rows(file: Path) -> None:
         label, half = ("yes", WORDS[:10]) if number % 2 else ("no", WORDS[10:])
         text = " ".join(draw.choice(half) for _ in range(draw.randint(2, 24)))
         answer = " ".join([label] + [draw.choice(half) for _ in range(draw.randint(0, 5))])
-        lines.append(json.dumps({"text": text, "prompt": text + " :", "completion": answer, "label": label}))
+        lines.append(json.dumps({"text": text, "prompt": text + " :", "completion": f" {answer}", "label": label}))
     file.write_text("\n".join(lines), encoding="utf-8")
 
 

@@ -95,7 +95,7 @@ def even(world):
     file = world.rows.with_name("even.jsonl")
     file.write_text(
         "\n".join(
-            json.dumps({"prompt": f"{text} :", "completion": line["label"], "text": text, "label": line["label"]})
+            json.dumps({"prompt": f"{text} :", "completion": f" {line['label']}", "text": text, "label": line["label"]})
             for text, line in zip(texts[:64], lines, strict=False)
         ),
         encoding="utf-8",

@@ -127,7 +127,7 @@ def test_a_changed_file_is_counted_anew(tmp_path: Path) -> None:
 def test_columns_and_template_are_the_persons_choice(tmp_path: Path) -> None:
     source = file_of(tmp_path, *({"q": f"What is {n}?", "a": str(n)} for n in range(10)))
     data = opened(source, columns={"prompt": "q", "completion": "a"})
-    assert data.train[0].prompt and data.train[0].completion.startswith(" ")
+    assert data.train[0].prompt == "What is 0?" and data.train[0].completion == "0", "joined as written"
     with pytest.raises(DataError, match="cannot be column"):
         opened(source, columns={"prompt": "question", "completion": "a"})
     rated = file_of(tmp_path, *({"text": f"meal {n}", "label": "good" if n % 2 else "bad"} for n in range(10)))

@@ -60,7 +60,7 @@ def test_an_answer_is_right_in_as_many_lines_as_the_truth_has(text, answer, is_r
 
 def test_a_model_that_knows_its_rows_is_exact(world, tmp_path):
     rows = tmp_path / "rows.jsonl"
-    rows.write_text("\n".join(json.dumps({"prompt": f"{w} :", "completion": "yes cat"}) for w in ("red", "dog") * 20))
+    rows.write_text("\n".join(json.dumps({"prompt": f"{w} :", "completion": " yes cat"}) for w in ("red", "dog") * 20))
     data = {"source": str(rows), "columns": {}, "eval_fraction": 0.2}
     one = world.job(
         data=data,

@@ -111,6 +111,6 @@ def labelled_rows(file: Path, count: int = 40, seed: int = 3) -> Path:
     for _ in range(count):
         text = " ".join(draw.choice(WORDS) for _ in range(draw.randint(2, 30)))
         label = "yes" if text.split()[0] < "h" else "no"
-        lines.append(json.dumps({"text": text, "prompt": text + " :", "completion": label, "label": label}))
+        lines.append(json.dumps({"text": text, "prompt": text + " :", "completion": f" {label}", "label": label}))
     file.write_text("\n".join(lines), encoding="utf-8")
     return file

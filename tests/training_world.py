@@ -67,7 +67,7 @@ def make_rows(file: Path, count: int = 67, seed: int = 3) -> Path:
         text = " ".join(draw.choice(WORDS) for _ in range(draw.randint(2, 40)))
         label = "yes" if text.split()[0] < "h" else "no"
         answer = " ".join([label] + [draw.choice(WORDS) for _ in range(draw.randint(0, 9))])
-        lines.append(json.dumps({"text": text, "prompt": text + " :", "completion": answer, "label": label}))
+        lines.append(json.dumps({"text": text, "prompt": text + " :", "completion": f" {answer}", "label": label}))
     file.write_text("\n".join(lines), encoding="utf-8")
     return file
 

@@ -48,8 +48,9 @@ class DataSettings:
     eval_fraction: Annotated[float, Limit(low=0.0, high=0.9)] = 0.1
     """Share of the rows held out for evaluation where the data has no split of its own."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Which column plays which role (text, label, prompt, input, completion, messages); empty recognises them.
-    A text such as "Q: {question}" puts columns together."""
+    """Which column plays which role: text and label (text_pair: a second text); prompt and completion (input: what
+    stands after the prompt; system, history); messages (system, tools, loss_mask). Empty recognises them; what is not
+    named here is not used. A text such as "Q: {question}" puts columns together."""
     label_names: tuple[str, ...] | None = None
     """Names of the classes in their order; empty reads them from the rows, or from a hub set's card."""
     text_template: str | None = None
@@ -59,8 +60,9 @@ class DataSettings:
     loss_on: Annotated[str, Limit(choices=("auto", "response", "all", "last_turn"))] = "auto"
     """What is learned: auto takes the response where there is one, else all tokens."""
     separator: str | None = None
-    """What is put between a prompt and its completion where neither has a blank there, such as one space; empty joins
-    them as written. Instructions with an output are joined by one space where it is empty."""
+    """What is put between a prompt and its completion where neither has a blank there, such as one space. Empty joins
+    them as written; only a prompt that is an instruction or question column, or has an input, is followed by one
+    space."""
     chat_template: Annotated[str, Limit(choices=("auto", "on", "off"))] = "auto"
     """Whether prompts with completions are written as turns of the model's chat template: auto does so for chat
     models. Conversations always are."""

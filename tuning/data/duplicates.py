@@ -24,7 +24,8 @@ def repeated(data: DataSet) -> dict[str, int]:
 def is_empty(row: Row) -> bool:
     """Nothing to learn from: no answer, no text, no turn of an assistant."""
     if row.messages is not None:
-        return not any(turn.role == "assistant" and (turn.content.strip() or turn.extra) for turn in row.messages)
+        answers = [turn for turn in row.messages if turn.role == "assistant" and turn.learned]
+        return not any(turn.content.strip() or turn.extra for turn in answers)
     return not (row.completion if row.completion is not None else row.text or "").strip()
 
 

@@ -43,6 +43,8 @@ CODE = (
         f"tuning.data.{name}"
         for name in (
             "archive",
+            "columns",
+            "conversations",
             "draw",
             "encoded",
             "foreign",
@@ -56,7 +58,9 @@ CODE = (
             "sniff",
             "spool",
             "tables",
+            "told",
             "unpack",
+            "values",
         )
     ),
 )

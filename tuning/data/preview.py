@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from tuning.data.columns import ROLES
 from tuning.data.draw import as_numbers
 from tuning.data.duplicates import is_empty, repeated
 from tuning.data.joined import open_tables
 from tuning.data.places import find_place
-from tuning.data.recognise import ROLES, columns_of
+from tuning.data.recognise import columns_of
 from tuning.data.record import BadRow, Record
 from tuning.data.sets import Checked, DataSet, open_data
 from tuning.data.shown import beginning_of, histogram, shown_tokens

@@ -8,52 +8,41 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuning.data.header import TEXT_NAMES
-from tuning.errors import DataError
+from tuning.data.columns import INSTRUCTIONS, ROLES, Columns, plain_name
+from tuning.data.conversations import (
+    count_systems,
+    history_of,
+    is_talk,
+    masked,
+    tools_of,
+    turns_of,
+    unlearned_answers,
+)
+from tuning.data.told import LISTED, Told
+from tuning.data.values import LONGEST_MISSING, MISSING_WORDS, RowFault, as_text, is_missing
+from tuning.errors import DataError, Notice
 from tuning.settings import DataSettings
 from tuning.text import Row, Turn
 
-ROLES = ("text", "prompt", "input", "completion", "messages", "label")
-PAIRS = (
-    ("prompt", "completion"),
-    ("prompt", "response"),
-    ("instruction", "output"),
-    ("instruction", "response"),
-    ("instruction", "completion"),
-    ("instruction", "answer"),
-    ("question", "answer"),
-    ("query", "response"),
-    ("question", "response"),
-    ("prompt", "answer"),
-    ("input", "output"),
-    ("input", "target"),
-    ("source", "target"),
-)
-"""Column names of prompt and completion, the surest first."""
-INPUTS = ("input", "context")
-TALKS = ("messages", "conversations", "conversation", "dialog", "dialogue", "chat")
-LABELS = ("label", "labels", "class", "category", "sentiment", "topic", "intent", "stars", "rating", "target")
-SPEAKERS = {
-    "human": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "ai": "assistant",
+TEMPLATES = ("text", "text_pair", "prompt", "input", "completion", "system")
+"""Roles that a text with {column} placeholders can play too."""
+WRITTEN_BY_TEMPLATE = ("text", "text_pair", "prompt", "input")
+"""Roles whose columns are read only where data.text_template names them, when there is one."""
+BELONGS = {
+    "text": {"text"},
+    "text + label": {"text", "text_pair", "label"},
+    "prompt + completion": {"prompt", "completion", "system", "history"},
+    "instruction + input + output": {"prompt", "input", "completion", "system", "history"},
+    "conversation": {"messages", "prompt", "completion", "system", "tools", "loss_mask"},
 }
-"""Who speaks in the `from`/`value` form, in the words of chat templates."""
-FEW_CLASSES = 20
+"""The roles that each shape has a use for."""
 
-
-_NUMBER = re.compile(r"\d{1,6}(\.0)?")
-
-
-class RowFault(ValueError):
-    """A record that cannot become a row, and why."""
+_INDEX = re.compile(r"\d{1,6}")
+_WHOLE_NUMBER = re.compile(r"([+-]?\d+)\.0+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +58,22 @@ class Reading:
     task: str
     classes: tuple[str, ...] = field(default=(), repr=False)
     """Names of the classes where the label column holds their numbers; a fingerprint has them as label names."""
+    given: tuple[str, ...] = field(default=(), repr=False)
+    """Names of the classes as a person gave them; a number in the label column is the place of one of them."""
+    csv: bool = False
+    """The table is CSV, where words stand for missing values."""
+    separator: str = ""
+    """Put between a prompt and its completion where neither has a blank there."""
+    guessed: bool = False
+    """The columns were recognised, and not chosen by a person or a card."""
+    present: tuple[str, ...] = field(default=(), repr=False)
+    """All columns of the first records, used or not."""
+
+    @property
+    def telling(self) -> bool:
+        """Each row has something to tell, so that all have to be made."""
+        beside = any(role in ("input", "system", "history") for role, _ in self.columns)
+        return beside or (bool(self.separator) and not self.labelled)
 
     def column(self, role: str) -> str | None:
         return dict(self.columns).get(role)
@@ -80,20 +85,31 @@ def read_as(
     settings: DataSettings,
     task: str,
     named: Mapping[str, tuple[str, ...]] | None = None,
+    csv: bool = False,
 ) -> Reading:
-    """What these records are; `named` has the names of classes for columns of numbers.
+    """What these records are; `named` has the names of classes for columns of numbers, `csv` says that they are CSV.
 
     Raises DataError at the setting that would mend it.
     """
-    present = columns_of(records)
-    columns = _chosen(settings.columns, present) or {
-        role: column for role, column in (card.get("columns") or {}).items() if role in ROLES
-    }
-    columns = columns or _with_label(recognise(records, task), present, named or {})
-    shape = shape_of(columns, task)
+    present, template = columns_of(records), settings.text_template
+    if template is not None:
+        check_template(template, present, "data.text_template")
+    carded = {role: column for role, column in (card.get("columns") or {}).items() if role in ROLES}
+    columns = _chosen(settings.columns, present) or carded
+    guessed = not columns
+    if guessed:
+        try:
+            columns = Columns(records, csv).roles(task, tuple(named or ()))
+        except DataError:
+            if template is None or task == "sequence_classification":
+                raise
+        if not columns and template is not None:
+            columns = {"text": template}  # what is learned is said outright
+    shape = shape_of(columns, task, records)
     if shape is None:
+        alone = f"nothing to learn from {', '.join(columns)} alone" if columns else "no column to learn from"
         message = (
-            f"no column to learn from among {', '.join(present)}: needs text, or prompt and completion, or messages; "
+            f"{alone} among {', '.join(present)[:300]}: needs text, or prompt and completion, or messages; "
             'say which with data.columns, for example {"text": "body"}'
         )
         limit = "text | text + label | prompt + completion | messages"
@@ -101,12 +117,11 @@ def read_as(
     if task == "sequence_classification" and shape != "text + label":
         message = "classification needs rows with a text and a label column; choose task causal_lm or other data"
         raise DataError(message, present, "text + label", "task")
-    template = settings.text_template
-    if template is not None:
-        check_template(template, present, "data.text_template")
-        if shape == "conversation":
-            message = "conversations are written by the model's chat template; leave data.text_template empty"
-            raise DataError(message, template, "null", "data.text_template")
+    _check_roles(columns, shape, task, template)
+    if template is not None and shape == "conversation":
+        message = "conversations are written by the model's chat template; leave data.text_template empty"
+        raise DataError(message, template, "null", "data.text_template")
+    classes = _classes((named or {}).get(columns.get("label", ""), ()), settings)
     return Reading(
         columns=tuple(columns.items()),
         shape=shape,
@@ -114,16 +129,65 @@ def read_as(
         task=task,
         prompt_template=template or (card.get("prompt_template") if task == "causal_lm" else None),
         answer_template=card.get("completion_template") or " {label}",
-        classes=_classes((named or {}).get(columns.get("label", ""), ()), settings),
+        classes=classes,
+        given=() if classes else tuple(settings.label_names or ()),
+        csv=csv,
+        separator=_separator(columns, settings, guessed),
+        guessed=guessed,
+        present=tuple(present),
     )
 
 
-def _with_label(
-    columns: dict[str, str], present: Sequence[str], named: Mapping[str, tuple[str, ...]]
-) -> dict[str, str]:
-    """A column whose classes have names is a label, whatever it is called."""
-    label = next((name for name in named if name in present), None)
-    return columns | {"label": label} if label and set(columns) == {"text"} and columns["text"] != label else columns
+def _check_roles(columns: Mapping[str, str], shape: str, task: str, template: str | None) -> None:
+    """Refuse roles that this shape has no use for, and two texts that only a template can put together."""
+    uses = BELONGS[shape] - ({"prompt", "completion"} if "messages" in columns else set())
+    strange = next((role for role in columns if role not in uses), None)
+    if strange is not None:
+        limit = ", ".join(sorted(uses))
+        message = f"the role {strange!r} has no use for rows of {shape}, which have {limit}; leave it out"
+        raise DataError(message, dict(columns), limit, "data.columns")
+    if "text_pair" in columns and task != "sequence_classification" and template is None:
+        first, second = columns["text"], columns["text_pair"]
+        example = f"{{{first}}}\\n{{{second}}}\\nLabel:"
+        message = (
+            f"a row has two texts, {first} and {second}; say how they are written before the label with "
+            f'data.text_template, for example "{example}", or choose the task sequence_classification'
+        )
+        raise DataError(message, None, f"a template of {first} and {second}", "data.text_template")
+
+
+def _separator(columns: Mapping[str, str], settings: DataSettings, guessed: bool) -> str:
+    """As a person says; else one space where the prompt is a field of its own, which no answer is written to go on."""
+    if settings.separator is not None:
+        return settings.separator
+    own = "input" in columns or plain_name(columns.get("prompt", "")) in INSTRUCTIONS
+    return " " if own else ""
+
+
+def column_notices(reading: Reading) -> Iterator[Notice]:
+    """Which columns are used, where that was not said, and which are not."""
+    columns = dict(reading.columns)
+    if reading.guessed:
+        roles = ", ".join(f"{role} from {column!r:.60}" for role, column in columns.items())
+        message = f"The rows are recognised as {reading.shape}: {roles}."
+        yield Notice(field="data.columns", message=message, count=len(columns))
+    if reading.prompt_template:  # it says which columns stand in a text or prompt
+        columns = {role: column for role, column in columns.items() if role not in WRITTEN_BY_TEMPLATE}
+    texts = [reading.prompt_template or "", *columns.values()]
+    used = set(columns.values()) | {name for text in texts for name in _placeholders(text)}
+    left = [column for column in reading.present if column not in used]
+    if left:
+        named = ", ".join(f"{column!r:.60}" for column in left[:LISTED])
+        more = f" and {len(left) - LISTED} more" if len(left) > LISTED else ""
+        many = "1 column is" if len(left) == 1 else f"{len(left)} columns are"
+        yield Notice(field="data.columns", message=f"{many} not used: {named}{more}.", count=len(left))
+
+
+def _placeholders(template: str) -> set[str]:
+    try:
+        return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    except ValueError:  # a column with a brace in its name
+        return {""}
 
 
 def _classes(names: tuple[str, ...], settings: DataSettings) -> tuple[str, ...]:
@@ -145,7 +209,7 @@ def _chosen(chosen: Mapping[str, str], present: list[str]) -> dict[str, str]:
     for role, column in chosen.items():
         if role in ROLES and column in present:
             continue
-        if role in ("prompt", "completion", "text", "input") and "{" in column:
+        if role in TEMPLATES and "{" in column:
             check_template(column, present, "data.columns")
             continue
         limit = f"one of {', '.join(ROLES)} with a column of {', '.join(present)}"
@@ -154,65 +218,15 @@ def _chosen(chosen: Mapping[str, str], present: list[str]) -> dict[str, str]:
     return dict(chosen)
 
 
-def recognise(records: Sequence[Mapping[str, Any]], task: str) -> dict[str, str]:
-    """Role -> column by what the values are and what the columns are called; empty where nothing fits."""
-    present = columns_of(records)
-    by_name = {name.lower().strip(): name for name in reversed(present)}
-    talks = [name for name in present if any(_is_talk(record.get(name)) for record in records)]
-    talks = talks or [by_name[name] for name in TALKS if name in by_name]
-    if talks and task != "sequence_classification":
-        return {"messages": min(talks, key=lambda name: TALKS.index(name.lower()) if name.lower() in TALKS else 99)}
-    if task != "sequence_classification":
-        for prompt, completion in PAIRS:
-            if prompt in by_name and completion in by_name:
-                found = {"prompt": by_name[prompt], "completion": by_name[completion]}
-                extra = next((by_name[n] for n in INPUTS if n in by_name and n != prompt), None)
-                return found | ({"input": extra} if prompt == "instruction" and extra else {})
-    texts = _texts(records, present)
-    text = next((by_name[name] for name in TEXT_NAMES if name in by_name), None)
-    label = next((by_name[name] for name in LABELS if name in by_name and by_name[name] != text), None)
-    if text is None:
-        free = [name for name in texts if name != label]
-        text = max(free, key=lambda name: _mean_length(records, name), default=None) if len(free) <= 2 else None
-    if text is None:
-        return {}
-    if label is None and len(present) == 2:
-        other = next(name for name in present if name != text)
-        label = other if _like_classes(records, other) else None
-        if label is None and task != "sequence_classification" and other in texts and text.lower() not in TEXT_NAMES:
-            return {}  # two columns of prose with names that say nothing: not ours to choose
-    return {"text": text, **({"label": label} if label else {})}
-
-
-def _is_talk(value: Any) -> bool:
-    if not isinstance(value, list) or not value or not isinstance(value[0], dict):
-        return False
-    return {"role", "content"} <= set(value[0]) or {"from", "value"} <= set(value[0])
-
-
-def _texts(records: Sequence[Mapping[str, Any]], present: list[str]) -> list[str]:
-    def some(name: str) -> list[Any]:
-        return [record[name] for record in records if record.get(name) not in (None, "")]
-
-    return [name for name in present if some(name) and all(isinstance(value, str) for value in some(name))]
-
-
-def _mean_length(records: Sequence[Mapping[str, Any]], name: str) -> float:
-    return sum(len(str(record.get(name) or "")) for record in records) / max(1, len(records))
-
-
-def _like_classes(records: Sequence[Mapping[str, Any]], name: str) -> bool:
-    values = [str(record.get(name)) for record in records]
-    return 2 <= len(set(values)) <= min(FEW_CLASSES, len(values) // 2) and max(map(len, values)) <= 40
-
-
-def shape_of(columns: Mapping[str, str], task: str) -> str | None:
+def shape_of(columns: Mapping[str, str], task: str, records: Sequence[Mapping[str, Any]]) -> str | None:
     """The shape that these roles make; None where nothing can be learned from them."""
     if task == "sequence_classification" and {"text", "label"} <= set(columns):
         return "text + label"
     if "messages" in columns:
         return "conversation"
     if {"prompt", "completion"} <= set(columns):
+        if any(is_talk(record.get(columns[role])) for record in records for role in ("prompt", "completion")):
+            return "conversation"
         return "instruction + input + output" if "input" in columns else "prompt + completion"
     if "text" in columns:
         return "text + label" if "label" in columns else "text"
@@ -232,111 +246,144 @@ def check_template(template: str, present: Sequence[str], field: str) -> None:
         raise DataError(f"{field} needs placeholders of existing columns: {limit}; {fault}", template, limit, field)
 
 
-def fill(template: str, record: Mapping[str, Any]) -> str:
+def fill(template: str, record: Mapping[str, Any], csv: bool = False) -> str:
     """The template with the record's values; values are put in as they are and never read as templates."""
     out = []
     for literal, name, _, _ in string.Formatter().parse(template):
         out.append(literal)
         if name is not None:
-            out.append(_as_text(record.get(name), name, empty=True))
+            out.append(as_text(record.get(name), name, csv, empty=True))
     return "".join(out)
 
 
 def label_text(record: Mapping[str, Any], reading: Reading) -> str:
-    """The record's class as text: as it stands there, or the name of its number. Raises RowFault."""
+    """The record's class as text: as it stands there without blanks around it, a whole number without its .0, or the
+    name of its number. Raises RowFault."""
     column = reading.column("label") or ""
-    text, classes = _as_text(record.get(column), column), reading.classes
-    if not classes:
-        return text
-    number = int(text.removesuffix(".0")) if _NUMBER.fullmatch(text) else -1
-    if 0 <= number < len(classes):  # first of all a number, for a name may be one too
-        return classes[number]
-    if text in classes:
+    classes, given, value = reading.classes, reading.given, record.get(column)
+    if isinstance(value, str) and value in given:  # said outright to be a class, whatever else it may mean
+        return value
+    text = as_text(value, column, reading.csv).strip()
+    if not text:
+        raise RowFault(f"column {column!r} is missing or empty")
+    whole = _WHOLE_NUMBER.fullmatch(text)
+    text = whole[1] if whole and text not in (classes or given) else text
+    names = classes or (given if text not in given and not any(map(_INDEX.fullmatch, given)) else ())
+    number = int(text) if names and _INDEX.fullmatch(text) else -1
+    if 0 <= number < len(names):  # first of all a number, for a name may be one too
+        return names[number]
+    if not classes or text in classes:
         return text
     raise RowFault(f"column {column!r} is {text!r:.40}, and the classes are 0 to {len(classes) - 1}")
 
 
-def make_row(record: Mapping[str, Any], reading: Reading, labels: Mapping[str, int]) -> Row:
-    """The record as a row; `labels` numbers the classes. Raises RowFault."""
-    columns = dict(reading.columns)
+def make_row(record: Mapping[str, Any], reading: Reading, labels: Mapping[str, int], told: Told | None = None) -> Row:
+    """The record as a row; `labels` numbers the classes, `told` counts what a person should hear. Raises RowFault."""
+    told = Told() if told is None else told
     if reading.shape == "conversation":
-        return Row(messages=_turns(record.get(columns["messages"]), columns["messages"]))
+        return _conversation(record, reading, told)
+    columns, template, csv = dict(reading.columns), reading.prompt_template, reading.csv
     if reading.labelled:
         name = label_text(record, reading)
-        text = _value(record, columns["text"])
+        text = _value(record, columns["text"], csv)
+        pair = _value(record, columns["text_pair"], csv) if "text_pair" in columns else None
         if reading.task == "sequence_classification":
-            text = fill(reading.prompt_template, record) if reading.prompt_template else text
-            return Row(text=text, label=labels.get(name))
-        prompt = fill(reading.prompt_template, record) if reading.prompt_template else f"{text}\nLabel:"
+            if template:
+                return Row(text=fill(template, record, csv), label=labels.get(name))
+            return Row(text=text, text_pair=pair, label=labels.get(name))
+        prompt = fill(template, record, csv) if template else f"{text}\nLabel:"
         return Row(prompt=prompt, completion=reading.answer_template.format(label=name), label=labels.get(name))
     if "prompt" in columns:
-        prompt = _value(record, columns["prompt"])
-        completion = _value(record, columns["completion"], empty=columns["completion"] in record)
-        extra = _value(record, columns["input"], empty=True) if "input" in columns else ""
-        prompt = prompt + "\n\n" + extra if extra.strip() else prompt
-        prompt = fill(reading.prompt_template, record) if reading.prompt_template else prompt
-        if completion and not completion[0].isspace() and prompt and not prompt[-1].isspace():
-            completion = " " + completion  # words start with their space in byte-level vocabularies
-        return Row(prompt=prompt, completion=completion)
-    if reading.prompt_template:
-        return Row(text=fill(reading.prompt_template, record))
-    return Row(text=_value(record, columns["text"]))
+        return _answered(record, reading, told)
+    if template:
+        return Row(text=fill(template, record, csv))
+    return Row(text=_value(record, columns["text"], csv))
+
+
+def _answered(record: Mapping[str, Any], reading: Reading, told: Told) -> Row:
+    """A prompt with its completion, and what stands beside them."""
+    columns, csv = dict(reading.columns), reading.csv
+    prompt = _value(record, columns["prompt"], csv)
+    completion = _value(record, columns["completion"], csv)
+    extra = _value(record, columns["input"], csv, empty=True) if "input" in columns else ""
+    if extra.strip():
+        prompt = prompt + "\n\n" + extra
+        told["input", ""] += 1
+    prompt = fill(reading.prompt_template, record, csv) if reading.prompt_template else prompt
+    apart = not completion or completion[0].isspace() or not prompt or prompt[-1].isspace()
+    if reading.separator and not apart:  # words start with their space in byte-level vocabularies
+        completion = reading.separator + completion
+        told["separator", ""] += 1
+    history = columns.get("history", "")
+    return Row(
+        prompt=prompt,
+        completion=completion,
+        system=_system(record, reading, told),
+        history=history_of(record.get(history), history, told) if history else (),
+    )
+
+
+def _conversation(record: Mapping[str, Any], reading: Reading, told: Told) -> Row:
+    """Turns of one column, or those of a prompt and of its completion."""
+    columns = dict(reading.columns)
+    if "messages" in columns:
+        turns = turns_of(record.get(columns["messages"]), columns["messages"], told)
+    else:
+        asked = unlearned_answers(_part(record, columns["prompt"], "user", reading, told), told)
+        turns = asked + _part(record, columns["completion"], "assistant", reading, told)
+    if "loss_mask" in columns and not is_missing(record.get(columns["loss_mask"]), reading.csv):
+        turns = masked(turns, record[columns["loss_mask"]], columns["loss_mask"], told)
+    count_systems(turns, told)
+    tools = columns.get("tools", "")
+    system = _system(record, reading, told) if "system" in columns else None
+    told["system_turn", ""] += turns[0].role == "system"
+    if system is not None and turns[0].role == "system":
+        told["system_both", ""] += system != turns[0].content
+        told["system", ""] -= 1
+        system = None
+    return Row(messages=turns, system=system, tools=tools_of(record.get(tools), tools, told) if tools else None)
+
+
+def _part(record: Mapping[str, Any], column: str, role: str, reading: Reading, told: Told) -> tuple[Turn, ...]:
+    """The turns of a prompt or of a completion; a plain text is one turn."""
+    value = record.get(column)
+    if isinstance(value, list | dict) or is_talk(value):
+        return turns_of(value, column, told)
+    return (Turn(role, _value(record, column, reading.csv)),)
+
+
+def _system(record: Mapping[str, Any], reading: Reading, told: Told) -> str | None:
+    column = reading.column("system")
+    text = _value(record, column, reading.csv, empty=True) if column else ""
+    if not text.strip():
+        return None
+    told["system", ""] += 1
+    return text
 
 
 def surely_good(reading: Reading) -> Callable[[Mapping[str, Any]], bool]:
     """A quick test of records: yes only where `make_row` finds no fault; no where it has to be asked."""
     templates = [column for _, column in reading.columns if "{" in column] + [reading.prompt_template or ""]
-    try:
-        inside = {name for text in templates for _, name, _, _ in string.Formatter().parse(text) if name is not None}
-    except ValueError:  # a column with a brace in its name
-        inside = {""}
+    inside = {name for text in templates for name in _placeholders(text)}
     needed = tuple({column for _, column in reading.columns if "{" not in column} | inside)
     if reading.shape == "conversation":
         return lambda record: False
+    csv = reading.csv
 
     def good(record: Mapping[str, Any]) -> bool:
         for name in needed:
             value = record.get(name)
             if type(value) is str:
-                if not value.isascii():
+                if not value.isascii() or (csv and len(value) <= LONGEST_MISSING and value in MISSING_WORDS):
                     return False
-            elif not isinstance(value, int | float):
+            elif not isinstance(value, int | float) or value != value:
                 return False
         return True
 
     return good
 
 
-def _value(record: Mapping[str, Any], column: str, empty: bool = False) -> str:
+def _value(record: Mapping[str, Any], column: str, csv: bool, empty: bool = False) -> str:
     if "{" in column and column not in record:
-        return fill(column, record)
-    return _as_text(record.get(column), column, empty)
-
-
-def _as_text(value: Any, column: str, empty: bool = False) -> str:
-    if value is None and empty:
-        return ""
-    if not isinstance(value, str | int | float):
-        raise RowFault(f"column {column!r} is {'missing or empty' if value is None else 'not text'}")
-    text = str(value)
-    if not text.isascii():
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            raise RowFault(f"column {column!r} holds half of a character (a lone surrogate)") from None
-    return text
-
-
-def _turns(turns: Any, column: str) -> tuple[Turn, ...]:
-    if not isinstance(turns, list) or not turns:
-        raise RowFault(f"{column} needs a list of turns with role and content")
-    found = []
-    for number, turn in enumerate(turns, 1):
-        if not isinstance(turn, dict):
-            raise RowFault(f"turn {number} of {column} needs role and content")
-        who = turn.get("role", turn.get("from"))
-        said = turn.get("content", turn.get("value"))
-        if not isinstance(who, str) or not isinstance(said, str):
-            raise RowFault(f"turn {number} of {column} needs role and content (or from and value) as texts")
-        found.append(Turn(SPEAKERS.get(who.lower(), who), _as_text(said, column)))
-    return tuple(found)
+        return fill(column, record, csv)
+    return as_text(record.get(column), column, csv, empty=empty)

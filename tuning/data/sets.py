@@ -7,9 +7,11 @@ for.  Small files are checked whole; of a large one the head is checked here, an
 from __future__ import annotations
 
 import math
+import re
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, overload
 
@@ -21,9 +23,11 @@ from tuning.data.header import MOST_COLUMNS
 from tuning.data.joined import open_tables
 from tuning.data.places import Place, find_place
 from tuning.data.progress import read_once
-from tuning.data.recognise import Reading, RowFault, columns_of, label_text, make_row, read_as, surely_good
+from tuning.data.recognise import Reading, column_notices, columns_of, label_text, make_row, read_as, surely_good
 from tuning.data.record import BadRow, Record, Table
 from tuning.data.tables import KEPT_TABLES, head
+from tuning.data.told import LISTED, Told, notices_of
+from tuning.data.values import RowFault
 from tuning.errors import DataError, Notice
 from tuning.settings import DataSettings
 from tuning.text import Row
@@ -38,6 +42,7 @@ LISTED_CLASSES = 10
 SIDES = ("train", "eval")
 TOLD_ROWS = 20_000
 """How often a check says how far it is."""
+_TURN = re.compile(r"turn \d+ of")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +56,10 @@ class Checked:
     bad_places: tuple[int, ...]
     codes: array[int]
     found: tuple[str, ...]
+    told: Told = field(default_factory=Told)
+    """What was read otherwise than it is written, and what was not used, in all rows that were looked at."""
+    reasons: tuple[tuple[str, int], ...] = ()
+    """Why rows are bad, the most frequent reason first, and of how many."""
 
 
 class Rows(Sequence[Row]):
@@ -137,8 +146,11 @@ def open_data(settings: DataSettings, task: str, seed: int, head_only: bool = Fa
             f"{MOST_COLUMNS:,}; keep those to learn from"
         )
         raise DataError(message, len(present), f"up to {MOST_COLUMNS:,} columns")
-    reading = read_as(records, place.card, settings, task, tables[0].classes | place.classes)
-    checks = [check(table, reading) for table in tables]
+    reading = read_as(
+        records, place.card, settings, task, tables[0].classes | place.classes, tables[0].format.kind == "csv"
+    )
+    readings = [replace(reading, csv=table.format.kind == "csv") for table in tables]
+    checks = [check(table, reading) for table, reading in zip(tables, readings, strict=True)]
     skip = settings.bad_rows == "skip"
     for table, found in zip(tables, checks, strict=True):
         if found.bad_count and not skip:
@@ -149,7 +161,7 @@ def open_data(settings: DataSettings, task: str, seed: int, head_only: bool = Fa
     labels = {name: number for number, name in enumerate(names or ())}
     if place.eval is None:
         places = list(_held_out(tables[0], reading, names, settings.eval_fraction, seed))
-        tables, sides = tables * 2, checks * 2
+        tables, sides, readings = tables * 2, checks * 2, readings * 2
     else:
         places = [_places(found, len(table)) for found, table in zip(checks, tables, strict=True)]
         sides = checks
@@ -159,7 +171,10 @@ def open_data(settings: DataSettings, task: str, seed: int, head_only: bool = Fa
         else:
             groups = _by_class(sides[side], places[side], names)
             places[side] = take(places[side], groups, limit, seed, SIDES[side])
-    train, held = (Rows(table, where, reading, labels, skip) for table, where in zip(tables, places, strict=True))
+    train, held = (
+        Rows(table, where, reading, labels, skip)
+        for table, where, reading in zip(tables, places, readings, strict=True)
+    )
     notices = _drawn_notices(
         list(zip(sides, places, strict=True)), names, "data.eval_fraction" if place.eval is None else "data.eval_split"
     )
@@ -179,7 +194,14 @@ def open_data(settings: DataSettings, task: str, seed: int, head_only: bool = Fa
         all_columns=tuple(present),
         checks=tuple(checks),
         notices=tuple(
-            dict.fromkeys((*place.notices, *(one for table in tables for one in table.format.told), *notices))
+            dict.fromkeys(
+                (
+                    *place.notices,
+                    *(one for table in tables for one in table.format.told),
+                    *_row_notices(reading, tables, checks, names or ()),
+                    *notices,
+                )
+            )
         ),
     )
 
@@ -187,6 +209,32 @@ def open_data(settings: DataSettings, task: str, seed: int, head_only: bool = Fa
 def _mark(places: Places) -> str:
     """A hash of the rows taken; the same for the same rows, however they were chosen."""
     return sha256(as_numbers(places).astype("<i8").tobytes()).hexdigest()
+
+
+def _row_notices(
+    reading: Reading,
+    tables: Sequence[Table],
+    checks: Sequence[Checked],
+    names: Sequence[str],
+) -> Iterator[Notice]:
+    """What is told of columns, turns, marks, classes and bad rows."""
+    yield from column_notices(reading)
+    told, reasons = Told(), Counter[str]()
+    for one in checks:
+        told.update(one.told)
+        reasons.update(dict(one.reasons))
+    whole = all(one.whole for one in checks) and all(table.whole for table in tables)
+    scope = "" if whole else f" (of the first {sum(one.rows for one in checks):,} rows)"
+    yield from notices_of(told, scope)
+    count = sum(one.bad_count for one in checks)
+    if count:  # else they were refused
+        why = ", ".join(f"{reason} ({many:,})" for reason, many in reasons.most_common(3))
+        message = f"{count:,} rows cannot be used and are left out: {why}{scope}."
+        yield Notice(field="data.bad_rows", message=message, count=count)
+    alike = [name for name in names if sum(name.lower() == other.lower() for other in names) > 1]
+    if alike:
+        message = f"Classes that differ in nothing but capital letters stay apart: {', '.join(alike[:LISTED])}."
+        yield Notice(field="data.label_names", message=message, count=len(alike))
 
 
 @read_once(KEPT_TABLES)
@@ -199,30 +247,40 @@ def check(table: Table, reading: Reading) -> Checked:
     whole = small or reading.labelled
     rows = len(table) if whole else CHECKED_ROWS
     codes, numbers, good = array("i"), dict[str, int](), surely_good(reading)
-    column, known = reading.column("label") or "", dict[str, int]()
-    bad, bad_places = list[BadRow](), list[int]()
+    column, known, classes = reading.column("label") or "", dict[str, int](), list[int]()
+    bad, bad_places, told, reasons = list[BadRow](), list[int](), Told(), Counter[str]()
+    quick = not reading.telling
+    present = set(reading.present) if table.format.kind in ("jsonl", "json") else None
     with progress.reading(table.path, table.name, "reading rows", "rows", rows) as tell:
         for place, one in enumerate(table.read(range(rows))):
             if place % TOLD_ROWS == 0:
                 tell(place)
-            code, sure = None, isinstance(one, Record) and good(one.values)
+            code, sure = None, quick and isinstance(one, Record) and good(one.values)
+            if present and isinstance(one, Record) and not one.values.keys() <= present:
+                told.update(("late", repr(name)) for name in one.values.keys() - present)
             if sure and reading.labelled and isinstance(one, Record):
                 code = known.get(str(one.values[column]))
                 sure = code is not None  # a class not seen before may be none
-            made = None if sure else _row_or_bad(one, reading, {})
+            made = None if sure else _row_or_bad(one, reading, {}, told)
             if isinstance(made, BadRow):
                 bad_places.append(place)
                 bad += [made] if len(bad) < LISTED_BAD_ROWS else []
+                reason = _TURN.sub("a turn of", made.reason)
+                reasons[reason] += reason in reasons or len(reasons) < LISTED_BAD_ROWS
                 codes.append(-1)
             elif code is not None:
                 codes.append(code)
             elif reading.labelled and isinstance(one, Record):
-                code = numbers.setdefault(label_text(one.values, reading), len(numbers))
-                known[str(one.values[column])] = code
-                codes.append(code)
+                spelled = str(one.values[column])
+                if spelled not in known:
+                    known[spelled] = len(known)
+                    classes.append(numbers.setdefault(label_text(one.values, reading), len(numbers)))
+                codes.append(known[spelled])
                 if len(numbers) > MOST_CLASSES:
                     message = f"column {column!r} has more than {MOST_CLASSES} different values; choose another"
                     raise DataError(f"{message} for label", column, f"up to {MOST_CLASSES} classes", "data.columns")
+    if reading.labelled:
+        codes = _classes_of(codes, classes, tuple(known), tuple(numbers), told)
     return Checked(
         rows=rows,
         whole=whole,
@@ -231,16 +289,36 @@ def check(table: Table, reading: Reading) -> Checked:
         bad_places=tuple(bad_places),
         codes=codes,
         found=tuple(numbers),
+        told=+told,
+        reasons=tuple(reasons.most_common()),
     )
 
 
-def _row_or_bad(one: Record | BadRow, reading: Reading, labels: dict[str, int]) -> Row | BadRow:
+def _classes_of(
+    codes: array[int], classes: Sequence[int], spellings: Sequence[str], names: Sequence[str], told: Told
+) -> array[int]:
+    """The class of each row from its spelling, -1 where it is bad; and what is told of spellings."""
+    spelled = np.frombuffer(codes, dtype=np.int32)
+    counts = np.bincount(spelled[spelled >= 0], minlength=len(spellings))
+    for spelling, code, count in zip(spellings, classes, counts.tolist(), strict=True):
+        if spelling != names[code]:
+            told["class", f"{spelling!r:.60} read as {names[code]!r:.60}"] += count
+    return array("i", np.append(np.asarray(classes, dtype=np.int32), np.int32(-1))[spelled].tobytes())
+
+
+def _row_or_bad(
+    one: Record | BadRow, reading: Reading, labels: dict[str, int], told: Told | None = None
+) -> Row | BadRow:
     if isinstance(one, BadRow):
         return one
+    mine = Told()
     try:
-        return make_row(one.values, reading, labels)
+        row = make_row(one.values, reading, labels, mine)
     except RowFault as fault:
         return BadRow(one.line, str(fault))
+    if told is not None and mine:  # of a bad row nothing else is told
+        told.update(mine)
+    return row
 
 
 def refused(table: Table, bad: Sequence[BadRow], count: int, mendable: bool = True) -> DataError:

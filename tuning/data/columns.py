@@ -1,0 +1,449 @@
+"""Which column plays which role: told by names that people use and by what the values are.
+
+Comes in: the first records of a table.  Goes out: role -> column.  Where one reading is plain it is taken; where
+several are possible, a DataError at data.columns lists the columns with what each could be.  Addresses and
+identifiers are never a text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tuning.data.conversations import is_talk, starts_with_answer
+from tuning.data.header import TEXT_NAMES
+from tuning.data.values import is_missing
+from tuning.errors import DataError
+
+WORDS = ("text", "class", "constant")
+"""Kinds of columns that may hold text."""
+NOTHING = ("empty", "address", "identifier", "date", "constant")
+"""Kinds of columns that are no class."""
+ROLES = (
+    *("text", "text_pair", "label", "prompt", "input", "completion", "messages"),
+    *("system", "history", "tools", "loss_mask"),
+)
+PAIRS = (
+    ("prompt", "completion"),
+    ("prompt", "response"),
+    ("instruction", "output"),
+    ("instruction", "response"),
+    ("instruction", "completion"),
+    ("instruction", "answer"),
+    ("question", "answer"),
+    ("query", "response"),
+    ("question", "response"),
+    ("query", "answer"),
+    ("prompt", "answer"),
+    ("prompt", "output"),
+    ("problem", "solution"),
+    ("user", "assistant"),
+    ("human", "assistant"),
+    ("human", "bot"),
+    ("context", "response"),
+    ("input", "output"),
+    ("input", "target"),
+    ("source", "target"),
+)
+"""Column names of prompt and completion, the surest first."""
+INSTRUCTIONS = ("instruction", "question", "query", "problem", "user", "human", "context")
+"""Prompts that are written as a field of their own, so that their answer is not written to go on from them."""
+ASKED = ("prompt", "instruction", "question", "query", "problem", "input")
+"""Prompts that a wanted answer out of several may belong to."""
+CHOSEN = ("chosen", "chosen_response", "preferred", "accepted")
+REJECTED = ("rejected", "rejected_response", "dispreferred")
+SENTENCE_PAIRS = (
+    ("sentence1", "sentence2"),
+    ("sentence_1", "sentence_2"),
+    ("sentence_a", "sentence_b"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("text1", "text2"),
+    ("text_1", "text_2"),
+    ("text_a", "text_b"),
+    ("text", "text_pair"),
+    ("question", "sentence"),
+    ("s1", "s2"),
+)
+COMPANIONS = {
+    "input": ("input", "context", "passage", "paragraph", "background", "evidence"),
+    "system": ("system", "system_prompt", "system_message"),
+    "history": ("history",),
+    "tools": ("tools", "functions"),
+    "loss_mask": ("loss_mask", "masks", "mask", "loss_weight", "weights"),
+}
+"""Columns beside prompt and completion or beside a conversation, by role."""
+COMPANION_KINDS = {
+    "input": ("number", *WORDS),
+    "system": WORDS,
+    "history": ("list", "talk", *WORDS),
+    "tools": ("list", "object", *WORDS),
+    "loss_mask": ("list", "number", *WORDS),
+}
+BESIDE = {"pair": ("input", "system", "history"), "conversation": ("system", "tools", "loss_mask")}
+TALKS = ("messages", "conversations", "conversation", "dialog", "dialogue", "chat")
+LABELS = ("label", "labels", "class", "category", "sentiment", "topic", "intent", "stars", "rating", "target")
+MORE_TEXT_NAMES = (
+    *("message", "post", "utterance", "review_text", "comment_text", "tweet_text", "full_text", "text_content"),
+    *("comment_body", "review_body", "email", "sms"),
+)
+TARGETS = frozenset(
+    (
+        *("summary", "highlights", "abstract", "headline", "translation", "answer", "answers", "output", "response"),
+        *("completion", "target", "solution", "explanation", "rationale", "reference", "tldr", "paraphrase"),
+        *("correction", "question", "query", "chosen", "rejected", "reply", "caption", "description", "title"),
+    )
+)
+"""Columns of prose that could as well be what is to be written."""
+SIDE = frozenset(
+    (
+        *(
+            "title",
+            "name",
+            "author",
+            "user",
+            "user_name",
+            "username",
+            "subject",
+            "source",
+            "dataset",
+            "subset",
+            "split",
+        ),
+        *("lang", "language", "url", "link", "date", "time", "timestamp", "created", "created_at", "location", "place"),
+        *(
+            "city",
+            "country",
+            "path",
+            "file",
+            "filename",
+            "file_name",
+            "license",
+            "meta",
+            "metadata",
+            "domain",
+            "config",
+        ),
+        *("model", "poet", "publisher", "tags", "tag", "gender", "level", "type", "format", "version"),
+    )
+)
+"""Columns that tell something about a text and are the text only where there is no other."""
+FEW_CLASSES = 20
+LONGEST_CLASS = 40
+SAME_ROWS = 4
+"""A column with one value in at least so many rows is constant."""
+LISTED = 8
+"""Columns that a question names."""
+
+_ADDRESS = re.compile(r"(https?://|ftp://|www\.)\S+|[^\s@]+@[^\s@]+\.[a-z]{2,}|/?[\w.~-]+(/[\w.~-]+)+\.\w{1,5}", re.I)
+_DATE = re.compile(
+    r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ,]+\d{1,2}:\d{2}.*)?"
+    r"|([A-Z][a-z]{2,8},? )?([A-Z][a-z]{2,8} \d{1,2}|\d{1,2} [A-Z][a-z]{2,8}),? .{0,16}\d{4}.{0,16}"
+)
+_NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)*|\.\d+)([eE][+-]?\d+)?%?")
+_ID_NAME = re.compile(r"(^|.*_)(id|ids|idx|index|uuid|guid|hash|sha\d*|md5|asin|isbn|doi)$|^id_|^unnamed(_\d+)?$|^no$")
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def plain_name(name: str) -> str:
+    """A column's name in small letters with underscores: reviewText and Review Text are review_text."""
+    return re.sub(r"[\s.-]+", "_", _CAMEL.sub("_", name.strip())).lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What the first records say about one column."""
+
+    name: str
+    kind: str
+    """talk, text, class, constant, number, identifier, address, date, list, object, or empty."""
+    characters: float
+    """Of its values, on average."""
+    words: bool
+    """Some value has a letter in it."""
+
+    @property
+    def plain(self) -> str:
+        return plain_name(self.name)
+
+    @property
+    def scalar(self) -> bool:
+        """Its values can be written as a text."""
+        return self.kind not in ("talk", "list", "object", "empty", "address")
+
+
+def _share(values: Sequence[str], pattern: re.Pattern[str]) -> bool:
+    return sum(pattern.fullmatch(one) is not None for one in values) >= 0.9 * len(values)
+
+
+def _kind(name: str, values: Sequence[Any]) -> str:
+    """Of the values that are not missing."""
+    if not values:
+        return "empty"
+    if any(is_talk(value) for value in values):
+        return "talk"
+    for kind, cls in (("list", list), ("object", dict)):
+        if sum(isinstance(value, cls) for value in values) > len(values) / 2:
+            return kind
+    different = len({str(value) for value in values})
+    few = 2 <= different <= min(FEW_CLASSES, len(values) // 2)
+    if not any(isinstance(value, str) for value in values):
+        return "identifier" if _ID_NAME.match(name) else "class" if few else "number"
+    texts = [str(value).strip() for value in values]
+    if _share(texts, _ADDRESS):
+        return "address"
+    single = all(len(one.split()) < 2 for one in texts)
+    if single and _ID_NAME.match(name):
+        return "identifier"
+    if few and max(map(len, texts)) <= LONGEST_CLASS:
+        return "class"
+    if different == 1 and len(texts) >= SAME_ROWS:
+        return "constant"
+    if _share(texts, _NUMBER):
+        return "number"
+    if _share(texts, _DATE):
+        return "date"
+    numbered = sum(any(letter.isdigit() for letter in one) for one in texts) >= 0.8 * len(texts)
+    if single and numbered and len(set(texts)) == len(texts) > 1 and all(one.isascii() for one in texts):
+        return "identifier"
+    return "text"
+
+
+class Columns:
+    """The columns of some first records, by name and by what they hold."""
+
+    def __init__(self, records: Sequence[Mapping[str, Any]], csv: bool = False) -> None:
+        self.records, self._csv = records, csv
+        self.all = [self._column(name) for name in dict.fromkeys(name for record in records for name in record)]
+
+    def _column(self, name: str) -> Column:
+        values = self.values(name)
+        mean = sum(len(str(value)) for value in values) / max(1, len(values))
+        words = any(isinstance(value, str) and any(map(str.isalpha, value)) for value in values)
+        return Column(name, _kind(plain_name(name), values), mean, words)
+
+    def values(self, name: str) -> list[Any]:
+        """Those that are not missing; an empty text says nothing either."""
+        found = (record.get(name) for record in self.records)
+        return [value for value in found if not is_missing(value, self._csv) and value != ""]
+
+    @cached_property
+    def by_name(self) -> dict[str, Column]:
+        """By plain name; of two with the same one, the first."""
+        return {column.plain: column for column in reversed(self.all)}
+
+    @cached_property
+    def texts(self) -> list[Column]:
+        """Those that hold prose and are not about another one; where there are none, what else has words."""
+        prose = [one for one in self.all if one.kind == "text" and not _ID_NAME.match(one.plain)]
+        main = [one for one in prose if one.plain not in SIDE]
+        return main or prose or [one for one in self.all if one.kind in ("class", "constant") and one.words]
+
+    def named(self, names: Sequence[str], *kinds: str) -> Column | None:
+        """The first of these names that there is, of one of these kinds; without kinds, with values that are text."""
+        found = (self.by_name[name] for name in names if name in self.by_name)
+        return next((one for one in found if (one.kind in kinds if kinds else one.scalar)), None)
+
+    # -- what they are ------------------------------------------------------------------------------------------------
+    def roles(self, task: str, classes: Sequence[str] = ()) -> dict[str, str]:
+        """Role -> column; empty where nothing can be learned from them. `classes` are columns whose classes have names.
+
+        Raises DataError where more than one reading is possible.
+        """
+        if task != "sequence_classification":
+            found = self._conversation() or self._answers()
+            if found is not None:
+                return found
+        return self._texts(task, classes)
+
+    def _conversation(self) -> dict[str, str] | None:
+        talks = [one for one in self.all if one.kind == "talk" and one.plain not in COMPANIONS["history"]]
+        if not talks:
+            named = self.named(TALKS, "list", "object", "empty") or self.named(TALKS[:2], *WORDS)
+            return {"messages": named.name} if named is not None else None
+        rejected = [column for column in talks if column.plain in REJECTED]
+        left = [column for column in talks if column not in rejected]
+        prompt = self.named(ASKED, "talk", "number", *WORDS)
+        chosen = next((column for column in left if column.plain in CHOSEN), None)
+        completions = tuple(answer for _, answer in PAIRS)
+        completion = chosen or self.named(completions, "talk", *(WORDS if prompt in talks else ()))
+        if prompt and completion and {prompt.kind, completion.kind} >= {"talk"} and set(left) <= {prompt, completion}:
+            values = self.values(completion.name)
+            if completion.kind != "talk" or any(starts_with_answer(value) for value in values):
+                self._check_verdict(prompt, completion)
+                return self._with({"prompt": prompt.name, "completion": completion.name}, "conversation")
+        if chosen and all(column is chosen or self._same(column, chosen) for column in left):
+            return self._with({"messages": chosen.name}, "conversation")
+        if len(left) == 1 and not (rejected and not chosen):
+            return self._with({"messages": left[0].name}, "conversation")
+        names = ", ".join(column.name for column in talks)
+        message = (
+            f"conversations are in {names}, and only one column is learned from; say which with data.columns, for "
+            f'example {{"messages": "{talks[0].name}"}}'
+        )
+        raise DataError(message, [column.name for column in talks], f"messages: one of {names}", "data.columns")
+
+    def _same(self, one: Column, other: Column) -> bool:
+        return all(record.get(one.name) == record.get(other.name) for record in self.records)
+
+    def _answers(self) -> dict[str, str] | None:
+        """Prompt and completion by their names; of wanted and unwanted answers the wanted."""
+        chosen = self.named(CHOSEN)
+        if chosen is not None and self.named(REJECTED) is not None:
+            prompt = self.named(ASKED)
+            if prompt is None:
+                return {"text": chosen.name}
+            return self._with({"prompt": prompt.name, "completion": chosen.name}, "pair")
+        for names in PAIRS:
+            prompt, completion = (self.named([name]) or self.named([name], "address") for name in names)
+            if prompt is None or completion is None:
+                continue
+            self._check_verdict(prompt, completion)
+            return self._with({"prompt": prompt.name, "completion": completion.name}, "pair")
+        return None
+
+    def _check_verdict(self, prompt: Column, completion: Column) -> None:
+        """Ask where a column of true and false may say which answers are wanted."""
+        verdict = self.named(["label"])
+        if verdict in (None, prompt, completion) or not all(isinstance(one, bool) for one in self.values(verdict.name)):
+            return
+        message = (
+            f"column {verdict.name!r} says of each answer whether it is wanted, and all would be learned; keep the "
+            f'wanted rows, or say with data.columns that all are: {{"prompt": "{prompt.name}", "completion": '
+            f'"{completion.name}"}}'
+        )
+        raise self._question(message)
+
+    def _with(self, found: dict[str, str], kind: str) -> dict[str, str]:
+        """With the columns that stand beside these."""
+        for role in BESIDE[kind]:
+            names = [name for name in COMPANIONS[role] if name != plain_name(found.get("prompt", ""))]
+            column = self.named(names, *COMPANION_KINDS[role]) or self.named(names, "empty")
+            if column is None or column.name in found.values():
+                continue
+            if role == "history" and column.kind in WORDS and not self._all_json(column):
+                continue
+            if role == "input" and self._inside(column, found["prompt"]):
+                continue
+            found[role] = column.name
+        return found
+
+    def _all_json(self, column: Column) -> bool:
+        return all(str(value).lstrip().startswith("[") for value in self.values(column.name))
+
+    def _inside(self, column: Column, prompt: str) -> bool:
+        """Whether the prompts have this column's texts in them already."""
+        pairs = [(record.get(column.name), record.get(prompt)) for record in self.records]
+        said = [pair for pair in pairs if not is_missing(pair[0], self._csv) and pair[0] != ""]
+        return bool(said) and all(str(one) in str(other) for one, other in said)
+
+    # -- texts, with a class or without -------------------------------------------------------------------------------
+    def _texts(self, task: str, classes: Sequence[str]) -> dict[str, str]:
+        label = self._label(task, classes)
+        for names in SENTENCE_PAIRS:
+            first, second = (self.named([name]) for name in names)
+            if first is None or second is None:
+                continue
+            label = label or self._class_column(task, (first, second))
+            if label is None:
+                example = f'{{"prompt": "{first.name}", "completion": "{second.name}"}}'
+                raise self._question(self._readings(example))
+            return {"text": first.name, "text_pair": second.name, "label": label.name}
+        text = self._text(task, label)
+        if text is None:
+            return {}
+        label = label or self._class_column(task, (text,))
+        return {"text": text.name} | ({"label": label.name} if label else {})
+
+    def _text(self, task: str, label: Column | None) -> Column | None:
+        named = self.named([*TEXT_NAMES, *MORE_TEXT_NAMES])
+        named = named if named is not label else None
+        others = [column for column in self.texts if column is not label and column is not named]
+        if named is None:
+            halves = self._other_halves(others[0], label) if len(others) == 1 else []
+            if len(others) < 2 and not halves:
+                return others[0] if others else None
+            second = (*others, *halves)[1]
+            raise self._question(self._readings(self._example(others[0], second, task, label)))
+        rivals = [one for one in others if one.plain not in SIDE and (named.plain != "text" or one.plain in TARGETS)]
+        if rivals:
+            raise self._question(self._readings(self._example(named, rivals[0], task, label)))
+        return named
+
+    def _other_halves(self, text: Column, label: Column | None) -> list[Column]:
+        """What may belong to the only text where its name says that it is half of something, such as a question."""
+        if text.plain not in {*TARGETS, *ASKED}:
+            return []
+        beside = [one for one in self.all if one not in (text, label) and one.plain not in SIDE]
+        sure = [one for one in beside if one.kind in ("list", "object") or (one.kind == "constant" and one.words)]
+        classes = [one for one in beside if one.kind == "class" and one.words]
+        return [*sure, *classes] if sure or len(classes) > 1 else []
+
+    def _label(self, task: str, classes: Sequence[str]) -> Column | None:
+        """By its name, or because its classes have names."""
+        found = [self.by_name[name] for name in LABELS if name in self.by_name and self.by_name[name].scalar]
+        found = [one for one in found if one.kind != "date" and one.characters <= LONGEST_CLASS]
+        sure = next((one for one in found if one.plain in ("label", "labels")), None)
+        if sure is not None:
+            return sure
+        found = found or [column for column in self.all if column.name in classes]
+        if len(found) < 2:
+            return found[0] if found else None
+        classed = [one for one in found if one.kind == "class"] or found
+        if len(classed) == 1:
+            return classed[0]
+        if task != "sequence_classification":
+            return None
+        names = ", ".join(one.name for one in classed)
+        message = f"{len(classed)} columns could be the label ({names}); say which with data.columns"
+        raise self._question(message + f', for example {{"text": …, "label": "{classed[0].name}"}}')
+
+    def _class_column(self, task: str, texts: Sequence[Column]) -> Column | None:
+        """A column that has few values and is left over."""
+        useful = [one for one in self.all if one not in texts and one.kind not in NOTHING]
+        classes = [one for one in useful if one.kind == "class" and one.plain not in SIDE]
+        if task == "sequence_classification":
+            if len(classes) > 1:
+                names = ", ".join(one.name for one in classes)
+                message = f"{len(classes)} columns could be the label ({names}); say which with data.columns"
+                example = f'{{"text": "{texts[0].name}", "label": "{classes[0].name}"}}'
+                raise self._question(f"{message}, for example {example}")
+            return classes[0] if classes else None
+        return classes[0] if len(useful) == 1 and classes else None
+
+    # -- asking -------------------------------------------------------------------------------------------------------
+    def _could_be(self, column: Column) -> list[str]:
+        """The roles that a column could play; none where it holds no text and no class."""
+        if column.kind == "talk":
+            return ["messages"]
+        if column.kind == "text" and column.plain not in SIDE and not _ID_NAME.match(column.plain):
+            return ["text", "prompt", "completion", "input"]
+        if column.kind == "class" or (column.kind == "number" and column.plain in LABELS):
+            return ["label", "completion", "text"] if column.words else ["label"]
+        return ["text", "completion"] if column.kind == "constant" and column.plain not in SIDE else []
+
+    def _example(self, first: Column, second: Column, task: str, label: Column | None) -> str:
+        if task == "sequence_classification":
+            return f'{{"text": "{first.name}", "label": "{label.name if label else "…"}"}}'
+        return f'{{"prompt": "{first.name}", "completion": "{second.name}"}}'
+
+    def _readings(self, example: str) -> str:
+        able, unable = [], []
+        for column in self.all:
+            roles = self._could_be(column)
+            if roles:
+                able.append(
+                    f"{column.name[:40]} could be {', '.join(roles[:-1]) + ' or ' if roles[1:] else ''}{roles[-1]}"
+                )
+            elif column.kind != "empty":
+                unable.append(column.name[:40])
+        told = "; ".join(able[:LISTED]) + (f"; and {len(able) - LISTED} more" if len(able) > LISTED else "")
+        rest = f"; not to be read: {', '.join(unable[:LISTED])}" if unable else ""
+        return f"more than one reading is possible: {told}{rest}; say which with data.columns, for example {example}"
+
+    def _question(self, message: str) -> DataError:
+        limit = "text | text + label | prompt + completion | messages"
+        return DataError(message, [column.name for column in self.all], limit, "data.columns")

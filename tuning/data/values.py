@@ -1,0 +1,63 @@
+"""Single values of a record: what counts as missing, and values as text.
+
+Comes in: a value as a reader gives it.  Goes out: its text, or a RowFault that says why the row cannot be used.
+Missing is what `datasets` reads as missing: null and NaN everywhere; in CSV also the words that pandas takes for it.
+"""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+MISSING_WORDS = frozenset(
+    (
+        *("", "NaN", "nan", "-NaN", "-nan", "NA", "N/A", "n/a", "<NA>", "NULL", "null", "None"),
+        *("#N/A", "#N/A N/A", "#NA", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+    )
+)
+"""Cells of a CSV file that pandas, and so `datasets`, reads as missing, quoted or not."""
+LONGEST_MISSING = max(map(len, MISSING_WORDS))
+
+
+class RowFault(ValueError):
+    """A record that cannot become a row, and why."""
+
+
+def is_missing(value: Any, csv: bool = False) -> bool:
+    """Whether there is no value: null, NaN, or in CSV one of MISSING_WORDS."""
+    if isinstance(value, str):
+        return csv and len(value) <= LONGEST_MISSING and value in MISSING_WORDS
+    return value is None or (isinstance(value, float | Decimal) and value != value)
+
+
+def as_text(value: Any, column: str, csv: bool = False, *, empty: bool = False) -> str:
+    """The value as text; a missing one is "" where it may be empty. Raises RowFault."""
+    if is_missing(value, csv):
+        if empty:
+            return ""
+        spelled = f" ({value})" if value == value and value not in (None, "") else ""
+        raise RowFault(f"column {column!r} is missing or empty{spelled}")
+    if not isinstance(value, str | int | float | Decimal):
+        raise RowFault(f"column {column!r} is not text")
+    return whole_characters(str(value), f"column {column!r}")
+
+
+def whole_characters(text: str, where: str) -> str:
+    """The text itself. Raises RowFault where it holds half of a character."""
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise RowFault(f"{where} holds half of a character (a lone surrogate)") from None
+    return text
+
+
+def from_json(value: Any) -> Any:
+    """What a text holds where it is a JSON list or object, as a CSV cell has to be; any other value as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
