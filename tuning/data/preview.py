@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tuning.data.encoded import how_rows_are_written
 from tuning.data.joined import open_tables
 from tuning.data.places import find_place
 from tuning.data.recognise import ROLES, columns_of
@@ -67,8 +68,8 @@ def preview(
         first = _spelled([row for _, row in shown], tokenizer, settings, task, {"count": 0, "rows": []})
     except DataError as error:
         return found | {"problems": [problem.to_dict() for problem in error.problems]}
-    tokens = [shown_tokens(one, settings.max_seq_length, tokenizer) for one in first]
-    return found | {"tokens": tokens, "lengths": _lengths(spelled, settings.max_seq_length)}
+    tokens = [shown_tokens(one, settings.max_seq_length, tokenizer, settings.long_text) for one in first]
+    return found | {"tokens": tokens, "lengths": _lengths(spelled, settings.max_seq_length, settings.long_text)}
 
 
 def _first(data: DataSet) -> list[tuple[Record, Row]]:
@@ -171,7 +172,7 @@ def _spelled(
     """Rows as whole token lists; conversations that the template refuses are counted among the bad rows."""
 
     def spell(some: list[Row]) -> list[Spelled]:
-        return spell_rows(some, tokenizer, loss_on=settings.loss_on, task=task, system_prompt=settings.system_prompt)
+        return spell_rows(some, tokenizer, **how_rows_are_written(settings, task))
 
     try:
         return spell(rows)
@@ -186,14 +187,15 @@ def _spelled(
         return found
 
 
-def _lengths(spelled: list[Spelled], limit: int) -> dict[str, Any]:
-    """How long rows are in tokens before cutting, and what cutting takes away."""
+def _lengths(spelled: list[Spelled], limit: int, long_text: str) -> dict[str, Any]:
+    """How long rows are in tokens before cutting, and what cutting takes away or makes of them."""
     lengths = [len(one.ids) for one in spelled]
     if not lengths:
         return {}
-    kept = [one.cut(limit) for one in spelled]
-    wanted = [sum(one.trained[1:]) for one in spelled]
-    left = [one.trained_tokens for one in kept]
+    parts = [one.parts(limit, long_text) for one in spelled]
+    wanted = [0 if one.plain else sum(one.trained[1:]) for one in spelled]
+    left = [sum(part.trained_tokens for part in of_row) for of_row in parts]
+    kept = [part for of_row in parts for part in of_row]
     return {
         **histogram(lengths, limit),
         "rows": len(lengths),
@@ -201,6 +203,7 @@ def _lengths(spelled: list[Spelled], limit: int) -> dict[str, Any]:
         "mean": sum(lengths) / len(lengths),
         "limit": limit,
         "cut_rows": sum(one.cut for one in kept),
+        "blocks": len(kept) if len(kept) > len(spelled) else 0,
         "cut_answers": sum(a < b for a, b in zip(left, wanted, strict=True)),
         "lost_answers": sum(a == 0 < b for a, b in zip(left, wanted, strict=True)),
         "trained_share": sum(left) / max(1, sum(len(one.ids) for one in kept)),
