@@ -22,7 +22,7 @@ class RowCounts:
         self.rows = self.pairs = self.blocks = 0
         self._long = self._tokens = self._lost = 0
         self._answers = self._cut_answers = self._lost_answers = 0
-        self._plain = self._empty = self._refused = self._shared = self._endless = self._talks = 0
+        self._plain = self._empty = self._refused = self._apart = self._blank = self._endless = self._talks = 0
         self._unwritten = Counter[str]()
 
     def add(self, row: Row, spelled: Spelled | None, parts: Sequence[Encoded], tokenizer: TextTokenizer) -> None:
@@ -37,7 +37,8 @@ class RowCounts:
         self._tokens += len(spelled.ids)
         self._lost += len(spelled.ids) - kept
         self._plain += spelled.plain
-        self._shared += spelled.shared
+        self._apart += spelled.border == "letters"
+        self._blank += spelled.border == "blanks"
         self._empty += spelled.label is None and not wanted
         if len(spelled.ids) > self._settings.max_seq_length:
             self._long += 1
@@ -90,12 +91,18 @@ class RowCounts:
         if self._refused:
             message = f"{self._refused:,} conversations that the chat template does not write are left out"
             yield "data.bad_rows", message, self._refused
-        if self._shared:
+        if self._apart:
             message = (
-                f"{self._shared:,} answers begin inside a token that holds the end of the prompt too; it is not learned. "
-                "A separator keeps them apart"
+                f"{self._apart:,} answers begin within what the tokenizer would make one token with the prompt's end; "
+                "the two are tokenized apart there, as they are when the model is asked"
             )
-            yield "data.separator", message, self._shared
+            yield "data.separator", message, self._apart
+        if self._blank:
+            message = (
+                f"{self._blank:,} prompts end in a blank that the tokenizer makes a part of the answer's first word; "
+                "ask the model without that blank, as it learns to answer"
+            )
+            yield "data.separator", message, self._blank
         for what, count in sorted(self._unwritten.items()):
             yield "data.chat_template", f"the chat template {_left_unwritten(what, count)}", count
 

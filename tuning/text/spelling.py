@@ -10,8 +10,10 @@ The rules, with `special_tokens` `tokenizer`:
   a second time.
 - A conversation is what its chat template writes, without anything around it.
 - A text with a class, or a pair of them, is `tokenizer(text, text_pair, truncation=True)`.
-- A token that holds the end of a prompt and the beginning of its answer is not learned, unless what it has of the
-  prompt is blank: an answer's first word then begins in it.
+- Where one token would hold the last letters of a prompt and the first ones of its answer, the two are tokenized
+  apart, as they are when the model is asked: nothing of a prompt is learned, and an answer whole. Where such a token
+  has only blanks of the prompt it stays, and is learned: the answer's first word begins in it. In a conversation,
+  whose tokens are always those of the whole, it stays, and is learned only where it has but blanks before the answer.
 With `config` a text or prompt gets the begin and end that config.json names, whatever the tokenizer does.
 """
 
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tuning.text.conversations import Said, as_conversation, write
@@ -27,6 +29,8 @@ from tuning.text.rows import Encoded, Row
 from tuning.text.tokenizer import TextTokenizer
 
 Range = tuple[int, int]
+ANCHORS = ("\n", ":", ".", "a", "0", " ")
+"""Texts to put before another, to see its tokens as they are in the middle of a text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +50,9 @@ class Spelled:
     """Whether texts with a class lose their beginning."""
     plain: bool = False
     """A text without an answer or class, which can be split into blocks."""
-    shared: bool = False
-    """Whether a token holds the end of the prompt and the beginning of the answer, so that it is not learned."""
+    border: str = ""
+    """What a token across the border of prompt and answer holds of the prompt: `letters` (the two are tokenized apart)
+    or `blanks` (it is learned); empty where there is none."""
 
     def kept(self, limit: int) -> list[Range]:
         """What cutting to `limit` keeps, as ranges of tokens.
@@ -149,7 +154,10 @@ def spell_rows(
         specials = kind[0] and special_tokens == "tokenizer"
         encodings = tokenizer.encodings([drafts[number].text for number in chosen], specials, places=kind[1])
         for number, encoding in zip(chosen, encodings, strict=True):
-            found[number] = _spelled(drafts[number], encoding, tokenizer, special_tokens)
+            draft, border = drafts[number], _border(drafts[number], encoding, tokenizer)
+            write_down = _apart if border == "letters" else _spelled
+            spelled = write_down(draft, encoding, tokenizer, special_tokens)
+            found[number] = replace(spelled, plain=draft.plain, border=border)
     return [one for one in found if one is not None]
 
 
@@ -207,38 +215,84 @@ def framed_question(text: str, tokenizer: TextTokenizer, special_tokens: str) ->
         return [*_known(tokenizer.config_bos_id), *tokenizer.encode(text)]
     (encoding,) = tokenizer.encodings([text], True)
     ids, (begin, stop) = list(encoding.ids), _frame(encoding)
-    return _once(ids[:begin], ids[begin:stop])
+    return [*ids[:begin], *ids[begin:stop][_own_begin(ids[:begin], ids[begin:stop]) :]]
 
 
 def _spelled(draft: _Draft, encoding: Any, tokenizer: TextTokenizer, special_tokens: str) -> Spelled:
+    """The tokens of the whole text at once."""
     ids, (begin, stop) = list(encoding.ids), _frame(encoding)
-    trained, shared = _trained(draft, encoding, tokenizer)
-    first, last = ids[:begin], ids[stop:]
-    ids, trained = ids[begin:stop], trained[begin:stop]
-    if draft.framed:
-        if special_tokens == "tokenizer":
-            own = len(first) + len(ids)
-            ids = _once(first, ids)[len(first) :]
-            trained = trained[own - len(first) - len(ids) :]
-            if last and ids and ids[-1] == last[0] == tokenizer.eos_id:
-                ids, trained = ids[:-1], trained[:-1]
-            if [*first, *ids, *last][-1:] != _known(tokenizer.eos_id):
-                last = [*last, *_known(tokenizer.eos_id)]
-        else:
-            first, last = _known(tokenizer.config_bos_id), _known(tokenizer.config_eos_id)
+    trained = _trained(draft, encoding, tokenizer)[begin:stop]
+    if not draft.framed:  # a chat template writes its own begin and end
+        return Spelled(ids=ids, trained=trained, fixed=0, label=None)
+    return _framed(ids[:begin], ids[begin:stop], ids[stop:], trained, tokenizer, special_tokens)
+
+
+def _apart(draft: _Draft, _: Any, tokenizer: TextTokenizer, special_tokens: str) -> Spelled:
+    """A prompt and its answer, tokenized one after the other."""
+    edge = draft.learned[0].start
+    (encoding,) = tokenizer.encodings([draft.text[:edge]], special_tokens == "tokenizer")
+    ids, (begin, stop) = list(encoding.ids), _frame(encoding)
+    said = _going_on(draft.text[edge:], tokenizer)
+    trained = [False] * (stop - begin) + [True] * len(said)
+    return _framed(ids[:begin], [*ids[begin:stop], *said], ids[stop:], trained, tokenizer, special_tokens)
+
+
+def _framed(
+    first: list[int],
+    ids: list[int],
+    last: list[int],
+    trained: list[bool],
+    tokenizer: TextTokenizer,
+    special_tokens: str,
+) -> Spelled:
+    """The tokens with begin and end around them; the end is learned where anything is. `first` and `last` are those
+    that the tokenizer puts itself."""
+    if special_tokens == "tokenizer":
+        own = _own_begin(first, ids)
+        ids, trained = ids[own:], trained[own:]
+        if last and ids and ids[-1] == last[0] == tokenizer.eos_id:
+            ids, trained = ids[:-1], trained[:-1]
+        if [*ids, *last][-1:] != _known(tokenizer.eos_id):
+            last = [*last, *_known(tokenizer.eos_id)]
+    else:
+        first, last = _known(tokenizer.config_bos_id), _known(tokenizer.config_eos_id)
     mask = [False] * len(first) + trained + [any(trained)] * len(last)
-    return Spelled(
-        ids=[*first, *ids, *last], trained=mask, fixed=len(first), label=None, plain=draft.plain, shared=shared
-    )
+    return Spelled(ids=[*first, *ids, *last], trained=mask, fixed=len(first), label=None)
+
+
+def _border(draft: _Draft, encoding: Any, tokenizer: TextTokenizer) -> str:
+    """What a token across the border of a prompt and its answer holds of the prompt."""
+    if not draft.framed or not draft.learned:
+        return ""
+    edge = draft.learned[0].start
+    for place, (start, stop) in enumerate(_texts_of(draft.text, encoding)):
+        if start < edge < stop and draft.text[edge:stop].strip():
+            if draft.text[start:edge].strip():
+                return "letters"
+            before = tokenizer.encode(draft.text[:edge])  # tokenizers that write no blanks have nothing across it
+            return "" if before == encoding.ids[_frame(encoding)[0] : place] else "blanks"
+    return ""
+
+
+def _going_on(text: str, tokenizer: TextTokenizer) -> list[int]:
+    """A text's tokens as they are behind another text, without the space that some tokenizers put before a first
+    word: behind an anchor that ends where a token does."""
+    for anchor in ANCHORS:
+        (encoding,) = tokenizer.encodings([anchor + text], False, places=True)
+        places = _texts_of(anchor + text, encoding)
+        behind = next((place for place, (start, _) in enumerate(places) if start >= len(anchor)), 0)
+        if behind and places[behind][0] == len(anchor) and places[behind - 1][1] <= len(anchor):
+            return list(encoding.ids[behind:])
+    return tokenizer.encode(text)
 
 
 def _known(token: int | None) -> list[int]:
     return [] if token is None else [token]
 
 
-def _once(first: list[int], ids: list[int]) -> list[int]:
-    """Begin and text, without the begin token that the text has itself where one is put."""
-    return [*first, *(ids[1:] if first and ids[:1] == first[-1:] else ids)]
+def _own_begin(first: list[int], ids: list[int]) -> int:
+    """1 where the text has itself the begin token that the tokenizer puts before it, else 0."""
+    return int(bool(first) and ids[:1] == first[-1:])
 
 
 def _frame(encoding: Any) -> Range:
@@ -252,36 +306,42 @@ def _frame(encoding: Any) -> Range:
     return begin, stop
 
 
-def _trained(draft: _Draft, encoding: Any, tokenizer: TextTokenizer) -> tuple[list[bool], bool]:
-    """For each token whether it is learned; and whether one was left out because it holds the prompt's end too."""
+def _trained(draft: _Draft, encoding: Any, tokenizer: TextTokenizer) -> list[bool]:
+    """For each token whether it is learned."""
     if not draft.learned:
-        return [draft.every] * len(encoding.ids), False
-    found, shared = [False] * len(encoding.ids), False
+        return [draft.every] * len(encoding.ids)
+    found = [draft.every] * len(encoding.ids)
     begins = _beginnings(draft.text, encoding)
     for said in draft.learned:
-        first = bisect_left(begins, (said.start, 0))
-        inside = range(first, bisect_left(begins, (said.stop, 0)))
+        inside = range(bisect_left(begins, said.start), bisect_left(begins, said.stop))
         if inside and not draft.marked:
             inside = _to_its_end(inside, said, encoding.ids, tokenizer)
         for place in inside:
-            found[place] = True
-        stop = begins[first - 1][1] if first else 0
-        shared = shared or bool(draft.text[said.start : stop].strip())
-    return ([not one for one in found] if draft.every else found), shared and not draft.every
+            found[place] = not draft.every
+    return found
 
 
-def _beginnings(text: str, encoding: Any) -> list[Range]:
-    """For each token its first character that is no blank (its first one, where all are) and the end of its text.
+def _texts_of(text: str, encoding: Any) -> list[Range]:
+    """Which characters each token stands for, in order; special tokens put around the text have none.
 
-    Blanks before a word, which some tokenizers leave out of a token's characters, count as the token's own.
+    Blanks before a word, which some tokenizers leave out of a token's characters, are the token's own.
     """
-    found, end, last = [], 0, 0
-    for start, stop in encoding.offsets:
-        begin = end if start > end and not text[end:start].strip() else start
+    found, end = [], 0
+    for (start, stop), added in zip(encoding.offsets, encoding.special_tokens_mask, strict=True):
+        if added:
+            start = stop = end
+        found.append((end if start > end and not text[end:start].strip() else start, stop))
         end = max(end, stop)
-        piece = text[begin:stop]
-        last = max(last, begin + len(piece) - len(piece.lstrip()) if piece.strip() else begin)  # always in order
-        found.append((last, stop))
+    return found
+
+
+def _beginnings(text: str, encoding: Any) -> list[int]:
+    """For each token its first character that is no blank, or its first one where all are; never falling."""
+    found, last = [], 0
+    for start, stop in _texts_of(text, encoding):
+        piece = text[start:stop]
+        last = max(last, start + len(piece) - len(piece.lstrip()) if piece.strip() else start)
+        found.append(last)
     return found
 
 
