@@ -214,13 +214,13 @@ def framed_question(text: str, tokenizer: TextTokenizer, special_tokens: str) ->
     if special_tokens != "tokenizer":
         return [*_known(tokenizer.config_bos_id), *tokenizer.encode(text)]
     (encoding,) = tokenizer.encodings([text], True)
-    ids, (begin, stop) = list(encoding.ids), _frame(encoding)
+    ids, (begin, stop) = list(encoding.ids), _frame(encoding, tokenizer)
     return [*ids[:begin], *ids[begin:stop][_own_begin(ids[:begin], ids[begin:stop]) :]]
 
 
 def _spelled(draft: _Draft, encoding: Any, tokenizer: TextTokenizer, special_tokens: str) -> Spelled:
     """The tokens of the whole text at once."""
-    ids, (begin, stop) = list(encoding.ids), _frame(encoding)
+    ids, (begin, stop) = list(encoding.ids), _frame(encoding, tokenizer)
     trained = _trained(draft, encoding, tokenizer)[begin:stop]
     if not draft.framed:  # a chat template writes its own begin and end
         return Spelled(ids=ids, trained=trained, fixed=0, label=None)
@@ -231,7 +231,7 @@ def _apart(draft: _Draft, _: Any, tokenizer: TextTokenizer, special_tokens: str)
     """A prompt and its answer, tokenized one after the other."""
     edge = draft.learned[0].start
     (encoding,) = tokenizer.encodings([draft.text[:edge]], special_tokens == "tokenizer")
-    ids, (begin, stop) = list(encoding.ids), _frame(encoding)
+    ids, (begin, stop) = list(encoding.ids), _frame(encoding, tokenizer)
     said = _going_on(draft.text[edge:], tokenizer)
     trained = [False] * (stop - begin) + [True] * len(said)
     return _framed(ids[:begin], [*ids[begin:stop], *said], ids[stop:], trained, tokenizer, special_tokens)
@@ -270,7 +270,7 @@ def _border(draft: _Draft, encoding: Any, tokenizer: TextTokenizer) -> str:
             if draft.text[start:edge].strip():
                 return "letters"
             before = tokenizer.encode(draft.text[:edge])  # tokenizers that write no blanks have nothing across it
-            return "" if before == encoding.ids[_frame(encoding)[0] : place] else "blanks"
+            return "" if before == encoding.ids[_frame(encoding, tokenizer)[0] : place] else "blanks"
     return ""
 
 
@@ -295,13 +295,13 @@ def _own_begin(first: list[int], ids: list[int]) -> int:
     return int(bool(first) and ids[:1] == first[-1:])
 
 
-def _frame(encoding: Any) -> Range:
+def _frame(encoding: Any, tokenizer: TextTokenizer) -> Range:
     """Where the text stands between the special tokens that the tokenizer has put around it."""
-    added = encoding.special_tokens_mask
+    added, (before, behind) = encoding.special_tokens_mask, tokenizer.frame
     begin, stop = 0, len(added)
-    while begin < stop and added[begin]:
+    while begin < min(before, stop) and added[begin]:
         begin += 1
-    while stop > begin and added[stop - 1]:
+    while stop > max(begin, len(added) - behind) and added[stop - 1]:
         stop -= 1
     return begin, stop
 

@@ -78,6 +78,8 @@ class TextTokenizer:
         self.notices = self._opened.notices
         """What of the folder is read otherwise than it stands there."""
         self.chat_template: str | None = self._opened.templates.get("default")
+        self.frame = _frame(self._tokenizer)
+        """How many special tokens it puts before a text, and behind it."""
         model = _json(folder / "config.json")
         self.config_bos_id = _first(model.get("bos_token_id")) if self.bos_id is None else self.bos_id
         self.config_eos_id = _first(model.get("eos_token_id")) if self.eos_id is None else self.eos_id
@@ -347,6 +349,12 @@ def _typed(names: Any, model: dict[str, Any]) -> bool:
     """Whether the tokenizer tells which text a token belongs to and the model has a place for it."""
     kinds = model.get("type_vocab_size")
     return "token_type_ids" in names and isinstance(kinds, int) and kinds >= 2
+
+
+def _frame(tokenizer: Tokenizer) -> tuple[int, int]:
+    added = tokenizer.encode("a").special_tokens_mask
+    text = next((place for place, special in enumerate(added) if not special), len(added))
+    return text, next((place for place, special in enumerate(reversed(added)) if not special), 0)
 
 
 def _first(value: Any) -> int | None:
