@@ -35,8 +35,9 @@ class Said:
 
     start: int
     stop: int
-    ended: bool
-    """Whether the stretch has the end of its turn in it; else that stands right behind it."""
+    """Where what is said ends; the end of its turn stands right behind it."""
+    turn_stop: int | None = None
+    """Where the turn ends, the end and what is written behind it included; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,11 @@ def write(row: Row, tokenizer: TextTokenizer, loss_on: str, system_prompt: str |
         return Written(talk.whole, tuple(talk.find(place) for place in silent), False)
     asked = answers[-1:] if loss_on == "last_turn" else answers
     wanted = [place for place in asked if turns[place].learned and says(messages[place])]
+    wanted = [place for place in wanted if messages[place]["content"].strip() or talk.writes(place)]
     marked = tokenizer.marked_answers(messages, tools)
     if marked is not None and marked[0] == talk.whole and len(marked[1]) == len(answers):
         places = dict(zip(answers, marked[1], strict=True))
-        return Written(talk.whole, tuple(Said(*places[place], ended=True) for place in wanted), True)
+        return Written(talk.whole, tuple(Said(*places[place]) for place in wanted), True)
     return Written(talk.whole, tuple(talk.find(place) for place in wanted), False)
 
 
@@ -103,18 +105,33 @@ class _Talk:
         whole = self.whole
         before = self._render(self._messages[:place], asked=self._is_answer(place))
         after = self._render(self._messages[: place + 1])
-        asked = before is not None and whole.startswith(before)
-        if asked and before is not None and after is not None and after.startswith(before) and whole.startswith(after):
-            yield Said(len(before), len(after), ended=True)
+        start = len(before) if before is not None and whole.startswith(before) else None
+        turn_stop = len(after) if after is not None and start is not None and whole.startswith(after) else None
         marked = self._around(place)
         if marked is not None:
             head, stop = marked[0].rstrip(" "), len(whole) - len(marked[1])  # a blank before an answer is its own
-            if asked and before is not None and head.startswith(before) and self._holds(place, len(before), stop):
-                yield Said(len(before), stop, ended=False)
-            if whole.startswith(head) and self._holds(place, len(head), stop):
-                yield Said(len(head), stop, ended=False)
+            if start is not None and len(head) >= start and self._holds(place, start, stop):
+                yield Said(start, stop, None if turn_stop is None or turn_stop < stop else turn_stop)
+            for begin in (self._behind_opening(place, head), len(head)):
+                if begin is not None and whole.startswith(head[:begin]) and self._holds(place, begin, stop):
+                    yield Said(begin, stop)
+        if start is not None and turn_stop is not None and start <= turn_stop:
+            yield Said(start, turn_stop, turn_stop)
         for said in self._as_last(place, before, after):
             yield from self._standing(place, said)
+
+    def _behind_opening(self, place: int, head: str) -> int | None:
+        """Where an answer begins behind what the model is given to begin it with, in the text before its content."""
+        if not self._is_answer(place):
+            return None
+        asked, plain = self._render(self._messages[:place], asked=True), self._render(self._messages[:place])
+        if asked is None or plain is None or not asked.startswith(plain) or len(asked) == len(plain):
+            return None
+        opening = asked[len(plain) :]
+        at = head.rfind(opening)
+        earlier = self._messages[place - 1]["content"].strip() if place else ""
+        between = head[at + len(opening) :]
+        return None if at < 0 or (earlier and earlier in between) else at + len(opening)
 
     def _is_answer(self, place: int) -> bool:
         return bool(self._messages[place]["role"] == "assistant")
@@ -129,23 +146,27 @@ class _Talk:
             return None
 
     def _around(self, place: int) -> tuple[str, str] | None:
-        """What the template writes before and behind the turn's content; None where a turn is more than its content,
-        or where the content is not written once."""
-        message = self._messages[place]
-        if any(message.get(key) for key in CALLS):
-            return None
+        """What the template writes before and behind what the turn says: a mark in its content's place, and calls of
+        tools left out. None where the mark is not written once."""
+        message = {key: value for key, value in self._messages[place].items() if key not in CALLS}
         marked = [*self._messages[:place], {**message, "content": MARK}, *self._messages[place + 1 :]]
         written = self._render(marked)
         if written is None or written.count(MARK) != 1:
             return None
         head, _, tail = written.partition(MARK)
-        return (head, tail) if self.whole.endswith(tail) and len(tail) <= len(self.whole) else None
+        return (head, tail) if self.whole.endswith(tail) else None
 
     def _holds(self, place: int, start: int, stop: int) -> bool:
         """Whether the answer, or what is left of it without its thinking, stands there."""
         content = self._messages[place]["content"]
         there = self.whole[start:stop]
         return start <= stop and (content.strip() in there or THOUGHT.sub("", content).strip() in there)
+
+    def writes(self, place: int) -> bool:
+        """Whether the template writes what the turn says besides its content."""
+        message = {key: value for key, value in self._messages[place].items() if key not in (*CALLS, *REASONING)}
+        bare = self._render([*self._messages[:place], message, *self._messages[place + 1 :]])
+        return bare != self.whole
 
     def _as_last(self, place: int, before: str | None, after: str | None) -> Iterator[str]:
         """How the turn is written where the conversation ends with it: as it is, then without its thinking."""
@@ -163,7 +184,7 @@ class _Talk:
         text = said.rstrip("\n") if said.rstrip("\n") else said
         if text.strip() and self.whole.count(text, least) == 1:
             start = self.whole.index(text, least)
-            yield Said(start, start + len(text), ended=True)
+            yield Said(start, start + len(text), start + len(text))
 
 
 # -- what a template leaves out ---------------------------------------------------------------------------------------

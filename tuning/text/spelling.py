@@ -196,7 +196,7 @@ def _draft(row: Row, tokenizer: TextTokenizer, loss_on: str, system_prompt: str 
     text = prompt + row.completion
     if loss_on == "all":
         return _Draft(text, (), framed=True, every=bool(text.strip()))
-    said = (Said(len(prompt), len(text), ended=True),) if row.completion.strip() else ()
+    said = (Said(len(prompt), len(text), len(text)),) if row.completion.strip() else ()
     return _Draft(text, said, framed=True)
 
 
@@ -315,7 +315,7 @@ def _trained(draft: _Draft, encoding: Any, tokenizer: TextTokenizer) -> list[boo
     for said in draft.learned:
         inside = range(bisect_left(begins, said.start), bisect_left(begins, said.stop))
         if inside and not draft.marked:
-            inside = _to_its_end(inside, said, encoding.ids, tokenizer)
+            inside = _to_its_end(inside, said, begins, encoding.ids, tokenizer)
         for place in inside:
             found[place] = not draft.every
     return found
@@ -345,18 +345,26 @@ def _beginnings(text: str, encoding: Any) -> list[int]:
     return found
 
 
-def _to_its_end(inside: range, said: Said, ids: list[int], tokenizer: TextTokenizer) -> range:
-    """The tokens up to the end of the turn: without what a template writes behind the end, and with the end where it
-    stands right behind."""
+def _to_its_end(inside: range, said: Said, begins: list[int], ids: list[int], tokenizer: TextTokenizer) -> range:
+    """The tokens of a stretch up to the token that ends its turn, and without what a template writes behind that.
+
+    A special token ends it: within the turn, or the next turn's first one where the model's config says that it ends
+    there by writing that. Where there is none, the turn's last characters do.
+    """
     special = tokenizer.special_ids
-    if said.ended:
-        last = max((place for place in inside if ids[place] in special), default=inside[-1])
-        blank = not tokenizer.decode(ids[last + 1 : inside.stop]).strip()
-        return range(inside.start, last + 1) if blank else inside
-    end = next((place for place in range(inside.stop, len(ids)) if ids[place] in special), None)
-    if end is None or tokenizer.decode(ids[inside.stop : end]).strip():
-        return inside
-    return range(inside.start, end + 1)
+    if said.stop == said.turn_stop:  # what is said is not told from the end: its last special token is that
+        last = max((place for place in inside if ids[place] in special), default=inside.stop)
+        if last + 1 < inside.stop and not tokenizer.decode(ids[last + 1 : inside.stop]).strip():
+            return range(inside.start, last + 1)
+        if last + 1 == inside.stop:
+            return inside
+    end = next((place for place in range(inside.stop, len(ids)) if ids[place] in special), len(ids))
+    own = end < len(ids) and (said.turn_stop is None or begins[end] < said.turn_stop or ids[end] in tokenizer.end_ids)
+    if own and not tokenizer.decode(ids[inside.stop : end]).strip():
+        return range(inside.start, end + 1)
+    return (
+        inside if said.turn_stop is None else range(inside.start, max(inside.stop, bisect_left(begins, said.turn_stop)))
+    )
 
 
 def _classified(rows: Sequence[Row], tokenizer: TextTokenizer) -> list[Spelled]:

@@ -84,6 +84,10 @@ class TextTokenizer:
         self.config_bos_id = _first(model.get("bos_token_id")) if self.bos_id is None else self.bos_id
         self.config_eos_id = _first(model.get("eos_token_id")) if self.eos_id is None else self.eos_id
         """Begin and end as config.json has them where the tokenizer has none (data.special_tokens `config`)."""
+        ends = {self.eos_id, *_all_of(model.get("eos_token_id"))}
+        ends |= set(_all_of(_json(folder / "generation_config.json").get("eos_token_id")))
+        self.end_ids = frozenset(one for one in ends if isinstance(one, int))
+        """All tokens at which a model of this folder stops writing."""
 
     def _id_of(self, token: str | None) -> int | None:
         return None if token is None else self._tokenizer.token_to_id(token)
@@ -355,6 +359,10 @@ def _frame(tokenizer: Tokenizer) -> tuple[int, int]:
     added = tokenizer.encode("a").special_tokens_mask
     text = next((place for place, special in enumerate(added) if not special), len(added))
     return text, next((place for place, special in enumerate(reversed(added)) if not special), 0)
+
+
+def _all_of(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _first(value: Any) -> int | None:
