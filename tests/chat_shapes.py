@@ -28,16 +28,19 @@ SHAPES = {
     "Llama 3": (
         "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
         "{% if m.role == 'assistant' %}⟦{{ m.content | trim }}<|eot_id|>⟧{% else %}{{ m.content | trim }}<|eot_id|>"
-        "{% endif %}{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+        "{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
     ),
     "Gemma": (
         "{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
-        "{% for m in messages %}{% if m.role == 'assistant' %}<start_of_turn>model\n⟦{{ m.content | trim }}<end_of_turn>⟧"
+        "{% for m in messages %}{% if m.role == 'assistant' %}"
+        "<start_of_turn>model\n⟦{{ m.content | trim }}<end_of_turn>⟧"
         "{% else %}<start_of_turn>{{ m.role }}\n{{ m.content | trim }}<end_of_turn>{% endif %}{{ '\\n' }}{% endfor %}"
         "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
     ),
     "Mistral": (  # tools and the system prompt stand before the last question, so earlier text changes
-        "{% if messages[0].role == 'system' %}{% set head = messages[0].content + '\\n\\n' %}{% set talk = messages[1:] %}"
+        "{% if messages[0].role == 'system' %}{% set head = messages[0].content + '\\n\\n' %}"
+        "{% set talk = messages[1:] %}"
         "{% else %}{% set head = '' %}{% set talk = messages %}{% endif %}"
         "{% set asked = talk | selectattr('role', 'equalto', 'user') | list | length %}{% set ns = namespace(n=0) %}"
         "{{ bos_token }}{% for m in talk %}{% if m.role == 'user' %}{% set ns.n = ns.n + 1 %}"
@@ -49,8 +52,9 @@ SHAPES = {
     ),
     "Qwen 3": (  # thinking is kept behind the last question only
         "{% if tools %}<|im_start|>system\n" + TOOLS + "<|im_end|>\n{% endif %}"
-        "{% set ns = namespace(last=-1) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}"
-        "{% endif %}{% endfor %}{% for m in messages %}{% if m.role == 'assistant' %}{% set content = m.content %}"
+        "{% set ns = namespace(last=-1) %}{% for m in messages %}{% if m.role == 'user' %}"
+        "{% set ns.last = loop.index0 %}{% endif %}{% endfor %}"
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% set content = m.content %}"
         "{% set thought = m.reasoning_content or '' %}{% if '</think>' in content %}"
         "{% set thought = content.split('</think>')[0].split('<think>')[-1].strip('\\n') %}"
         "{% set content = content.split('</think>')[-1].lstrip('\\n') %}{% endif %}<|im_start|>assistant\n⟦"
@@ -78,7 +82,8 @@ SHAPES = {
     ),
     "gpt-oss": (  # the last answer ends otherwise than earlier ones, whose thinking is taken out
         "{% for m in messages %}{% if m.role == 'assistant' %}<|start|>assistant⟦"
-        "{% if m.thinking and loop.last %}<|channel|>analysis<|message|>{{ m.thinking }}<|end|><|start|>assistant{% endif %}"
+        "{% if m.thinking and loop.last %}<|channel|>analysis<|message|>{{ m.thinking }}<|end|><|start|>assistant"
+        "{% endif %}"
         "{% if m.tool_calls %}<|channel|>commentary to={{ m.tool_calls[0].function.name }}<|message|>"
         "{{ m.tool_calls[0].function.arguments | tojson }}<|call|>{% else %}"
         "<|channel|>final<|message|>{{ m.content }}{{ '<|return|>' if loop.last else '<|end|>' }}{% endif %}⟧"
@@ -87,7 +92,8 @@ SHAPES = {
     ),
     "GLM": (  # nothing ends an answer but the next turn
         "[gMASK]<sop>{% for m in messages %}{% if m.role == 'assistant' %}<|assistant|>\n⟦{{ m.content }}⟧"
-        "{% elif m.role == 'tool' %}<|observation|>\n{{ m.content }}{% else %}<|{{ m.role }}|>\n{{ m.content }}{% endif %}"
+        "{% elif m.role == 'tool' %}<|observation|>\n{{ m.content }}"
+        "{% else %}<|{{ m.role }}|>\n{{ m.content }}{% endif %}"
         "{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
     ),
     "Nemotron": (

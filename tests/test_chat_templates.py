@@ -278,11 +278,11 @@ READ: dict[str, Any] = {
     "the date": "{{ strftime_now('%Y-%m-%d') }}" + LINES,
     "JSON with letters": "{{ messages | tojson }}{{ messages | tojson(indent=2) }}" + LINES,
     "JSON in its forms": "{{ tools | tojson(separators=(',', ':'), sort_keys=true) }}{{ dict(a=1) | tojson }}" + LINES,
-    "a namespace": "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
+    "a namespace": "{% set ns = namespace(n=1) %}{% for m in messages %}{% set ns.n = 2 %}{{ ns.n }}{% endfor %}",
     "loop controls": "{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}{{ m.content }}{% endfor %}",
-    "blocks on lines": "{%- for m in messages %}\n  {% if m.role == 'user' %}\n{{ m.content }}\n  {% endif %}\n{%- endfor %}",
+    "blocks on lines": "{%- for m in messages %}\n  {% if m.role %}\n{{ m.content }}\n  {% endif %}\n{%- endfor %}",
     "undefined keys": "{% for m in messages %}{{ m.name }}{{ m['x'] }}{{ m.content }}{% endfor %}",
-    "reasoning by another name": "{% for m in messages %}{{ m.thinking }}|{{ m.reasoning_content }}{{ m.content }}{% endfor %}",
+    "reasoning by another name": "{% for m in messages %}{{ m.thinking }}|{{ m.reasoning_content }}{% endfor %}",
 }
 
 
