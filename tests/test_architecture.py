@@ -12,7 +12,6 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "architectures": -1,
     "assets": 0,
-    "chat": 0,
     "errors": 0,
     "events": 0,
     "locks": 0,

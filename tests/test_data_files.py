@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def test_good_and_odd_files(
     assert len(data.train) == rows and data.train[:1] == found[:1] and data.train[rows - 1] == found[-1]
     shown = preview(settings, "causal_lm", 0, TOKENIZER, 8)
     assert shown["problems"] == [] and shown["shape"] == shape and len(shown["tokens"]) == min(rows, 4)
-    assert len(encode_set(data.train, TOKENIZER, settings, "causal_lm")) == rows
+    assert len(encode_set(data.train, TOKENIZER, replace(settings, long_text="cut"), "causal_lm")) == rows
 
 
 @pytest.mark.parametrize(("name", "content", "more", "field", "words"), BAD, ids=[one[0] for one in BAD])
@@ -108,7 +109,7 @@ def test_numbers_as_classes_are_in_the_order_of_numbers(tmp_path: Path) -> None:
 
 def test_a_large_file_is_sampled_and_says_so(tmp_path: Path) -> None:
     source = written(tmp_path, "a.jsonl", lines(*({"text": "word " * (n % 90 + 1)} for n in range(10_000))))
-    summary = summarize(DataSettings(source=source, max_seq_length=64), str(MODEL), "causal_lm", 0)
+    summary = summarize(DataSettings(source=source, max_seq_length=64, long_text="cut"), str(MODEL), "causal_lm", 0)
     assert summary.sampled and summary.train_rows == 9_000 and summary.longest == 64
     assert 500 <= len(summary.lengths) <= 1_000 and "of 9,000 rows" in summary.longest_origin
     small = summarize(DataSettings(source=source, train_rows=50, eval_rows=5), str(MODEL), "causal_lm", 0)

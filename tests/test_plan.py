@@ -101,7 +101,7 @@ def test_named_devices_and_unknown_ones() -> None:
         named_device("Abacus")
 
 
-def test_a_sample_prompt_is_counted_as_it_is_asked() -> None:
+def test_a_sample_prompt_is_counted_as_it_is_asked(tmp_path: Path) -> None:
     """As a chat where conversations are trained on, as it stands elsewhere."""
     text = "Where does Ada Vaneby live?"
     asked = {"sample": {"prompts": [text]}}
@@ -113,6 +113,9 @@ def test_a_sample_prompt_is_counted_as_it_is_asked() -> None:
 
     assert counted(system, True) > counted(None, True) > counted(None, False)
     assert counted(system, False) == counted(None, False) + len(tokenizer.encode(f"{system}\n"))
-    for source, chat, head in (("chats", True, system), ("people-questions", False, system), ("reviews", False, None)):
+    for source, chat in (("chats", True), ("people-questions", False), ("reviews", False)):
         settings = asked | {"data": {"source": source, "system_prompt": system}}
-        assert plan_for(settings).value("sample_length") == counted(head, chat), "texts have no prompts"
+        assert plan_for(settings).value("sample_length") == counted(system, chat), "rows have it before their prompts"
+    (tmp_path / "texts.txt").write_text("The mill is old.\nThe river is wide.\n" * 5)
+    texts = asked | {"data": {"source": str(tmp_path / "texts.txt"), "system_prompt": system}}
+    assert plan_for(texts).value("sample_length") == counted(None, False), "texts have no prompts"

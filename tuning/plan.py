@@ -15,14 +15,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from tuning.data import CONVERSATION, DataSummary, open_data, read_first, summarize
+from tuning.data import CONVERSATION, TEXT, DataSummary, open_data, read_first, summarize
+from tuning.data.template_choice import template_notices, with_template_chosen
 from tuning.errors import ModelError, Notice, SettingsError
 from tuning.hardware import Device, this_machine
 from tuning.methods import method_named
 from tuning.models import BaseModel, ModelShape, resolve_model
 from tuning.prompts import Prompted, longest_prompt, question_ids
 from tuning.refusals import class_count, head_notices, method_refuses, packing_lacks, pooler_refused, refused
-from tuning.settings import WRITTEN_METRICS, Settings
+from tuning.settings import WRITTEN_METRICS, DataSettings, Settings
 from tuning.settings_versions import today
 from tuning.text import TextTokenizer
 from tuning.weights import Weights, compared
@@ -90,6 +91,16 @@ class Plan:
         return bool(self.value("packing"))
 
     @property
+    def chat(self) -> bool:
+        """Whether rows are written through the model's chat template, and so whatever it is asked."""
+        return self.data.chat
+
+    @property
+    def data_settings(self) -> DataSettings:
+        """The settings of the data, `chat_template` decided."""
+        return replace(self.settings.data, chat_template="on" if self.chat else "off")
+
+    @property
     def system_prompt(self) -> str | None:
         """What stands before each prompt, in training and when it is asked; None where rows are texts without any."""
         return read_first(self.settings.data.system_prompt, self.data.shape)
@@ -155,7 +166,8 @@ def plan_for(given: Any, run_model: Callable[[str, str], BaseModel] | None = Non
     weights = compared(model, settings.task)
     assert weights is not None  # without a limit of time it is waited for
     readable = model.missing is None or (Path(model.path) / "tokenizer.json").is_file()
-    given_rows = (settings.data, model.path, settings.task, settings.seed, settings.recipe)
+    rows = with_template_chosen(settings.data, model, settings.recipe)
+    given_rows = (rows, model.path, settings.task, settings.seed, settings.recipe)
     data = summarize(*given_rows) if readable else _unread(settings)
     return make_plan(settings, model, data, this_machine(settings.device), told, weights)
 
@@ -213,8 +225,14 @@ def make_plan(
         raise SettingsError(problems)
     derived = _derive(settings, model, data) | _prompts(settings, model, data, prompted)
     derived |= _shorter_prompts(settings, model, data, device)
-    notices = (*told, *model.notices, *data.notices, *_length_notices(settings, data, derived))
+    written = template_notices(settings.data, model, settings.recipe, pairs=_has_answers(settings, data))
+    notices = (*told, *model.notices, *data.notices, *written, *_length_notices(settings, data, derived))
     return Plan(settings=settings, model=model, data=data, device=device, derived=derived, notices=notices)
+
+
+def _has_answers(settings: Settings, data: DataSummary) -> bool:
+    """Whether rows are prompts with completions."""
+    return settings.task == "causal_lm" and data.shape not in (TEXT, CONVERSATION)
 
 
 def _derive(settings: Settings, model: BaseModel, data: DataSummary) -> dict[str, Derived]:
@@ -319,7 +337,13 @@ def _prompts(settings: Settings, model: BaseModel, data: DataSummary, prompted: 
         longest, seen = prompted.prompt, f"the longest prompt of {prompted.rows:,} evaluation rows, in tokens"
         if not prompted.rows:
             rows = open_data(settings.data, settings.task, settings.seed).eval[:count]
-            longest = longest_prompt(rows, TextTokenizer(model.path), settings.data.system_prompt)
+            longest = longest_prompt(
+                rows,
+                TextTokenizer(model.path),
+                settings.data.system_prompt,
+                chat=data.chat,
+                special_tokens=settings.data.special_tokens,
+            )
             seen = f"the longest prompt of {len(rows):,} evaluation rows that are answered, in tokens"
         found["answered_length"] = Derived(value=longest, origin=seen)
     asked = prompted.prompt if method.asks(settings.method) else data.asked_length
@@ -327,11 +351,13 @@ def _prompts(settings: Settings, model: BaseModel, data: DataSummary, prompted: 
         seen = "the longest question that the model answers before rows are written, in tokens"
         found["asked_length"] = Derived(value=asked, origin=seen)
     if texts and method.updates:  # a run without updates answers none
-        tokenizer, chat = TextTokenizer(model.path), data.shape == CONVERSATION
+        tokenizer, special = TextTokenizer(model.path), settings.data.special_tokens
         head = read_first(settings.data.system_prompt, data.shape)
         classes = settings.task == "sequence_classification"
         ids = [
-            tokenizer.encode_with_specials(text) if classes else question_ids(text, tokenizer, head, chat=chat)
+            tokenizer.encode_with_specials(text)
+            if classes
+            else question_ids(text, tokenizer, head, chat=data.chat, special_tokens=special)
             for text in texts
         ]
         found["sample_length"] = Derived(value=max(map(len, ids)), origin="the longest of sample.prompts, in tokens")

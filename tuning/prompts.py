@@ -1,16 +1,17 @@
-"""How long a run's prompts are: max_seq_length does not cut what a model is asked, only its context does.
+"""What a model is asked, token for token as training reads it, and how long that is: max_seq_length does not cut it,
+only the model's context does.
 
-Comes in: rows or texts, a tokenizer.  Goes out: a question, or what stands before a row's answer, as the model is given
-it; and the tokens of the longest of many, for who needs to know before a run.
+Comes in: rows or texts, a tokenizer, how prompts are written.  Goes out: a question, or what stands before a row's
+answer; and the tokens of the longest of many, for who needs to know before a run.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tuning.text import Row, TextTokenizer, headed, spell_rows
+from tuning.text import Row, TextTokenizer, as_conversation, characters, framed_question, headed, spell_rows
 
 TOKENIZED = 64
 """Of many rows so many are tokenized, those longest in characters: the one with the most tokens is among them, unless
@@ -30,24 +31,47 @@ class Prompted:
     prompt: int = 0
     """Tokens before the answer, the most of one."""
 
-    def look(self, rows: Sequence[Row], tokenizer: TextTokenizer, loss_on: str, system_prompt: str | None) -> int:
+    def look(
+        self,
+        rows: Sequence[Row],
+        tokenizer: TextTokenizer,
+        loss_on: str,
+        system_prompt: str | None,
+        *,
+        chat: bool = False,
+        special_tokens: str = "tokenizer",
+    ) -> int:
         """Look at these rows; the tokens of the longest."""
-        found = spell_rows(rows, tokenizer, loss_on=loss_on, task="causal_lm", system_prompt=system_prompt)
+        found = spell_rows(
+            rows,
+            tokenizer,
+            loss_on=loss_on,
+            task="causal_lm",
+            system_prompt=system_prompt,
+            chat=chat,
+            special_tokens=special_tokens,
+        )
         self.rows, self.length = len(rows), max(len(one.ids) for one in found)
         self.labels = max(sum(one.trained[1:]) for one in found)
-        self.prompt = longest_prompt(rows, tokenizer, system_prompt)
+        self.prompt = longest_prompt(rows, tokenizer, system_prompt, chat=chat, special_tokens=special_tokens)
         return self.length
 
 
-def question_ids(text: str, tokenizer: TextTokenizer, system_prompt: str | None, *, chat: bool) -> list[int]:
+def question_ids(
+    text: str,
+    tokenizer: TextTokenizer,
+    system_prompt: str | None,
+    *,
+    chat: bool,
+    special_tokens: str = "tokenizer",
+) -> list[int]:
     """A question as tokens, whole, as training reads a prompt; as a chat it is a user's message in the model's chat
     template, and the system prompt the system's."""
     if chat:
         system = [{"role": "system", "content": system_prompt}] if system_prompt else []
         written = tokenizer.render_chat([*system, {"role": "user", "content": text}], add_generation_prompt=True)
         return tokenizer.encode(written)
-    beginning = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    return [*beginning, *tokenizer.encode(headed(text, system_prompt))]
+    return framed_question(headed(Row(prompt=text), system_prompt), tokenizer, special_tokens)
 
 
 def answer_of(row: Row) -> str | None:
@@ -59,24 +83,47 @@ def answer_of(row: Row) -> str | None:
     return None
 
 
-def prompt_ids(row: Row, tokenizer: TextTokenizer, system_prompt: str | None) -> list[int]:
+def prompt_ids(
+    row: Row,
+    tokenizer: TextTokenizer,
+    system_prompt: str | None,
+    *,
+    chat: bool = False,
+    special_tokens: str = "tokenizer",
+) -> list[int]:
     """Everything before the row's (last) answer, token for token as training reads it, and not cut."""
-    (found,) = _before_answers([row], tokenizer, system_prompt)
+    (found,) = _before_answers([row], tokenizer, system_prompt, chat, special_tokens)
     return found
 
 
-def longest_prompt(rows: Iterable[Row], tokenizer: TextTokenizer, system_prompt: str | None) -> int:
+def longest_prompt(
+    rows: Iterable[Row],
+    tokenizer: TextTokenizer,
+    system_prompt: str | None,
+    *,
+    chat: bool = False,
+    special_tokens: str = "tokenizer",
+) -> int:
     """The most tokens that stand before a row's answer, whole; 0 where no row has an answer of its own."""
     asked = (row for row in rows if answer_of(row) is not None)
     longest = heapq.nlargest(TOKENIZED, asked, key=_characters)
-    return max(map(len, _before_answers(longest, tokenizer, system_prompt)), default=0)
+    return max(map(len, _before_answers(longest, tokenizer, system_prompt, chat, special_tokens)), default=0)
 
 
-def _before_answers(rows: Sequence[Row], tokenizer: TextTokenizer, system_prompt: str | None) -> list[list[int]]:
+def _before_answers(
+    rows: Sequence[Row], tokenizer: TextTokenizer, system_prompt: str | None, chat: bool, special_tokens: str
+) -> list[list[int]]:
     """The same of rows of one kind at once."""
-    loss_on = "last_turn" if rows and rows[0].messages is not None else "response"
+    loss_on = "last_turn" if rows and (chat or rows[0].messages is not None) else "response"
     found = []
-    for spelled in spell_rows(rows, tokenizer, loss_on=loss_on, task="causal_lm", system_prompt=system_prompt):
+    for spelled in spell_rows(
+        [_learned(as_conversation(row) if chat and row.completion is not None else row) for row in rows],
+        tokenizer,
+        loss_on=loss_on,
+        task="causal_lm",
+        system_prompt=system_prompt,
+        special_tokens=special_tokens,
+    ):
         answer = len(spelled.trained)
         while answer and not spelled.trained[answer - 1]:
             answer -= 1
@@ -86,8 +133,14 @@ def _before_answers(rows: Sequence[Row], tokenizer: TextTokenizer, system_prompt
     return found
 
 
+def _learned(row: Row) -> Row:
+    """The row with its last turn learned, for a turn that is not learned can be asked all the same."""
+    if row.messages is None or row.messages[-1].learned:
+        return row
+    return replace(row, messages=(*row.messages[:-1], replace(row.messages[-1], learned=True)))
+
+
 def _characters(row: Row) -> int:
     """Of what stands before the answer."""
-    if row.messages is not None:
-        return sum(len(turn.content) for turn in row.messages[:-1])
-    return len(row.prompt or "")
+    answer = row.messages[-1].content if row.messages else row.completion or ""
+    return characters(row) - len(answer)

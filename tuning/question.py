@@ -25,8 +25,10 @@ class Question:
     temperature: float = 0.0
     """0 takes the likeliest token each time."""
     seed: int = 0
-    chat: bool = False
-    """Write each prompt as a user's message with the model's chat template."""
+    chat: bool | None = None
+    """Write each prompt as a user's message with the model's chat template; None asks a run as it was taught."""
+    special_tokens: str = "tokenizer"
+    """Which begin token stands before a prompt that is no chat, as data.special_tokens."""
     system_prompt: str | None = None
     """What the run was taught to read before each prompt."""
 
@@ -40,8 +42,8 @@ class Question:
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
                 problems.append(Problem(field, value, f"{low} to {high}", f"{field} must be {low} to {high}."))
-        if not isinstance(self.chat, bool):
-            problems.append(Problem("chat", self.chat, "true or false", "chat must be true or false."))
+        if self.chat is not None and not isinstance(self.chat, bool):
+            problems.append(Problem("chat", self.chat, "true, false or null", "chat must be true, false or null."))
         if problems:
             raise SettingsError(problems)
 

@@ -173,7 +173,14 @@ def method_refuses(
         return opened.train, opened.eval, TextTokenizer(model.path)
 
     def look(rows: Sequence[Row]) -> int:
-        return prompted.look(rows, TextTokenizer(model.path), settings.data.loss_on, settings.data.system_prompt)
+        return prompted.look(
+            rows,
+            TextTokenizer(model.path),
+            settings.data.loss_on,
+            settings.data.system_prompt,
+            chat=data.chat,
+            special_tokens=settings.data.special_tokens,
+        )
 
     return method.problems(
         Case(

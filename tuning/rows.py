@@ -51,8 +51,13 @@ class RunRow:
 
     @property
     def chat(self) -> bool:
-        """Whether it learns from conversations."""
-        return self._shape == CONVERSATION
+        """Whether what it learns from is written through the chat template."""
+        return bool((self.plan.get("data") or {}).get("chat", self._shape == CONVERSATION))
+
+    @property
+    def special_tokens(self) -> str:
+        """Which begin and end tokens it learns with; runs of version 1 take those of config.json."""
+        return str(self.settings["data"].get("special_tokens", "config"))
 
     @property
     def system_prompt(self) -> str | None:

@@ -32,6 +32,7 @@ from tuning.results import Results
 from tuning.rows import RunRow
 from tuning.settings import Settings
 from tuning.store import RunStore
+from tuning.text import imports_in_line
 from tuning.training.offline import keep_to_this_machine
 from tuning.weights import compared
 
@@ -267,7 +268,8 @@ class RunService:
         RunError when there is nothing to ask.
         """
         row = self.store.run(run_id)
-        question = replace(question, system_prompt=row.system_prompt)
+        chat = row.chat if question.chat is None else question.chat
+        question = replace(question, chat=chat, system_prompt=row.system_prompt, special_tokens=row.special_tokens)
         handle = self._handle(run_id)
         if handle is None or not row.active:
             return self._answers.ask(row, self.result(run_id).parent, question, tell)
@@ -340,8 +342,9 @@ def _checked_text(field: str, value: Any, limit: int, empty: bool = False) -> st
 
 def _import_quietly() -> None:
     keep_to_this_machine()
-    for module in WARM_MODULES:
-        try:
-            importlib.import_module(module)
-        except Exception:  # the first run will say what is wrong, to the person who starts it
-            log.warning("could not warm up %s", module, exc_info=True)
+    with imports_in_line():  # a tokenizer may be opened meanwhile, to count tokens
+        for module in WARM_MODULES:
+            try:
+                importlib.import_module(module)
+            except Exception:  # the first run will say what is wrong, to the person who starts it
+                log.warning("could not warm up %s", module, exc_info=True)

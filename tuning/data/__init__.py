@@ -8,11 +8,12 @@ from tuning.data.encoded import EncodedSet, encode_pairs, encode_set, row_sizes
 from tuning.data.kept import encode_kept
 from tuning.data.places import bundled_folder, data_catalogue
 from tuning.data.sets import DataSet, open_data
-from tuning.data.summary import CONVERSATION, PAIRS, DataSummary, read_first, summarize
+from tuning.data.summary import CONVERSATION, PAIRS, TEXT, DataSummary, read_first, summarize
 
 __all__ = [
     "CONVERSATION",
     "PAIRS",
+    "TEXT",
     "DataSet",
     "DataSummary",
     "EncodedSet",

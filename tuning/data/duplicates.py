@@ -30,8 +30,8 @@ def is_empty(row: Row) -> bool:
 
 
 def repeat_notices(data: DataSet) -> tuple[Notice, ...]:
-    """What is told of repeated and of empty rows, of a data set that is small enough to be read for it."""
-    counts, empty = repeated(data), sum(map(is_empty, data.train))
+    """What is told of repeated rows, of a data set that is small enough to be read for it."""
+    counts = repeated(data)
     told = list[Notice]()
     if count := counts["in_both"]:
         message = f"{_rows(count, 'evaluation row')} trained on too: the evaluation flatters."
@@ -39,9 +39,6 @@ def repeat_notices(data: DataSet) -> tuple[Notice, ...]:
     if count := counts["duplicates"]:
         message = f"{_rows(count, 'training row')} there more than once and learned that often."
         told.append(Notice(field="data.source", message=message, count=count))
-    if empty:
-        message = f"{_rows(empty, 'training row')} empty: no text, or no answer to learn."
-        told.append(Notice(field="data.source", message=message, count=empty))
     return tuple(told)
 
 

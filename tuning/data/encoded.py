@@ -12,7 +12,7 @@ import tempfile
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast, overload
 
@@ -20,10 +20,11 @@ import numpy as np
 
 from tuning.errors import DataError
 from tuning.settings import DataSettings
-from tuning.text import ConversationError, Encoded, Row, TextTokenizer, encode_rows
+from tuning.text import ConversationError, Encoded, Row, Spelled, TextTokenizer, characters, spell_rows
 
 MEMORY_BYTES = 64 * 2**20
-CHUNK_ROWS = 256
+CHUNK_ROWS, CHUNK_CHARACTERS = 256, 2_000_000
+"""How much is tokenized at once."""
 TOLD_ROWS = 5_000
 """How often a long tokenization says how far it is."""
 COUNTED_ROWS = 16_384
@@ -42,8 +43,8 @@ class EncodedSet(Sequence[Encoded]):
     """Encoded rows packed into arrays; each is made into an `Encoded` when it is asked for."""
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
-        """`starts` (rows + 1) says where each row begins in `tokens`, which hold 2 x id + trained; `labels` (rows) are
-        -1 where there is none, `cut` (rows) is 1 where the row was cut."""
+        """`starts` (rows + 1) says where each row begins in `tokens`, which hold 4 x id + 2 x type + trained; `labels`
+        (rows) are -1 where there is none, `cut` (rows) has bit 1 where the row was cut, bit 2 where it has types."""
         self._arrays = arrays
         self._starts, self._tokens, self._labels, self._cut = (arrays[name] for name in DTYPES)
 
@@ -55,11 +56,13 @@ class EncodedSet(Sequence[Encoded]):
             max_size=MEMORY_BYTES, dir=None if folder is None else str(folder)
         )
         for row in rows:
-            packed = np.asarray(row.ids, dtype=np.int32) << 1 | np.asarray(row.trained, dtype=np.int32)
+            packed = np.asarray(row.ids, dtype=np.int32) << 2 | np.asarray(row.trained, dtype=np.int32)
+            if row.types is not None:
+                packed |= np.minimum(np.asarray(row.types, dtype=np.int32), 1) << 1
             file.write(packed.tobytes())
             starts.append(starts[-1] + len(row.ids))
             labels.append(-1 if row.label is None else row.label)
-            cut.append(row.cut)
+            cut.append(row.cut | (row.types is not None) << 1)
         if file.tell() > MEMORY_BYTES:
             file.flush()
             tokens: np.ndarray = np.memmap(cast(BinaryIO, file), dtype=np.int32, mode="r")
@@ -141,10 +144,11 @@ class EncodedSet(Sequence[Encoded]):
         packed = self._tokens[self._starts[index] : self._starts[index + 1]]
         label = int(self._labels[index])
         return Encoded(
-            ids=(packed >> 1).tolist(),
+            ids=(packed >> 2).tolist(),
             trained=(packed & 1).astype(bool).tolist(),
             label=None if label < 0 else label,
-            cut=bool(self._cut[index]),
+            cut=bool(self._cut[index] & 1),
+            types=(packed >> 1 & 1).tolist() if self._cut[index] & 2 else None,
         )
 
     @property
@@ -180,41 +184,67 @@ def _pieces(numbers: np.ndarray) -> Iterator[bytes]:
     return (numbers[at : at + step].tobytes() for at in range(0, len(numbers), step))
 
 
-def encode_each(
+def how_rows_are_written(settings: DataSettings, task: str) -> dict[str, Any]:
+    """What `spell_rows` needs to know of the settings. chat_template is `on` or `off` by then: `auto`, which needs the
+    model's name (`data.template_choice`), counts as off."""
+    return {
+        "loss_on": settings.loss_on,
+        "task": task,
+        "system_prompt": settings.system_prompt,
+        "chat": settings.chat_template == "on",
+        "special_tokens": settings.special_tokens,
+    }
+
+
+def spell_each(
     rows: Iterable[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str
-) -> Iterator[tuple[Row, Encoded]]:
-    """Every row beside its tokens, those with nothing to learn from among them.
+) -> Iterator[tuple[Row, Spelled | None]]:
+    """Every row beside its tokens, whole.
 
-    A conversation that the model's chat template refuses is a bad row: it is left out where the settings say so.
+    A conversation that the model's chat template refuses is a bad row: None where the settings leave such out, else
+    DataError.
     """
-    source, done = iter(rows), 0
-
-    def encoded(chunk: list[Row]) -> list[Encoded]:
-        return encode_rows(
-            chunk,
-            tokenizer,
-            max_seq_length=settings.max_seq_length,
-            loss_on=settings.loss_on,
-            task=task,
-            system_prompt=settings.system_prompt,
-        )
-
-    while chunk := list(islice(source, CHUNK_ROWS)):
+    how, done = how_rows_are_written(settings, task), 0
+    for chunk in _chunks(rows):
+        found: list[Spelled | None] = []
         try:
-            found = encoded(chunk)
+            found += spell_rows(chunk, tokenizer, **how)
         except ConversationError:  # which one, or which ones?
             found = []
-            for number, row in enumerate(list(chunk), done + 1):
+            for number, row in enumerate(chunk, done + 1):
                 try:
-                    found += encoded([row])
+                    found += spell_rows([row], tokenizer, **how)
                 except ConversationError as error:
                     if settings.bad_rows != "skip":
                         message = f"conversation {number}: {error}; or leave such rows out with data.bad_rows skip"
                         raise DataError(message, f"conversation {number}", "a conversation it can write") from None
-                    chunk.remove(row)
-                    done += 1
+                    found.append(None)
         yield from zip(chunk, found, strict=True)
         done += len(chunk)
+
+
+def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """So many rows at once, or fewer where they are long."""
+    chunk, length = list[Row](), 0
+    for row in rows:
+        chunk.append(row)
+        length += characters(row)
+        if len(chunk) == CHUNK_ROWS or length >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, length = [], 0
+    if chunk:
+        yield chunk
+
+
+def encode_each(
+    rows: Iterable[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str
+) -> Iterator[tuple[Row, Encoded]]:
+    """Every row beside its tokens, those with nothing to learn from among them; a long text once for each of its
+    blocks."""
+    for row, spelled in spell_each(rows, tokenizer, settings, task):
+        if spelled is not None:
+            for part in spelled.parts(settings.max_seq_length, settings.long_text):
+                yield row, part
 
 
 def learnable(row: Encoded) -> bool:
@@ -225,8 +255,12 @@ def learnable(row: Encoded) -> bool:
 def encode_pairs(
     rows: Iterable[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str
 ) -> Iterator[tuple[Row, Encoded]]:
-    """Rows beside their tokens; rows with nothing to learn from (an empty answer) are left out."""
-    return (pair for pair in encode_each(rows, tokenizer, settings, task) if learnable(pair[1]))
+    """Rows beside their tokens, to be looked at: rows with nothing to learn from (an empty answer) are left out, and a
+    block of a long text stands beside a row with its own piece of the text."""
+    for row, spelled in spell_each(rows, tokenizer, settings, task):
+        parts = [] if spelled is None else spelled.parts(settings.max_seq_length, settings.long_text)
+        for part in filter(learnable, parts):
+            yield row if len(parts) == 1 else replace(row, text=tokenizer.decode(part.ids)), part
 
 
 def encode_set(
@@ -239,11 +273,15 @@ def encode_set(
 ) -> EncodedSet:
     """The rows as tokens; rows with nothing to learn from are left out.
 
-    `tell` hears how many rows are done, now and then; `folder` holds the temporary file of a large set.
+    `tell` hears how many examples are done, now and then; `folder` holds the temporary file of a large set.
     """
 
     def told() -> Iterator[Encoded]:
-        for done, (_, one) in enumerate(encode_pairs(rows, tokenizer, settings, task), 1):
+        done = 0
+        for _, one in encode_each(rows, tokenizer, settings, task):
+            if not learnable(one):
+                continue
+            done += 1
             if done % TOLD_ROWS == 0:
                 tell(done)
             yield one

@@ -25,7 +25,7 @@ from pathlib import Path
 from tuning.data.encoded import EncodedSet, encode_set
 from tuning.data.sets import DataSet
 from tuning.settings import DataSettings
-from tuning.text import TextTokenizer
+from tuning.text import TextTokenizer, tokenizer_files
 
 LEAST_TOKENS = 200_000
 """Fewer are made in a second, and not kept."""
@@ -33,12 +33,11 @@ MOST_BYTES = 4 * 2**30
 SPARE_BYTES = 2**30
 """What keeping tokens leaves free on the disk."""
 DAY = 24 * 3600
-READ_BY_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "config.json", "chat_template.jinja")
 NO_MATTER = ("source", "subset", "revision", "split", "eval_split", "eval_rows", "packing", "group_by_length")
 """Settings that do not change a training row's tokens, or whose effect the data's fingerprint tells."""
 CODE = (
-    "tuning.chat",
     "tuning.text",
+    *(f"tuning.text.{name}" for name in ("chat", "conversations", "rows", "spelling", "tokenizer")),
     *(
         f"tuning.data.{name}"
         for name in (
@@ -97,10 +96,12 @@ def encode_kept(
 def _key(data: DataSet, model: Path, settings: DataSettings, task: str) -> str:
     """A hash of all that the tokens depend on."""
     chosen = {name: value for name, value in asdict(settings).items() if name not in NO_MATTER}
-    files = [sha256(file.read_bytes()).hexdigest() for name in READ_BY_TOKENIZER if (file := model / name).is_file()]
+    files = [(file.name, sha256(file.read_bytes()).hexdigest()) for file in tokenizer_files(model)]
     code = [sha256(Path(sys.modules[name].__file__ or "").read_bytes()).hexdigest() for name in CODE]
-    day = str(date.today()) if data.shape == "conversation" else None  # a chat template may write the date
-    core = [data.fingerprint, chosen, task, files, code, version("tokenizers"), version("jinja2"), day]
+    talks = data.shape == "conversation" or settings.chat_template == "on"
+    day = str(date.today()) if talks else None  # a chat template may write the date
+    packages = [version(name) for name in ("tokenizers", "transformers", "jinja2")]
+    core = [data.fingerprint, chosen, task, files, code, packages, day]
     return sha256(json.dumps(core, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from tuning.data.columns import ROLES
 from tuning.data.draw import as_numbers
 from tuning.data.duplicates import is_empty, repeated
+from tuning.data.encoded import how_rows_are_written
 from tuning.data.joined import open_tables
 from tuning.data.places import find_place
 from tuning.data.recognise import columns_of
@@ -83,8 +84,8 @@ def preview(
         first = _spelled(first_rows, tokenizer, settings, task, {"count": 0, "rows": []})
     except DataError as error:
         return found | {"problems": [problem.to_dict() for problem in error.problems]}
-    tokens = [shown_tokens(one, settings.max_seq_length, tokenizer) for one in first]
-    return found | {"tokens": tokens, "lengths": _lengths(spelled, settings.max_seq_length)}
+    tokens = [shown_tokens(one, settings.max_seq_length, tokenizer, settings.long_text) for one in first]
+    return found | {"tokens": tokens, "lengths": _lengths(spelled, settings.max_seq_length, settings.long_text)}
 
 
 def _first(data: DataSet) -> list[tuple[Record, Row]]:
@@ -191,7 +192,7 @@ def _spelled(
     """Rows as whole token lists; conversations that the template refuses are counted among the bad rows."""
 
     def spell(some: list[Row]) -> list[Spelled]:
-        return spell_rows(some, tokenizer, loss_on=settings.loss_on, task=task, system_prompt=settings.system_prompt)
+        return spell_rows(some, tokenizer, **how_rows_are_written(settings, task))
 
     found = list[Spelled]()
     for begin in range(0, len(rows), SPELLED_ROWS):  # a tokenizer takes hundreds of bytes a letter while it works
@@ -208,14 +209,15 @@ def _spelled(
     return found
 
 
-def _lengths(spelled: list[Spelled], limit: int) -> dict[str, Any]:
-    """How long rows are in tokens before cutting, and what cutting takes away."""
+def _lengths(spelled: list[Spelled], limit: int, long_text: str) -> dict[str, Any]:
+    """How long rows are in tokens before cutting, and what cutting takes away or makes of them."""
     lengths = [len(one.ids) for one in spelled]
     if not lengths:
         return {}
-    kept = [one.cut(limit) for one in spelled]
-    wanted = [sum(one.trained[1:]) for one in spelled]
-    left = [one.trained_tokens for one in kept]
+    parts = [one.parts(limit, long_text) for one in spelled]
+    wanted = [0 if one.plain else sum(one.trained[1:]) for one in spelled]
+    left = [sum(part.trained_tokens for part in of_row) for of_row in parts]
+    kept = [part for of_row in parts for part in of_row]
     return {
         **histogram(lengths, limit),
         "rows": len(lengths),
@@ -223,6 +225,7 @@ def _lengths(spelled: list[Spelled], limit: int) -> dict[str, Any]:
         "mean": sum(lengths) / len(lengths),
         "limit": limit,
         "cut_rows": sum(one.cut for one in kept),
+        "blocks": len(kept) if len(kept) > len(spelled) else 0,
         "cut_answers": sum(a < b for a, b in zip(left, wanted, strict=True)),
         "lost_answers": sum(a == 0 < b for a, b in zip(left, wanted, strict=True)),
         "trained_share": sum(left) / max(1, sum(len(one.ids) for one in kept)),

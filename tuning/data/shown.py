@@ -65,18 +65,20 @@ def _last_pairs(pairs: tuple[tuple[str, str], ...], most: int) -> tuple[tuple[st
     return tuple(reversed(found))
 
 
-def shown_tokens(row: Spelled, limit: int, tokenizer: TextTokenizer) -> dict[str, Any]:
+def shown_tokens(row: Spelled, limit: int, tokenizer: TextTokenizer, long_text: str = "cut") -> dict[str, Any]:
     """The row's tokens as [text, state, special]: state is trained, seen or cut; a gap stands for many in the middle.
 
     Tokens that only together make one character (an emoji in bytes) are shown as one, with their number.
     """
-    first, start, stop = row.kept(limit)
     count = len(row.ids)
+    split = row.plain and long_text == "split" and count > limit
+    kept = row.blocks(limit) if split else row.kept(limit)
+    firsts = {start for start, _ in kept} if split else {0}  # nothing stands before them to predict them from
 
     def state(place: int) -> str:
-        if not (place < first or start <= place < stop):
+        if not any(start <= place < stop for start, stop in kept):
             return "cut"
-        return "trained" if row.trained[place] and place else "seen"
+        return "trained" if row.trained[place] and place not in firsts else "seen"
 
     places = list(range(count))
     gap = count - FIRST_TOKENS - LAST_TOKENS
@@ -93,7 +95,7 @@ def shown_tokens(row: Spelled, limit: int, tokenizer: TextTokenizer) -> dict[str
             special = row.ids[place] in tokenizer.special_ids
             tokens.append([text or "\ufffd", state(place), special, len(waiting)])
             waiting = []
-    return {"tokens": tokens, "count": count, "kept": first + stop - start, "label": row.label}
+    return {"tokens": tokens, "count": count, "kept": sum(stop - start for start, stop in kept), "label": row.label}
 
 
 def _text(ids: list[int], tokenizer: TextTokenizer) -> str | None:

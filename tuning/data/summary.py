@@ -9,34 +9,36 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
 from tuning.data.duplicates import repeat_notices
-from tuning.data.encoded import encode_each, learnable
+from tuning.data.encoded import learnable, spell_each
 from tuning.data.places import find_place
 from tuning.data.record import Version, version_of
+from tuning.data.row_counts import RowCounts
 from tuning.data.sets import DataSet, Rows, open_data
 from tuning.errors import DataError, Notice
 from tuning.prompts import longest_prompt
 from tuning.recipes import read_recipe, recipe_named
 from tuning.settings import DataSettings
-from tuning.text import Encoded, Row, TextTokenizer
+from tuning.text import Encoded, Row, Spelled, TextTokenizer
 
 COUNTED_BYTES = 2 * 2**20
 """Files up to this size have every row counted: about a second of tokenizing."""
 PAIRS = "prompt + completion"
 """The shape of rows that a recipe takes."""
 CONVERSATION = "conversation"
+TEXT = "text"
 SAMPLED_ROWS = 1_000
 SAMPLED_BYTES = 2 * 2**20
 
 
 def read_first(system_prompt: str | None, shape: str | None) -> str | None:
     """The system prompt where rows of this shape have prompts for it to stand before; None where they are texts."""
-    return system_prompt if shape in (PAIRS, CONVERSATION) else None
+    return system_prompt if shape not in (TEXT, None) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,7 @@ class DataSummary:
     shape: str
     label_names: tuple[str, ...] | None
     train_rows: int
+    """Examples to train on; a long text counts once for each of its blocks."""
     eval_rows: int
     lengths: tuple[int, ...]
     trained_tokens: tuple[int, ...]
@@ -68,6 +71,10 @@ class DataSummary:
     """What is told before Start of the columns, turns and rows that were used, and of all that were not."""
     asked_length: int = 0
     """Of the longest question, whole, where a recipe asks the base model all of them; of the rows that were counted."""
+    chat: bool = False
+    """Whether rows are written through the model's chat template, and so questions too."""
+    largest_id: int = 0
+    """The largest token id of the rows that were counted: the embedding needs a row more."""
 
     @property
     def longest(self) -> int:
@@ -84,6 +91,7 @@ class DataSummary:
     @staticmethod
     def from_dict(plain: dict[str, Any]) -> DataSummary:
         names = plain["label_names"]
+        plain = {"chat": plain["shape"] == CONVERSATION} | plain
         lists = ("lengths", "trained_tokens", "eval_lengths", "eval_trained_tokens")
         tuples = {name: tuple(plain[name]) for name in lists if name in plain}  # plans of old runs lack some
         tuples["notices"] = tuple(map(Notice.from_dict, plain.get("notices", ())))
@@ -116,20 +124,22 @@ def _summary(
         taught = None
     sampled = not counted_whole(data)
     shown = sample(data.train) if sampled else data.train
-    train = _encoded(shown, tokenizer, settings, task, taught)
-    held = [] if sampled else list(filter(learnable, _encoded(data.eval, tokenizer, settings, task, taught)))
+    counts = RowCounts(settings)
+    train = _encoded(shown, tokenizer, settings, task, taught, counts)
+    held = [] if sampled else list(filter(learnable, _encoded(data.eval, tokenizer, settings, task, taught, counts)))
     learned = [one for one in train if learnable(one)]
     if not learned:
         message = "no row has anything to learn from within max_seq_length; raise it, or check the answers"
         raise DataError(message, settings.max_seq_length, "at least one row", "data.max_seq_length")
     asked = () if taught is None else itertools.chain(shown, () if sampled else data.eval)
+    pieces = len(train) / max(1, len(shown)) if counts.blocks else 1.0
     return DataSummary(
         name=data.name,
         title=data.title,
         shape=data.shape,
         label_names=data.label_names,
-        train_rows=len(data.train) if sampled else len(learned),
-        eval_rows=len(data.eval) if sampled else len(held),
+        train_rows=round(len(data.train) * pieces) if sampled else len(learned),
+        eval_rows=round(len(data.eval) * pieces) if sampled else len(held),
         lengths=tuple(len(one.ids) for one in learned),
         trained_tokens=_counts(learned),
         cut_rows=sum(one.cut for one in learned),
@@ -139,21 +149,42 @@ def _summary(
         limit=settings.max_seq_length if sampled else 0,
         eval_lengths=tuple(len(one.ids) for one in held),
         eval_trained_tokens=_counts(held),
-        notices=data.notices if sampled else (*data.notices, *repeat_notices(data)),
-        asked_length=longest_prompt(asked, tokenizer, settings.system_prompt),
+        notices=(
+            *data.notices,
+            *(() if sampled else repeat_notices(data)),
+            *tokenizer.notices,
+            *counts.notices(tokenizer, sampled=sampled),
+        ),
+        asked_length=longest_prompt(asked, tokenizer, settings.system_prompt, special_tokens=settings.special_tokens),
+        chat=task == "causal_lm"
+        and (data.shape == CONVERSATION or (settings.chat_template == "on" and counts.pairs > 0)),
+        largest_id=max(max(one.ids) for one in learned),
     )
 
 
 def _encoded(
-    rows: Iterable[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str, taught: Any
+    rows: Iterable[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str, taught: Any, counts: RowCounts
 ) -> list[Encoded]:
     """The rows' tokens; under a recipe with these settings, of the longest of the forms each may take."""
+    found = list[Encoded]()
+    for row, spelled in _spelled(rows, tokenizer, settings, task, taught):
+        parts = [] if spelled is None else spelled.parts(settings.max_seq_length, settings.long_text)
+        counts.add(row, spelled, parts, tokenizer)
+        found += parts
+    return found
+
+
+def _spelled(
+    rows: Iterable[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str, taught: Any
+) -> Iterator[tuple[Row, Spelled | None]]:
     if taught is None:
-        return [one for _, one in encode_each(rows, tokenizer, settings, task)]
+        yield from spell_each(rows, tokenizer, settings, task)
+        return
     recipe = recipe_named(taught.name)
     ways = zip(*(recipe.forms(row, taught) for row in rows), strict=True)
-    encoded = [[one for _, one in encode_each(way, tokenizer, settings, task)] for way in ways]
-    return [max(same, key=lambda one: (len(one.ids), one.trained_tokens)) for same in zip(*encoded, strict=True)]
+    spelled = [list(spell_each(way, tokenizer, settings, task)) for way in ways]
+    for same in zip(*spelled, strict=True):
+        yield max(same, key=lambda one: (len(one[1].ids), sum(one[1].trained[1:])) if one[1] else (0, 0))
 
 
 def _counts(rows: Sequence[Encoded]) -> tuple[int, ...]:

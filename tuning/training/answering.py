@@ -36,7 +36,14 @@ def prompted_rows(
 
     def answer(prompts: Sequence[str]) -> list[tuple[str, float]]:
         return answers_with_confidence(
-            model, tokenizer, prompts, settings.eval.max_new_tokens, settings.data.system_prompt, tell
+            model,
+            tokenizer,
+            prompts,
+            settings.eval.max_new_tokens,
+            settings.data.system_prompt,
+            tell,
+            chat=plan.chat,
+            special_tokens=settings.data.special_tokens,
         )
 
     asked = Asked(
@@ -47,7 +54,7 @@ def prompted_rows(
         seed=settings.seed,
     )
     rows = method.prompts(asked, settings.method)
-    whole = replace(settings.data, max_seq_length=plan.model.shape.max_positions)
+    whole = replace(plan.data_settings, max_seq_length=plan.model.shape.max_positions)
     return list(encode_pairs(rows, tokenizer, whole, settings.task))
 
 
@@ -59,7 +66,13 @@ def prepared_rows(plan: Plan, rows: Sequence[Row], tokenizer: TextTokenizer, tel
 
     def answer(prompts: Sequence[str]) -> list[tuple[str, float]]:
         return answers_with_confidence(
-            base, tokenizer, prompts, settings.eval.max_new_tokens, settings.data.system_prompt, tell
+            base,
+            tokenizer,
+            prompts,
+            settings.eval.max_new_tokens,
+            settings.data.system_prompt,
+            tell,
+            special_tokens=settings.data.special_tokens,
         )
 
     return recipe_named(taught.name).prepare(rows, taught, answer)
@@ -69,12 +82,13 @@ def recipe_metrics(plan: Plan, model: nn.Module, rows: Sequence[Row], tokenizer:
     """What the recipe measures of a model on evaluation rows with their true answers."""
     taught, _ = read_recipe(plan.settings.recipe)
     longest, system_prompt = plan.settings.eval.max_new_tokens, plan.settings.data.system_prompt
+    special_tokens = plan.settings.data.special_tokens
 
     def answer(prompts: Sequence[str]) -> list[tuple[str, float]]:
-        return answers_with_confidence(model, tokenizer, prompts, longest, system_prompt)
+        return answers_with_confidence(model, tokenizer, prompts, longest, system_prompt, special_tokens=special_tokens)
 
     def prefer(prompts: Sequence[str], first: str, second: str | None) -> list[float]:
-        return preferences(model, tokenizer, prompts, first, second, system_prompt)
+        return preferences(model, tokenizer, prompts, first, second, system_prompt, special_tokens=special_tokens)
 
     return recipe_named(taught.name).measure(rows, taught, answer, prefer)
 
@@ -86,6 +100,9 @@ def answers_with_confidence(
     max_new_tokens: int,
     system_prompt: str | None = None,
     tell: Tell = lambda done, total: True,
+    *,
+    chat: bool = False,
+    special_tokens: str = "tokenizer",
 ) -> list[tuple[str, float]]:
     """The greedy answer to each prompt up to its end or line end, and its chance: the product over its tokens.
 
@@ -100,7 +117,8 @@ def answers_with_confidence(
                 if not tell(number, len(prompts)):
                     found += [("", 0.0)] * (len(prompts) - number)
                     break
-                ids = fitting(question_ids(prompt, tokenizer, system_prompt, chat=False), model, max_new_tokens)
+                asked = question_ids(prompt, tokenizer, system_prompt, chat=chat, special_tokens=special_tokens)
+                ids = fitting(asked, model, max_new_tokens)
                 found.append(_answer(model, tokenizer, ids, max_new_tokens))
     finally:
         model.train(was_training)
@@ -136,6 +154,8 @@ def preferences(
     first: str,
     second: str | None,
     system_prompt: str | None = None,
+    *,
+    special_tokens: str = "tokenizer",
 ) -> list[float]:
     """The chance that a prompt goes on with `first`: against `second`, or against everything where that is None.
 
@@ -150,7 +170,8 @@ def preferences(
     model.eval()
     with torch.no_grad():
         for prompt in prompts:
-            asked = [*question_ids(prompt, tokenizer, system_prompt, chat=False), *wanted[:shared]]
+            asked = question_ids(prompt, tokenizer, system_prompt, chat=False, special_tokens=special_tokens)
+            asked += wanted[:shared]
             ids = torch.tensor([asked[-room:]], device=device)
             with reading_only(model, _last):
                 spread = torch.softmax(model(input_ids=ids, use_cache=False).logits[0, -1].float(), -1)

@@ -52,6 +52,8 @@ def write_answers(
     max_new_tokens: int,
     seconds: float,
     system_prompt: str | None,
+    chat: bool,
+    special_tokens: str,
     go_on: Callable[[], bool],
     clock: Callable[[], float] = time.perf_counter,
 ) -> Written:
@@ -60,7 +62,7 @@ def write_answers(
     asked = [
         (number, ids, answer)
         for number, row, answer in itertools.islice(answered, most)
-        if (ids := prompt_ids(row, tokenizer, system_prompt))
+        if (ids := prompt_ids(row, tokenizer, system_prompt, chat=chat, special_tokens=special_tokens))
     ]
     result, began, speaker = Written(asked=len(asked)), clock(), Speaker(built.model, tokenizer)
     for start in range(0, len(asked), ANSWER_ROWS):

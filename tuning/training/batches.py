@@ -28,6 +28,8 @@ class Batch:
     rows: int
     tokens: int
     """Real tokens, padding not counted."""
+    token_type_ids: torch.Tensor | None = None
+    """Which of two texts a token belongs to, where rows are pairs and the model is told."""
     states: torch.Tensor | None = None
     """What the output layer reads, one line a label, where a frozen body's states are kept instead of computed."""
 
@@ -49,11 +51,14 @@ def collate(rows: Sequence[Encoded], *, pad_id: int, classes: bool, packing: boo
     width = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
     mask = torch.zeros((len(rows), width), dtype=torch.long)
+    types = torch.zeros((len(rows), width), dtype=torch.long) if any(row.types for row in rows) else None
     places: list[int] = []
     labels: list[int] = []
     for number, row in enumerate(rows):
         ids[number, : len(row.ids)] = torch.tensor(row.ids, dtype=torch.long)
         mask[number, : len(row.ids)] = 1
+        if types is not None and row.types is not None:
+            types[number, : len(row.ids)] = torch.tensor(row.types, dtype=torch.long)
         if classes:
             labels.append(_class_of(row))
             continue
@@ -66,6 +71,7 @@ def collate(rows: Sequence[Encoded], *, pad_id: int, classes: bool, packing: boo
         labels=torch.tensor(labels, dtype=torch.long, device=device),
         rows=len(rows),
         tokens=sum(len(row.ids) for row in rows),
+        token_type_ids=None if types is None else types.to(device),
     )
 
 

@@ -73,7 +73,8 @@ def last_states(model: nn.Module, batch: Batch, *, classes: bool) -> torch.Tenso
     """What the output layer reads: one line a label token, or one a row."""
     found: Any = model
     if classes:
-        return found.features(batch.input_ids, batch.attention_mask)
+        more = {} if batch.token_type_ids is None else {"token_type_ids": batch.token_type_ids}
+        return found.features(batch.input_ids, batch.attention_mask, **more)
     body = getattr(found, found.base_model_prefix)
     states = body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).last_hidden_state
     return gather(states, batch)

@@ -78,7 +78,13 @@ class Speaker:
         return found
 
     def _ids(self, prompt: str, question: Question) -> list[int]:
-        ids = question_ids(prompt, self._tokenizer, question.system_prompt, chat=question.chat)
+        ids = question_ids(
+            prompt,
+            self._tokenizer,
+            question.system_prompt,
+            chat=bool(question.chat),
+            special_tokens=question.special_tokens,
+        )
         if not ids:
             raise RunError("The prompt is empty; write something for the model to go on from.")
         return fitting(ids, self._model, question.max_new_tokens)

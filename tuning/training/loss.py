@@ -30,6 +30,8 @@ def batch_logits(model: nn.Module, batch: Batch, *, classes: bool) -> torch.Tens
     inputs: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
     if batch.position_ids is not None:
         inputs["position_ids"] = batch.position_ids
+    if batch.token_type_ids is not None:
+        inputs["token_type_ids"] = batch.token_type_ids
     if classes:
         with last_states_only(model, batch.attention_mask):
             return model(**inputs).logits

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuning.text import Row, TextTokenizer
+from tuning.text import Row, TextTokenizer, headed
 from tuning.training.evaluate import Evaluation, Guess, confusion
 
 MOST_ROWS = 100
@@ -59,7 +59,7 @@ def _line(
     line: dict[str, Any] = {"row": guess.index, "loss": guess.loss if math.isfinite(guess.loss) else None}
     if labels is not None:
         return line | {
-            "text": _short(row.text or ""),
+            "text": _short(row.text or "") if row.text_pair is None else _short(f"{row.text}\n{row.text_pair}"),
             "truth": labels[guess.wanted[0]],
             "prediction": labels[guess.said[0]],
             "chance": guess.chances[guess.said[0]],
@@ -84,7 +84,7 @@ def _right(guess: Guess, eos_id: int | None) -> bool:
 def _context(row: Row) -> str:
     if row.messages is not None:
         return "\n".join(f"{turn.role}: {turn.content}" for turn in row.messages[:-1])
-    return row.prompt if row.prompt is not None else row.text or ""
+    return headed(row, None) if row.prompt is not None else row.text or ""
 
 
 def _short(text: str) -> str:

@@ -123,6 +123,8 @@ class Scores:
             max_new_tokens=asked.max_new_tokens,
             seconds=asked.max_seconds,
             system_prompt=self._settings.data.system_prompt,
+            chat=self._job.plan.chat,
+            special_tokens=self._settings.data.special_tokens,
             go_on=go_on,
         )
         if len(written.texts) < written.asked:

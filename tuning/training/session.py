@@ -49,7 +49,6 @@ class Session:
         self._method = method_named(self._settings.method.name)
         self._tokenizer = TextTokenizer(self._base)
         self._labels: tuple[str, ...] | None = None
-        self._chat = False
         self._progress = Progress()
         self._started = self._paused_seconds = 0.0
 
@@ -132,7 +131,6 @@ class Session:
         settings = self._settings
         self._phase("tokenizing")
         data = open_data(settings.data, settings.task, settings.seed)
-        self._chat = self._labels is None and any(row.messages is not None for row in data.train[:1])
         if settings.task == "sequence_classification":
             self._labels = data.label_names
         train_rows, eval_rows = self._taught(data.train), self._taught(data.eval)
@@ -140,11 +138,12 @@ class Session:
         def tell(done: int) -> None:
             self._emit("phase", name="tokenizing", detail=None, done=done, total=len(data.train))
 
-        how = (self._tokenizer, settings.data, settings.task, self._folder, tell)
+        written = self._job.plan.data_settings
+        how = (self._tokenizer, written, settings.task, self._folder, tell)
         kept = settings.recipe is None  # rows that the base model has prepared are this run's own
         rows = encode_kept(data, self._base, *how) if kept else encode_set(train_rows, *how)
         # in pairs, because rows with nothing to learn from are left out, and each guess must find its text
-        pairs = list(encode_pairs(eval_rows, self._tokenizer, settings.data, settings.task))
+        pairs = list(encode_pairs(eval_rows, self._tokenizer, written, settings.task))
         self._phase("tokenizing", done=len(rows) + len(pairs))
         return rows, self._scores(pairs, data.eval if settings.recipe is not None else ())
 
@@ -247,7 +246,7 @@ class Session:
         )
 
     def _sample(self, built: Built) -> None:
-        """Let the model answer the settings' sample prompts; as a chat where it is trained on conversations."""
+        """Let the model answer the settings' sample prompts; as a chat where rows are written so."""
         sample = self._settings.sample
         if not sample.prompts:
             return
@@ -255,7 +254,8 @@ class Session:
             sample.prompts,
             self._settings.eval.max_new_tokens,
             seed=self._settings.seed,
-            chat=self._chat,
+            chat=self._job.plan.chat,
+            special_tokens=self._settings.data.special_tokens,
             system_prompt=self._job.plan.system_prompt,
         )
         said = Speaker(built.model, self._tokenizer, self._labels).answers(question)

@@ -19,9 +19,11 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from tuning.data import CONVERSATION, TEXT
 from tuning.data.preview import preview
+from tuning.data.template_choice import template_notices, with_template_chosen
 from tuning.data.whole import look
-from tuning.errors import Problem, SettingsError, TuningError
+from tuning.errors import Notice, Problem, SettingsError, TuningError
 from tuning.models import resolve_model
 from tuning.settings import Settings
 from tuning.text import TextTokenizer
@@ -32,7 +34,7 @@ SPARE_BYTES = 1 * 2**30
 NAME_LENGTH = 80
 FACTS_SECONDS = 0.5
 """How long one request waits for all rows to be read, before it says how far they are."""
-USED = ("task", "model", "revision", "seed", "micro_batch_size", "gradient_accumulation_steps", "data")
+USED = ("task", "model", "revision", "recipe", "seed", "micro_batch_size", "gradient_accumulation_steps", "data")
 """The settings that say what rows become; a fault elsewhere in the form does not hide them."""
 
 
@@ -61,12 +63,18 @@ def add_data_routes(app: FastAPI, home: Path) -> None:
 def data_preview(given: dict[str, Any]) -> dict[str, Any]:
     """What the settings' rows are; what is wrong with them stands under `problems`. Raises TuningError."""
     settings = Settings.from_dict({key: given[key] for key in USED if key in given})
-    tokenizer, problems = None, list[dict[str, Any]]()
+    tokenizer, problems, rows = None, list[dict[str, Any]](), settings.data
+    written = tuple[Notice, ...]()
     try:
-        tokenizer = TextTokenizer(resolve_model(settings.model, settings.revision).path)
+        model = resolve_model(settings.model, settings.revision)
+        rows = with_template_chosen(settings.data, model, settings.recipe)
+        written = template_notices(settings.data, model, settings.recipe, pairs=settings.task == "causal_lm")
+        tokenizer = TextTokenizer(model.path)
     except TuningError as error:  # rows can be looked at without a model
         problems = [problem.to_dict() for problem in error.problems]
-    found = preview(settings.data, settings.task, settings.seed, tokenizer, _effective_batch(settings))
+    found = preview(rows, settings.task, settings.seed, tokenizer, _effective_batch(settings))
+    if found.get("shape") not in (TEXT, CONVERSATION):
+        found["notices"] = [*found["notices"], *(one.to_dict() for one in written)]
     return found | {"problems": [*found["problems"], *problems]}
 
 

@@ -1,0 +1,126 @@
+"""What becomes of rows as tokens, counted: what is cut, split, left out, or not written by the chat template.
+
+Comes in: rows beside their tokens.  Goes out: `Notice`s, each with its count, for whoever plans a run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from tuning.errors import Notice
+from tuning.settings import DataSettings
+from tuning.text import Encoded, Row, Spelled, TextTokenizer, as_conversation, unwritten
+from tuning.text.conversations import PART_OF
+
+
+class RowCounts:
+    """Counts over the rows that were tokenized."""
+
+    def __init__(self, settings: DataSettings) -> None:
+        self._settings = settings
+        self.rows = self.pairs = self.blocks = 0
+        self._long = self._tokens = self._lost = 0
+        self._answers = self._cut_answers = self._lost_answers = 0
+        self._plain = self._empty = self._refused = self._apart = self._blank = self._endless = self._talks = 0
+        self._unwritten = Counter[str]()
+
+    def add(self, row: Row, spelled: Spelled | None, parts: Sequence[Encoded], tokenizer: TextTokenizer) -> None:
+        """Count one row: as it is whole, and as it is trained on."""
+        self.rows += 1
+        self.pairs += row.completion is not None
+        if spelled is None:
+            self._refused += 1
+            return
+        wanted, left = sum(spelled.trained[1:]), sum(part.trained_tokens for part in parts)
+        kept = sum(len(part.ids) for part in parts)
+        self._tokens += len(spelled.ids)
+        self._lost += len(spelled.ids) - kept
+        self._plain += spelled.plain
+        self._apart += spelled.border == "letters"
+        self._blank += spelled.border == "blanks"
+        self._empty += spelled.label is None and not wanted
+        if len(spelled.ids) > self._settings.max_seq_length:
+            self._long += 1
+            self.blocks += len(parts) if spelled.plain and len(parts) > 1 else 0
+        if wanted and not spelled.plain:
+            self._answers += 1
+            self._cut_answers += left < wanted
+            self._lost_answers += left == 0
+        talk = as_conversation(row) if self._through_template(row) else row
+        if talk.messages is not None and spelled.label is None:
+            self._talks += 1
+            last = max((place for place, trained in enumerate(spelled.trained) if trained), default=None)
+            self._endless += last is not None and spelled.ids[last] not in tokenizer.special_ids
+            self._unwritten += unwritten(talk, tokenizer, self._settings.system_prompt)
+
+    def _through_template(self, row: Row) -> bool:
+        return row.completion is not None and self._settings.chat_template == "on"
+
+    def notices(self, tokenizer: TextTokenizer, *, sampled: bool) -> tuple[Notice, ...]:
+        """What is told of them; of a sample it says so."""
+        seen = f" (of the {self.rows:,} rows that were counted)" if sampled else ""
+        return tuple(
+            Notice(field=field, message=message + seen, count=count)
+            for field, message, count in [*self._lengths(), *self._left_out(), *self._ends(tokenizer)]
+        )
+
+    def _lengths(self) -> Iterator[tuple[str, str, int]]:
+        limit, field = self._settings.max_seq_length, "data.max_seq_length"
+        if not self._long:
+            return
+        share = f"{100 * self._lost / self._tokens:.2g} %"
+        rows = f"{self._long:,} of {self.rows:,} {'texts' if self._plain else 'rows'}"
+        longer = f"{rows} are longer than {limit:,} tokens"
+        if self.blocks:
+            yield field, f"{longer} and become {self.blocks:,} blocks", self._long
+        elif self._plain:
+            message = f"{longer} and are cut: {share} of all tokens are dropped; data.long_text split keeps them"
+            yield field, message, self._long
+        else:
+            message = f"{longer} and are cut: {share} of all tokens are lost"
+            if self._answers:
+                message += f"; {self._cut_answers:,} answers are cut, {self._lost_answers:,} of them whole"
+            yield field, message, self._long
+
+    def _left_out(self) -> Iterator[tuple[str, str, int]]:
+        if self._empty:
+            empty = f"{self._empty:,} of {self.rows:,} rows have nothing to learn"
+            message = f"{empty} (no answer, or nothing but blanks) and are left out"
+            yield "data.source", message, self._empty
+        if self._refused:
+            message = f"{self._refused:,} conversations that the chat template does not write are left out"
+            yield "data.bad_rows", message, self._refused
+        if self._apart:
+            message = (
+                f"{self._apart:,} answers begin within what the tokenizer would make one token with the prompt's end; "
+                "the two are tokenized apart there, as they are when the model is asked"
+            )
+            yield "data.separator", message, self._apart
+        if self._blank:
+            message = (
+                f"{self._blank:,} prompts end in a blank that the tokenizer makes a part of the answer's first word; "
+                "ask the model without that blank, as it learns to answer"
+            )
+            yield "data.separator", message, self._blank
+        for what, count in sorted(self._unwritten.items()):
+            yield "data.chat_template", f"the chat template {_left_unwritten(what, count)}", count
+
+    def _ends(self, tokenizer: TextTokenizer) -> Iterator[tuple[str, str, int]]:
+        if self._endless:
+            message = (
+                f"the chat template writes no end token behind the last answer of {self._endless:,} conversations, so "
+                "nothing teaches the model to stop there"
+            )
+            yield "data.chat_template", message, self._endless
+        end = tokenizer.eos_id if self._settings.special_tokens == "tokenizer" else tokenizer.config_eos_id
+        framed = self._plain + self._answers - self._talks
+        if end is None and framed > 0:
+            message = "the tokenizer has no end token, so nothing teaches the model where a text or an answer ends"
+            yield "model", message, framed
+
+
+def _left_unwritten(what: str, count: int) -> str:
+    if what.startswith(PART_OF):
+        return f"does not write all of {count:,} turns of {what.removeprefix(PART_OF)}"
+    return f"does not write {what} of {count:,} {'conversations' if what == 'tools' else 'turns'}"

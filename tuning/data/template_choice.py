@@ -1,0 +1,48 @@
+"""Whether prompts with completions are written through the model's chat template.
+
+Comes in: `DataSettings`, the base model, the recipe if there is one.  Goes out: the settings with `chat_template` as
+`on` or `off`, and what is told of that.  Conversations always go through the template; here it is about pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from tuning.errors import DataError, Notice
+from tuning.models import BaseModel, named, tuned_for
+from tuning.settings import DataSettings
+
+FIELD = "data.chat_template"
+
+
+def with_template_chosen(settings: DataSettings, model: BaseModel, recipe: dict[str, Any] | None) -> DataSettings:
+    """The settings with `auto` decided. Raises DataError where `on` cannot be."""
+    asked = settings.chat_template
+    if asked == "on" and not model.chat_template:
+        message = "the model has no chat template; set it to auto or off, or take a model that has one"
+        raise DataError(message, asked, "auto or off", FIELD)
+    if asked == "on" and recipe is not None:
+        message = "a recipe asks its questions as plain texts; set it to auto or off"
+        raise DataError(message, asked, "auto or off", FIELD)
+    chat = asked == "on" or (asked == "auto" and recipe is None and _tuned(model) == "chat")
+    return replace(settings, chat_template="on" if chat else "off")
+
+
+def template_notices(
+    settings: DataSettings, model: BaseModel, recipe: dict[str, Any] | None, *, pairs: bool
+) -> tuple[Notice, ...]:
+    """What is told of the choice, where the rows are prompts with completions."""
+    if not pairs or not model.chat_template:
+        return ()
+    if with_template_chosen(settings, model, recipe).chat_template == "on":
+        return (Notice(field=FIELD, message="prompts and answers are written through the model's chat template"),)
+    if settings.chat_template == "off" or _tuned(model) == "base":
+        return ()
+    why = "a recipe asks its questions so" if recipe else "the model's name does not say that it is tuned for chats"
+    message = f"prompts are written as plain texts, not through the model's chat template: {why}"
+    return (Notice(field=FIELD, message=message if recipe else f"{message}; on writes them through it"),)
+
+
+def _tuned(model: BaseModel) -> str:
+    return tuned_for(named(model.title, model.source), model.chat_template)[0]

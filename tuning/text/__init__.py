@@ -1,0 +1,32 @@
+"""From rows to tokens: the tokenizer as its folder says, chat templates, and which tokens are learned.
+
+Comes in: `Row`s and a model folder's tokenizer.  Goes out: token ids with a mask that says which of them count in the
+loss.  Tokens are those that transformers gives for the same folder; torch is not needed to count them.
+"""
+
+from tuning.text.chat import ChatTemplateError
+from tuning.text.conversations import as_conversation, unwritten
+from tuning.text.rows import Encoded, Row, Turn, characters, shortened
+from tuning.text.spelling import Spelled, encode_row, encode_rows, framed_question, headed, spell_rows
+from tuning.text.tokenizer import ConversationError, TextTokenizer, imports_in_line, tokenizer_files
+
+__all__ = [
+    "ChatTemplateError",
+    "ConversationError",
+    "Encoded",
+    "Row",
+    "Spelled",
+    "TextTokenizer",
+    "Turn",
+    "as_conversation",
+    "characters",
+    "encode_row",
+    "encode_rows",
+    "framed_question",
+    "headed",
+    "imports_in_line",
+    "shortened",
+    "spell_rows",
+    "tokenizer_files",
+    "unwritten",
+]

@@ -1,0 +1,95 @@
+"""What one example is: as text with its roles, and as tokens with what is learned of them.
+
+Comes in: nothing.  Goes out: the types that readers of data fill and everything below the loop takes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation, in the words of chat templates."""
+
+    role: str
+    content: str
+    learned: bool = True
+    """False where the data say that this turn is not to be learned (weight 0, train false). Only turns of the
+    assistant are ever learned, unless loss_on is `all`."""
+    extra: str = ""
+    """Further keys of the message that a chat template may write (tool_calls, name, tool_call_id, reasoning_content),
+    as one JSON object; empty where there are none. Text, so that rows can be compared and hashed."""
+
+    def message(self) -> dict[str, Any]:
+        """The turn as a chat template takes it."""
+        return {"role": self.role, "content": self.content, **(json.loads(self.extra) if self.extra else {})}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One example; which fields are set says its type."""
+
+    text: str | None = None
+    text_pair: str | None = None
+    """The second text of a pair, in the tokenizer's own form for pairs; for classes only."""
+    prompt: str | None = None
+    completion: str | None = None
+    messages: tuple[Turn, ...] | None = None
+    system: str | None = None
+    """This row's own system prompt, in place of data.system_prompt."""
+    history: tuple[tuple[str, str], ...] = ()
+    """Earlier questions and answers of a prompt with a completion, oldest first."""
+    tools: str | None = None
+    """The tools of a conversation as JSON (a list of function schemas), for the chat template."""
+    label: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """One example as tokens; `trained[i]` says that predicting token i counts in the loss."""
+
+    ids: list[int]
+    trained: list[bool]
+    label: int | None
+    cut: bool
+    """True where the row was longer than max_seq_length."""
+    types: list[int] | None = None
+    """Which text each token belongs to, where the tokenizer tells the two of a pair apart (token_type_ids)."""
+
+    @property
+    def trained_tokens(self) -> int:
+        """Labels the loss counts; the first token has nothing before it to be predicted from."""
+        return sum(self.trained[1:])
+
+
+def characters(row: Row) -> int:
+    """How long the row's texts are together."""
+    texts = (row.text, row.text_pair, row.prompt, row.completion, row.system, row.tools)
+    found = sum(len(text) for text in texts if text) + sum(len(a) + len(b) for a, b in row.history)
+    return found + sum(len(turn.content) + len(turn.extra) for turn in row.messages or ())
+
+
+def shortened(row: Row, most: int) -> Row:
+    """The row with each of its texts cut to its first `most` characters, to look at one without reading all of it.
+
+    What it becomes as tokens agrees with the whole row's first tokens, but for the last few before a cut.
+    """
+    if characters(row) <= most:
+        return row
+
+    def cut(text: str | None) -> str | None:
+        return None if text is None else text[:most]
+
+    return replace(
+        row,
+        text=cut(row.text),
+        text_pair=cut(row.text_pair),
+        prompt=cut(row.prompt),
+        completion=cut(row.completion),
+        system=cut(row.system),
+        history=tuple((asked[:most], said[:most]) for asked, said in row.history),
+        messages=row.messages and tuple(replace(turn, content=turn.content[:most]) for turn in row.messages),
+    )
