@@ -39,6 +39,8 @@ from tuning.data.unpack import packing_of, unpack
 from tuning.errors import DataError
 
 BLOCK_BYTES = 2**20
+BLANK = " \t\r\n\v\f"
+"""What a blank line consists of, as bytes.isspace has it."""
 HEAD_ROWS = 200
 HEAD_LETTERS = 8 * 2**20
 """What the first rows that are held at once may have of text."""
@@ -223,7 +225,10 @@ def _open_quote(line: str, form: Format) -> bool:
 
 
 def _text_values(line: str, form: Format) -> dict[str, Any]:
-    return {"text": line.replace("\r\n", "\n").strip("\n")}
+    lines = line.replace("\r\n", "\n").strip("\n").split("\n")
+    while len(lines) > 1 and not lines[-1].strip(BLANK):  # blank lines up to the next row
+        lines.pop()
+    return {"text": "\n".join(lines)}
 
 
 _VALUES = {
