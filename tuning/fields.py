@@ -122,6 +122,10 @@ _WORDS = {
 }
 
 
+_EXACT = 2**53
+"""Below this, whole numbers and floats are the same numbers."""
+
+
 def check(field: Field, value: Any) -> tuple[Any, Problem | None]:
     """The value as the field's kind, and what is wrong with it. A value is never changed, only its number type."""
     if value is None:
@@ -132,9 +136,12 @@ def check(field: Field, value: Any) -> tuple[Any, Problem | None]:
         return _checked_words(field, tuple(value))
     if field.kind is tuple and isinstance(value, list | tuple):
         return tuple(value), None
+    number = field.kind in (int, float) and isinstance(value, int | float) and not isinstance(value, bool)
+    if number and abs(value) != math.inf and abs(value) >= _EXACT and not field.limit.accepts(value):
+        return field.default, _problem(field, value, f"{_short(value)} is outside the limit: {field.limit}")
     if field.kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value) if abs(value) < 2**53 else math.inf
-    if field.kind is int and isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = float(value) if abs(value) < _EXACT else math.inf
+    if field.kind is int and isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
         value = int(value)
     right = isinstance(value, field.kind) and not (field.kind is int and isinstance(value, bool))
     if not right:
@@ -144,8 +151,15 @@ def check(field: Field, value: Any) -> tuple[Any, Problem | None]:
     if field.limit.choices and not field.limit.open and value not in field.limit.choices:
         return field.default, _problem(field, value, f"{value!r:.60} is not one of {field.limit}")
     if isinstance(value, int | float) and not isinstance(value, bool) and not field.limit.accepts(value):
-        return field.default, _problem(field, value, f"{value:g} is outside the limit: {field.limit}")
+        return field.default, _problem(field, value, f"{_short(value)} is outside the limit: {field.limit}")
     return value, None
+
+
+def _short(number: float) -> str:
+    """A number as it was given, in few signs: a whole number may have more digits than a float reaches to."""
+    if isinstance(number, float):
+        return f"{number:g}"
+    return str(number) if abs(number) < _EXACT else f"{str(number)[:12]}… ({len(str(abs(number)))} digits)"
 
 
 def _checked_words(field: Field, words: tuple[Any, ...]) -> tuple[Any, Problem | None]:
