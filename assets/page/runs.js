@@ -60,7 +60,7 @@ class Row {
     this.cells.memory.append(element("div", { class: "tf-bytes" }, [this.measured, element("span", { class: "tf-note" }, [this.expected, " ", this.error])]));
     this.stop = button("Stop", "", () => { this.stop.disabled = true; act(`fork/runs/${id}/stop`, {}, () => {}); }, "tf-stop");
     this.menu = this.buildMenu();
-    this.told = element("button", { type: "button", class: "tf-link", "aria-expanded": "false", "aria-controls": `told-${id}`, hidden: true,
+    this.told = element("button", { type: "button", class: "tf-told-open", "aria-expanded": "false", "aria-controls": `told-${id}`, hidden: true,
       onclick: () => this.openTold(this.toldRow.hidden) });
     this.toldBody = element("td", { role: "cell", colspan: HEADS.length });
     this.toldRow = element("tr", { role: "row", class: "tf-told-row", id: `told-${id}`, hidden: true }, this.toldBody);

@@ -49,7 +49,7 @@ LABELS = {
     "model": "Base model",
     "data.source": "Data",
     "micro_batch_size": "Micro-batch size",
-    "gradient_accumulation_steps": "Gradient accumulation steps",
+    "gradient_accumulation_steps": "Accumulation steps",
     "optimizer.learning_rate": "Learning rate",
     "max_steps": "Updates (max_steps)",
     "num_epochs": "Epochs (num_epochs)",
@@ -85,8 +85,8 @@ LABELS = {
     "data.packing": "Packing",
 }
 SHORT = {
-    "micro_batch_size": "rows on the device at once",
-    "gradient_accumulation_steps": "micro-batches added up before one update",
+    "micro_batch_size": "rows at once",
+    "gradient_accumulation_steps": "added up each update",
 }
 AUTOMATIC = ("optimizer.learning_rate", "eval.every")
 """Numbers that the plan works out where they are left empty."""

@@ -78,7 +78,7 @@ def _quoted(text: str) -> str:
 
 
 def _unquoted(text: str) -> str | None:
-    """What stands between quotation marks, where `as_text` would have put them; None where they are part of the text."""
+    """What stands between quotation marks that `as_text` would have put there; None where they are part of the text."""
     if len(text) < 2 or not text[0] == text[-1] == '"':
         return None
     inner, _ = _json(text)
@@ -164,7 +164,7 @@ def _read_lines(text: str) -> Reading:
 
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-NUMBER_HINT = "A number has the digits 0 to 9, a point before its decimals, and no other signs: 0.001 or 1e-3."
+NUMBER_HINT = "Numbers are written with the digits 0 to 9 and a point: 0.001 or 1e-3."
 
 
 def _read_number(typed: str) -> Reading:

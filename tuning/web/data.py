@@ -61,7 +61,7 @@ def add_data_routes(app: FastAPI, home: Path) -> None:
 
 
 def data_preview(given: dict[str, Any]) -> dict[str, Any]:
-    """What the settings' rows are, with the notices of them; what is wrong stands under `problems`. Raises TuningError."""
+    """What the settings' rows are, with their notices; what is wrong stands under `problems`. Raises TuningError."""
     settings, rows = _of_the_rows(given)
     tokenizer, problems = None, list[dict[str, Any]]()
     try:
