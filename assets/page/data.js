@@ -208,7 +208,7 @@ function roleWord(role) { return ROLE_WORDS[role] ?? role.replaceAll("_", " "); 
 function whichIsWhat(found, roles, choose, again) {
   return element("div", { class: "tf-choose" }, [
     element("h3", {}, "Which column is what"), columnTable(found, found.columns, roles, choose),
-    element("div", { class: "tf-controls" }, again)]);
+    ...(again.disabled ? [] : [element("div", { class: "tf-controls" }, again)])]);
 }
 
 /** Columns that no row is made of: to be seen, and to be given a part. */
@@ -242,7 +242,7 @@ function columnTable(found, names, roles, choose) {
 
 /** Field names as buttons for the text template. */
 function template(found, settings, set) {
-  if (found.shape === "conversation") return element("span", { hidden: true });
+  if (found.shape === "conversation" || unread(found)) return element("span", { hidden: true });
   const now = settings.data?.text_template ?? "";
   let text = now;  // grows with each press: the form's answer to the press before may not be here yet
   const add = (name) => {
@@ -279,7 +279,7 @@ function rows(found) {
   const legend = element("p", { class: "tf-small tf-token-legend" }, [
     token("trained on", "trained"), token("seen only", "seen"), token("cut off", "cut"), token("<special>", "seen", true)]);
   return element("section", { "aria-label": "First rows" }, [
-    element("h3", {}, "First rows, and the tokens they become"), legend,
+    element("h3", {}, found.tokens ? "First rows, and the tokens they become" : "First rows"), ...(found.tokens ? [legend] : []),
     ...found.rows.map((row, place) => oneRow(row, found.tokens?.[place], found))]);
 }
 
