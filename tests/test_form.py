@@ -125,7 +125,23 @@ def test_a_number_is_read_as_it_was_typed(path: str, typed: str, value: Any) -> 
     assert found == value
 
 
-NOT_READ = ["8,5", "8\n16", "0x10", "-4", "1_000", "\uff18", "9" * 400, "9" * 5000, "1e999", "4.5", "nan", "Infinity", "4 4", "", " "]
+NOT_READ = [
+    "8,5",
+    "8\n16",
+    "0x10",
+    "-4",
+    "1_000",
+    "\uff18",
+    "9" * 400,
+    "9" * 5000,
+    "1e999",
+    "4.5",
+    "nan",
+    "Infinity",
+    "4 4",
+    "",
+    " ",
+]
 
 
 @pytest.mark.parametrize("typed", NOT_READ)
@@ -191,7 +207,7 @@ def test_blanks_at_the_ends_of_a_text_are_kept_and_told(path: str, typed: str, v
 
 
 def test_empty_lines_are_left_out_and_that_is_told_by_count() -> None:
-    values = form.first_values() | {"sample.prompts": 'one\n\n  \ntwo\n', "data.label_names": 'a\n""\nb'}
+    values = form.first_values() | {"sample.prompts": "one\n\n  \ntwo\n", "data.label_names": 'a\n""\nb'}
     settings = Settings.from_dict(form.settings_from_values(values))
     assert settings.sample.prompts == ("one", "two")
     assert settings.data.label_names == ("a", "", "b"), "an empty text can be said"

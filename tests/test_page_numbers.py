@@ -52,11 +52,13 @@ def test_a_number_goes_to_the_plan_as_it_was_typed(tab: Tab, typed: str, batch: 
 
 
 def test_what_is_no_number_is_told_at_its_field_and_starts_nothing(tab: Tab) -> None:
-    wrong = {"8,5": "8,5", "8\n16": r"8\n16", "0x10": "0x10", "-4": "-4", "1_000": "1_000", "\uff18": "\uff18"}
-    wrong |= {"2.5": "2.5", "9" * 400: "(400 digits)", "4097": "4097", "": "''"}
+    wrong = {
+        "micro_batch_size": {"8,5": "8,5", "8\n16": r"8\n16", "\uff18": "\uff18", "9" * 400: "(400 digits)", "": "''"},
+        "gradient_accumulation_steps": {"0x10": "0x10", "-4": "-4", "4097": "4097"},
+    }
     before = tab.ids()
-    for path in ("micro_batch_size", "gradient_accumulation_steps"):
-        for typed, told in wrong.items():
+    for path, cases in wrong.items():
+        for typed, told in cases.items():
             paste(tab, path, typed) if typed else tab.field(path).fill("")
             problem = tab.page.locator(f"#f-{path} .tf-problem")
             playwright.expect(problem).to_contain_text(told, timeout=20_000)
@@ -97,7 +99,9 @@ def test_texts_and_lists_reach_the_run_as_they_were_typed_and_come_back_so(tab: 
         ("data.system_prompt", "blanks at its ends"),
         ("eval.every", "Empty takes"),
     ):
-        playwright.expect(tab.page.locator(f"#f-{path.replace('.', '-')} .tf-hint")).to_contain_text(told, timeout=20_000)
+        playwright.expect(tab.page.locator(f"#f-{path.replace('.', '-')} .tf-hint")).to_contain_text(
+            told, timeout=20_000
+        )
     playwright.expect(tab.page.locator("#f-sample-prompts .tf-notice")).to_contain_text("1 empty line is left out")
     run = tab.press_start(max_steps="1", micro_batch_size="2", run_name="as typed")
     sent = settings_sent(tab, run)
@@ -123,7 +127,6 @@ def test_texts_and_lists_reach_the_run_as_they_were_typed_and_come_back_so(tab: 
     assert tab.page.locator("#f-data-packing").get_by_label("no", exact=True).is_checked()
     again = tab.press_start(run_name="as typed, again")
     assert settings_sent(tab, again) == sent, "settings, form, settings: nothing is lost on the way"
-    tab.wait_state(again, "finished")
 
 
 def test_a_long_run_name_is_told_at_its_field_before_start(tab: Tab) -> None:
@@ -141,7 +144,11 @@ def test_a_question_sends_its_numbers_as_they_were_typed(tab: Tab) -> None:
     tab.wait_state(run, "finished")
     panel = tab.page.get_by_role("region", name="Ask the model")
     panel.get_by_label("run").select_option(run)
-    for label, typed, told in (("temperature", "0,5", "temperature"), ("seed", "1x", "seed"), ("new tokens", "", "max_new_tokens")):
+    for label, typed, told in (
+        ("temperature", "0,5", "temperature"),
+        ("seed", "1x", "seed"),
+        ("new tokens", "", "max_new_tokens"),
+    ):
         field = panel.get_by_label(label)
         before = field.input_value()
         field.fill(typed)

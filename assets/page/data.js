@@ -168,9 +168,12 @@ function columns(found, settings, set) {
   const current = found.shape ?? "";
   const roles = found.roles ?? chosen;
   const parts = found.role_names.filter((role) => role in roles);
-  const choose = (change) => {
-    const kept = Object.fromEntries(parts.map((role) => [role, roles[role]]));
-    set({ "data.columns": Object.fromEntries(Object.entries({ ...kept, ...change }).filter(([, column]) => column)) });
+  const mine = Object.fromEntries(parts.map((role) => [role, roles[role]]));  // grows: the answer to the choice before may not be here yet
+  const tell = () => set({ "data.columns": { ...mine } });
+  const choose = (column, role) => {  // of a column, its part: "" for none
+    for (const [part, name] of Object.entries(mine)) if (name === column) delete mine[part];
+    if (role) mine[role] = column;
+    tell();
   };
   const shapes = current && !(current in SHAPES) ? [current, ...Object.keys(SHAPES)] : Object.keys(SHAPES);
   const shape = element("select", { "data-key": "shape", "aria-label": "recognised as" }, [
@@ -186,7 +189,7 @@ function columns(found, settings, set) {
     const select = element("select", { "data-key": `role-${role}`, "aria-label": `${roleWord(role)} column` }, [
       ...names.map((name) => element("option", { value: name, selected: name === roles[role] }, name)),
       element("option", { value: "" }, "(none)")]);
-    select.addEventListener("change", () => choose({ [role]: select.value }));
+    select.addEventListener("change", () => { if (select.value) mine[role] = select.value; else delete mine[role]; tell(); });
     return element("label", { class: "tf-control" }, [element("span", {}, roleWord(role)), select]);
   });
   const own = Object.keys(chosen).length > 0;
@@ -232,7 +235,7 @@ function columnTable(found, names, roles, choose) {
     const select = element("select", { "data-key": `column-${name}`, "aria-label": `${name} is` }, [
       element("option", { value: "" }, "not used"),
       ...found.role_names.map((role) => element("option", { value: role, selected: role === now }, roleWord(role)))]);
-    select.addEventListener("change", () => choose({ ...(now ? { [now]: "" } : {}), ...(select.value ? { [select.value]: name } : {}) }));
+    select.addEventListener("change", () => choose(name, select.value));
     return element("tr", {}, [element("th", { scope: "row" }, name), element("td", {}, select), element("td", { class: "tf-example" }, example(name))]);
   });
   return element("div", { class: "tf-scroll" }, element("table", { class: "tf-table tf-columns" }, [
