@@ -1,4 +1,4 @@
-"""What is told before Start, where a person looks before pressing it: over the button, at the fields, on the run's row."""
+"""What is told before Start, where a person looks: over the button, at the fields, at the rows, on the run's row."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def test_the_list_stands_still_while_a_number_is_typed(tab: Tab) -> None:
     playwright.expect(note).to_be_visible()
     tab.page.evaluate(
         """() => {
-          window.gone = [];
-          const watch = (node) => new MutationObserver((all) => all.forEach((one) =>
-            one.removedNodes.forEach((it) => window.gone.push(it.textContent)))).observe(node, { childList: true, subtree: true });
+          const list = window.gone = [];
+          const gone = (all) => all.forEach((one) => one.removedNodes.forEach((it) => list.push(it.textContent)));
+          const watch = (node) => new MutationObserver(gone).observe(node, { childList: true, subtree: true });
           watch(document.querySelector('#tf-before-start'));
           watch(document.querySelector('#f-sample-prompts'));
         }"""
@@ -164,8 +164,8 @@ def test_rows_of_which_more_than_one_reading_is_possible_show_their_columns_to_c
     section.get_by_label("answer column").select_option("left")
     expect(columns).to_have_value('{"prompt": "left", "completion": "left"}', timeout=20_000)
     other = section.locator(".tf-other-columns")
-    expect(other.locator("summary")).to_contain_text("1 column not used: right", timeout=20_000)
-    other.locator("summary").click()
+    expect(other.get_by_role("button")).to_have_text("1 column not used: right", timeout=20_000)
+    other.get_by_role("button").press("Enter")
     other.get_by_label("right is").select_option("completion")
     expect(columns).to_have_value('{"prompt": "left", "completion": "right"}', timeout=20_000)
 

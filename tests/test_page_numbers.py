@@ -1,4 +1,4 @@
-"""What is typed into the page is what is sent: as typed, or told at its field; nothing is clamped, dropped or replaced."""
+"""What is typed into the page is what is sent, or told at its field: nothing is clamped, dropped or replaced."""
 
 from __future__ import annotations
 

@@ -214,14 +214,19 @@ function whichIsWhat(found, roles, choose, again) {
     ...(again.disabled ? [] : [element("div", { class: "tf-controls" }, again)])]);
 }
 
+let othersOpen = false;
+
 /** Columns that no row is made of: to be seen, and to be given a part. */
 function otherColumns(found, roles, choose) {
   const used = Object.values(roles).join("\n");
   const others = found.columns.filter((name) => !Object.values(roles).includes(name) && !used.includes(`{${name}}`));
   if (!others.length) return [];
-  return [element("details", { class: "tf-other-columns" }, [
-    element("summary", {}, `${plural(others.length, "column")} not used: ${others.slice(0, SHOWN_COLUMNS).join(", ")}${others.length > SHOWN_COLUMNS ? " …" : ""}`),
-    columnTable(found, others, roles, choose)])];
+  const table = columnTable(found, others, roles, choose), names = others.slice(0, SHOWN_COLUMNS).join(", ");
+  const opener = element("button", { type: "button", class: "tf-told-open", "data-key": "others", onclick: () => { othersOpen = !othersOpen; show(); } },
+    `${plural(others.length, "column")} not used: ${names}${others.length > SHOWN_COLUMNS ? " …" : ""}`);
+  const show = () => { table.hidden = !othersOpen; opener.setAttribute("aria-expanded", String(othersOpen)); };
+  show();
+  return [element("div", { class: "tf-other-columns" }, [opener, table])];
 }
 
 /** A line a column: its name, what stands in it, and the part it plays. */

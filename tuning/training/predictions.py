@@ -68,10 +68,10 @@ def _whole_line(guess: Guess, row: Row, tokenizer: TextTokenizer) -> dict[str, A
     if row.messages is not None:
         text = "\n".join(f"{turn.role}: {turn.content}" for turn in row.messages)
     else:
-        text = row.text if row.prompt is None else row.prompt + (row.completion or "")
+        text = (row.text or "") if row.prompt is None else row.prompt + (row.completion or "")
     loss = guess.loss if math.isfinite(guess.loss) else None
     said = _short(tokenizer.decode(guess.said))
-    return {"row": guess.index, "loss": loss, "text": _short(text or ""), "prediction": said, "right": None}
+    return {"row": guess.index, "loss": loss, "text": _short(text), "prediction": said, "right": None}
 
 
 def _line(
