@@ -109,7 +109,7 @@ export function mountData(root, props, watch, trigger) {
     const focused = document.activeElement?.dataset?.key;
     title(found);
     openToChoose(found, settings);
-    body.classList.toggle("tf-stale", Boolean(found.stale));
+    body.classList.toggle("tf-earlier", Boolean(found.stale));
     body.replaceChildren(
       ...problems(found),
       ...notices(found),

@@ -45,7 +45,7 @@ export class BeforeStart {
 
   /** `known` is false where the settings cannot be read now: the last list stays, and says so. */
   show(notices, known) {
-    this.card.classList.toggle("tf-stale", !known);
+    this.card.classList.toggle("tf-earlier", !known);
     this.note.hidden = known;
     if (!known) return;
     const key = notices.map(keyOf).join("\n\n");
