@@ -38,7 +38,8 @@ function mountHeader(root) {
 async function openSettings(text, name) {
   let settings;
   try { settings = JSON.parse(text.replace(/^\uFEFF/, "")); } catch { throw new Error(`${name} is not JSON.`); }
-  fillForm({ settings: await post("fork/settings", settings) }); // in full: what the file leaves out has its default
+  await post("fork/settings", settings); // refuses what is wrong
+  fillForm({ settings });
   toast(`The form now holds the settings of ${name}.`);
 }
 
@@ -49,7 +50,10 @@ function mountLive(root, props, watch, trigger) {
   mountRuns(runs, props.config, trigger);
   fillForm = (value) => trigger("reuse", value);
   // Start answers with the id of the new run: show it now instead of at the next poll
-  watch("value", () => { if (props.value?.run) show(props.value.run, true); });
+  watch("value", () => {
+    if (props.value?.run) show(props.value.run, true);
+    for (const text of props.value?.told ?? []) toast(text, "Close", () => {}, true);
+  });
   pollNow();
 }
 

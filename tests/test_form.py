@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +25,13 @@ CASES: list[dict[str, Any]] = [
     },
     {"data": {"columns": {"text": "body"}, "label_names": ["no", "yes"], "train_rows": 7}, "eval": {"every": None}},
     {"recipe": {"name": "r_tuning", "form": "certainty", "threshold": 0.25}},
+    {"data": {"packing": True, "long_text": "cut", "row_choice": "first", "separator": " ", "chat_template": "off"}},
+    {"data": {"packing": False, "separator": "", "special_tokens": "config"}, "precision": "autocast_bf16"},
+    {"data": {"separator": "\n\n", "system_prompt": '"quoted "', "columns": {"text": " name with blanks "}}},
+    {"data": {"separator": '" "', "system_prompt": "two\r\nlines", "text_template": "{a}\n{b} "}},
+    {"data": {"label_names": ["good ", "good", "", "C:\\new", '"so "', "two\nlines"], "columns": {"text": "größe"}}},
+    {"sample": {"prompts": [" begins with a blank", "ends with one ", "a\r\nb", '"in quotes"', "\ttab"]}},
+    {"micro_batch_size": 100, "gradient_accumulation_steps": 4096},
     {"optimizer": {"learning_rate": 0.00012345678, "max_grad_norm": None}, "sample": {"prompts": ["a", "b, c"]}},
 ]
 
@@ -88,3 +97,151 @@ def test_prompts_with_line_breaks_survive_the_form() -> None:
     prompts = ["The film was dull.\nOverall:", "a\\nb", "back\\slash", "x\n\ny"]
     plain = Settings.from_dict({"sample": {"prompts": prompts}}).to_dict()
     assert form.settings_from_values(form.values_from_settings(plain))["sample"]["prompts"] == prompts
+
+
+ONE, MANY = "micro_batch_size", "optimizer.learning_rate"
+
+
+@pytest.mark.parametrize(
+    ("path", "typed", "value"),
+    [
+        (ONE, "100", 100),
+        (ONE, " 1e3", 1000),
+        (ONE, "16.0", 16),
+        (ONE, "+5", 5),
+        (MANY, "1e-3", 0.001),
+        (MANY, ".5", 0.5),
+        (MANY, "5.", 5.0),
+        (MANY, "", None),
+        ("eval.every", " ", None),
+        ("optimizer.betas", "0.8, 0.99", (0.8, 0.99)),
+    ],
+)
+def test_a_number_is_read_as_it_was_typed(path: str, typed: str, value: Any) -> None:
+    settings = Settings.from_dict(form.settings_from_values(form.first_values() | {path: typed}))
+    found: Any = settings
+    for part in path.split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+NOT_READ = [
+    "8,5",
+    "8\n16",
+    "0x10",
+    "-4",
+    "1_000",
+    "\uff18",
+    "9" * 400,
+    "9" * 5000,
+    "1e999",
+    "4.5",
+    "nan",
+    "Infinity",
+    "4 4",
+    "",
+    " ",
+]
+
+
+@pytest.mark.parametrize("typed", NOT_READ)
+@pytest.mark.parametrize("path", [ONE, "max_steps", "data.max_seq_length", "seed", "method.lora.r"])
+def test_what_is_no_number_of_the_field_is_refused_there_as_it_was_typed(path: str, typed: str) -> None:
+    values = form.first_values() | {path: typed}
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_dict(form.settings_from_values(values))
+    told = preview.problems_at_fields(caught.value, "lora", values[form.LENGTH])
+    assert [problem["id"] for problem in told["problems"]] == [f"f-{path.replace('.', '-')}"]
+    assert told["general"] == []
+    shown = typed if typed.strip() else ""
+    assert len(typed) > 20 or repr(shown)[1:-1] in told["problems"][0]["message"] or typed in ("1e999", " ", "")
+    json.dumps([problem.to_dict() for problem in caught.value.problems], allow_nan=False)
+
+
+@pytest.mark.parametrize("typed", ["1e-400", "0.0000001e-400", "1_0", "\u0661", "0,001", "1e400", "1 000"])
+def test_a_rate_that_a_number_cannot_hold_or_that_has_other_signs_is_refused(typed: str) -> None:
+    for path in (MANY, "optimizer.weight_decay"):
+        with pytest.raises(SettingsError) as caught:
+            Settings.from_dict(form.settings_from_values(form.first_values() | {path: typed}))
+        assert [one.field for one in caught.value.problems] == [path]
+
+
+@pytest.mark.parametrize("typed", ["0.9,,0.999", "0,9, 0,999", "0.9", "0.9, 0x1", "0.9, 0.999,"])
+def test_a_list_of_numbers_keeps_its_gaps_and_is_refused_for_them(typed: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_dict(form.settings_from_values(form.first_values() | {"optimizer.betas": typed}))
+    assert [one.field for one in caught.value.problems] == ["optimizer.betas"]
+
+
+@pytest.mark.parametrize("typed", ["exact_match,,perplexity", "exact_match,", ",", "perplexity, exact"])
+def test_a_list_of_names_keeps_its_gaps_and_is_refused_for_them(typed: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_dict(form.settings_from_values(form.first_values() | {"eval.metrics": typed}))
+    assert {one.field for one in caught.value.problems} == {"eval.metrics"}
+
+
+def test_a_name_that_stands_twice_in_json_is_refused_and_the_reason_told() -> None:
+    values = form.first_values() | {"data.columns": '{"text": "a", "text": "b"}'}
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_dict(form.settings_from_values(values))
+    assert [one.field for one in caught.value.problems] == ["data.columns"]
+    assert "'text' stands there twice" in form.readings(values)["data.columns"].hint
+
+
+@pytest.mark.parametrize(
+    ("path", "typed", "value"),
+    [
+        ("data.system_prompt", " You are kind. ", " You are kind. "),
+        ("data.separator", " ", " "),
+        ("data.separator", '""', ""),
+        ("data.separator", r'"\n"', "\n"),
+        ("data.label_names", "good \nbad", ("good ", "bad")),
+        ("sample.prompts", "Overall: \nNext", ("Overall: ", "Next")),
+    ],
+)
+def test_blanks_at_the_ends_of_a_text_are_kept_and_told(path: str, typed: str, value: Any) -> None:
+    values = form.first_values() | {path: typed}
+    block, name = path.split(".")
+    assert getattr(getattr(Settings.from_dict(form.settings_from_values(values)), block), name) == value
+    assert form.readings(values)[path].hint
+
+
+def test_empty_lines_are_left_out_and_that_is_told_by_count() -> None:
+    values = form.first_values() | {"sample.prompts": "one\n\n  \ntwo\n", "data.label_names": 'a\n""\nb'}
+    settings = Settings.from_dict(form.settings_from_values(values))
+    assert settings.sample.prompts == ("one", "two")
+    assert settings.data.label_names == ("a", "", "b"), "an empty text can be said"
+    told = preview.told(values, dict)["notices"]
+    assert [(one["field"], one["count"], one["id"]) for one in told] == [("sample.prompts", 2, "f-sample-prompts")]
+
+
+def test_a_form_that_a_browser_kept_from_version_1_keeps_its_meaning() -> None:
+    new = ("packing", "long_text", "row_choice", "separator", "chat_template", "special_tokens")
+    kept = {path: value for path, value in form.first_values().items() if path.partition(".")[2] not in new}
+    kept |= {"precision": "bf16", "eval.every": "", "micro_batch_size": 8, "method.full.gone": "x", "seed": "8,5"}
+    kept |= {"optimizer.learning_rate": "0.00"}
+    values, told = form.kept_values(kept)
+    settings = form.settings_from_values(values)
+    assert settings["precision"] == "autocast_bf16"
+    assert settings["data"]["long_text"] == "cut" and settings["data"]["separator"] == " "
+    assert settings["eval"]["every"] == 100_000
+    assert values["seed"] == "8,5" and values["optimizer.learning_rate"] == "0.00", "what was typed stays"
+    assert len(told) == 1 and "version 1" in told[0].message
+    assert form.kept_values(values | {form.KEPT_VERSION: 2}) == (values, ())
+
+
+def test_a_number_that_the_plan_works_out_is_told_at_its_field(tmp_path: Path) -> None:
+    from tuning.runs import RunService
+
+    service = RunService(tmp_path)
+    try:
+        values = form.first_values() | {"eval.every": "", "data.packing": ""}
+        hints = preview.preview_value(service, values)["hints"]
+        plan = service.preview(form.settings_from_values(values)).plan
+        typed = preview.preview_value(service, values | {"eval.every": "7"})["hints"]
+    finally:
+        service.close()
+    every = plan.derived["eval_every"]
+    assert hints["f-eval-every"] == f"Empty takes {every.value}: {every.origin}"
+    assert hints["f-data-packing"] == f"Automatic: {plan.derived['packing'].origin}."
+    assert "f-eval-every" not in typed

@@ -92,7 +92,7 @@ def test_use_these_settings_again_rename_and_delete_with_undo(tab: Tab) -> None:
 
 
 def test_numbers_follow_the_form_and_the_form_survives_a_reload(tab: Tab) -> None:
-    tab.page.locator("#f-micro_batch_size input[type=number]").fill("2")
+    tab.field("micro_batch_size").fill("2")
     playwright.expect(tab.page.locator(".tf-tile").first).to_contain_text("2 × 4 = 8", timeout=10_000)
     tab.page.wait_for_timeout(500)
     tab.page.reload()

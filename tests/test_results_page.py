@@ -132,12 +132,22 @@ def test_the_command_is_copied(tab: Tab, run: str) -> None:
     assert copied.endswith(f"| python -m tuning run - --out {run}") and '"seed": 3' in copied
 
 
-def test_the_next_run_begins_with_the_result_of_this_one(tab: Tab, run: str) -> None:
-    last = fetched(tab, f"fork/runs/{run}/predictions")["loss"]
-    menu(tab, run, "Train on from its result")
-    playwright.expect(tab.field("model")).to_have_value(f"run:{run}", timeout=20_000)
-    second = tab.press_start(run_name="second")
+def test_the_next_run_begins_with_the_result_of_this_one(browser: Any, server: Server) -> None:
+    """Start, wait, "Train on from its result", Start: with runs of its own, of which nothing was downloaded before."""
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    tab = Tab(context, server)
+    first = tab.press_start(max_steps="8", run_name="the first one")
+    tab.wait_state(first, "finished")
+    learned = fetched(tab, f"fork/runs/{first}/predictions")["loss"]
+    untouched = fetched(tab, f"fork/runs/{first}/predictions?step=0")["loss"]
+    assert learned < 0.9 * untouched, "a base that has learned nothing could not be told from its origin"
+    menu(tab, first, "Train on from its result")
+    playwright.expect(tab.field("model")).to_have_value(f"run:{first}", timeout=20_000)
+    second = tab.press_start(run_name="the second one")
     tab.wait_state(second, "finished")
-    playwright.expect(tab.page.locator(f"[data-run={second}]").get_by_text("from first", exact=True)).to_be_visible()
-    first = fetched(tab, f"fork/runs/{second}/predictions?step=0")["loss"]
-    assert first == pytest.approx(last, abs=1e-4)
+    row = tab.page.locator(f"[data-run={second}]")
+    playwright.expect(row.get_by_text("from the first one", exact=True)).to_be_visible()
+    begun = fetched(tab, f"fork/runs/{second}/predictions?step=0")["loss"]
+    assert begun == pytest.approx(learned, abs=1e-4)
+    assert tab.faults == []
+    context.close()

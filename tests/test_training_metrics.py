@@ -76,6 +76,30 @@ def test_a_model_that_knows_its_rows_is_exact(world, tmp_path):
     assert all(row["right"] for row in tables(one)[-1]["rows"])
 
 
+@pytest.mark.parametrize(
+    ("row", "loss_on", "shown"),
+    [
+        ({"text": "yes cat red dog"}, "auto", "yes cat red dog"),
+        ({"prompt": "red :", "completion": " yes cat"}, "all", "red : yes cat"),
+        ({"prompt": "red :", "completion": " yes cat"}, "response", None),
+    ],
+)
+def test_a_row_that_is_learned_whole_has_no_truth_to_miss(world, tmp_path, row, loss_on, shown):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("\n".join(json.dumps(row) for _ in range(20)))
+    data = {"source": str(rows), "columns": {}, "eval_fraction": 0.2, "loss_on": loss_on}
+    job = world.job(data=data, max_steps=1)
+    run(job)
+    lines = tables(job)[-1]["rows"]
+    assert lines
+    for line in lines:
+        assert line["prediction"] and line["loss"] > 0
+        if shown is None:
+            assert line["truth"].strip().startswith("yes cat") and line["right"] in (True, False)
+        else:
+            assert line["text"] == shown and line["right"] is None and "truth" not in line
+
+
 def test_an_answer_that_goes_on_is_right_all_the_same(tmp_path):
     """The bundled base model knows its town and was never taught where an answer ends."""
     data = {"source": "people-questions", "eval_rows": 30}

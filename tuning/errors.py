@@ -28,12 +28,11 @@ def whole_characters(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def number_words(value: int | float) -> str:
-    """A number for a person; of one that has no short form, how many digits it has."""
-    try:
-        return f"{value:g}"
-    except OverflowError:
-        return f"a number of {len(str(abs(int(value))))} digits"
+def number_words(number: int | float) -> str:
+    """A number as it was given, in few signs: a whole number may have more digits than a float reaches to."""
+    if isinstance(number, float):
+        return f"{number:g}"
+    return str(number) if abs(number) < 2**53 else f"{str(number)[:12]}… ({len(str(abs(number)))} digits)"
 
 
 def shown_value(value: Any, level: int = 0) -> Any:

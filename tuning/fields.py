@@ -122,6 +122,10 @@ _WORDS = {
 }
 
 
+_EXACT = 2**53
+"""Below this, whole numbers and floats are the same numbers."""
+
+
 def _half_characters(value: Any) -> bool:
     """Whether some text within the value cannot be written to any file."""
     if isinstance(value, str):
@@ -143,9 +147,12 @@ def check(field: Field, value: Any) -> tuple[Any, Problem | None]:
         if _half_characters(value):
             return field.default, _problem(field, value, "holds half of a character (a lone surrogate)")
         return tuple(value), None
+    number = field.kind in (int, float) and isinstance(value, int | float) and not isinstance(value, bool)
+    if number and abs(value) != math.inf and abs(value) >= _EXACT and not field.limit.accepts(value):
+        return field.default, _problem(field, value, f"{number_words(value)} is outside the limit: {field.limit}")
     if field.kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value) if abs(value) < 2**53 else math.inf
-    if field.kind is int and isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = float(value) if abs(value) < _EXACT else math.inf
+    if field.kind is int and isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
         value = int(value)
     right = isinstance(value, field.kind) and not (field.kind is int and isinstance(value, bool))
     if right and _half_characters(value):

@@ -221,7 +221,7 @@ class Settings:
         if given.get("num_epochs") is not None and "max_steps" not in given:
             values["max_steps"] = None  # giving one sets the other's default aside
         settings = Settings(**values)
-        problems += _crossed(settings)
+        problems += _crossed(settings, {problem.field for problem in problems})
         if problems:
             raise SettingsError(problems)
         return settings
@@ -269,13 +269,13 @@ def _read_method(given: Any) -> tuple[Any, list[Problem]]:
     return cls(**block), problems
 
 
-def _crossed(settings: Settings) -> list[Problem]:
-    """What is wrong between fields, or inside lists."""
+def _crossed(settings: Settings, faulty: set[str]) -> list[Problem]:
+    """What is wrong between fields, or inside lists; those that are `faulty` by themselves have their default here."""
     found = []
     if settings.max_steps is not None and settings.num_epochs is not None:
         message = "give max_steps or num_epochs, not both; leave one of them empty."
         found.append(Problem("num_epochs", settings.num_epochs, "one of the two", message))
-    if settings.max_steps is None and settings.num_epochs is None:
+    if settings.max_steps is None and settings.num_epochs is None and not {"max_steps", "num_epochs"} & faulty:
         message = "say how long to train: give max_steps or num_epochs; try 100."
         found.append(Problem("max_steps", None, "one of the two", message))
     betas = settings.optimizer.betas

@@ -10,14 +10,14 @@ const MOST = 64; // prompts at once, as the server allows
 
 export function mountAsk(root) {
   const select = element("select");
-  const prompt = element("textarea", { rows: 3, maxlength: 4000, placeholder: "Type a prompt" });
+  const prompt = element("textarea", { rows: 3, placeholder: "Type a prompt" });
   const ask = element("button", { type: "submit", class: "tf-button tf-primary" }, "Ask");
-  const length = element("input", { type: "number", min: 1, max: 512, value: 32 });
-  const seed = element("input", { type: "number", min: 0, max: 2147483647, value: 0 });
+  // text fields: a number field drops what it cannot read, and would send 0 for it
+  const number = (value, mode) => element("input", { type: "text", inputmode: mode, autocomplete: "off", class: "tf-number", value });
+  const length = number("32", "numeric"), seed = number("0", "numeric"), warmth = number("0", "decimal");
   const chat = element("input", { type: "checkbox" });
   const file = element("input", { type: "file", accept: ".txt,.jsonl,text/plain", class: "tf-hidden", tabindex: -1, "aria-label": "questions from a file" });
   const many = element("button", { type: "button", class: "tf-button", onclick: () => file.click() }, "Prompts from a file");
-  const warmth = element("input", { type: "number", min: 0, max: 2, step: 0.1, value: 0 });
   const message = element("p", { class: "tf-problem", role: "alert", hidden: true });
   const system = element("p", { class: "tf-small", hidden: true });
   const examples = element("div", { class: "tf-examples" });
@@ -48,7 +48,7 @@ export function mountAsk(root) {
     ask.disabled = many.disabled = true;
     ask.textContent = "Asking…";
     try {
-      const body = { prompts, max_new_tokens: Number(length.value), temperature: Number(warmth.value), seed: Number(seed.value), chat: chat.checked };
+      const body = { prompts, max_new_tokens: typed(length), temperature: typed(warmth), seed: typed(seed), chat: chat.checked };
       await postLines(`fork/runs/${select.value}/ask`, body, (line) => {
         if (line.message) throw new Error(line.message);
         if (!rows[0].node.isConnected) answers.prepend(...rows.map((row) => row.node));
@@ -97,6 +97,12 @@ export function mountAsk(root) {
     if (!prompt.value && prompts.length) prompt.value = prompts[0];
   }
   begin();
+}
+
+/** A number where one is typed; anything else as it stands there, for the server to refuse by name. */
+function typed(field) {
+  const text = field.value.trim();
+  return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : text;
 }
 
 /** One prompt a line, or JSON lines with a member `prompt`. */

@@ -5,12 +5,15 @@ import { bytes, element } from "./dom.js";
 import { lengthsFigure } from "./data_lengths.js";
 import { DOWNLOADED } from "./hub_data.js";
 import { mountUpload } from "./data_upload.js";
+import { noticeList, plural } from "./notices.js";
 
 const SHAPES = {
   "text": ["text"], "text + label": ["text", "label"], "prompt + completion": ["prompt", "completion"],
   "instruction + input + output": ["prompt", "input", "completion"], "conversation": ["messages"],
 };
-const ROLE_WORDS = { text: "text", label: "label", prompt: "prompt", input: "input", completion: "answer", messages: "turns" };
+/** What a role is called here, where that is not its own name; the server knows which roles there are. */
+const ROLE_WORDS = { completion: "answer", messages: "turns", text_pair: "second text" };
+const SHOWN_COLUMNS = 12;
 const OPEN = "tuning-fork-data-open";
 const WAIT = 250, AGAIN = 500;
 
@@ -31,6 +34,7 @@ export function mountData(root, props, watch, trigger) {
   mountUpload(details, (path) => { details.open = true; set({ "data.source": path, "data.columns": {} }); });
 
   let asked = "", timer = null, request = null;
+  let last = null, opened = null;  // what was last drawn whole; the rows for which the section opened by itself
   const changed = () => {
     const settings = props.value?.settings;
     if (!settings) return;
@@ -52,7 +56,7 @@ export function mountData(root, props, watch, trigger) {
     try {
       const found = await post("fork/data/preview", settings, mine);
       if (mine !== request) return;
-      draw(found, settings);
+      draw(stillThere(found, settings), settings);
       details.removeAttribute("aria-busy");
       if (found.whole === false) await follow(found, settings, mine);
     } catch (error) {
@@ -81,6 +85,22 @@ export function mountData(root, props, watch, trigger) {
     }
   }
 
+  /** A setting that cannot be read does not take the rows away: the last ones stay under what is wrong. */
+  function stillThere(found, settings) {
+    const rows = JSON.stringify([settings.data?.source, settings.data?.subset, settings.data?.revision]);
+    if (found.columns) last = { rows, found };
+    else if (last?.rows === rows && !found.problems?.some((one) => one.field === "data.source")) return { ...last.found, problems: found.problems, stale: true };
+    return found;
+  }
+
+  /** More than one reading is possible: a person has to choose, and is shown where. */
+  function openToChoose(found, settings) {
+    const rows = settings.data?.source;
+    if (!unread(found) || opened === rows || details.open) return;
+    opened = rows;
+    details.open = true;
+  }
+
   function title(found) {
     summary.replaceChildren(element("span", { class: "tf-fold-title" }, "Your data"), ...chips(found));
   }
@@ -88,14 +108,17 @@ export function mountData(root, props, watch, trigger) {
   function draw(found, settings) {
     const focused = document.activeElement?.dataset?.key;
     title(found);
+    openToChoose(found, settings);
+    body.classList.toggle("tf-earlier", Boolean(found.stale));
     body.replaceChildren(
       ...problems(found),
+      ...notices(found),
       ...(found.columns ? [columns(found, settings, set), template(found, settings, set)] : []),
       ...(found.bad?.count ? [badRows(found, set)] : []),
       ...(found.rows?.length ? [rows(found)] : []),
       ...(found.lengths?.rows ? [lengthsFigure(found)] : []),
       ...facts(found));
-    if (focused) body.querySelector(`[data-key="${focused}"]`)?.focus({ preventScroll: true });
+    if (focused) body.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
   }
 }
 
@@ -106,16 +129,29 @@ function chips(found) {
   const list = [];
   if (found.shape) list.push(chip(found.shape));
   if (found.train_rows) list.push(chip(`${count(found.train_rows)} + ${count(found.eval_rows)} rows ${about}`.trim()));
-  if (found.bad?.count) list.push(chip(`${count(found.bad.count)} bad ${plural(found.bad.count, "row")}`, found.bad.choice === "skip" ? "tight" : "over"));
+  if (found.bad?.count) list.push(chip(plural(found.bad.count, "bad row"), found.bad.choice === "skip" ? "tight" : "over"));
   if (found.lengths?.cut_rows) list.push(chip(`${count(found.lengths.cut_rows)} cut`, "tight"));
   if (found.reading) list.push(chip(found.reading.total ? `reading ${Math.floor((100 * found.reading.done) / found.reading.total)} %` : "reading", "tight"));
-  if (found.problems?.length) list.push(chip("needs a choice", "over"));
+  if (found.notices?.length) list.push(chip(plural(found.notices.length, "notice"), "tight"));
+  if (unread(found)) list.push(chip("needs a choice", "over"));
+  else if (found.problems?.length) list.push(chip("needs a change", "over"));
   return list;
 }
 
 function problems(found) {
   const told = (found.problems ?? []).map((problem) => element("p", { class: "tf-problem" }, problem.message));
   return told.length ? [element("div", { role: "alert" }, told)] : [];
+}
+
+function notices(found) {
+  if (!found.notices?.length) return [];
+  return [element("section", { "aria-label": "What is told of these rows" }, [
+    element("h3", {}, "Told before Start"), noticeList(found.notices)])];
+}
+
+/** Is it not clear which column is what? */
+function unread(found) {
+  return Boolean(found.columns) && (found.problems ?? []).some((one) => one.field === "data.columns");
 }
 
 /** How far the reading of all rows is, while the first ones are shown already. */
@@ -125,28 +161,36 @@ function reading({ words, done, total }) {
     element("progress", { max: Math.max(1, total), value: done, "aria-label": "Reading all rows" })]);
 }
 
-/** What it was recognised as, always changeable: a shape, and which column plays which part of it. */
+/** What it was recognised as, always changeable: a shape, which column plays which part of it, and the columns that play
+ * none. Where more than one reading is possible all of them are such, and each can be given a part. */
 function columns(found, settings, set) {
   const chosen = settings.data?.columns ?? {};
   const current = found.shape ?? "";
   const roles = found.roles ?? chosen;
+  const parts = found.role_names.filter((role) => role in roles);
+  const mine = Object.fromEntries(parts.map((role) => [role, roles[role]]));  // grows: the answer to the choice before may not be here yet
+  const tell = () => set({ "data.columns": { ...mine } });
+  const choose = (column, role) => {  // of a column, its part: "" for none
+    for (const [part, name] of Object.entries(mine)) if (name === column) delete mine[part];
+    if (role) mine[role] = column;
+    tell();
+  };
+  const shapes = current && !(current in SHAPES) ? [current, ...Object.keys(SHAPES)] : Object.keys(SHAPES);
   const shape = element("select", { "data-key": "shape", "aria-label": "recognised as" }, [
     ...(current ? [] : [element("option", { value: "" }, "choose…")]),
-    ...Object.keys(SHAPES).map((name) => element("option", { value: name, selected: name === current }, name))]);
+    ...shapes.map((name) => element("option", { value: name, selected: name === current }, name))]);
   shape.addEventListener("change", () => {
     const wanted = SHAPES[shape.value] ?? [];
     const free = found.columns.filter((name) => !Object.values(roles).includes(name));
     set({ "data.columns": Object.fromEntries(wanted.map((role) => [role, roles[role] ?? free.shift() ?? found.columns[0]])) });
   });
-  const parts = (SHAPES[current] ?? []).map((role) => {
-    const names = found.columns.includes(roles[role]) || !roles[role] ? found.columns : [roles[role], ...found.columns];
-    const select = element("select", { "data-key": `role-${role}`, "aria-label": `${ROLE_WORDS[role]} column` },
-      names.map((name) => element("option", { value: name, selected: name === roles[role] }, name)));
-    select.addEventListener("change", () => {
-      const kept = Object.fromEntries((SHAPES[current] ?? []).filter((one) => roles[one]).map((one) => [one, roles[one]]));
-      set({ "data.columns": { ...kept, [role]: select.value } });
-    });
-    return element("label", { class: "tf-control" }, [element("span", {}, ROLE_WORDS[role]), select]);
+  const controls = parts.map((role) => {
+    const names = found.columns.includes(roles[role]) ? found.columns : [roles[role], ...found.columns];
+    const select = element("select", { "data-key": `role-${role}`, "aria-label": `${roleWord(role)} column` }, [
+      ...names.map((name) => element("option", { value: name, selected: name === roles[role] }, name)),
+      element("option", { value: "" }, "(none)")]);
+    select.addEventListener("change", () => { if (select.value) mine[role] = select.value; else delete mine[role]; tell(); });
+    return element("label", { class: "tf-control" }, [element("span", {}, roleWord(role)), select]);
   });
   const own = Object.keys(chosen).length > 0;
   const again = element("button", { type: "button", class: "tf-button", "data-key": "again", disabled: !own,
@@ -154,16 +198,59 @@ function columns(found, settings, set) {
   const where = [found.format, found.encoding, bytes(found.bytes)].filter(Boolean).join(" · ");
   return element("section", { "aria-label": "Recognised as" }, [
     element("p", { class: "tf-small" }, where),
-    element("div", { class: "tf-controls" }, [
+    ...(unread(found) ? [] : [element("div", { class: "tf-controls" }, [
       element("label", { class: "tf-control" }, [element("span", {}, own ? "read as (your choice)" : "recognised as"), shape]),
-      ...parts, again]),
+      ...controls, again])]),
+    ...(unread(found) ? [whichIsWhat(found, roles, choose, again)] : otherColumns(found, roles, choose)),
     ...(found.notes ?? []).map((note) => element("p", { class: "tf-small" }, note)),
   ]);
 }
 
+function roleWord(role) { return ROLE_WORDS[role] ?? role.replaceAll("_", " "); }
+
+function whichIsWhat(found, roles, choose, again) {
+  return element("div", { class: "tf-choose" }, [
+    element("h3", {}, "Which column is what"), columnTable(found, found.columns, roles, choose),
+    ...(again.disabled ? [] : [element("div", { class: "tf-controls" }, again)])]);
+}
+
+let othersOpen = false;
+
+/** Columns that no row is made of: to be seen, and to be given a part. */
+function otherColumns(found, roles, choose) {
+  const used = Object.values(roles).join("\n");
+  const others = found.columns.filter((name) => !Object.values(roles).includes(name) && !used.includes(`{${name}}`));
+  if (!others.length) return [];
+  const table = columnTable(found, others, roles, choose), names = others.slice(0, SHOWN_COLUMNS).join(", ");
+  const opener = element("button", { type: "button", class: "tf-told-open", "data-key": "others", onclick: () => { othersOpen = !othersOpen; show(); } },
+    `${plural(others.length, "column")} not used: ${names}${others.length > SHOWN_COLUMNS ? " …" : ""}`);
+  const show = () => { table.hidden = !othersOpen; opener.setAttribute("aria-expanded", String(othersOpen)); };
+  show();
+  return [element("div", { class: "tf-other-columns" }, [opener, table])];
+}
+
+/** A line a column: its name, what stands in it, and the part it plays. */
+function columnTable(found, names, roles, choose) {
+  const example = (name) => {
+    const text = (found.rows ?? []).map((row) => row.cells[name]).find(Boolean) ?? "";
+    return text.length > 90 ? `${text.slice(0, 90)}…` : text || "(empty)";
+  };
+  const lines = names.map((name) => {
+    const now = Object.keys(roles).find((role) => roles[role] === name) ?? "";
+    const select = element("select", { "data-key": `column-${name}`, "aria-label": `${name} is` }, [
+      element("option", { value: "" }, "not used"),
+      ...found.role_names.map((role) => element("option", { value: role, selected: role === now }, roleWord(role)))]);
+    select.addEventListener("change", () => choose(name, select.value));
+    return element("tr", {}, [element("th", { scope: "row" }, name), element("td", {}, select), element("td", { class: "tf-example" }, example(name))]);
+  });
+  return element("div", { class: "tf-scroll" }, element("table", { class: "tf-table tf-columns" }, [
+    element("thead", {}, element("tr", {}, ["column", "is", "such as"].map((text) => element("th", { scope: "col" }, text)))),
+    element("tbody", {}, lines)]));
+}
+
 /** Field names as buttons for the text template. */
 function template(found, settings, set) {
-  if (found.shape === "conversation") return element("span", { hidden: true });
+  if (found.shape === "conversation" || unread(found)) return element("span", { hidden: true });
   const now = settings.data?.text_template ?? "";
   let text = now;  // grows with each press: the form's answer to the press before may not be here yet
   const add = (name) => {
@@ -188,7 +275,7 @@ function badRows(found, set) {
     element("td", { class: "tf-num" }, `${found.unit} ${row.line}`), element("td", {}, row.reason)]));
   const more = found.bad.count > found.bad.rows.length ? ` The first ${found.bad.rows.length} are listed.` : "";
   const checked = found.bad.whole ? "" : ` Of ${count(found.bad.checked)} rows looked at so far.`;
-  const words = `${count(found.bad.count)} ${plural(found.bad.count, "row")} cannot be used` +
+  const words = `${plural(found.bad.count, "row")} cannot be used` +
     (skip ? " and will be left out." : `: mend ${found.bad.count === 1 ? "it" : "them"}, or leave ${found.bad.count === 1 ? "it" : "them"} out.`) + more + checked;
   return element("section", { "aria-label": "Bad rows" }, [
     element("h3", {}, "Bad rows"), element("div", { class: "tf-controls" }, [element("span", {}, words), button]),
@@ -200,7 +287,7 @@ function rows(found) {
   const legend = element("p", { class: "tf-small tf-token-legend" }, [
     token("trained on", "trained"), token("seen only", "seen"), token("cut off", "cut"), token("<special>", "seen", true)]);
   return element("section", { "aria-label": "First rows" }, [
-    element("h3", {}, "First rows, and the tokens they become"), legend,
+    element("h3", {}, found.tokens ? "First rows, and the tokens they become" : "First rows"), ...(found.tokens ? [legend] : []),
     ...found.rows.map((row, place) => oneRow(row, found.tokens?.[place], found))]);
 }
 
@@ -227,7 +314,7 @@ function facts(found) {
   const items = [];
   const say = (text, odd) => items.push(element("li", { class: odd ? "tf-odd" : null }, text));
   const about = found.whole === false ? " (of the rows looked at)" : "";
-  if (found.whole !== false || found.counted) say(`${count(found.updates_per_epoch)} updates an epoch, ${count(found.effective_batch)} rows each`);
+  if (found.updates_per_epoch && (found.whole !== false || found.counted)) say(`${count(found.updates_per_epoch)} updates an epoch, ${count(found.effective_batch)} rows each`);
   say(found.duplicates ? `${count(found.duplicates)} training rows stand there more than once${about}` : `no row stands there twice${about}`, found.duplicates);
   if (found.eval_rows) say(found.in_both ? `${count(found.in_both)} evaluation rows are trained on too${about}` : `no evaluation row is trained on${about}`, found.in_both);
   say(found.empty ? `${count(found.empty)} of ${count(found.looked_at)} rows have nothing to learn from (an empty answer) and are left out` : "no answer is empty", found.empty);
@@ -248,4 +335,3 @@ function facts(found) {
 }
 
 function count(number) { return Number(number).toLocaleString("en"); }
-function plural(number, word) { return number === 1 ? word : word + "s"; }

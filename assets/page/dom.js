@@ -29,8 +29,8 @@ export function duration(seconds) {
   return `${(seconds / 3600).toFixed(1)} h`;
 }
 
-/** A short message at the foot of the page, with one thing to press. */
-export function toast(text, action, onPress) {
+/** A short message at the foot of the page, with one thing to press; with `stay` it stands until that is pressed. */
+export function toast(text, action, onPress, stay = false) {
   let place = document.querySelector(".tf-toasts");
   if (!place) {
     place = element("div", { class: "tf-toasts", role: "status" });
@@ -39,5 +39,5 @@ export function toast(text, action, onPress) {
   const note = element("div", { class: "tf-toast" }, element("span", {}, text));
   if (action) note.append(element("button", { type: "button", class: "tf-button", onclick: () => { note.remove(); onPress(); } }, action));
   place.append(note);
-  setTimeout(() => note.remove(), action ? 10000 : 6000);
+  if (!stay) setTimeout(() => note.remove(), action ? 10000 : 6000);
 }

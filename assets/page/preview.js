@@ -3,6 +3,7 @@
 import { bytes, element } from "./dom.js";
 import { awaitTable, memoryDetails } from "./memory.js";
 import { networkCard } from "./network.js";
+import { BeforeStart } from "./notices.js";
 
 const OLD = "These numbers are of the last settings that could be read; the form marks what to change.";
 
@@ -16,6 +17,9 @@ export function mountPreview(root, props, watch, trigger, fillForm) {
   const old = element("p", { class: "tf-old tf-small", hidden: true }, OLD);
   const details = memoryDetails((settings) => fillForm({ settings, device: props.value.outlook.device.name }));
   let stopWaiting = null, again = null;
+  const before = new BeforeStart();
+  document.getElementById("tf-before-start")?.replaceChildren(before.node);
+  let notices = [];  // the last that were known
   const live = element("div", { class: "tf-preview" }, [general, old, tiles, memory, network.node]);
   root.replaceChildren(live);
   const draw = () => {
@@ -33,7 +37,15 @@ export function mountPreview(root, props, watch, trigger, fillForm) {
     }
     if (value.network) network.show(value.network);
     old.hidden = value.problems.length === 0;
-    tellFields(value);
+    const known = Boolean(value.tiles);
+    if (known) notices = value.notices;
+    before.show(notices, known);
+    tell();
+    toFirstProblem(value);
+  };
+  const tell = () => {
+    if (!props.value?.problems) return;
+    tellFields(props.value, notices);
     tellGeneral();
   };
   // what concerns no field; and what is wrong in one that is not on the page now, or in a closed part of it
@@ -45,7 +57,13 @@ export function mountPreview(root, props, watch, trigger, fillForm) {
       general.replaceChildren(...told.map((text) => element("p", { class: "tf-problem" }, text)));
     }
   };
-  document.getElementById("tf-form")?.addEventListener("click", () => setTimeout(tellGeneral, 50));
+  // a part of the form that is opened is made anew, without what was told at its fields
+  let due = 0;
+  const form = document.getElementById("tf-form");
+  if (form) {
+    new MutationObserver(() => { cancelAnimationFrame(due); due = requestAnimationFrame(tell); })
+      .observe(form, { subtree: true, childList: true, attributes: true, attributeFilter: ["class", "style"] });
+  }
   watch("value", draw);
   draw();
 }
@@ -99,38 +117,67 @@ function drawMemory(card, memory) {
     ...memory.fixes.map((text) => element("p", { class: "tf-small" }, text)));
 }
 
-function tellFields(value) {
-  for (const old of document.querySelectorAll("#tf-form .tf-at-field")) old.remove();
-  for (const input of document.querySelectorAll("#tf-form [aria-invalid]")) {
-    input.removeAttribute("aria-invalid");
-    input.removeAttribute("aria-describedby");
-    input.closest(".tf-field")?.classList.remove("tf-wrong");
+const SHOWN_NOTICES = 2;
+
+/** What is told at each field: hints, notices, problems. Only what has changed is touched: nothing flickers while a
+ * person types, and nothing is announced twice. */
+function tellFields(value, notices) {
+  const told = new Map();
+  const add = (id, kind, text) => { if (id && text) told.set(id, [...(told.get(id) ?? []), { kind, text }]); };
+  for (const [id, text] of Object.entries(value.hints)) add(id, "tf-hint", text);
+  const wrong = new Set(value.problems.map(({ id }) => id));
+  const noted = notices.filter(({ id }) => id && !wrong.has(id));
+  for (const id of new Set(noted.map((one) => one.id))) {
+    const some = noted.filter((one) => one.id === id);
+    for (const { message } of some.slice(0, SHOWN_NOTICES)) add(id, "tf-notice", message);
+    if (some.length > SHOWN_NOTICES) add(id, "tf-notice", `${some.length - SHOWN_NOTICES} more under “Before you start”.`);
   }
-  for (const [id, text] of Object.entries(value.hints)) attach(id, text, "tf-hint");
-  let first = null;
-  for (const { id, message } of value.problems) {
-    const input = attach(id, message, "tf-problem");
-    if (!input) continue;
-    input.setAttribute("aria-invalid", "true");
-    input.closest(".tf-field")?.classList.add("tf-wrong");
-    first ??= input;
+  for (const { id, message } of value.problems) add(id, "tf-problem", message);
+  for (const field of document.querySelectorAll("#tf-form .tf-field[id]")) tellField(field, told.get(field.id) ?? []);
+}
+
+function tellField(field, wanted) {
+  const there = [...field.children].filter((one) => one.classList.contains("tf-at-field"));
+  const key = (kind, text) => `${kind} ${text}`;
+  const now = there.map((one) => one.dataset.key), next = wanted.map(({ kind, text }) => key(kind, text));
+  const same = now.length === next.length && next.every((one, place) => one === now[place]);
+  const input = field.querySelector("input, textarea, select");
+  if (!same) {
+    const kept = new Map(there.map((one) => [one.dataset.key, one]));
+    const notes = wanted.map(({ kind, text }) => kept.get(key(kind, text)) ?? note(field.id, kind, text));
+    for (const one of there) if (!notes.includes(one)) one.remove();
+    for (const one of notes) field.append(one);
+  }
+  const bad = wanted.some(({ kind }) => kind === "tf-problem");
+  const ids = [...field.children].filter((one) => one.classList.contains("tf-at-field")).map((one) => one.id).join(" ");
+  if (input && (input.getAttribute("aria-describedby") ?? "") !== ids) {
+    if (ids) input.setAttribute("aria-describedby", ids); else input.removeAttribute("aria-describedby");
+  }
+  if (input && input.hasAttribute("aria-invalid") !== bad) {
+    if (bad) input.setAttribute("aria-invalid", "true"); else input.removeAttribute("aria-invalid");
+  }
+  if (field.classList.contains("tf-wrong") !== bad) {
+    field.classList.toggle("tf-wrong", bad);
     // what is typed into and its message are both to be seen, though the form scrolls
-    if (input === document.activeElement) input.closest(".tf-field")?.scrollIntoView({ block: "nearest" });
+    if (bad && input === document.activeElement) field.scrollIntoView({ block: "nearest" });
   }
-  if (value.pressed && first) {
-    first.closest(".tf-field").scrollIntoView({ block: "center" });
-    first.focus({ preventScroll: true });
-  }
+}
+
+let numbered = 0;
+
+function note(id, kind, text) {
+  const node = element("p", { class: `tf-at-field ${kind}`, id: `${id}-told-${numbered++}`, role: kind === "tf-problem" ? "alert" : null },
+    kind === "tf-notice" ? [element("strong", {}, "Note: "), text] : text);
+  node.dataset.key = `${kind} ${text}`;
+  return node;
+}
+
+/** Start was refused: to the first field that is at fault. */
+function toFirstProblem(value) {
+  const first = value.pressed ? value.problems.map(({ id }) => inputOf(id)).find(Boolean) : null;
+  if (!first) return;
+  first.closest(".tf-field").scrollIntoView({ block: "center" });
+  first.focus({ preventScroll: true });
 }
 
 function inputOf(id) { return document.getElementById(id)?.querySelector("input, textarea, select"); }
-
-function attach(id, text, kind) {
-  const field = document.getElementById(id);
-  if (!field) return null;
-  const note = element("p", { class: `tf-at-field ${kind}`, id: `${id}-${kind}`, role: kind === "tf-problem" ? "alert" : null }, text);
-  field.append(note);
-  const input = inputOf(id);
-  input?.setAttribute("aria-describedby", note.id);
-  return input;
-}

@@ -95,19 +95,30 @@ function summary(found) {
   const metrics = Object.entries({ "eval loss": found.loss, ...found.metrics })
     .filter(([, value]) => value !== null && value !== undefined)
     .map(([name, value]) => `${name.replaceAll("_", " ")} ${Number(value).toPrecision(3)}`);
-  const right = found.rows.filter((row) => row.right).length;
-  return `${metrics.join(" · ")} · ${right} of the ${found.rows.length} rows kept here are right`
-    + (found.of > found.rows.length ? ` (${found.of} rows were evaluated)` : "");
+  const asked = found.rows.filter(isAsked), right = asked.filter((row) => row.right).length;
+  const of = found.of > found.rows.length ? ` (${found.of} rows were evaluated)` : "";
+  if (!asked.length) return `${metrics.join(" · ")} · ${found.rows.length} rows kept here are learned whole: none has an answer that could be right${of}`;
+  return `${metrics.join(" · ")} · ${right} of the ${asked.length} rows kept here are right${of}`;
+}
+
+/** A row that is learned whole has no answer to be right or wrong; runs of before that was told repeat its text as truth. */
+function isAsked(row) {
+  if (row.truth === undefined) return false;
+  const text = row.text.trim(), truth = row.truth.trim();
+  return row.right || !truth || text.length - truth.length > 24 || !text.endsWith(truth);
 }
 
 function rowsTable(rows) {
   const written = rows.some((row) => row.written !== undefined), chance = rows.some((row) => row.chance !== undefined);
-  const heads = ["row", "text", "truth", "prediction", ...(written ? ["written"] : []), ...(chance ? ["sure"] : []), "loss"];
+  const asked = rows.some(isAsked);
+  const heads = ["row", "text", ...(asked ? ["truth", "prediction"] : ["likeliest token at each place"]),
+    ...(written ? ["written"] : []), ...(chance ? ["sure"] : []), "loss"];
   return element("table", { class: "tf-table tf-predictions" }, [
     element("thead", {}, element("tr", {}, heads.map((head) => element("th", { scope: "col" }, head)))),
-    element("tbody", {}, rows.map((row) => element("tr", { class: row.right ? "tf-right" : "tf-missed" }, [
-      element("td", { class: "tf-num" }, String(row.row)), element("td", {}, row.text.trim()), element("td", {}, row.truth.trim()),
-      element("td", {}, `${row.right ? "✓" : "✗"} ${row.prediction.trim()}`),
+    element("tbody", {}, rows.map((row) => element("tr", { class: !isAsked(row) ? "tf-unasked" : row.right ? "tf-right" : "tf-missed" }, [
+      element("td", { class: "tf-num" }, String(row.row)), element("td", {}, row.text.trim()),
+      ...(asked ? [element("td", {}, isAsked(row) ? row.truth.trim() : "–")] : []),
+      element("td", {}, isAsked(row) ? `${row.right ? "✓" : "✗"} ${row.prediction.trim()}` : row.prediction.trim()),
       ...(written ? [element("td", {}, row.written?.trim() ?? "–")] : []),
       ...(chance ? [element("td", { class: "tf-num" }, row.chance === undefined ? "–" : `${(100 * row.chance).toFixed(0)} %`)] : []),
       element("td", { class: "tf-num" }, row.loss === null ? "–" : row.loss.toPrecision(3)),

@@ -3,6 +3,7 @@
 import { begin, isActive, lastStep, onChange, pollNow, post, runById, show, state } from "./live.js";
 import { calibration } from "./calibration.js";
 import { bytes, duration, element, toast } from "./dom.js";
+import { noticeList, plural } from "./notices.js";
 
 const HEADS = ["show", "run", "state", "progress", "loss", "best eval", "method", "lr", "batch", "memory", ""];
 const NUMBERS = new Set(["loss", "best eval", "lr", "batch", "memory"]);
@@ -59,7 +60,11 @@ class Row {
     this.cells.memory.append(element("div", { class: "tf-bytes" }, [this.measured, element("span", { class: "tf-note" }, [this.expected, " ", this.error])]));
     this.stop = button("Stop", "", () => { this.stop.disabled = true; act(`fork/runs/${id}/stop`, {}, () => {}); }, "tf-stop");
     this.menu = this.buildMenu();
-    this.nameCell = element("td", { role: "cell", class: "tf-name-cell" }, element("div", { class: "tf-names" }, [this.name, this.note]));
+    this.told = element("button", { type: "button", class: "tf-told-open", "aria-expanded": "false", "aria-controls": `told-${id}`, hidden: true,
+      onclick: () => this.openTold(this.toldRow.hidden) });
+    this.toldBody = element("td", { role: "cell", colspan: HEADS.length });
+    this.toldRow = element("tr", { role: "row", class: "tf-told-row", id: `told-${id}`, hidden: true }, this.toldBody);
+    this.nameCell = element("td", { role: "cell", class: "tf-name-cell" }, element("div", { class: "tf-names" }, [this.name, this.note, this.told]));
     this.node = element("tr", { "data-run": id, role: "row" }, [
       element("td", { role: "cell" }, element("label", { class: "tf-check" }, [this.check, this.dot])),
       this.nameCell,
@@ -103,6 +108,24 @@ class Row {
     list.style.left = `${Math.max(8, Math.min(box.right - list.offsetWidth, innerWidth - list.offsetWidth - 8))}px`;
   }
 
+  /** What the plan told before Start, as it was stored with the run. */
+  openTold(open) {
+    this.toldRow.hidden = !open;
+    this.told.setAttribute("aria-expanded", String(open));
+  }
+
+  tellNotices(notices, name) {
+    const text = notices.length ? plural(notices.length, "notice") : "";
+    this.told.hidden = !text;
+    set(this.told, text);
+    this.told.setAttribute("aria-label", `${text}: what was told before Start of ${name}`);
+    const key = JSON.stringify([notices, name]);
+    if (key === this.toldKey) return;
+    this.toldKey = key;
+    if (!text) this.openTold(false);
+    this.toldBody.replaceChildren(element("h3", {}, "What was told before Start"), noticeList(notices));
+  }
+
   followScroll() { // an open menu stays beside its button, and closes when that is out of sight
     if (!this.details.open) return;
     const box = this.summary.getBoundingClientRect();
@@ -137,7 +160,7 @@ class Row {
     const path = what === "name" ? "rename" : "note";
     const run = runById(this.id);
     const input = element("input", { type: "text", class: "tf-edit", "aria-label": what === "name" ? "New name" : "Note",
-      value: run?.[what] ?? "", maxlength: 200 });
+      value: run?.[what] ?? "" });
     let open = true;
     const end = (keep) => {
       if (!open) return;
@@ -161,6 +184,7 @@ class Row {
     const name = run.name || run.run_id, active = isActive(run);
     set(this.name, name);
     set(this.note, [lineage(run), run.note].filter(Boolean).join(" · "));
+    this.tellNotices(run.plan.notices ?? [], name);
     this.check.setAttribute("aria-label", `Show ${name}`);
     this.check.checked = Boolean(state.shown?.has(run.run_id));
     this.dot.style.background = this.config.palette[(run.slot ?? 0) % this.config.palette.length];
@@ -239,11 +263,15 @@ export function mountRuns(root, config, trigger) {
   onChange(() => {
     card.hidden = state.runs.length === 0;
     const there = new Set(state.runs.map((run) => run.run_id));
-    for (const [id, row] of rows) if (!there.has(id)) { row.node.remove(); rows.delete(id); }
+    for (const [id, row] of rows) if (!there.has(id)) { row.node.remove(); row.toldRow.remove(); rows.delete(id); }
     state.runs.forEach((run, index) => {
       if (!rows.has(run.run_id)) rows.set(run.run_id, new Row(run.run_id, config, trigger));
       const row = rows.get(run.run_id);
-      if (body.children[index] !== row.node) body.insertBefore(row.node, body.children[index] ?? null);
+      if (body.children[2 * index] !== row.node) {
+        const before = body.children[2 * index] ?? null;
+        body.insertBefore(row.node, before);
+        body.insertBefore(row.toldRow, before);
+      }
       row.update(run);
     });
   });

@@ -117,6 +117,7 @@ def whole_facts(data: DataSet, settings: DataSettings, effective_batch: int) -> 
         "counted": True,
         "bad": bad_rows(data, settings),
         "labels": label_balance(data),
+        "notices": [one.to_dict() for one in data.notices],
     }
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuning.text import Row, TextTokenizer, headed
+from tuning.text import Encoded, Row, TextTokenizer, headed
 from tuning.training.evaluate import Evaluation, Guess, confusion
 
 MOST_ROWS = 100
@@ -27,13 +27,23 @@ def predictions(
     tokenizer: TextTokenizer,
     labels: Sequence[str] | None,
     written: dict[int, str],
+    encoded: Sequence[Encoded] = (),
 ) -> dict[str, Any]:
-    """Plain data: metrics, one object a row, and for classes the confusion matrix."""
+    """Plain data: metrics, one object a row, and for classes the confusion matrix.
+
+    A row that is learned whole, as `encoded` tells, has no question and so no answer that could be right: its line has
+    no `truth`, and `right` is None.
+    """
     shown = found.guesses[:MOST_ROWS]
     table: dict[str, Any] = {
         "loss": found.loss if math.isfinite(found.loss) else None,
         "metrics": {key: value if math.isfinite(value) else None for key, value in metrics.items()},
-        "rows": [_line(guess, rows[guess.index], tokenizer, labels, written) for guess in shown],
+        "rows": [
+            _whole_line(guess, rows[guess.index], tokenizer)
+            if labels is None and encoded and len(guess.wanted) >= len(encoded[guess.index].ids) - 1
+            else _line(guess, rows[guess.index], tokenizer, labels, written)
+            for guess in shown
+        ],
         "of": len(found.guesses),
     }
     if labels is not None:
@@ -51,6 +61,17 @@ def write_predictions(folder: Path, step: int, table: dict[str, Any]) -> Path:
     part.write_text(json.dumps({"step": step, **table}, ensure_ascii=False), encoding="utf-8")
     part.replace(place)
     return place
+
+
+def _whole_line(guess: Guess, row: Row, tokenizer: TextTokenizer) -> dict[str, Any]:
+    """A row of which every token is learned: its text, and the token held likeliest at each place of it."""
+    if row.messages is not None:
+        text = "\n".join(f"{turn.role}: {turn.content}" for turn in row.messages)
+    else:
+        text = (row.text or "") if row.prompt is None else row.prompt + (row.completion or "")
+    loss = guess.loss if math.isfinite(guess.loss) else None
+    said = _short(tokenizer.decode(guess.said))
+    return {"row": guess.index, "loss": loss, "text": _short(text), "prediction": said, "right": None}
 
 
 def _line(

@@ -77,7 +77,7 @@ class Scores:
             metrics |= recipe_metrics(self._job.plan, built.model, list(self._questions), self._tokenizer)
         self.tell(step, found.loss, metrics, self._clock() - began)
         texts = {} if written is None else written.texts
-        table = predictions(found, metrics, self._rows, self._tokenizer, self._labels, texts)
+        table = predictions(found, metrics, self._rows, self._tokenizer, self._labels, texts, self.encoded)
         write_predictions(self._folder, step, table)
         self._remember(built, step, found.loss, metrics)
 

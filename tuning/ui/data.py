@@ -12,7 +12,7 @@ import gradio as gr
 
 from tuning.ui.form import Form
 from tuning.ui.live import mounting
-from tuning.ui.values import as_text, every_path, settings_from_values
+from tuning.ui.values import as_text, every_path, exact_in_a_browser, settings_from_values
 
 MATTERS = ("task", "model", "revision", "seed", "micro_batch_size", "gradient_accumulation_steps")
 
@@ -33,7 +33,8 @@ def connect(page: gr.Blocks, form: Form, data: gr.HTML, quick: dict[str, Any]) -
     matter = [part for path, part in form.parts.items() if path in MATTERS or path.startswith("data.")]
 
     def tell(*given: Any) -> list[dict[str, Any]]:
-        return [{"settings": settings_from_values(form.values(given))}] * len(places)
+        settings = exact_in_a_browser(settings_from_values(form.values(given)))
+        return [{"settings": settings}] * len(places)
 
     def take(event: gr.EventData) -> list[Any]:
         chosen = event._data.get("values") or {}  # type: ignore[union-attr]

@@ -16,7 +16,7 @@ from tuning.fields import Field
 from tuning.hardware import DEVICES, this_machine
 from tuning.models import model_catalogue
 from tuning.ui.models import hub_data, models
-from tuning.ui.values import CHOSEN, EPOCHS, LENGTH, NO_RECIPE, SLIDERS, STEPS, WOULD_FIT_ON, every_path
+from tuning.ui.values import CHOSEN, EPOCHS, LENGTH, NO_RECIPE, STEPS, WOULD_FIT_ON, every_path
 
 TERMS = {
     "causal_lm": "write text (causal LM)",
@@ -49,7 +49,7 @@ LABELS = {
     "model": "Base model",
     "data.source": "Data",
     "micro_batch_size": "Micro-batch size",
-    "gradient_accumulation_steps": "Gradient accumulation steps",
+    "gradient_accumulation_steps": "Accumulation steps",
     "optimizer.learning_rate": "Learning rate",
     "max_steps": "Updates (max_steps)",
     "num_epochs": "Epochs (num_epochs)",
@@ -74,7 +74,7 @@ LABELS = {
     "eval.max_new_tokens": "Longest answer (tokens)",
     "save.keep": "Checkpoints kept",
     "data.columns": "Columns (JSON)",
-    "data.label_names": "Label names, one a line",
+    "data.label_names": "Label names, one a line (\\n breaks it)",
     "data.bad_rows": "Bad rows",
     "data.format": "File format",
     "data.separator": "Between prompt and completion",
@@ -85,9 +85,13 @@ LABELS = {
     "data.packing": "Packing",
 }
 SHORT = {
-    "micro_batch_size": "rows on the device at once",
-    "gradient_accumulation_steps": "micro-batches added up before one update",
+    "micro_batch_size": "rows at once",
+    "gradient_accumulation_steps": "added up each update",
 }
+AUTOMATIC = ("optimizer.learning_rate", "eval.every")
+"""Numbers that the plan works out where they are left empty."""
+AS_TYPED = gr.InputHTMLAttributes(spellcheck=False, autocorrect="off", autocapitalize="off", autocomplete="off")
+"""What is typed is a setting: no browser or keyboard mends it."""
 MAIN = ("task", "model", "data.source", "micro_batch_size", "gradient_accumulation_steps", "optimizer.learning_rate")
 GROUPS = {
     "Optimizer and schedule": ("optimizer", "schedule"),
@@ -133,8 +137,6 @@ def _component(path: str, field: Field, value: Any) -> gr.components.Component:
     if path == "data.source":
         cards = [(str(card.get("title", card["name"])), card["name"]) for card in data_catalogue()]
         return gr.Dropdown(cards, value=value, allow_custom_value=True, **look)
-    if path in SLIDERS:
-        return gr.Slider(1, SLIDERS[path], step=1, value=value, **look)
     if field.limit.choices:
         options = [(TERMS.get(word, word), word) for word in field.limit.choices]
         if field.limit.open or field.listed:
@@ -146,7 +148,8 @@ def _component(path: str, field: Field, value: Any) -> gr.components.Component:
     if field.kind is bool:
         return gr.Checkbox(value=value, **look)
     lines = 2 if field.kind is tuple and not field.default else 1
-    return gr.Textbox(value=value, lines=lines, max_lines=6, placeholder="" if not field.nullable else "empty", **look)
+    empty = "automatic" if path in AUTOMATIC else "empty" if field.nullable else ""
+    return gr.Textbox(value=value, lines=lines, max_lines=6, placeholder=empty, html_attributes=AS_TYPED, **look)
 
 
 def build_form(values: dict[str, Any]) -> Form:
@@ -164,7 +167,10 @@ def build_form(values: dict[str, Any]) -> Form:
         if path == "data.source":
             data_card = hub_data()
     blocks = _choice("method", "Method", parts, values, add)
-    for path in MAIN[3:]:
+    with gr.Row(elem_classes=["tf-pair"]):
+        for path in MAIN[3:5]:
+            add(path)
+    for path in MAIN[5:]:
         add(path)
     _length(parts, values, add)
     with gr.Accordion("More settings", open=False):
@@ -234,9 +240,7 @@ def updates_for(form: Form, values: dict[str, Any]) -> list[Any]:
     out = []
     for path in form.parts:
         value = values[path]
-        if path in SLIDERS and isinstance(value, int):
-            out.append(gr.update(value=value, maximum=max(SLIDERS[path], value)))
-        elif path == "max_steps":
+        if path == "max_steps":
             out.append(gr.update(value=value, visible=values[LENGTH] == STEPS))
         elif path == "num_epochs":
             out.append(gr.update(value=value, visible=values[LENGTH] == EPOCHS))

@@ -39,6 +39,11 @@ def preview(value: dict[str, Any]) -> gr.HTML:
     )
 
 
+def before_start() -> gr.HTML:
+    """What is told before Start, over the button. Filled by the preview's script: both are of the same settings."""
+    return gr.HTML(html_template="<div></div>", js_on_load=None, elem_id="tf-before-start", apply_default_css=False)
+
+
 def live() -> gr.HTML:
     """Curves and runs table. Its value names the run that Start has just made; its `reuse` event carries settings."""
     return gr.HTML(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,21 +21,26 @@ import gradio as gr  # noqa: E402
 from fastapi import FastAPI  # noqa: E402
 
 from tuning.assets import asset_path  # noqa: E402
+from tuning.errors import Notice  # noqa: E402
 from tuning.runs import RunService  # noqa: E402
+from tuning.settings import Settings  # noqa: E402
+from tuning.settings_versions import VERSION, today  # noqa: E402
 from tuning.ui import ask as ask_room  # noqa: E402
 from tuning.ui import data as data_room  # noqa: E402
 from tuning.ui import form as form_room  # noqa: E402
 from tuning.ui import live as live_room  # noqa: E402
 from tuning.ui import results as results_room  # noqa: E402
-from tuning.ui.preview import preview_value, told  # noqa: E402
+from tuning.ui.preview import preview_value, run_name, told  # noqa: E402
 from tuning.ui.theme import theme  # noqa: E402
 from tuning.ui.values import (  # noqa: E402
     CHOSEN,
+    KEPT_VERSION,
     LENGTH,
     RUN_NAME,
     STEPS,
     WOULD_FIT_ON,
     first_values,
+    kept_values,
     settings_from_values,
     values_from_settings,
 )
@@ -64,13 +70,15 @@ def build_page(service: RunService) -> gr.Blocks:
                     form = form_room.build_form(values)
                     form.parts[WOULD_FIT_ON] = form_room.fit_question(values)
                 with gr.Column(elem_id="tf-press"):
+                    live_room.before_start()
                     form.parts[RUN_NAME] = gr.Textbox(
                         placeholder="Run name (optional)",
                         label="Run name",
                         show_label=False,
                         container=False,
-                        max_length=120,
                         elem_id=form_room.dom_id(RUN_NAME),
+                        elem_classes=["tf-field"],
+                        html_attributes=form_room.AS_TYPED,
                     )
                     start = gr.Button("Start training", variant="primary", elem_id="tf-start")
             with gr.Column(elem_id="tf-main", min_width=0):
@@ -106,8 +114,7 @@ def _connect(
         made: dict[str, Any] = {}
 
         def begin() -> dict[str, Any]:
-            name = str(values[RUN_NAME] or "").strip() or None
-            made["run"] = service.start(settings_from_values(values), name=name)
+            made["run"] = service.start(settings_from_values(values), name=run_name(values))
             return {}
 
         answer = told(values, begin, pressed=True)
@@ -115,18 +122,21 @@ def _connect(
 
     def reload(kept: dict[str, Any] | None) -> list[Any]:
         if not kept:  # a first visit: an answer now would undo what a person has chosen already
-            return [gr.skip() for _ in shown]
-        # a form kept by an older version may lack fields, or hold ones that are gone
-        first = first_values()
-        values = first | {path: value for path, value in kept.items() if path in first}
-        return form_room.updates_for(form, values)
+            return [gr.skip() for _ in (*shown, live)]
+        values, notices = kept_values(kept)
+        return [*form_room.updates_for(form, values), tell(notices)]
 
     def again(event: gr.EventData) -> list[Any]:
-        settings = event._data.get("settings") or {}  # type: ignore[union-attr]
+        given, notices = today(event._data.get("settings") or {})  # type: ignore[union-attr]
         first = first_values()
-        values = first | values_from_settings(settings)
+        # in full: what a file leaves out has its default
+        values = first | values_from_settings(Settings.from_dict(given).to_dict())
         values[WOULD_FIT_ON] = event._data.get("device") or first[WOULD_FIT_ON]  # type: ignore[union-attr]
-        return [*form_room.updates_for(form, values), preview_value(service, values)]
+        return [*form_room.updates_for(form, values), preview_value(service, values), tell(notices)]
+
+    def tell(notices: Sequence[Notice]) -> Any:
+        """What was written out of older settings, as a message that stays until it is put away."""
+        return {"run": None, "told": [one.message for one in notices]} if notices else gr.skip()
 
     def which_length(unit: str, epochs: str) -> list[Any]:
         steps = unit == STEPS
@@ -134,7 +144,8 @@ def _connect(
 
     gr.on([page.load, *(part.change for part in parts)], look, parts, preview, trigger_mode="always_last", **QUICK)
     # kept by the browser itself: what is typed while the server is away survives too
-    keep = f"(...given) => Object.fromEntries({json.dumps(list(form.parts))}.map((path, i) => [path, given[i]]))"
+    named = f"Object.fromEntries({json.dumps(list(form.parts))}.map((path, i) => [path, given[i]]))"
+    keep = f"(...given) => ({{...{named}, {KEPT_VERSION}: {VERSION}}})"
     gr.on([part.change for part in parts], None, parts, saved, js=keep, **QUICK)
     steps, epochs = form.parts["max_steps"], form.parts["num_epochs"]
     length.input(which_length, [length, epochs], [steps, epochs], **QUICK)
@@ -145,8 +156,8 @@ def _connect(
     preview.traced(look, parts, preview, **QUICK)
     form.lookup.downloaded(look, parts, preview, **QUICK)
     form.hub_data.downloaded(look, parts, preview, **QUICK)
-    live.reuse(again, None, [*shown, preview], **QUICK)
-    page.load(reload, saved, shown, **QUICK)
+    live.reuse(again, None, [*shown, preview, live], **QUICK)
+    page.load(reload, saved, [*shown, live], **QUICK)
 
 
 def build_app(service: RunService, host: str, port: int) -> FastAPI:

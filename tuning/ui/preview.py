@@ -10,29 +10,45 @@ from typing import Any
 
 from tuning import charts
 from tuning.data.whole import how_far, read_whole
-from tuning.errors import TuningError
+from tuning.errors import Notice, Problem, SettingsError, TuningError
 from tuning.hardware import this_machine
 from tuning.methods import method_named
+from tuning.runs import NAME_LENGTH
 from tuning.settings import Settings
-from tuning.ui.form import dom_id
+from tuning.ui.form import dom_id, label_of
 from tuning.ui.network import network_value
-from tuning.ui.values import EPOCHS, LENGTH, WOULD_FIT_ON, every_path, settings_from_values
+from tuning.ui.values import (
+    EPOCHS,
+    LENGTH,
+    RUN_NAME,
+    WOULD_FIT_ON,
+    Reading,
+    every_path,
+    readings,
+    settings_from_values,
+)
 
 READ_SECONDS = 1.0
 """How long an answer waits for the rows to be read, before it says how far they are; the page then asks again."""
 
 
 def preview_value(service: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """Tiles, memory and hints of these settings, or what is wrong with them. Nothing is started."""
+    """Tiles, memory, hints and notices of these settings, or what is wrong with them. Nothing is started."""
     return told(values, lambda: _computed(service, values))
 
 
 def told(values: dict[str, Any], compute: Callable[[], dict[str, Any]], pressed: bool = False) -> dict[str, Any]:
-    """What `compute` gives; faults of the person's input become problems at their fields."""
+    """What `compute` gives; faults of the person's input become problems at their fields.
+
+    Beside either stands how the fields were read, where that is not plain to see. `notices` are those of the settings
+    as a whole: where these have faults, they are not known.
+    """
+    read = readings(values)
+    hints = {dom_id(path): one.hint for path, one in read.items() if one.hint}
     empty: dict[str, Any] = {
         "problems": [],
         "general": [],
-        "hints": {},
+        "hints": hints,
         "tiles": None,
         "memory": None,
         "network": None,
@@ -43,9 +59,36 @@ def told(values: dict[str, Any], compute: Callable[[], dict[str, Any]], pressed:
         "pressed": pressed,
     }
     try:
-        return empty | compute()
+        found = compute()
+        own = {id: text for id, text in found.get("hints", {}).items() if text}
+        both = {id: " ".join(filter(None, (own.get(id), hints.get(id)))) for id in (own | hints)}
+        notices = [*_left_out(read), *found.get("notices", ())]
+        placed = [placed_notice(one, values["method.name"]) for one in notices]
+        return empty | found | {"hints": both, "notices": placed}
     except TuningError as error:
         return empty | problems_at_fields(error, values["method.name"], values.get(LENGTH))
+
+
+def _left_out(read: dict[str, Reading]) -> list[Notice]:
+    """The empty lines of lists that have one text a line."""
+    return [
+        Notice(
+            field=path,
+            message=f"{one.left_out:,} empty {'line is' if one.left_out == 1 else 'lines are'} left out; "
+            'a line with "" alone stands for an empty text.',
+            count=one.left_out,
+        )
+        for path, one in read.items()
+        if one.left_out
+    ]
+
+
+def placed_notice(notice: Notice, method: str) -> dict[str, Any]:
+    """A notice with the form's field that it is about and that field's label; both None where the form has none."""
+    path = field_of(notice.field, method)
+    known = every_path().get(path or "")
+    label = label_of(known.path, known) if known else {"method.name": "Method", "recipe.name": "Recipe"}.get(path or "")
+    return notice.to_dict() | {"id": dom_id(path) if path else None, "label": label}
 
 
 def problems_at_fields(error: TuningError, method: str, length: str | None = None) -> dict[str, Any]:
@@ -63,15 +106,15 @@ def problems_at_fields(error: TuningError, method: str, length: str | None = Non
 
 def field_of(name: str, method: str) -> str | None:
     """The form's path for a field named in a problem; a whole block stands for its first field."""
-    paths = [*every_path(), "method.name", "recipe.name", WOULD_FIT_ON]
+    paths = [*every_path(), "method.name", "recipe.name", WOULD_FIT_ON, RUN_NAME]
     if name.startswith("method.") and name != "method.name":
         name = f"method.{method}.{name.removeprefix('method.')}"
     if name in ("data", "eval", "save", "sample", "optimizer", "schedule"):
         name = next(path for path in paths if path.startswith(name + "."))
     if name.startswith("recipe.") and name != "recipe.name":
         name = next((path for path in paths if path.startswith("recipe.") and path.endswith(name[6:])), name)
-    if name in ("method", "recipe", "device_name"):
-        name = {"method": "method.name", "recipe": "recipe.name", "device_name": WOULD_FIT_ON}[name]
+    own = {"method": "method.name", "recipe": "recipe.name", "device_name": WOULD_FIT_ON, "name": RUN_NAME}
+    name = own.get(name, name)
     return name if name in paths else None
 
 
@@ -87,11 +130,14 @@ def _computed(service: Any, values: dict[str, Any]) -> dict[str, Any]:
         words = "The names of its weights are being compared with the model's; the numbers follow."
         return {"hints": {dom_id("model"): words}, "reading": True}
     preview = service.preview(given, device=device)
+    run_name(values)
     plan, estimate = preview.plan, preview.estimate.to_dict()
     hints = {dom_id("model"): plan.model.missing or " ".join(plan.model.notes)}
-    if not str(values["optimizer.learning_rate"]).strip():
-        rate = plan.derived["learning_rate"]
-        hints[dom_id("optimizer.learning_rate")] = f"Empty takes {rate.value:g}: {rate.origin}"
+    hints |= {
+        dom_id(path): _automatic(plan, path, key)
+        for path, key in WORKED_OUT.items()
+        if not str(values[path] or "").strip()
+    }
     return {
         "tiles": tiles(plan, preview.seconds),
         "memory": charts.memory_bar(estimate, preview.against.device.kind),
@@ -99,8 +145,29 @@ def _computed(service: Any, values: dict[str, Any]) -> dict[str, Any]:
         "outlook": service.outlook(preview),
         "device": device,
         "hints": hints,
-        "notices": [one.to_dict() for one in plan.notices],
+        "notices": plan.notices,
     }
+
+
+WORKED_OUT = {"optimizer.learning_rate": "learning_rate", "eval.every": "eval_every", "data.packing": "packing"}
+"""Settings that the plan works out where they are left empty, and the number's name there."""
+
+
+def _automatic(plan: Any, path: str, key: str) -> str:
+    """What the plan takes where the field is left empty, and why."""
+    found = plan.derived[key]
+    if every_path()[path].kind is bool:
+        return f"Automatic: {found.origin}."
+    return f"Empty takes {found.value:g}: {found.origin}"
+
+
+def run_name(values: dict[str, Any]) -> str | None:
+    """The name that stands in the form; None where a name is to be made. Raises SettingsError where it is too long."""
+    name = str(values[RUN_NAME] or "").strip()
+    if len(name) > NAME_LENGTH:
+        limit = f"1 to {NAME_LENGTH} characters"
+        raise SettingsError([Problem("name", name, limit, f"the name has {len(name)} characters, of {limit}.")])
+    return name or None
 
 
 COUNTS = ("tokens_per_update", "updates_per_epoch")

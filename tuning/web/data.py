@@ -34,7 +34,9 @@ SPARE_BYTES = 1 * 2**30
 NAME_LENGTH = 80
 FACTS_SECONDS = 0.5
 """How long one request waits for all rows to be read, before it says how far they are."""
-USED = ("task", "model", "revision", "recipe", "seed", "micro_batch_size", "gradient_accumulation_steps", "data")
+BATCH = ("micro_batch_size", "gradient_accumulation_steps")
+UPDATES = ("updates_per_epoch", "effective_batch")
+USED = ("task", "model", "revision", "recipe", "seed", *BATCH, "data")
 """The settings that say what rows become; a fault elsewhere in the form does not hide them."""
 
 
@@ -61,8 +63,8 @@ def add_data_routes(app: FastAPI, home: Path) -> None:
 
 
 def data_preview(given: dict[str, Any]) -> dict[str, Any]:
-    """What the settings' rows are; what is wrong with them stands under `problems`. Raises TuningError."""
-    settings = Settings.from_dict({key: given[key] for key in USED if key in given})
+    """What the settings' rows are, with their notices; what is wrong stands under `problems`. Raises TuningError."""
+    settings, effective_batch = _of_the_rows(given)
     tokenizer, problems, rows = None, list[dict[str, Any]](), settings.data
     written = tuple[Notice, ...]()
     try:
@@ -72,20 +74,35 @@ def data_preview(given: dict[str, Any]) -> dict[str, Any]:
         tokenizer = TextTokenizer(model.path)
     except TuningError as error:  # rows can be looked at without a model
         problems = [problem.to_dict() for problem in error.problems]
-    found = preview(rows, settings.task, settings.seed, tokenizer, _effective_batch(settings))
+    found = preview(rows, settings.task, settings.seed, tokenizer, effective_batch or 1)
     if found.get("shape") not in (TEXT, CONVERSATION):
         found["notices"] = [*found["notices"], *(one.to_dict() for one in written)]
-    return found | {"problems": [*found["problems"], *problems]}
+    return _updates_known(found, effective_batch) | {"problems": [*found["problems"], *problems]}
 
 
 def data_facts(given: dict[str, Any]) -> dict[str, Any]:
     """What only all rows tell, or how far their reading is; asked again until it is done. Raises TuningError."""
-    settings = Settings.from_dict({key: given[key] for key in USED if key in given})
-    return look(settings.data, settings.task, settings.seed, _effective_batch(settings), FACTS_SECONDS)
+    settings, rows = _of_the_rows(given)
+    found = look(settings.data, settings.task, settings.seed, rows or 1, FACTS_SECONDS)
+    return found | {"facts": _updates_known(found["facts"], rows)} if "facts" in found else found
 
 
-def _effective_batch(settings: Settings) -> int:
-    return settings.micro_batch_size * settings.gradient_accumulation_steps * settings.num_devices
+def _of_the_rows(given: dict[str, Any]) -> tuple[Settings, int | None]:
+    """The settings that say what rows become, and the rows of an update: None where their numbers cannot be read,
+    which changes no row. Raises SettingsError."""
+    used = {key: given[key] for key in USED if key in given}
+    try:
+        settings = Settings.from_dict(used)
+    except SettingsError as error:
+        if not all(problem.field in BATCH for problem in error.problems):
+            raise
+        return Settings.from_dict({key: value for key, value in used.items() if key not in BATCH}), None
+    return settings, settings.micro_batch_size * settings.gradient_accumulation_steps * settings.num_devices
+
+
+def _updates_known(found: dict[str, Any], rows: int | None) -> dict[str, Any]:
+    """Without the counts of updates where the rows of one are not known."""
+    return found if rows else {key: value for key, value in found.items() if key not in UPDATES}
 
 
 def clean_name(name: str) -> str:

@@ -1,0 +1,86 @@
+// What is told before Start: everything left out, guessed, renamed, replaced or cut, one sentence each with its count.
+
+import { element } from "./dom.js";
+
+const IN_SIGHT = 3;
+/** Milliseconds that another list has to stand before it is drawn: while a number is typed it changes with each digit. */
+const SETTLED = 350;
+
+/** The name of a setting for a person: its label on the page, else the last word of its path. */
+function nameOf({ label, field }) {
+  if (label) return label;
+  const last = field.split(".").at(-1).replaceAll("_", " ");
+  return last.charAt(0).toUpperCase() + last.slice(1);
+}
+
+function line(notice) {
+  return element("li", {}, [element("strong", {}, nameOf(notice)), " ", element("span", {}, notice.message)]);
+}
+
+function keyOf(notice) { return `${nameOf(notice)}\n${notice.message}`; }
+
+export function plural(number, word) { return `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`; }
+
+export function noticeList(notices) { return element("ul", { class: "tf-notices" }, notices.map(line)); }
+
+/** The list over the Start button: the first few in sight, the others folded. */
+export class BeforeStart {
+  constructor() {
+    this.count = element("span", { class: "tf-told-count" });
+    this.note = element("p", { class: "tf-small", hidden: true }, "Of the last settings that could be read.");
+    this.first = element("ul", { class: "tf-notices" });
+    this.others = element("ul", { class: "tf-notices" });
+    this.summary = element("summary", {});
+    this.fold = element("details", {}, [this.summary, this.others]);
+    this.list = element("div", { class: "tf-told-list", role: "group", "aria-label": "What is told before Start" }, [this.note, this.first, this.fold]);
+    this.card = element("section", { class: "tf-told", "aria-label": "Before you start", hidden: true }, [
+      element("h2", {}, ["Before you start ", this.count]), this.list]);
+    // the region is there from the beginning: what comes into it later is announced, once the person has paused
+    this.node = element("div", { "aria-live": "polite", "aria-relevant": "additions text" }, this.card);
+    this.fold.addEventListener("toggle", () => this.allowScroll());
+    addEventListener("resize", () => this.allowScroll());
+    this.drawn = null;
+    this.timer = null;
+  }
+
+  /** `known` is false where the settings cannot be read now: the last list stays, and says so. */
+  show(notices, known) {
+    this.card.classList.toggle("tf-earlier", !known);
+    this.note.hidden = known;
+    if (!known) return;
+    const key = notices.map(keyOf).join("\n\n");
+    clearTimeout(this.timer);
+    if (key === this.drawn) return;
+    const draw = () => { this.drawn = key; this.draw(notices); };
+    if (this.drawn === null) draw(); else this.timer = setTimeout(draw, SETTLED);
+  }
+
+  draw(notices) {
+    this.card.hidden = notices.length === 0;
+    this.count.textContent = plural(notices.length, "notice");
+    const there = new Map([...this.card.querySelectorAll("li")].map((node) => [node.dataset.key, node]));
+    const nodes = notices.map((notice) => {
+      const node = there.get(keyOf(notice)) ?? line(notice);  // one that stays is not announced again
+      node.dataset.key = keyOf(notice);
+      return node;
+    });
+    fill(this.first, nodes.slice(0, IN_SIGHT));
+    fill(this.others, nodes.slice(IN_SIGHT));
+    this.fold.hidden = nodes.length <= IN_SIGHT;
+    this.summary.textContent = `${nodes.length - IN_SIGHT} more`;
+    this.allowScroll();
+  }
+
+  /** A list that is longer than its room can be scrolled without a mouse. */
+  allowScroll() {
+    requestAnimationFrame(() => {
+      if (this.list.scrollHeight > this.list.clientHeight + 1) this.list.tabIndex = 0;
+      else this.list.removeAttribute("tabindex");
+    });
+  }
+}
+
+function fill(list, nodes) {
+  const same = nodes.length === list.children.length && nodes.every((node, place) => list.children[place] === node);
+  if (!same) list.replaceChildren(...nodes);
+}
