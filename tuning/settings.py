@@ -28,8 +28,8 @@ class DataSettings:
     """A bundled data set's name; the path of a file or folder: JSONL, JSON, CSV, TSV, Parquet or plain text; or a hub
     id such as org/name, which Look up shows and fetches."""
     subset: str | None = None
-    """Which part of a data set on the hub, as Look up lists them; empty takes its default. Not for bundled sets and
-    files."""
+    """Which part of a data set on the hub, or of a clone of it in a folder, as Look up lists them; empty takes its
+    default. Not for bundled sets and single files."""
     revision: str | None = None
     """Branch, tag or commit of a data set on the hub; empty takes its main branch. Not for bundled sets and files."""
     split: str | None = None
@@ -39,8 +39,8 @@ class DataSettings:
     """The split to evaluate on, or a file beside the rows; empty takes `eval` or its like, else eval_fraction is held
     out."""
     format: Annotated[str, Limit(choices=("auto", "jsonl", "json", "csv", "parquet", "lines", "paragraphs"))] = "auto"
-    """What the file is: auto looks at its content. lines and paragraphs are plain text, cut at each line or blank
-    line."""
+    """What the file is: auto looks at its content, which has to be what its name promises. lines and paragraphs are
+    plain text, cut at each line or blank line."""
     encoding: Annotated[str, Limit(choices=("auto", "utf-8", "utf-16", "latin-1", "cp1252"))] = "auto"
     """How bytes become letters: auto is UTF-8, or what a byte-order mark says, and refuses anything else."""
     bad_rows: Annotated[str, Limit(choices=("stop", "skip"))] = "stop"
