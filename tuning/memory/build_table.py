@@ -14,8 +14,8 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from typing import Any
 
-from tuning.memory.fit import FEW, SOME, Fit, Unfit, block_of, check_events, check_layers, design, exact, fitted, larger
-from tuning.memory.layers import Layout, every_layer, layers_of, layout_of, per_layer, resolved, window_of
+from tuning.memory.fit import FEW, SOME, Fit, block_of, check_events, check_layers, design, exact, fitted, larger
+from tuning.memory.layers import Layout, Unfit, every_layer, layers_of, layout_of, per_layer, resolved, window_of
 from tuning.memory.subject import DEPTHS, Subject
 from tuning.memory.table import BEYOND, Block, Table
 from tuning.memory.trace import Trace
@@ -78,7 +78,7 @@ class _Bench:
         given = self._subject.config
         lists = per_layer(self._config | given, self._layout.layers)
         picked = {name: [values[place] for place in layout.picks] for name, values in lists.items()}
-        depths = {name: layout.depth for name in DEPTHS if name in given}
+        depths = {name: layout.depth for name in DEPTHS if name in self._config}
         return Tracer(self._subject, given | picked | depths, layout.depth, rank, self._sizes)
 
     def grows_outside(self) -> bool:
@@ -160,6 +160,14 @@ def main() -> None:
     answer_each(lambda line: build_table(Subject(**line)))
 
 
+def words_of(error: Exception) -> str:
+    """What a person reads of it: the message, and whose kind it is where it is not ours."""
+    said, kind = str(error).strip(), type(error).__name__
+    if isinstance(error, Unfit):
+        return said
+    return f"{kind}: {said}" if said else f"a {kind} without a message while the model was built or run"
+
+
 def answer_each(table_of: Callable[[Any], Table]) -> None:
     """For each JSON line of standard input a table, or why there is none; what libraries print goes elsewhere."""
     with redirect_stdout(sys.stderr):
@@ -167,7 +175,7 @@ def answer_each(table_of: Callable[[Any], Table]) -> None:
             try:
                 answer: dict[str, Any] = table_of(json.loads(line)).to_dict()
             except Exception as error:  # whatever a library says about a model it cannot build
-                answer = {"error": f"{type(error).__name__}: {error}"}
+                answer = {"error": words_of(error)}
             print(json.dumps(answer), file=sys.__stdout__, flush=True)
             gc.collect()
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from tuning.memory.layers import Layout
+from tuning.memory.layers import Layout, Unfit
 from tuning.memory.subject import CATEGORIES
 from tuning.memory.table import MONOMIALS, Block, Monomial, Row, monomials
 from tuning.memory.trace import Trace, summed
@@ -35,10 +35,6 @@ EXACT = 1e-8
 """How far a storage's bytes may be off what they are taken to be made of: rounding alone."""
 TOLERANCE = 0.002
 """How far the polynomials may be off a trace of another shape or depth."""
-
-
-class Unfit(Exception):
-    """The traces are no polynomial of the sizes: their events do not line up, or the check failed."""
 
 
 FEW, SOME = 3, 5

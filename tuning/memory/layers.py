@@ -15,6 +15,11 @@ from tuning.memory.subject import DEPTHS
 MOST_TRACED = 9
 
 
+class Unfit(Exception):
+    """A table cannot be made of this model, and why in words: it says too little of its layers, its traces are no
+    polynomial of the sizes (their events do not line up), or a check has failed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """Of the `layers` of a model those traced, by their number from 0, and how many others each stands for."""
@@ -64,8 +69,11 @@ def per_layer(config: dict[str, Any], layers: int) -> dict[str, list[Any]]:
 
 
 def layers_of(config: dict[str, Any]) -> int:
-    """Blocks of the model; raises KeyError where the config does not say."""
-    return int(next(config[name] for name in DEPTHS if name in config))
+    """Blocks of the model. Raises Unfit where the config does not say."""
+    found = next((config[name] for name in DEPTHS if name in config), None)
+    if found is None:
+        raise Unfit(f"its config.json does not say how many layers it has: none of {', '.join(DEPTHS)}")
+    return int(found)
 
 
 def every_layer(layers: int) -> Layout:

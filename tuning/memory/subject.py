@@ -23,7 +23,8 @@ CATEGORIES = ("weights", "gradients", "optimizer", "activations", "logits", "wor
 TRACED = 4
 """Raise it when the training code allocates differently: tables made before are then not used any more."""
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
-DEPTHS = ("num_hidden_layers", "n_layer", "num_layers")
+DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+"""The members of a config.json that say how many blocks there are, by the families' ways of naming it."""
 _IDLE = (
     "transformers_version",
     "dtype",
