@@ -8,6 +8,7 @@ import { tidyForm } from "./page/form.js";
 import { pollNow, post, show } from "./page/live.js";
 import { mountHubData } from "./page/hub_data.js";
 import { mountModels } from "./page/models.js";
+import { nameSettings } from "./page/notices.js";
 import { mountPreview } from "./page/preview.js";
 import { mountResults } from "./page/results.js";
 import { mountRuns } from "./page/runs.js";
@@ -15,7 +16,8 @@ import { mountRuns } from "./page/runs.js";
 const DARK = "tuning-fork-dark";
 let fillForm = null; // set by the component whose event the form listens to
 
-function mountHeader(root) {
+function mountHeader(root, props) {
+  nameSettings(props.config.labels);
   const wanted = localStorage.getItem(DARK);
   if (wanted !== null) document.body.classList.toggle("dark", wanted === "yes");
   const toggle = element("button", { type: "button", class: "tf-button tf-theme", "aria-label": "Light or dark" }, "◐");
@@ -60,7 +62,7 @@ function mountLive(root, props, watch, trigger) {
 export function mount(kind, root, props, watch, trigger) {
   if (root.dataset.mounted) return;
   root.dataset.mounted = kind;
-  if (kind === "header") mountHeader(root);
+  if (kind === "header") mountHeader(root, props);
   if (kind === "preview") { mountPreview(root, props, watch, trigger, (value) => fillForm(value)); tidyForm(); }
   if (kind === "data") mountData(root, props, watch, trigger);
   if (kind === "models") mountModels(root, props, trigger);

@@ -6,9 +6,14 @@ const IN_SIGHT = 3;
 /** Milliseconds that another list has to stand before it is drawn: while a number is typed it changes with each digit. */
 const SETTLED = 350;
 
+let labels = {};
+
+/** The page's labels by the path of their setting; told once, before anything is drawn. */
+export function nameSettings(known) { labels = known; }
+
 /** The name of a setting for a person: its label on the page, else the last word of its path. */
-function nameOf({ label, field }) {
-  if (label) return label;
+function nameOf({ field }) {
+  if (labels[field]) return labels[field];
   const last = field.split(".").at(-1).replaceAll("_", " ");
   return last.charAt(0).toUpperCase() + last.slice(1);
 }

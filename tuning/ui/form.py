@@ -44,6 +44,8 @@ TERMS = {
     "autocast_bf16": "bf16 products (autocast)",
 }
 LABELS = {
+    "method.name": "Method",
+    "recipe.name": "Recipe",
     "revision": "Revision of a hub model",
     "task": "Task",
     "model": "Base model",

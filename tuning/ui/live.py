@@ -25,8 +25,15 @@ def mounting(kind: str) -> str:
     )
 
 
-def header() -> gr.HTML:
-    return gr.HTML(html_template=HEADER, js_on_load=mounting("header"), elem_id="tf-header", apply_default_css=False)
+def header(labels: dict[str, str]) -> gr.HTML:
+    """The first component: with the names of the settings on this page, by path, for all that tells something of them."""
+    return gr.HTML(
+        html_template=HEADER,
+        js_on_load=mounting("header"),
+        elem_id="tf-header",
+        apply_default_css=False,
+        config={"labels": labels},
+    )
 
 
 def preview(value: dict[str, Any]) -> gr.HTML:

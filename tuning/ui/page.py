@@ -63,7 +63,7 @@ def build_page(service: RunService) -> gr.Blocks:
     """The Blocks of the page over one run service."""
     values = first_values()
     with gr.Blocks(title="Tuning Fork", analytics_enabled=False) as page:
-        live_room.header()
+        live_room.header(form_room.LABELS)
         with gr.Row(elem_id="tf-row", equal_height=False):
             with gr.Column(elem_id="tf-form", scale=0, min_width=340):
                 with gr.Column(elem_id="tf-fields"):

@@ -15,7 +15,7 @@ from tuning.hardware import this_machine
 from tuning.methods import method_named
 from tuning.runs import NAME_LENGTH
 from tuning.settings import Settings
-from tuning.ui.form import dom_id, label_of
+from tuning.ui.form import dom_id
 from tuning.ui.network import network_value
 from tuning.ui.values import (
     EPOCHS,
@@ -84,11 +84,9 @@ def _left_out(read: dict[str, Reading]) -> list[Notice]:
 
 
 def placed_notice(notice: Notice, method: str) -> dict[str, Any]:
-    """A notice with the form's field that it is about and that field's label; both None where the form has none."""
+    """A notice with the form's field that it is about; None where the form has none."""
     path = field_of(notice.field, method)
-    known = every_path().get(path or "")
-    label = label_of(known.path, known) if known else {"method.name": "Method", "recipe.name": "Recipe"}.get(path or "")
-    return notice.to_dict() | {"id": dom_id(path) if path else None, "label": label}
+    return notice.to_dict() | {"id": dom_id(path) if path else None}
 
 
 def problems_at_fields(error: TuningError, method: str, length: str | None = None) -> dict[str, Any]:
