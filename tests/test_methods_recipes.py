@@ -76,7 +76,7 @@ def test_a_run_with_it_learns_and_tells_its_measures(tmp_path, form) -> None:
         Line(method={"name": "full"}),
         recipe={"name": "r_tuning", "form": form},
         max_steps=20,
-        eval={"every": None, "max_new_tokens": 6},
+        eval={"every": None, "max_new_tokens": 6, "max_seconds": 600},
     )
     state, events = run(job)
     assert state == "finished", events[-1].data
