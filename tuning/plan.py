@@ -141,25 +141,31 @@ def _with_later(settings: dict[str, Any], derived: dict[str, Derived]) -> dict[s
     return later | derived
 
 
-def plan_for(given: Any, run_model: Callable[[str, str], BaseModel] | None = None) -> Plan:
-    """The whole way from a settings object to a plan on this machine. Raises TuningError with every problem.
+RunModel = Callable[[Settings], BaseModel]
+"""Finds the result of an earlier run for settings whose `model` is run:ID."""
 
-    `run_model` finds the result of an earlier run, given its id and the task, for a `model` such as run:r0003.
-    """
+
+def plan_for(given: Any, run_model: RunModel | None = None) -> Plan:
+    """The whole way from a settings object to a plan on this machine. Raises TuningError with every problem."""
     given, told = today(given)
     settings = Settings.from_dict(given)
-    kind, _, run_id = settings.model.partition(":")
-    if kind != "run":
-        model = resolve_model(settings.model, settings.revision)
-    elif run_model is not None:
-        model = run_model(run_id, settings.task)
-    else:
-        message = "a run as the base model needs the home folder that holds it: python -m tuning run --home DIR"
-        raise ModelError(message, settings.model, "a run of this home folder")
+    model = base_model(settings, run_model)
     readable = model.missing is None or (Path(model.path) / "tokenizer.json").is_file()
     given_rows = (settings.data, model.path, settings.task, settings.seed, settings.recipe)
     data = summarize(*given_rows) if readable else _unread(settings)
     return make_plan(settings, model, data, this_machine(settings.device), told)
+
+
+def base_model(settings: Settings, run_model: RunModel | None = None) -> BaseModel:
+    """What `model` names. Raises ModelError; a run's result is never its own base model instead."""
+    if not settings.model.startswith("run:"):
+        return resolve_model(settings.model, settings.revision)
+    if settings.revision is not None:
+        raise ModelError("revision is for hub models; leave it empty", settings.revision, "null", "revision")
+    if run_model is None:
+        message = "the result of a run is found only in the home folder that holds it; name that: --home DIR"
+        raise ModelError(message, settings.model, "a run of the home folder that --home names")
+    return run_model(settings)
 
 
 def _unread(settings: Settings) -> DataSummary:

@@ -6,8 +6,10 @@ would mend them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 from tuning.architectures import PACKING, supports_sdpa
 from tuning.data import PAIRS, DataSummary, bundled_folder, open_data
@@ -32,7 +34,7 @@ def refused(
         message = f"max_seq_length {longest} is above this model's {limit} positions; set {limit} or less."
         found.append(Problem("data.max_seq_length", longest, f"8 to {limit}", message))
     found += _device_refuses(settings, model, device) + _recipe_refused(settings, data)
-    found += _packing_refused(settings, model)
+    found += _packing_refused(settings, model) + _adapter_refused(model, data)
     if settings.task not in model.tasks:
         able = ", ".join(model.tasks)
         kind = model.shape.model_type
@@ -91,6 +93,22 @@ def packing_lacks(settings: Settings, model: BaseModel) -> str | None:
 def _packing_refused(settings: Settings, model: BaseModel) -> list[Problem]:
     why = packing_lacks(settings, model) if settings.data.packing else None
     return [Problem("data.packing", True, "false", f"{why}; set data.packing to false.")] if why else []
+
+
+def _adapter_refused(model: BaseModel, data: DataSummary) -> list[Problem]:
+    """An earlier run's adapter is trained on only with the classes that it has learned."""
+    file = Path(model.adapter or "") / "labels.json"
+    if model.adapter is None or not file.is_file():
+        return []
+    learned = tuple(json.loads(file.read_text(encoding="utf-8")))
+    if learned == data.label_names:
+        return []
+    names = ", ".join(learned)
+    message = (
+        f"{model.title} tells {names} apart, these rows {', '.join(data.label_names or ())}; use rows with the same "
+        "classes, or another model."
+    )
+    return [Problem("model", model.spec, names, message)]
 
 
 def _attention_refused(settings: Settings, kind: str, device: Device) -> list[Problem]:

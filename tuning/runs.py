@@ -27,7 +27,7 @@ from tuning.memory.tables import TableMaker
 from tuning.methods import method_named
 from tuning.plan import Plan, plan_for
 from tuning.question import Question
-from tuning.results import Results
+from tuning.results import Results, refuse_changed_base
 from tuning.rows import RunRow
 from tuning.store import RunStore
 from tuning.training.offline import keep_to_this_machine
@@ -104,6 +104,9 @@ class RunService:
     ) -> str:
         """Put a run in line and answer its id. Raises TuningError with all problems, and then keeps nothing."""
         preview = self.preview(settings)
+        if preview.plan.model.source == "run":  # checked whole, so what it starts from is made now, and looked at again
+            self._results.make_base(preview.plan.settings)
+            preview = self.preview(settings)
         preview.plan.model.check_complete()
         name = None if name is None else _checked_text("name", name, NAME_LENGTH)
         steps = self._last_step(parent) if parent is not None else None
@@ -112,6 +115,8 @@ class RunService:
             message = f"from_step needs a parent and one of its steps: {limit}."
             raise SettingsError([Problem("from_step", from_step, limit, message)])
         plan = preview.plan
+        if parent is None and plan.model.source == "run":
+            parent = _run_of(plan)
         with self._starting:
             run_id, folder = self._new_folder()
             job = Job(run_id=run_id, attempt=1, plan=plan, folder=str(folder))
@@ -258,6 +263,13 @@ class RunService:
         RunError when there is nothing to ask.
         """
         row = self.store.run(run_id)
+        method = method_named(row.settings["method"]["name"])
+        if not method.updates:
+            raise RunError(
+                f"{row.name} trained nothing: {method.title} acts in the prompt of each evaluation row, so there is no"
+                " second model to ask. What it answered stands under the evaluation rows."
+            )
+        refuse_changed_base(row)
         question = replace(question, system_prompt=row.system_prompt)
         handle = self._handle(run_id)
         if handle is None or not row.active:
@@ -301,6 +313,11 @@ def default_name(plan: Plan) -> str:
     recipe = f", {settings.recipe['name']}" if settings.recipe is not None else ""
     rate = rate if float(rate) == plan.value("learning_rate") else exact
     return f"{method}{f' r{rank}' if rank is not None else ''} lr {rate}, batch {plan.value('effective_batch')}{recipe}"
+
+
+def _run_of(plan: Plan) -> str:
+    """The run whose result this one starts from."""
+    return plan.model.spec.removeprefix("run:").partition("/")[0]
 
 
 def _kind_of(settings: dict[str, Any], device: str) -> tuple[Any, ...]:

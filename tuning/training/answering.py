@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from tuning.data import bundled_folder, encode_pairs, open_data
+from tuning.methods import method_named
 from tuning.methods.base import Asked, Method
 from tuning.plan import Plan
 from tuning.prompts import question_ids
@@ -60,6 +62,8 @@ def prepared_rows(
     base = load_base(
         plan.model.path, labels=None, attention="sdpa", dtype=torch.float32, pad_id=tokenizer.pad_id or 0
     ).to(device)
+    if plan.model.adapter is not None:  # what this run starts from is the base model with an earlier run's adapter
+        base = method_named(settings.method.name).load(base, Path(plan.model.adapter)).to(device).eval()
 
     def answer(prompts: Sequence[str]) -> list[tuple[str, float]]:
         return answers_with_confidence(

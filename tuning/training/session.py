@@ -33,7 +33,7 @@ from tuning.training.features import FeatureCache
 from tuning.training.generate import Speaker
 from tuning.training.loop import Course, NotFinite, Progress, Update, course_of, train
 from tuning.training.probes import PeakProbe
-from tuning.training.save import save_artifact
+from tuning.training.save import save_artifact, train_on
 from tuning.training.scores import BEST_FILE, Scores
 
 
@@ -63,6 +63,7 @@ class Session:
             self._phase("loading", "model")
             rate = self._job.plan.value("learning_rate")
             built = build(settings, str(self._base), self._labels, rate, self._tokenizer.pad_id or 0)
+            train_on(built.model, self._job.plan, self._labels)
             torch.random.manual_seed(settings.seed)
             self._resume(built)
             course = course_of(self._job.plan)
