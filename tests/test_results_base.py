@@ -83,9 +83,7 @@ def test_the_rows_are_all_methods_that_train() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
-def test_the_next_run_begins_where_this_one_ended(
-    world: MethodsWorld, service: RunService, row: Row
-) -> None:
+def test_the_next_run_begins_where_this_one_ended(world: MethodsWorld, service: RunService, row: Row) -> None:
     parent = ran(service, settings(world, row))
     first, *_, last = evals(service, parent)
     assert abs(first - last) > 1e-3, "the parent has moved"
@@ -234,7 +232,9 @@ def test_a_recipe_asks_the_model_that_is_trained_on(world: MethodsWorld, service
     assert seen and set(seen) == {"True"}
 
 
-def test_a_base_that_has_changed_under_an_adapter_is_told(world: MethodsWorld, service: RunService, tmp_path: Path) -> None:
+def test_a_base_that_has_changed_under_an_adapter_is_told(
+    world: MethodsWorld, service: RunService, tmp_path: Path
+) -> None:
     from safetensors.torch import load_file, save_file
 
     base = tmp_path / "base"

@@ -15,10 +15,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from tuning.data import CONVERSATION, DataSummary, open_data, read_first, summarize
+from tuning.data import CONVERSATION, DataSet, DataSummary, open_data, read_first, summarize
 from tuning.errors import ModelError, Notice, SettingsError
 from tuning.hardware import Device, this_machine
 from tuning.methods import method_named
+from tuning.model_files import changes
 from tuning.models import BaseModel, ModelShape, resolve_model
 from tuning.prompts import Prompted, longest_prompt, question_ids
 from tuning.refusals import class_count, method_refuses, packing_lacks, refused
@@ -166,6 +167,20 @@ def base_model(settings: Settings, run_model: RunModel | None = None) -> BaseMod
         message = "the result of a run is found only in the home folder that holds it; name that: --home DIR"
         raise ModelError(message, settings.model, "a run of the home folder that --home names")
     return run_model(settings)
+
+
+def changed_since(plan: Plan, data: DataSet) -> list[str]:
+    """What of rows and base model is not as it was when the plan was made, in words; nothing of a plan from before
+    that was kept. `data` are the rows of its settings, opened now."""
+    model, found = plan.model, list[str]()
+    if not model.files:
+        return found
+    if data.fingerprint != plan.data.fingerprint:
+        found.append(f"the rows of {plan.data.title} are others")
+    found += [f"{one} in the base model {model.title}" for one in changes(Path(model.path), model.files)]
+    if model.adapter is not None:
+        found += [f"{one} in the adapter to train on" for one in changes(Path(model.adapter), model.adapter_files)]
+    return found
 
 
 def _unread(settings: Settings) -> DataSummary:

@@ -18,7 +18,7 @@ from tuning.hardware import Device
 from tuning.methods import METHODS, method_named
 from tuning.methods.base import Case
 from tuning.models import BaseModel
-from tuning.prompts import Prompted
+from tuning.prompts import Prompted, answer_of
 from tuning.settings import COMPUTED_IN, Settings
 from tuning.text import Row, TextTokenizer
 
@@ -34,7 +34,7 @@ def refused(
         message = f"max_seq_length {longest} is above this model's {limit} positions; set {limit} or less."
         found.append(Problem("data.max_seq_length", longest, f"8 to {limit}", message))
     found += _device_refuses(settings, model, device) + _recipe_refused(settings, data)
-    found += _packing_refused(settings, model) + _adapter_refused(model, data)
+    found += _packing_refused(settings, model) + _adapter_refused(model, data) + _evaluation_refused(settings, data)
     if settings.task not in model.tasks:
         able = ", ".join(model.tasks)
         kind = model.shape.model_type
@@ -109,6 +109,35 @@ def _adapter_refused(model: BaseModel, data: DataSummary) -> list[Problem]:
         "classes, or another model."
     )
     return [Problem("model", model.spec, names, message)]
+
+
+def _evaluation_refused(settings: Settings, data: DataSummary) -> list[Problem]:
+    """What is to be measured on evaluation rows that these rows do not have, or cannot tell."""
+    if data.label_names is not None and len(data.label_names) < 2:
+        only = ", ".join(data.label_names)
+        message = f"all rows are of one class ({only}), so there is nothing to tell apart; use rows of two or more."
+        return [Problem("data.source", settings.data.source, "two classes or more", message)]
+    found, evaluation = [], settings.eval
+    if not data.eval_rows:
+        none = "there are no evaluation rows; raise data.eval_fraction, or name rows with data.eval_split"
+        if evaluation.metrics != "auto":
+            names = list(settings.metrics)
+            found.append(Problem("eval.metrics", names, "auto, without evaluation rows", f"{none}, or set auto."))
+        if settings.save.best_by != "eval_loss":
+            limit = "eval_loss, without evaluation rows"
+            found.append(Problem("save.best_by", settings.save.best_by, limit, f"{none}, or set eval_loss."))
+        if evaluation.patience is not None:
+            limit = "empty, without evaluation rows"
+            found.append(Problem("eval.patience", evaluation.patience, limit, f"{none}, or leave it empty."))
+        return found
+    if "exact_match" in settings.metrics:
+        rows = open_data(settings.data, settings.task, settings.seed).eval
+        if all(answer_of(row) is None for row in rows):
+            message = (
+                f"none of the {len(rows):,} evaluation rows has an answer of its own to match; leave exact_match out."
+            )
+            found.append(Problem("eval.metrics", list(settings.metrics), "metrics without exact_match", message))
+    return found
 
 
 def _attention_refused(settings: Settings, kind: str, device: Device) -> list[Problem]:

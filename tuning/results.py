@@ -67,7 +67,9 @@ class Results:
         if _is_fresh(place, artifact):
             found = replace(open_folder(place, settings.model, "run", title), parent=base)
         else:
-            found = replace(base, **said, shape=shape, revision=None, files={}, notices=(*base.notices, _to_be_made(row, method)))
+            found = replace(
+                base, **said, shape=shape, revision=None, files={}, notices=(*base.notices, _to_be_made(row, method))
+            )
         told = _rounded_again(row, settings)
         return replace(found, notices=(*found.notices, *told))
 
@@ -96,7 +98,9 @@ class Results:
         """Raises ModelError where this run cannot be trained on at all."""
         spec = settings.model
         if row.deleted is not None:
-            raise ModelError(f"{row.name} was deleted; undelete it, or choose another model", spec, "a run that is kept")
+            raise ModelError(
+                f"{row.name} was deleted; undelete it, or choose another model", spec, "a run that is kept"
+            )
         if row.active:
             raise ModelError(f"{row.name} has not ended yet; stop it or wait for it", spec, "a run that has ended")
         if not method.updates:
@@ -117,7 +121,11 @@ class Results:
 
     def _trains_on(self, row: RunRow, settings: Settings, method: Method) -> bool:
         """Whether the adapter itself is trained on, on the base model it belongs to."""
-        if method.shapes_adapter is None or settings.method.name != method.name or settings.task != row.settings["task"]:
+        if (
+            method.shapes_adapter is None
+            or settings.method.name != method.name
+            or settings.task != row.settings["task"]
+        ):
             return False
         return not _differing(_block(row), settings.method, method.shapes_adapter)
 
@@ -146,7 +154,9 @@ class Results:
             return apart
         if told is not None and told["step"] == row.step:  # the last weights were the best
             return place / name
-        why = "it was cut off, let it go on first" if row.state == "interrupted" else "no evaluation told which they are"
+        why = (
+            "it was cut off, let it go on first" if row.state == "interrupted" else "no evaluation told which they are"
+        )
         raise RunError(f"{row.name} has no best weights: {why}; or take the last ones.")
 
     def _left_something(self, row: RunRow) -> bool:
@@ -278,6 +288,8 @@ def _not_mergeable(row: RunRow, settings: Settings, method: Method) -> ModelErro
     elif settings.method.name != method.name:
         fix = f"train it on with method {method.name} and {wanted}"
     else:
-        differing = ", ".join(f"method.{name} to {same[name]!r}" for name in _differing(before, settings.method, tuple(same)))
+        differing = ", ".join(
+            f"method.{name} to {same[name]!r}" for name in _differing(before, settings.method, tuple(same))
+        )
         fix = f"it can be trained on as it is: set {differing}"
     return ModelError(f"{reason}; {fix}, or choose a run of another method, such as lora", settings.model, wanted)

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tuning.asking import SavedAnswers, Tell, ask_live
+from tuning.data import open_data
 from tuning.errors import Problem, RunError, SettingsError, whole_characters
+from tuning.events import Emitter
 from tuning.executors.base import Executor, RunHandle
 from tuning.executors.thread import ThreadExecutor
 from tuning.hardware import named_device
@@ -25,7 +27,7 @@ from tuning.memory.known import known
 from tuning.memory.outlook import outlook
 from tuning.memory.tables import TableMaker
 from tuning.methods import method_named
-from tuning.plan import Plan, plan_for
+from tuning.plan import Plan, changed_since, plan_for
 from tuning.question import Question
 from tuning.results import Results, refuse_changed_base
 from tuning.rows import RunRow
@@ -71,7 +73,10 @@ class RunService:
         """Take up what a server that is gone left behind: its running run is interrupted, its queue goes on."""
         self.store.mark_interrupted()
         for row in self.store.adopt_queued():
-            self._start_again(row)
+            try:
+                self._start_again(row, self._job_of(row))
+            except RunError as error:
+                Emitter(row.run_id, row.attempt + 1, self.store.append)("failed", message=str(error), step=row.step)
 
     # -- before a run ----------------------------------------------------------------------------------------------
     def preview(self, settings: Any, device: str | None = None) -> Preview:
@@ -173,18 +178,24 @@ class RunService:
         if not any((self.run_folder(run_id) / "checkpoints").glob("step-????????")):
             message = f"{row.name} wrote no checkpoint to go on from. Set save.every before a long run."
             raise RunError(f"{message} Its settings can be used again, or its result as the next base model.")
+        job = self._job_of(row)
+        _refuse_changed(row, job.plan)
         if not self.store.own(run_id):
             raise RunError(f"{row.name} belongs to another Tuning Fork process on this home folder.")
-        self._start_again(row)
+        self._start_again(row, job)
 
-    def _start_again(self, row: RunRow) -> None:
-        """As a further attempt, which begins where the last checkpoint is, or from nothing."""
+    def _job_of(self, row: RunRow) -> Job:
+        """Its plan as it was kept. Raises RunError."""
         try:
-            plain = json.loads((self.home / "runs" / row.run_id / "job.json").read_text("utf-8"))
-            self._submit(Job.from_dict({**plain, "attempt": row.attempt + 1}))
+            return Job.from_dict(json.loads((self.run_folder(row.run_id) / "job.json").read_text("utf-8")))
         except (OSError, ValueError, KeyError, TypeError):
-            log.exception("run %s cannot be started again", row.run_id)
-            self.store.disown(row.run_id)
+            log.exception("run %s", row.run_id)
+            message = f"job.json of {row.name} is gone or not readable, so it cannot be started again"
+            raise RunError(f"{message}; its settings can be used for a new run.") from None
+
+    def _start_again(self, row: RunRow, job: Job) -> None:
+        """As a further attempt, which begins where the last checkpoint is, or from nothing."""
+        self._submit(replace(job, attempt=row.attempt + 1))
 
     def stop(self, run_id: str) -> None:
         """End a run, keeping what it has learned. One that has ended stays as it is."""
@@ -313,6 +324,16 @@ def default_name(plan: Plan) -> str:
     recipe = f", {settings.recipe['name']}" if settings.recipe is not None else ""
     rate = rate if float(rate) == plan.value("learning_rate") else exact
     return f"{method}{f' r{rank}' if rank is not None else ''} lr {rate}, batch {plan.value('effective_batch')}{recipe}"
+
+
+def _refuse_changed(row: RunRow, plan: Plan) -> None:
+    """Before a run goes on, while it can still be put right: rows and base model are those of its plan."""
+    changed = changed_since(plan, open_data(plan.settings.data, plan.settings.task, plan.settings.seed))
+    if changed:
+        raise RunError(
+            f"{row.name} cannot go on, for what it was planned with has changed: {'; '.join(changed)}. Put the old"
+            " files back, or start a new run."
+        )
 
 
 def _run_of(plan: Plan) -> str:
