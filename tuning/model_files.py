@@ -51,20 +51,23 @@ def changes(folder: Path, kept: Mapping[str, str]) -> list[str]:
         file = folder / name
         if not file.is_file():
             found.append(f"{name} is gone")
-        elif _digest(file) != digest:
+        elif _content(file) != digest:  # read anew: clocks are coarse, and another file may be as long
             found.append(f"{name} has changed")
     return found
 
 
 def _digest(file: Path) -> str:
     state = file.stat()
-    return _digest_of(str(file), state.st_mtime_ns, state.st_size)
+    return _kept_content(str(file), state.st_mtime_ns, state.st_size)
 
 
 @lru_cache(maxsize=512)
-def _digest_of(name: str, time: int, size: int) -> str:
-    """Kept for each version of a file, for a plan is made with every change of the form."""
-    file = Path(name)
+def _kept_content(name: str, time: int, size: int) -> str:
+    """For each version of a file once, for a plan is made with every change of the form."""
+    return _content(Path(name))
+
+
+def _content(file: Path) -> str:
     found = _sampled(file) if file.suffix == ".safetensors" else None
     return (found or sha256(file.read_bytes()).hexdigest())[:16]
 

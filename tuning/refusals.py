@@ -113,10 +113,6 @@ def _adapter_refused(model: BaseModel, data: DataSummary) -> list[Problem]:
 
 def _evaluation_refused(settings: Settings, data: DataSummary) -> list[Problem]:
     """What is to be measured on evaluation rows that these rows do not have, or cannot tell."""
-    if data.label_names is not None and len(data.label_names) < 2:
-        only = ", ".join(data.label_names)
-        message = f"all rows are of one class ({only}), so there is nothing to tell apart; use rows of two or more."
-        return [Problem("data.source", settings.data.source, "two classes or more", message)]
     found, evaluation = [], settings.eval
     if not data.eval_rows:
         none = "there are no evaluation rows; raise data.eval_fraction, or name rows with data.eval_split"
