@@ -62,9 +62,7 @@ def test_a_run_that_goes_on_keeps_its_best_and_writes_the_same_weights(world: Wo
     stopped_at(world.job(tmp_path / "parts", max_steps=8, **HOT), 4)
     _, again = run(world.job(tmp_path / "parts", attempt=2, max_steps=8, **HOT))
     assert again[-1].data["best"] == best
-    kept, wanted = (
-        load_file(tmp_path / name / "best" / "model" / "model.safetensors") for name in ("parts", "whole")
-    )
+    kept, wanted = (load_file(tmp_path / name / "best" / "model" / "model.safetensors") for name in ("parts", "whole"))
     assert all(torch.equal(kept[name], wanted[name]) for name in wanted)
     card = (tmp_path / "parts" / "model" / "README.md").read_text("utf-8")
     assert all(f"\n| {step} | " in card for step in (0, 2, 4, 6, 8)), "every evaluation, not those since"

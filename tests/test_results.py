@@ -158,7 +158,7 @@ def test_an_interrupted_run_gives_its_last_checkpoint(world, tmp_path):
 def test_the_command_line_gives_the_same_settings(changes):
     plain = Settings.from_dict(changes).to_dict()
     assert Settings.from_dict(changed_only(plain)).to_dict() == plain
-    echo, text, pipe, *rest = shlex.split(command_line("r1", plain))
+    echo, text, pipe, *rest = shlex.split(command_line("r1", plain, Path("/home/of")))
     assert (echo, pipe) == ("echo", "|") and Settings.from_dict(json.loads(text)).to_dict() == plain
     assert rest == ["python", "-m", "tuning", "run", "-", "--out", "r1"]
     assert len(json.dumps(changed_only(plain))) < 200

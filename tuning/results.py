@@ -6,12 +6,13 @@ thread.
 """
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tuning.card import library_versions, model_card
-from tuning.errors import ModelError, Notice, RunError
+from tuning.errors import ModelError, Notice, RunError, TuningError
 from tuning.executors.base import Executor
 from tuning.job import Job
 from tuning.methods import method_named
@@ -21,6 +22,8 @@ from tuning.models import BaseModel, open_folder
 from tuning.rows import RunRow
 from tuning.settings import Settings
 from tuning.store import RunStore
+
+log = logging.getLogger(__name__)
 
 MAKE_SECONDS = 600.0
 FORMS = ("trained", "best", "merged", "best-merged")
@@ -57,7 +60,7 @@ class Results:
         method, base = _method(row), BaseModel.from_dict(row.plan["model"])
         self._check_base(row, settings, method, base)
         artifact, title = self._artifact(row, best=best), f"the {'best' if best else 'result'} of {row.name}"
-        said = {"spec": settings.model, "source": "run", "title": title, "parent": base}
+        said: dict[str, Any] = {"spec": settings.model, "source": "run", "title": title, "parent": base}
         if self._trains_on(row, settings, method):
             return self._adapter_to_train_on(row, base, artifact, said)
         shape = method.merged_shape(base.shape, _block(row), _labels(row))
@@ -206,7 +209,13 @@ class Results:
     def _between(self, make: Any) -> Path:
         if self._executor is None:
             raise RunError("This result has to be made first, which takes the program that owns the runs.")
-        return self._executor.between(make, timeout=MAKE_SECONDS)
+        try:
+            return self._executor.between(make, timeout=MAKE_SECONDS)
+        except TuningError:
+            raise
+        except Exception as error:  # a full disk, too little memory: told to who asked for it
+            log.exception("a result could not be made")
+            raise RunError(f"This result could not be made: {type(error).__name__}: {error}") from error
 
     def _job(self, row: RunRow) -> Job:
         place = self._place(row)

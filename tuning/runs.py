@@ -274,17 +274,13 @@ class RunService:
         RunError when there is nothing to ask.
         """
         row = self.store.run(run_id)
-        method = method_named(row.settings["method"]["name"])
-        if not method.updates:
-            raise RunError(
-                f"{row.name} trained nothing: {method.title} acts in the prompt of each evaluation row, so there is no"
-                " second model to ask. What it answered stands under the evaluation rows."
-            )
         refuse_changed_base(row)
         question = replace(question, system_prompt=row.system_prompt)
         handle = self._handle(run_id)
         if handle is None or not row.active:
-            return self._answers.ask(row, self.result(run_id).parent, question, tell)
+            if method_named(row.settings["method"]["name"]).updates:
+                self.result(run_id)  # brought back where the run was cut off
+            return self._answers.ask(row, self._job_of(row), question, tell)
         if self.place(run_id):
             raise RunError(f"{row.name} waits in line and has learned nothing yet. Ask it when it has started.")
         return ask_live(handle, row, question, tell)

@@ -53,6 +53,26 @@ def prompted_rows(
     return list(encode_pairs(rows, tokenizer, whole, settings.task))
 
 
+def prompted_texts(
+    plan: Plan, method: Method, model: nn.Module, tokenizer: TextTokenizer, texts: Sequence[str]
+) -> list[str]:
+    """Questions of a person as `method` writes them, for example behind the passages that it finds for them."""
+    settings = plan.settings
+
+    def answer(prompts: Sequence[str]) -> list[tuple[str, float]]:
+        longest, system_prompt = settings.eval.max_new_tokens, settings.data.system_prompt
+        return answers_with_confidence(model, tokenizer, prompts, longest, system_prompt)
+
+    asked = Asked(
+        train=open_data(settings.data, settings.task, settings.seed).train,
+        eval=[Row(prompt=text, completion="") for text in texts],
+        answer=answer,
+        data_folder=bundled_folder(settings.data.source),
+        seed=settings.seed,
+    )
+    return [row.prompt or "" for row in method.prompts(asked, settings.method)]
+
+
 def prepared_rows(
     plan: Plan, rows: Sequence[Row], tokenizer: TextTokenizer, device: torch.device, tell: Tell
 ) -> list[Row]:
