@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -274,3 +278,74 @@ def test_the_card_of_a_chain_tells_the_chain(world: MethodsWorld, service: RunSe
     )
     assert f"Base model: {chain}" in card
     assert json.loads((service.run_folder(three) / "job.json").read_text())["plan"]["model"]["parent"]["parent"]
+
+
+def command(*arguments: str, given: dict[str, Any]) -> tuple[int, list[dict[str, Any]], str]:
+    """Exit code, lines of standard output as JSON, standard error of a fresh process."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    line = [sys.executable, "-m", "tuning", *arguments]
+    done = subprocess.run(line, input=json.dumps(given), env=environment, capture_output=True, text=True, timeout=180)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, [json.loads(one) for one in done.stdout.splitlines()], done.stderr
+
+
+@pytest.mark.slow
+def test_a_chain_of_three_on_the_command_line_each_in_a_fresh_process(world: MethodsWorld, tmp_path: Path) -> None:
+    home, last = tmp_path / "home", None
+    chain = [{"name": "lora", "r": 4}, {"name": "adapter"}, {"name": "adapter"}]
+    for number, method in enumerate(chain):
+        given = settings(world, Row(method=method), max_steps=4) | ({"model": f"run:r000{number}"} if number else {})
+        code, events, err = command("run", "-", "--home", str(home), "--out", str(tmp_path / str(number)), given=given)
+        assert code == 0, err
+        losses = [event["loss"] for event in events if event["kind"] == "eval"]
+        assert last is None or losses[0] == pytest.approx(last, abs=1e-4)
+        assert abs(losses[-1] - losses[0]) > 1e-4
+        last = losses[-1]
+    assert "the result of" in (tmp_path / "2" / "adapter" / "README.md").read_text("utf-8")
+    assert (tmp_path / "2" / "adapter" / "adapter.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_a_run_as_the_base_needs_its_home(world: MethodsWorld, service: RunService, tmp_path: Path) -> None:
+    row = Row(method={"name": "lora", "r": 4})
+    parent = ran(service, settings(world, row, max_steps=1), name="first")
+    given = settings(world, row, max_steps=1) | {"model": f"run:{parent}"}
+    code, (found,), err = command("estimate", "-", "--home", str(service.home), given=given)
+    assert code == 0 and found["total_bytes"] > 0
+    assert "the result of first is merged into its base model at Start" in err
+    for more in ((), ("--home", str(tmp_path / "empty"))):
+        for verb in ("estimate", "run"):
+            code, (refusal,), err = command(verb, "-", *more, given=given)
+            assert code == 2 and "--home DIR" in err
+            assert refusal["problems"][0]["field"] == "model"
+    assert not (tmp_path / "empty").exists()
+
+
+@pytest.mark.slow
+def test_the_copied_command_trains_on_from_the_same_result(
+    world: MethodsWorld, service: RunService, tmp_path: Path
+) -> None:
+    from routes import client_of
+
+    from tuning.web.results import add_result_routes
+    from tuning.web.runs import add_run_routes
+
+    row = Row(method={"name": "lora", "r": 4})
+    parent = ran(service, settings(world, row, max_steps=4))
+    given = settings(world, row, max_steps=1) | {"model": f"run:{parent}"}
+    client = client_of(add_run_routes, service)
+    told = client.post("/fork/estimate", json=given).json()["notices"]
+    assert [one["field"] for one in told] == ["model"]
+    child = client.post("/fork/runs", json={"settings": given}).json()["run_id"]
+    assert service.wait(child, 120) == "finished"
+    losses = evals(service, child)
+    assert losses[0] == pytest.approx(evals(service, parent)[-1], abs=1e-4)
+    assert next(run for run in client.get("/fork/live").json()["runs"] if run["run_id"] == child)["parent"] == parent
+    line = client_of(add_result_routes, service).get(f"/fork/runs/{child}/command").json()["command"]
+    line = line.replace("python -m tuning", f"{shlex.quote(sys.executable)} -m tuning")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    service.close()  # another process takes the home
+    done = subprocess.run(line, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    again = [json.loads(one) for one in done.stdout.splitlines()]
+    assert [event["loss"] for event in again if event["kind"] == "eval"] == losses
