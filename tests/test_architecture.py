@@ -16,6 +16,7 @@ FLOORS = {
     "errors": 0,
     "events": 0,
     "locks": 0,
+    "model_files": 0,
     "shapes": 0,
     "fields": 1,
     "question": 1,

@@ -133,11 +133,13 @@ def test_the_command_is_copied(tab: Tab, run: str) -> None:
 
 
 def test_the_next_run_begins_with_the_result_of_this_one(tab: Tab, run: str) -> None:
-    last = fetched(tab, f"fork/runs/{run}/predictions")["loss"]
-    menu(tab, run, "Train on from its result")
-    playwright.expect(tab.field("model")).to_have_value(f"run:{run}", timeout=20_000)
+    fresh = tab.press_start(run_name="fresh")  # of which nobody has downloaded a merged model
+    tab.wait_state(fresh, "finished")
+    last = fetched(tab, f"fork/runs/{fresh}/predictions")["loss"]
+    menu(tab, fresh, "Train on from its result")
+    playwright.expect(tab.field("model")).to_have_value(f"run:{fresh}", timeout=20_000)
     second = tab.press_start(run_name="second")
     tab.wait_state(second, "finished")
-    playwright.expect(tab.page.locator(f"[data-run={second}]").get_by_text("from first", exact=True)).to_be_visible()
+    playwright.expect(tab.page.locator(f"[data-run={second}]").get_by_text("from fresh", exact=True)).to_be_visible()
     first = fetched(tab, f"fork/runs/{second}/predictions?step=0")["loss"]
     assert first == pytest.approx(last, abs=1e-4)
