@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from methods_world import BERT, CLASSES, LLAMA, TIED, MethodsWorld, Row
 
 from tuning.errors import ModelError, RunError, SettingsError, TuningError
@@ -205,6 +206,23 @@ def test_a_run_that_cannot_be_a_base_says_why(world: MethodsWorld, service: RunS
     classes = ran(service, settings(world, Row(method={"name": "full"}, task=CLASSES), max_steps=1))
     with pytest.raises(ModelError, match="learned classes and cannot write"):
         asked(f"run:{classes}")
+
+
+def test_the_rows_of_the_next_run_are_shown_in_its_tokens(world: MethodsWorld, service: RunService) -> None:
+    from fastapi.testclient import TestClient
+
+    from tuning.web import add_routes
+
+    row = Row(method={"name": "adapter"})
+    parent = ran(service, settings(world, row, max_steps=1))
+    app = FastAPI()
+    add_routes(app, service)
+    given = settings(world, row)
+    plain, shown = (
+        TestClient(app).post("/fork/data/preview", json=given | {"model": model}).json()
+        for model in (given["model"], f"run:{parent}")
+    )
+    assert plain["problems"] == [] and shown == plain
 
 
 def test_what_is_refused_at_start_merges_nothing(world: MethodsWorld, service: RunService) -> None:

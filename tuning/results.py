@@ -85,6 +85,11 @@ class Results:
         except RunError as error:
             raise ModelError(str(error), settings.model, "a run with a result") from None
 
+    def tokenizer_folder(self, settings: Settings) -> str:
+        """Where the tokenizer of run:ID lies: its base model's, which a result takes over. Raises ModelError."""
+        row, _ = self._named(settings.model)
+        return str(row.plan["model"]["path"])
+
     def _named(self, spec: str) -> tuple[RunRow, bool]:
         """The run that run:ID or run:ID/best names, and whether its best weights are meant."""
         run_id, slash, which = spec.removeprefix("run:").partition("/")

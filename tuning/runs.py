@@ -27,10 +27,12 @@ from tuning.memory.known import known
 from tuning.memory.outlook import outlook
 from tuning.memory.tables import TableMaker
 from tuning.methods import method_named
+from tuning.models import resolve_model
 from tuning.plan import Plan, changed_since, plan_for
 from tuning.question import Question
 from tuning.results import Results, refuse_changed_base
 from tuning.rows import RunRow
+from tuning.settings import Settings
 from tuning.store import RunStore
 from tuning.training.offline import keep_to_this_machine
 
@@ -88,6 +90,12 @@ class RunService:
         pending = subject is not None and self._tables is not None and self._tables.want(subject)
         seconds = self.expected_seconds(plan)
         return Preview(plan=plan, against=against, estimate=estimate(against), seconds=seconds, pending=pending)
+
+    def tokenizer_folder(self, settings: Settings) -> str:
+        """Where the tokenizer of a base model lies; a run's result has that of its own base. Raises ModelError."""
+        if settings.model.startswith("run:"):
+            return self._results.tokenizer_folder(settings)
+        return resolve_model(settings.model, settings.revision).path
 
     def outlook(self, preview: Preview) -> dict[str, Any]:
         """Memory through a step, against rows and length, what to change; `pending` is that of the estimate."""

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,18 @@ USED = ("task", "model", "revision", "seed", "micro_batch_size", "gradient_accum
 """The settings that say what rows become; a fault elsewhere in the form does not hide them."""
 
 
-def add_data_routes(app: FastAPI, home: Path) -> None:
-    """Preview and upload."""
+def model_folder(settings: Settings) -> str:
+    """Where the tokenizer of a base model lies. Raises ModelError."""
+    return resolve_model(settings.model, settings.revision).path
+
+
+def add_data_routes(app: FastAPI, home: Path, folder: Callable[[Settings], str] = model_folder) -> None:
+    """Preview and upload. `folder` finds the tokenizer of a model, also of a run's result where runs are known."""
 
     @app.post("/fork/data/preview")
     async def show(request: Request) -> JSONResponse:
         given = await json_body(request)
-        return JSONResponse(await run_in_threadpool(data_preview, given), headers={"Cache-Control": "no-store"})
+        return JSONResponse(await run_in_threadpool(data_preview, given, folder), headers={"Cache-Control": "no-store"})
 
     @app.post("/fork/data/facts")
     async def facts(request: Request) -> JSONResponse:
@@ -58,12 +64,12 @@ def add_data_routes(app: FastAPI, home: Path) -> None:
         return JSONResponse({"path": str(path), "name": path.name, "bytes": path.stat().st_size}, status_code=201)
 
 
-def data_preview(given: dict[str, Any]) -> dict[str, Any]:
+def data_preview(given: dict[str, Any], folder: Callable[[Settings], str] = model_folder) -> dict[str, Any]:
     """What the settings' rows are; what is wrong with them stands under `problems`. Raises TuningError."""
     settings = Settings.from_dict({key: given[key] for key in USED if key in given})
     tokenizer, problems = None, list[dict[str, Any]]()
     try:
-        tokenizer = TextTokenizer(resolve_model(settings.model, settings.revision).path)
+        tokenizer = TextTokenizer(folder(settings))
     except TuningError as error:  # rows can be looked at without a model
         problems = [problem.to_dict() for problem in error.problems]
     found = preview(settings.data, settings.task, settings.seed, tokenizer, _effective_batch(settings))
