@@ -228,8 +228,10 @@ def test_the_rows_of_the_next_run_are_shown_in_its_tokens(world: MethodsWorld, s
 def test_what_is_refused_at_start_merges_nothing(world: MethodsWorld, service: RunService) -> None:
     row = Row(method={"name": "lora", "r": 4})
     parent = ran(service, settings(world, row, max_steps=1))
-    with pytest.raises(TuningError):
-        service.start(settings(world, row, method={"name": "lora", "r": 5000}) | {"model": f"run:{parent}"})
+    given = settings(world, row) | {"model": f"run:{parent}"}
+    for wrong in ({"settings": given | {"method": {"name": "lora", "r": 5000}}}, {"settings": given, "name": ""}):
+        with pytest.raises(TuningError):
+            service.start(**wrong)
     assert not (service.run_folder(parent) / "merged").exists()
 
 

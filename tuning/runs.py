@@ -117,9 +117,6 @@ class RunService:
     ) -> str:
         """Put a run in line and answer its id. Raises TuningError with all problems, and then keeps nothing."""
         preview = self.preview(settings)
-        if preview.plan.model.source == "run":  # checked whole, so what it starts from is made now, and looked at again
-            self._results.make_base(preview.plan.settings)
-            preview = self.preview(settings)
         preview.plan.model.check_complete()
         name = None if name is None else _checked_text("name", name, NAME_LENGTH)
         steps = self._last_step(parent) if parent is not None else None
@@ -127,9 +124,12 @@ class RunService:
             limit = "a parent run" if steps is None else f"0 to {steps:,}"
             message = f"from_step needs a parent and one of its steps: {limit}."
             raise SettingsError([Problem("from_step", from_step, limit, message)])
+        if preview.plan.model.source == "run":  # all is checked, so what it starts from is made, and looked at again
+            self._results.make_base(preview.plan.settings)
+            preview = self.preview(settings)
+            preview.plan.model.check_complete()
+            parent = parent or _run_of(preview.plan)
         plan = preview.plan
-        if parent is None and plan.model.source == "run":
-            parent = _run_of(plan)
         with self._starting:
             run_id, folder = self._new_folder()
             job = Job(run_id=run_id, attempt=1, plan=plan, folder=str(folder))
