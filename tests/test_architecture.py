@@ -16,6 +16,7 @@ FLOORS = {
     "events": 0,
     "locks": 0,
     "micro_batches": 0,
+    "model_files": 0,
     "shapes": 0,
     "tensors": 0,
     "fields": 1,

@@ -15,6 +15,7 @@ from methods_world import BERT, CLASSES, TIED, MethodsWorld, Row
 from training_world import run
 
 from tuning.methods import METHODS, method_named
+from tuning.shapes import shape_from_config
 
 torch = pytest.importorskip("torch")
 
@@ -134,7 +135,12 @@ def test_the_methods_own_way_of_loading_gives_the_same(left) -> None:
             ours = model(input_ids=IDS).logits
         ours = ours[:, -5:] if ours.dim() == 3 else ours
         assert float((ours - logits).abs().max()) <= (row.tolerance if "init" in row.method else 0.0), row.id
-        merged = method_named(row.method["name"]).merge(model)
+        method, before = method_named(row.method["name"]), shape_from_config(plain.config.to_dict())
+        wanted = method.merged_shape(before, method.settings(**row.method), 2 if labels else 0)
+        merged = method.merge(model)
+        assert (merged is None) == (wanted is None), row.id
+        if merged is not None:
+            assert shape_from_config(merged.config.to_dict()) == wanted, row.id
         assert (merged is None) == (row.method["name"] in NEVER_MERGED or row.method.get("head") in ("kan", "mlp")), (
             row.id
         )

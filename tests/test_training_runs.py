@@ -168,7 +168,7 @@ def test_a_missing_model_fails_with_a_sentence(world):
         state, events = run(job)
     finally:
         shutil.move(world.folder / "away", world.model / "model.safetensors")
-    assert state == "failed" and "cannot be loaded" in events[-1].data["message"]
+    assert state == "failed" and "model.safetensors is gone" in events[-1].data["message"]
 
 
 def test_global_state_is_untouched(world):

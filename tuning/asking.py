@@ -5,19 +5,23 @@ two of its updates, with the weights it has then; one that has ended, from its f
 question until a run starts.
 """
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
-from tuning.errors import RunError
+from tuning.errors import RunError, TuningError
 from tuning.executors.base import Executor, RunHandle
+from tuning.job import Job
+from tuning.methods import method_named
 from tuning.question import Question
 from tuning.rows import RunRow
 from tuning.settings import Settings
 from tuning.settings_versions import today
+
+log = logging.getLogger(__name__)
 
 ASK_SECONDS = 120.0
 LOOK_SECONDS = 0.1
@@ -38,23 +42,24 @@ class SavedAnswers:
         with self._lock:
             self._loaded = None
 
-    def ask(self, row: RunRow, folder: Path, question: Question, tell: Tell | None) -> dict[str, Any]:
+    def ask(self, row: RunRow, job: Job, question: Question, tell: Tell | None) -> dict[str, Any]:
         """Both answers. Raises RunError when that takes too long."""
 
         def answer() -> dict[str, Any]:
-            return self._sides(row, folder).ask(question, tell)
+            return self._sides(row, job).ask(question, tell)
 
         return self._executor.between(answer, timeout=ASK_SECONDS)
 
-    def _sides(self, row: RunRow, folder: Path) -> Any:
-        from tuning.training.sides import SavedSides
+    def _sides(self, row: RunRow, job: Job) -> Any:
+        from tuning.training.sides import PromptedSides, SavedSides
 
-        key = (str(folder), row.attempt, row.ended)
+        key = (job.folder, row.attempt, row.ended)
         with self._lock:
             if self._loaded is not None and self._loaded[0] == key:
                 return self._loaded[1]
             self._loaded = None  # the old one goes before the new one comes
-        sides = SavedSides(folder, row.plan["model"]["path"], _settings(row))
+        trained = method_named(job.plan.settings.method.name).updates
+        sides = SavedSides(job.folder, job.plan.model.path, job.plan.settings) if trained else PromptedSides(job.plan)
         with self._lock:
             self._loaded = (key, sides)
         return sides
@@ -70,8 +75,11 @@ def ask_live(handle: RunHandle, row: RunRow, question: Question, tell: Tell | No
         path = row.plan["model"]["path"]
         try:
             answer.set_result(live_sides(model, tokenizer, path, _settings(row), question, labels, tell))
+        except TuningError as error:
+            answer.set_exception(error)
         except Exception as error:
-            answer.set_exception(RunError(f"{row.name} could not answer: {error}"))
+            log.exception("a question to %s failed", row.run_id)
+            answer.set_exception(RunError(f"{row.name} could not answer: {type(error).__name__}: {error}"))
 
     handle.commands.ask(put)
     for _ in range(round(ASK_SECONDS / LOOK_SECONDS)):
@@ -90,15 +98,19 @@ def _settings(row: RunRow) -> Settings:
 
 
 def streamed(ask: Callable[[Tell], dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Pieces {"side", "index", "text"} while `ask` runs in a thread of its own, then {"answers": ...}. Raises as it."""
+    """Pieces {"side", "index", "text"} while `ask` runs in a thread of its own, then {"answers": ...}. Raises
+    TuningError, whatever went wrong."""
     pieces: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def work() -> None:
         try:
             found = ask(lambda side, index, text: pieces.put({"side": side, "index": index, "text": text}))
             pieces.put({"answers": found})
-        except BaseException as error:
+        except TuningError as error:
             pieces.put(error)
+        except BaseException as error:  # whatever a library raises is told as a sentence, to the one who asked
+            log.exception("a question failed")
+            pieces.put(RunError(f"The model could not answer: {type(error).__name__}: {error}"))
 
     threading.Thread(target=work, name="asking", daemon=True).start()
     while True:

@@ -7,6 +7,7 @@ Exit codes: 0 finished; 1 failed; 2 refused, with {"problems": [...]} on standar
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tuning.data.places import is_here, split_source
+from tuning.data.places import find_place, is_here, split_source
 from tuning.errors import Problem, SettingsError, TuningError
 from tuning.events import Emitter, Event
 from tuning.executors.base import Sink
@@ -31,9 +32,11 @@ from tuning.memory.markdown import memory_table
 from tuning.memory.several import several
 from tuning.models import is_cached, split_spec
 from tuning.plan import Plan, plan_for
+from tuning.results import Results
 from tuning.runs import RunService
-from tuning.settings import Settings
+from tuning.settings import DataSettings, Settings
 from tuning.settings_table import settings_table
+from tuning.store import STORE, RunStore
 from tuning.training.entry import run_job
 
 PROGRESS_SECONDS = 1.0
@@ -42,8 +45,8 @@ _BENCHES = (
     "all, or one of start, click, loop, accumulation, watchers, poll, methods, retrieval, memory, devices and data; "
     "estimate, published and data-large take minutes and are not among all"
 )
-LEFT_BEHIND = ("adapter", "model", "best", "predictions")
-"""What a run leaves in its folder besides events.jsonl and settings.json."""
+LEFT_BEHIND = ("adapter", "model", "best", "predictions", "checkpoints", "best.safetensors")
+"""What a run leaves in its folder besides events.jsonl and settings.json; the last two where it was cut off."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("settings", help="a settings JSON file, or - for standard input")
     one.add_argument("--device", help='what to hold it against, for example "T4 16 GB"; default: this machine')
     one.add_argument("--devices", type=int, help="what each of so many takes, by arithmetic; training uses one")
+    one.add_argument("--home", type=Path, help="the store that holds the run, where the model is run:ID")
     one.add_argument("--table", action="store_true", help="methods x micro-batches as a Markdown table instead")
     one = verbs.add_parser("run", help="train, printing events as JSON lines")
     one.add_argument("settings", help="a settings JSON file, or - for standard input")
@@ -81,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
             if given.table and given.devices is not None:
                 message = "the table is about one device; leave devices out, or table"
                 raise SettingsError([Problem("devices", given.devices, "none with table", message)])
-            plan, device = plan_for(_read(given.settings)), named_device(given.device)
+            plan, device = _planned(_read(given.settings), given.home), named_device(given.device)
             _tell_notices(plan)
             print(memory_table(plan, device) if given.table else _estimated(plan, device, given.devices))
             return 0
@@ -161,9 +165,11 @@ def _tell_progress(name: str) -> Callable[[int, int], None]:
 
 
 def _run(given: Any, out: Path | None, home: Path | None) -> int:
-    plan = plan_for(given)  # refused before a folder or a store is made
+    plan = _planned(given, home)  # refused before a folder or a store is made
     _tell_notices(plan)
     plan.model.check_complete()
+    if out is not None:
+        _refuse_out(out, plan)
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or Path(scratch)
         for field, place in (("out", folder), ("home", home)):
@@ -179,6 +185,64 @@ def _run(given: Any, out: Path | None, home: Path | None) -> int:
 
             end = _run_alone(plan, folder, tell) if home is None else _run_in_store(given, folder, home, tell)
     return CODES[end]
+
+
+def _planned(given: Any, home: Path | None) -> Plan:
+    """The plan; a run as its base model is looked for in the store at `home`. Nothing is made. Raises TuningError."""
+    if home is None or not (home.expanduser() / STORE).is_file():
+        return plan_for(given)
+    store = RunStore(home)
+    try:
+        return plan_for(given, Results(store.home, store).model)
+    finally:
+        store.close()
+
+
+def _refuse_out(out: Path, plan: Plan) -> None:
+    """A folder for a run is new, empty, or that of an earlier run; and no base model or data lies in it, nor it in one.
+
+    Raises SettingsError.
+    """
+    used = [("base model", Path(plan.model.path)), *(("data", path) for path in _data_places(plan.settings.data))]
+    for what, path in used:
+        for here, there in itertools.product(_ways_to(out), _ways_to(path)):
+            if here.is_relative_to(there) or there.is_relative_to(here):
+                message = f"{str(out)!r} holds the {what} {str(path)!r}, or lies in it; name another folder"
+                raise _bad_out(out, "a folder apart from model and data", message)
+    if not out.is_dir() or not any(out.iterdir()) or _is_of_a_run(out):
+        return
+    message = f"{str(out)!r} is not empty, and no run has made it; name a new folder, so that nothing in it is replaced"
+    raise _bad_out(out, "a new or empty folder, or an earlier run's", message)
+
+
+def _bad_out(out: Path, limit: str, message: str) -> SettingsError:
+    return SettingsError([Problem("out", str(out), limit, message)])
+
+
+def _ways_to(path: Path) -> set[Path]:
+    """The place as it is written, where its last part is a link, and where that leads."""
+    written = Path(os.path.abspath(path))
+    return {written, written.parent.resolve() / written.name, written.resolve()}
+
+
+def _data_places(data: DataSettings) -> list[Path]:
+    """The files of the rows, and the folder where a folder was named."""
+    found = find_place(data)
+    files = [*found.train, *(found.eval or ())]
+    kind, name = split_source(data.source)
+    return [*files, Path(os.path.expanduser(name))] if kind == "path" else files
+
+
+def _is_of_a_run(folder: Path) -> bool:
+    """Whether a run has left its settings and its events here."""
+    try:
+        with open(folder / "events.jsonl", encoding="utf-8") as lines:
+            first = lines.readline()
+        if first:
+            Event.from_line(first)
+    except (OSError, ValueError):
+        return False
+    return (folder / "settings.json").is_file()
 
 
 def _tell_notices(plan: Plan) -> None:
@@ -197,9 +261,13 @@ def _make_folder(field: str, place: Path) -> None:
 
 def _clear(folder: Path) -> None:
     """A folder that an earlier run was kept in holds the new one alone; anything else in it stays."""
-    if all((folder / name).is_file() for name in ("events.jsonl", "settings.json")):
-        for name in LEFT_BEHIND:
+    if not _is_of_a_run(folder):
+        return
+    for name in LEFT_BEHIND:
+        if (folder / name).is_dir() and not (folder / name).is_symlink():
             shutil.rmtree(folder / name, ignore_errors=True)
+        else:  # of a link the link goes, and what it leads to stays
+            (folder / name).unlink(missing_ok=True)
 
 
 def _stop_on_signals(stop: Callable[[], None]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 from typing import Any
 
 from tuning.methods import method_named
@@ -27,10 +28,11 @@ def changed_only(plain: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def command_line(run_id: str, plain: dict[str, Any]) -> str:
-    """One line for a POSIX shell."""
+def command_line(run_id: str, plain: dict[str, Any], home: Path) -> str:
+    """One line for a POSIX shell; with the home folder where the base model is the result of a run in it."""
     text = json.dumps(changed_only(plain), ensure_ascii=False)
-    return f"echo {shlex.quote(text)} | python -m tuning run - --out {shlex.quote(run_id)}"
+    where = f" --home {shlex.quote(str(home))}" if plain["model"].startswith("run:") else ""
+    return f"echo {shlex.quote(text)} | python -m tuning run - --out {shlex.quote(run_id)}{where}"
 
 
 def _differing(value: Any, usual: Any) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from tuning.architectures import is_text_model, not_for_text, tasks_of, transformers_version
 from tuning.assets import assets_folder
 from tuning.errors import ModelError, Notice
+from tuning.model_files import base_files
 from tuning.shapes import ModelShape, ShapeError, shape_from_config
 from tuning.tensors import HeaderError, Tensor, packed_words, read_tensors, some
 
@@ -49,7 +50,7 @@ class BaseModel:
 
     spec: str
     source: str
-    """`bundled`, `path` or `hub`."""
+    """`bundled`, `path`, `hub`, or `run` for what an earlier run has learned."""
     path: str
     title: str
     shape: ModelShape
@@ -67,6 +68,14 @@ class BaseModel:
     """What a person should know, such as a tokenizer without a padding token."""
     notices: tuple[Notice, ...] = ()
     """What is told before Start: what of the folder is left out, replaced or read otherwise than it stands there."""
+    files: dict[str, str] = field(default_factory=dict, hash=False)
+    """Digests of weights, config and tokenizer, to see later whether they are still the same; empty in old plans."""
+    adapter: str | None = None
+    """The folder of an earlier run's adapter that training goes on with, where it cannot be merged into the base."""
+    adapter_files: dict[str, str] = field(default_factory=dict, hash=False)
+    """Digests of that adapter."""
+    parent: BaseModel | None = None
+    """Of a run's result: the base model of that run."""
 
     @property
     def public_name(self) -> str:
@@ -87,7 +96,8 @@ class BaseModel:
             name: tuple(plain[name]) for name in ("tasks", "notes", "label_names") if name in plain
         }
         told = {"notices": tuple(map(Notice.from_dict, plain.get("notices", ())))}
-        return BaseModel(**(plain | lists | told | {"shape": ModelShape(**plain["shape"])}))
+        parent = None if plain.get("parent") is None else BaseModel.from_dict(plain["parent"])
+        return BaseModel(**(plain | lists | told | {"shape": ModelShape(**plain["shape"]), "parent": parent}))
 
 
 def read_config(config: Any, spec: str) -> tuple[ModelShape, tuple[str, ...]]:
@@ -157,7 +167,8 @@ def tuned_for(name: str, chat_template: bool) -> tuple[str, str]:
 
 
 # -- a folder ---------------------------------------------------------------------------------------------------------
-def _open_folder(folder: Path, spec: str, source: str, title: str, revision: str | None = None) -> BaseModel:
+def open_folder(folder: Path, spec: str, source: str, title: str, revision: str | None = None) -> BaseModel:
+    """The base model in a folder. Raises ModelError naming what is missing or cannot be read."""
     if not folder.is_dir():
         raise ModelError(f"there is no folder {spec!r}; give the path of a model folder", spec, "an existing folder")
     if not (folder / "config.json").is_file():
@@ -193,6 +204,7 @@ def _open_folder(folder: Path, spec: str, source: str, title: str, revision: str
         label_names=class_names(config),
         notices=tuple(notices),
         notes=_notes(folder, shape, "causal_lm" in tasks, named(title, source), template),
+        files=base_files(folder, weights),
     )
 
 
@@ -381,7 +393,7 @@ def cached_snapshot(model_id: str, revision: str | None) -> Path | None:
 def _open_cached(model_id: str, spec: str, revision: str | None) -> BaseModel:
     folder = cached_snapshot(model_id, revision)
     if folder is not None:
-        model = _open_folder(folder, spec, "hub", model_id.rpartition("/")[2], folder.name)
+        model = open_folder(folder, spec, "hub", model_id.rpartition("/")[2], folder.name)
         if model.missing is None:
             return model
     known = ", ".join(folder.name for folder in _bundled_folders()) or "none"
@@ -427,10 +439,10 @@ def resolve_model(spec: str, revision: str | None = None) -> BaseModel:
         raise ModelError(message, revision, "null", "revision")
     if kind == "path":
         folder = Path(os.path.expanduser(name))  # unlike Path.expanduser it leaves an unknown ~name as it is
-        return _open_folder(folder, spec, "path", folder.name)
+        return open_folder(folder, spec, "path", folder.name)
     bundled = {folder.name: folder for folder in _bundled_folders()}
     if kind == "bundled" and name in bundled:
-        return _open_folder(bundled[name], spec, "bundled", name)
+        return open_folder(bundled[name], spec, "bundled", name)
     known = ", ".join(bundled) or "none"
     raise ModelError(f"no base model {spec!r} here; bundled: {known}", spec, known)
 
@@ -441,4 +453,4 @@ def _bundled_folders() -> list[Path]:
 
 def model_catalogue() -> list[BaseModel]:
     """The bundled base models."""
-    return [_open_folder(folder, folder.name, "bundled", folder.name) for folder in _bundled_folders()]
+    return [open_folder(folder, folder.name, "bundled", folder.name) for folder in _bundled_folders()]

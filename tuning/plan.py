@@ -15,11 +15,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from tuning.data import CONVERSATION, TEXT, DataSummary, open_data, read_first, summarize
+from tuning.data import CONVERSATION, TEXT, DataSet, DataSummary, open_data, read_first, summarize
 from tuning.data.template_choice import template_notices, with_template_chosen
 from tuning.errors import ModelError, Notice, SettingsError
 from tuning.hardware import Device, this_machine
 from tuning.methods import method_named
+from tuning.model_files import changes
 from tuning.models import BaseModel, ModelShape, resolve_model
 from tuning.prompts import Prompted, longest_prompt, question_ids
 from tuning.refusals import class_count, head_notices, method_refuses, packing_lacks, pooler_refused, refused
@@ -155,11 +156,12 @@ def _with_later(settings: dict[str, Any], derived: dict[str, Derived]) -> dict[s
     return later | derived
 
 
-def plan_for(given: Any, run_model: Callable[[str, str], BaseModel] | None = None) -> Plan:
-    """The whole way from a settings object to a plan on this machine. Raises TuningError with every problem.
+RunModel = Callable[[Settings], BaseModel]
+"""Finds the result of an earlier run for settings whose `model` is run:ID."""
 
-    `run_model` finds the result of an earlier run, given its id and the task, for a `model` such as run:r0003.
-    """
+
+def plan_for(given: Any, run_model: RunModel | None = None) -> Plan:
+    """The whole way from a settings object to a plan on this machine. Raises TuningError with every problem."""
     given, told = today(given)
     settings = Settings.from_dict(given)
     model = base_model(settings, run_model)
@@ -172,15 +174,30 @@ def plan_for(given: Any, run_model: Callable[[str, str], BaseModel] | None = Non
     return make_plan(settings, model, data, this_machine(settings.device), told, weights)
 
 
-def base_model(settings: Settings, run_model: Callable[[str, str], BaseModel] | None = None) -> BaseModel:
-    """The base model of these settings; `run_model` as in `plan_for`. Raises ModelError."""
-    kind, _, run_id = settings.model.partition(":")
-    if kind != "run":
+def base_model(settings: Settings, run_model: RunModel | None = None) -> BaseModel:
+    """What `model` names. Raises ModelError; a run's result is never its own base model instead."""
+    if not settings.model.startswith("run:"):
         return resolve_model(settings.model, settings.revision)
-    if run_model is not None:
-        return run_model(run_id, settings.task)
-    message = "a run as the base model needs the home folder that holds it: python -m tuning run --home DIR"
-    raise ModelError(message, settings.model, "a run of this home folder")
+    if settings.revision is not None:
+        raise ModelError("revision is for hub models; leave it empty", settings.revision, "null", "revision")
+    if run_model is None:
+        message = "the result of a run is found only in the home folder that holds it; name that: --home DIR"
+        raise ModelError(message, settings.model, "a run of the home folder that --home names")
+    return run_model(settings)
+
+
+def changed_since(plan: Plan, data: DataSet) -> list[str]:
+    """What of rows and base model is not as it was when the plan was made, in words; nothing of a plan from before
+    that was kept. `data` are the rows of its settings, opened now."""
+    model, found = plan.model, list[str]()
+    if not model.files:
+        return found
+    if data.fingerprint != plan.data.fingerprint:
+        found.append(f"the rows of {plan.data.title} are others")
+    found += [f"{one} in the base model {model.title}" for one in changes(Path(model.path), model.files)]
+    if model.adapter is not None:
+        found += [f"{one} in the adapter to train on" for one in changes(Path(model.adapter), model.adapter_files)]
+    return found
 
 
 def _unread(settings: Settings) -> DataSummary:

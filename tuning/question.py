@@ -5,6 +5,7 @@ Comes in: what a person typed, or a file of prompts.  Goes out: a `Question`, or
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,13 @@ class Question:
             problems.append(Problem("chat", self.chat, "true, false or null", "chat must be true, false or null."))
         if problems:
             raise SettingsError(problems)
+        object.__setattr__(self, "temperature", float(self.temperature))  # 2 is 2.0, which libraries insist on
+
+    def written_as(self, texts: Sequence[str]) -> Question:
+        """The same in the words of a method that acts in the prompt; those may be longer than what a person types."""
+        other = copy.copy(self)
+        object.__setattr__(other, "prompts", tuple(texts))
+        return other
 
 
 def prompt_problems(prompts: Any) -> list[Problem]:

@@ -6,8 +6,10 @@ would mend them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 from tuning.architectures import PACKING, supports_sdpa
 from tuning.data import PAIRS, DataSummary, bundled_folder, open_data
@@ -16,7 +18,7 @@ from tuning.hardware import Device
 from tuning.methods import METHODS, method_named
 from tuning.methods.base import Case
 from tuning.models import BaseModel
-from tuning.prompts import Prompted
+from tuning.prompts import Prompted, answer_of
 from tuning.settings import COMPUTED_IN, Settings
 from tuning.tensors import some
 from tuning.text import Row, TextTokenizer
@@ -34,7 +36,7 @@ def refused(
         message = f"max_seq_length {longest} is above this model's {model.shape.positions_words}; set {limit} or less."
         found.append(Problem("data.max_seq_length", longest, f"8 to {limit}", message))
     found += _device_refuses(settings, model, device) + _recipe_refused(settings, data)
-    found += _packing_refused(settings, model)
+    found += _packing_refused(settings, model) + _adapter_refused(model, data) + _evaluation_refused(settings, data)
     if settings.task not in model.tasks:
         able, kind = ", ".join(model.tasks), model.shape.model_type
         why = (
@@ -126,6 +128,47 @@ def packing_lacks(settings: Settings, model: BaseModel) -> str | None:
 def _packing_refused(settings: Settings, model: BaseModel) -> list[Problem]:
     why = packing_lacks(settings, model) if settings.data.packing else None
     return [Problem("data.packing", True, "false", f"{why}; set data.packing to false.")] if why else []
+
+
+def _adapter_refused(model: BaseModel, data: DataSummary) -> list[Problem]:
+    """An earlier run's adapter is trained on only with the classes that it has learned."""
+    file = Path(model.adapter or "") / "labels.json"
+    if model.adapter is None or not file.is_file():
+        return []
+    learned = tuple(json.loads(file.read_text(encoding="utf-8")))
+    if learned == data.label_names:
+        return []
+    names = ", ".join(learned)
+    message = (
+        f"{model.title} tells {names} apart, these rows {', '.join(data.label_names or ())}; use rows with the same "
+        "classes, or another model."
+    )
+    return [Problem("model", model.spec, names, message)]
+
+
+def _evaluation_refused(settings: Settings, data: DataSummary) -> list[Problem]:
+    """What is to be measured on evaluation rows that these rows do not have, or cannot tell."""
+    found, evaluation = [], settings.eval
+    if not data.eval_rows:
+        none = "there are no evaluation rows; raise data.eval_fraction, or name rows with data.eval_split"
+        if evaluation.metrics != "auto":
+            names = list(settings.metrics)
+            found.append(Problem("eval.metrics", names, "auto, without evaluation rows", f"{none}, or set auto."))
+        if settings.save.best_by != "eval_loss":
+            limit = "eval_loss, without evaluation rows"
+            found.append(Problem("save.best_by", settings.save.best_by, limit, f"{none}, or set eval_loss."))
+        if evaluation.patience is not None:
+            limit = "empty, without evaluation rows"
+            found.append(Problem("eval.patience", evaluation.patience, limit, f"{none}, or leave it empty."))
+        return found
+    if "exact_match" in settings.metrics:
+        rows = open_data(settings.data, settings.task, settings.seed).eval
+        if all(answer_of(row) is None for row in rows):
+            message = (
+                f"none of the {len(rows):,} evaluation rows has an answer of its own to match; leave exact_match out."
+            )
+            found.append(Problem("eval.metrics", list(settings.metrics), "metrics without exact_match", message))
+    return found
 
 
 def _attention_refused(settings: Settings, kind: str, device: Device) -> list[Problem]:

@@ -1,115 +1,304 @@
-"""What a run has left, as folders to hand on: as it was trained, merged into the base, or brought back after a crash.
+"""What a run has left, as folders to hand on: as it was trained, merged into the base, or brought back after a crash;
+and as the base model of a next run.
 
-In: the store's row of a run that has ended. Out: a folder. Torch is at work only in the executor's own thread.
+In: the store's row of a run that has ended. Out: a folder, a BaseModel. Torch is at work only in the executor's own
+thread.
 """
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tuning.card import library_versions, model_card
-from tuning.errors import ModelError, RunError
+from tuning.errors import ModelError, Notice, RunError, TuningError
 from tuning.executors.base import Executor
 from tuning.job import Job
 from tuning.methods import method_named
-from tuning.models import BaseModel
+from tuning.methods.base import Method
+from tuning.model_files import adapter_files, changes
+from tuning.models import BaseModel, open_folder
 from tuning.rows import RunRow
+from tuning.settings import Settings
 from tuning.store import RunStore
 
+log = logging.getLogger(__name__)
+
 MAKE_SECONDS = 600.0
-FORMS = ("trained", "best", "merged")
+FORMS = ("trained", "best", "merged", "best-merged")
+CLASSES = "sequence_classification"
 
 
 class Results:
-    """The results of the runs of one home folder."""
+    """The results of the runs of one home folder. Without an executor nothing can be made, only what is there read."""
 
-    def __init__(self, home: Path, store: RunStore, executor: Executor) -> None:
+    def __init__(self, home: Path, store: RunStore, executor: Executor | None = None) -> None:
         self._home, self._store, self._executor = home, store, executor
 
     def folder(self, row: RunRow, form: str = "trained") -> Path:
         """The adapter's or model's folder. Raises RunError where there is none of that form."""
         if form not in FORMS:
             raise RunError(f"A result is {', '.join(FORMS)}; there is no {form!r:.40}.")
-        if row.active:
-            raise RunError(f"{row.name} has not ended yet. Stop it to keep what it has learned so far.")
+        _refuse_unended(row)
+        best = form.startswith("best")
         trained = self._trained(row)
-        if form == "trained":
-            return trained
-        if form == "best":
-            best = trained.parent / "best" / trained.name
-            return best if best.is_dir() else trained  # the last weights were the best
-        return self._merged(row)
+        artifact = self._artifact(row, best=best)
+        if not form.endswith("merged") or artifact.name == "model":
+            return artifact if best else trained
+        return self._merged(row, best=best)
 
-    def model(self, run_id: str, task: str) -> BaseModel:
-        """A run's result as the base of the next. Until it is merged (`make_base`) it stands for its own base's
-        shape, which is the same. Raises ModelError."""
-        spec = f"run:{run_id}"
-        row = self._row(run_id)
+    # -- as the base of a next run ---------------------------------------------------------------------------------
+    def model(self, settings: Settings) -> BaseModel:
+        """A run's result as the base of the next, whose `model` is run:ID, or run:ID/best for its best weights.
+
+        It is the merged model, or the base model with the adapter to train on where nothing can be merged. What has
+        to be made first (`make_base`) is told in its notices, and until then the shape is worked out. Never the bare
+        base model. Raises ModelError.
+        """
+        row, best = self._named(settings.model)
+        method, base = _method(row), BaseModel.from_dict(row.plan["model"])
+        self._check_base(row, settings, method, base)
+        artifact, title = self._artifact(row, best=best), f"the {'best' if best else 'result'} of {row.name}"
+        said: dict[str, Any] = {"spec": settings.model, "source": "run", "title": title, "parent": base}
+        if self._trains_on(row, settings, method):
+            return self._adapter_to_train_on(row, base, artifact, said)
+        shape = method.merged_shape(base.shape, _block(row), _labels(row))
+        if shape is None:
+            raise _not_mergeable(row, settings, method)
+        place = artifact if artifact.name == "model" else artifact.parent / "merged"
+        if _is_fresh(place, artifact):
+            found = replace(open_folder(place, settings.model, "run", title), parent=base)
+        else:
+            found = replace(
+                base, **said, shape=shape, revision=None, files={}, notices=(*base.notices, _to_be_made(row, method))
+            )
+        told = _rounded_again(row, settings)
+        return replace(found, notices=(*found.notices, *told))
+
+    def make_base(self, settings: Settings) -> None:
+        """Make what `model` stands for: the merged model, an interrupted run's result. Raises ModelError."""
+        row, best = self._named(settings.model)
+        trains_on = self._trains_on(row, settings, _method(row))
+        try:
+            self.folder(row, ("best" if best else "trained") if trains_on else "best-merged" if best else "merged")
+        except RunError as error:
+            raise ModelError(str(error), settings.model, "a run with a result") from None
+
+    def _named(self, spec: str) -> tuple[RunRow, bool]:
+        """The run that run:ID or run:ID/best names, and whether its best weights are meant."""
+        run_id, slash, which = spec.removeprefix("run:").partition("/")
+        if slash and which != "best":
+            message = f"a run has a last result ({f'run:{run_id}'!r}) and a best one ({f'run:{run_id}/best'!r})"
+            raise ModelError(message, spec, "run:ID or run:ID/best")
+        try:
+            row = self._store.run(run_id)
+        except RunError as error:
+            raise ModelError(str(error), spec, "a run of this home folder") from None
+        return row, which == "best"
+
+    def _check_base(self, row: RunRow, settings: Settings, method: Method, base: BaseModel) -> None:
+        """Raises ModelError where this run cannot be trained on at all."""
+        spec = settings.model
+        if row.deleted is not None:
+            raise ModelError(
+                f"{row.name} was deleted; undelete it, or choose another model", spec, "a run that is kept"
+            )
         if row.active:
             raise ModelError(f"{row.name} has not ended yet; stop it or wait for it", spec, "a run that has ended")
-        if row.settings["task"] != task and row.settings["task"] != "causal_lm":
+        if not method.updates:
+            own = base.spec
+            message = f"{row.name} trained nothing ({method.title}), so it has no result; set model to its own, {own!r}"
+            raise ModelError(message, spec, own)
+        if row.settings["task"] != settings.task and row.settings["task"] != "causal_lm":
             message = f"{row.name} has learned classes and cannot write any more; use it for {row.settings['task']}"
             raise ModelError(message, spec, row.settings["task"])
-        parent = BaseModel.from_dict(row.plan["model"])
-        folder = self._home / "runs" / run_id / self._base_form(row)
-        path = str(folder) if (folder / "config.json").is_file() else parent.path
-        return replace(parent, spec=spec, source="run", path=path, title=f"the result of {row.name}", revision=None)
-
-    def make_base(self, settings: Any) -> None:
-        """Merge the run that these settings start from, where they do. Raises ModelError."""
-        spec = settings.get("model") if isinstance(settings, dict) else None
-        if not isinstance(spec, str) or not spec.startswith("run:"):
-            return
-        row = self._row(spec.removeprefix("run:"))
+        if not self._left_something(row):
+            message = f"{row.name} ended before anything was learned, so there is nothing to train on from"
+            raise ModelError(message, spec, "a run with a result")
         try:
-            self.folder(row, "trained" if self._base_form(row) == "model" else "merged")
+            self._artifact(row, best=spec.endswith("/best"))
+            refuse_changed_base(row)
         except RunError as error:
-            raise ModelError(str(error), spec, "a run with a result") from None
+            raise ModelError(str(error), spec, "a run whose result is whole") from None
 
-    def _row(self, run_id: str) -> RunRow:
-        try:
-            return self._store.run(run_id)
-        except RunError as error:
-            raise ModelError(str(error), f"run:{run_id}", "a run of this home folder") from None
+    def _trains_on(self, row: RunRow, settings: Settings, method: Method) -> bool:
+        """Whether the adapter itself is trained on, on the base model it belongs to."""
+        if (
+            method.shapes_adapter is None
+            or settings.method.name != method.name
+            or settings.task != row.settings["task"]
+        ):
+            return False
+        return not _differing(_block(row), settings.method, method.shapes_adapter)
 
-    @staticmethod
-    def _base_form(row: RunRow) -> str:
-        artifact = method_named(row.settings["method"]["name"]).artifact
-        return artifact if artifact == "model" else "merged"
+    def _adapter_to_train_on(self, row: RunRow, base: BaseModel, artifact: Path, said: dict[str, Any]) -> BaseModel:
+        there = artifact.is_dir()
+        message = f"training goes on with the adapter of {row.name}, which is not merged into its base model"
+        if not there:
+            message += "; it is brought back from the last checkpoint at Start"
+        told = Notice(field="model", message=f"{message}.")
+        files = adapter_files(artifact) if there else {}
+        return replace(base, **said, adapter=str(artifact), adapter_files=files, notices=(*base.notices, told))
+
+    # -- folders ---------------------------------------------------------------------------------------------------
+    def _place(self, row: RunRow) -> Path:
+        return self._home / "runs" / row.run_id
+
+    def _artifact(self, row: RunRow, *, best: bool) -> Path:
+        """Where the result is or will be; of the best weights only where they were kept apart from the last."""
+        place, name = self._place(row), _method(row).artifact
+        if not best:
+            return place / name
+        ends = self._store.events(row.run_id, row.state)
+        told = ends[-1].data.get("best") if ends else None
+        apart = place / "best" / name
+        if apart.is_dir() and row.state != "interrupted":  # what an attempt before this one left is not its best
+            return apart
+        if told is not None and told["step"] == row.step:  # the last weights were the best
+            return place / name
+        why = (
+            "it was cut off, let it go on first" if row.state == "interrupted" else "no evaluation told which they are"
+        )
+        raise RunError(f"{row.name} has no best weights: {why}; or take the last ones.")
+
+    def _left_something(self, row: RunRow) -> bool:
+        place = self._place(row)
+        if _has_files(place / _method(row).artifact):
+            return True
+        kept = any((place / "checkpoints").glob("step-????????")) or (place / "best.safetensors").is_file()
+        return row.state == "interrupted" and kept
 
     def _trained(self, row: RunRow) -> Path:
-        place = self._home / "runs" / row.run_id
-        folder = place / method_named(row.settings["method"]["name"]).artifact
-        if folder.is_dir() and any(folder.iterdir()):
+        folder, method = self._place(row) / _method(row).artifact, _method(row)
+        if _has_files(folder):
             return folder
+        if not method.updates:
+            raise RunError(f"{row.name} trained nothing ({method.title}), so it has nothing to download.")
         if row.state != "interrupted":
             raise RunError(f"{row.name} has left nothing to download: it ended before anything was learned.")
+        refuse_changed_base(row)
         job = self._job(row)
 
         def bring_back() -> Path:
             from tuning.training.results import recovered_artifact
 
-            evals = [event.data for event in self._store.events(row.run_id, "eval")]
-            end = {"state": row.state, "step": row.step, "seconds": row.seconds}
-            return recovered_artifact(job, model_card(job.plan, evals, end, library_versions()))
+            return recovered_artifact(job, self._card(row, job))
 
-        return self._executor.between(bring_back, timeout=MAKE_SECONDS)
+        return self._between(bring_back)
 
-    def _merged(self, row: RunRow) -> Path:
-        job = self._job(row)
+    def _merged(self, row: RunRow, *, best: bool) -> Path:
+        job, method = self._job(row), _method(row)
+        shape = method.merged_shape(job.plan.model.shape, job.plan.settings.method, job.plan.labels)
+        if shape is None:
+            raise RunError(f"{method.title} cannot be merged into the base model; download it as it was trained.")
+        refuse_changed_base(row)
 
         def merge() -> Path:
             from tuning.training.results import merged_folder
 
-            return merged_folder(job)
+            return merged_folder(job, self._card(row, job, merged=True), best=best)
 
-        return self._executor.between(merge, timeout=MAKE_SECONDS)
+        return self._between(merge)
+
+    def _card(self, row: RunRow, job: Job, *, merged: bool = False) -> str:
+        evals = [event.data for event in self._store.events(row.run_id, "eval")]
+        end = {"state": row.state, "step": row.step, "seconds": row.seconds}
+        return model_card(job.plan, evals, end, library_versions(), merged=merged)
+
+    def _between(self, make: Any) -> Path:
+        if self._executor is None:
+            raise RunError("This result has to be made first, which takes the program that owns the runs.")
+        try:
+            return self._executor.between(make, timeout=MAKE_SECONDS)
+        except TuningError:
+            raise
+        except Exception as error:  # a full disk, too little memory: told to who asked for it
+            log.exception("a result could not be made")
+            raise RunError(f"This result could not be made: {type(error).__name__}: {error}") from error
 
     def _job(self, row: RunRow) -> Job:
-        place = self._home / "runs" / row.run_id
+        place = self._place(row)
         try:
             plain: dict[str, Any] = json.loads((place / "job.json").read_text("utf-8"))
         except (OSError, ValueError):
             raise RunError(f"job.json of {row.name} is gone, so its result cannot be made again.") from None
         return Job.from_dict({**plain, "folder": str(place)})
+
+
+def refuse_changed_base(row: RunRow) -> None:
+    """Raises RunError where the base model that a run's adapter belongs to is not the same any more."""
+    base = BaseModel.from_dict(row.plan["model"])
+    changed = changes(Path(base.path), base.files)
+    if changed:
+        raise RunError(
+            f"The base model of {row.name} is not what it was trained on any more: {', '.join(changed)} in"
+            f" {base.path}. Put the old files back; its result on other weights would be another model's."
+        )
+
+
+def _refuse_unended(row: RunRow) -> None:
+    if row.active:
+        raise RunError(f"{row.name} has not ended yet. Stop it to keep what it has learned so far.")
+
+
+def _method(row: RunRow) -> Method:
+    return method_named(row.settings["method"]["name"])
+
+
+def _block(row: RunRow) -> Any:
+    """The settings of its method."""
+    return Settings.from_dict(row.settings).method
+
+
+def _labels(row: RunRow) -> int:
+    names = (row.plan.get("data") or {}).get("label_names")
+    return len(names or ()) if row.settings["task"] == CLASSES else 0
+
+
+def _has_files(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _is_fresh(place: Path, artifact: Path) -> bool:
+    """Whether a merged model was made from the result as it is now."""
+    if not (place / "config.json").is_file():
+        return False
+    return place == artifact or place.stat().st_mtime >= artifact.stat().st_mtime
+
+
+def _differing(before: Any, now: Any, names: tuple[str, ...]) -> list[str]:
+    return [name for name in names if getattr(before, name) != getattr(now, name)]
+
+
+def _to_be_made(row: RunRow, method: Method) -> Notice:
+    how = "brought back from its last checkpoint" if method.artifact == "model" else "merged into its base model"
+    return Notice(field="model", message=f"the result of {row.name} is {how} at Start.")
+
+
+def _rounded_again(row: RunRow, settings: Settings) -> tuple[Notice, ...]:
+    if settings.method.name != "qlora":
+        return ()
+    message = f"QLoRA rounds the result of {row.name} to 4 bits, so this run starts from a coarser copy of it."
+    return (Notice(field="model", message=message),)
+
+
+def _not_mergeable(row: RunRow, settings: Settings, method: Method) -> ModelError:
+    """Why a result cannot be the base, and what would make it one."""
+    reason = f"the result of {row.name} ({method.summary(_block(row))}) cannot be merged into its base model"
+    if method.shapes_adapter is None:
+        message = f"{reason}, and of its small network only what came out was saved, so it cannot be trained on either"
+        return ModelError(f"{message}; choose a run of another method, such as lora", settings.model, "another run")
+    before = _block(row)
+    same = {name: getattr(before, name) for name in method.shapes_adapter}
+    wanted = ", ".join(f"{name} {value!r}" for name, value in same.items())
+    if settings.task != row.settings["task"]:
+        fix = f"it can only be trained on as {row.settings['task']}"
+    elif settings.method.name != method.name:
+        fix = f"train it on with method {method.name} and {wanted}"
+    else:
+        differing = ", ".join(
+            f"method.{name} to {same[name]!r}" for name in _differing(before, settings.method, tuple(same))
+        )
+        fix = f"it can be trained on as it is: set {differing}"
+    return ModelError(f"{reason}; {fix}, or choose a run of another method, such as lora", settings.model, wanted)

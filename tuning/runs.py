@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tuning.asking import SavedAnswers, Tell, ask_live
+from tuning.data import open_data
 from tuning.errors import Problem, RunError, SettingsError, whole_characters
+from tuning.events import Emitter
 from tuning.executors.base import Executor, RunHandle
 from tuning.executors.thread import ThreadExecutor
 from tuning.hardware import named_device
@@ -26,9 +28,10 @@ from tuning.memory.moments import windows_pending
 from tuning.memory.outlook import outlook
 from tuning.memory.tables import TableMaker
 from tuning.methods import method_named
-from tuning.plan import Plan, base_model, plan_for
+from tuning.models import BaseModel
+from tuning.plan import Plan, base_model, changed_since, plan_for
 from tuning.question import Question
-from tuning.results import Results
+from tuning.results import Results, refuse_changed_base
 from tuning.rows import RunRow
 from tuning.settings import Settings
 from tuning.store import RunStore
@@ -75,7 +78,10 @@ class RunService:
         """Take up what a server that is gone left behind: its running run is interrupted, its queue goes on."""
         self.store.mark_interrupted()
         for row in self.store.adopt_queued():
-            self._start_again(row)
+            try:
+                self._start_again(row, self._job_of(row))
+            except RunError as error:
+                Emitter(row.run_id, row.attempt + 1, self.store.append)("failed", message=str(error), step=row.step)
 
     # -- before a run ----------------------------------------------------------------------------------------------
     def preview(self, settings: Any, device: str | None = None) -> Preview:
@@ -92,7 +98,11 @@ class RunService:
     def weights_known(self, settings: Settings, seconds: float) -> bool:
         """Whether the base model's tensors are compared, waiting so long for it. Raises TuningError where they are
         not the model's."""
-        return compared(base_model(settings, self._results.model), settings.task, seconds) is not None
+        return compared(self.base_model(settings), settings.task, seconds) is not None
+
+    def base_model(self, settings: Settings) -> BaseModel:
+        """The base model of these settings; of a run's result nothing is merged for that. Raises ModelError."""
+        return base_model(settings, self._results.model)
 
     def outlook(self, preview: Preview) -> dict[str, Any]:
         """Memory through a step, against rows and length, what to change; `pending` is that of the estimate."""
@@ -121,6 +131,11 @@ class RunService:
             limit = "a parent run" if steps is None else f"0 to {steps:,}"
             message = f"from_step needs a parent and one of its steps: {limit}."
             raise SettingsError([Problem("from_step", from_step, limit, message)])
+        if preview.plan.model.source == "run":  # all is checked, so what it starts from is made, and looked at again
+            self._results.make_base(preview.plan.settings)
+            preview = self.preview(settings)
+            preview.plan.model.check_complete()
+            parent = parent or _run_of(preview.plan)
         plan = preview.plan
         with self._starting:
             run_id, folder = self._new_folder()
@@ -178,18 +193,24 @@ class RunService:
         if not any((self.run_folder(run_id) / "checkpoints").glob("step-????????")):
             message = f"{row.name} wrote no checkpoint to go on from. Set save.every before a long run."
             raise RunError(f"{message} Its settings can be used again, or its result as the next base model.")
+        job = self._job_of(row)
+        _refuse_changed(row, job.plan)
         if not self.store.own(run_id):
             raise RunError(f"{row.name} belongs to another Tuning Fork process on this home folder.")
-        self._start_again(row)
+        self._start_again(row, job)
 
-    def _start_again(self, row: RunRow) -> None:
-        """As a further attempt, which begins where the last checkpoint is, or from nothing."""
+    def _job_of(self, row: RunRow) -> Job:
+        """Its plan as it was kept. Raises RunError."""
         try:
-            plain = json.loads((self.home / "runs" / row.run_id / "job.json").read_text("utf-8"))
-            self._submit(Job.from_dict({**plain, "attempt": row.attempt + 1}))
+            return Job.from_dict(json.loads((self.run_folder(row.run_id) / "job.json").read_text("utf-8")))
         except (OSError, ValueError, KeyError, TypeError):
-            log.exception("run %s cannot be started again", row.run_id)
-            self.store.disown(row.run_id)
+            log.exception("run %s", row.run_id)
+            message = f"job.json of {row.name} is gone or not readable, so it cannot be started again"
+            raise RunError(f"{message}; its settings can be used for a new run.") from None
+
+    def _start_again(self, row: RunRow, job: Job) -> None:
+        """As a further attempt, which begins where the last checkpoint is, or from nothing."""
+        self._submit(replace(job, attempt=row.attempt + 1))
 
     def stop(self, run_id: str) -> None:
         """End a run, keeping what it has learned. One that has ended stays as it is."""
@@ -268,11 +289,14 @@ class RunService:
         RunError when there is nothing to ask.
         """
         row = self.store.run(run_id)
+        refuse_changed_base(row)
         chat = row.chat if question.chat is None else question.chat
         question = replace(question, chat=chat, system_prompt=row.system_prompt, special_tokens=row.special_tokens)
         handle = self._handle(run_id)
         if handle is None or not row.active:
-            return self._answers.ask(row, self.result(run_id).parent, question, tell)
+            if method_named(row.settings["method"]["name"]).updates:
+                self.result(run_id)  # brought back where the run was cut off
+            return self._answers.ask(row, self._job_of(row), question, tell)
         if self.place(run_id):
             raise RunError(f"{row.name} waits in line and has learned nothing yet. Ask it when it has started.")
         return ask_live(handle, row, question, tell)
@@ -312,6 +336,21 @@ def default_name(plan: Plan) -> str:
     recipe = f", {settings.recipe['name']}" if settings.recipe is not None else ""
     rate = rate if float(rate) == plan.value("learning_rate") else exact
     return f"{method}{f' r{rank}' if rank is not None else ''} lr {rate}, batch {plan.value('effective_batch')}{recipe}"
+
+
+def _refuse_changed(row: RunRow, plan: Plan) -> None:
+    """Before a run goes on, while it can still be put right: rows and base model are those of its plan."""
+    changed = changed_since(plan, open_data(plan.settings.data, plan.settings.task, plan.settings.seed))
+    if changed:
+        raise RunError(
+            f"{row.name} cannot go on, for what it was planned with has changed: {'; '.join(changed)}. Put the old"
+            " files back, or start a new run."
+        )
+
+
+def _run_of(plan: Plan) -> str:
+    """The run whose result this one starts from."""
+    return plan.model.spec.removeprefix("run:").partition("/")[0]
 
 
 def _kind_of(settings: dict[str, Any], device: str) -> tuple[Any, ...]:

@@ -151,7 +151,8 @@ class SaveSettings:
     keep: Annotated[int, Limit(low=1, high=100)] = 2
     """How many checkpoints are kept, the newest ones."""
     best_by: Annotated[str, Limit(choices=("eval_loss", *METRICS))] = "eval_loss"
-    """The best weights are those with the best value of this; without evaluation rows, the lowest training loss."""
+    """The best weights are those with the best value of this at an evaluation. Without evaluation rows none are the
+    best, and the last are kept. A value that is not a number is never the best."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

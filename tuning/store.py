@@ -29,6 +29,8 @@ from tuning.settings_versions import today
 
 log = logging.getLogger(__name__)
 
+STORE = "runs.sqlite"
+"""The file in a home folder."""
 BATCH_SECONDS = 0.05
 FAULTS_OF_AN_ITEM = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 """What SQLite raises for a value; all else that it raises is about the disk or the file."""
@@ -314,7 +316,7 @@ class RunStore:
 
     # -- the writer thread -----------------------------------------------------------------------------------------
     def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.home / "runs.sqlite", timeout=15, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(self.home / STORE, timeout=15, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA foreign_keys = ON")

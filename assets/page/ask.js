@@ -124,15 +124,18 @@ class AnswerRow {
   constructor(asked, name) {
     this.texts = { base: element("p"), trained: element("p") };
     this.chances = element("p", { class: "tf-small", hidden: true });
+    this.written = element("p", { class: "tf-small", style: "white-space: pre-wrap", hidden: true });
     const cell = (title, parts) => element("div", { class: "tf-answer" }, [element("h3", {}, title), ...parts]);
     this.node = element("article", { class: "tf-answer-row", "aria-busy": "true" }, [
       element("p", { class: "tf-asked" }, asked), cell("base model", [this.texts.base]),
-      cell(`after “${name}”`, [this.texts.trained, this.chances])]);
+      cell(`after “${name}”`, [this.texts.trained, this.chances, this.written])]);
   }
 
   add(side, text) { this.texts[side].append(text); }
 
-  end({ base, trained, chances }, number) {
+  end({ base, trained, chances, prompts }, number) {
+    this.written.textContent = prompts ? `asked as: ${prompts[number]}` : ""; // passages, examples: a method's own words
+    this.written.hidden = !prompts;
     this.texts.base.textContent = base?.[number]?.trim() || "(an empty answer)";
     this.texts.trained.textContent = trained?.[number]?.trim() || "(an empty answer)";
     const sure = Object.entries(chances?.[number] ?? {}).sort(([, one], [, two]) => two - one).slice(0, 5);

@@ -80,10 +80,12 @@ class Row {
     const close = () => { this.details.open = false; this.summary.focus(); };
     this.summary = element("summary", {}, "⋯");
     const link = (text, path) => element("a", { class: "tf-button", href: `fork/runs/${id}/${path}`, download: "", onclick: () => close() }, text);
+    this.best = element("div", { class: "tf-downloads" }, [ // only evaluations tell which weights are the best
+      link("Download the best weights", "files.zip?form=best"), link("Download the best, merged", "files.zip?form=best-merged"),
+      button("Train on from its best", null, () => { close(); this.reuse({ model: `run:${id}/best`, revision: null }); })]);
     this.download = element("div", { class: "tf-downloads" }, [
-      link("Download zip", "files.zip"), link("Download the best weights", "files.zip?form=best"),
-      link("Download merged model", "files.zip?form=merged"),
-      button("Train on from its result", null, () => { close(); this.reuse({ model: `run:${id}` }); })]);
+      link("Download zip", "files.zip"), this.best, link("Download merged model", "files.zip?form=merged"),
+      button("Train on from its result", null, () => { close(); this.reuse({ model: `run:${id}`, revision: null }); })]);
     this.goOn = button("Go on from the last checkpoint", null, () => { close(); act(`fork/runs/${id}/go_on`, {}); });
     this.remove = button("Delete", "", () => { close(); this.erase(); });
     this.details = element("details", { class: "tf-menu" }, [this.summary, element("div", {}, [
@@ -205,7 +207,8 @@ class Row {
     this.stop.setAttribute("aria-label", `Stop ${name}`);
     this.summary.setAttribute("aria-label", `Actions for ${name}`);
     this.goOn.hidden = !["cancelled", "interrupted"].includes(run.state);
-    this.download.hidden = !["finished", "cancelled", "interrupted"].includes(run.state);
+    this.download.hidden = !trains(run) || !["finished", "cancelled", "interrupted"].includes(run.state);
+    this.best.hidden = run.state === "interrupted" || run.best_eval === null || run.best_eval === undefined;
   }
 
   /** What was measured, what was estimated, and how far apart they are. */
@@ -236,7 +239,7 @@ function set(node, text) { if (node.textContent !== text) node.textContent = tex
 /** Which run's result this one began with. */
 function lineage(run) {
   if (!run.settings.model.startsWith("run:")) return "";
-  const id = run.settings.model.slice(4);
+  const [id] = run.settings.model.slice(4).split("/"); // run:ID, or run:ID/best
   return `from ${runById(id)?.name || id}`;
 }
 

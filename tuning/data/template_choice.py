@@ -45,4 +45,7 @@ def template_notices(
 
 
 def _tuned(model: BaseModel) -> str:
+    """`chat`, `base` or `unclear`; a run's result is what its own base model was, whatever the run was called."""
+    while model.parent is not None:
+        model = model.parent
     return tuned_for(named(model.title, model.source), model.chat_template)[0]

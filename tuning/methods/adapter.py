@@ -49,6 +49,8 @@ class Adapter(Method):
     default_learning_rate = 1e-3
     learning_rate_reason = "each adapter changes all that follows: at 3e-3 the bundled model forgot everything it knew"
     by_name = True
+    own_loader = True
+    shapes_adapter = ("bottleneck", "placement", "activation")
 
     def parts(self, shape: ModelShape, s: AdapterSettings, labels: int) -> list[Part]:
         hidden, chosen = shape.hidden_size, _behind(shape, s)
@@ -100,6 +102,11 @@ class Adapter(Method):
         from tuning.methods.torch_adapter import put_saved
 
         return put_saved(model, folder)
+
+    def train_on(self, model: Any, folder: Path) -> None:
+        from tuning.methods.torch_adapter import put_weights
+
+        put_weights(model, folder)
 
     def base_view(self, model: Any) -> AbstractContextManager[Any] | None:
         from tuning.methods.torch_adapter import adapters_off

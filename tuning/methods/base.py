@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuning.errors import Problem
+from tuning.errors import Problem, RunError
 from tuning.methods.network import ADDED, FROZEN, Part, chosen_linears, linears, target_pattern, unknown_targets
 from tuning.models import ModelShape, shape_from_config
 from tuning.text import Row, TextTokenizer
@@ -60,6 +60,17 @@ class Asked:
     seed: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadingCode:
+    """What the model card's Python says besides, where plain `peft` loads an adapter: names to import from
+    transformers, lines before the base model is loaded, further arguments of that, lines behind it."""
+
+    imports: tuple[str, ...] = ()
+    before: str = ""
+    arguments: str = ""
+    after: str = ""
+
+
 class Method:
     """One way to fine-tune. `s` is an instance of `settings`, `labels` the number of classes (0: a language model)."""
 
@@ -75,6 +86,8 @@ class Method:
     learning_rate_reason: str
     artifact = "adapter"
     """The folder a run's result is saved in: `adapter` (beside the base model) or `model` (whole)."""
+    own_loader = False
+    """Whether an adapter brings a load.py of its own, because plain `peft` does not know its kind."""
     tasks: tuple[str, ...] = BOTH_TASKS
     by_name = False
     """Whether it finds layers by the names a kind of model gives them, and so needs a kind whose names are known."""
@@ -90,6 +103,8 @@ class Method:
     """Whether a layer between body and head that is new, as the head is, is trained and kept; else it is refused."""
     merge_tolerance = 1e-3
     """How far logits of a merged model may lie from the unmerged ones: products are summed in another order."""
+    shapes_adapter: tuple[str, ...] | None = None
+    """The settings that a saved adapter must share with a run that trains it on; None where none can be trained on."""
 
     # -- torch-free arithmetic -------------------------------------------------------------------------------------
     def parts(self, shape: ModelShape, s: Any, labels: int) -> list[Part]:
@@ -183,9 +198,21 @@ class Method:
         """The trained model from the base model and a saved folder."""
         raise NotImplementedError
 
+    def loading_code(self, s: Any, device: str) -> LoadingCode:
+        """What it takes to load the base model as it was trained; 4-bit weights for example."""
+        return LoadingCode()
+
     def merge(self, model: Any) -> Any | None:
         """The trained model as one that plain `transformers` saves and loads; None where there is no such form."""
         return None
+
+    def merged_shape(self, shape: ModelShape, s: Any, labels: int) -> ModelShape | None:
+        """The shape of what `merge` gives, from the base model's; None where there is no such form."""
+        return None
+
+    def train_on(self, model: Any, folder: Path) -> None:
+        """Put a saved adapter's weights into a model that `apply` has made ready with settings of the same shape."""
+        raise NotImplementedError
 
     def base_view(self, model: Any) -> AbstractContextManager[Any] | None:
         """Within it the model answers as the untouched base; None where the base is gone."""
@@ -202,6 +229,15 @@ class PeftMethod(Method):
 
         return PeftModel.from_pretrained(model, folder, local_files_only=True)
 
+    def train_on(self, model: Any, folder: Path) -> None:
+        from peft import set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        found: Any = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+        foreign = [name for name in found.unexpected_keys if name != "prompt_embeddings"]  # peft loads those apart
+        if foreign:
+            raise RunError(f"The adapter to train on has weights that this run does not: {', '.join(foreign[:3])}.")
+
     def base_view(self, model: Any) -> AbstractContextManager[Any] | None:
         return model.disable_adapter()
 
@@ -217,6 +253,9 @@ class WholeModelMethod(Method):
 
     def merge(self, model: Any) -> Any | None:
         return model
+
+    def merged_shape(self, shape: ModelShape, s: Any, labels: int) -> ModelShape | None:
+        return shape
 
 
 def freeze(model: Any) -> None:

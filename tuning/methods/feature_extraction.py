@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,6 +52,8 @@ class FeatureExtraction(Method):
     new_pooler = True
     default_learning_rate = 3e-3
     learning_rate_reason = "only the last layer moves, and nothing behind it can be upset"
+    own_loader = True
+    shapes_adapter = ("head", "depth", "width", "activation", "grid", "pooling", "random_body")
 
     def parts(self, shape: ModelShape, s: FeatureSettings, labels: int) -> list[Part]:
         if not labels:
@@ -142,6 +144,14 @@ class FeatureExtraction(Method):
     def merge(self, model: Any) -> Any | None:
         """A trained output layer is a whole model; a head of our own has no class in `transformers`."""
         return model if model.head_plan["kind"] == "lm_head" else None
+
+    def merged_shape(self, shape: ModelShape, s: FeatureSettings, labels: int) -> ModelShape | None:
+        return None if labels else replace(shape, tied=False)
+
+    def train_on(self, model: Any, folder: Path) -> None:
+        from tuning.methods.torch_heads import put_weights
+
+        put_weights(model, folder)
 
 
 def head_kind(s: FeatureSettings, labels: int) -> str:

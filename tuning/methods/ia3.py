@@ -54,6 +54,9 @@ class Ia3(PeftMethod):
     def merge(self, model: Any) -> Any | None:
         return model.merge_and_unload()
 
+    def merged_shape(self, shape: ModelShape, s: Ia3Settings, labels: int) -> ModelShape | None:
+        return shape
+
 
 _KEYS_AND_VALUES = (
     "k_proj",

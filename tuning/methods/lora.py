@@ -86,6 +86,9 @@ class Lora(PeftMethod):
     def merge(self, model: Any) -> Any | None:
         return model.merge_and_unload()
 
+    def merged_shape(self, shape: ModelShape, s: LoraSettings, labels: int) -> ModelShape | None:
+        return shape
+
     def base_view(self, model: Any) -> Any | None:
         return None if moves_the_base(model) else model.disable_adapter()
 

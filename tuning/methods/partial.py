@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from tuning.errors import Problem
@@ -104,6 +104,9 @@ class Partial(WholeModelMethod):
             untie(model)
             model.get_output_embeddings().requires_grad_(True)
         return model
+
+    def merged_shape(self, shape: ModelShape, s: PartialSettings, labels: int) -> ModelShape | None:
+        return replace(shape, tied=False) if s.head and not labels else shape
 
 
 def _is_final_norm(name: str) -> bool:

@@ -36,6 +36,7 @@ class PrefixTuning(PeftMethod):
     default_learning_rate = 6e-2
     learning_rate_reason = "few numbers in each block: on the bundled task 1e-2 learned little, 3e-1 forgot everything"
     packs = False
+    shapes_adapter = ("virtual_tokens",)
 
     def parts(self, shape: ModelShape, s: PrefixSettings, labels: int) -> list[Part]:
         each = 2 * s.virtual_tokens * shape.num_kv_heads * shape.head_dim

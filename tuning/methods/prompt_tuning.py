@@ -40,6 +40,7 @@ class PromptTuning(PeftMethod):
     learning_rate_reason = "few vectors far from the output have small gradients, so they need large steps"
     packs = False
     tasks = ("causal_lm",)
+    shapes_adapter = ("virtual_tokens",)
 
     def parts(self, shape: ModelShape, s: PromptSettings, labels: int) -> list[Part]:
         count = s.virtual_tokens * shape.hidden_size

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from tuning.errors import Problem
 from tuning.fields import Limit
-from tuning.methods.base import Case
+from tuning.methods.base import Case, LoadingCode
 from tuning.methods.lora import INITS, MOVES_THE_BASE, Lora, LoraSettings, lora_model
 from tuning.methods.network import linears
 from tuning.models import ModelShape
@@ -20,6 +20,7 @@ KEPT_WHOLE = ("lm_head", "embed_out", "score", "classifier", "pre_classifier", "
 BLOCK, OUTER_BLOCK = 64, 256
 """Weights that share a scale, and scales that share one under double quantization (bitsandbytes)."""
 _FILE = "quantization.json"
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,7 @@ class Qlora(Lora):
     settings = QloraSettings
     learning_rate_reason = "as LoRA's: the base is coarser, the adapter is the same"
     merge_tolerance = 1e-2
+    shapes_adapter = ("r", "alpha", "target_modules", "rslora", "dora", "quant_type", "double_quant")
     leaner: tuple[str, ...] = ()
     gives_up = "weights in 4 bits, a bit rougher and slower"
 
@@ -94,7 +96,7 @@ class Qlora(Lora):
         kept = {
             "quant_type": way.bnb_4bit_quant_type,
             "double_quant": way.bnb_4bit_use_double_quant,
-            "compute_dtype": {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[
+            "compute_dtype": {dtype: name for name, dtype in _DTYPES.items()}[
                 str(way.bnb_4bit_compute_dtype).removeprefix("torch.")
             ],
         }
@@ -115,6 +117,23 @@ class Qlora(Lora):
         keep_differentiable(again)
         return super().load(again, folder)
 
+    def loading_code(self, s: QloraSettings, device: str) -> LoadingCode:
+        way = (
+            f'load_in_4bit=True, bnb_4bit_quant_type="{s.quant_type}", bnb_4bit_use_double_quant={s.double_quant},\n'
+            f'    bnb_4bit_compute_dtype="{_DTYPES[self.on(s, device).compute_dtype]}",\n'
+            f"    llm_int8_skip_modules={list(KEPT_WHOLE)!r},"
+        ).replace("'", '"')
+        return LoadingCode(
+            imports=("BitsAndBytesConfig",),
+            before=f"four_bits = BitsAndBytesConfig(\n    {way}\n)\n",
+            arguments=", quantization_config=four_bits",
+            after=(
+                "for module in base.modules():  # bitsandbytes 0.50 computes wrongly on some processors otherwise\n"
+                '    if hasattr(module, "support_avx512bf16_for_cpu"):\n'
+                "        module.support_avx512bf16_for_cpu = False\n"
+            ),
+        )
+
     def merge(self, model: Any) -> Any | None:
         """Into an unpacked copy: merged into 4 bits, the change would be rounded away in part."""
         import tempfile
@@ -129,12 +148,11 @@ def _options(way: dict[str, Any], device: str) -> dict[str, Any]:
     import torch
     from transformers import BitsAndBytesConfig
 
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=way["quant_type"],
         bnb_4bit_use_double_quant=way["double_quant"],
-        bnb_4bit_compute_dtype=dtypes[way["compute_dtype"]],
+        bnb_4bit_compute_dtype=getattr(torch, _DTYPES[way["compute_dtype"]]),
         llm_int8_skip_modules=list(KEPT_WHOLE),
     )
     return {"quantization_config": config, "device_map": {"": device}}

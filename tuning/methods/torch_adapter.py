@@ -71,15 +71,20 @@ def save_adapters(model: Any, plan: dict[str, Any], folder: Path) -> None:
 
 def put_saved(model: Any, folder: Path) -> Any:
     """The base model with the saved adapters (and classification head) in it."""
-    from safetensors.torch import load_file
-
     plan = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
     put_adapters(model, plan["modules"], plan["width"], plan["bottleneck"], plan["activation"])
+    put_weights(model, folder)
+    model.adapter_plan = plan
+    return model.eval()
+
+
+def put_weights(model: Any, folder: Path) -> None:
+    """The saved weights into a model that has its adapters (and classification head) already."""
+    from safetensors.torch import load_file
+
     found = model.load_state_dict(load_file(folder / "adapter.safetensors"), strict=False)
     if found.unexpected_keys:
         raise ValueError(f"these adapters belong to another base model: {found.unexpected_keys[:3]}")
-    model.adapter_plan = plan
-    return model.eval()
 
 
 def load(base_folder: str, folder: str | Path = Path(__file__).parent) -> Any:
@@ -88,5 +93,8 @@ def load(base_folder: str, folder: str | Path = Path(__file__).parent) -> Any:
 
     plan = json.loads((Path(folder) / "adapter.json").read_text(encoding="utf-8"))
     kind = transformers.AutoModelForSequenceClassification if plan["labels"] else transformers.AutoModelForCausalLM
-    labels = {"num_labels": plan["labels"]} if plan["labels"] else {}
+    labels: dict[str, Any] = {"num_labels": plan["labels"]} if plan["labels"] else {}
+    if (Path(folder) / "labels.json").is_file():
+        names = json.loads((Path(folder) / "labels.json").read_text(encoding="utf-8"))
+        labels["id2label"] = dict(enumerate(names))
     return put_saved(kind.from_pretrained(base_folder, dtype=torch.float32, **labels), Path(folder))

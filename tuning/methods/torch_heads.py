@@ -112,8 +112,7 @@ def save_head(model: Any, plan: dict[str, Any], folder: Path) -> None:
     head = model.get_output_embeddings()
     save_file({name: weight.contiguous() for name, weight in head.state_dict().items()}, folder / "head.safetensors")
     if plan["random_body"]:
-        body = model.body if isinstance(model, HeadOnBody) else getattr(model, model.base_model_prefix)
-        state = {name: weight.contiguous() for name, weight in body.state_dict().items()}
+        state = {name: weight.contiguous() for name, weight in _body(model).state_dict().items()}
         save_file(state, folder / "body.safetensors")
     (folder / "head.json").write_text(json.dumps(plan, indent=1), encoding="utf-8")
     (folder / "load.py").write_text(Path(__file__).read_text(encoding="utf-8"), encoding="utf-8")
@@ -121,19 +120,27 @@ def save_head(model: Any, plan: dict[str, Any], folder: Path) -> None:
 
 def put_head(model: Any, folder: Path) -> Any:
     """The base model of the right kind with the saved head (and body) on it."""
-    from safetensors.torch import load_file
-
     plan = json.loads((folder / "head.json").read_text(encoding="utf-8"))
-    body = getattr(model, model.base_model_prefix)
-    if (folder / "body.safetensors").is_file():
-        body.load_state_dict(load_file(folder / "body.safetensors"))
     if plan["kind"] == "lm_head":
         untie(model)
     else:
-        model = HeadOnBody(body, plan)
-    model.get_output_embeddings().load_state_dict(load_file(folder / "head.safetensors"))
+        model = HeadOnBody(getattr(model, model.base_model_prefix), plan)
     model.head_plan = plan
+    put_weights(model, folder)
     return model.eval()
+
+
+def put_weights(model: Any, folder: Path) -> None:
+    """The saved weights into a model that has a head of this kind already."""
+    from safetensors.torch import load_file
+
+    if (folder / "body.safetensors").is_file():
+        _body(model).load_state_dict(load_file(folder / "body.safetensors"))
+    model.get_output_embeddings().load_state_dict(load_file(folder / "head.safetensors"))
+
+
+def _body(model: Any) -> Any:
+    return model.body if isinstance(model, HeadOnBody) else getattr(model, model.base_model_prefix)
 
 
 def untie(model: Any) -> None:
@@ -151,4 +158,8 @@ def load(base_folder: str, folder: str | Path = Path(__file__).parent) -> Any:
     plan = json.loads((Path(folder) / "head.json").read_text(encoding="utf-8"))
     words = plan["kind"] == "lm_head"
     kind = transformers.AutoModelForCausalLM if words else transformers.AutoModelForSequenceClassification
-    return put_head(kind.from_pretrained(base_folder, dtype=torch.float32), Path(folder))
+    labels: dict[str, Any] = {}
+    if (Path(folder) / "labels.json").is_file():
+        names = json.loads((Path(folder) / "labels.json").read_text(encoding="utf-8"))
+        labels = {"num_labels": len(names), "id2label": dict(enumerate(names))}
+    return put_head(kind.from_pretrained(base_folder, dtype=torch.float32, **labels), Path(folder))

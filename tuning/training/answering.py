@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from tuning.data import bundled_folder, encode_pairs, open_data
+from tuning.methods import method_named
 from tuning.methods.base import Asked, Method
 from tuning.plan import Plan
 from tuning.prompts import question_ids
 from tuning.recipes import read_recipe, recipe_named
 from tuning.text import Encoded, Row, TextTokenizer
-from tuning.training.build import base_of
+from tuning.training.build import base_of, pick_device
 from tuning.training.generate import ends_of, fitting, room_for_answer, room_of
 from tuning.training.loss import reading_only
 
@@ -58,11 +60,34 @@ def prompted_rows(
     return list(encode_pairs(rows, tokenizer, whole, settings.task))
 
 
+def prompted_texts(
+    plan: Plan, method: Method, model: nn.Module, tokenizer: TextTokenizer, texts: Sequence[str]
+) -> list[str]:
+    """Questions of a person as `method` writes them, for example behind the passages that it finds for them."""
+    settings = plan.settings
+
+    def answer(prompts: Sequence[str]) -> list[tuple[str, float]]:
+        longest, system_prompt = settings.eval.max_new_tokens, settings.data.system_prompt
+        return answers_with_confidence(model, tokenizer, prompts, longest, system_prompt)
+
+    asked = Asked(
+        train=open_data(settings.data, settings.task, settings.seed).train,
+        eval=[Row(prompt=text, completion="") for text in texts],
+        answer=answer,
+        data_folder=bundled_folder(settings.data.source),
+        seed=settings.seed,
+    )
+    return [row.prompt or "" for row in method.prompts(asked, settings.method)]
+
+
 def prepared_rows(plan: Plan, rows: Sequence[Row], tokenizer: TextTokenizer, tell: Tell) -> list[Row]:
     """Rows as the recipe writes them, by what the base model answers; it is loaded for that, and let go."""
     settings = plan.settings
     taught, _ = read_recipe(settings.recipe)
     base = base_of(settings, plan.model.path, None, tokenizer.pad_id or 0)
+    if plan.model.adapter is not None:  # what this run starts from is the base model with an earlier run's adapter
+        method = method_named(settings.method.name)
+        base = method.load(base, Path(plan.model.adapter)).to(pick_device(settings.device)).eval()
 
     def answer(prompts: Sequence[str]) -> list[tuple[str, float]]:
         return answers_with_confidence(

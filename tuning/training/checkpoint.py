@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tuning.errors import RunError
@@ -21,6 +22,7 @@ from tuning.training.build import Built
 from tuning.training.loop import Progress
 
 _STATE, _WEIGHTS, _OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"
+_SO_FAR = "so_far"
 _CPU_RANDOM, _CUDA_RANDOM = "random.cpu", "random.cuda"
 
 
@@ -29,12 +31,20 @@ def trainable_weights(built: Built) -> dict[str, torch.Tensor]:
     return {name: weight.detach() for name, weight in built.model.named_parameters() if weight.requires_grad}
 
 
-def write_weights(built: Built, file: Path) -> None:
-    """Write the trainable weights; the file appears whole or not at all."""
+def write_weights(built: Built, file: Path, about: dict[str, str] | None = None) -> None:
+    """Write the trainable weights and what is to be known of them; the file appears whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
-    save_file({name: weight.contiguous() for name, weight in trainable_weights(built).items()}, part)
+    save_file({name: weight.contiguous() for name, weight in trainable_weights(built).items()}, part, about)
     part.replace(file)
+
+
+def weights_about(file: Path) -> dict[str, str]:
+    """What was written beside the weights of such a file; empty where there is no file, or nothing in it."""
+    if not file.is_file():
+        return {}
+    with safe_open(file, "pt") as opened:
+        return opened.metadata() or {}
 
 
 def read_weights(built: Built, file: Path) -> None:
@@ -47,8 +57,10 @@ def read_weights(built: Built, file: Path) -> None:
         weight.copy_(saved[name])
 
 
-def write_checkpoint(built: Built, progress: Progress, fingerprint: str, folder: Path, keep: int) -> Path:
-    """Write the state after an update and drop all but the newest `keep`."""
+def write_checkpoint(
+    built: Built, progress: Progress, fingerprint: str, folder: Path, keep: int, so_far: dict[str, Any]
+) -> Path:
+    """Write the state after an update and drop all but the newest `keep`. `so_far` is JSON: evaluations and clock."""
     place = folder / "checkpoints" / f"step-{progress.step:08d}"
     part = place.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -62,7 +74,7 @@ def write_checkpoint(built: Built, progress: Progress, fingerprint: str, folder:
     # some optimizers count their steps in plain numbers
     counts = {name: value for name, value in kept.items() if isinstance(value, int)}
     save_file(tensors, part / _OPTIMIZER)
-    state = asdict(progress) | {"fingerprint": fingerprint, "optimizer_counts": counts}
+    state = asdict(progress) | {"fingerprint": fingerprint, "optimizer_counts": counts, _SO_FAR: so_far}
     (part / _STATE).write_text(json.dumps(state), encoding="utf-8")
     shutil.rmtree(place, ignore_errors=True)
     part.rename(place)
@@ -79,8 +91,8 @@ def latest_checkpoint(folder: Path, fingerprint: str) -> Path | None:
     return None
 
 
-def read_checkpoint(built: Built, place: Path) -> Progress:
-    """Bring model, optimizer and generators back to that moment."""
+def read_checkpoint(built: Built, place: Path) -> tuple[Progress, dict[str, Any] | None]:
+    """Bring model, optimizer and generators back to that moment; what `so_far` was then, None in old checkpoints."""
     state = json.loads((place / _STATE).read_text(encoding="utf-8"))
     read_weights(built, place / _WEIGHTS)
     tensors = load_file(place / _OPTIMIZER)
@@ -88,7 +100,8 @@ def read_checkpoint(built: Built, place: Path) -> Progress:
     if _CUDA_RANDOM in tensors:
         torch.cuda.set_rng_state(tensors.pop(_CUDA_RANDOM), built.device)
     _restore(built.optimizer, tensors | state["optimizer_counts"])
-    return Progress(**{key: state[key] for key in ("step", "trained_tokens", "input_tokens", "examples")})
+    progress = Progress(**{key: state[key] for key in ("step", "trained_tokens", "input_tokens", "examples")})
+    return progress, state.get(_SO_FAR)
 
 
 def _restore(optimizer: torch.optim.Optimizer, values: Mapping[str, torch.Tensor | int]) -> None:

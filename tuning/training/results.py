@@ -1,6 +1,7 @@
 """What a run has left, in other forms: merged into the base, or brought back from a checkpoint.
 
-Comes in: a Job whose run has ended.  Goes out: folders in the job's own, each whole or not there.
+Comes in: a Job whose run has ended, the text of its model card.  Goes out: folders in the job's own, each whole or not
+there.
 """
 
 from __future__ import annotations
@@ -16,16 +17,21 @@ from tuning.methods import method_named
 from tuning.text import TextTokenizer
 from tuning.training.build import Built, base_of, build, own_random_state, pick_device
 from tuning.training.checkpoint import latest_checkpoint, read_weights
-from tuning.training.save import copy_tokenizer, same_modes, save_artifact, saved_labels
+from tuning.training.save import copy_tokenizer, same_modes, save_artifact, saved_labels, train_on
 
 MERGED = "merged"
 
 
-def merged_folder(job: Job) -> Path:
-    """The whole model with what was learned put into its weights. Raises RunError where the method has no such form."""
+def merged_folder(job: Job, card: str, *, best: bool = False) -> Path:
+    """The whole model with what was learned put into its weights, the best ones where they were kept apart.
+
+    Raises RunError where the method has no such form.
+    """
     settings, folder = job.plan.settings, Path(job.folder)
-    method, place = method_named(settings.method.name), folder / MERGED
-    artifact = folder / method.artifact
+    method = method_named(settings.method.name)
+    if best and (folder / "best" / method.artifact).is_dir():
+        folder = folder / "best"
+    artifact, place = folder / method.artifact, folder / MERGED
     if place.is_dir() and place.stat().st_mtime >= artifact.stat().st_mtime:
         return place
     labels = saved_labels(artifact)
@@ -37,13 +43,15 @@ def merged_folder(job: Job) -> Path:
         raise RunError(f"{method.title} cannot be merged into the base model; download it as it was trained.")
     part = folder / f"{MERGED}.part"
     shutil.rmtree(part, ignore_errors=True)
-    merged.save_pretrained(part)
-    copy_tokenizer(Path(job.plan.model.path), part)
-    if (artifact / "README.md").is_file():
-        shutil.copyfile(artifact / "README.md", part / "README.md")
-    same_modes(part)
-    shutil.rmtree(place, ignore_errors=True)
-    part.rename(place)
+    try:
+        merged.save_pretrained(part)
+        copy_tokenizer(Path(job.plan.model.path), part)
+        (part / "README.md").write_text(card, encoding="utf-8")
+        same_modes(part)
+        shutil.rmtree(place, ignore_errors=True)
+        part.rename(place)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)  # a full disk leaves no half of a model
     return place
 
 
@@ -55,14 +63,16 @@ def recovered_artifact(job: Job, card: str) -> Path:
     if not weights.is_file():
         raise RunError("This run was interrupted before its first checkpoint or evaluation, so nothing was kept of it.")
     tokenizer = TextTokenizer(plan.model.path)
+    labels = plan.data.label_names if job.plan.labels else None
     with own_random_state(settings.seed, pick_device(settings.device)):
         built: Built = build(
             settings,
             plan.model.path,
-            plan.data.label_names if job.plan.labels else None,
+            labels,
             plan.value("learning_rate"),
             tokenizer.pad_id or 0,
         )
+        train_on(built.model, plan, labels)
         with torch.no_grad():
             read_weights(built, weights)
         return save_artifact(
@@ -70,6 +80,6 @@ def recovered_artifact(job: Job, card: str) -> Path:
             method_named(settings.method.name),
             folder,
             plan.model,
-            plan.data.label_names if job.plan.labels else None,
+            labels,
             card,
         )

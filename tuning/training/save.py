@@ -11,10 +11,14 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import nn
 
+from tuning.errors import RunError
+from tuning.methods import method_named
 from tuning.methods.base import Method
 from tuning.models import BaseModel
+from tuning.plan import Plan
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -67,6 +71,20 @@ def same_modes(folder: Path) -> None:
     for file in folder.rglob("*"):
         if file.is_file():
             file.chmod(mode)
+
+
+def train_on(model: nn.Module, plan: Plan, labels: Sequence[str] | None) -> None:
+    """Put the adapter of an earlier run into the model, where this run trains it on. Raises RunError where its classes
+    are others."""
+    if plan.model.adapter is None:
+        return
+    folder = Path(plan.model.adapter)
+    if not folder.is_dir():
+        raise RunError(f"The adapter of {plan.model.title} is gone from {folder}; start from another model.")
+    if labels is not None and list(labels) != saved_labels(folder):
+        raise RunError(f"{plan.model.title} tells other classes apart: {', '.join(saved_labels(folder) or [])}.")
+    with torch.no_grad():
+        method_named(plan.settings.method.name).train_on(model, folder)
 
 
 def copy_tokenizer(base_folder: Path, folder: Path) -> None:

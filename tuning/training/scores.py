@@ -18,7 +18,7 @@ from tuning.text import Encoded, Row, TextTokenizer
 from tuning.training.answering import recipe_metrics
 from tuning.training.answers import Written, write_answers
 from tuning.training.build import Built
-from tuning.training.checkpoint import write_weights
+from tuning.training.checkpoint import weights_about, write_weights
 from tuning.training.evaluate import LOWER_IS_BETTER, evaluate
 from tuning.training.predictions import predictions, write_predictions
 from tuning.training.probes import PeakProbe
@@ -88,21 +88,44 @@ class Scores:
         self._emit("eval", step=step, loss=loss, metrics=metrics, seconds=seconds, peak_bytes=peak_bytes)
         self.all.append({"step": step, "loss": loss, "metrics": metrics})
 
-    def count_as_best(self, step: int, loss: float) -> None:
-        """The training loss stands in where there are no rows to evaluate."""
-        if not self.encoded and (self.best is None or loss < self.best[1]):
-            self.best = (step, loss)
+    def so_far(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the evaluations, so that a run that goes on knows its best."""
+        return {"best": self.best, "without_best": self.without_best, "evaluations": self.all}
+
+    def go_on_from(self, so_far: dict[str, Any]) -> None:
+        """Take up what a checkpoint has kept."""
+        best = so_far["best"]
+        self.best = None if best is None else (int(best[0]), float(best[1]))
+        self.without_best, self.all = so_far["without_best"], list(so_far["evaluations"])
+
+    def kept_best(self) -> tuple[int, float] | None:
+        """Step and value of the best weights that are kept; None where none are.
+
+        Behind a checkpoint that a killed run went on from they may be of a later step than `best`.
+        """
+        told = weights_about(self._folder / BEST_FILE)
+        return (int(told["step"]), float(told["value"])) if {"step", "value"} <= told.keys() else None
 
     def _remember(self, built: Built, step: int, loss: float, metrics: dict[str, float]) -> None:
-        value = metrics.get(self._settings.save.best_by, loss)
-        if not math.isfinite(loss):
-            self._emit("warning", step=step, message=f"The evaluation loss at step {step} is not a finite number.")
-        elif self._is_best(value):
-            self.best, self.without_best = (step, value), 0
-            if built.trainable:
-                write_weights(built, self._folder / BEST_FILE)
+        """Keep the weights of the best evaluation so far. One whose value is no number is neither better nor worse."""
+        by = self._settings.save.best_by
+        measured = {"eval_loss": loss} | metrics
+        value = measured.get(by, math.nan)
+        endless = [name for name, one in measured.items() if not math.isfinite(one)]
+        if endless or not math.isfinite(value):
+            names = ", ".join(dict.fromkeys((*endless, *(() if math.isfinite(value) else (by,)))))
+            message = f"Not a finite number at step {step}: {names}."
+            if not (math.isfinite(value) and math.isfinite(loss)):
+                message += " This evaluation is not the best, and counts neither for nor against eval.patience."
+            self._emit("warning", step=step, message=message)
+        if not (math.isfinite(value) and math.isfinite(loss)):
             return
-        self.without_best += 1
+        if not self._is_best(value):
+            self.without_best += 1
+            return
+        self.best, self.without_best = (step, value), 0
+        if built.trainable:
+            write_weights(built, self._folder / BEST_FILE, {"step": str(step), "value": repr(value)})
 
     def _is_best(self, value: float) -> bool:
         if self.best is None:

@@ -16,9 +16,11 @@ from typing import Any
 import torch
 
 from tuning.card import library_versions, model_card
-from tuning.data import encode_kept, encode_pairs, encode_set, open_data
+from tuning.data import DataSet, encode_kept, encode_pairs, encode_set, open_data
+from tuning.errors import RunError
 from tuning.job import Commands, Job
 from tuning.methods import method_named
+from tuning.plan import changed_since
 from tuning.question import Question
 from tuning.text import Encoded, Row, TextTokenizer
 from tuning.training.answering import prepared_rows, prompted_rows
@@ -33,7 +35,7 @@ from tuning.training.features import FeatureCache
 from tuning.training.generate import Speaker
 from tuning.training.loop import Course, NotFinite, Progress, Update, course_of, train
 from tuning.training.probes import PeakProbe
-from tuning.training.save import save_artifact
+from tuning.training.save import save_artifact, train_on
 from tuning.training.scores import BEST_FILE, Scores
 
 
@@ -50,7 +52,7 @@ class Session:
         self._tokenizer = TextTokenizer(self._base)
         self._labels: tuple[str, ...] | None = None
         self._progress = Progress()
-        self._started = self._paused_seconds = 0.0
+        self._started = self._paused_seconds = self._seconds_before = 0.0
 
     def run(self) -> str:
         """The whole attempt; returns "finished" or "cancelled", raises what went wrong."""
@@ -62,8 +64,9 @@ class Session:
             self._phase("loading", "model")
             rate = self._job.plan.value("learning_rate")
             built = build(settings, str(self._base), self._labels, rate, self._tokenizer.pad_id or 0)
+            train_on(built.model, self._job.plan, self._labels)
             torch.random.manual_seed(settings.seed)
-            self._resume(built)
+            self._resume(built, scores)
             course = course_of(self._job.plan)
             self._emit(
                 "started",
@@ -131,6 +134,7 @@ class Session:
         settings = self._settings
         self._phase("tokenizing")
         data = open_data(settings.data, settings.task, settings.seed)
+        self._compare(data)
         if settings.task == "sequence_classification":
             self._labels = data.label_names
         train_rows, eval_rows = self._taught(data.train), self._taught(data.eval)
@@ -146,6 +150,21 @@ class Session:
         pairs = list(encode_pairs(eval_rows, self._tokenizer, written, settings.task))
         self._phase("tokenizing", done=len(rows) + len(pairs))
         return rows, self._scores(pairs, data.eval if settings.recipe is not None else ())
+
+    def _compare(self, data: DataSet) -> None:
+        """A run trains on the rows and the base model that it was planned with. Raises RunError where they changed."""
+        if not self._job.plan.model.files:
+            message = (
+                "This run was planned by an earlier version: whether rows or base model have changed is not known."
+            )
+            self._emit("warning", step=self._progress.step, message=message)
+            return
+        changed = changed_since(self._job.plan, data)
+        if changed:
+            raise RunError(
+                f"Not trained, for what was planned has changed since Start: {'; '.join(changed)}. Start it again to"
+                " plan anew, or put the old files back."
+            )
 
     def _scores(self, pairs: Sequence[tuple[Row, Encoded]], questions: Sequence[Row]) -> Scores:
         rows, encoded = [row for row, _ in pairs], [one for _, one in pairs]
@@ -163,11 +182,21 @@ class Session:
 
         return prepared_rows(self._job.plan, list(rows), self._tokenizer, tell)
 
-    def _resume(self, built: Built) -> None:
+    def _resume(self, built: Built, scores: Scores) -> None:
         """A later attempt goes on from the newest checkpoint of the same plan; a first one never does."""
         place = latest_checkpoint(self._folder, self._job.plan.fingerprint) if self._job.attempt > 1 else None
-        if place is not None:
-            self._progress = read_checkpoint(built, place)
+        if place is None:
+            (self._folder / BEST_FILE).unlink(missing_ok=True)
+            return
+        self._progress, so_far = read_checkpoint(built, place)
+        if so_far is None:
+            message = (
+                "This checkpoint is of an earlier version, which kept no evaluations: best and patience begin anew."
+            )
+            self._emit("warning", step=self._progress.step, message=message)
+            return
+        scores.go_on_from(so_far)
+        self._seconds_before = so_far["seconds"]
 
     def _train(self, built: Built, rows: Sequence[Encoded], scores: Scores, course: Course, eval_batch: int) -> str:
         settings = self._settings
@@ -181,16 +210,15 @@ class Session:
             self._sample(built)
         for update in train(built, rows, course, self._progress, lambda: self._go_on(built), PeakProbe()):
             self._tell(update)
-            scores.count_as_best(update.step, update.loss)
             last = update.step == course.total_steps
             if last or _due(update.step, int(self._job.plan.value("eval_every"))):
                 evaluate()
             if last or _due(update.step, settings.sample.every):
                 self._sample(built)
             if _due(update.step, settings.save.every):
-                place = write_checkpoint(
-                    built, self._progress, self._job.plan.fingerprint, self._folder, settings.save.keep
-                )
+                so_far = scores.so_far() | {"seconds": self._seconds()}
+                fingerprint, keep = self._job.plan.fingerprint, settings.save.keep
+                place = write_checkpoint(built, self._progress, fingerprint, self._folder, keep, so_far)
                 self._emit("checkpoint", step=update.step, path=str(place.relative_to(self._folder)))
             self._between(built)
             if settings.eval.patience is not None and scores.without_best >= settings.eval.patience:
@@ -203,8 +231,9 @@ class Session:
     def _end(self, built: Built, scores: Scores, state: str, course: Course, reason: str | None) -> str:
         self._phase("saving")
         self._between(built)  # before saving, which may leave the best weights in the model
+        kept = scores.kept_best()
+        best = {"step": kept[0], "value": kept[1]} if kept is not None else None
         self._save(built, scores, state)
-        best = {"step": scores.best[0], "value": scores.best[1]} if scores.best is not None else None
         self._emit(
             state,
             step=self._progress.step,
@@ -222,13 +251,14 @@ class Session:
         card = model_card(self._job.plan, scores.all, end, library_versions())
         save_artifact(built.model, self._method, self._folder, self._job.plan.model, self._labels, card)
         shutil.rmtree(self._folder / "best", ignore_errors=True)
-        file = self._folder / BEST_FILE
-        if scores.best is not None and file.is_file() and scores.best[0] != self._progress.step:
+        file, best = self._folder / BEST_FILE, scores.kept_best()
+        if best is not None and best[0] != self._progress.step:
             read_weights(built, file)
-            end |= {"step": scores.best[0], "state": "the best weights of the run"}
+            end |= {"step": best[0], "state": "the best weights of the run"}
             card = model_card(self._job.plan, scores.all, end, library_versions())
             save_artifact(built.model, self._method, self._folder / "best", self._job.plan.model, self._labels, card)
-        file.unlink(missing_ok=True)
+        if state != "cancelled" or latest_checkpoint(self._folder, self._job.plan.fingerprint) is None:
+            file.unlink(missing_ok=True)  # a run that can go on still measures itself against it
 
     def _tell(self, update: Update) -> None:
         self._emit(
@@ -286,8 +316,8 @@ class Session:
         return not self._commands.stopping
 
     def _seconds(self) -> float:
-        """Wall time since the training began, without pauses."""
-        return self._clock() - self._started - self._paused_seconds
+        """Wall time since the training began, without pauses and without what lay between its attempts."""
+        return self._seconds_before + self._clock() - self._started - self._paused_seconds
 
     def _phase(self, name: str, detail: str | None = None, *, done: int | None = None) -> None:
         self._emit("phase", name=name, detail=detail, done=done, total=done)

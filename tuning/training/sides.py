@@ -18,9 +18,11 @@ from torch import nn
 from tuning.errors import RunError
 from tuning.methods import method_named
 from tuning.methods.base import Method
+from tuning.plan import Plan
 from tuning.question import Question
 from tuning.settings import Settings
 from tuning.text import TextTokenizer
+from tuning.training.answering import prompted_texts
 from tuning.training.build import base_of
 from tuning.training.generate import Speaker
 from tuning.training.save import saved_labels
@@ -55,6 +57,24 @@ class SavedSides:
         return _both(self._trained, view, base, self._tokenizer, question, self._labels, tell)
 
 
+class PromptedSides:
+    """The base model of a run that trains nothing, asked plainly and as the run's method asks it."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._tokenizer = plan, TextTokenizer(plan.model.path)
+        self._model = _base(plan.model.path, self._tokenizer, None, plan.settings)
+
+    def ask(self, question: Question, tell: Tell | None = None) -> dict[str, list[Any]]:
+        """Both answers to each prompt, and under "prompts" what the second was an answer to."""
+        method, speaker = method_named(self._plan.settings.method.name), Speaker(self._model, self._tokenizer)
+        texts = prompted_texts(self._plan, method, self._model, self._tokenizer, question.prompts)
+        asked = {"base": question, "trained": question.written_as(texts)}
+        said: dict[str, list[Any]] = {
+            side: list(speaker.answers(one, _hearer(side, tell))) for side, one in asked.items()
+        }
+        return said | {"prompts": texts}
+
+
 def live_sides(
     model: nn.Module,
     tokenizer: TextTokenizer,
@@ -87,18 +107,19 @@ def _both(
     labels: Sequence[str] | None,
     tell: Tell | None,
 ) -> dict[str, list[Any]]:
-    def to(side: str) -> Callable[[int, str], None] | None:
-        return None if tell is None else lambda number, text: tell(side, number, text)
-
     answers: dict[str, list[Any]] = {"base": [NO_CLASSES] * len(question.prompts)}
     if base is not None:
         with view or nullcontext():
-            answers["base"] = list(Speaker(base, tokenizer).answers(question, to("base")))
+            answers["base"] = list(Speaker(base, tokenizer).answers(question, _hearer("base", tell)))
     speaker = Speaker(trained, tokenizer, labels)
-    answers["trained"] = list(speaker.answers(question, to("trained")))
+    answers["trained"] = list(speaker.answers(question, _hearer("trained", tell)))
     if labels is not None:
         answers["chances"] = list(speaker.chances(question.prompts))
     return answers
+
+
+def _hearer(side: str, tell: Tell | None) -> Callable[[int, str], None] | None:
+    return None if tell is None else lambda number, text: tell(side, number, text)
 
 
 def _base(model_path: str, tokenizer: TextTokenizer, labels: Sequence[str] | None, settings: Settings) -> nn.Module:

@@ -26,7 +26,7 @@ def mounting(kind: str) -> str:
 
 
 def header(labels: dict[str, str]) -> gr.HTML:
-    """The first component: with the names of the settings on this page, by path, for all that tells something of them."""
+    """The first component, with the names of the settings on this page by path, for all that tells of them."""
     return gr.HTML(
         html_template=HEADER,
         js_on_load=mounting("header"),

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from tuning.data.preview import preview
 from tuning.data.template_choice import template_notices, with_template_chosen
 from tuning.data.whole import look
 from tuning.errors import Notice, Problem, SettingsError, TuningError
-from tuning.models import resolve_model
+from tuning.models import BaseModel
+from tuning.plan import base_model
 from tuning.settings import Settings
 from tuning.text import TextTokenizer
 from tuning.web.requests import json_body
@@ -40,13 +42,13 @@ USED = ("task", "model", "revision", "recipe", "seed", *BATCH, "data")
 """The settings that say what rows become; a fault elsewhere in the form does not hide them."""
 
 
-def add_data_routes(app: FastAPI, home: Path) -> None:
-    """Preview and upload."""
+def add_data_routes(app: FastAPI, home: Path, base: Callable[[Settings], BaseModel] = base_model) -> None:
+    """Preview and upload. `base` finds the base model of settings, also a run's result where runs are known."""
 
     @app.post("/fork/data/preview")
     async def show(request: Request) -> JSONResponse:
         given = await json_body(request)
-        return JSONResponse(await run_in_threadpool(data_preview, given), headers={"Cache-Control": "no-store"})
+        return JSONResponse(await run_in_threadpool(data_preview, given, base), headers={"Cache-Control": "no-store"})
 
     @app.post("/fork/data/facts")
     async def facts(request: Request) -> JSONResponse:
@@ -62,13 +64,13 @@ def add_data_routes(app: FastAPI, home: Path) -> None:
         return JSONResponse({"path": str(path), "name": path.name, "bytes": path.stat().st_size}, status_code=201)
 
 
-def data_preview(given: dict[str, Any]) -> dict[str, Any]:
+def data_preview(given: dict[str, Any], base: Callable[[Settings], BaseModel] = base_model) -> dict[str, Any]:
     """What the settings' rows are, with their notices; what is wrong stands under `problems`. Raises TuningError."""
     settings, effective_batch = _of_the_rows(given)
     tokenizer, problems, rows = None, list[dict[str, Any]](), settings.data
     written = tuple[Notice, ...]()
     try:
-        model = resolve_model(settings.model, settings.revision)
+        model = base(settings)
         rows = with_template_chosen(settings.data, model, settings.recipe)
         written = template_notices(settings.data, model, settings.recipe, pairs=settings.task == "causal_lm")
         tokenizer = TextTokenizer(model.path)

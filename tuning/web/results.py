@@ -42,7 +42,7 @@ def add_result_routes(app: FastAPI, service: RunService) -> None:
 
     @app.get("/fork/runs/{run_id}/command")
     def command(run_id: str) -> dict[str, str]:
-        return {"command": command_line(run_id, row_of(service, run_id).settings)}
+        return {"command": command_line(run_id, row_of(service, run_id).settings, service.home)}
 
     @app.get("/fork/runs/{run_id}/files.zip")
     def files(run_id: str, form: str = "trained") -> FileResponse:
@@ -71,9 +71,15 @@ def _predictions(folder: Path, step: int | None) -> dict[str, Any]:
 
 def _zip_of(artifact: Path, run_folder: Path) -> Path:
     """settings.json and the result's folder, in one file. Weights hardly shrink, so nothing is compressed."""
-    with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as target, zipfile.ZipFile(target, "w") as packed:
-        packed.write(run_folder / "settings.json", "settings.json")
-        for path in sorted(artifact.rglob("*")):
-            if path.is_file():
-                packed.write(path, Path(artifact.name) / path.relative_to(artifact))
-    return Path(target.name)
+    with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as target:
+        file = Path(target.name)
+        try:
+            with zipfile.ZipFile(target, "w") as packed:
+                packed.write(run_folder / "settings.json", "settings.json")
+                for path in sorted(artifact.rglob("*")):
+                    if path.is_file():
+                        packed.write(path, Path(artifact.name) / path.relative_to(artifact))
+        except OSError as error:  # a full disk: what is packed so far would fill it further
+            file.unlink()
+            raise RunError(f"This result could not be packed: {error.strerror or error}.") from error
+    return file
