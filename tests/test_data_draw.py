@@ -83,7 +83,7 @@ def test_a_rare_class_is_evaluated_where_it_has_two_rows(opened: Callable[..., D
     data = opened(rows)
     names = data.label_names or ()
     assert Counter(names[row.label or 0] for row in data.eval) == {"usual": 19, "rare": 1}
-    assert data.notices == ()
+    assert all(one.field == "data.columns" for one in data.notices)
     alone = opened([*rows[:50], {"text": "one", "label": "rare"}])
     assert told(alone, "no evaluation rows").message.endswith(": rare.") and told(alone, "1 class has").count == 1
 
@@ -102,7 +102,9 @@ def test_rows_are_drawn_class_by_class_from_a_sorted_file(opened: Callable[..., 
     assert Counter(row.label for row in data.eval) == {0: 3, 1: 3}
     for rows in (data.train, data.eval):
         assert list(rows.places) == sorted(set(rows.places)), "in the rows' order, each once"
-    assert not set(data.train.places) & set(data.eval.places) and data.notices == ()
+    assert not set(data.train.places) & set(data.eval.places) and {one.field for one in data.notices} <= {
+        "data.columns"
+    }
 
 
 def test_the_seed_alone_decides_which_rows_are_taken(opened: Callable[..., DataSet]) -> None:
@@ -188,4 +190,8 @@ def test_repeated_and_empty_rows_of_small_data_are_told_in_the_plan(tmp_path: Pa
     )
     source = DataSettings(source=str(tmp_path / "a-train.jsonl"))
     summary = summarize(source, str(asset_path("models", MODEL)), "causal_lm", 0)
-    assert [told(summary, words).count for words in ("trained on too", "more than once", "empty")] == [1, 1, 1]
+    assert [told(summary, words).count for words in ("trained on too", "more than once", "nothing to learn")] == [
+        1,
+        1,
+        1,
+    ]
