@@ -263,6 +263,15 @@ def test_columns_beside_a_question_are_used_and_told_by_count(tmp_path: Path) ->
     assert found["1 column is not used: 'source'."] == 1
 
 
+def test_columns_are_told_where_their_names_do_not_say_what_they_are(tmp_path: Path) -> None:
+    named = file_of(tmp_path, *({"text": f"meal {n}", "label": n % 2} for n in range(8)), name="named.jsonl")
+    assert told(named, eval_fraction=0.5) == []
+    other = file_of(tmp_path, *({"review": f"meal {n}", "stars": n % 2} for n in range(8)), name="other.jsonl")
+    message = "The rows are recognised as text + label: text from 'review', label from 'stars'."
+    assert told(other, eval_fraction=0.5) == [message]
+    assert told(other, eval_fraction=0.5, columns={"text": "review"}) == ["1 column is not used: 'stars'."]
+
+
 def test_a_passage_that_the_prompt_holds_already_is_not_put_there_twice(tmp_path: Path) -> None:
     inside = [
         {"prompt": f"Ada bakes {n}. Who bakes?", "completion": " Ada", "passage": f"Ada bakes {n}."} for n in range(9)

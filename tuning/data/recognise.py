@@ -165,9 +165,9 @@ def _separator(columns: Mapping[str, str], settings: DataSettings, guessed: bool
 
 
 def column_notices(reading: Reading) -> Iterator[Notice]:
-    """Which columns are used, where that was not said, and which are not."""
+    """Which columns are used, where neither a person nor their own names say it, and which are not."""
     columns = dict(reading.columns)
-    if reading.guessed:
+    if reading.guessed and any(role != plain_name(column) for role, column in columns.items()):
         roles = ", ".join(f"{role} from {column!r:.60}" for role, column in columns.items())
         message = f"The rows are recognised as {reading.shape}: {roles}."
         yield Notice(field="data.columns", message=message, count=len(columns))
