@@ -99,7 +99,7 @@ def test_confidence_is_that_of_the_greedy_answer(world) -> None:
     model = AutoModelForCausalLM.from_pretrained(world.models["llama"]).eval()
     tokenizer = TextTokenizer(world.models["llama"])
     ((said, sure),) = answers_with_confidence(model, tokenizer, ["the red dog"], 3)
-    ids, chances, expected = [1, *tokenizer.encode("the red dog")], [], []
+    ids, chances, expected = tokenizer.encode("the red dog"), [], []
     for _ in range(3):
         with torch.no_grad():
             spread = torch.softmax(model(input_ids=torch.tensor([ids])).logits[0, -1], -1)
@@ -175,4 +175,4 @@ def test_the_models_own_answer_is_asked_behind_the_system_prompt(world, index) -
     with read_ids() as asked:
         told(world, method, data={"system_prompt": "never runs", "eval_rows": 2})
     heads = [TextTokenizer(plan.model.path).decode(ids) for ids in asked]
-    assert len(heads) >= 5 and all(head.startswith("<bos> never runs") for head in heads), heads
+    assert len(heads) >= 5 and all(head.startswith("never runs") for head in heads), heads

@@ -19,7 +19,7 @@ from tuning.data.preview import preview
 from tuning.data.row_counts import RowCounts
 from tuning.prompts import prompt_ids, question_ids
 from tuning.settings import DataSettings
-from tuning.text import Encoded, Row, Spelled, TextTokenizer, encode_row, shortened, spell_rows
+from tuning.text import Encoded, Row, Spelled, TextTokenizer, encode_row, spell_rows
 from tuning.text.tokenizer import OWN_CLASS
 
 TEXTS = (
@@ -374,12 +374,3 @@ def test_rows_with_nothing_to_learn_are_told_by_count(tmp_path: Path) -> None:
     found = summarize(DataSettings(source=str(tmp_path / "a.jsonl"), eval_fraction=0.0), str(folder), "causal_lm", 0)
     assert found.train_rows == 3
     assert [one.count for one in found.notices if "nothing to learn" in one.message] == [2]
-
-
-def test_a_shortened_row_begins_as_the_whole_one(pair: tuple[Any, TextTokenizer]) -> None:
-    _, one = pair
-    text = "the old mill by the river " * 200
-    few, whole = plain(Row(text=text[:300]), one).ids, plain(Row(text=text), one).ids
-    assert plain(shortened(Row(text=text), 300), one).ids == few
-    assert few[:-8] == whole[: len(few) - 8]
-    assert shortened(Row(prompt="a", completion="b"), 300) == Row(prompt="a", completion="b")

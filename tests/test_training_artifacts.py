@@ -119,14 +119,14 @@ def test_greedy_answer_is_that_of_the_library(world):
 
     model = AutoModelForCausalLM.from_pretrained(world.model).eval()
     tokenizer = TextTokenizer(world.model)
-    ids = torch.tensor([[1, *tokenizer.encode("the red dog :")]])
+    ids = torch.tensor([tokenizer.encode("the red dog :")])
     theirs = model.generate(ids, max_new_tokens=12, do_sample=False)[0, ids.shape[1] :].tolist()
     speaker, pieces = Speaker(model, tokenizer), []
     question = Question(["the red dog :", "cat :"], 12)
     said = speaker.answers(question, lambda number, text: pieces.append((number, text)))
     assert said[0] == tokenizer.decode(theirs)
     assert ["".join(text for number, text in pieces if number == i) for i in (0, 1)] == said
-    rows = [[tokenizer.bos_id, *tokenizer.encode(prompt)] for prompt in question.prompts]
+    rows = [tokenizer.encode(prompt) for prompt in question.prompts]
     assert speaker.continued(rows, 12) == said, "a batch, padded on the left, says the same"
 
 

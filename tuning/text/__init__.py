@@ -6,7 +6,7 @@ loss.  Tokens are those that transformers gives for the same folder; torch is no
 
 from tuning.text.chat import ChatTemplateError
 from tuning.text.conversations import as_conversation, unwritten
-from tuning.text.rows import Encoded, Row, Turn, characters, shortened
+from tuning.text.rows import Encoded, Row, Turn, characters
 from tuning.text.spelling import Spelled, encode_row, encode_rows, framed_question, headed, spell_rows
 from tuning.text.tokenizer import ConversationError, TextTokenizer, imports_in_line, tokenizer_files
 
@@ -25,7 +25,6 @@ __all__ = [
     "framed_question",
     "headed",
     "imports_in_line",
-    "shortened",
     "spell_rows",
     "tokenizer_files",
     "unwritten",

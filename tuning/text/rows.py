@@ -6,7 +6,7 @@ Comes in: nothing.  Goes out: the types that readers of data fill and everything
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -70,26 +70,3 @@ def characters(row: Row) -> int:
     texts = (row.text, row.text_pair, row.prompt, row.completion, row.system, row.tools)
     found = sum(len(text) for text in texts if text) + sum(len(a) + len(b) for a, b in row.history)
     return found + sum(len(turn.content) + len(turn.extra) for turn in row.messages or ())
-
-
-def shortened(row: Row, most: int) -> Row:
-    """The row with each of its texts cut to its first `most` characters, to look at one without reading all of it.
-
-    What it becomes as tokens agrees with the whole row's first tokens, but for the last few before a cut.
-    """
-    if characters(row) <= most:
-        return row
-
-    def cut(text: str | None) -> str | None:
-        return None if text is None else text[:most]
-
-    return replace(
-        row,
-        text=cut(row.text),
-        text_pair=cut(row.text_pair),
-        prompt=cut(row.prompt),
-        completion=cut(row.completion),
-        system=cut(row.system),
-        history=tuple((asked[:most], said[:most]) for asked, said in row.history),
-        messages=row.messages and tuple(replace(turn, content=turn.content[:most]) for turn in row.messages),
-    )
