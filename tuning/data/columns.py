@@ -368,7 +368,9 @@ class Columns:
                 return others[0] if others else None
             second = (*others, *halves)[1]
             raise self._question(self._readings(self._example(others[0], second, task, label)))
-        rivals = [one for one in others if one.plain not in SIDE and (named.plain != "text" or one.plain in TARGETS)]
+        # a label by its name says what the text by its name is for; what is left is told as not used
+        plain = named.plain == "text" or label is not None
+        rivals = [one for one in others if one.plain not in SIDE and (not plain or one.plain in TARGETS)]
         if rivals:
             raise self._question(self._readings(self._example(named, rivals[0], task, label)))
         return named
