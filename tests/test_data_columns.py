@@ -373,6 +373,11 @@ def test_what_is_missing_is_what_the_datasets_library_reads_as_missing(tmp_path:
             "label",
         ),
         (
+            "infinite.jsonl",
+            '{"text": "x", "label": Infinity}\n{"text": "x", "label": 1.0}\n{"text": "y", "label": 0.0}\n',
+            "label",
+        ),
+        (
             "blank.jsonl",
             '{"text": "x", "label": " "}\n{"text": "x", "label": "a"}\n{"text": "y", "label": "b"}\n',
             "label",

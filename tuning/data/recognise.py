@@ -10,6 +10,7 @@ import re
 import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 from tuning.data.columns import INSTRUCTIONS, ROLES, Columns, plain_name
@@ -376,7 +377,7 @@ def surely_good(reading: Reading) -> Callable[[Mapping[str, Any]], bool]:
             if type(value) is str:
                 if not value.isascii() or (csv and len(value) <= LONGEST_MISSING and value in MISSING_WORDS):
                     return False
-            elif not isinstance(value, int | float) or value != value:
+            elif not isinstance(value, int | float) or (type(value) is float and not isfinite(value)):
                 return False
         return True
 

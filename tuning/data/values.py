@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 MISSING_WORDS = frozenset(
@@ -25,10 +26,10 @@ class RowFault(ValueError):
 
 
 def is_missing(value: Any, csv: bool = False) -> bool:
-    """Whether there is no value: null, NaN, or in CSV one of MISSING_WORDS."""
+    """Whether there is no value: null, NaN, Infinity (no number of JSON), or in CSV one of MISSING_WORDS."""
     if isinstance(value, str):
         return csv and len(value) <= LONGEST_MISSING and value in MISSING_WORDS
-    return value is None or (isinstance(value, float | Decimal) and value != value)
+    return value is None or (isinstance(value, float | Decimal) and not isfinite(value))
 
 
 def as_text(value: Any, column: str, csv: bool = False, *, empty: bool = False) -> str:
@@ -36,7 +37,7 @@ def as_text(value: Any, column: str, csv: bool = False, *, empty: bool = False) 
     if is_missing(value, csv):
         if empty:
             return ""
-        spelled = f" ({value})" if value == value and value not in (None, "") else ""
+        spelled = f" ({value})" if not isinstance(value, float | Decimal) and value not in (None, "") else ""
         raise RowFault(f"column {column!r} is missing or empty{spelled}")
     if not isinstance(value, str | int | float | Decimal):
         raise RowFault(f"column {column!r} is not text")
