@@ -375,7 +375,9 @@ def surely_good(reading: Reading) -> Callable[[Mapping[str, Any]], bool]:
         for name in needed:
             value = record.get(name)
             if type(value) is str:
-                if not value.isascii() or (csv and len(value) <= LONGEST_MISSING and value in MISSING_WORDS):
+                if not value or value[0].isspace() or not value.isascii():  # an empty class is none
+                    return False
+                if csv and len(value) <= LONGEST_MISSING and value in MISSING_WORDS:
                     return False
             elif not isinstance(value, int | float) or (type(value) is float and not isfinite(value)):
                 return False
