@@ -294,6 +294,26 @@ def test_rows_of_very_unequal_size_are_all_read_in_their_order(tmp_path: Path) -
     assert [one.values["text"] for one in table.read(some) if isinstance(one, Record)] == [texts[n] for n in some]
 
 
+def test_a_damaged_parquet_file_gives_rows_or_a_sentence(tmp_path: Path) -> None:
+    import random
+
+    import pyarrow
+
+    table = pyarrow.table({"text": pyarrow.array(["the mill"] * 50).dictionary_encode(), "label": [1, 2] * 25})
+    whole, draw, counts = Path(parquet(tmp_path, table)).read_bytes(), random.Random(0), {"read": 0, "refused": 0}
+    for number in range(600):
+        made = bytearray(whole)
+        for place in draw.sample(range(4, len(made) - 4), draw.choice((1, 2, 8))):
+            made[place] = draw.randrange(256)
+        source = written(tmp_path, f"rows{number % 20}.parquet", bytes(made))
+        try:
+            counts["read"] += len(list(opened(source, bad_rows="skip").train)) > 0
+        except DataError as error:
+            assert len(str(error)) < 600
+            counts["refused"] += 1
+    assert counts["read"] > 50 and counts["refused"] > 50
+
+
 # -- folders ----------------------------------------------------------------------------------------------------------
 CARD = """---
 configs:

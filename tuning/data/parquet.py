@@ -49,6 +49,8 @@ class ParquetTable:
             meta = opened.metadata
             self._groups = [meta.row_group(n).num_rows for n in range(meta.num_row_groups)]
             rows = sum(self._groups)
+            if min(self._groups, default=0) < 0:
+                raise OSError("a group of it has fewer rows than none")
             self._check(opened)
             if not rows:
                 names = ", ".join(opened.schema_arrow.names[:20])
@@ -155,6 +157,9 @@ def _batches(opened: pyarrow.parquet.ParquetFile, group: int, rows: int) -> Iter
             fits = max(1, min(most, int(BATCH_BYTES * batch.num_rows / max(1, batch.nbytes))))
             if 2 * fits <= size or (most == BATCH_ROWS and fits > size):
                 break
+        else:
+            if at < rows:
+                raise OSError(f"group {group + 1} has {at:,} rows, and its head says {rows:,}")
         size = most = fits
 
 

@@ -138,6 +138,8 @@ def open_data(settings: DataSettings, task: str, seed: int, head_only: bool = Fa
     first = head(tables[0])
     if not first:
         bad = [one for one in tables[0].read(range(min(3, len(tables[0])))) if isinstance(one, BadRow)]
+        if not bad:
+            raise DataError(f"{tables[0].name} has no row that can be read", tables[0].name)
         raise refused(tables[0], bad, len(bad))
     records = [record.values for record in first]
     if len(present := columns_of(records)) > MOST_COLUMNS:
