@@ -250,7 +250,7 @@ function columnTable(found, names, roles, choose) {
 
 /** Field names as buttons for the text template. */
 function template(found, settings, set) {
-  if (found.shape === "conversation" || unread(found)) return element("span", { hidden: true });
+  if (found.shape === "conversation") return element("span", { hidden: true });
   const now = settings.data?.text_template ?? "";
   let text = now;  // grows with each press: the form's answer to the press before may not be here yet
   const add = (name) => {

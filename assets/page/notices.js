@@ -13,7 +13,7 @@ export function nameSettings(known) { labels = known; }
 
 /** The name of a setting for a person: its label on the page, else the last word of its path. */
 function nameOf({ field }) {
-  if (labels[field]) return labels[field];
+  if (labels[field]) return labels[field].replace(/[,(].*/, "").trim();  // without how it is to be typed
   const last = field.split(".").at(-1).replaceAll("_", " ");
   return last.charAt(0).toUpperCase() + last.slice(1);
 }
