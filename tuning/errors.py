@@ -32,7 +32,7 @@ def number_words(number: int | float) -> str:
     """A number as it was given, in few signs: a whole number may have more digits than a float reaches to."""
     if isinstance(number, float):
         return f"{number:g}"
-    return str(number) if abs(number) < 2**53 else f"{str(number)[:12]}… ({len(str(abs(number)))} digits)"
+    return str(number) if abs(number) < 10**15 else f"a number of {len(str(abs(number)))} digits"
 
 
 def shown_value(value: Any, level: int = 0) -> Any:
