@@ -18,7 +18,7 @@ from tuning.errors import DataError, Notice
 
 DELIMITERS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
 TEXT_NAMES = ("text", "content", "document", "body", "sentence", "review", "comment", "tweet", "article", "story")
-KNOWN_NAMES = frozenset(
+ROW_NAMES = frozenset(
     (
         *TEXT_NAMES,
         "prompt",
@@ -30,6 +30,12 @@ KNOWN_NAMES = frozenset(
         "output",
         "response",
         "query",
+        "context",
+    )
+)
+"""Names of texts that a row has, and what stands around rows has not."""
+KNOWN_NAMES = ROW_NAMES | frozenset(
+    (
         "messages",
         "conversations",
         "label",
@@ -46,7 +52,6 @@ KNOWN_NAMES = frozenset(
         "stars",
         "score",
         "intent",
-        "context",
         "chosen",
         "message",
     )

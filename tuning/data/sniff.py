@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, BinaryIO
 
 from tuning.data.foreign import FAMILIES, PLAIN_TEXT, PROMISED, TITLES, binary, document, document_words, ending_of
-from tuning.data.header import DELIMITERS, SHOWN, TEXT_NAMES, TableHead, one_column, table_head
+from tuning.data.header import DELIMITERS, ROW_NAMES, SHOWN, TEXT_NAMES, TableHead, one_column, table_head
 from tuning.errors import DataError, Notice
 
 PARQUET = b"PAR1"
@@ -25,22 +25,6 @@ HEAD_BYTES = 256 * 1024
 FIRST_LINE_BYTES = 64 * 2**20
 """How far a first line without an end is followed to tell JSON Lines from one JSON document."""
 _TALKS = ("messages", "conversations", "conversation")
-_ROW_NAMES = frozenset(
-    (
-        *TEXT_NAMES,
-        "prompt",
-        "completion",
-        "question",
-        "answer",
-        "instruction",
-        "input",
-        "output",
-        "response",
-        "query",
-        "context",
-    )
-)
-"""Keys of texts that a row has and what is around rows has not."""
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32", "UTF-32 by its byte-order mark"),
     (codecs.BOM_UTF32_BE, "utf-32", "UTF-32 by its byte-order mark"),
@@ -254,7 +238,7 @@ def list_of_rows(value: dict[str, Any]) -> str | None:
     """The key under which an object holds a list of rows; None where there is none, or where the object is a row
     itself: one with a text beside it, or with the turns of a conversation."""
     found = [key for key, items in value.items() if _are_rows(key, items)]
-    texts = [key for key, item in value.items() if isinstance(item, str) and key.lower() in _ROW_NAMES]
+    texts = [key for key, item in value.items() if isinstance(item, str) and key.lower() in ROW_NAMES]
     return found[0] if len(found) == 1 and not texts else None
 
 
