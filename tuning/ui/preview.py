@@ -5,6 +5,7 @@ Comes in: the form's values and the run service.  Goes out: a dict; text in it i
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -122,11 +123,9 @@ def _computed(service: Any, values: dict[str, Any]) -> dict[str, Any]:
     given = settings_from_values(values)
     settings = Settings.from_dict(given)
     if read_whole(settings.data, settings.task, settings.seed, READ_SECONDS) is None:
-        words = f"{how_far(settings.data)['words']}; the numbers follow."
-        return {"hints": {dom_id("data.source"): words}, "reading": True}
+        return _not_yet("data.source", f"{how_far(settings.data)['words']}; the numbers follow.")
     if not service.weights_known(settings, READ_SECONDS):
-        words = "The names of its weights are being compared with the model's; the numbers follow."
-        return {"hints": {dom_id("model"): words}, "reading": True}
+        return _not_yet("model", "The names of its weights are being compared with the model's; the numbers follow.")
     preview = service.preview(given, device=device)
     run_name(values)
     plan, estimate = preview.plan, preview.estimate.to_dict()
@@ -166,6 +165,11 @@ def run_name(values: dict[str, Any]) -> str | None:
         limit = f"1 to {NAME_LENGTH} characters"
         raise SettingsError([Problem("name", name, limit, f"the name has {len(name)} characters, of {limit}.")])
     return name or None
+
+
+def _not_yet(field: str, words: str) -> dict[str, Any]:
+    """What is shown while the page has to ask again; it looks at an answer only where that differs from the last."""
+    return {"hints": {dom_id(field): words}, "reading": True, "moment": time.monotonic()}
 
 
 COUNTS = ("tokens_per_update", "updates_per_epoch")
