@@ -27,6 +27,7 @@ from tuning.memory.estimate import MemoryEstimate, estimate
 from tuning.memory.subject import subject_of
 from tuning.memory.tables import find_table, make_tables
 from tuning.methods import METHODS, method_named
+from tuning.methods.network import linears
 from tuning.plan import Plan, plan_for
 
 MIB = 2**20
@@ -200,9 +201,13 @@ def _line(plan: Plan, found: MemoryEstimate, run: dict[str, Any]) -> dict[str, A
 
 
 def _mapped(plan: Plan) -> int:
-    """Weights that are read from their file as they are lie in a mapping, which an allocator never sees."""
-    options = method_named(plan.settings.method.name).load_options(plan.settings.method, "cpu")
-    return 0 if options else plan.model.weight_bytes
+    """Weights that are read from their file as they are lie in a mapping, which an allocator never sees: all, or what
+    is not packed in 4 bits."""
+    shape = plan.model.shape
+    if not method_named(plan.settings.method.name).load_options(plan.settings.method, "cpu"):
+        return plan.model.weight_bytes
+    packed = sum(linear.into * linear.out for linear in linears(shape)) * shape.num_layers
+    return 4 * (shape.parameters - packed)
 
 
 def report(lines: list[dict[str, Any]]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from tuning.memory.subject import config_of
 from tuning.methods import method_named
 from tuning.micro_batches import Moment, Shape
 from tuning.models import ModelShape
@@ -19,6 +20,9 @@ from tuning.settings import OptimizerSettings
 MIB = 2**20
 STATES = {"adamw": 2.0, "adafactor": 0.1, "adamw_8bit": 0.52, "muon": 1.0}
 """Of each trained weight; SGD's follow from its momentum."""
+ATTENTION_DROPOUTS = ("attn_pdrop", "attention_probs_dropout_prob", "attention_dropout")
+NO_DROPOUT = ("opt",)
+"""Kinds with learned positions whose attention has no dropout where config.json does not say."""
 
 
 def closed_form(plan: Plan, moment: Moment) -> tuple[dict[str, int], str]:
@@ -31,7 +35,8 @@ def closed_form(plan: Plan, moment: Moment) -> tuple[dict[str, int], str]:
         shape.rows,
         shape.length,
         half=half,
-        eager=settings.attention == "eager",
+        matrices=attention_matrices(plan),
+        inner=inner_tensors(plan),
         all_train=trainable == total,
         adapters=trainable != total,
     )
@@ -58,7 +63,8 @@ def closed_form_pass(plan: Plan, shape: Shape) -> int:
     """Bytes at the peak of a forward pass alone: one block's own tensors, or the logits; nothing else is kept."""
     model, tokens = plan.model.shape, shape.rows * shape.length
     heads = (model.num_heads + model.num_kv_heads) * model.head_dim
-    block = 4 * tokens * (2 * model.hidden_size + max(2 * heads, (3 if model.gated else 2) * model.intermediate_size))
+    inner = (5 if model.gated else 4) * model.intermediate_size
+    block = 4 * tokens * (2 * model.hidden_size + max(2 * heads, inner))
     if plan.settings.attention == "eager":
         block += 2 * 4 * shape.rows * model.num_heads * shape.length**2
     return sum(_kept(plan)) + max(block, head_bytes(model, shape, plan.labels))
@@ -83,27 +89,55 @@ def _counted(shape: ModelShape, method: Any, labels: int) -> tuple[int, int]:
     return chosen.weight_bytes(shape, method, labels), chosen.optimizer_values(shape, method, labels, 1)
 
 
+def attention_matrices(plan: Plan) -> int:
+    """Matrices of length x length that a block keeps of its attention: the scores' softmax and what is made of it.
+
+    With dropout there is no other way on a processor than to store them, a mask of numbers among them.
+    """
+    model, config = plan.model.shape, _config(plan)
+    given = next((config[name] for name in ATTENTION_DROPOUTS if name in config), None)
+    silent = model.family.positions and model.model_type not in NO_DROPOUT
+    dropped = bool(silent if given is None else given)
+    if dropped and plan.device.kind == "cpu":
+        return 3
+    return 2 if plan.settings.attention == "eager" else 0
+
+
+def inner_tensors(plan: Plan) -> int:
+    """Tensors as wide as the feed-forward that a block keeps: of an activation written out in steps, those of each."""
+    config = _config(plan)
+    written_out = any(config.get(name) in ("gelu_new", "gelu_fast") for name in ("activation_function", "hidden_act"))
+    return 4 if plan.model.shape.gated else 6 if written_out or plan.model.shape.model_type == "gpt2" else 2
+
+
+def _config(plan: Plan) -> dict[str, Any]:
+    try:
+        return config_of(plan.model.path)
+    except (OSError, ValueError):  # the folder has gone since
+        return {}
+
+
 def block_saved_bytes(
-    shape: ModelShape, rows: int, length: int, *, half: bool, eager: bool, all_train: bool, adapters: bool
+    shape: ModelShape, rows: int, length: int, *, half: bool, matrices: int, inner: int, all_train: bool, adapters: bool
 ) -> int:
     """Saved tensors of one block for rows x length tokens, in bytes.
 
     hidden-wide: the norm's input, its normalised form and its output, twice; the attention's output projection input.
     Query, key and value are kept after the rotation. inner-wide: gate, its activation, up, and their product.
-    A frozen weight's input is not kept, but an adapter beside it keeps it all the same.
+    A frozen weight's input is not kept, but an adapter beside it keeps it all the same. `matrices` are attention's of
+    length x length, `inner` the tensors as wide as the feed-forward.
     """
     tokens = rows * length
-    hidden, inner = shape.hidden_size, shape.intermediate_size
+    hidden = shape.hidden_size
     query, key = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
     wide = 2 if half else 4
     norms = tokens * hidden * (4 * 4 + 2 * wide)
     attention = tokens * wide * (2 * query + 2 * key) + tokens * shape.num_heads * 4
-    if eager:
-        attention += 2 * rows * shape.num_heads * length * length * wide
-    forward = tokens * inner * wide * (4 if shape.gated else 2)
+    attention += matrices * rows * shape.num_heads * length * length * wide
+    forward = tokens * shape.intermediate_size * wide * inner
     if not (all_train or adapters):
         norms -= 2 * tokens * hidden * wide
-        forward -= tokens * inner * wide
+        forward -= tokens * shape.intermediate_size * wide
     return int(norms + attention + forward)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from tuning.hardware import Device
 from tuning.memory.closed_form import closed_form
 from tuning.memory.evaluation import evaluation_bytes, evaluation_parts, generation_bytes
-from tuning.memory.moments import count_windows, kept_features, moments_of
+from tuning.memory.moments import count_windows, kept_features, moments_of, rows_of
 from tuning.memory.process import process_bytes
 from tuning.memory.subject import Subject, subject_of
 from tuning.memory.table import Table
@@ -124,6 +124,8 @@ class Known:
             device.kind,
             frozen=self.plan.value("trainable_share") < 0.1,
             recompute=self.plan.settings.gradient_checkpointing,
+            ragged=rows_of(self.plan.data).padded,
+            half=self.plan.settings.precision == "autocast_bf16",
         )
 
 

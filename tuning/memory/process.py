@@ -15,6 +15,13 @@ HEAP_SHARE, HEAP_MOST = 0.8, 60 * MIB
 """Freed blocks that the C library keeps for later: a share of small models' tensors, little of large ones'."""
 SCATTERED, RECOMPUTED = 10 * MIB, 20 * MIB
 """What it keeps besides where small trained tensors lie among large passing ones, and where layers run twice."""
+RAGGED_SHARE, RAGGED_MOST = 0.25, 150 * MIB
+"""What it keeps besides where micro-batches are of many lengths: a freed block seldom fits the next one's
+(`bench ragged`; up to 0.56 of the tensors, and 240 MiB)."""
+RAGGED_HIGH_SHARE, RAGGED_HIGH_MOST = 0.4, 200 * MIB
+"""How far above that the band's upper edge then lies."""
+KERNELS = 40 * MIB
+"""What the kernels take that the libraries compile and keep for products in 16 bits on a processor."""
 CONTEXT_CUDA = 450 * MIB
 """A stated assumption for the CUDA context and library workspace, outside torch's allocator."""
 
@@ -37,12 +44,20 @@ BANDS = {
 }
 
 
-def process_bytes(total: int, kind: str, device: str, *, frozen: bool, recompute: bool) -> tuple[int, int, int]:
-    """(expected, low, high) bytes of a run's whole process, or on a card of all that its memory must hold."""
+def process_bytes(
+    total: int, kind: str, device: str, *, frozen: bool, recompute: bool, ragged: bool, half: bool
+) -> tuple[int, int, int]:
+    """(expected, low, high) bytes of a run's whole process, or on a card of all that its memory must hold.
+
+    `ragged` says that rows are of different lengths, `half` that products are computed in 16 bits.
+    """
     band = BANDS[kind, device]
-    fixed = CONTEXT_CUDA
+    fixed, above = CONTEXT_CUDA, 0
     if device == "cpu":
         heap = int(min(HEAP_SHARE * total, HEAP_MOST)) + SCATTERED * frozen + RECOMPUTED * recompute
-        fixed = PROCESS_CPU + heap
+        fixed = PROCESS_CPU + heap + KERNELS * half
+        if ragged:
+            fixed += int(min(RAGGED_SHARE * total, RAGGED_MOST))
+            above = int(min(RAGGED_HIGH_SHARE * total, RAGGED_HIGH_MOST))
     low = int(total * band.low) + fixed - band.rest
-    return total + fixed, low, int(total * band.high) + fixed + band.rest
+    return total + fixed, low, int(total * band.high) + fixed + band.rest + above

@@ -114,7 +114,7 @@ def subject_of(plan: Plan) -> Subject:
     if plan.packing:
         kept["data"] = {"packing": True}
     padded = (rows_of(plan.data).padded or "prompted_length" in plan.derived) and not plan.packing
-    config = _config(plan.model.path)
+    config = config_of(plan.model.path)
     card = plan.device.kind == "cuda" and _differs_on_a_card(config, kept, plan.model.shape.family.positions)
     return Subject(config=config, settings=kept, labels=plan.labels, padded=padded, card=card)
 
@@ -140,7 +140,8 @@ def _config_at(file: Path, changed: int) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in _IDLE}
 
 
-def _config(folder: str) -> dict[str, Any]:
+def config_of(folder: str) -> dict[str, Any]:
+    """A model's config.json without what changes no size. Raises OSError or ValueError where it is gone."""
     file = Path(folder) / "config.json"
     return _config_at(file, file.stat().st_mtime_ns)
 
