@@ -64,13 +64,17 @@ def largest_micro_batch(found: Known, device: Device) -> int | None:
         return _most(most_rows(found), lambda rows: found.fits(device, rows))
     if not found.held(found.generation(), device):
         return None
+
+    def fits(rows: int) -> bool:
+        return found.held(max(found.total(rows), found.evaluation(rows)), device)
+
     at_once = min(int(found.plan.value("effective_batch")), most_rows(found))
-    if found.fits(device, at_once):
-        return _most(most_rows(found), lambda rows: rows <= at_once or found.fits(device, rows))
+    if fits(at_once):
+        return _most(most_rows(found), lambda rows: rows <= at_once or fits(rows))
     if at_once > LOOKED_AT:
-        return _most(at_once, lambda rows: found.fits(device, rows))
+        return _most(at_once, fits)
     # the rows of later micro-batches get shorter the more the first one takes: from above, not by halves
-    return next((rows for rows in range(at_once, 0, -1) if found.fits(device, rows)), None)
+    return next((rows for rows in range(at_once, 0, -1) if fits(rows)), None)
 
 
 def most_rows(found: Known) -> int:
