@@ -52,10 +52,12 @@ function mountLive(root, props, watch, trigger) {
   mountRuns(runs, props.config, trigger);
   fillForm = (value) => trigger("reuse", value);
   // Start answers with the id of the new run: show it now instead of at the next poll
-  watch("value", () => {
+  const take = () => {
     if (props.value?.run) show(props.value.run, true);
     for (const text of props.value?.told ?? []) toast(text, "Close", () => {}, true);
-  });
+  };
+  watch("value", take);
+  take(); // what a form that was kept has to tell may be here already
   pollNow();
 }
 

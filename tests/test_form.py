@@ -219,12 +219,16 @@ def test_a_form_that_a_browser_kept_from_version_1_keeps_its_meaning() -> None:
     new = ("packing", "long_text", "row_choice", "separator", "chat_template", "special_tokens")
     kept = {path: value for path, value in form.first_values().items() if path.partition(".")[2] not in new}
     kept |= {"precision": "bf16", "eval.every": "", "micro_batch_size": 8, "method.full.gone": "x", "seed": "8,5"}
+    kept["data.packing"] = True  # a tick box, then
     kept |= {"optimizer.learning_rate": "0.00"}
     values, told = form.kept_values(kept)
     settings = form.settings_from_values(values)
     assert settings["precision"] == "autocast_bf16"
     assert settings["data"]["long_text"] == "cut" and settings["data"]["separator"] == " "
     assert settings["eval"]["every"] == 100_000
+    assert values["data.packing"] == "true" and values["micro_batch_size"] == "8", (
+        "as the components of today hold them"
+    )
     assert values["seed"] == "8,5" and values["optimizer.learning_rate"] == "0.00", "what was typed stays"
     assert len(told) == 1 and "version 1" in told[0].message
     assert form.kept_values(values | {form.KEPT_VERSION: 2}) == (values, ())

@@ -291,4 +291,6 @@ def kept_values(kept: dict[str, Any]) -> tuple[dict[str, Any], tuple[Notice, ...
             block.pop(last, None)
     found, told = today(settings)
     after = values_from_settings(found)
-    return values | {path: value for path, value in after.items() if value != before[path]}, told
+    changed = {path for path, value in after.items() if value != before[path]}
+    changed |= {path for path in after if type(values[path]) is not type(first[path])}  # another kind of component
+    return values | {path: after[path] for path in changed}, told
