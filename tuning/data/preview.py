@@ -23,6 +23,7 @@ from tuning.data.joined import open_tables
 from tuning.data.places import find_place
 from tuning.data.recognise import columns_of
 from tuning.data.record import BadRow, Record
+from tuning.data.row_counts import RowCounts
 from tuning.data.sets import Checked, DataSet, open_data
 from tuning.data.shown import beginning_of, histogram, shown_tokens
 from tuning.data.summary import sample
@@ -79,11 +80,18 @@ def preview(
     if tokenizer is None:
         return found
     try:
-        spelled = _spelled(begun, tokenizer, settings, task, found["bad"])
+        pairs = _spelled(begun, tokenizer, settings, task, found["bad"])
         first_rows = [beginning_of(row, most) for _, row in shown]
-        first = _spelled(first_rows, tokenizer, settings, task, {"count": 0, "rows": []})
+        first = [one for _, one in _spelled(first_rows, tokenizer, settings, task, {"count": 0, "rows": []})]
     except DataError as error:
         return found | {"problems": [problem.to_dict() for problem in error.problems]}
+    counts, whole = RowCounts(settings), {id(row) for row in train}
+    for row, one in pairs:
+        if id(row) in whole:  # of a row that was only begun nothing can be counted; the plan reads it to its end
+            counts.add(row, one, one.parts(settings.max_seq_length, settings.long_text), tokenizer)
+    told = counts.notices(tokenizer, sampled=counts.rows < len(data.train))
+    found["notices"] += [one.to_dict() for one in (*tokenizer.notices, *told)]
+    spelled = [one for _, one in pairs]
     tokens = [shown_tokens(one, settings.max_seq_length, tokenizer, settings.long_text) for one in first]
     return found | {"tokens": tokens, "lengths": _lengths(spelled, settings.max_seq_length, settings.long_text)}
 
@@ -188,21 +196,21 @@ def label_balance(data: DataSet) -> list[dict[str, Any]]:
 
 def _spelled(
     rows: list[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str, bad: dict[str, Any]
-) -> list[Spelled]:
-    """Rows as whole token lists; conversations that the template refuses are counted among the bad rows."""
+) -> list[tuple[Row, Spelled]]:
+    """Rows beside their whole token lists; conversations that the template refuses are counted among the bad rows."""
 
     def spell(some: list[Row]) -> list[Spelled]:
         return spell_rows(some, tokenizer, **how_rows_are_written(settings, task))
 
-    found = list[Spelled]()
+    found = list[tuple[Row, Spelled]]()
     for begin in range(0, len(rows), SPELLED_ROWS):  # a tokenizer takes hundreds of bytes a letter while it works
         some = rows[begin : begin + SPELLED_ROWS]
         try:
-            found += spell(some)
+            found += zip(some, spell(some), strict=True)
         except ConversationError:
             for number, row in enumerate(some, begin + 1):
                 try:
-                    found += spell([row])
+                    found += [(row, one) for one in spell([row])]
                 except ConversationError as error:
                     bad["count"] += 1
                     bad["rows"].append({"line": number, "reason": str(error)})

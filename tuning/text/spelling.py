@@ -172,7 +172,7 @@ class _Draft:
     every: bool = False
     """Whether all is learned but the stretches."""
     marked: bool = False
-    """Whether the template marks the stretches itself."""
+    """Whether the stretches are whole as they are: of a pair, or of a template that marks them itself."""
     plain: bool = False
 
     @property
@@ -197,7 +197,7 @@ def _draft(row: Row, tokenizer: TextTokenizer, loss_on: str, system_prompt: str 
     if loss_on == "all":
         return _Draft(text, (), framed=True, every=bool(text.strip()))
     said = (Said(len(prompt), len(text), len(text)),) if row.completion.strip() else ()
-    return _Draft(text, said, framed=True)
+    return _Draft(text, said, framed=True, marked=True)
 
 
 def headed(row: Row, system_prompt: str | None) -> str:
@@ -265,6 +265,8 @@ def _border(draft: _Draft, encoding: Any, tokenizer: TextTokenizer) -> str:
     if not draft.framed or not draft.learned:
         return ""
     edge = draft.learned[0].start
+    if _begins_at(edge, encoding) is not None:
+        return ""
     for place, (start, stop) in enumerate(_texts_of(draft.text, encoding)):
         if start < edge < stop and draft.text[edge:stop].strip():
             if draft.text[start:edge].strip():
@@ -272,6 +274,12 @@ def _border(draft: _Draft, encoding: Any, tokenizer: TextTokenizer) -> str:
             before = tokenizer.encode(draft.text[:edge])  # tokenizers that write no blanks have nothing across it
             return "" if before == encoding.ids[_frame(encoding, tokenizer)[0] : place] else "blanks"
     return ""
+
+
+def _begins_at(edge: int, encoding: Any) -> int | None:
+    """The token that begins at this character; None where there is none, or where blanks are in no token."""
+    place = encoding.char_to_token(edge)
+    return place if place is not None and encoding.token_to_chars(place)[0] == edge else None
 
 
 def _going_on(text: str, tokenizer: TextTokenizer) -> list[int]:
@@ -297,7 +305,10 @@ def _own_begin(first: list[int], ids: list[int]) -> int:
 
 def _frame(encoding: Any, tokenizer: TextTokenizer) -> Range:
     """Where the text stands between the special tokens that the tokenizer has put around it."""
-    added, (before, behind) = encoding.special_tokens_mask, tokenizer.frame
+    before, behind = tokenizer.frame
+    if not before and not behind:
+        return 0, len(encoding)
+    added = encoding.special_tokens_mask
     begin, stop = 0, len(added)
     while begin < min(before, stop) and added[begin]:
         begin += 1
@@ -310,6 +321,9 @@ def _trained(draft: _Draft, encoding: Any, tokenizer: TextTokenizer) -> list[boo
     """For each token whether it is learned."""
     if not draft.learned:
         return [draft.every] * len(encoding.ids)
+    first = _begins_at(draft.learned[0].start, encoding) if draft.framed else None
+    if first is not None:  # of a pair, whose answer goes to the end
+        return [False] * first + [True] * (len(encoding) - first)
     found = [draft.every] * len(encoding.ids)
     begins = _beginnings(draft.text, encoding)
     for said in draft.learned:
