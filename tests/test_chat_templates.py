@@ -429,3 +429,34 @@ def test_a_template_that_is_not_there_is_refused(pairs: tuple[str, dict[str, str
     with pytest.raises(DataError, match="no chat template") as caught:
         plan_for({"model": str(folder), "data": {"source": pairs[0], "chat_template": "on"}})
     assert caught.value.problems[0].field == "data.chat_template"
+
+
+def test_a_run_asks_through_the_template_as_it_trains(pairs: tuple[str, dict[str, str]], tmp_path: Path) -> None:
+    from methods_world import read_ids
+    from training_world import run
+
+    from tuning.job import Job
+
+    data = {"source": pairs[0], "chat_template": "on", "eval_rows": 2}
+    settings = {
+        "model": pairs[1]["mini"],
+        "data": data,
+        "max_steps": 1,
+        "micro_batch_size": 2,
+        "gradient_accumulation_steps": 1,
+        "eval": {"metrics": ["exact_match"], "generate_rows": 2, "max_new_tokens": 3},
+        "sample": {"prompts": ["What is 3?"]},
+        "device": "cpu",
+    }
+    plan = plan_for(settings)
+    with read_ids() as given:
+        state, _ = run(Job(run_id="r", attempt=1, plan=plan, folder=str(tmp_path / "run")))
+    assert state == "finished"
+    one = TextTokenizer(MODEL)
+    asked = question_ids("What is 3?", one, None, chat=True)
+    assert asked in given, "a sample"
+    row = next(iter(open_data(plan.data_settings, "causal_lm", 0).eval))
+    before = prompt_ids(row, one, None, chat=True)
+    assert before == question_ids(row.prompt or "", one, None, chat=True) and before in given, "exact match"
+    trained = spelled(row, one, chat=True).ids
+    assert trained[: len(before)] == before and any(ids[: len(trained)] == trained for ids in given), "evaluation"
