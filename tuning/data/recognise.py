@@ -369,7 +369,7 @@ def surely_good(reading: Reading) -> Callable[[Mapping[str, Any]], bool]:
     needed = tuple({column for _, column in reading.columns if "{" not in column} | inside)
     if reading.shape == "conversation":
         return lambda record: False
-    csv = reading.csv
+    csv, label = reading.csv, reading.column("label") if reading.labelled else None
 
     def good(record: Mapping[str, Any]) -> bool:
         for name in needed:
@@ -381,7 +381,7 @@ def surely_good(reading: Reading) -> Callable[[Mapping[str, Any]], bool]:
                     return False
             elif not isinstance(value, int | float) or (type(value) is float and not isfinite(value)):
                 return False
-        return True
+        return label is None or str(record[label]).strip() != ""
 
     return good
 
