@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from tuning.data.record import turns_in_columns
 from tuning.data.told import Told
 from tuning.data.values import RowFault, as_text, from_json, is_missing, whole_characters
 from tuning.text import Turn
@@ -72,12 +73,8 @@ def turns_of(value: Any, column: str, told: Told) -> tuple[Turn, ...]:
 
 
 def _listed(value: Any) -> Any:
-    """JSON text and a struct of lists as a list of turns."""
-    value = from_json(value)
-    lists = list(value.values()) if isinstance(value, dict) else []
-    if lists and all(isinstance(one, list) for one in lists) and len(set(map(len, lists))) == 1:
-        return [dict(zip(value, of_turn, strict=True)) for of_turn in zip(*lists, strict=True)]
-    return value
+    """JSON text and an object of lists as a list of turns."""
+    return turns_in_columns({"": from_json(value)})[""]
 
 
 def _word(who: str) -> str:

@@ -209,8 +209,8 @@ def unwritten(row: Row, tokenizer: TextTokenizer, system_prompt: str | None) -> 
 def as_conversation(row: Row) -> Row:
     """A prompt with its completion as the turns of a user and an assistant; earlier questions before them.
 
-    A blank before the completion joins it to the prompt, and is not a part of the answer.
+    Blanks before the completion (data.separator) join it to the prompt, and are not a part of the answer.
     """
     turns = [turn for asked, said in row.history for turn in (Turn("user", asked), Turn("assistant", said))]
-    turns += [Turn("user", row.prompt or ""), Turn("assistant", (row.completion or "").lstrip(" "))]
+    turns += [Turn("user", row.prompt or ""), Turn("assistant", (row.completion or "").lstrip())]
     return replace(row, prompt=None, completion=None, history=(), messages=tuple(turns))
