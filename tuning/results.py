@@ -63,7 +63,7 @@ class Results:
         said: dict[str, Any] = {"spec": settings.model, "source": "run", "title": title, "parent": base}
         if self._trains_on(row, settings, method):
             return self._adapter_to_train_on(row, base, artifact, said)
-        shape = method.merged_shape(base.shape, _block(row), _labels(row))
+        shape = method.merged_shape(base.shape, _block(row), len(_class_names(row)))
         if shape is None:
             raise _not_mergeable(row, settings, method)
         place = artifact if artifact.name == "model" else artifact.parent / "merged"
@@ -71,7 +71,13 @@ class Results:
             found = replace(open_folder(place, settings.model, "run", title), parent=base)
         else:
             found = replace(
-                base, **said, shape=shape, revision=None, files={}, notices=(*base.notices, _to_be_made(row, method))
+                base,
+                **said,
+                shape=shape,
+                label_names=_class_names(row) or base.label_names,
+                revision=None,
+                files={},
+                notices=(*base.notices, _to_be_made(row, method)),
             )
         told = _rounded_again(row, settings)
         return replace(found, notices=(*found.notices, *told))
@@ -251,9 +257,10 @@ def _block(row: RunRow) -> Any:
     return Settings.from_dict(row.settings).method
 
 
-def _labels(row: RunRow) -> int:
+def _class_names(row: RunRow) -> tuple[str, ...]:
+    """The classes that a run has learned; none where it writes."""
     names = (row.plan.get("data") or {}).get("label_names")
-    return len(names or ()) if row.settings["task"] == CLASSES else 0
+    return tuple(names or ()) if row.settings["task"] == CLASSES else ()
 
 
 def _has_files(folder: Path) -> bool:
