@@ -111,6 +111,13 @@ BAD: list[dict[str, Any]] = [
     {"micro_batch_size": -(10**400)},
     {"optimizer": {"learning_rate": 10**400}},
     {"seed": 10**30},
+    {"model": "x" * 5_000},
+    {"model": "/" + "x" * 5_000},
+    {"model": "a/b", "revision": "r" * 5_000},
+    {"data": {"source": "a/" + "b" * 5_000}},
+    {"data": {"source": "/" + "/a" * 5_000}},
+    {"data": {"split": "s" * 5_000}},
+    {"method": {"name": "retrieval", "index": "/" + "x" * 5_000}},
 ]
 
 

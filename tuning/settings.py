@@ -17,6 +17,8 @@ from tuning.question import MOST_NEW_TOKENS, prompt_problems
 from tuning.recipes import read_recipe
 from tuning.settings_versions import VERSION, today
 
+LONGEST_NAME, LONGEST_PATH = 200, 4_000
+"""Characters of a file's name (less what caches put before it, of 255) and of a whole path."""
 COUNT = Limit(low=1, high=100_000)
 BATCH = Limit(low=1, high=4096)
 ROWS = Limit(low=1, high=1_000_000_000)
@@ -291,8 +293,31 @@ def _crossed(settings: Settings, faulty: set[str]) -> list[Problem]:
     columns = settings.data.columns
     if not all(isinstance(key, str) and isinstance(value, str) for key, value in columns.items()):
         found.append(Problem("data.columns", columns, "role: column name", "data.columns needs texts as values."))
+    found += _name_problems(settings)
     found += _metric_problems(settings)
     found += read_recipe(settings.recipe)[1]
+    return found
+
+
+def _name_problems(settings: Settings) -> list[Problem]:
+    """Names of files, folders and of what lies on the hub that no file system can hold."""
+    data = settings.data
+    names = {
+        "model": settings.model,
+        "revision": settings.revision,
+        "data.source": data.source,
+        "data.subset": data.subset,
+        "data.revision": data.revision,
+        "data.split": data.split,
+        "data.eval_split": data.eval_split,
+        "method.index": getattr(settings.method, "index", None),
+    }
+    found = []
+    for path, name in names.items():
+        longest = max((len(part.encode("utf-8", "replace")) for part in (name or "").split("/")), default=0)
+        if longest > LONGEST_NAME or len(name or "") > LONGEST_PATH:
+            message = f"a part of it has {longest:,} characters, and no file has a name of more than {LONGEST_NAME}."
+            found.append(Problem(path, name, f"up to {LONGEST_NAME} characters between two /", message))
     return found
 
 
