@@ -142,9 +142,10 @@ def test_a_file_that_is_not_the_models_is_refused_by_name_before_start(
     assert told.value.problems[0].field == "model"
 
 
-@pytest.mark.parametrize(
-    ("change", "config", "words"), [one[1:] for one in WRONG[:7]], ids=[one[0] for one in WRONG[:7]]
-)
+AT_LOAD = [one for one in WRONG if one[0] not in ("fp8 with scales", "tied, and two in the file")]
+
+
+@pytest.mark.parametrize(("change", "config", "words"), [one[1:] for one in AT_LOAD], ids=[one[0] for one in AT_LOAD])
 def test_it_is_refused_again_where_the_weights_are_loaded(
     place: Path, change: Callable[[State], State], config: dict[str, Any], words: str
 ) -> None:

@@ -58,8 +58,6 @@ class BaseModel:
     chat_template: bool
     tasks: tuple[str, ...] = ("causal_lm", "sequence_classification")
     """What `transformers` can train it for."""
-    label_names: tuple[str, ...] = ()
-    """The classes that config.json names, in the order of their numbers."""
     revision: str | None = None
     """The commit of a hub model."""
     missing: str | None = None
@@ -92,9 +90,7 @@ class BaseModel:
 
     @staticmethod
     def from_dict(plain: dict[str, Any]) -> BaseModel:
-        lists: dict[str, Any] = {
-            name: tuple(plain[name]) for name in ("tasks", "notes", "label_names") if name in plain
-        }
+        lists: dict[str, Any] = {name: tuple(plain[name]) for name in ("tasks", "notes") if name in plain}
         told = {"notices": tuple(map(Notice.from_dict, plain.get("notices", ())))}
         parent = None if plain.get("parent") is None else BaseModel.from_dict(plain["parent"])
         return BaseModel(**(plain | lists | told | {"shape": ModelShape(**plain["shape"]), "parent": parent}))
@@ -201,7 +197,6 @@ def open_folder(folder: Path, spec: str, source: str, title: str, revision: str 
         weight_bytes=sum(file.stat().st_size for file in weights),
         revision=revision,
         missing=missing,
-        label_names=class_names(config),
         notices=tuple(notices),
         notes=_notes(folder, shape, "causal_lm" in tasks, named(title, source), template),
         files=base_files(folder, weights),

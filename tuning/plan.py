@@ -237,7 +237,7 @@ def make_plan(
     problems = refused(settings, model, data, device, prompted)
     if weights is not None:
         problems += pooler_refused(settings, weights.new_pooler)
-        told = (*told, *weights.notices, *head_notices(settings, model, data, weights))
+        told = (*told, *weights.notices, *head_notices(settings, data, weights))
     if problems:
         raise SettingsError(problems)
     derived = _derive(settings, model, data) | _prompts(settings, model, data, prompted)

@@ -61,11 +61,11 @@ def pooler_refused(settings: Settings, new_pooler: tuple[str, ...]) -> list[Prob
     return [Problem("method.name", settings.method.name, able, message)]
 
 
-def head_notices(settings: Settings, model: BaseModel, data: DataSummary, weights: Weights) -> list[Notice]:
+def head_notices(settings: Settings, data: DataSummary, weights: Weights) -> list[Notice]:
     """What becomes of the head of a base model that is a classifier already."""
-    if settings.task != "sequence_classification" or not weights.head_here or not data.label_names:
+    if settings.task != "sequence_classification" or not weights.head_for or not data.label_names:
         return []
-    theirs, ours = model.label_names, data.label_names
+    theirs, ours = weights.head_for, data.label_names
     if method_named(settings.method.name).own_head(settings.method):
         message = f"the base model's head for its {len(theirs)} classes is left out: this method puts on its own"
     elif not same_classes(theirs, ours):

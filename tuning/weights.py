@@ -27,7 +27,7 @@ from typing import Any
 
 from tuning.assets import assets_folder
 from tuning.errors import ModelError, Notice
-from tuning.models import BaseModel
+from tuning.models import BaseModel, class_names
 from tuning.tensors import some
 
 COMPARED = 1
@@ -56,8 +56,8 @@ class Weights:
     notices: tuple[Notice, ...]
     new_pooler: tuple[str, ...]
     """Tensors of a layer between body and head that the file lacks: they begin at random values, as the head does."""
-    head_here: bool
-    """Whether the file has a classification head for the classes that config.json names."""
+    head_for: tuple[str, ...]
+    """The classes of the file's own head, as config.json names them, in the order of their numbers; empty without."""
 
 
 def compared(model: BaseModel, task: str, seconds: float | None = None) -> Weights | None:
@@ -66,7 +66,7 @@ def compared(model: BaseModel, task: str, seconds: float | None = None) -> Weigh
     Raises ModelError where something other than a new head would be random, or something of the body left out.
     """
     if model.missing is not None or task not in model.tasks:
-        return Weights(notices=(), new_pooler=(), head_here=False)
+        return Weights(notices=(), new_pooler=(), head_for=())
     report = _report(model, task, seconds)
     return None if report is None else judged(report, model.spec, _config(model.path))
 
@@ -94,8 +94,8 @@ def judged(report: dict[str, Any], spec: str, config: dict[str, Any]) -> Weights
             f"{_tensors(len(unused))} of the file {_be(len(unused))} left out, for this task has no use for them: "
         )
         notices.append(Notice(field="model", message=message + some(unused), count=len(unused)))
-    whole = bool(head) and not (head & missing) and not (head & set(mismatched))
-    return Weights(notices=tuple(notices), new_pooler=tuple(sorted(pooler)), head_here=whole)
+    own = class_names(config) if head and not head & (missing | set(mismatched)) else ()
+    return Weights(notices=tuple(notices), new_pooler=tuple(sorted(pooler)), head_for=own)
 
 
 def same_classes(theirs: Sequence[str], ours: Sequence[str]) -> bool:

@@ -121,6 +121,7 @@ def load_base(
         "dtype": dtype,
         "attn_implementation": attention,
         "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # they are in the report, and are told in words
         **(options or {}),
     }
     maker: Any = transformers.AutoModelForCausalLM
@@ -128,14 +129,16 @@ def load_base(
     kept = labels is not None and same_classes(theirs, labels)
     if labels is not None:
         maker = transformers.AutoModelForSequenceClassification
-        common |= _named(theirs if kept else labels) | {"ignore_mismatched_sizes": True}
+        common |= _named(theirs if kept else labels)
     try:
         model, info = maker.from_pretrained(folder, **common)
+    except torch.OutOfMemoryError:
+        raise
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise ModelError(f"The model in {folder} cannot be loaded: {error}", folder) from error
     report = report_of(model, info, _tensors(place))
     found = judged(report, folder, read_json(place / "config.json"))
-    if labels is not None and found.head_here and not kept:
+    if labels is not None and found.head_for and not kept:
         _draw_head(model, report["head"])
     elif kept and tuple(theirs) != tuple(labels or ()):
         _order_head(model, theirs, labels or ())
