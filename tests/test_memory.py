@@ -40,7 +40,8 @@ def test_the_formula_moves_the_right_way(monkeypatch: pytest.MonkeyPatch) -> Non
     assert total(micro_batch_size=16, gradient_checkpointing=True) < total(micro_batch_size=16)
     assert total(method={"name": "lora"}) < base
     assert total(optimizer={"name": "sgd"}) < base
-    assert total(gradient_accumulation_steps=16) == total(gradient_accumulation_steps=2)
+    # an update of more rows has longer ones among them, and no more of them at once
+    assert total(gradient_accumulation_steps=16) == pytest.approx(total(gradient_accumulation_steps=2), rel=0.1)
 
 
 def test_the_fallback_says_so_and_has_a_wider_band(monkeypatch: pytest.MonkeyPatch) -> None:
