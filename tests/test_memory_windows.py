@@ -14,6 +14,7 @@ import pytest
 import torch
 from memory_world import measured_peak
 
+from tuning.charts import memory_bar
 from tuning.memory import moments
 from tuning.memory.estimate import estimate
 from tuning.memory.known import known
@@ -221,6 +222,7 @@ def test_what_is_not_known_before_the_run_takes_the_widest_rows_and_says_why(
         widest = estimate(plan)
     assert widest.total_bytes > own.total_bytes
     assert widest.batches == "the widest batch that its rows can give (its updates read more than 10 rows)"
+    assert f"It is for {widest.batches}." in memory_bar(widest.to_dict())["note"]
     recipe = plan_for({"data": {"source": "people-questions"}, "recipe": {"name": "r_tuning"}})
     assert "recipe" in estimate(recipe).batches
     monkeypatch.setattr("tuning.data.summary.COUNTED_BYTES", 100)

@@ -33,11 +33,6 @@ class Batch:
     states: torch.Tensor | None = None
     """What the output layer reads, one line a label, where a frozen body's states are kept instead of computed."""
 
-    @property
-    def cells(self) -> int:
-        """Places the model computes, padding counted: what the memory depends on."""
-        return self.input_ids.numel()
-
 
 def label_count(row: Encoded, *, classes: bool) -> int:
     """What a row adds to the window's divisor: its label tokens, or itself. The first token is never predicted."""
