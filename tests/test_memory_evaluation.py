@@ -176,7 +176,7 @@ def test_writing_answers_takes_what_was_estimated(
 
 @pytest.mark.parametrize(
     ("method", "longest"),
-    [({"name": "retrieval", "top_k": 8}, 393), ({"name": "prompt_engineering", "shots": 16}, 315)],
+    [({"name": "retrieval", "top_k": 8}, 392), ({"name": "prompt_engineering", "shots": 16}, 314)],
 )
 def test_prompts_that_a_method_writes_take_what_was_estimated(
     tmp_path: Path, method: dict[str, Any], longest: int
@@ -296,7 +296,7 @@ def test_questions_to_the_base_model_take_what_was_estimated(tmp_path: Path, mon
 
     monkeypatch.setattr(session, "prompted_rows", written)
     method = {"name": "retrieval", "top_k": 8, "policy": "conflict_aware"}
-    data = {"source": "people-questions", "eval_rows": 3}
+    data = {"source": "people-questions", "eval_rows": 5}
     plan = plan_for({"data": data, "method": method, "eval": {"max_new_tokens": 12}, "device": "cpu"})
     found = estimate(plan, make=True)
     assert found.total_bytes == pytest.approx(measured_peak(plan, tmp_path / "run"), rel=0.01)

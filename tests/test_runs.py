@@ -232,7 +232,7 @@ def test_kill_nine_of_the_server_and_restart(tmp_path):
 def test_a_question_stands_behind_the_system_prompt_as_it_did_in_training(tmp_path):
     from tuning.training.sides import SavedSides
 
-    system, prompt = "Say it twice.", "Question: Where does Ada Vaneby live?\nAnswer:"
+    system, prompt = "Ada Vaneby lives in Greyhaven.", "Question: Where does Ada Vaneby live?\nAnswer:"
     data = {"source": "people-questions", "train_rows": 16, "eval_rows": 1, "system_prompt": system}
     settings = {"data": data, "max_steps": 4, "eval": {"max_new_tokens": 8}, "sample": {"prompts": [prompt]}}
     service = RunService(tmp_path)

@@ -123,6 +123,7 @@ def given(
         "data": {
             "source": str(Path(folder).parent / ("labels.jsonl" if classes else "rows.jsonl")),
             "max_seq_length": length,
+            "long_text": "cut",
             "eval_fraction": 0.05,
         },
     }
