@@ -74,7 +74,6 @@ class Results:
                 base,
                 **said,
                 shape=shape,
-                label_names=_class_names(row) or base.label_names,
                 revision=None,
                 files={},
                 notices=(*base.notices, _to_be_made(row, method)),
