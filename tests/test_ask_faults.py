@@ -82,17 +82,16 @@ def test_retrieval_answers_with_the_passages_it_finds(world: MethodsWorld, servi
         "Passage: a small house\nsmall house :",
         "Passage: the big dog likes tree\ndog likes :",
     ]
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from tuning.text import TextTokenizer
-
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(world.model).eval(), TextTokenizer(world.model)
+    model = AutoModelForCausalLM.from_pretrained(world.model).eval()
+    tokenizer = AutoTokenizer.from_pretrained(world.model)
     for side, texts in (("base", question.prompts), ("trained", found["prompts"])):
         for number, text in enumerate(texts):
-            ids = torch.tensor([[1, *tokenizer.encode(text)]])
+            ids = torch.tensor([tokenizer(text).input_ids])
             made = model.generate(ids, max_new_tokens=4, do_sample=False)[0, ids.shape[1] :].tolist()
             made = made[: made.index(2)] if 2 in made else made
-            assert found[side][number] == tokenizer.decode(made), (side, number)
+            assert found[side][number] == tokenizer.decode(made, skip_special_tokens=True), (side, number)
             assert "".join(piece for at, one, piece in heard if (at, one) == (side, number)) == found[side][number]
 
 
