@@ -16,7 +16,7 @@ HEAP_SHARE, HEAP_MOST = 0.8, 60 * MIB
 SCATTERED, RECOMPUTED = 10 * MIB, 20 * MIB
 """What it keeps besides where small trained tensors lie among large passing ones, and where layers run twice."""
 RAGGED_SHARE, RAGGED_MOST = 0.25, 150 * MIB
-"""What it keeps besides where micro-batches are of many lengths: a freed block seldom fits the next one's
+"""What it may keep besides where micro-batches are of many lengths: a freed block seldom fits the next one's
 (`bench ragged`; up to 0.56 of the tensors, and 240 MiB)."""
 RAGGED_HIGH_SHARE, RAGGED_HIGH_MOST = 0.4, 200 * MIB
 """How far above that the band's upper edge then lies."""
@@ -52,12 +52,12 @@ def process_bytes(
     `ragged` says that rows are of different lengths, `half` that products are computed in 16 bits.
     """
     band = BANDS[kind, device]
-    fixed, above = CONTEXT_CUDA, 0
+    fixed, more, above = CONTEXT_CUDA, 0, 0
     if device == "cpu":
         heap = int(min(HEAP_SHARE * total, HEAP_MOST)) + SCATTERED * frozen + RECOMPUTED * recompute
         fixed = PROCESS_CPU + heap + KERNELS * half
         if ragged:
-            fixed += int(min(RAGGED_SHARE * total, RAGGED_MOST))
+            more = int(min(RAGGED_SHARE * total, RAGGED_MOST))
             above = int(min(RAGGED_HIGH_SHARE * total, RAGGED_HIGH_MOST))
     low = int(total * band.low) + fixed - band.rest
-    return total + fixed, low, int(total * band.high) + fixed + band.rest + above
+    return total + fixed + more, low, int(total * band.high) + fixed + more + band.rest + above
