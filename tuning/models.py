@@ -72,6 +72,8 @@ class BaseModel:
     """The folder of an earlier run's adapter that training goes on with, where it cannot be merged into the base."""
     adapter_files: dict[str, str] = field(default_factory=dict, hash=False)
     """Digests of that adapter."""
+    learned_head: bool = False
+    """Of a run's result that is not merged yet: it has a head for classes, which its base model's files lack."""
     parent: BaseModel | None = None
     """Of a run's result: the base model of that run."""
 
@@ -129,8 +131,8 @@ def read_config(config: Any, spec: str) -> tuple[ModelShape, tuple[str, ...]]:
     tasks = tasks_of(kind, config.get("is_decoder") is True)
     if not tasks:
         message = (
-            f"{spec!r} is a {kind} model: it has not been proven that its tokens see only what stands before them, "
-            f"so it cannot write, nor that padding leaves its classes alone; {_USE}"
+            f"{spec!r} is a model of kind {kind}: it has not been proven that its tokens see only what stands before "
+            f"them, so it cannot write, nor that padding leaves its classes alone; {_USE}"
         )
         raise ModelError(message, spec, _KNOWN_KIND)
     return shape, tasks
@@ -342,7 +344,8 @@ def _notes(folder: Path, shape: ModelShape, writes: bool, name: str, template: b
         found.append(f"It trains with its own dropout ({dropped[0]} {model[dropped[0]]:g}), so cuts differ a little.")
     if not shape.known:
         found.append(
-            f"Layers of a {shape.model_type} model are counted by the usual pattern, so counts are close, not exact."
+            f"Layers of a model of kind {shape.model_type} are counted by the usual pattern, so counts are close, "
+            "not exact."
         )
     return tuple(found)
 

@@ -167,6 +167,8 @@ def plan_for(given: Any, run_model: RunModel | None = None) -> Plan:
     model = base_model(settings, run_model)
     weights = compared(model, settings.task)
     assert weights is not None  # without a limit of time it is waited for
+    if model.learned_head:  # what was compared are the files of its base model, which have another head or none
+        weights = replace(weights, notices=(), head_for=())
     readable = model.missing is None or (Path(model.path) / "tokenizer.json").is_file()
     rows = with_template_chosen(settings.data, model, settings.recipe)
     given_rows = (rows, model.path, settings.task, settings.seed, settings.recipe)

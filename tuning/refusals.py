@@ -44,7 +44,7 @@ def refused(
             if settings.task == "causal_lm" and model.shape.encoder
             else "has no classes that padding would leave alone"
         )
-        found.append(Problem("task", settings.task, able, f"a {kind} model {why}; set task to {able}."))
+        found.append(Problem("task", settings.task, able, f"a model of kind {kind} {why}; set task to {able}."))
     return found
 
 
@@ -121,7 +121,7 @@ def packing_lacks(settings: Settings, model: BaseModel) -> str | None:
     if method.caches(settings.method):
         return "the frozen body's states are computed once, row by row, and kept: there is no padding to save"
     if kind not in PACKING:
-        return f"a {kind} model lets packed rows see each other, or has not been proven not to"
+        return f"a model of kind {kind} lets packed rows see each other, or has not been proven not to"
     return None
 
 
@@ -173,7 +173,7 @@ def _evaluation_refused(settings: Settings, data: DataSummary) -> list[Problem]:
 
 def _attention_refused(settings: Settings, kind: str, device: Device) -> list[Problem]:
     if settings.attention == "sdpa" and not supports_sdpa(kind):
-        message = f"a {kind} model has no sdpa in transformers; use eager, which stores the attention matrix."
+        message = f"a model of kind {kind} has no sdpa in transformers; use eager, which stores the attention matrix."
         return [Problem("attention", "sdpa", "eager", message)]
     why = None
     if settings.attention == "flash":

@@ -61,9 +61,10 @@ class Results:
         self._check_base(row, settings, method, base)
         artifact, title = self._artifact(row, best=best), f"the {'best' if best else 'result'} of {row.name}"
         said: dict[str, Any] = {"spec": settings.model, "source": "run", "title": title, "parent": base}
+        said["learned_head"] = settings.task == row.settings["task"] == CLASSES
         if self._trains_on(row, settings, method):
             return self._adapter_to_train_on(row, base, artifact, said)
-        shape = method.merged_shape(base.shape, _block(row), len(_class_names(row)))
+        shape = method.merged_shape(base.shape, _block(row), _classes(row))
         if shape is None:
             raise _not_mergeable(row, settings, method)
         place = artifact if artifact.name == "model" else artifact.parent / "merged"
@@ -256,10 +257,10 @@ def _block(row: RunRow) -> Any:
     return Settings.from_dict(row.settings).method
 
 
-def _class_names(row: RunRow) -> tuple[str, ...]:
-    """The classes that a run has learned; none where it writes."""
+def _classes(row: RunRow) -> int:
+    """How many classes a run has learned; 0 where it writes."""
     names = (row.plan.get("data") or {}).get("label_names")
-    return tuple(names or ()) if row.settings["task"] == CLASSES else ()
+    return len(names or ()) if row.settings["task"] == CLASSES else 0
 
 
 def _has_files(folder: Path) -> bool:

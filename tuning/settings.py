@@ -232,8 +232,9 @@ class Settings:
     @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics of this task that are measured, `auto` resolved."""
-        if isinstance(self.eval.metrics, tuple):
-            return self.eval.metrics
+        chosen = self.eval.metrics
+        if chosen != "auto":
+            return chosen if isinstance(chosen, tuple) else (chosen,)
         known = CLASS_METRICS if self.task == "sequence_classification" else TEXT_METRICS
         return tuple(name for name in known if name not in WRITTEN_METRICS)
 

@@ -57,7 +57,8 @@ def preview(
     most = min(MOST_LETTERS, max(LEAST_LETTERS, LETTERS_A_TOKEN * settings.max_seq_length))
     begun = [beginning_of(row, most) for row in train]
     long = sum(one is not row for one, row in zip(begun, train, strict=True))
-    notices = [*data.notices, *([_long_notice(long, len(train), most)] if long else [])]
+    notices = [_as_refused(one) if settings.bad_rows == "stop" else one for one in data.notices]
+    notices = [*notices, *([_long_notice(long, len(train), most)] if long else [])]
     found |= {
         "title": data.title,
         "shape": data.shape,
@@ -94,6 +95,14 @@ def preview(
     spelled = [one for _, one in pairs]
     tokens = [shown_tokens(one, settings.max_seq_length, tokenizer, settings.long_text) for one in first]
     return found | {"tokens": tokens, "lengths": _lengths(spelled, settings.max_seq_length, settings.long_text)}
+
+
+def _as_refused(one: Notice) -> Notice:
+    """Rows are looked at as if bad ones were left out; where Start would refuse them instead, that is told."""
+    if one.field != "data.bad_rows" or one.count is None:
+        return one
+    message = f"{one.count:,} rows cannot be used: mend them, or leave them out; until then Start refuses them."
+    return Notice(field=one.field, message=message, count=one.count)
 
 
 def _first(data: DataSet) -> list[tuple[Record, Row]]:

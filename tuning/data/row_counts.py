@@ -21,8 +21,10 @@ class RowCounts:
         self._settings = settings
         self.rows = self.pairs = self.blocks = 0
         self._long = self._tokens = self._lost = 0
-        self._answers = self._cut_answers = self._lost_answers = 0
-        self._plain = self._empty = self._refused = self._apart = self._blank = self._endless = self._talks = 0
+        self.answers = self._cut_answers = self._lost_answers = 0
+        self._plain = self._empty = self._refused = self._apart = self._blank = self._endless = self._talks = (
+            self._glued
+        ) = 0
         self._unwritten = Counter[str]()
 
     def add(self, row: Row, spelled: Spelled | None, parts: Sequence[Encoded], tokenizer: TextTokenizer) -> None:
@@ -32,6 +34,10 @@ class RowCounts:
         if spelled is None:
             self._refused += 1
             return
+        if row.text_pair is not None:
+            front, back = tokenizer.frame
+            inner = spelled.ids[front : len(spelled.ids) - back]
+            self._glued += not any(one in tokenizer.special_ids for one in inner)
         wanted, left = sum(spelled.trained[1:]), sum(part.trained_tokens for part in parts)
         kept = sum(len(part.ids) for part in parts)
         self._tokens += len(spelled.ids)
@@ -44,7 +50,7 @@ class RowCounts:
             self._long += 1
             self.blocks += len(parts) if spelled.plain and len(parts) > 1 else 0
         if wanted and not spelled.plain:
-            self._answers += 1
+            self.answers += 1
             self._cut_answers += left < wanted
             self._lost_answers += left == 0
         talk = as_conversation(row) if self._through_template(row) else row
@@ -62,7 +68,12 @@ class RowCounts:
         seen = f" (of the {self.rows:,} rows that were counted)" if sampled else ""
         return tuple(
             Notice(field=field, message=message + seen, count=count)
-            for field, message, count in [*self._lengths(), *self._left_out(), *self._ends(tokenizer)]
+            for field, message, count in [
+                *self._lengths(),
+                *self._left_out(),
+                *self._glued_pairs(),
+                *self._ends(tokenizer),
+            ]
         )
 
     def _lengths(self) -> Iterator[tuple[str, str, int]]:
@@ -79,14 +90,14 @@ class RowCounts:
             yield field, message, self._long
         else:
             message = f"{longer} and are cut: {share} of all tokens are lost"
-            if self._answers:
+            if self.answers:
                 message += f"; {self._cut_answers:,} answers are cut, {self._lost_answers:,} of them whole"
             yield field, message, self._long
 
     def _left_out(self) -> Iterator[tuple[str, str, int]]:
         if self._empty:
             empty = f"{self._empty:,} of {self.rows:,} rows have nothing to learn"
-            message = f"{empty} (no answer, or nothing but blanks) and are left out"
+            message = f"{empty} (no answer, nothing but blanks, or marked as not to be learned) and are left out"
             yield "data.source", message, self._empty
         if self._refused:
             message = f"{self._refused:,} conversations that the chat template does not write are left out"
@@ -106,6 +117,11 @@ class RowCounts:
         for what, count in sorted(self._unwritten.items()):
             yield "data.chat_template", f"the chat template {_left_unwritten(what, count)}", count
 
+    def _glued_pairs(self) -> Iterator[tuple[str, str, int]]:
+        if self._glued:
+            message = f"this tokenizer puts nothing between the two texts of a pair, in {self._glued:,} rows"
+            yield "data.columns", message, self._glued
+
     def _ends(self, tokenizer: TextTokenizer) -> Iterator[tuple[str, str, int]]:
         if self._endless:
             message = (
@@ -114,7 +130,7 @@ class RowCounts:
             )
             yield "data.chat_template", message, self._endless
         end = tokenizer.eos_id if self._settings.special_tokens == "tokenizer" else tokenizer.config_eos_id
-        framed = self._plain + self._answers - self._talks
+        framed = self._plain + self.answers - self._talks
         if end is None and framed > 0:
             message = "the tokenizer has no end token, so nothing teaches the model where a text or an answer ends"
             yield "model", message, framed

@@ -233,6 +233,11 @@ def _row_notices(
         why = ", ".join(f"{reason} ({many:,})" for reason, many in reasons.most_common(3))
         message = f"{count:,} rows cannot be used and are left out: {why}{scope}."
         yield Notice(field="data.bad_rows", message=message, count=count)
+    codes = np.frombuffer(checks[0].codes, dtype=np.int32)
+    lonely = int(np.count_nonzero(np.bincount(codes[codes >= 0]) == 1)) if names else 0
+    if lonely > max(2, len(names) / 2):
+        message = f"{lonely:,} of {len(names):,} classes have one row only; a column of measured numbers is no class."
+        yield Notice(field="data.columns", message=message, count=lonely)
     alike = [name for name in names if sum(name.lower() == other.lower() for other in names) > 1]
     if alike:
         message = f"Classes that differ in nothing but capital letters stay apart: {', '.join(alike[:LISTED])}."
@@ -341,6 +346,8 @@ def label_names(checks: Sequence[Checked], place: Place, reading: Reading, setti
     strange = next((label for label in found if label not in names), None)
     if strange is not None:
         message = f"label {strange!r} is not among data.label_names {', '.join(names)}; add it there"
+        if strange.isdecimal():
+            message += f". Numbers are places in that list, from 0 to {len(names) - 1}"
         raise DataError(message, strange, ", ".join(names), "data.label_names")
     if len(names) < 2:
         message = f"the label column has one value only, {names[0]!r}; a class needs something to differ from"
@@ -407,9 +414,7 @@ def _drawn_notices(sides: Sequence[tuple[Checked, Places]], names: tuple[str, ..
         told.append(Notice(field="data.train_rows", message=message, count=len(none)))
     unseen = _without(names, evaluated, held) if len(held) else []
     if unseen:
-        message = (
-            f"{_counted(unseen)} no evaluation rows, so that no metric says how well they are told: {_listed(unseen)}."
-        )
+        message = f"{_counted(unseen)} no evaluation rows, so that no metric counts them: {_listed(unseen)}."
         told.append(Notice(field=field, message=message, count=len(unseen)))
     return told
 

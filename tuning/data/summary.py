@@ -129,8 +129,7 @@ def _summary(
     held = [] if sampled else list(filter(learnable, _encoded(data.eval, tokenizer, settings, task, taught, counts)))
     learned = [one for one in train if learnable(one)]
     if not learned:
-        message = "no row has anything to learn from within max_seq_length; raise it, or check the answers"
-        raise DataError(message, settings.max_seq_length, "at least one row", "data.max_seq_length")
+        raise _nothing_to_learn(settings, counts)
     asked = () if taught is None else itertools.chain(shown, () if sampled else data.eval)
     pieces = len(train) / max(1, len(shown)) if counts.blocks else 1.0
     return DataSummary(
@@ -160,6 +159,18 @@ def _summary(
         and (data.shape == CONVERSATION or (settings.chat_template == "on" and counts.pairs > 0)),
         largest_id=max(max(one.ids) for one in learned),
     )
+
+
+def _nothing_to_learn(settings: DataSettings, counts: RowCounts) -> DataError:
+    """The refusal of rows of which none has a token to learn: for they are cut, or were never to be learned."""
+    if counts.answers:
+        message = "no row has anything to learn from within max_seq_length; raise it"
+        return DataError(message, settings.max_seq_length, "at least one row", "data.max_seq_length")
+    message = (
+        "no row has anything to learn from: the answers are empty, or the data mark them as not to be learned; check "
+        "the answers and their marks"
+    )
+    return DataError(message, settings.source, "at least one answer to learn", "data.source")
 
 
 def _encoded(

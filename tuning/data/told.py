@@ -21,7 +21,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "role": ("data.columns", "{n} turns name their role in another word: {details}."),
     "key": ("data.columns", "Turns carry keys that are not used: {details}."),
     "part": ("data.columns", "{n} turns are lists of parts; the texts of the parts are joined."),
-    "call": ("data.columns", "{n} answers call tools; the chat template writes the calls, where it knows them."),
+    "call": ("data.columns", "{n} answers call tools."),
     "call_turn": ("data.columns", "{n} turns are calls of tools by their role; they are read as answers that call."),
     "call_text": ("data.columns", "{n} turns are calls of tools by their role, but no JSON; they are read as written."),
     "arguments": ("data.columns", "{n} tool calls have their arguments as JSON text; they are read as objects."),
