@@ -7,6 +7,7 @@ import json
 import lzma
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +136,10 @@ def test_the_tokens_shown_of_a_long_row_are_those_of_its_beginning(tmp_path: Pat
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     found = shown(tmp_path / "rows.jsonl", max_seq_length=16, eval_fraction=0.0)
     whole = TextTokenizer(MODEL).encode(texts[0])
-    kept = [text for text, state, *_ in found["tokens"][0]["tokens"] if state == "trained"]
-    assert "".join(kept).strip() and texts[0].startswith("".join(kept).strip())
+    tokens = found["tokens"][0]["tokens"]
+    read = [text for text, *_ in takewhile(lambda token: token[1] != "gap", tokens)]
+    assert "".join(read).strip() and texts[0].startswith("".join(read).strip())
+    assert not any(special for _, _, special, _ in tokens), "no end stands where the row goes on"
     assert 16 < found["lengths"]["longest"] < len(whole) and found["lengths"]["cut_rows"] == 1
     (notice,) = [one for one in found["notices"] if one["field"] == "data.max_seq_length"]
     assert notice["count"] == 1 and "2,000 letters" in notice["message"]
