@@ -208,7 +208,7 @@ def test_a_model_that_has_eager_attention_alone_is_asked_and_merged(place: Path,
     sides = SavedSides(tmp_path, one.model.path, one.settings)
     said = sides.ask(Question(["the red dog"], 8))
     job = Job(run_id="r", attempt=1, plan=one, folder=str(tmp_path))
-    merged = AutoModelForCausalLM.from_pretrained(merged_folder(job), attn_implementation="eager").eval()
+    merged = AutoModelForCausalLM.from_pretrained(merged_folder(job, "a card"), attn_implementation="eager").eval()
     assert merged.config._attn_implementation == "eager" and len(said["trained"]) == 1
     with pytest.raises(SettingsError, match="eager"):
         plan(place / "gemma2", attention="sdpa")
@@ -226,7 +226,7 @@ def test_saved_files_have_one_mode_and_no_path_of_this_machine(place: Path, tmp_
 
     one = plan(place / "llama", "sequence_classification", method={"name": method})
     run(one, tmp_path / "run")
-    merged_folder(Job(run_id="r", attempt=1, plan=one, folder=str(tmp_path / "run")))
+    merged_folder(Job(run_id="r", attempt=1, plan=one, folder=str(tmp_path / "run")), "a card")
     files = [file for file in (tmp_path / "run").rglob("*") if file.is_file() and file.parent.name != "run"]
     assert {file.stat().st_mode & 0o777 for file in files} == {(tmp_path / "run").stat().st_mode & 0o666}
     for file in files:
