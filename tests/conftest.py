@@ -19,6 +19,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TUNING_FORK_CACHE", tempfile.mkdtemp(prefix="tuning-fork-cache-"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz", type=int, default=8, help="mutated files of each format in tests/fuzz")
+    parser.addoption("--fuzz-seed", type=int, default=0, help="another seed makes other files")
+
+
 LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
 
 

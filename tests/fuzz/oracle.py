@@ -1,0 +1,73 @@
+"""What a plain library says of the same file: `datasets` for tables, the standard library for text.
+
+Comes in: a file and its format.  Goes out: its rows as that library reads them, or None where it cannot; and whether a
+value of ours is the same as one of its.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from pandas._libs.parsers import STR_NA_VALUES
+
+MISSING_TEXTS = frozenset(STR_NA_VALUES)
+"""What pandas, and so `datasets`, reads as missing in a CSV file."""
+
+
+def rows_of(path: Path, form: str, cache: Path) -> list[dict[str, Any]] | None:
+    """The rows of a file by `datasets`; None where it refuses the file."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
+    try:
+        if form in ("lines", "paragraphs"):
+            kind = "line" if form == "lines" else "paragraph"
+            return list(datasets.Dataset.from_text(str(path), cache_dir=str(cache), sample_by=kind))
+        if form == "parquet":
+            return list(datasets.Dataset.from_parquet(str(path), cache_dir=str(cache)))
+        if form in ("csv", "tsv"):
+            more = {"sep": "\t"} if form == "tsv" else {}
+            return list(datasets.Dataset.from_csv(str(path), cache_dir=str(cache), **more))
+        return list(datasets.Dataset.from_json(str(path), cache_dir=str(cache)))
+    except Exception:
+        return None
+
+
+def missing(value: Any) -> bool:
+    """No value, in the words of `datasets`."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def same(ours: Any, theirs: Any, form: str) -> bool:
+    """Whether both mean the same; numbers and booleans that a CSV reader makes of texts are that text."""
+    if missing(theirs):
+        return missing(ours) or ours in ("", [], {}) or (form in ("csv", "tsv") and ours in MISSING_TEXTS)
+    if isinstance(theirs, dict):
+        mine = ours if isinstance(ours, dict) else {}
+        names = {*mine, *theirs}
+        return isinstance(ours, dict) and all(same(mine.get(name), theirs.get(name), form) for name in names)
+    if isinstance(theirs, list):
+        pairs = zip(ours, theirs) if isinstance(ours, list) and len(ours) == len(theirs) else None
+        return pairs is not None and all(same(one, other, form) for one, other in pairs)
+    if ours == theirs or str(ours) == str(theirs):
+        return True
+    if str(ours).replace("\r\n", "\n").strip() == str(theirs).replace("\r\n", "\n").strip():
+        return True  # blanks at the ends of a line of text belong to nobody
+    try:
+        return math.isclose(float(ours), float(theirs), rel_tol=1e-12)
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def texts(value: Any) -> list[str]:
+    """Every text within a value."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [text for one in value.values() for text in texts(one)]
+    if isinstance(value, list | tuple):
+        return [text for one in value for text in texts(one)]
+    return [] if value is None else [str(value)]

@@ -1,0 +1,137 @@
+"""Tiny model folders of many kinds, unharmed and mutated, through plan, estimate and run: nothing unhandled or silent.
+
+What stands beside is plain `transformers`: where it reports tensors that are missing or do not fit, a run is refused;
+where a run starts, its first evaluation is the loss that the plain library computes.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from model_folders import CHANGES, KINDS, made
+
+from tuning.data import encode_pairs, open_data
+from tuning.errors import TuningError
+from tuning.job import Job
+from tuning.memory.estimate import estimate
+from tuning.plan import plan_for
+from tuning.text import TextTokenizer
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tiny_models import labelled_rows  # noqa: E402
+from training_world import run  # noqa: E402
+
+SOME = ("llama", "gpt2", "bert")
+"""Kinds that every test run looks at; the tier looks at all."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_model_folders_are_trained_as_they_are_or_refused_in_words(
+    kind: str, tmp_path: Path, fuzz: int, fuzz_seed: int
+) -> None:
+    if fuzz <= 8 and kind not in SOME:
+        pytest.skip("one of the kinds of the fuzz tier: --fuzz 40")
+    base = made(kind, tmp_path / "base")
+    if base is None:
+        pytest.skip(f"these sizes make no {kind}")
+    rows = labelled_rows(tmp_path / "rows.jsonl", count=16)
+    draw, wrong, outcomes = random.Random(f"{kind} {fuzz_seed}"), list[str](), dict[str, int]()
+    changes = [None, *CHANGES, *(draw.choice(CHANGES) for _ in range(fuzz))][: max(8, fuzz)]
+    for number, change in enumerate(changes):
+        folder = tmp_path / f"model{number}"
+        shutil.copytree(base, folder)
+        told = "unharmed"
+        try:
+            told = change(folder, draw) if change else told
+        except Exception:  # this kind has nothing of that sort to change
+            continue
+        task = "sequence_classification" if kind in ("bert", "roberta") or draw.random() < 0.25 else "causal_lm"
+        try:
+            outcome, faults = went(folder, rows, task, tmp_path / f"run{number}")
+        except Exception as error:
+            outcome, faults = "unhandled", [f"unhandled {type(error).__name__}: {error}"[:300]]
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+        wrong += [f"{kind} {number} ({told}; {task}): {fault}" for fault in faults]
+        shutil.rmtree(folder)
+    print(kind, outcomes)
+    assert not wrong, f"{outcomes}\n" + "\n".join(wrong)
+
+
+def went(folder: Path, rows: Path, task: str, place: Path) -> tuple[str, list[str]]:
+    """What became of a folder, and what is wrong with that."""
+    columns = {"text": "text", "label": "label"}
+    if task == "causal_lm":
+        columns = {"prompt": "prompt", "completion": "completion"}
+    settings: dict[str, Any] = {
+        "model": str(folder),
+        "task": task,
+        "data": {
+            "source": str(rows),
+            "columns": columns,
+            "eval_fraction": 0.25,
+            "max_seq_length": 48,
+            "chat_template": "off",
+        },
+        "method": {"name": "full"},
+        "micro_batch_size": 4,
+        "gradient_accumulation_steps": 1,
+        "max_steps": 2,
+        "optimizer": {"learning_rate": 1e-3},
+        "device": "cpu",
+    }
+    try:
+        plan = plan_for(settings)
+        plan.model.check_complete()
+        json.dumps(estimate(plan).to_dict())
+    except TuningError as error:
+        assert error.problems and all(one.message and one.field for one in error.problems)
+        return "refused", []
+    reference, lacks = plainly(folder, plan) if task == "causal_lm" else (None, None)
+    faults = [f"accepted, but transformers says {lacks}"] if lacks else []
+    end, events = run(Job(run_id="r", attempt=1, plan=plan, folder=str(place)))
+    if end == "failed":
+        message = events[-1].data["message"]
+        faults.append(f"the run broke off: {message}"[:300]) if events[-1].data.get("traceback") else None
+        return "failed", faults
+    first = next(event.data["loss"] for event in events if event.kind == "eval")
+    if reference is not None and not lacks and first != pytest.approx(reference, rel=2e-4, nan_ok=True):
+        faults.append(f"first evaluation {first}, by plain transformers {reference}")
+    return "trained", faults
+
+
+def plainly(folder: Path, plan: Any) -> tuple[float | None, str | None]:
+    """The loss of the held-out rows by the plain library, and what it reports of the weights."""
+    import torch
+    import transformers
+
+    (folder / "adapter_config.json").unlink(missing_ok=True)
+    try:
+        model, told = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, output_loading_info=True, dtype=torch.float32, ignore_mismatched_sizes=True
+        )
+    except Exception as error:
+        return None, f"{type(error).__name__}: {error}"[:200]
+    lacking = {name: list(told[name])[:2] for name in ("missing_keys", "mismatched_keys") if told[name]}
+    settings = plan.settings
+    data = open_data(settings.data, settings.task, settings.seed)
+    pairs = encode_pairs(data.eval, TextTokenizer(folder), settings.data, settings.task)
+    total = count = 0.0
+    model.eval()
+    with torch.no_grad():
+        for _, one in pairs:
+            labels = [token if learned else -100 for token, learned in zip(one.ids, one.trained, strict=True)]
+            out = model(input_ids=torch.tensor([one.ids]), attention_mask=torch.ones(1, len(one.ids), dtype=torch.long))
+            total += float(
+                torch.nn.functional.cross_entropy(
+                    out.logits[0, :-1].float(), torch.tensor(labels[1:]), ignore_index=-100, reduction="sum"
+                )
+            )
+            count += one.trained_tokens
+    return total / count, str(lacking) if lacking else None
