@@ -86,6 +86,8 @@ class Sample:
     format: str
     told: str
     """What was done to it, in words, for the report."""
+    delimiter: str
+    """What stands between the cells of a CSV file."""
 
 
 def sentence(draw: random.Random, most: int = 12) -> str:
@@ -191,7 +193,7 @@ VALUE_CHANGES: tuple[Callable[[list[dict[str, Any]], random.Random], str], ...] 
 
 
 # -- how it is written ------------------------------------------------------------------------------------------------
-def written(rows: list[dict[str, Any]], form: str, draw: random.Random) -> bytes:
+def written(rows: list[dict[str, Any]], form: str, delimiter: str, draw: random.Random) -> bytes:
     """The rows in a format. Raises ValueError or the like where the format cannot hold them."""
     if form.startswith("jsonl"):
         found = "".join(json.dumps(row, ensure_ascii=draw.random() < 0.3) + "\n" for row in rows)
@@ -202,7 +204,7 @@ def written(rows: list[dict[str, Any]], form: str, draw: random.Random) -> bytes
     names = list(dict.fromkeys(name for row in rows for name in row))
     if form in ("csv", "tsv"):
         out = io.StringIO()
-        writer = csv.writer(out, delimiter="\t" if form == "tsv" else draw.choice((",", ",", ";")))
+        writer = csv.writer(out, delimiter=delimiter)
         writer.writerow(names)
         for row in rows:
             writer.writerow(["" if row.get(name) is None else as_cell(row[name]) for name in names])
@@ -281,7 +283,8 @@ def samples(form: str, count: int, seed: int) -> list[Sample]:
         rows = table(draw)
         told = [draw.choice(VALUE_CHANGES)(rows, draw) for _ in range(draw.choice((0, 1, 1, 2)))]
         try:
-            content = written(rows, form, draw)
+            delimiter = "\t" if form == "tsv" else draw.choice((",", ",", ";"))
+            content = written(rows, form, delimiter, draw)
             if not told or draw.random() < 0.3:
                 change = draw.choice(BYTE_CHANGES)
                 content = change(content, draw)
@@ -290,5 +293,7 @@ def samples(form: str, count: int, seed: int) -> list[Sample]:
             continue
         if content:
             ending = {"lines": "txt", "paragraphs": "txt"}.get(form, form)
-            found.append(Sample(name=f"rows.{ending}", content=content, format=form, told="; ".join(told)))
+            found.append(
+                Sample(name=f"rows.{ending}", content=content, format=form, told="; ".join(told), delimiter=delimiter)
+            )
     return found

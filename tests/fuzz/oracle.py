@@ -16,7 +16,7 @@ MISSING_TEXTS = frozenset(STR_NA_VALUES)
 """What pandas, and so `datasets`, reads as missing in a CSV file."""
 
 
-def rows_of(path: Path, form: str, cache: Path) -> list[dict[str, Any]] | None:
+def rows_of(path: Path, form: str, delimiter: str, cache: Path) -> list[dict[str, Any]] | None:
     """The rows of a file by `datasets`; None where it refuses the file."""
     import datasets
 
@@ -29,8 +29,7 @@ def rows_of(path: Path, form: str, cache: Path) -> list[dict[str, Any]] | None:
         if form == "parquet":
             return list(datasets.Dataset.from_parquet(str(path), cache_dir=str(cache)))
         if form in ("csv", "tsv"):
-            more = {"sep": "\t"} if form == "tsv" else {}
-            return list(datasets.Dataset.from_csv(str(path), cache_dir=str(cache), **more))
+            return list(datasets.Dataset.from_csv(str(path), cache_dir=str(cache), sep=delimiter))
         return list(datasets.Dataset.from_json(str(path), cache_dir=str(cache)))
     except Exception:
         return None

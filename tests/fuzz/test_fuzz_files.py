@@ -110,7 +110,7 @@ def went(settings: dict[str, Any], sample: Sample, path: Path, folder: Path) -> 
 
 def silent(settings: dict[str, Any], sample: Sample, path: Path, folder: Path, plan: Any) -> list[str]:
     """What the plan takes otherwise than the plain library, without a word."""
-    theirs = rows_of(path, sample.format, folder / "cache")
+    theirs = rows_of(path, sample.format, sample.delimiter, folder / "cache")
     given = Settings.from_dict(settings | {"data": settings["data"] | {"bad_rows": "skip"}})
     data = open_data(given.data, given.task, given.seed)
     told = " ".join(notice.message for notice in plan.notices)
