@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fuzz", type=int, default=8, help="mutated files of each format in tests/fuzz")
+    parser.addoption("--fuzz", type=int, default=0, help="mutated files of each format in tests/fuzz; 0 skips them")
     parser.addoption("--fuzz-seed", type=int, default=0, help="another seed makes other files")
 
 

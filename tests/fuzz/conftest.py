@@ -8,7 +8,10 @@ import pytest
 @pytest.fixture(scope="session")
 def fuzz(pytestconfig: pytest.Config) -> int:
     """Mutated files of each format, and mutated folders of each model kind."""
-    return int(pytestconfig.getoption("--fuzz"))
+    count = int(pytestconfig.getoption("--fuzz"))
+    if not count:
+        pytest.skip("a tier of its own: python -m pytest tests/fuzz --fuzz 500")
+    return count
 
 
 @pytest.fixture(scope="session")

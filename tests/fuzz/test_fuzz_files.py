@@ -1,6 +1,6 @@
 """Mutated files through preview, plan and run: nothing unhandled, nothing silent.
 
-A few files a format run with every test run; the tier itself is `python -m pytest tests/fuzz --fuzz 500`.
+A tier of its own: `python -m pytest tests/fuzz -k files --fuzz 500`.
 """
 
 from __future__ import annotations

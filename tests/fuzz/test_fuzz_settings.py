@@ -1,6 +1,6 @@
 """Random settings through the service's own routes: an answer or a refusal in words, never a crash.
 
-A few hundred run with every test run; the tier is `python -m pytest tests/fuzz -k settings --fuzz 500` (25,000).
+A tier of its own: `python -m pytest tests/fuzz -k settings --fuzz 500` (25,000).
 """
 
 from __future__ import annotations
