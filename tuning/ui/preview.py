@@ -160,7 +160,7 @@ def _automatic(plan: Any, path: str, key: str) -> str:
 
 def run_name(values: dict[str, Any]) -> str | None:
     """The name that stands in the form; None where a name is to be made. Raises SettingsError where it is too long."""
-    name = str(values[RUN_NAME] or "").strip()
+    name = str(values.get(RUN_NAME) or "").strip()
     if len(name) > NAME_LENGTH:
         limit = f"1 to {NAME_LENGTH} characters"
         raise SettingsError([Problem("name", name, limit, f"the name has {len(name)} characters, of {limit}.")])
