@@ -280,7 +280,8 @@ def test_rows_that_a_recipe_rewrites_count_as_long_as_they_may_become(
     assert "recipe" in plan.derived["widest_length"].origin
     found = estimate(plan, make=True)
     peak = measured_peak(plan, tmp_path / "run")
-    assert 0.999 * peak <= found.total_bytes <= 1.03 * peak
+    # rows that a recipe writes are known by their longest form alone, so the widest batch is taken, not the run's own
+    assert 0.999 * peak <= found.total_bytes <= 1.05 * peak
     assert found.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.01)
 
 

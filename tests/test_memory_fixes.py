@@ -49,7 +49,11 @@ def assert_each_saves_what_it_says(plan: Plan, device: Device) -> None:
     for fix in fixes:
         after = estimate(applied(plan, fix), device)
         assert after.kind == "traced"
-        assert highest(before) - highest(after) == fix["saved_bytes"], fix["cost"]
+        saved = highest(before) - highest(after)
+        if "generate_rows" in fix["cost"]:  # the rows that are left may have shorter prompts besides: never less saved
+            assert fix["saved_bytes"] <= saved <= 1.02 * fix["saved_bytes"], fix["cost"]
+        else:
+            assert saved == fix["saved_bytes"], fix["cost"]
         assert before.total_bytes - after.total_bytes == fix["update_saved_bytes"], fix["cost"]
         assert after.fits == fix["fits"]
 

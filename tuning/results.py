@@ -82,6 +82,11 @@ class Results:
         told = _rounded_again(row, settings)
         return replace(found, notices=(*found.notices, *told))
 
+    def own_base(self, settings: Settings) -> BaseModel:
+        """The base model that the run was trained from. Raises ModelError."""
+        row, _ = self._named(settings.model)
+        return BaseModel.from_dict(row.plan["model"])
+
     def make_base(self, settings: Settings) -> None:
         """Make what `model` stands for: the merged model, an interrupted run's result. Raises ModelError."""
         row, best = self._named(settings.model)

@@ -104,6 +104,11 @@ class RunService:
         """The base model of these settings; of a run's result nothing is merged for that. Raises ModelError."""
         return base_model(settings, self._results.model)
 
+    def tokenizer_model(self, settings: Settings) -> BaseModel:
+        """The model whose tokenizer and template rows are written for: of a run's result its own base model, whatever
+        method is to train it on. Raises ModelError."""
+        return self._results.own_base(settings) if settings.model.startswith("run:") else self.base_model(settings)
+
     def outlook(self, preview: Preview) -> dict[str, Any]:
         """Memory through a step, against rows and length, what to change; `pending` is that of the estimate."""
         return outlook(preview.against, preview.against.device) | {"pending": preview.pending}

@@ -27,7 +27,7 @@ def add_routes(app: FastAPI, service: RunService, hosts: Iterable[str] = ()) -> 
     add_ask_routes(app, service)
     add_model_routes(app)
     add_result_routes(app, service)
-    add_data_routes(app, service.home, service.base_model)
+    add_data_routes(app, service.home, service.tokenizer_model)
     add_hub_data_routes(app)
     add_memory_routes(app, service)
     add_run_routes(app, service)
