@@ -94,10 +94,10 @@ def preview(
     found["notices"] += [one.to_dict() for one in (*tokenizer.notices, *told)]
     spelled = [one for _, one in pairs]
     tokens = [shown_tokens(one, settings.max_seq_length, tokenizer, settings.long_text) for one in first]
-    for one, row, (_, all_of_it) in zip(tokens, first_rows, shown, strict=False):
+    for seen, row, (_, all_of_it) in zip(tokens, first_rows, shown, strict=False):
         if row is not all_of_it and row.text is not None:  # the end token stands behind all of it only
-            while one["tokens"] and one["tokens"][-1][2]:
-                one["tokens"].pop()
+            while seen["tokens"] and seen["tokens"][-1][2]:
+                seen["tokens"].pop()
     return found | {"tokens": tokens, "lengths": _lengths(spelled, settings.max_seq_length, settings.long_text)}
 
 
