@@ -6,6 +6,7 @@ the real training code (`tables.py`), or by formula where there is none yet.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,12 +57,13 @@ class Known:
         (parts, where), kept = self._at(moment), kept_features(self.plan, moment.shape)
         return parts | {"activations": parts["activations"] + kept}, where
 
-    def moments(self, rows: int | None = None, length: int | None = None) -> list[Moment]:
+    def moments(self, rows: int | None = None, length: int | None = None) -> Sequence[Moment]:
         """The micro-batches of which one is the highest."""
         found, settings = moments_of(self.plan, rows, length), self.plan.settings.method
-        if method_named(settings.name).steps_in_backward(settings):  # its state comes before the pass is over
+        # where weights are updated within the backward pass, the optimizer's state comes before that is over
+        if any(one.first for one in found) and method_named(settings.name).steps_in_backward(settings):
             return [replace(one, first=False) for one in found]
-        return list(found)
+        return found
 
     def _highest(self) -> Moment:
         """The one of them that is."""

@@ -7,6 +7,7 @@ Start from data, order and seed.  Elsewhere they are the widest that its rows ca
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -179,6 +180,8 @@ class Rows:
         known = data.trained_tokens + data.eval_trained_tokens
         self.lengths = sorted(data.lengths, reverse=True) or [1]
         self.trained = sorted(data.trained_tokens, reverse=True) or [1]
+        self._most_labels = [0, *itertools.accumulate(self.trained)]
+        """Of so many rows, those with the most."""
         self.mean_labels = sum(known) / max(1, len(known))
         """Label tokens, of all rows that were counted."""
         self._windows: dict[tuple[int, ...], list[Any]] = {}
@@ -201,7 +204,7 @@ class Rows:
     # -- the widest that can be ------------------------------------------------------------------------------------
     def shape(self, rows: int, length: int, share: float) -> Shape:
         """So many rows of this length, with the most labels that so many rows have."""
-        labels = round(sum(self.trained[:rows]) * share)
+        labels = round(self._most_labels[min(rows, len(self.trained))] * share)
         most = max(1, rows * (length - 1))
         return Shape(rows=rows, length=length, labels=max(1, min(labels, most)), padded=self.padded and rows > 1)
 

@@ -91,7 +91,8 @@ class Block:
 
     def total(self, moment: Moment, rank: int | None) -> int:
         """Bytes at the peak alone."""
-        return round(float((self._of(moment)[1] @ np.array(self._values(moment.shape, rank))).max()))
+        totals = self._of(moment)[1] @ np.array(self._values(moment.shape, rank))
+        return round(max(totals.tolist()))  # of a dozen numbers faster than numpy's own
 
     def through_step(self, moment: Moment, rank: int | None) -> list[tuple[str, int]]:
         """Memory through one step: the last micro-batch and the update, in order; its highest is the peak.
