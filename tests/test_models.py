@@ -257,7 +257,7 @@ def test_sdpa_is_offered_where_transformers_has_it() -> None:
 
 def test_an_attention_that_a_kind_lacks_is_refused_at_its_field(tmp_path: Path) -> None:
     settings = {"model": str(tiny_model("gemma2", tmp_path / "gemma2")), "data": {"max_seq_length": 32}}
-    with pytest.raises(SettingsError, match="gemma2 model has no sdpa") as refused:
+    with pytest.raises(SettingsError, match="gemma2 has no sdpa") as refused:
         plan_for(settings)
     assert [problem.field for problem in refused.value.problems] == ["attention"]
     plan_for(settings | {"attention": "eager"})
