@@ -34,20 +34,25 @@ def accuracy(place: Path, method: dict[str, Any], **more: Any) -> float:
     return [event.data["metrics"]["accuracy"] for event in events if event.kind == "eval"][-1]
 
 
-def test_pretrained_features_beat_random_ones_by_far(tmp_path: Path) -> None:
-    """From three texts of each of six topics: with many, a random body's bag of words is enough too."""
-    few = {"source": "topics", "max_seq_length": 32, "train_rows": 18, "eval_rows": 60, "row_choice": "first"}
+def test_pretrained_features_make_less_than_half_the_errors_of_random_ones(tmp_path: Path) -> None:
+    """From 18 texts of six topics, three draws: with many texts a random body's bag of words is enough too."""
+    few = {"source": "topics", "max_seq_length": 32, "train_rows": 18, "eval_rows": 60}
     real, control = (
-        accuracy(
-            tmp_path / str(random),
-            {"name": "feature_extraction", "random_body": random},
-            max_steps=60,
-            optimizer={"learning_rate": 0.02},
-            data=few,
+        sum(
+            1
+            - accuracy(
+                tmp_path / f"{random}-{seed}",
+                {"name": "feature_extraction", "random_body": random},
+                max_steps=60,
+                optimizer={"learning_rate": 0.02},
+                data=few,
+                seed=seed,
+            )
+            for seed in range(3)
         )
         for random in (False, True)
     )
-    assert real > 0.9 and 1 - control > 5 * (1 - real), (real, control)
+    assert real < control / 2, (real, control)
 
 
 def test_full_fine_tuning_learns_it_too(tmp_path: Path) -> None:
