@@ -12,7 +12,7 @@ import pytest
 
 from tuning.assets import asset_path
 from tuning.cli import main
-from tuning.data import open_data
+from tuning.data import open_data, summarize
 from tuning.data.preview import preview
 from tuning.data.tables import head, open_table
 from tuning.data.values import MISSING_WORDS, is_missing
@@ -439,8 +439,34 @@ def test_spellings_of_one_class_are_one_class_and_are_told(tmp_path: Path) -> No
     source = file_of(tmp_path, *({"text": f"meal {n}", "label": numbers[n % 6]} for n in range(24)))
     data = open_data(DataSettings(source=source, eval_fraction=0.0), CLASS, 0)
     assert data.label_names == ("1", "2") and [row.label for row in data.train][:6] == [0, 0, 0, 0, 1, 1]
-    capitals = file_of(tmp_path, *({"text": f"meal {n}", "label": ("Good", "good")[n % 2]} for n in range(24)))
-    assert any("nothing but capital letters stay apart: Good, good" in message for message in told(capitals, CLASS))
+
+
+@pytest.mark.parametrize(
+    "one, other, listed",
+    [
+        ("Good", "good", "Good, good"),
+        ("caf\u00e9", "cafe\u0301", "'cafe\\u0301', caf\u00e9"),
+        ("\uff41", "a", "a, '\\uff41'"),
+        ("very good", "very  good", "'very  good', very good"),
+        (0.0, -0.0, "-0, 0"),
+        ("stra\u00dfe", "STRASSE", "STRASSE, stra\u00dfe"),
+    ],
+)
+def test_classes_that_a_person_reads_alike_are_told_to_stay_apart(
+    tmp_path: Path, one: Any, other: Any, listed: str
+) -> None:
+    source = file_of(tmp_path, *({"text": f"meal {n}", "label": (one, other, "third")[n % 3]} for n in range(24)))
+    message = "nothing but capital letters, spaces or the form of their letters stay apart"
+    assert any(f"{message}: {listed}." in notice for notice in told(source, CLASS)), told(source, CLASS)
+
+
+def test_the_preview_counts_what_the_plan_counts(tmp_path: Path) -> None:
+    """Training rows and evaluation rows alike: long rows, empty answers, glued pairs."""
+    rows = [{"prompt": f"What is {n}?", "completion": "word " * (n if n % 5 else 0)} for n in range(40)]
+    settings = DataSettings(source=file_of(tmp_path, *rows), eval_fraction=0.5, max_seq_length=24)
+    counted = summarize(settings, str(asset_path("models", "tiny-town")), "causal_lm", 0).notices
+    shown = preview(settings, "causal_lm", 0, TOKENIZER, 8)["notices"]
+    assert counted and [one.to_dict() for one in counted] == shown
 
 
 def test_the_counts_of_classes_and_the_split_follow_the_class_and_not_its_spelling(tmp_path: Path) -> None:

@@ -273,16 +273,32 @@ def test_reasoning_stays_with_its_answer(tmp_path: Path, key: str) -> None:
 
 
 # -- forms ------------------------------------------------------------------------------------------------------------
-def test_texts_of_content_parts_are_joined_and_pictures_are_refused(tmp_path: Path) -> None:
+def test_texts_of_content_parts_are_joined_and_pictures_are_left_out_by_count(tmp_path: Path) -> None:
     parts = [{"type": "text", "text": "Two plus "}, {"type": "text", "text": "two?"}]
-    data = opened(
-        tmp_path, {"messages": [ASKED | {"content": parts}, SAID | {"content": [{"type": "text", "text": "Four."}]}]}
-    )
+    answer = SAID | {"content": [{"type": "text", "text": "Four."}]}
+    data = opened(tmp_path, {"messages": [ASKED | {"content": parts}, answer]})
     assert data.train[0].messages == (Turn("user", "Two plus two?"), Turn("assistant", "Four."))
     assert said_of(data)["2 turns are lists of parts; the texts of the parts are joined."] == 2
-    picture = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
-    with pytest.raises(DataError, match="line 2 turn 1 of messages has a content part of type 'image', and only text"):
-        opened(tmp_path, {"messages": [ASKED, SAID]}, {"messages": [ASKED | {"content": picture}, SAID]})
+    parts = [{"type": "image"}, *parts, {"type": "image_url", "image_url": {"url": "a.png"}}, {"type": "image"}]
+    data = opened(tmp_path, {"messages": [ASKED | {"content": parts}, answer]})
+    assert data.train[0].messages == (Turn("user", "Two plus two?"), Turn("assistant", "Four."))
+    left = "3 content parts are no texts and are left out of their turns: 'image' (2), 'image_url' (1)."
+    assert said_of(data)[left] == 3
+
+
+@pytest.mark.parametrize(
+    "parts, reason",
+    [
+        ([{"type": "image"}], "has no content part with a text, only 'image'"),
+        ([{"type": "image"}, {"type": "text", "text": " "}], "has no content part with a text, only 'image'"),
+        ([{"type": "text"}], "has a content part of type 'text' without a text"),
+        ([{"type": "text", "text": 3}], "has a content part of type 'text' without a text"),
+        ([3], "has a content part of type 'int' without a text"),
+    ],
+)
+def test_a_turn_without_any_text_makes_a_bad_row(tmp_path: Path, parts: list[Any], reason: str) -> None:
+    with pytest.raises(DataError, match=f"line 2 turn 1 of messages {reason}"):
+        opened(tmp_path, {"messages": [ASKED, SAID]}, {"messages": [ASKED | {"content": parts}, SAID]})
 
 
 def test_turns_are_read_from_structs_of_lists_and_from_json_text(tmp_path: Path) -> None:

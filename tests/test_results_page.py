@@ -76,6 +76,32 @@ def test_a_wrong_settings_file_is_told_and_changes_nothing(tab: Tab, run: str, t
     assert tab.field("max_steps").input_value() == "12"
 
 
+def test_its_panels_show_a_new_run_until_another_is_chosen(tab: Tab, run: str, browser: Any, server: Server) -> None:
+    """Runs of before are there when a page starts its own; a run of another browser moves nothing here."""
+    panels = [tab.page.get_by_role("region", name=name) for name in ("Evaluation rows", "Ask the model")]
+    for panel in panels:
+        playwright.expect(panel.get_by_label("run")).to_have_value(run)
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    other = Tab(context, server)
+    assert run in other.ids(), "a run of before"
+    of_other = other.press_start(max_steps="2", run_name="of another browser")
+    for page in (other, tab):
+        page.wait_state(of_other, "finished")
+    for name in ("Evaluation rows", "Ask the model"):
+        playwright.expect(other.page.get_by_role("region", name=name).get_by_label("run")).to_have_value(of_other)
+    other.page.get_by_role("region", name="Evaluation rows").get_by_label("run").select_option(run)
+    later = other.press_start(max_steps="2", run_name="a later one")
+    other.wait_state(later, "finished")
+    playwright.expect(other.page.get_by_role("region", name="Ask the model").get_by_label("run")).to_have_value(later)
+    chosen = other.page.get_by_role("region", name="Evaluation rows").get_by_label("run")
+    playwright.expect(chosen.locator(f"option[value={later}]")).to_have_count(1)
+    playwright.expect(chosen).to_have_value(run)
+    for panel in panels:
+        playwright.expect(panel.get_by_label("run")).to_have_value(run)
+    assert other.faults == []
+    context.close()
+
+
 def test_evaluation_rows_can_be_sorted_and_gone_back_to(tab: Tab, run: str) -> None:
     panel = tab.page.get_by_role("region", name="Evaluation rows")
     rows = panel.locator("tbody tr")

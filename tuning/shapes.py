@@ -325,14 +325,14 @@ def shape_from_config(config: dict[str, Any]) -> ModelShape:
                 "supported: use a dense model"
             )
             raise ShapeError(message, kind)
-    hidden = _first(config, "hidden_size", "n_embd", "d_model", "dim")
-    heads = _first(config, "num_attention_heads", "n_head", "n_heads")
-    layers = _first(config, "num_hidden_layers", "n_layer", "n_layers")
+    hidden = _first(config, "hidden_size", "n_embd", "d_model", "dim", "emb_dim")
+    heads = _first(config, "num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads")
+    layers = _first(config, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
     family = FAMILIES.get(kind, _PLAIN)
     keys = _first(config, "num_key_value_heads", default=heads)
     width = _first(config, "head_dim", default=max(1, hidden // heads))
     _check_heads(config, hidden, heads, keys)
-    inner = _first(config, "intermediate_size", "n_inner", "hidden_dim", default=4 * hidden)
+    inner = _first(config, "intermediate_size", "n_inner", "hidden_dim", "ffn_dim", default=4 * hidden)
     extra = _first(config, "type_vocab_size", default=1) * hidden if family.segments else 0
     if config.get("attention_bias") is True and not family.encoder and "+" not in family.attention:
         extra += layers * (heads * width + 2 * keys * width + hidden)

@@ -2,6 +2,7 @@
 
 import { begin, onChange, postLines, state } from "./live.js";
 import { element } from "./dom.js";
+import { RunChoice } from "./run_choice.js";
 
 // A run that trains answers between two updates, with what it has learned so far; one that failed may have left nothing.
 const ANSWERS = (run) => ["finished", "cancelled"].includes(run.state) || (run.state === "running" && run.step > 0);
@@ -9,7 +10,7 @@ const ANSWERS = (run) => ["finished", "cancelled"].includes(run.state) || (run.s
 const MOST = 64; // prompts at once, as the server allows
 
 export function mountAsk(root) {
-  const select = element("select");
+  const choice = new RunChoice(), { select } = choice;
   const prompt = element("textarea", { rows: 3, placeholder: "Type a prompt" });
   const ask = element("button", { type: "submit", class: "tf-button tf-primary" }, "Ask");
   // text fields: a number field drops what it cannot read, and would send 0 for it
@@ -45,7 +46,7 @@ export function mountAsk(root) {
   });
   async function put(prompts) {
     const name = select.selectedOptions[0]?.textContent ?? "", rows = prompts.map((text) => new AnswerRow(text, name));
-    ask.disabled = many.disabled = true;
+    ask.disabled = many.disabled = choice.chosen = true; // what is asked goes on being asked
     ask.textContent = "Asking…";
     try {
       const body = { prompts, max_new_tokens: typed(length), temperature: typed(warmth), seed: typed(seed), chat: chat.checked };
@@ -78,9 +79,7 @@ export function mountAsk(root) {
     const now = able.map((run) => `${run.run_id}/${run.name}/${run.state}`).join("|");
     if (now === listed) return;
     listed = now;
-    const chosen = select.value;
-    select.replaceChildren(...able.map((run) => element("option", { value: run.run_id }, run.name || run.run_id)));
-    if (able.some((run) => run.run_id === chosen)) select.value = chosen;
+    choice.offer(able);
     suggest();
   });
   select.addEventListener("change", suggest);

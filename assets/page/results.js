@@ -2,6 +2,7 @@
 
 import { begin, onChange, runById, state } from "./live.js";
 import { element } from "./dom.js";
+import { RunChoice } from "./run_choice.js";
 
 const SORTS = {
   wrong: ["most wrong first", (one, two) => (two.loss ?? 0) - (one.loss ?? 0)],
@@ -11,7 +12,7 @@ const SORTS = {
 const SHOWN = 25;
 
 export function mountResults(root) {
-  const select = element("select");
+  const choice = new RunChoice(), { select } = choice;
   const slider = element("input", { type: "range", min: 0, max: 0, value: 0, "aria-label": "evaluation at step" });
   const where = element("output");
   const sort = element("select", {}, Object.entries(SORTS).map(([key, [title]]) => element("option", { value: key }, title)));
@@ -64,18 +65,14 @@ export function mountResults(root) {
     samples.replaceChildren(...(said.length ? [timeline(said)] : []));
   }
 
-  let listed = "", evals = "";
+  let evals = "";
   onChange(() => {
     const able = state.runs.filter((run) => run.eval_loss !== null && run.eval_loss !== undefined);
     card.hidden = able.length === 0;
     if (!able.length) return;
-    const now = able.map((run) => `${run.run_id}/${run.name}`).join("|");
-    if (now !== listed) {
-      listed = now;
-      const chosen = select.value;
-      select.replaceChildren(...able.map((run) => element("option", { value: run.run_id }, run.name || run.run_id)));
-      if (able.some((run) => run.run_id === chosen)) select.value = chosen;
-    }
+    const before = select.value;
+    choice.offer(able);
+    if (select.value !== before) follow = true;
     const run = runById(select.value), mark = `${select.value}:${run?.eval_loss}:${run?.state}`;
     if (mark === evals) return;
     evals = mark;

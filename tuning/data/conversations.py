@@ -119,21 +119,30 @@ def _content(left: dict[str, Any], where: str, told: Told, bare: bool) -> str:
         return ""
     said = left.pop(key) if key is not None else None
     if isinstance(said, list):
-        told["part", ""] += 1
-        said = "".join(_part(part, where) for part in said)
+        said = _joined(said, where, told)
     if not isinstance(said, str):
         raise RowFault(f"{where} needs role and content (or from and value) as texts")
     return whole_characters(said, where)
 
 
-def _part(part: Any, where: str) -> str:
-    if isinstance(part, str):
-        return part
-    kind = part.get("type", "text") if isinstance(part, dict) else type(part).__name__
-    text = part.get("text") if isinstance(part, dict) and kind in TEXT_PARTS else None
-    if not isinstance(text, str):
-        raise RowFault(f"{where} has a content part of type {kind!r:.40}, and only text can be read")
-    return text
+def _joined(parts: list[Any], where: str, told: Told) -> str:
+    """The texts of a turn's parts; pictures and the like are left out and counted. Raises RowFault where no part is a
+    text, or one that should be has none."""
+    texts, left = list[str](), Told()
+    for part in parts:
+        kind = str(part.get("type", "text")) if isinstance(part, dict) else type(part).__name__
+        text = part.get("text") if isinstance(part, dict) and kind in TEXT_PARTS else part
+        if isinstance(text, str):
+            texts.append(text)
+        elif isinstance(part, dict) and kind not in TEXT_PARTS:
+            left["other_part", f"{kind!r:.40}"] += 1
+        else:
+            raise RowFault(f"{where} has a content part of type {kind!r:.40} without a text")
+    if left and not "".join(texts).strip():
+        raise RowFault(f"{where} has no content part with a text, only {', '.join(kind for _, kind in left)}")
+    told.update(left)
+    told["part", ""] += 1
+    return "".join(texts)
 
 
 def _names(left: dict[str, Any], role: str) -> dict[str, Any]:

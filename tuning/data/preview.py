@@ -26,7 +26,7 @@ from tuning.data.record import BadRow, Record
 from tuning.data.row_counts import RowCounts
 from tuning.data.sets import Checked, DataSet, open_data
 from tuning.data.shown import beginning_of, histogram, shown_tokens
-from tuning.data.summary import sample
+from tuning.data.summary import SAMPLED_ROWS, counted_whole, sample
 from tuning.data.tables import head
 from tuning.errors import DataError, Notice
 from tuning.settings import DataSettings
@@ -54,8 +54,10 @@ def preview(
     except DataError as error:
         return found | {"problems": [problem.to_dict() for problem in error.problems]}
     train, shown = list(sample(data.train)), _first(data)
+    few = counted_whole(data) and len(data.train) + len(data.eval) <= SAMPLED_ROWS
+    held = list(data.eval) if few else []  # then the same is counted as in the plan
     most = min(MOST_LETTERS, max(LEAST_LETTERS, LETTERS_A_TOKEN * settings.max_seq_length))
-    begun = [beginning_of(row, most) for row in train]
+    begun, begun_held = ([beginning_of(row, most) for row in rows] for rows in (train, held))
     long = sum(one is not row for one, row in zip(begun, train, strict=True))
     notices = [_as_refused(one) if settings.bad_rows == "stop" else one for one in data.notices]
     notices = [*notices, *([_long_notice(long, len(train), most)] if long else [])]
@@ -81,18 +83,19 @@ def preview(
     if tokenizer is None:
         return found
     try:
-        pairs = _spelled(begun, tokenizer, settings, task, found["bad"])
+        pairs = _spelled([*begun, *begun_held], tokenizer, settings, task, found["bad"])
         first_rows = [beginning_of(row, most) for _, row in shown]
         first = [one for _, one in _spelled(first_rows, tokenizer, settings, task, {"count": 0, "rows": []})]
     except DataError as error:
         return found | {"problems": [problem.to_dict() for problem in error.problems]}
-    counts, whole = RowCounts(settings), {id(row) for row in train}
+    counts, whole = RowCounts(settings), {id(row) for row in (*train, *held)}
     for row, one in pairs:
         if id(row) in whole:  # of a row that was only begun nothing can be counted; the plan reads it to its end
             counts.add(row, one, one.parts(settings.max_seq_length, settings.long_text), tokenizer)
-    told = counts.notices(tokenizer, sampled=counts.rows < len(data.train))
+    told = counts.notices(tokenizer, sampled=counts.rows < len(data.train) + len(held))
     found["notices"] += [one.to_dict() for one in (*tokenizer.notices, *told)]
-    spelled = [one for _, one in pairs]
+    trained = {id(row) for row in begun}
+    spelled = [one for row, one in pairs if id(row) in trained]
     tokens = [shown_tokens(one, settings.max_seq_length, tokenizer, settings.long_text) for one in first]
     for seen, row, (_, all_of_it) in zip(tokens, first_rows, shown, strict=False):
         if row is not all_of_it and row.text is not None:  # the end token stands behind all of it only

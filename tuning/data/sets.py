@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -238,10 +239,26 @@ def _row_notices(
     if lonely > max(2, len(names) / 2):
         message = f"{lonely:,} of {len(names):,} classes have one row only; a column of measured numbers is no class."
         yield Notice(field="data.columns", message=message, count=lonely)
-    alike = [name for name in names if sum(name.lower() == other.lower() for other in names) > 1]
+    folded = [_folded(name) for name in names]
+    alike = [name for name, same in zip(names, folded, strict=True) if folded.count(same) > 1]
     if alike:
-        message = f"Classes that differ in nothing but capital letters stay apart: {', '.join(alike[:LISTED])}."
+        message = (
+            "Classes that differ in nothing but capital letters, spaces or the form of their letters stay apart: "
+            f"{', '.join(map(_spelled_out, alike[:LISTED]))}."
+        )
         yield Notice(field="data.label_names", message=message, count=len(alike))
+
+
+def _folded(name: str) -> str:
+    """What a person reads, whatever capitals, spaces and Unicode forms it is written in; -0 is 0."""
+    read = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    return read.removeprefix("-") if read in ("-0", "-0.0") else read
+
+
+def _spelled_out(name: str) -> str:
+    """A name with its letters as escapes where they do not say how it differs from others."""
+    shown = repr(name) if name != " ".join(name.split()) else name
+    return ascii(name) if unicodedata.normalize("NFKC", name) != name else shown
 
 
 @read_once(KEPT_TABLES)

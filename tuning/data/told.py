@@ -21,6 +21,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "role": ("data.columns", "{n} turns name their role in another word: {details}."),
     "key": ("data.columns", "Turns carry keys that are not used: {details}."),
     "part": ("data.columns", "{n} turns are lists of parts; the texts of the parts are joined."),
+    "other_part": (
+        "data.columns",
+        "{n} content parts are no texts and are left out of their turns: {details}.",
+    ),
     "call": ("data.columns", "{n} answers call tools."),
     "call_turn": ("data.columns", "{n} turns are calls of tools by their role; they are read as answers that call."),
     "call_text": ("data.columns", "{n} turns are calls of tools by their role, but no JSON; they are read as written."),

@@ -9,7 +9,7 @@ from tuning.errors import Problem
 from tuning.fields import Limit
 from tuning.methods.base import Case, PeftMethod
 from tuning.methods.network import ADDED, EMBEDDINGS, Part, model_parts
-from tuning.methods.prompt_tuning import INITS, prompt_problems, start_vectors, started
+from tuning.methods.prompt_tuning import INITS, heads, prompt_problems, start_vectors, started
 from tuning.models import ModelShape
 
 
@@ -68,6 +68,7 @@ class PTuning(PeftMethod):
         start = start_vectors(model, s)
         config = PromptEncoderConfig(
             num_virtual_tokens=s.virtual_tokens,
+            num_attention_heads=heads(model),
             encoder_hidden_size=model.config.hidden_size,
             task_type=TaskType.CAUSAL_LM,
         )

@@ -9,7 +9,7 @@ from tuning.errors import Problem, RunError
 from tuning.fields import Limit
 from tuning.methods.base import Case, PeftMethod
 from tuning.methods.network import ADDED, Part, block_name, model_parts
-from tuning.methods.prompt_tuning import INITS, prompt_problems, start_tokens, started
+from tuning.methods.prompt_tuning import INITS, heads, prompt_problems, start_tokens, started
 from tuning.models import ModelShape
 
 
@@ -64,6 +64,7 @@ class PrefixTuning(PeftMethod):
         start = _start(model, s)
         config = PrefixTuningConfig(
             num_virtual_tokens=s.virtual_tokens,
+            num_attention_heads=heads(model),
             task_type=TaskType.SEQ_CLS if task == "sequence_classification" else TaskType.CAUSAL_LM,
         )
         return started(get_peft_model(model, config), start)

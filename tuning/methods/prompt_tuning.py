@@ -57,7 +57,9 @@ class PromptTuning(PeftMethod):
         from peft import PromptTuningConfig, TaskType, get_peft_model
 
         start = start_vectors(model, s)
-        config = PromptTuningConfig(num_virtual_tokens=s.virtual_tokens, task_type=TaskType.CAUSAL_LM)
+        config = PromptTuningConfig(
+            num_virtual_tokens=s.virtual_tokens, num_attention_heads=heads(model), task_type=TaskType.CAUSAL_LM
+        )
         return started(get_peft_model(model, config), start)
 
 
@@ -94,6 +96,12 @@ def start_vectors(model: Any, s: Any) -> Any:
     if s.init == "random":
         return torch.randn(s.virtual_tokens, table.shape[1]) * table.std() + table.mean(0)
     return table[start_tokens(model, s)].clone()
+
+
+def heads(model: Any) -> int | None:
+    """Attention heads by the name that `transformers` gives them for every kind; config.json may have another, and
+    PEFT reads only some of those. None leaves them to PEFT."""
+    return getattr(model.config, "num_attention_heads", None)
 
 
 def started(wrapped: Any, start: Any) -> Any:
