@@ -51,5 +51,5 @@ def judged(given: dict[str, Any], answer: Any) -> str | None:
     plain = Settings.from_dict(given).to_dict()
     if Settings.from_dict(json.loads(json.dumps(changed_only(plain)))).to_dict() != plain:
         return "the command line means something else"
-    command_line("r1", plain).encode("utf-8")
+    command_line("r1", plain, Path("home")).encode("utf-8")
     return None if answer.json()["total_bytes"] > 0 else "an estimate of nothing"
