@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_kinds import tiny_kind
+from tiny_kinds import kind_config, tiny_kind
 
 from tuning.architectures import CLASSIFIERS, DECODERS, DECODERS_IF_TOLD
 from tuning.errors import ModelError
 from tuning.models import read_config
+from tuning.shapes import shape_from_config
 
 LENGTH, PADS = 12, 5
 
@@ -174,3 +175,11 @@ def test_an_encoder_folder_is_refused_for_writing_before_start(tmp_path: Path) -
     with pytest.raises(SettingsError, match="cannot write") as told:
         plan_for({"model": str(tmp_path / "electra"), "method": {"name": "full"}, "data": data})
     assert told.value.problems[0].field == "task"
+
+
+@pytest.mark.parametrize("kind", sorted({*DECODERS, *DECODERS_IF_TOLD, *CLASSIFIERS}))
+def test_the_sizes_of_a_kind_are_read_by_the_names_of_its_own_config(kind: str) -> None:
+    config = kind_config(kind)
+    shape = shape_from_config(config.to_dict())
+    theirs = (config.hidden_size, config.num_hidden_layers, config.num_attention_heads, config.vocab_size)
+    assert (shape.hidden_size, shape.num_layers, shape.num_heads, shape.vocab_size) == theirs

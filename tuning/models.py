@@ -437,7 +437,11 @@ def resolve_model(spec: str, revision: str | None = None) -> BaseModel:
         raise ModelError(message, revision, "null", "revision")
     if kind == "path":
         folder = Path(os.path.expanduser(name))  # unlike Path.expanduser it leaves an unknown ~name as it is
-        return open_folder(folder, spec, "path", folder.name)
+        try:
+            return open_folder(folder, spec, "path", folder.name)
+        except OSError as error:  # a folder that may not be looked into, a file that may not be read, a name too long
+            message = f"{spec!r:.300} cannot be read: {error.strerror or error}; check who may read it"
+            raise ModelError(message, spec, "a readable model folder") from None
     bundled = {folder.name: folder for folder in _bundled_folders()}
     if kind == "bundled" and name in bundled:
         return open_folder(bundled[name], spec, "bundled", name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import string
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tiny_models import tiny_tokenizer, vocabulary  # noqa: E402
+
+from tuning.text.tokenizer import OWN_CLASS  # noqa: E402
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -115,6 +118,8 @@ DECODERS = (
 )
 ENCODERS = ("albert", "bert", "camembert", "deberta", "distilbert", "electra", "ernie", "mpnet", "roberta", "roformer")
 OTHERS = ("t5", "bart", "mamba", "vit", "whisper", "rwkv", "xlnet")
+OWN: dict[str, dict[str, Any]] = {"gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 8}}
+"""What a kind needs besides."""
 KINDS = (*DECODERS, *ENCODERS, *OTHERS)
 
 
@@ -133,7 +138,7 @@ def made(kind: str, folder: Path) -> Path | None:
             for name, value in SIZES.items()
             if name in known or name in getattr(AutoConfig.for_model(kind), "attribute_map", {})
         }
-        config = AutoConfig.for_model(kind, **names | {"vocab_size": len(vocabulary())})
+        config = AutoConfig.for_model(kind, **names | OWN.get(kind, {}) | {"vocab_size": len(vocabulary())})
         maker = next(
             one
             for one in (transformers.AutoModelForCausalLM, transformers.AutoModelForMaskedLM, transformers.AutoModel)
@@ -147,6 +152,11 @@ def made(kind: str, folder: Path) -> Path | None:
         shutil.rmtree(folder, ignore_errors=True)
         return None
     tiny_tokenizer(folder, frame=kind in ENCODERS, chat=kind not in ENCODERS)
+    if kind in OWN_CLASS:  # whatever the folder names, transformers cuts texts into bytes and joins them as merges say
+        plain = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+        names = [one["content"] for one in plain["added_tokens"]] + list("Ġ:" + string.ascii_lowercase)
+        plain["model"]["vocab"] = {name: id for id, name in enumerate(names[: len(vocabulary())])}
+        (folder / "tokenizer.json").write_text(json.dumps(plain), "utf-8")
     return folder
 
 

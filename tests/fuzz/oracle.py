@@ -7,6 +7,7 @@ value of ours is the same as one of its.
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,18 @@ def rows_of(path: Path, form: str, delimiter: str, cache: Path) -> list[dict[str
         if form == "parquet":
             return list(datasets.Dataset.from_parquet(str(path), cache_dir=str(cache)))
         if form in ("csv", "tsv"):
-            return list(datasets.Dataset.from_csv(str(path), cache_dir=str(cache), sep=delimiter))
+            return [_named(row) for row in datasets.Dataset.from_csv(str(path), cache_dir=str(cache), sep=delimiter)]
         return list(datasets.Dataset.from_json(str(path), cache_dir=str(cache)))
     except Exception:
         return None
+
+
+def _named(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of pandas under the names that columns without one have here. Columns that pandas makes an index of, where
+    the first line has fewer cells than the rows, have no name to be told by."""
+    unnamed = re.compile(r"Unnamed: (\d+)")
+    pairs = [(unnamed.fullmatch(name), name, value) for name, value in row.items() if "__index_level_" not in name]
+    return {f"column {int(one[1]) + 1}" if one else name: value for one, name, value in pairs}
 
 
 def missing(value: Any) -> bool:
@@ -43,7 +52,8 @@ def missing(value: Any) -> bool:
 def same(ours: Any, theirs: Any, form: str) -> bool:
     """Whether both mean the same; numbers and booleans that a CSV reader makes of texts are that text."""
     if missing(theirs):
-        return missing(ours) or ours in ("", [], {}) or (form in ("csv", "tsv") and ours in MISSING_TEXTS)
+        none = MISSING_TEXTS if form in ("csv", "tsv") else {"null"} if form in ("json", "jsonl") else ()
+        return missing(ours) or ours in ("", [], {}) or ours in none  # pandas takes the JSON text "null" for none
     if isinstance(theirs, dict):
         mine = ours if isinstance(ours, dict) else {}
         names = {*mine, *theirs}

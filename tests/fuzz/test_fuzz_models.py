@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_folders import CHANGES, KINDS, made
+from model_folders import CHANGES, ENCODERS, KINDS, made
 
+from tuning.architectures import supports_sdpa
 from tuning.data import encode_pairs, open_data
 from tuning.errors import TuningError
 from tuning.job import Job
@@ -47,9 +48,9 @@ def test_model_folders_are_trained_as_they_are_or_refused_in_words(
             told = change(folder, draw) if change else told
         except Exception:  # this kind has nothing of that sort to change
             continue
-        task = "sequence_classification" if kind in ("bert", "roberta") or draw.random() < 0.25 else "causal_lm"
+        task = "sequence_classification" if kind in ENCODERS or draw.random() < 0.25 else "causal_lm"
         try:
-            outcome, faults = went(folder, rows, task, tmp_path / f"run{number}")
+            outcome, faults = went(kind, folder, rows, task, tmp_path / f"run{number}")
         except Exception as error:
             outcome, faults = "unhandled", [f"unhandled {type(error).__name__}: {error}"[:300]]
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
@@ -59,7 +60,7 @@ def test_model_folders_are_trained_as_they_are_or_refused_in_words(
     assert not wrong, f"{outcomes}\n" + "\n".join(wrong)
 
 
-def went(folder: Path, rows: Path, task: str, place: Path) -> tuple[str, list[str]]:
+def went(kind: str, folder: Path, rows: Path, task: str, place: Path) -> tuple[str, list[str]]:
     """What became of a folder, and what is wrong with that."""
     columns = {"text": "text", "label": "label"}
     if task == "causal_lm":
@@ -79,6 +80,7 @@ def went(folder: Path, rows: Path, task: str, place: Path) -> tuple[str, list[st
         "gradient_accumulation_steps": 1,
         "max_steps": 2,
         "optimizer": {"learning_rate": 1e-3},
+        "attention": "sdpa" if supports_sdpa(kind) else "eager",
         "device": "cpu",
     }
     try:
@@ -109,7 +111,11 @@ def plainly(folder: Path, plan: Any) -> tuple[float | None, str | None]:
     (folder / "adapter_config.json").unlink(missing_ok=True)
     try:
         model, told = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, output_loading_info=True, dtype=torch.float32, ignore_mismatched_sizes=True
+            folder,
+            output_loading_info=True,
+            dtype=torch.float32,
+            attn_implementation=plan.settings.attention,
+            ignore_mismatched_sizes=True,
         )
     except Exception as error:
         return None, f"{type(error).__name__}: {error}"[:200]

@@ -248,8 +248,8 @@ def encode_each(
 
 
 def learnable(row: Encoded) -> bool:
-    """Has it a class, or a token whose prediction counts?"""
-    return row.label is not None or row.trained_tokens > 0
+    """Has it a class and tokens to tell it by, or a token whose prediction counts?"""
+    return bool(row.ids) if row.label is not None else row.trained_tokens > 0
 
 
 def encode_pairs(

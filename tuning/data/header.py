@@ -11,7 +11,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tuning.errors import DataError, Notice
@@ -56,6 +56,8 @@ KNOWN_NAMES = ROW_NAMES | frozenset(
         "message",
     )
 )
+LISTED = 8
+"""Names that are listed at most."""
 MOST_COLUMNS = 1_000
 """The widest table, and the most keys of a row: what is shown of it has to stay small."""
 MOST_ABOVE = 10
@@ -120,7 +122,9 @@ def one_column(text: str, name: str, sure: bool) -> TableHead | None:
         if rows and all(len(row) == 1 for row in rows):
             first = rows[0][0].strip()
             if first.lower() in TEXT_NAMES or _is_header(rows[0], rows[1:]):
-                return TableHead(delimiter=delimiter, columns=(first or "text",), header=True)
+                columns = (first or "text",)
+                told = tuple(_names_changed(name, rows[0], columns))
+                return TableHead(delimiter=delimiter, columns=columns, header=True, told=told)
             if sure:
                 raise _doubtful(name, first)
     if not sure:
@@ -165,6 +169,7 @@ def _under(rows: Sequence[_Line], delimiter: str, name: str, sure: bool) -> tupl
         twice = next((cell for cell, count in Counter(columns).items() if count > 1), None)
         if twice is not None:
             raise two_of_one_name(name, twice)
+        told = tuple(_names_changed(name, table[0].cells, columns))
     else:
         columns = tuple(f"column {n}" for n in range(1, len(first) + 1))
         message = (
@@ -175,6 +180,28 @@ def _under(rows: Sequence[_Line], delimiter: str, name: str, sure: bool) -> tupl
     above = table[0].number
     found = TableHead(delimiter=delimiter, columns=columns, header=header, above=above, told=told)
     return (hits, len(first)), found
+
+
+def _names_changed(name: str, written: Sequence[str], columns: Sequence[str]) -> Iterator[Notice]:
+    """What is told of names in a header that are read otherwise than they stand there."""
+    pairs = list(zip(written, columns, strict=True))
+    trimmed = [f"{cell[:SHOWN]!r} as {column[:SHOWN]!r}" for cell, column in pairs if cell != column and cell.strip()]
+    if trimmed:
+        one = len(trimmed) == 1
+        many = (
+            "1 column name is read without the blanks around it"
+            if one
+            else (f"{len(trimmed):,} column names are read without the blanks around them")
+        )
+        message = f"{many} in {name}: {', '.join(trimmed[:LISTED])}."
+        yield Notice(field="data.columns", message=message, count=len(trimmed))
+    nameless = [column for cell, column in pairs if not cell.strip()]
+    if nameless:
+        many = (
+            "1 column has no name and is" if len(nameless) == 1 else f"{len(nameless):,} columns have no name and are"
+        )
+        listed = ", ".join(nameless[:LISTED]) + (" …" if len(nameless) > LISTED else "")
+        yield Notice(field="data.columns", message=f"{many} called so in {name}: {listed}.", count=len(nameless))
 
 
 def two_of_one_name(name: str, column: str) -> DataError:

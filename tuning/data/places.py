@@ -82,7 +82,12 @@ def find_place(settings: DataSettings) -> Place:
             path = Path(name).expanduser()
         except RuntimeError:  # ~somebody who has no home here
             path = Path(name)
-        return _path_place(path, settings)
+        try:
+            return _path_place(path, settings)
+        except OSError as error:  # a folder that may not be looked into, a disk that is gone
+            shown = f"{str(path)!r:.300}"
+            message = f"{shown} cannot be read: {error.strerror or error}; check who may read it, or choose another"
+            raise DataError(message, str(path), "a readable file or folder") from None
     _no_subset(settings)
     card = next((card for card in data_catalogue() if card["name"] == name), None)
     if card is None:
@@ -188,10 +193,8 @@ def _whole(name: str, subset: str, kept: Snapshot, wanted: tuple[str, ...]) -> d
 
 # -- a person's own files ---------------------------------------------------------------------------------------------
 def _path_place(path: Path, settings: DataSettings) -> Place:
-    try:
-        folder, file = path.is_dir(), path.is_file()
-    except (OSError, ValueError):  # a name too long, or with a zero byte in it
-        folder = file = False
+    # unlike those of Path these are false, too, for a name too long, with a zero byte in it, or not to be looked at
+    folder, file = os.path.isdir(path), os.path.isfile(path)
     if folder:
         return _folder_place(path, settings)
     _no_subset(settings)
@@ -291,7 +294,7 @@ def _listing(folder: Path) -> tuple[list[str], bool]:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     below.append(Path(entry.path))
-                elif entry.is_file():
+                elif os.path.isfile(entry.path):  # a link may lead to what may not be looked at
                     found.append(Path(entry.path).relative_to(folder).as_posix())
                 if len(found) + len(below) > MOST_FILES:
                     return found, False
@@ -302,7 +305,7 @@ def _listing(folder: Path) -> tuple[list[str], bool]:
 def _card_of(folder: Path) -> dict[str, Any]:
     """What the README.md of a data set says between its first two lines of dashes; empty where it says nothing."""
     readme = folder / "README.md"
-    if not readme.is_file() or readme.stat().st_size > CARD_BYTES:
+    if not os.path.isfile(readme) or readme.stat().st_size > CARD_BYTES:
         return {}
     return _read_card(str(readme), version_of(readme.stat()))
 
@@ -326,7 +329,7 @@ def _stem(file: Path) -> str:
 
 def _stems(folder: Path) -> dict[str, Path]:
     """Files of a folder by their name without ending; hidden ones and cards are no rows."""
-    files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
+    files = [file for file in sorted(folder.iterdir()) if os.path.isfile(file) and file.name[:1] != "."]
     return {_stem(file): file for file in reversed(files) if file.name not in NOT_ROWS and file.name != "card.json"}
 
 
@@ -356,7 +359,7 @@ def _beside(path: Path, settings: DataSettings) -> Path | None:
         return None
     stem, ending = whole[: -len("train")], path.name[len(whole) :]
     beside = (path.with_name(f"{stem}{name}{ending}") for name in EVAL_NAMES)
-    return next((file for file in beside if file.is_file()), None)
+    return next((file for file in beside if os.path.isfile(file)), None)
 
 
 def _asked_eval(stems: dict[str, Path], train: Path, asked: str) -> Path:

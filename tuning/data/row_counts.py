@@ -25,6 +25,7 @@ class RowCounts:
         self._plain = self._empty = self._refused = self._apart = self._blank = self._endless = self._talks = (
             self._glued
         ) = 0
+        self._unknown = self._bare = 0
         self._unwritten = Counter[str]()
 
     def add(self, row: Row, spelled: Spelled | None, parts: Sequence[Encoded], tokenizer: TextTokenizer) -> None:
@@ -41,6 +42,8 @@ class RowCounts:
         wanted, left = sum(spelled.trained[1:]), sum(part.trained_tokens for part in parts)
         kept = sum(len(part.ids) for part in parts)
         self._tokens += len(spelled.ids)
+        self._unknown += spelled.ids.count(tokenizer.unknown_id) if tokenizer.unknown_id is not None else 0
+        self._bare += spelled.label is not None and not spelled.ids
         self._lost += len(spelled.ids) - kept
         self._plain += spelled.plain
         self._apart += spelled.border == "letters"
@@ -99,6 +102,15 @@ class RowCounts:
             empty = f"{self._empty:,} of {self.rows:,} rows have nothing to learn"
             message = f"{empty} (no answer, nothing but blanks, or marked as not to be learned) and are left out"
             yield "data.source", message, self._empty
+        if self._bare:
+            message = f"{self._bare:,} of {self.rows:,} rows become no token at all by this tokenizer and are left out"
+            yield "data.source", message, self._bare
+        if self._unknown:
+            share = f"{100 * self._unknown / self._tokens:.2g} %"
+            message = (
+                f"{self._unknown:,} tokens ({share}) are the unknown token: this model's tokenizer has none for them"
+            )
+            yield "model", message, self._unknown
         if self._refused:
             message = f"{self._refused:,} conversations that the chat template does not write are left out"
             yield "data.bad_rows", message, self._refused

@@ -271,7 +271,7 @@ def _without_weights(config: dict[str, Any]) -> Iterator[str]:
         model = kind.from_config(found, attn_implementation=attention, dtype=dtype)
         if options and "quantization_config" in options:
             _pack(model, options["quantization_config"])
-        if model.config.pad_token_id is None:
+        if getattr(model.config, "pad_token_id", None) is None:
             model.config.pad_token_id = pad_id
         return model
 

@@ -78,6 +78,9 @@ class TextTokenizer:
             self.pad_id = None  # a token without an embedding
         if self.pad_id is None:  # padding is masked out of loss and attention, so any token does
             self.pad_id = self.eos_id if self.eos_id is not None else 0
+        unknown = getattr(self._tokenizer.model, "unk_token", named.get("unk_token"))  # GPT-2 names one it never writes
+        self.unknown_id = self._id_of(unknown)
+        """What the tokenizer writes for what it has no token for; None where it has one for everything, or nothing."""
         self.special_ids = self._opened.special_ids
         self.notices = self._opened.notices
         """What of the folder is read otherwise than it stands there."""

@@ -187,7 +187,8 @@ def _set_padding(model: Any, pad_id: int) -> None:
     Kinds that count positions from the padding token keep their own, which says where a text begins.
     """
     config = model.config
-    if config.pad_token_id == pad_id or (config.pad_token_id is not None and counts_from_padding(config.model_type)):
+    own = getattr(config, "pad_token_id", None)  # the config of some kinds has no such member
+    if own == pad_id or (own is not None and counts_from_padding(config.model_type)):
         return
     embedding = model.get_input_embeddings()
     if getattr(embedding, "padding_idx", None) is not None:  # the token of that id would never be learned
