@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 import gzip
 import json
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from tuning.data import open_data
 from tuning.data.joined import open_tables
 from tuning.data.record import Record
 from tuning.data.sets import DataSet
-from tuning.errors import DataError
+from tuning.errors import DataError, ModelError
+from tuning.models import resolve_model
 from tuning.settings import DataSettings
 
 
@@ -399,3 +401,38 @@ def test_a_folder_of_save_to_disk_is_refused_with_the_fix(tmp_path: Path) -> Non
     Dataset.from_dict({"text": ["a", "b"]}).save_to_disk(str(tmp_path / "set"))
     with pytest.raises(DataError, match="save_to_disk.*to_parquet"):
         opened(str(tmp_path / "set"))
+
+
+def test_column_names_that_are_read_otherwise_than_they_stand_there_are_told(tmp_path: Path) -> None:
+    source = written(tmp_path, "rows.csv", "no,text ,\n" + "".join(f"{n},row {n} said,x\n" for n in range(8)))
+    data = opened(source)
+    assert data.columns == {"text": "text"}
+    assert "1 column name is read without the blanks around it in rows.csv: 'text ' as 'text'." in told(data)
+    assert "1 column has no name and is called so in rows.csv: column 3." in told(data)
+    one = opened(written(tmp_path, "one.csv", " text\nthe mill\nthe river\n"))
+    assert told(one) == ["1 column name is read without the blanks around it in one.csv: ' text' as 'text'."]
+    assert told(opened(written(tmp_path, "plain.csv", "text\nthe mill\nthe river\n"))) == []
+
+
+def test_what_may_not_be_looked_at_is_refused_in_words_and_stops_no_folder(tmp_path: Path) -> None:
+    """A link to a name that no file can have stands for all that the system refuses to look at."""
+    rows = written(tmp_path, "rows/train.jsonl", lines({"text": "the mill"}, {"text": "the river"}))
+    folder, link = Path(rows).parent, tmp_path / "link"
+    os.symlink("n" * 300, folder / "other")
+    os.symlink("n" * 300, link)
+    with pytest.raises(OSError):
+        link.is_file()
+    assert len(opened(str(folder)).train) == 2
+    with pytest.raises(DataError, match="there is no file"):
+        opened(str(link))
+    for spec in (str(link), str(link / "model")):
+        with pytest.raises(ModelError, match="cannot be read: File name too long; check who may read it"):
+            resolve_model(spec)
+
+
+def test_blank_lines_of_a_text_are_counted_and_those_of_tables_are_nobodys(tmp_path: Path) -> None:
+    data = opened(written(tmp_path, "notes.txt", "the mill\n\nthe river\n \nthe bridge\n"), format="lines")
+    assert len(data.train) == 3 and told(data) == ["2 blank lines of notes.txt are no rows and left out."]
+    for text in ("the mill\nthe river\n", "the mill\nthe river"):
+        assert told(opened(written(tmp_path, "plain.txt", text), format="lines")) == []
+    assert told(opened(written(tmp_path, "rows.csv", "text,x\nthe mill,1\n\nthe river,2\n"))) == []

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny_models import tiny_model, tiny_tokenizer
 from tokenizer_folders import KINDS, folder_of
 from transformers import AutoTokenizer
 from transformers.models.auto import tokenization_auto
@@ -374,3 +376,26 @@ def test_rows_with_nothing_to_learn_are_told_by_count(tmp_path: Path) -> None:
     found = summarize(DataSettings(source=str(tmp_path / "a.jsonl"), eval_fraction=0.0), str(folder), "causal_lm", 0)
     assert found.train_rows == 3
     assert [one.count for one in found.notices if "nothing to learn" in one.message] == [2]
+
+
+def test_unknown_tokens_and_rows_without_any_are_counted(tmp_path: Path) -> None:
+    """A word tokenizer knows some words; without an unknown token it leaves out what it does not know."""
+    folder = tiny_model("llama", tmp_path / "model")
+    tiny_tokenizer(folder)
+    texts = ["the cat sees", "the mill", "das Haus", "the"]
+    rows = [{"text": text, "label": ("a", "b")[n % 2]} for n, text in enumerate(texts * 4)]
+    source = tmp_path / "rows.jsonl"
+    source.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    data = DataSettings(source=str(source), eval_fraction=0.0, max_seq_length=16)
+    unknown = AutoTokenizer.from_pretrained(folder).unk_token_id
+    theirs = [AutoTokenizer.from_pretrained(folder)(row["text"])["input_ids"].count(unknown) for row in rows]
+    assert sum(theirs) == 12
+    found = summarize(data, str(folder), "sequence_classification", 0)
+    assert [one.count for one in found.notices if "are the unknown token" in one.message] == [12]
+    plain = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    plain["model"] = {"type": "BPE", "vocab": plain["model"]["vocab"], "merges": [], "unk_token": None}
+    (folder / "tokenizer.json").write_text(json.dumps(plain), "utf-8")  # "a" is its only word of one letter
+    found = summarize(replace(data, max_seq_length=17), str(folder), "sequence_classification", 0)
+    bare = sum("a" not in row["text"] for row in rows)
+    assert [one.count for one in found.notices if "become no token at all" in one.message] == [bare]
+    assert found.train_rows == len(rows) - bare and not any("unknown" in one.message for one in found.notices)

@@ -26,7 +26,10 @@ def rows_of(path: Path, form: str, delimiter: str, cache: Path) -> list[dict[str
     try:
         if form in ("lines", "paragraphs"):
             kind = "line" if form == "lines" else "paragraph"
-            return list(datasets.Dataset.from_text(str(path), cache_dir=str(cache), sample_by=kind))
+            rows = list(datasets.Dataset.from_text(str(path), cache_dir=str(cache), sample_by=kind))
+            if rows and rows[0]["text"].startswith("\ufeff"):  # the mark of its encoding is no letter of a file
+                rows[0] = {"text": rows[0]["text"][1:]}
+            return rows if rows[:1] != [{"text": ""}] else rows[1:]
         if form == "parquet":
             return list(datasets.Dataset.from_parquet(str(path), cache_dir=str(cache)))
         if form in ("csv", "tsv"):

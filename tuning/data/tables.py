@@ -36,7 +36,7 @@ from tuning.data.record import (
 from tuning.data.sniff import PARQUET, Format, sniff
 from tuning.data.spool import decoded, rows_of_document
 from tuning.data.unpack import packing_of, unpack
-from tuning.errors import DataError
+from tuning.errors import DataError, Notice
 
 BLOCK_BYTES = 2**20
 BLANK = " \t\r\n\v\f"
@@ -123,7 +123,13 @@ class LineTable:
         begin = 0 if self._file is not file else form.mark
         self._file.seek(begin)
         with reading(self.path, self.name, "finding rows", "bytes", size) as tell:
-            self._starts, self._lines, self._end = _index(self._file, form, self.name, most, tell)
+            self._starts, self._lines, self._end, blank = _index(self._file, form, self.name, most, tell)
+        if form.kind == "lines" and blank:  # rows of nothing, by others; in tables they are no rows for anybody
+            scope = " looked at" if head_only else ""
+            many = "1 blank line" if blank == 1 else f"{blank:,} blank lines"
+            message = f"{many}{scope} of {self.name} {'is no row' if blank == 1 else 'are no rows'} and left out."
+            told = Notice(field="data.format", message=message, count=blank)
+            self.format = replace(self.format, told=(*self.format.told, told))
         if not self._starts:
             names = ", ".join(form.columns[:20])
             what = f"has a header ({names:.200}) and no rows" if form.kind == "csv" else "has no rows"
@@ -239,7 +245,7 @@ _VALUES = {
     "paragraphs": _text_values,
 }
 
-Index = tuple["array[int]", "array[int]", int]
+Index = tuple["array[int]", "array[int]", int, int]
 
 
 def _digest(file: BinaryIO, path: Path, size: int) -> str:
@@ -254,7 +260,8 @@ def _digest(file: BinaryIO, path: Path, size: int) -> str:
 
 
 def _index(file: BinaryIO, form: Format, name: str, most: int, tell: Callable[[int], None]) -> Index:
-    """Where rows begin, their line numbers, and the end of the last one, for about `most` bytes from here on."""
+    """Where rows begin, their line numbers, the end of the last one, and how many lines are blank, for about `most`
+    bytes from here on."""
     if form.kind == "paragraphs":
         return _paragraphs(file, most, tell)
     starts, lines, quoted = array("Q"), array("Q"), False
@@ -278,12 +285,13 @@ def _index(file: BinaryIO, form: Format, name: str, most: int, tell: Callable[[i
             break
         if fresh and number % TOLD_ROWS == 0:
             tell(place)
+    blank = number - form.above - len(starts)
     if quoted:  # a quoted cell may hold line ends: let the library say where records end
         file.seek(begin)
         starts, lines, place = _csv_records(file, form, name, most, tell)
     if form.kind == "csv" and form.header:
         del starts[:1], lines[:1]
-    return starts, lines, place
+    return starts, lines, place, blank
 
 
 def _pieces(file: BinaryIO) -> Iterator[bytes]:
@@ -309,7 +317,7 @@ def _paragraphs(file: BinaryIO, most: int, tell: Callable[[int], None]) -> Index
             break
         if fresh and number % TOLD_ROWS == 0:
             tell(place)
-    return starts, lines, place
+    return starts, lines, place, 0
 
 
 class _Counted:
@@ -331,7 +339,9 @@ class _Counted:
             yield line.decode("latin-1").rstrip("\r\n") + "\n"  # only ASCII matters to where a record ends
 
 
-def _csv_records(file: BinaryIO, form: Format, name: str, most: int, tell: Callable[[int], None]) -> Index:
+def _csv_records(
+    file: BinaryIO, form: Format, name: str, most: int, tell: Callable[[int], None]
+) -> tuple["array[int]", "array[int]", int]:
     csv.field_size_limit(2**31 - 1)
     counted = _Counted(file, name, form.above)
     starts, lines = array("Q"), array("Q")
