@@ -138,7 +138,13 @@ def _recognised(text: str, whole: bool, file: BinaryIO, name: str, ending: str) 
     found = Format(kind="lines") if title is not None else _kind(text, whole, file, name, ending)
     if FAMILIES[found.kind] == "text":
         body = text.strip()
-        found = replace(found, kind="paragraphs" if re.search(r"\S[ \t\r]*\n[ \t\r]*\n", body) else "lines")
+        found = replace(found, kind="lines")
+        if re.search(r"\S[ \t\r]*\n[ \t\r]*\n", body):
+            found = replace(found, kind="paragraphs")
+            message = (
+                f"{name} has blank lines, and what stands between two of them is one row; for a row a line set lines."
+            )
+            told = (*told, Notice(field="data.format", message=message))
     _check_promise(name, ending, found.kind, text)
     return replace(found, told=(*found.told, *told))
 

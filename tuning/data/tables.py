@@ -128,8 +128,8 @@ class LineTable:
             scope = " looked at" if head_only else ""
             many = "1 blank line" if blank == 1 else f"{blank:,} blank lines"
             message = f"{many}{scope} of {self.name} {'is no row' if blank == 1 else 'are no rows'} and left out."
-            told = Notice(field="data.format", message=message, count=blank)
-            self.format = replace(self.format, told=(*self.format.told, told))
+            one = Notice(field="data.format", message=message, count=blank)
+            self.format = replace(self.format, told=(*self.format.told, one))
         if not self._starts:
             names = ", ".join(form.columns[:20])
             what = f"has a header ({names:.200}) and no rows" if form.kind == "csv" else "has no rows"
