@@ -272,3 +272,9 @@ def test_methods_that_look_for_layers_by_name_are_refused_where_names_are_not_kn
             plan_for(settings)
         assert [problem.field for problem in refused.value.problems] == ["method.name"]
         assert "full" in str(refused.value)
+
+
+def test_more_layers_than_can_be_built_are_refused_at_once(folder: Path) -> None:
+    config(num_hidden_layers=10**9)(folder)
+    with pytest.raises(ModelError, match="1,000,000,000 layers, and the most that are read here are 2,000"):
+        plan_for({"model": str(folder)})

@@ -318,6 +318,9 @@ def test_a_chain_of_three_on_the_command_line_each_in_a_fresh_process(world: Met
         given = settings(world, Row(method=method), max_steps=4) | ({"model": f"run:r000{number}"} if number else {})
         code, events, err = command("run", "-", "--home", str(home), "--out", str(tmp_path / str(number)), given=given)
         assert code == 0, err
+        assert not [line for line in err.splitlines() if not line.startswith(("data.", "model: "))], (
+            "nothing of libraries"
+        )
         losses = [event["loss"] for event in events if event["kind"] == "eval"]
         assert last is None or losses[0] == pytest.approx(last, abs=1e-4)
         assert abs(losses[-1] - losses[0]) > 1e-4

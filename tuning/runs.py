@@ -65,6 +65,7 @@ class RunService:
     """Everything that can be done with runs."""
 
     def __init__(self, home: Path | str, executor: Executor | None = None, store: RunStore | None = None) -> None:
+        keep_to_this_machine()  # a tokenizer, a merge or a run may be the first to import a library
         self.home = Path(home).expanduser().resolve()
         self.store = store or RunStore(self.home)
         self.executor: Executor = executor or ThreadExecutor()
@@ -385,7 +386,6 @@ def _checked_text(field: str, value: Any, limit: int, empty: bool = False) -> st
 
 
 def _import_quietly() -> None:
-    keep_to_this_machine()
     with imports_in_line():  # a tokenizer may be opened meanwhile, to count tokens
         for module in WARM_MODULES:
             try:

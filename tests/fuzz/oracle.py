@@ -33,7 +33,8 @@ def rows_of(path: Path, form: str, delimiter: str, cache: Path) -> list[dict[str
         if form == "parquet":
             return list(datasets.Dataset.from_parquet(str(path), cache_dir=str(cache)))
         if form in ("csv", "tsv"):
-            return [_named(row) for row in datasets.Dataset.from_csv(str(path), cache_dir=str(cache), sep=delimiter)]
+            rows = datasets.Dataset.from_csv(str(path), cache_dir=str(cache), sep=delimiter)
+            return [*rows] if b"Unnamed: " in path.read_bytes() else list(map(_named, rows))
         return list(datasets.Dataset.from_json(str(path), cache_dir=str(cache)))
     except Exception:
         return None
