@@ -341,7 +341,7 @@ class _Counted:
 
 def _csv_records(
     file: BinaryIO, form: Format, name: str, most: int, tell: Callable[[int], None]
-) -> tuple["array[int]", "array[int]", int]:
+) -> tuple[array[int], array[int], int]:
     csv.field_size_limit(2**31 - 1)
     counted = _Counted(file, name, form.above)
     starts, lines = array("Q"), array("Q")
