@@ -21,6 +21,7 @@ from tuning.methods.network import linears, target_pattern
 from tuning.models import BaseModel, resolve_model, split_spec, tuned_for
 from tuning.plan import plan_for
 from tuning.shapes import FAMILIES, shape_from_config
+from tuning.text import TextTokenizer
 
 
 @pytest.fixture(scope="session")
@@ -278,3 +279,13 @@ def test_more_layers_than_can_be_built_are_refused_at_once(folder: Path) -> None
     config(num_hidden_layers=10**9)(folder)
     with pytest.raises(ModelError, match="1,000,000,000 layers, and the most that are read here are 2,000"):
         plan_for({"model": str(folder)})
+
+
+def test_a_token_that_only_tokenizer_config_names_has_no_embedding_and_is_refused(folder: Path) -> None:
+    tiny_tokenizer(folder)
+    plain = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(plain | {"eos_token": "<nowhere>"}), "utf-8")
+    size = json.loads((folder / "config.json").read_text("utf-8"))["vocab_size"]
+    assert TextTokenizer(folder).eos_id == size, "transformers gives it the next free id"
+    with pytest.raises(SettingsError, match=f"the rows have token {size}, and the model has embeddings for {size}\\. "):
+        plan_for({"model": str(folder), "data": {"source": "people-questions", "max_seq_length": 32}})

@@ -35,6 +35,14 @@ def refused(
         limit = model.shape.max_positions
         message = f"max_seq_length {longest} is above this model's {model.shape.positions_words}; set {limit} or less."
         found.append(Problem("data.max_seq_length", longest, f"8 to {limit}", message))
+    if data.largest_id >= model.shape.vocab_size:
+        size = model.shape.vocab_size
+        message = (
+            f"the rows have token {data.largest_id:,}, and the model has embeddings for {size:,}. "
+            "Take the tokenizer that belongs to the model (its tokenizer_config.json may name tokens that it has not), "
+            "or give the model more embeddings with resize_token_embeddings."
+        )
+        found.append(Problem("model", settings.model, f"token ids below {size:,}", message))
     found += _device_refuses(settings, model, device) + _recipe_refused(settings, data)
     found += _packing_refused(settings, model) + _adapter_refused(model, data) + _evaluation_refused(settings, data)
     if settings.task not in model.tasks:

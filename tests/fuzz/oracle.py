@@ -34,7 +34,10 @@ def rows_of(path: Path, form: str, delimiter: str, cache: Path) -> list[dict[str
             return list(datasets.Dataset.from_parquet(str(path), cache_dir=str(cache)))
         if form in ("csv", "tsv"):
             rows = datasets.Dataset.from_csv(str(path), cache_dir=str(cache), sep=delimiter)
-            return [*rows] if b"Unnamed: " in path.read_bytes() else list(map(_named, rows))
+            content = path.read_bytes()
+            if b"sep=" in content[:8]:  # the spreadsheet's line about the delimiter is a header to that library
+                return None
+            return [*rows] if b"Unnamed: " in content else list(map(_named, rows))
         return list(datasets.Dataset.from_json(str(path), cache_dir=str(cache)))
     except Exception:
         return None
