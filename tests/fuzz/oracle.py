@@ -70,7 +70,7 @@ def same(ours: Any, theirs: Any, form: str) -> bool:
         return pairs is not None and all(same(one, other, form) for one, other in pairs)
     if ours == theirs or str(ours) == str(theirs):
         return True
-    if str(ours).replace("\r\n", "\n").strip() == str(theirs).replace("\r\n", "\n").strip():
+    if "\n".join(str(ours).splitlines()).strip() == "\n".join(str(theirs).splitlines()).strip():
         return True  # blanks at the ends of a line of text belong to nobody
     try:
         return math.isclose(float(ours), float(theirs), rel_tol=1e-12)

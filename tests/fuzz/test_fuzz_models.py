@@ -132,7 +132,8 @@ def plainly(folder: Path, plan: Any) -> tuple[float | None, str | None]:
     with torch.no_grad():
         for _, one in pairs:
             labels = [token if learned else -100 for token, learned in zip(one.ids, one.trained, strict=True)]
-            out = model(input_ids=torch.tensor([one.ids]), attention_mask=torch.ones(1, len(one.ids), dtype=torch.long))
+            ids, mask = torch.tensor([one.ids]), torch.ones(1, len(one.ids), dtype=torch.long)
+            out = model(input_ids=ids, attention_mask=mask, use_cache=False)
             total += float(
                 torch.nn.functional.cross_entropy(
                     out.logits[0, :-1].float(), torch.tensor(labels[1:]), ignore_index=-100, reduction="sum"
