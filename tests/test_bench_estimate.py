@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,13 @@ def test_tables_and_estimates_are_timed(tmp_path: Path) -> None:
     broken = subject_of(plans(folder, {"full": WAYS["full"]})[0])
     with pytest.raises(RuntimeError, match="gpt2 full"):
         made([broken])
+
+
+def test_the_help_of_bench_names_every_one(capsys: pytest.CaptureFixture[str]) -> None:
+    from tuning.bench.tables import BENCHES, BY_NAME
+    from tuning.cli import main
+
+    with pytest.raises(SystemExit):
+        main(["bench", "--help"])
+    told = set(re.findall(r"[\w-]+", capsys.readouterr().out))
+    assert {*BENCHES, *BY_NAME} <= told

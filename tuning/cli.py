@@ -43,7 +43,7 @@ PROGRESS_SECONDS = 1.0
 CODES = {"finished": 0, "failed": 1, "cancelled": 130}
 _BENCHES = (
     "all, or one of start, click, loop, accumulation, watchers, poll, methods, retrieval, memory, devices and data; "
-    "estimate, published and data-large take minutes and are not among all"
+    "estimate, published, ragged and data-large take minutes and are not among all"
 )
 LEFT_BEHIND = ("adapter", "model", "best", "predictions", "checkpoints", "best.safetensors")
 """What a run leaves in its folder besides events.jsonl and settings.json; the last two where it was cut off."""
