@@ -90,8 +90,7 @@ class RunService:
         plan = plan_for(settings, self._results.model)
         against = plan.on(named_device(device)) if device else plan
         # asked before the figures are: where the table comes a moment later, whoever looks must look once more
-        subject = known(against).subject
-        pending = subject is not None and self._tables is not None and self._tables.want(subject)
+        pending = self._tables is not None and any([self._tables.want(one) for one in known(against).wanted])
         pending = pending or windows_pending(against)
         seconds = self.expected_seconds(plan)
         return Preview(plan=plan, against=against, estimate=estimate(against), seconds=seconds, pending=pending)

@@ -24,7 +24,7 @@ from tuning.bench.measure import markdown
 from tuning.bench.memory_models import make_models
 from tuning.errors import TuningError
 from tuning.memory.estimate import MemoryEstimate, estimate
-from tuning.memory.subject import subject_of
+from tuning.memory.known import known
 from tuning.memory.tables import find_table, make_tables
 from tuning.methods import METHODS, method_named
 from tuning.methods.network import linears
@@ -142,7 +142,8 @@ def measured(cases: list[dict[str, Any]], scratch: Path) -> Iterator[dict[str, A
     """
     tracer = _allocator_tracer(scratch)
     plans = [plan_for(case) for case in cases]
-    subjects = {subject.key: subject for subject in map(subject_of, plans) if find_table(subject) is None}
+    wanted = [subject for plan in plans for subject in known(plan).wanted]
+    subjects = {subject.key: subject for subject in wanted if find_table(subject) is None}
     make_tables(list(subjects.values()))
     with contextlib.ExitStack() as stack:
         plain = stack.enter_context(_runner({}))

@@ -16,7 +16,7 @@ from tuning.memory.evaluation import evaluation_bytes, evaluation_parts, generat
 from tuning.memory.moments import count_windows, kept_features, moments_of, rows_of
 from tuning.memory.process import process_bytes
 from tuning.memory.subject import Subject, subject_of
-from tuning.memory.table import Table
+from tuning.memory.table import Block, Table
 from tuning.memory.tables import find_table, make_table, untraceable
 from tuning.methods import method_named
 from tuning.micro_batches import Moment
@@ -30,6 +30,15 @@ class Known:
     plan: Plan
     subject: Subject | None
     table: Table | None
+    even_subject: Subject | None = None
+    """Of micro-batches of several rows that are all as long: they need no mask, and so take less. None where this run
+    has no such beside others."""
+    even_table: Table | None = None
+
+    @property
+    def wanted(self) -> tuple[Subject, ...]:
+        """Whose tables tell all that this plan asks."""
+        return tuple(one for one in (self.subject, self.even_subject) if one is not None)
 
     @property
     def kind(self) -> str:
@@ -74,14 +83,19 @@ class Known:
         if self.table is None or self.subject is None:
             total = sum(closed_form(self.plan, moment)[0].values())
         else:
-            total = self.table.block(moment.shape).total(moment, self.subject.rank)
+            total = self._block(self.table, moment).total(moment, self.subject.rank)
         return total + kept_features(self.plan, moment.shape)
 
     def _at(self, moment: Moment) -> tuple[dict[str, int], str]:
         if self.table is None or self.subject is None:
             return closed_form(self.plan, moment)
-        block = self.table.block(moment.shape)
-        return block.peak(moment, self.subject.rank)
+        return self._block(self.table, moment).peak(moment, self.subject.rank)
+
+    def _block(self, table: Table, moment: Moment) -> Block:
+        """The moments for this micro-batch: of rows of unequal length until the table of equal ones is there."""
+        if self.even_table is not None and _is_even(moment):
+            table = self.even_table
+        return table.block(moment.shape)
 
     def total(self, rows: int | None = None, length: int | None = None) -> int:
         """Bytes at that peak, of these settings or with other sizes."""
@@ -106,7 +120,7 @@ class Known:
         if self.table is None or self.subject is None or not self.trains:
             return []
         at = self._highest()
-        kept, block = kept_features(self.plan, at.shape), self.table.block(at.shape)
+        kept, block = kept_features(self.plan, at.shape), self._block(self.table, at)
         line = block.through_step(at, self.subject.rank)
         return [(place, count + kept) for place, count in line]
 
@@ -140,7 +154,16 @@ def known(plan: Plan, *, make: bool = False) -> Known:
         subject = subject_of(plan)
     except (OSError, ValueError):  # the model's folder has gone since: the shape in the plan is still there
         return Known(plan=plan, subject=None, table=None)
-    return Known(plan=plan, subject=subject, table=make_table(subject) if make else find_table(subject))
+    table_of = make_table if make else find_table
+    found = Known(plan=plan, subject=subject, table=table_of(subject))
+    if not subject.padded or not found.trains or not any(map(_is_even, moments_of(plan))):
+        return found
+    even = replace(subject, padded=False)
+    return replace(found, even_subject=even, even_table=table_of(even))
+
+
+def _is_even(moment: Moment) -> bool:
+    return moment.shape.rows > 1 and not moment.shape.padded
 
 
 def changed(plan: Plan, settings: dict[str, Any]) -> Plan:

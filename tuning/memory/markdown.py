@@ -20,7 +20,7 @@ ROWS = (1, 2, 4, 8, 16, 32)
 def memory_table(plan: Plan, device: Device) -> str:
     """MiB of tensors at the peak; a dagger where the process may not fit the device. Tables not there are made."""
     plans = [one.on(device) for one in map(lambda name: _with_method(plan, name), _names()) if one is not None]
-    subjects = [one.subject for one in map(known, plans) if one.subject is not None and find_table(one.subject) is None]
+    subjects = [one for plan in plans for one in known(plan).wanted if find_table(one) is None]
     if subjects:
         make_tables(subjects)
     head = ["method", *(f"{rows} rows" for rows in ROWS), "trained weights", "how"]
