@@ -130,6 +130,27 @@ def test_the_row_of_a_run_says_what_was_told_before_it_was_started(tab: Tab) -> 
     playwright.expect(told).to_have_count(0)
 
 
+def test_notes_of_other_data_do_not_stay_where_these_are_refused(tab: Tab, tmp_path: Path) -> None:
+    rows = "\n".join(json.dumps({"text": f"row {n % 3}"}) for n in range(30))
+    (tmp_path / "doubled.jsonl").write_text(rows, encoding="utf-8")
+    (tmp_path / "one_class.csv").write_text("text,label\n" + "".join(f"row {n},same\n" for n in range(30)), "utf-8")
+    source, told = tab.field("data.source"), tab.page.get_by_role("region", name="Before you start")
+    field = tab.page.locator("#f-data-source")
+    source.fill(str(tmp_path / "doubled.jsonl"))
+    source.press("Enter")
+    playwright.expect(told).to_contain_text("training rows repeat earlier ones", timeout=20_000)
+    playwright.expect(field.locator(".tf-notice").first).to_be_visible()
+    source.fill(str(tmp_path / "one_class.csv"))
+    source.press("Enter")
+    playwright.expect(told.locator(".tf-problem")).to_contain_text("one value only, 'same'", timeout=20_000)
+    playwright.expect(told).not_to_contain_text("repeat earlier ones")
+    playwright.expect(field.locator(".tf-notice")).to_have_count(0)
+    source.fill(str(tmp_path / "doubled.jsonl"))
+    source.press("Enter")
+    playwright.expect(told).to_contain_text("training rows repeat earlier ones", timeout=20_000)
+    playwright.expect(told.locator(".tf-problem")).to_have_count(0)
+
+
 def test_a_settings_file_of_version_1_says_what_was_written_out(tab: Tab, tmp_path: Path) -> None:
     file = tmp_path / "old.json"
     file.write_text(json.dumps({"version": 1, "max_steps": 7, "precision": "bf16"}), encoding="utf-8")

@@ -315,7 +315,7 @@ function facts(found) {
   const say = (text, odd) => items.push(element("li", { class: odd ? "tf-odd" : null }, text));
   const about = found.whole === false ? " (of the rows looked at)" : "";
   if (found.updates_per_epoch && (found.whole !== false || found.counted)) say(`${count(found.updates_per_epoch)} updates an epoch, ${count(found.effective_batch)} rows each`);
-  say(found.duplicates ? `${count(found.duplicates)} training rows stand there more than once${about}` : `no row stands there twice${about}`, found.duplicates);
+  say(found.duplicates ? `${count(found.duplicates)} training rows repeat an earlier one${about}` : `no row stands there twice${about}`, found.duplicates);
   if (found.eval_rows) say(found.in_both ? `${count(found.in_both)} evaluation rows are trained on too${about}` : `no evaluation row is trained on${about}`, found.in_both);
   say(found.empty ? `${count(found.empty)} of ${count(found.looked_at)} rows have nothing to learn from (an empty answer) and are left out` : "no answer is empty", found.empty);
   const labels = found.labels ?? [];

@@ -33,11 +33,12 @@ export class BeforeStart {
   constructor() {
     this.count = element("span", { class: "tf-told-count" });
     this.note = element("p", { class: "tf-small", hidden: true }, "Of the last settings that could be read.");
+    this.problems = element("ul", { class: "tf-notices" });
     this.first = element("ul", { class: "tf-notices" });
     this.others = element("ul", { class: "tf-notices" });
     this.summary = element("summary", {});
     this.fold = element("details", {}, [this.summary, this.others]);
-    this.list = element("div", { class: "tf-told-list", role: "group", "aria-label": "What is told before Start" }, [this.note, this.first, this.fold]);
+    this.list = element("div", { class: "tf-told-list", role: "group", "aria-label": "What is told before Start" }, [this.note, this.problems, this.first, this.fold]);
     this.card = element("section", { class: "tf-told", "aria-label": "Before you start", hidden: true }, [
       element("h2", {}, ["Before you start ", this.count]), this.list]);
     // the region is there from the beginning: what comes into it later is announced, once the person has paused
@@ -45,24 +46,30 @@ export class BeforeStart {
     this.fold.addEventListener("toggle", () => this.allowScroll());
     addEventListener("resize", () => this.allowScroll());
     this.drawn = null;
+    this.told = false;  // whether problems stand here
     this.timer = null;
   }
 
-  /** `known` is false where the settings cannot be read now: the last list stays, and says so. */
-  show(notices, known) {
-    this.card.classList.toggle("tf-earlier", !known);
-    this.note.hidden = known;
-    if (!known) return;
+  /** `known` is false where the settings are refused: the last list stays, and says so; where they are of another model,
+   * data set or task than that list, their `problems` stand here instead. */
+  show(notices, known, problems) {
+    const gone = problems !== null;
+    this.card.classList.toggle("tf-earlier", !known && !gone);
+    this.note.hidden = known || gone;
+    fill(this.problems, gone ? problems.map(({ message }) => element("li", { class: "tf-problem" }, message)) : []);
+    if (!known && !gone) return;
     const key = notices.map(keyOf).join("\n\n");
     clearTimeout(this.timer);
-    if (key === this.drawn) return;
+    if (key === this.drawn && !gone && !this.told) return;
+    this.told = gone;
     const draw = () => { this.drawn = key; this.draw(notices); };
-    if (this.drawn === null) draw(); else this.timer = setTimeout(draw, SETTLED);
+    if (this.drawn === null || gone) draw(); else this.timer = setTimeout(draw, SETTLED);
   }
 
   draw(notices) {
-    this.card.hidden = notices.length === 0;
-    this.count.textContent = plural(notices.length, "notice");
+    const problems = this.problems.children.length;
+    this.card.hidden = notices.length + problems === 0;
+    this.count.textContent = problems ? plural(problems, "problem") : plural(notices.length, "notice");
     const there = new Map([...this.card.querySelectorAll("li")].map((node) => [node.dataset.key, node]));
     const nodes = notices.map((notice) => {
       const node = there.get(keyOf(notice)) ?? line(notice);  // one that stays is not announced again

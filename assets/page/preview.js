@@ -19,7 +19,7 @@ export function mountPreview(root, props, watch, trigger, fillForm) {
   let stopWaiting = null, again = null;
   const before = new BeforeStart();
   document.getElementById("tf-before-start")?.replaceChildren(before.node);
-  let notices = [];  // the last that were known
+  let notices = [], of = "";  // the last that were known, and the model, data and task they are about
   const live = element("div", { class: "tf-preview" }, [general, old, tiles, memory, network.node]);
   root.replaceChildren(live);
   const draw = () => {
@@ -38,8 +38,10 @@ export function mountPreview(root, props, watch, trigger, fillForm) {
     if (value.network) network.show(value.network);
     old.hidden = value.problems.length === 0;
     const known = Boolean(value.tiles);
-    if (known) notices = value.notices;
-    before.show(notices, known);
+    if (known) [notices, of] = [value.notices, chosen()];
+    const others = !known && chosen() !== of;  // what is known of another model, data set or task is not told of these
+    if (others) notices = [];
+    before.show(notices, known, others ? value.problems : null);
     tell();
     toFirstProblem(value);
   };
@@ -115,6 +117,15 @@ function drawMemory(card, memory) {
     legend,
     element("p", { class: "tf-small" }, memory.note),
     ...memory.fixes.map((text) => element("p", { class: "tf-small" }, text)));
+}
+
+/** What notices are about: the model, the data and the task that stand in the form now. */
+function chosen() {
+  const values = ["f-model", "f-data-source", "f-task"].map((id) => {
+    const inputs = [...document.querySelectorAll(`#${id} input, #${id} textarea, #${id} select`)];
+    return inputs.filter((one) => one.type !== "radio" || one.checked).map((one) => one.value);
+  });
+  return JSON.stringify(values);
 }
 
 const SHOWN_NOTICES = 2;

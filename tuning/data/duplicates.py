@@ -37,7 +37,12 @@ def repeat_notices(data: DataSet) -> tuple[Notice, ...]:
         message = f"{_rows(count, 'evaluation row')} trained on too: the evaluation flatters."
         told.append(Notice(field="data.source", message=message, count=count))
     if count := counts["duplicates"]:
-        message = f"{_rows(count, 'training row')} there more than once and learned that often."
+        many = (
+            "1 training row repeats an earlier one and is"
+            if count == 1
+            else (f"{count:,} training rows repeat earlier ones and are")
+        )
+        message = f"{many} learned once more each."
         told.append(Notice(field="data.source", message=message, count=count))
     return tuple(told)
 
