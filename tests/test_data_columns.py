@@ -265,10 +265,10 @@ def test_columns_beside_a_question_are_used_and_told_by_count(tmp_path: Path) ->
 
 def test_columns_are_told_where_their_names_do_not_say_what_they_are(tmp_path: Path) -> None:
     named = file_of(tmp_path, *({"text": f"meal {n}", "label": n % 2} for n in range(8)), name="named.jsonl")
-    assert told(named, eval_fraction=0.5) == []
+    assert told(named, CLASS, eval_fraction=0.5) == []
     other = file_of(tmp_path, *({"review": f"meal {n}", "stars": n % 2} for n in range(8)), name="other.jsonl")
     message = "The rows are recognised as text + label: text from 'review', label from 'stars'."
-    assert told(other, eval_fraction=0.5) == [message]
+    assert told(other, CLASS, eval_fraction=0.5) == [message]
     assert told(other, eval_fraction=0.5, columns={"text": "review"}) == ["1 column is not used: 'stars'."]
 
 
@@ -495,3 +495,22 @@ def test_estimate_prints_what_reading_told(tmp_path: Path, capsys: pytest.Captur
         "The rows are recognised as prompt + completion: prompt from 'question', completion from 'answer'." in messages
     )
     assert "1 column is not used: 'id'." in messages
+
+
+def test_that_a_text_is_only_read_before_its_label_is_told_with_the_words_put_in(tmp_path: Path) -> None:
+    source = file_of(tmp_path, *({"text": f"meal {n}", "label": ("bad", "good")[n % 2]} for n in range(24)))
+    (row,) = open_data(DataSettings(source=source, row_choice="first"), TEXT, 0).train[:1]
+    sentence = (
+        "The label is the answer to its text: each text ends in '\\nLabel:', and ' label' follows; only the answer "
+        "is learned, unless data.loss_on is all."
+    )
+    assert row.prompt is not None and row.prompt.endswith("\nLabel:") and row.completion in (" bad", " good")
+    assert sentence in told(source, TEXT) and sentence not in told(source, CLASS)
+
+
+def test_one_label_for_all_texts_is_refused_in_the_words_of_the_task(tmp_path: Path) -> None:
+    source = file_of(tmp_path, *({"text": f"meal {n}", "label": "good"} for n in range(24)))
+    for task, words in ((TEXT, "each text would have the same answer"), (CLASS, "needs something to differ from")):
+        with pytest.raises(DataError, match=words):
+            open_data(DataSettings(source=source), task, 0)
+    assert open_data(DataSettings(source=source, columns={"text": "text"}), TEXT, 0).shape == "text"

@@ -43,7 +43,7 @@ def records(source: str) -> list[dict[str, Any]]:
 
 def told(data: DataSet) -> list[str]:
     """What is told of the file; which columns were read is another matter."""
-    others = ("no evaluation rows", "The rows are recognised", "column is not used")
+    others = ("no evaluation rows", "The rows are recognised", "column is not used", "The label is the answer")
     return [one.message for one in data.notices if not any(words in one.message for words in others)]
 
 

@@ -366,6 +366,13 @@ def label_names(checks: Sequence[Checked], place: Place, reading: Reading, setti
         if strange.isdecimal():
             message += f". Numbers are places in that list, from 0 to {len(names) - 1}"
         raise DataError(message, strange, ", ".join(names), "data.label_names")
+    if len(names) < 2 and reading.task == "causal_lm":
+        message = (
+            f"the label column has one value only, {names[0]!r}: each text would have the same answer, and no text "
+            "would have to be read for it; choose another label, or learn the texts themselves with data.columns "
+            f'{{"text": "{reading.column("text")}"}}'
+        )
+        raise DataError(message, list(names), "two labels or more", "data.label_names")
     if len(names) < 2:
         message = f"the label column has one value only, {names[0]!r}; a class needs something to differ from"
         raise DataError(message, list(names), "two labels or more", "data.label_names")
