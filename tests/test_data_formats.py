@@ -436,3 +436,28 @@ def test_blank_lines_of_a_text_are_counted_and_those_of_tables_are_nobodys(tmp_p
     for text in ("the mill\nthe river\n", "the mill\nthe river"):
         assert told(opened(written(tmp_path, "plain.txt", text), format="lines")) == []
     assert told(opened(written(tmp_path, "rows.csv", "text,x\nthe mill,1\n\nthe river,2\n"))) == []
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_object_with_a_key_twice_is_a_bad_row_in_lines_and_in_arrays(tmp_path: Path, nested: bool) -> None:
+    plain = '{"role": "user", "content": "old"}, {"role": "assistant", "content": "mill"}'
+    twice = plain.replace('"content": "old"', '"content": "red",\n "content": "old"')
+    good, bad = (
+        (f'{{"messages": [{one}]}}' for one in (plain, twice))
+        if nested
+        else (
+            '{"text": "red bread"}',
+            '{"text": "red bread",\n "text": "old mill"}',
+        )
+    )
+    key = "content" if nested else "text"
+    for name, content in {
+        "a.jsonl": f"{good}\n" * 3 + bad.replace("\n", " ") + "\n",
+        "a.json": "[" + ",\n".join([good] * 3 + [bad]) + "]",
+    }.items():
+        source = written(tmp_path, name, content)
+        with pytest.raises(DataError, match=f"(line|row) 4 has the key '{key}' twice"):
+            opened(source)
+        assert len(opened(source, bad_rows="skip").train) == 3
+    with pytest.raises(DataError, match=f"has the key '{key}' twice"):
+        opened(written(tmp_path, "b.json", f'{{"data": [{good},\n{bad}]}}'))
