@@ -293,7 +293,7 @@ def _index(file: BinaryIO, form: Format, name: str, most: int, tell: Callable[[i
         file.seek(begin)
         starts, lines, place = _csv_records(file, form, name, most, tell)
     if form.kind == "csv" and form.header:
-        del starts[:1], lines[:1]
+        del starts[: 1 + form.rule], lines[: 1 + form.rule]
     return starts, lines, place, blank
 
 
