@@ -91,7 +91,12 @@ HEADERS: list[tuple[str, str, dict[str, str], dict[str, str] | None]] = [
         {"text": "question1", "text_pair": "question2", "label": "is_duplicate"},
     ),
     ("duplicates", "question1:prose question2:prose", ASKED, ASKED),
-    ("squad", "id:id title:name context:prose question:prose answers:object", ASKED, ASKED),
+    (
+        "squad",
+        "id:id title:name context:prose question:prose answers:object",
+        {"prompt": "question", "completion": "answers", "input": "context"},
+        ASKED,
+    ),
     ("cnn", "article:prose highlights:prose id:id", ASKED, ASKED),
     ("xsum", "document:prose summary:prose id:count", ASKED, ASKED),
     ("billsum", "text:prose summary:prose title:name", ASKED, ASKED),
@@ -514,3 +519,34 @@ def test_one_label_for_all_texts_is_refused_in_the_words_of_the_task(tmp_path: P
         with pytest.raises(DataError, match=words):
             open_data(DataSettings(source=source), task, 0)
     assert open_data(DataSettings(source=source, columns={"text": "text"}), TEXT, 0).shape == "text"
+
+
+def test_of_several_answers_the_first_is_learned_and_the_others_are_told(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": f"a{n}", "question": f"Who is {n}?", "context": f"Ada is {n}.", "answers": {"text": ["Ada", "Ada L."]}}
+        for n in range(12)
+    ]
+    source = file_of(tmp_path, *rows)
+    data = open_data(DataSettings(source=source, eval_fraction=0.0), TEXT, 0)
+    assert data.columns == {"prompt": "question", "completion": "answers", "input": "context"}
+    assert (data.train[0].prompt, data.train[0].completion) == ("Who is 0?\n\nAda is 0.", " Ada")
+    (one,) = [one for one in data.notices if "further answers" in one.message]
+    assert (one.field, one.count) == ("data.columns", 12)
+    rows[3]["answers"] = {"text": []}
+    source = file_of(tmp_path, *rows, name="none.jsonl")
+    with pytest.raises(DataError, match="line 4 column 'answers' is missing or empty"):
+        open_data(DataSettings(source=source), TEXT, 0)
+    assert len(open_data(DataSettings(source=source, bad_rows="skip", eval_fraction=0.0), TEXT, 0).train) == 11
+
+
+@pytest.mark.parametrize("answer", [1, "1", "B"])
+def test_the_number_of_a_choice_is_no_answer_and_is_asked_about(tmp_path: Path, answer: Any) -> None:
+    rows = [{"question": f"Who is {n}?", "choices": ["Ada", "Bo"], "answer": answer} for n in range(12)]
+    source = file_of(tmp_path, *rows)
+    with pytest.raises(DataError, match="'answer' only says which of 'choices' is right") as caught:
+        open_data(DataSettings(source=source), TEXT, 0)
+    assert caught.value.problems[0].field == "data.columns"
+    said = DataSettings(source=source, columns={"prompt": "question", "completion": "answer"}, row_choice="first")
+    assert open_data(said, TEXT, 0).train[0].completion == f" {answer}"
+    words = file_of(tmp_path, *({**row, "answer": "Ada"} for row in rows), name="words.jsonl")
+    assert open_data(DataSettings(source=words), TEXT, 0).shape == "prompt + completion"

@@ -24,7 +24,7 @@ from tuning.data.conversations import (
     unlearned_answers,
 )
 from tuning.data.told import LISTED, Told
-from tuning.data.values import LONGEST_MISSING, MISSING_WORDS, RowFault, as_text, is_missing
+from tuning.data.values import LONGEST_MISSING, MISSING_WORDS, RowFault, as_text, is_answers, is_missing
 from tuning.errors import DataError, Notice
 from tuning.settings import DataSettings
 from tuning.text import Row, Turn
@@ -315,7 +315,12 @@ def _answered(record: Mapping[str, Any], reading: Reading, told: Told) -> Row:
     """A prompt with its completion, and what stands beside them."""
     columns, csv = dict(reading.columns), reading.csv
     prompt = _value(record, columns["prompt"], csv)
-    completion = _value(record, columns["completion"], csv)
+    answers, several = columns["completion"], record.get(columns["completion"])
+    if is_answers(several):
+        completion = as_text(next(iter(several["text"]), None), answers)
+        told["answers", ""] += len(several["text"]) - 1
+    else:
+        completion = _value(record, answers, csv)
     extra = _value(record, columns["input"], csv, empty=True) if "input" in columns else ""
     if extra.strip():
         prompt = prompt + "\n\n" + extra

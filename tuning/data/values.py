@@ -62,3 +62,8 @@ def from_json(value: Any) -> Any:
         except (ValueError, RecursionError):
             return value
     return value
+
+
+def is_answers(value: Any) -> bool:
+    """Whether these are answers to one question as SQuAD has them: {"text": ["Paris", …], "answer_start": [17, …]}."""
+    return isinstance(value, dict) and isinstance(value.get("text"), list)
