@@ -461,7 +461,7 @@ def test_classes_that_a_person_reads_alike_are_told_to_stay_apart(
     tmp_path: Path, one: Any, other: Any, listed: str
 ) -> None:
     source = file_of(tmp_path, *({"text": f"meal {n}", "label": (one, other, "third")[n % 3]} for n in range(24)))
-    message = "nothing but capital letters, spaces or the form of their letters stay apart"
+    message = "nothing but capital letters, spaces, invisible characters or the form of letters stay apart"
     assert any(f"{message}: {listed}." in notice for notice in told(source, CLASS)), told(source, CLASS)
 
 
@@ -550,3 +550,17 @@ def test_the_number_of_a_choice_is_no_answer_and_is_asked_about(tmp_path: Path, 
     assert open_data(said, TEXT, 0).train[0].completion == f" {answer}"
     words = file_of(tmp_path, *({**row, "answer": "Ada"} for row in rows), name="words.jsonl")
     assert open_data(DataSettings(source=words), TEXT, 0).shape == "prompt + completion"
+
+
+def test_classes_that_differ_in_an_invisible_character_are_told_with_it(tmp_path: Path) -> None:
+    names = ("good", "good\u200b", "bad")
+    source = file_of(tmp_path, *({"text": f"meal {n}", "label": names[n % 3]} for n in range(24)))
+    (message,) = [one for one in told(source, CLASS) if "stay apart" in one]
+    assert message.endswith("stay apart: good, 'good\\u200b'."), message
+
+
+def test_conversations_that_end_with_a_question_are_told_by_count(tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
+    rows = [{"messages": [*talk, {"role": "user", "content": "Bye"}] if n < 7 else talk} for n in range(20)]
+    notices = open_data(DataSettings(source=file_of(tmp_path, *rows)), TEXT, 0).notices
+    assert [one.count for one in notices if "end with a user's turn" in one.message] == [7]

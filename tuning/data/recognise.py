@@ -350,6 +350,7 @@ def _conversation(record: Mapping[str, Any], reading: Reading, told: Told) -> Ro
     if "loss_mask" in columns and not is_missing(record.get(columns["loss_mask"]), reading.csv):
         turns = masked(turns, record[columns["loss_mask"]], columns["loss_mask"], told)
     count_systems(turns, told)
+    told["asked_last", ""] += turns[-1].role == "user"
     tools = columns.get("tools", "")
     system = _system(record, reading, told) if "system" in columns else None
     told["system_turn", ""] += turns[0].role == "system"

@@ -62,6 +62,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "data.loss_on",
         "{n} turns that are no answers are marked as to be learned; only answers are, unless data.loss_on is all.",
     ),
+    "asked_last": (
+        "data.loss_on",
+        "{n} conversations end with a user's turn, which has no answer and is only read, unless data.loss_on is all.",
+    ),
     "empty_answer": ("data.source", "{n} answers in conversations are empty and are not learned."),
     "class": ("data.label_names", "Classes in other spellings: {details}."),
     "late": ("data.columns", "Columns that only later rows have are not used: {details}."),
