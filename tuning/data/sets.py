@@ -243,7 +243,8 @@ def _row_notices(
     alike = [name for name, same in zip(names, folded, strict=True) if folded.count(same) > 1]
     if alike:
         message = (
-            "Classes that differ in nothing but capital letters, spaces, invisible characters or the form of letters stay apart: "
+            "Classes that differ in nothing but capital letters, spaces, invisible characters or the form of letters "
+            "stay apart: "
             f"{', '.join(map(_spelled_out, alike[:LISTED]))}."
         )
         yield Notice(field="data.label_names", message=message, count=len(alike))
