@@ -368,6 +368,42 @@ def test_answers_without_an_end_are_told(tmp_path: Path) -> None:
     assert not summary_of(tmp_path, plain(SHAPES["ChatML"]), TALKS["one turn"], max_seq_length=512)
 
 
+def test_an_end_token_of_a_completion_is_not_written_twice_and_is_told(tmp_path: Path) -> None:
+    one, reference = TextTokenizer(MODEL), AutoTokenizer.from_pretrained(MODEL)
+    end = reference.eos_token
+    bare = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
+    wanted = reference.apply_chat_template(bare, tokenize=False)
+    for completion in (" Yo", f" Yo{end}", f" Yo{end}\n"):
+        found = spelled(Row(prompt="Hi", completion=completion), one, chat=True)
+        assert found.ids == reference(wanted, add_special_tokens=False)["input_ids"]
+    twice = spelled(Row(prompt="Hi", completion=f"Yo{end}{end}"), one, chat=True)
+    assert twice.ids.count(reference.eos_token_id) == found.ids.count(reference.eos_token_id) + 1  # once, no more
+    rows = [{"prompt": f"Hi {n}", "completion": f" Yo{end}" if n < 7 else " Yo"} for n in range(20)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    settings = DataSettings(source=str(tmp_path / "a.jsonl"), chat_template="on", eval_fraction=0.0)
+    told = summarize(settings, MODEL, "causal_lm", 0).notices
+    assert [one.count for one in told if f"{end} as their last word" in one.message] == [7]
+
+
+def test_a_template_without_an_end_leaves_a_completion_its_own(tmp_path: Path) -> None:
+    one = TextTokenizer(chat_folder(tmp_path, plain(SHAPES["GLM"])))
+    assert one.end_text and not one.written_end
+    found = spelled(Row(prompt="Hi", completion=f"Yo{one.end_text}"), one, chat=True)
+    assert found.ids[-1] == one.eos_id and found.trained[-1]
+
+
+def test_an_end_token_in_the_words_of_a_conversation_is_kept_and_told(tmp_path: Path) -> None:
+    reference = AutoTokenizer.from_pretrained(MODEL)
+    row = Row(messages=turns(("user", "Hi"), ("assistant", f"Yo{reference.eos_token}")))
+    text = reference.apply_chat_template(messages(row), tokenize=False)
+    assert spelled(row, TextTokenizer(MODEL)).ids == reference(text, add_special_tokens=False)["input_ids"]
+    talks = [{"messages": messages(row)}] * 9 + [{"messages": messages(TALKS["one turn"])}] * 9
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, talks)))
+    settings = DataSettings(source=str(tmp_path / "a.jsonl"), eval_fraction=0.0)
+    told = summarize(settings, MODEL, "causal_lm", 0).notices
+    assert [one.count for one in told if "in the words of an answer" in one.message] == [9]
+
+
 def test_conversations_that_are_refused_are_left_out_by_count(tmp_path: Path) -> None:
     model = model_with(tmp_path, plain(SHAPES["Gemma"]))
     rows = [{"messages": messages(TALKS[kind])} for kind in ("one turn", "a system prompt", "many turns")] * 4

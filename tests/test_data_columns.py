@@ -91,7 +91,12 @@ HEADERS: list[tuple[str, str, dict[str, str], dict[str, str] | None]] = [
         {"text": "question1", "text_pair": "question2", "label": "is_duplicate"},
     ),
     ("duplicates", "question1:prose question2:prose", ASKED, ASKED),
-    ("squad", "id:id title:name context:prose question:prose answers:object", ASKED, ASKED),
+    (
+        "squad",
+        "id:id title:name context:prose question:prose answers:object",
+        {"prompt": "question", "completion": "answers", "input": "context"},
+        ASKED,
+    ),
     ("cnn", "article:prose highlights:prose id:id", ASKED, ASKED),
     ("xsum", "document:prose summary:prose id:count", ASKED, ASKED),
     ("billsum", "text:prose summary:prose title:name", ASKED, ASKED),
@@ -265,10 +270,10 @@ def test_columns_beside_a_question_are_used_and_told_by_count(tmp_path: Path) ->
 
 def test_columns_are_told_where_their_names_do_not_say_what_they_are(tmp_path: Path) -> None:
     named = file_of(tmp_path, *({"text": f"meal {n}", "label": n % 2} for n in range(8)), name="named.jsonl")
-    assert told(named, eval_fraction=0.5) == []
+    assert told(named, CLASS, eval_fraction=0.5) == []
     other = file_of(tmp_path, *({"review": f"meal {n}", "stars": n % 2} for n in range(8)), name="other.jsonl")
     message = "The rows are recognised as text + label: text from 'review', label from 'stars'."
-    assert told(other, eval_fraction=0.5) == [message]
+    assert told(other, CLASS, eval_fraction=0.5) == [message]
     assert told(other, eval_fraction=0.5, columns={"text": "review"}) == ["1 column is not used: 'stars'."]
 
 
@@ -456,7 +461,7 @@ def test_classes_that_a_person_reads_alike_are_told_to_stay_apart(
     tmp_path: Path, one: Any, other: Any, listed: str
 ) -> None:
     source = file_of(tmp_path, *({"text": f"meal {n}", "label": (one, other, "third")[n % 3]} for n in range(24)))
-    message = "nothing but capital letters, spaces or the form of their letters stay apart"
+    message = "nothing but capital letters, spaces, invisible characters or the form of letters stay apart"
     assert any(f"{message}: {listed}." in notice for notice in told(source, CLASS)), told(source, CLASS)
 
 
@@ -495,3 +500,67 @@ def test_estimate_prints_what_reading_told(tmp_path: Path, capsys: pytest.Captur
         "The rows are recognised as prompt + completion: prompt from 'question', completion from 'answer'." in messages
     )
     assert "1 column is not used: 'id'." in messages
+
+
+def test_that_a_text_is_only_read_before_its_label_is_told_with_the_words_put_in(tmp_path: Path) -> None:
+    source = file_of(tmp_path, *({"text": f"meal {n}", "label": ("bad", "good")[n % 2]} for n in range(24)))
+    (row,) = open_data(DataSettings(source=source, row_choice="first"), TEXT, 0).train[:1]
+    sentence = (
+        "The label is the answer to its text: each text ends in '\\nLabel:', and ' label' follows; only the answer "
+        "is learned, unless data.loss_on is all."
+    )
+    assert row.prompt is not None and row.prompt.endswith("\nLabel:") and row.completion in (" bad", " good")
+    assert sentence in told(source, TEXT) and sentence not in told(source, CLASS)
+
+
+def test_one_label_for_all_texts_is_refused_in_the_words_of_the_task(tmp_path: Path) -> None:
+    source = file_of(tmp_path, *({"text": f"meal {n}", "label": "good"} for n in range(24)))
+    for task, words in ((TEXT, "each text would have the same answer"), (CLASS, "needs something to differ from")):
+        with pytest.raises(DataError, match=words):
+            open_data(DataSettings(source=source), task, 0)
+    assert open_data(DataSettings(source=source, columns={"text": "text"}), TEXT, 0).shape == "text"
+
+
+def test_of_several_answers_the_first_is_learned_and_the_others_are_told(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": f"a{n}", "question": f"Who is {n}?", "context": f"Ada is {n}.", "answers": {"text": ["Ada", "Ada L."]}}
+        for n in range(12)
+    ]
+    source = file_of(tmp_path, *rows)
+    data = open_data(DataSettings(source=source, eval_fraction=0.0), TEXT, 0)
+    assert data.columns == {"prompt": "question", "completion": "answers", "input": "context"}
+    assert (data.train[0].prompt, data.train[0].completion) == ("Who is 0?\n\nAda is 0.", " Ada")
+    (one,) = [one for one in data.notices if "further answers" in one.message]
+    assert (one.field, one.count) == ("data.columns", 12)
+    rows[3]["answers"] = {"text": []}
+    source = file_of(tmp_path, *rows, name="none.jsonl")
+    with pytest.raises(DataError, match="line 4 column 'answers' is missing or empty"):
+        open_data(DataSettings(source=source), TEXT, 0)
+    assert len(open_data(DataSettings(source=source, bad_rows="skip", eval_fraction=0.0), TEXT, 0).train) == 11
+
+
+@pytest.mark.parametrize("answer", [1, "1", "B"])
+def test_the_number_of_a_choice_is_no_answer_and_is_asked_about(tmp_path: Path, answer: Any) -> None:
+    rows = [{"question": f"Who is {n}?", "choices": ["Ada", "Bo"], "answer": answer} for n in range(12)]
+    source = file_of(tmp_path, *rows)
+    with pytest.raises(DataError, match="'answer' only says which of 'choices' is right") as caught:
+        open_data(DataSettings(source=source), TEXT, 0)
+    assert caught.value.problems[0].field == "data.columns"
+    said = DataSettings(source=source, columns={"prompt": "question", "completion": "answer"}, row_choice="first")
+    assert open_data(said, TEXT, 0).train[0].completion == f" {answer}"
+    words = file_of(tmp_path, *({**row, "answer": "Ada"} for row in rows), name="words.jsonl")
+    assert open_data(DataSettings(source=words), TEXT, 0).shape == "prompt + completion"
+
+
+def test_classes_that_differ_in_an_invisible_character_are_told_with_it(tmp_path: Path) -> None:
+    names = ("good", "good\u200b", "bad")
+    source = file_of(tmp_path, *({"text": f"meal {n}", "label": names[n % 3]} for n in range(24)))
+    (message,) = [one for one in told(source, CLASS) if "stay apart" in one]
+    assert message.endswith("stay apart: good, 'good\\u200b'."), message
+
+
+def test_conversations_that_end_with_a_question_are_told_by_count(tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
+    rows = [{"messages": [*talk, {"role": "user", "content": "Bye"}] if n < 7 else talk} for n in range(20)]
+    notices = open_data(DataSettings(source=file_of(tmp_path, *rows)), TEXT, 0).notices
+    assert [one.count for one in notices if "end with a user's turn" in one.message] == [7]

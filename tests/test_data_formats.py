@@ -43,7 +43,7 @@ def records(source: str) -> list[dict[str, Any]]:
 
 def told(data: DataSet) -> list[str]:
     """What is told of the file; which columns were read is another matter."""
-    others = ("no evaluation rows", "The rows are recognised", "column is not used")
+    others = ("no evaluation rows", "The rows are recognised", "column is not used", "The label is the answer")
     return [one.message for one in data.notices if not any(words in one.message for words in others)]
 
 
@@ -436,3 +436,47 @@ def test_blank_lines_of_a_text_are_counted_and_those_of_tables_are_nobodys(tmp_p
     for text in ("the mill\nthe river\n", "the mill\nthe river"):
         assert told(opened(written(tmp_path, "plain.txt", text), format="lines")) == []
     assert told(opened(written(tmp_path, "rows.csv", "text,x\nthe mill,1\n\nthe river,2\n"))) == []
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_object_with_a_key_twice_is_a_bad_row_in_lines_and_in_arrays(tmp_path: Path, nested: bool) -> None:
+    plain = '{"role": "user", "content": "old"}, {"role": "assistant", "content": "mill"}'
+    twice = plain.replace('"content": "old"', '"content": "red",\n "content": "old"')
+    good, bad = (
+        (f'{{"messages": [{one}]}}' for one in (plain, twice))
+        if nested
+        else (
+            '{"text": "red bread"}',
+            '{"text": "red bread",\n "text": "old mill"}',
+        )
+    )
+    key = "content" if nested else "text"
+    for name, content in {
+        "a.jsonl": f"{good}\n" * 3 + bad.replace("\n", " ") + "\n",
+        "a.json": "[" + ",\n".join([good] * 3 + [bad]) + "]",
+    }.items():
+        source = written(tmp_path, name, content)
+        with pytest.raises(DataError, match=f"(line|row) 4 has the key '{key}' twice"):
+            opened(source)
+        assert len(opened(source, bad_rows="skip").train) == 3
+    with pytest.raises(DataError, match=f"has the key '{key}' twice"):
+        opened(written(tmp_path, "b.json", f'{{"data": [{good},\n{bad}]}}'))
+
+
+def test_texts_with_commas_under_one_name_are_refused_and_not_cut(tmp_path: Path) -> None:
+    content = "text\n" + "".join(f"mill {n}, and old\n" for n in range(30))
+    with pytest.raises(DataError, match="names one column, 'text', and its rows have 2 cells, parted by commas"):
+        opened(written(tmp_path, "a.csv", content))
+    plain = opened(written(tmp_path, "a.txt", content))  # not called a table, so that any other delimiter will do
+    assert [row.text for row in plain.train][:2] == ["mill 0, and old", "mill 1, and old"]
+    titled = opened(written(tmp_path, "b.csv", "Source\ntext,label\n" + "a b,x\nc d,y\n" * 9))
+    assert titled.columns == {"text": "text", "label": "label"} and len(titled.train) == 18
+
+
+@pytest.mark.parametrize("rule", ["|---|---|", "| :--- | ---: |"])
+def test_the_rule_of_a_markdown_table_is_no_row_and_is_told(tmp_path: Path, rule: str) -> None:
+    rows = "".join(f'| mill {n} "old" | {n % 2} |\n' if n == 5 else f"| mill {n} | {n % 2} |\n" for n in range(24))
+    for name, body in {"a.txt": rows, "b.txt": rows.replace('"', "")}.items():
+        data = opened(written(tmp_path, name, f"| text | label |\n{rule}\n{body}"))
+        assert len(data.train) == 24 and data.label_names == ("0", "1")
+        assert [one.count for one in data.notices if "is a rule and no row" in one.message] == [1]

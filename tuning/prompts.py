@@ -117,7 +117,10 @@ def _before_answers(
     loss_on = "last_turn" if rows and (chat or rows[0].messages is not None) else "response"
     found = []
     for spelled in spell_rows(
-        [_learned(as_conversation(row) if chat and row.completion is not None else row) for row in rows],
+        [
+            _learned(as_conversation(row, tokenizer.written_end) if chat and row.completion is not None else row)
+            for row in rows
+        ],
         tokenizer,
         loss_on=loss_on,
         task="causal_lm",

@@ -15,7 +15,7 @@ from typing import Any
 
 from tuning.data.conversations import is_talk, starts_with_answer
 from tuning.data.header import TEXT_NAMES
-from tuning.data.values import is_missing
+from tuning.data.values import is_answers, is_missing
 from tuning.errors import DataError
 
 WORDS = ("text", "class", "constant")
@@ -84,6 +84,8 @@ COMPANION_KINDS = {
     "loss_mask": ("list", "number", *WORDS),
 }
 BESIDE = {"pair": ("input", "system", "history"), "conversation": ("system", "tools", "loss_mask")}
+CHOICES = ("choices", "options", "endings")
+"""What a number or a letter as an answer may choose from."""
 TALKS = ("messages", "conversations", "conversation", "dialog", "dialogue", "chat")
 LABELS = ("label", "labels", "class", "category", "sentiment", "topic", "intent", "stars", "rating", "target")
 MORE_TEXT_NAMES = (
@@ -145,6 +147,7 @@ _DATE = re.compile(
 )
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)*|\.\d+)([eE][+-]?\d+)?%?")
 _ID_NAME = re.compile(r"(^|.*_)(id|ids|idx|index|uuid|guid|hash|sha\d*|md5|asin|isbn|doi)$|^id_|^unnamed(_\d+)?$|^no$")
+_CHOICE = re.compile(r"\d{1,2}|[A-Ja-j]")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -302,8 +305,31 @@ class Columns:
             if prompt is None or completion is None:
                 continue
             self._check_verdict(prompt, completion)
+            self._check_choice(prompt, completion)
             return self._with({"prompt": prompt.name, "completion": completion.name}, "pair")
-        return None
+        return self._several_answers()
+
+    def _several_answers(self) -> dict[str, str] | None:
+        """A question with a column of several answers, as SQuAD writes them."""
+        prompt, answers = self.named(ASKED), self.by_name.get("answers")
+        if prompt is None or answers is None or not all(map(is_answers, self.values(answers.name) or [None])):
+            return None
+        return self._with({"prompt": prompt.name, "completion": answers.name}, "pair")
+
+    def _check_choice(self, prompt: Column, completion: Column) -> None:
+        """Ask where the answer is the number or the letter of a choice, which stands beside it."""
+        choices = next((one for name in CHOICES if (one := self.by_name.get(name)) is not None), None)
+        if choices is None or choices.kind not in ("list", "object"):
+            return
+        if not all(_CHOICE.fullmatch(str(value)) for value in self.values(completion.name)):
+            return
+        message = (
+            f"column {completion.name!r} only says which of {choices.name!r} is right, and the model would learn that "
+            "number or letter without having read what there is to choose from; write the choices into the prompt, or "
+            "the right one into the answer, or say with data.columns that it is meant so: "
+            f'{{"prompt": "{prompt.name}", "completion": "{completion.name}"}}'
+        )
+        raise self._question(message)
 
     def _check_verdict(self, prompt: Column, completion: Column) -> None:
         """Ask where a column of true and false may say which answers are wanted."""

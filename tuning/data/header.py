@@ -12,7 +12,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuning.errors import DataError, Notice
 
@@ -66,6 +66,7 @@ HEAD_ROWS = 60
 SHOWN = 80
 _SEPARATOR = re.compile(r'"?sep=(.)"?[ \t]*\r?$', re.IGNORECASE)
 _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T]\d{1,2}:\d{2}.*)?$")
+_RULE = re.compile(r":?-+:?")
 _NAME = re.compile(r"[^\W\d][\w .\-/()#?]*$")
 
 
@@ -77,6 +78,8 @@ class TableHead:
     columns: tuple[str, ...]
     header: bool
     above: int = 0
+    rule: bool = False
+    """Whether a rule of dashes stands under the header, as in Markdown."""
     told: tuple[Notice, ...] = ()
 
 
@@ -111,7 +114,7 @@ def table_head(text: str, whole: bool, name: str, sure: bool) -> TableHead | Non
     many = "1 line above the table is" if len(shown) == 1 else f"{len(shown)} lines above the table are"
     message = f"{many} no row and left out of {name}: {listed}."
     told = (Notice(field="data.format", message=message, count=len(shown)), *head.told)
-    return TableHead(delimiter=head.delimiter, columns=head.columns, header=head.header, above=head.above, told=told)
+    return replace(head, told=told)
 
 
 def one_column(text: str, name: str, sure: bool) -> TableHead | None:
@@ -149,12 +152,18 @@ def _under(rows: Sequence[_Line], delimiter: str, name: str, sure: bool) -> tupl
     filled = [cell for cell in first if cell]
     hits = sum(cell.lower() in KNOWN_NAMES for cell in first)
     share = sum(len(row.cells) == len(first) for row in table) / len(table)
+    above = [cell.strip() for cell in rows[start - 1].cells] if start else []
+    if len(above) == 1 and above[0].lower() in KNOWN_NAMES and not hits:  # texts with the delimiter in them
+        if not sure:
+            return None
+        raise _cut_texts(name, above[0], table[0], delimiter)
+    rule = len(table) > 1 and delimiter == "|" and _is_rule(table[1].cells)
     plain = all(len(cell) <= 40 and len(cell.split()) <= 4 for cell in first)
     if len(first) < 2 or share < (0.5 if hits else 0.9) or not (hits or plain or sure or delimiter == "\t"):
         return None
     if len(table) == 1 and not (sure or hits == len(filled)):
         return None
-    header = _is_header(first, [row.cells for row in table[1:]])
+    header = _is_header(first, [row.cells for row in table[1 + rule :]])
     odd = any(sum(map(bool, row.cells)) > 1 and not row.cells[0].startswith("#") for row in rows[:start])
     if header is None or (odd and not header):
         if not sure:
@@ -177,8 +186,13 @@ def _under(rows: Sequence[_Line], delimiter: str, name: str, sure: bool) -> tupl
             f"and the columns are called column 1 to column {len(first)}."
         )
         told = (Notice(field="data.columns", message=message),)
-    above = table[0].number
-    found = TableHead(delimiter=delimiter, columns=columns, header=header, above=above, told=told)
+    rule = rule and header
+    if rule:
+        line = delimiter.join(table[1].cells).strip()[:SHOWN]
+        message = f"The line under the header of {name} is a rule and no row, and is left out: {line!r}."
+        told = (*told, Notice(field="data.format", message=message, count=1))
+    lines = table[0].number
+    found = TableHead(delimiter=delimiter, columns=columns, header=header, above=lines, rule=rule, told=told)
     return (hits, len(first)), found
 
 
@@ -216,6 +230,22 @@ def _doubtful(name: str, line: str) -> DataError:
         f"{line[:SHOWN]!r}. Put a line of column names above it, such as text,label"
     )
     return DataError(message, line[:SHOWN], "a first line that names the columns")
+
+
+def _cut_texts(name: str, header: str, row: _Line, delimiter: str) -> DataError:
+    """The refusal of texts that the delimiter would cut under the one name of their column."""
+    shown = delimiter.join(row.cells)[:SHOWN]
+    message = (
+        f"{name} names one column, {header!r}, and its rows have {len(row.cells)} cells, parted by "
+        f"{DELIMITERS.get(delimiter, repr(delimiter))}: {shown!r}. Put texts in quotation marks, or name each column"
+    )
+    return DataError(message, shown, "rows of as many cells as the header")
+
+
+def _is_rule(cells: Sequence[str]) -> bool:
+    """Nothing but dashes, as under the header of a table in Markdown?"""
+    filled = [cell.strip() for cell in cells if cell.strip()]
+    return bool(filled) and all(map(_RULE.fullmatch, filled))
 
 
 def _first_of_table(rows: Sequence[_Line], width: int) -> int:

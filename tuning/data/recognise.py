@@ -24,7 +24,7 @@ from tuning.data.conversations import (
     unlearned_answers,
 )
 from tuning.data.told import LISTED, Told
-from tuning.data.values import LONGEST_MISSING, MISSING_WORDS, RowFault, as_text, is_missing
+from tuning.data.values import LONGEST_MISSING, MISSING_WORDS, RowFault, as_text, is_answers, is_missing
 from tuning.errors import DataError, Notice
 from tuning.settings import DataSettings
 from tuning.text import Row, Turn
@@ -41,6 +41,8 @@ BELONGS = {
     "conversation": {"messages", "prompt", "completion", "system", "tools", "loss_mask"},
 }
 """The roles that each shape has a use for."""
+LABEL_LINE = "\nLabel:"
+"""Put behind a text whose label is to be written."""
 
 _INDEX = re.compile(r"\d{1,6}")
 _WHOLE_NUMBER = re.compile(r"([+-]?\d+)\.0+")
@@ -172,6 +174,14 @@ def column_notices(reading: Reading) -> Iterator[Notice]:
         roles = ", ".join(f"{role} from {column!r:.60}" for role, column in columns.items())
         message = f"The rows are recognised as {reading.shape}: {roles}."
         yield Notice(field="data.columns", message=message, count=len(columns))
+    if reading.labelled and reading.task == "causal_lm" and (reading.guessed or not reading.prompt_template):
+        written = f"{reading.answer_template.format(label='label')!r}"
+        asked = "text_template writes the prompt" if reading.prompt_template else f"each text ends in {LABEL_LINE!r}"
+        message = (
+            f"The label is the answer to its text: {asked}, and {written} follows; only the answer is learned, unless "
+            "data.loss_on is all."
+        )
+        yield Notice(field="data.columns", message=message, count=2)
     if reading.prompt_template:  # it says which columns stand in a text or prompt
         columns = {role: column for role, column in columns.items() if role not in WRITTEN_BY_TEMPLATE}
     texts = [reading.prompt_template or "", *columns.values()]
@@ -292,7 +302,7 @@ def make_row(record: Mapping[str, Any], reading: Reading, labels: Mapping[str, i
             if template:
                 return Row(text=fill(template, record, csv), label=labels.get(name))
             return Row(text=text, text_pair=pair, label=labels.get(name))
-        prompt = fill(template, record, csv) if template else f"{text}\nLabel:"
+        prompt = fill(template, record, csv) if template else text + LABEL_LINE
         return Row(prompt=prompt, completion=reading.answer_template.format(label=name), label=labels.get(name))
     if "prompt" in columns:
         return _answered(record, reading, told)
@@ -305,7 +315,12 @@ def _answered(record: Mapping[str, Any], reading: Reading, told: Told) -> Row:
     """A prompt with its completion, and what stands beside them."""
     columns, csv = dict(reading.columns), reading.csv
     prompt = _value(record, columns["prompt"], csv)
-    completion = _value(record, columns["completion"], csv)
+    answers, several = columns["completion"], record.get(columns["completion"])
+    if is_answers(several):
+        completion = as_text(next(iter(several["text"]), None), answers)
+        told["answers", ""] += len(several["text"]) - 1
+    else:
+        completion = _value(record, answers, csv)
     extra = _value(record, columns["input"], csv, empty=True) if "input" in columns else ""
     if extra.strip():
         prompt = prompt + "\n\n" + extra
@@ -335,6 +350,7 @@ def _conversation(record: Mapping[str, Any], reading: Reading, told: Told) -> Ro
     if "loss_mask" in columns and not is_missing(record.get(columns["loss_mask"]), reading.csv):
         turns = masked(turns, record[columns["loss_mask"]], columns["loss_mask"], told)
     count_systems(turns, told)
+    told["asked_last", ""] += turns[-1].role == "user"
     tools = columns.get("tools", "")
     system = _system(record, reading, told) if "system" in columns else None
     told["system_turn", ""] += turns[0].role == "system"

@@ -5,6 +5,7 @@ Comes in: nothing.  Goes out: the types that the readers and all above them shar
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -68,6 +69,22 @@ class Table(Protocol):
         """The rows at these increasing places."""
         ...
 
+
+class KeyTwice(ValueError):
+    """An object of JSON has two keys of one name, of which readers of JSON keep one and say nothing."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise KeyTwice(f"has the key {twice[:60]!r} twice")
+    return found
+
+
+JSON_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+"""Reads JSON whose objects have each key once; raises KeyTwice."""
 
 _TURN_KEYS = ({"role", "content"}, {"from", "value"})
 

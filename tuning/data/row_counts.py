@@ -25,7 +25,7 @@ class RowCounts:
         self._plain = self._empty = self._refused = self._apart = self._blank = self._endless = self._talks = (
             self._glued
         ) = 0
-        self._unknown = self._bare = 0
+        self._unknown = self._bare = self._own_ends = self._end_texts = 0
         self._unwritten = Counter[str]()
 
     def add(self, row: Row, spelled: Spelled | None, parts: Sequence[Encoded], tokenizer: TextTokenizer) -> None:
@@ -56,11 +56,17 @@ class RowCounts:
             self.answers += 1
             self._cut_answers += left < wanted
             self._lost_answers += left == 0
-        talk = as_conversation(row) if self._through_template(row) else row
+        talk = row
+        if self._through_template(row):
+            talk = as_conversation(row, tokenizer.written_end)
+            self._own_ends += talk != as_conversation(row)
         if talk.messages is not None and spelled.label is None:
             self._talks += 1
             last = max((place for place, trained in enumerate(spelled.trained) if trained), default=None)
             self._endless += last is not None and spelled.ids[last] not in tokenizer.special_ids
+            self._end_texts += bool(tokenizer.end_text) and any(
+                turn.role == "assistant" and tokenizer.end_text in turn.content for turn in talk.messages
+            )
             self._unwritten += unwritten(talk, tokenizer, self._settings.system_prompt)
 
     def _through_template(self, row: Row) -> bool:
@@ -135,6 +141,18 @@ class RowCounts:
             yield "data.columns", message, self._glued
 
     def _ends(self, tokenizer: TextTokenizer) -> Iterator[tuple[str, str, int]]:
+        if self._own_ends:
+            message = (
+                f"{self._own_ends:,} completions have the end token {tokenizer.end_text} as their last word, which is "
+                "taken off, for the chat template writes an end itself"
+            )
+            yield "data.chat_template", message, self._own_ends
+        if self._end_texts:
+            message = (
+                f"{self._end_texts:,} conversations have the end token {tokenizer.end_text} in the words of an answer; "
+                "it is learned there, besides what the chat template writes behind the answer"
+            )
+            yield "data.chat_template", message, self._end_texts
         if self._endless:
             message = (
                 f"the chat template writes no end token behind the last answer of {self._endless:,} conversations, so "

@@ -243,22 +243,31 @@ def _row_notices(
     alike = [name for name, same in zip(names, folded, strict=True) if folded.count(same) > 1]
     if alike:
         message = (
-            "Classes that differ in nothing but capital letters, spaces or the form of their letters stay apart: "
+            "Classes that differ in nothing but capital letters, spaces, invisible characters or the form of letters "
+            "stay apart: "
             f"{', '.join(map(_spelled_out, alike[:LISTED]))}."
         )
         yield Notice(field="data.label_names", message=message, count=len(alike))
 
 
 def _folded(name: str) -> str:
-    """What a person reads, whatever capitals, spaces and Unicode forms it is written in; -0 is 0."""
-    read = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    """What a person reads, whatever capitals, spaces, invisible characters and Unicode forms it is written in; -0 is
+    0."""
+    seen = "".join(letter for letter in unicodedata.normalize("NFKC", name) if not _invisible(letter))
+    read = " ".join(seen.casefold().split())
     return read.removeprefix("-") if read in ("-0", "-0.0") else read
+
+
+def _invisible(letter: str) -> bool:
+    """A mark of format that nothing is drawn for, such as the space of no width."""
+    return unicodedata.category(letter) == "Cf"
 
 
 def _spelled_out(name: str) -> str:
     """A name with its letters as escapes where they do not say how it differs from others."""
     shown = repr(name) if name != " ".join(name.split()) else name
-    return ascii(name) if unicodedata.normalize("NFKC", name) != name else shown
+    plain = unicodedata.normalize("NFKC", name) == name and not any(map(_invisible, name))
+    return shown if plain else ascii(name)
 
 
 @read_once(KEPT_TABLES)
@@ -366,6 +375,13 @@ def label_names(checks: Sequence[Checked], place: Place, reading: Reading, setti
         if strange.isdecimal():
             message += f". Numbers are places in that list, from 0 to {len(names) - 1}"
         raise DataError(message, strange, ", ".join(names), "data.label_names")
+    if len(names) < 2 and reading.task == "causal_lm":
+        message = (
+            f"the label column has one value only, {names[0]!r}: each text would have the same answer, and no text "
+            "would have to be read for it; choose another label, or learn the texts themselves with data.columns "
+            f'{{"text": "{reading.column("text")}"}}'
+        )
+        raise DataError(message, list(names), "two labels or more", "data.label_names")
     if len(names) < 2:
         message = f"the label column has one value only, {names[0]!r}; a class needs something to differ from"
         raise DataError(message, list(names), "two labels or more", "data.label_names")

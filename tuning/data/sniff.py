@@ -49,6 +49,8 @@ class Format:
     header: bool = True
     above: int = 0
     """Lines of a CSV file that stand over its header, or over its first row."""
+    rule: bool = False
+    """A rule of dashes stands under the header of a CSV file, as in Markdown."""
     in_array: bool = False
     """The rows of a JSON document are the elements of one array, and can be read one by one."""
     mac_lines: bool = False
@@ -171,6 +173,7 @@ def _table(head: TableHead | None) -> Format:
         columns=head.columns,
         header=head.header,
         above=head.above,
+        rule=head.rule,
         told=head.told,
     )
 

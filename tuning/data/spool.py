@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
-from tuning.data.record import MOST_ROW_BYTES
+from tuning.data.record import JSON_DECODER, MOST_ROW_BYTES, KeyTwice
 from tuning.data.sniff import Format, list_of_rows, objects_only
 from tuning.errors import DataError, Notice
 
@@ -54,9 +54,12 @@ def rows_of_document(file: BinaryIO, form: Format, name: str, most: int) -> tupl
     try:
         out = _spool()
         for row in _elements(text, name) if text.begins_with("[") else _rows(_whole(text, file, name), name, told):
-            out.write(json.dumps(row, ensure_ascii=True).encode() + b"\n")
+            out.write((row if isinstance(row, bytes) else json.dumps(row, ensure_ascii=True).encode()) + b"\n")
             if out.tell() > most:
                 break
+    except KeyTwice as error:
+        message = f"{name} {error} in one object; give each key a name of its own"
+        raise DataError(message, name, "keys of different names") from None
     except json.JSONDecodeError as error:
         where = "line {} column {}".format(*text.place(error))
         raise DataError(f"{name} is not JSON: {error.msg} at {where}", where, "valid JSON") from None
@@ -118,7 +121,7 @@ def _whole(text: _Text, file: BinaryIO, name: str) -> str:
 
 def _rows(text: str, name: str, told: list[Notice]) -> Iterator[Any]:
     """The rows of an object: the one list of objects in it, its columns, or itself."""
-    value = json.loads(text)
+    value = JSON_DECODER.decode(text)
     if not isinstance(value, dict) or not value:
         yield value
         return
@@ -173,12 +176,17 @@ def _listed(names: list[str]) -> str:
 
 
 def _elements(text: _Text, name: str) -> Iterator[Any]:
-    """The elements of an array one by one, so that only one is held at a time."""
-    decoder, number = json.JSONDecoder(), 1
+    """The elements of an array one by one, so that only one is held at a time; one with a key twice as it is written,
+    for whoever reads rows to refuse."""
+    number = 1
     place = text.after_blank(text.after_blank(0) + 1)
     while text.text[place : place + 1] != "]":
         try:
-            value, end = decoder.raw_decode(text.text, place)
+            try:
+                value, end = JSON_DECODER.raw_decode(text.text, place)
+            except KeyTwice:
+                _, end = json.JSONDecoder().raw_decode(text.text, place)
+                value = text.text[place:end].replace("\n", " ").encode()
         except json.JSONDecodeError:
             if text.ended:
                 raise

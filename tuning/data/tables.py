@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import sys
 import threading
 from array import array
@@ -24,9 +23,11 @@ from tuning.data.header import MOST_COLUMNS
 from tuning.data.parquet import ParquetTable
 from tuning.data.progress import read_once, reading
 from tuning.data.record import (
+    JSON_DECODER,
     MOST_ROW_BYTES,
     TOO_LONG,
     BadRow,
+    KeyTwice,
     Record,
     Table,
     Version,
@@ -185,7 +186,9 @@ class LineTable:
 
 def _json_values(line: str, form: Format) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = JSON_DECODER.decode(line)
+    except KeyTwice:
+        raise
     except (ValueError, RecursionError):
         raise ValueError(f"is not JSON: {line.strip()[:60]!r}") from None
     if not isinstance(row, dict):
@@ -290,7 +293,7 @@ def _index(file: BinaryIO, form: Format, name: str, most: int, tell: Callable[[i
         file.seek(begin)
         starts, lines, place = _csv_records(file, form, name, most, tell)
     if form.kind == "csv" and form.header:
-        del starts[:1], lines[:1]
+        del starts[: 1 + form.rule], lines[: 1 + form.rule]
     return starts, lines, place, blank
 
 

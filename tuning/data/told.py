@@ -46,6 +46,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
     ),
     "history": ("data.columns", "{n} earlier questions and answers stand before their prompts; they are only read."),
     "input": ("data.columns", "{n} prompts are followed by an input, after a blank line."),
+    "answers": (
+        "data.columns",
+        "{n} further answers to questions that have several are left out; the first is learned.",
+    ),
     "separator": ("data.separator", "{n} prompts and answers are joined by one space, for they are written without."),
     "earlier": ("data.loss_on", "{n} earlier answers stand in prompts and are only read; completions are learned."),
     "unlearned": ("data.loss_on", "{n} answers are marked as not to be learned ({details}) and are only read."),
@@ -57,6 +61,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "other_mark": (
         "data.loss_on",
         "{n} turns that are no answers are marked as to be learned; only answers are, unless data.loss_on is all.",
+    ),
+    "asked_last": (
+        "data.loss_on",
+        "{n} conversations end with a user's turn, which has no answer and is only read, unless data.loss_on is all.",
     ),
     "empty_answer": ("data.source", "{n} answers in conversations are empty and are not learned."),
     "class": ("data.label_names", "Classes in other spellings: {details}."),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 from math import isfinite
-from typing import Any
+from typing import Any, TypeGuard
 
 MISSING_WORDS = frozenset(
     (
@@ -62,3 +62,8 @@ def from_json(value: Any) -> Any:
         except (ValueError, RecursionError):
             return value
     return value
+
+
+def is_answers(value: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether these are answers to one question as SQuAD has them: {"text": ["Paris", …], "answer_start": [17, …]}."""
+    return isinstance(value, dict) and isinstance(value.get("text"), list)

@@ -206,11 +206,21 @@ def unwritten(row: Row, tokenizer: TextTokenizer, system_prompt: str | None) -> 
     return found
 
 
-def as_conversation(row: Row) -> Row:
+def as_conversation(row: Row, end: str = "") -> Row:
     """A prompt with its completion as the turns of a user and an assistant; earlier questions before them.
 
-    Blanks before the completion (data.separator) join it to the prompt, and are not a part of the answer.
+    Blanks before the completion (data.separator) join it to the prompt, and are not a part of the answer. `end` is
+    taken off behind each answer once, for the template writes it (`TextTokenizer.written_end`).
     """
-    turns = [turn for asked, said in row.history for turn in (Turn("user", asked), Turn("assistant", said))]
-    turns += [Turn("user", row.prompt or ""), Turn("assistant", (row.completion or "").lstrip())]
+    turns = [
+        turn for asked, said in row.history for turn in (Turn("user", asked), Turn("assistant", without_end(said, end)))
+    ]
+    answer = without_end(row.completion or "", end).lstrip()
+    turns += [Turn("user", row.prompt or ""), Turn("assistant", answer)]
     return replace(row, prompt=None, completion=None, history=(), messages=tuple(turns))
+
+
+def without_end(answer: str, end: str) -> str:
+    """The answer without the end token's text that stands behind it, and the blanks behind that."""
+    bare = answer.rstrip()
+    return bare.removesuffix(end) if end and bare.endswith(end) else answer

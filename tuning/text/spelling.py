@@ -185,7 +185,7 @@ def _draft(row: Row, tokenizer: TextTokenizer, loss_on: str, system_prompt: str 
     if chat and row.completion is not None:
         if not row.completion.strip() and loss_on != "all":
             return _Draft("", (), framed=False)
-        row = as_conversation(row)
+        row = as_conversation(row, tokenizer.written_end)
     if row.messages is not None:
         written = write(row, tokenizer, loss_on, system_prompt)
         return _Draft(written.text, written.learned, framed=False, every=loss_on == "all", marked=written.marked)

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,10 @@ class TextTokenizer:
         self.end_ids = frozenset(one for one in ends if isinstance(one, int))
         """All tokens at which a model of this folder stops writing."""
 
+        end = named.get("eos_token") or ""
+        self.end_text = end if self.eos_id is not None and self.encode(end) == [self.eos_id] else ""
+        """What stands for the end token in a text; empty where nothing does."""
+
     def _id_of(self, token: str | None) -> int | None:
         return None if token is None else self._tokenizer.token_to_id(token)
 
@@ -174,6 +178,20 @@ class TextTokenizer:
             return render(template, messages, self._opened.named, add_generation_prompt, tools)
         except ChatTemplateError as error:
             raise ConversationError(f"the chat template cannot write this conversation: {error}", "messages") from None
+
+    @cached_property
+    def written_end(self) -> str:
+        """The end token's text where the chat template ends an answer with a special token, so that an end behind the
+        answer's own words would be a second one; else empty."""
+        if not self.end_text or not self.has_chat_template:
+            return ""
+        answer = "answer"
+        try:
+            text = self.render_chat([{"role": "user", "content": "a"}, {"role": "assistant", "content": answer}], False)
+        except DataError:
+            return ""
+        ids = self.encode(text.rpartition(answer)[2])
+        return self.end_text if any(one in self.special_ids for one in ids) else ""
 
     def marked_answers(
         self, messages: list[dict[str, Any]], tools: list[Any] | None = None
