@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tuning.bench.ragged import MODELS
-from tuning.memory.build_table import words_of
+from tuning.memory.build_table import build_table, words_of
 from tuning.memory.estimate import estimate
 from tuning.memory.layers import Unfit, layers_of, resolved
 from tuning.memory.process import BANDS
-from tuning.memory.subject import subject_of
+from tuning.memory.subject import Subject, subject_of
 from tuning.memory.tables import make_table
+from tuning.micro_batches import Moment, Shape
 from tuning.plan import Plan, plan_for
 
 CLASSES = ("bert", "distilbert")
@@ -59,6 +61,37 @@ def test_distilbert_is_traced(tmp_path: Path, method: str) -> None:
     table = make_table(subject_of(plan))
     assert table is not None and table.layers == MODELS["distilbert"]["n_layers"]
     assert table.counts(subject_of(plan).rank)[0] == plan.value("trainable_parameters")
+
+
+@pytest.fixture
+def of_positions(tmp_path: Path) -> Callable[[int], Subject]:
+    """Subjects of a roberta with places for so many tokens; two more are its padding's."""
+
+    def made(count: int) -> Subject:
+        import transformers
+
+        folder, size = tmp_path / str(count), MODELS["bert"] | {"max_position_embeddings": count + 2, "pad_token_id": 1}
+        folder.mkdir()
+        transformers.AutoConfig.for_model("roberta", **size).save_pretrained(folder)
+        data = {"source": "topics", "max_seq_length": 8}
+        settings = {"model": str(folder), "task": "sequence_classification", "method": {"name": "full"}, "data": data}
+        return subject_of(plan_for(settings | {"device": "cpu"}))
+
+    return made
+
+
+@pytest.mark.parametrize("positions", [8, 64])
+def test_a_trace_stays_inside_the_positions_that_a_model_has(
+    of_positions: Callable[[int], Subject], positions: int
+) -> None:
+    """With rows of 112 it ended in `index 66 is out of bounds`; what shorter ones say is what longer ones say."""
+    few, many = build_table(of_positions(positions)), build_table(of_positions(512))
+    for rows in (1, 8):
+        shape = Shape(rows=rows, length=positions, labels=rows, padded=rows > 1)
+        moment = Moment(shape=shape, accumulate=True)
+        (short, place), (long, same) = few.block(shape).peak(moment, None), many.block(shape).peak(moment, None)
+        assert place == same
+        assert (short["activations"], short["logits"]) == (long["activations"], long["logits"])
 
 
 def test_a_config_that_says_nothing_of_its_layers_is_told_in_words() -> None:

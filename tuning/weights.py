@@ -74,7 +74,7 @@ def compared(model: BaseModel, task: str, seconds: float | None = None) -> Weigh
 def judged(report: dict[str, Any], spec: str, config: dict[str, Any]) -> Weights:
     """What a report means. Raises ModelError."""
     if "error" in report:
-        first = str(report["error"]).partition("\n")[0]
+        first = _said(str(report["error"]).partition("\n")[0], config)
         raise ModelError(f"{spec!r} cannot be loaded: {first}", spec, "a model that transformers loads")
     head, missing = set(report["head"]), set(report["missing"])
     mismatched = {name: (given, wanted) for name, given, wanted in report["mismatched"]}
@@ -96,6 +96,17 @@ def judged(report: dict[str, Any], spec: str, config: dict[str, Any]) -> Weights
         notices.append(Notice(field="model", message=message + some(unused), count=len(unused)))
     own = class_names(config) if head and not head & (missing | set(mismatched)) else ()
     return Weights(notices=tuple(notices), new_pooler=tuple(sorted(pooler)), head_for=own)
+
+
+def _said(error: str, config: dict[str, Any]) -> str:
+    """What a person reads of an error: where it is a bare name that a library has not, whose name that is."""
+    found = re.fullmatch(r"KeyError: (['\"])(.*)\1", error)
+    if found is None:
+        return error
+    member = next((name for name, value in config.items() if value == found[2]), None)
+    if member is not None:
+        return f"config.json has {member} {found[2]!r}, which transformers does not know; name one that it knows"
+    return f"transformers looks for {found[2]!r} and does not find it; take the weights' own config.json"
 
 
 def same_classes(theirs: Sequence[str], ours: Sequence[str]) -> bool:

@@ -157,7 +157,7 @@ def _summary(
         asked_length=longest_prompt(asked, tokenizer, settings.system_prompt, special_tokens=settings.special_tokens),
         chat=task == "causal_lm"
         and (data.shape == CONVERSATION or (settings.chat_template == "on" and counts.pairs > 0)),
-        largest_id=max(max(one.ids) for one in learned),
+        largest_id=max(max(one.ids) for one in [*learned, *held]),
     )
 
 

@@ -14,18 +14,33 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from typing import Any
 
-from tuning.memory.fit import FEW, SOME, Fit, block_of, check_events, check_layers, design, exact, fitted, larger
+from tuning.memory.fit import (
+    FEW,
+    LONGER,
+    SOME,
+    Fit,
+    block_of,
+    check_events,
+    check_layers,
+    design,
+    exact,
+    fitted,
+    larger,
+)
 from tuning.memory.layers import Layout, Unfit, every_layer, layers_of, layout_of, per_layer, resolved, window_of
 from tuning.memory.subject import DEPTHS, Subject
 from tuning.memory.table import BEYOND, Block, Table
 from tuning.memory.trace import Trace
 from tuning.micro_batches import Shape
+from tuning.shapes import shape_from_config
 
 RANKS = (8, 4)
 DEEP = 12
 """Layers up to which a model whose layers differ in ways its config does not tell is traced whole."""
-NEVER, ALWAYS = 1 << 24, 16
-"""Windows beyond every row that is traced, and within every one."""
+NEVER = 1 << 24
+"""A window beyond every row that is traced."""
+JOINED = 448
+"""Tokens of the larger shape where a micro-batch's rows are joined into one."""
 
 
 def build_table(subject: Subject) -> Table:
@@ -51,7 +66,7 @@ def _build(subject: Subject, config: dict[str, Any], layout: Layout) -> Table:
     window = window_of(config) if subject.settings["attention"] != "eager" else None
     blocks = bench.blocks(None if window is None else NEVER)
     if window is not None:
-        blocks |= {BEYOND + name: block for name, block in bench.blocks(ALWAYS, blocks).items()}
+        blocks |= {BEYOND + name: block for name, block in bench.blocks(bench.shortest, blocks).items()}
     counts = bench.counts()
     return Table(
         layers=layout.layers,
@@ -68,6 +83,9 @@ class _Bench:
     def __init__(self, subject: Subject, config: dict[str, Any], layout: Layout) -> None:
         self._subject, self._config, self._layout = subject, config, layout
         ranks: list[int | None] = [None] if subject.rank is None else list(RANKS)
+        positions = shape_from_config(config).max_positions - subject.settings["method"].get("virtual_tokens", 0)
+        self._positions = max(1, positions)
+        """Tokens that a row can have: beyond them there is no embedding of a place to trace."""
         self._sizes: dict[Any, Any] = {}
         self._tracers = {rank: self._tracer(layout, rank) for rank in ranks}
         self._deeper = None if layout.whole else self._tracer(layout.one_more()[1], ranks[0])
@@ -79,7 +97,14 @@ class _Bench:
         lists = per_layer(self._config | given, self._layout.layers)
         picked = {name: [values[place] for place in layout.picks] for name, values in lists.items()}
         depths = {name: layout.depth for name in DEPTHS if name in self._config}
-        return Tracer(self._subject, given | picked | depths, layout.depth, rank, self._sizes)
+        return Tracer(
+            self._subject, given | picked | depths, layout.depth, rank, self._sizes, positions=self._positions
+        )
+
+    @property
+    def shortest(self) -> int:
+        """Tokens of the shortest row that is traced: a window within every one."""
+        return min(shape.length for shape, _ in design([None, None], many=False, padded=False, longest=self._positions))
 
     def grows_outside(self) -> bool:
         """Whether more lies outside the layers the more there are, as with a prefix: then none stands for others."""
@@ -115,7 +140,8 @@ class _Bench:
                 found[name] = within[name]
             else:
                 deeper = within is None and (many or joined)
-                block = self._block(what, many, padded, 448 if joined else 112, deeper=deeper)
+                length = min(JOINED, 2 * self._positions) if joined else min(LONGER, self._positions)
+                block = self._block(what, many, padded, length, deeper=deeper)
                 found[name] = block if what == "trace" else replace(block, line=[])
         return found
 
@@ -123,7 +149,7 @@ class _Bench:
         """Fitted, and with `deeper` held against a model with more layers."""
         ranks = list(self._tracers)
         other, rank = larger(ranks, length, many=many, padded=padded)
-        fit = self._fitted(what, design(ranks, many=many, padded=padded), other, rank)
+        fit = self._fitted(what, design(ranks, many=many, padded=padded, longest=length), other, rank)
         if deeper and self._deeper is not None:
             check_layers(fit, self._layout.one_more()[0], other, ranks[0], getattr(self._deeper, what)(other))
         return block_of(fit, self._layout)
@@ -137,7 +163,10 @@ class _Bench:
             fit = fitted(traces, shapes[:count], self._layout.depth)
             if fit is not None and exact(fit, other, rank, proof):
                 return fit
-        assert fit is not None, "as many shapes as there are coefficients tell them all"
+        if fit is None:
+            raise Unfit(
+                f"rows of {self._positions} tokens, the most this model has places for, differ too little in size"
+            )
         check_events(fit, other, rank, proof)
         return fit
 

@@ -52,16 +52,27 @@ SIZES = (
     (5, 20, 12, 1),
 )
 """Rows, tokens, label tokens, and which rank, of the shapes to trace."""
+LONGER = 112
+"""Tokens of the larger shape that a fit is held against."""
 
 
-def design(ranks: Sequence[int | None], *, many: bool, padded: bool) -> list[tuple[Shape, int | None]]:
+def design(
+    ranks: Sequence[int | None], *, many: bool, padded: bool, longest: int = LONGER
+) -> list[tuple[Shape, int | None]]:
     """The shapes to trace for one row or for many: enough for a coefficient of every product of the sizes.
 
     Together with a larger shape, the first `FEW` tell any two products from any other two, the first `SOME` any three
-    from any other three: what meets them all is no chance.
+    from any other three: what meets them all is no chance. Where a model has no positions for a row of `LONGER`, but
+    for one of `longest`, all are shorter in that proportion.
     """
-    sizes = [(rows if many else 1, length, labels, ranks[-which]) for rows, length, labels, which in SIZES]
-    return [(Shape(rows=n, length=s, labels=t, padded=padded), rank) for n, s, t, rank in sizes]
+    found = []
+    for rows, length, labels, which in SIZES:
+        if longest < LONGER:
+            length = max(3, length * longest // LONGER)
+            labels = max(1, min(length - 1, labels * longest // LONGER))
+        shape = Shape(rows=rows if many else 1, length=length, labels=labels, padded=padded)
+        found.append((shape, ranks[-which]))
+    return found
 
 
 def larger(ranks: Sequence[int | None], length: int, *, many: bool, padded: bool) -> tuple[Shape, int | None]:

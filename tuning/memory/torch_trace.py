@@ -42,11 +42,18 @@ class Tracer:
     """A model of some of the subject's layers built once; `trace` may be called for many shapes.
 
     `config` is what is built: the subject's own, with these layers. `sizes` keeps what operations give, and can be
-    shared by tracers.
+    shared by tracers. `positions` are the tokens that a row can have.
     """
 
     def __init__(
-        self, subject: Subject, config: dict[str, Any], depth: int, rank: int | None, sizes: dict[Any, Any]
+        self,
+        subject: Subject,
+        config: dict[str, Any],
+        depth: int,
+        rank: int | None,
+        sizes: dict[Any, Any],
+        *,
+        positions: int = 16,
     ) -> None:
         self._subject, self._depth = subject, depth
         self._ledger = Ledger(len(CATEGORIES))
@@ -62,7 +69,8 @@ class Tracer:
         self._layers = _layers(self._built.model, depth)
         self._watch()
         # the optimizer's state exists from now on
-        self._update(Shape(rows=1, length=16, labels=4, padded=False), micro_batches=1)
+        length = max(2, min(16, positions))
+        self._update(Shape(rows=1, length=length, labels=min(4, length - 1), padded=False), micro_batches=1)
         for state in self._built.optimizer.state.values():
             for value in state.values():
                 if isinstance(value, torch.Tensor):

@@ -13,6 +13,8 @@ from tuning.models import ModelShape
 from tuning.text import TextTokenizer
 
 INITS = ("vocabulary", "text", "random")
+SHORTEST = 8
+"""The smallest data.max_seq_length that settings can have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,17 +67,36 @@ class PromptTuning(PeftMethod):
 
 def prompt_problems(case: Case, s: Any) -> list[Problem]:
     """What does not go with tokens put before the text."""
-    found, limit = [], case.shape.max_positions - case.max_seq_length
+    found, positions = [], case.shape.max_positions
+    limit, shorter = positions - case.max_seq_length, positions - s.virtual_tokens
     if s.virtual_tokens > limit:
-        message = (
-            f"{s.virtual_tokens} virtual tokens and rows of {case.max_seq_length} do not fit into this model's "
-            f"{case.shape.max_positions} positions; set {max(0, limit)} or fewer, or a shorter data.max_seq_length"
-        )
-        found.append(Problem("method.virtual_tokens", s.virtual_tokens, f"1 to {max(0, limit)}", message))
+        found.append(_too_long(case, s.virtual_tokens, limit, shorter))
     if s.init == "text" and not s.init_text.strip():
         message = "init text needs words to start from; write some into init_text, or set init to vocabulary"
         found.append(Problem("method.init_text", s.init_text, "one word or more", message))
     return found
+
+
+def _too_long(case: Case, count: int, limit: int, shorter: int) -> Problem:
+    """Virtual tokens that leave no room for the rows: which of the two can be made less, and to what."""
+    rows = f"set data.max_seq_length to {shorter} or less" if shorter >= SHORTEST else ""
+    tokens = f"set virtual_tokens to {limit} or fewer" if limit >= 1 else ""
+    fixes = ", or ".join(one for one in (tokens, rows) if one)
+    if not fixes:
+        fewest = case.shape.max_positions - SHORTEST
+        fixes = (
+            f"set virtual_tokens to {fewest} or fewer and data.max_seq_length to what is left"
+            if fewest >= 1
+            else "choose another method"
+        )
+    message = (
+        f"{count} virtual tokens and rows of {case.max_seq_length} do not fit into this model's "
+        f"{case.shape.max_positions} positions; {fixes}"
+    )
+    if limit >= 1:
+        return Problem("method.virtual_tokens", count, f"1 to {limit}", message)
+    none = f"no virtual tokens fit beside rows of {case.max_seq_length}"
+    return Problem("method.virtual_tokens", count, none, message)
 
 
 def start_tokens(model: Any, s: Any) -> Any:

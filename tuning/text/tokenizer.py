@@ -72,17 +72,12 @@ class TextTokenizer:
         self.bos_id = self._id_of(named.get("bos_token"))
         self.eos_id = self._id_of(named.get("eos_token"))
         model = _json(folder / "config.json")
-        self.pad_id = self._id_of(named.get("pad_token"))
-        size = model.get("vocab_size")
-        if self.pad_id is not None and isinstance(size, int) and self.pad_id >= size:
-            self.pad_id = None  # a token without an embedding
-        if self.pad_id is None:  # padding is masked out of loss and attention, so any token does
-            self.pad_id = self.eos_id if self.eos_id is not None else 0
+        self.pad_id, without = self._padding(named.get("pad_token"), model.get("vocab_size"))
         unknown = getattr(self._tokenizer.model, "unk_token", named.get("unk_token"))  # GPT-2 names one it never writes
         self.unknown_id = self._id_of(unknown)
         """What the tokenizer writes for what it has no token for; None where it has one for everything, or nothing."""
         self.special_ids = self._opened.special_ids
-        self.notices = self._opened.notices
+        self.notices = (*self._opened.notices, *without)
         """What of the folder is read otherwise than it stands there."""
         self.chat_template: str | None = self._opened.templates.get("default")
         self.frame = _frame(self._tokenizer)
@@ -94,10 +89,23 @@ class TextTokenizer:
         ends |= set(_all_of(_json(folder / "generation_config.json").get("eos_token_id")))
         self.end_ids = frozenset(one for one in ends if isinstance(one, int))
         """All tokens at which a model of this folder stops writing."""
-
         end = named.get("eos_token") or ""
         self.end_text = end if self.eos_id is not None and self.encode(end) == [self.eos_id] else ""
         """What stands for the end token in a text; empty where nothing does."""
+
+    def _padding(self, token: str | None, size: Any) -> tuple[int, list[Notice]]:
+        """What rows are filled up with; padding is masked out of loss and attention, so any token with an embedding
+        does. `size` is how many have one, as config.json says."""
+        named = self._id_of(token)
+        choices = [one for one in (named, self.eos_id, 0) if one is not None]
+        found = next((one for one in choices if not isinstance(size, int) or one < size), 0)
+        if named is None or found == named:
+            return found, []
+        message = (
+            f"the tokenizer's padding token {token} is number {named:,} and the model has embeddings for {size:,}: "
+            f"rows are filled up with token {found} instead, which is masked"
+        )
+        return found, [Notice(field="model", message=message)]
 
     def _id_of(self, token: str | None) -> int | None:
         return None if token is None else self._tokenizer.token_to_id(token)

@@ -6,6 +6,7 @@ Nothing heavy is imported before the job runs, so executors may import this file
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -29,9 +30,22 @@ def run_job(job: Job, emit: Callable[..., Any], commands: Commands) -> str:
         emit("failed", message=_NO_MEMORY, step=None, traceback=traceback.format_exc())
     except Exception as error:
         full = "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower()
-        message = _NO_MEMORY if full else f"{type(error).__name__}: {error}"
+        message = _NO_MEMORY if full else _said(error)
         emit("failed", message=message, step=None, traceback=traceback.format_exc())
     return "failed"
+
+
+def _said(error: Exception) -> str:
+    """What a person reads: shapes that do not meet are mostly those of a config.json that was changed."""
+    said = f"{type(error).__name__}: {error}"
+    if isinstance(error, RuntimeError) and re.search(
+        r"shapes cannot be multiplied|must match the size|size mismatch", said
+    ):
+        first = str(error).partition("\n")[0]
+        return (
+            f"the model cannot compute: {first}. If its config.json was changed, take the one saved with the weights."
+        )
+    return said
 
 
 _NO_MEMORY = (

@@ -23,6 +23,7 @@ def keep_to_this_machine() -> None:
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     # what PEFT and transformers have to say to each other is of no use to a person
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="Position ids are not supported for parameter efficient tuning")
     os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # the profiler's own chatter on the terminal
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # in bf16 on a processor oneDNN compiles a kernel for each new length of a micro-batch and keeps a thousand of them,
