@@ -51,9 +51,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium; one for all tests, each of which opens contexts of its own."""
+    """Chromium; one for all tests of a file."""
     from browser import open_browser
 
     with open_browser() as browser:

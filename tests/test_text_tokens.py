@@ -399,3 +399,14 @@ def test_unknown_tokens_and_rows_without_any_are_counted(tmp_path: Path) -> None
     bare = sum("a" not in row["text"] for row in rows)
     assert [one.count for one in found.notices if "become no token at all" in one.message] == [bare]
     assert found.train_rows == len(rows) - bare and not any("unknown" in one.message for one in found.notices)
+
+
+def test_rows_are_counted_anew_where_the_tokenizer_of_the_same_folder_has_changed(tmp_path: Path) -> None:
+    folder = tiny_model("llama", tmp_path / "model")
+    tiny_tokenizer(folder)
+    (tmp_path / "rows.jsonl").write_text('{"text": "the cat sees"}\n{"text": "the dog"}\n', encoding="utf-8")
+    data = DataSettings(source=str(tmp_path / "rows.jsonl"), eval_fraction=0.0, max_seq_length=16)
+    before = summarize(data, str(folder), "causal_lm", 0)
+    tiny_tokenizer(folder, frame=True)
+    after = summarize(data, str(folder), "causal_lm", 0)
+    assert [n + 2 for n in before.lengths] == list(after.lengths)

@@ -37,12 +37,9 @@ def repeat_notices(data: DataSet) -> tuple[Notice, ...]:
         message = f"{_rows(count, 'evaluation row')} trained on too: the evaluation flatters."
         told.append(Notice(field="data.source", message=message, count=count))
     if count := counts["duplicates"]:
-        many = (
-            "1 training row repeats an earlier one and is"
-            if count == 1
-            else (f"{count:,} training rows repeat earlier ones and are")
-        )
-        message = f"{many} learned once more each."
+        message = "1 training row repeats an earlier one and is learned once more."
+        if count > 1:
+            message = f"{count:,} training rows repeat earlier ones and are learned once more each."
         told.append(Notice(field="data.source", message=message, count=count))
     return tuple(told)
 

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from tuning.data.duplicates import repeat_notices
@@ -24,7 +25,7 @@ from tuning.errors import DataError, Notice
 from tuning.prompts import longest_prompt
 from tuning.recipes import read_recipe, recipe_named
 from tuning.settings import DataSettings
-from tuning.text import Encoded, Row, Spelled, TextTokenizer
+from tuning.text import Encoded, Row, Spelled, TextTokenizer, tokenizer_files
 
 COUNTED_BYTES = 2 * 2**20
 """Files up to this size have every row counted: about a second of tokenizing."""
@@ -107,7 +108,8 @@ def summarize(
     """
     place = find_place(settings)
     files = (*place.train, *(place.eval or ()))
-    versions = tuple(version_of(file.stat()) for file in files)  # a changed file is counted anew
+    # with a changed file of rows, or of the tokenizer, all are counted anew
+    versions = tuple(version_of(file.stat()) for file in (*files, *tokenizer_files(Path(model_path))))
     return _summary(model_path, json.dumps(asdict(settings)), task, seed, json.dumps(recipe), versions)
 
 
