@@ -21,6 +21,7 @@ import pytest
 playwright = pytest.importorskip("playwright.sync_api")
 ROOT = Path(__file__).resolve().parent.parent
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+playwright.expect.set_options(timeout=20_000)  # tests run beside each other: what is waited for is no measure of speed
 SLOW = 90_000
 """Milliseconds to wait for what training does: the first run imports torch, and test machines are busy."""
 
@@ -110,7 +111,7 @@ class Tab:
             self.field(path.replace("__", ".")).fill(value)
         before = self.ids()
         self.page.get_by_role("button", name="Start training").click()
-        self.page.wait_for_function(f"document.querySelectorAll('[data-run]').length > {len(before)}", timeout=10_000)
+        self.page.wait_for_function(f"document.querySelectorAll('[data-run]').length > {len(before)}", timeout=SLOW)
         return next(run for run in self.ids() if run not in before)
 
     def ids(self) -> list[str]:
