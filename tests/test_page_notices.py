@@ -145,8 +145,13 @@ def test_notes_of_other_data_do_not_stay_where_these_are_refused(tab: Tab, tmp_p
     playwright.expect(told.locator(".tf-problem")).to_contain_text("one value only, 'same'", timeout=20_000)
     playwright.expect(told).not_to_contain_text("repeat earlier ones")
     playwright.expect(field.locator(".tf-notice")).to_have_count(0)
+    tab.field("max_steps").fill("-1")
     source.fill(str(tmp_path / "doubled.jsonl"))
     source.press("Enter")
+    playwright.expect(told).to_contain_text("training rows repeat earlier ones", timeout=20_000)
+    playwright.expect(told.locator(".tf-problem")).to_have_count(0)
+    playwright.expect(told.locator(".tf-told-count")).to_contain_text("notice")
+    tab.field("max_steps").fill("4")
     playwright.expect(told).to_contain_text("training rows repeat earlier ones", timeout=20_000)
     playwright.expect(told.locator(".tf-problem")).to_have_count(0)
 

@@ -157,6 +157,7 @@ _PLAIN = Family(
 )
 """What is assumed of a family that is not in the table."""
 MOST_LAYERS = 2_000
+"""Layers of the deepest model that is read: all are built once, without weights, to be compared with the file's."""
 POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
 """Members of a config.json that say how many positions there are."""
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
@@ -329,7 +330,7 @@ def shape_from_config(config: dict[str, Any]) -> ModelShape:
     hidden = _first(config, "hidden_size", "n_embd", "d_model", "dim", "emb_dim")
     heads = _first(config, "num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads")
     layers = _first(config, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
-    if layers > MOST_LAYERS:  # each is built once, to be compared with the file's
+    if layers > MOST_LAYERS:
         message = (
             f"config.json says the model has {layers:,} layers, and the most that are read here are {MOST_LAYERS:,}"
         )

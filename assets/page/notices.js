@@ -57,7 +57,7 @@ export class BeforeStart {
     this.card.classList.toggle("tf-earlier", !known && !gone);
     this.note.hidden = known || gone;
     fill(this.problems, gone ? problems.map(({ message }) => element("li", { class: "tf-problem" }, message)) : []);
-    if (!known && !gone) return;
+    if (!known && !gone && !this.told) return;
     const key = notices.map(keyOf).join("\n\n");
     clearTimeout(this.timer);
     if (key === this.drawn && !gone && !this.told) return;

@@ -20,6 +20,7 @@ export function mountPreview(root, props, watch, trigger, fillForm) {
   const before = new BeforeStart();
   document.getElementById("tf-before-start")?.replaceChildren(before.node);
   let notices = [], of = "";  // the last that were known, and the model, data and task they are about
+  let shown = [];  // those of them that are about what stands in the form now
   const live = element("div", { class: "tf-preview" }, [general, old, tiles, memory, network.node]);
   root.replaceChildren(live);
   const draw = () => {
@@ -40,14 +41,14 @@ export function mountPreview(root, props, watch, trigger, fillForm) {
     const known = Boolean(value.tiles);
     if (known) [notices, of] = [value.notices, chosen()];
     const others = !known && chosen() !== of;  // what is known of another model, data set or task is not told of these
-    if (others) notices = [];
-    before.show(notices, known, others ? value.problems : null);
+    shown = others ? [] : notices;
+    before.show(shown, known, others ? value.problems : null);
     tell();
     toFirstProblem(value);
   };
   const tell = () => {
     if (!props.value?.problems) return;
-    tellFields(props.value, notices);
+    tellFields(props.value, shown);
     tellGeneral();
   };
   // what concerns no field; and what is wrong in one that is not on the page now, or in a closed part of it

@@ -11,9 +11,6 @@ export class RunChoice {
     this.select.addEventListener("change", () => { this.chosen = true; });
   }
 
-  /** The id of the run. */
-  get value() { return this.select.value; }
-
   /** Offers these runs, the newest first. */
   offer(runs) {
     const now = runs.map((run) => `${run.run_id}/${run.name}`).join("|");
