@@ -39,8 +39,9 @@ export function mountPreview(root, props, watch, trigger, fillForm) {
     if (value.network) network.show(value.network);
     old.hidden = value.problems.length === 0;
     const known = Boolean(value.tiles);
-    if (known) [notices, of] = [value.notices, chosen()];
-    const others = !known && chosen() !== of;  // what is known of another model, data set or task is not told of these
+    const now = JSON.stringify(value.of);
+    if (known) [notices, of] = [value.notices, now];
+    const others = !known && now !== of;  // what is known of another model, data set or task is not told of these
     shown = others ? [] : notices;
     before.show(shown, known, others ? value.problems : null);
     tell();
@@ -118,15 +119,6 @@ function drawMemory(card, memory) {
     legend,
     element("p", { class: "tf-small" }, memory.note),
     ...memory.fixes.map((text) => element("p", { class: "tf-small" }, text)));
-}
-
-/** What notices are about: the model, the data and the task that stand in the form now. */
-function chosen() {
-  const values = ["f-model", "f-data-source", "f-task"].map((id) => {
-    const inputs = [...document.querySelectorAll(`#${id} input, #${id} textarea, #${id} select`)];
-    return inputs.filter((one) => one.type !== "radio" || one.checked).map((one) => one.value);
-  });
-  return JSON.stringify(values);
 }
 
 const SHOWN_NOTICES = 2;

@@ -29,6 +29,8 @@ from tuning.ui.values import (
     settings_from_values,
 )
 
+CHOSEN = ("model", "data.source", "task")
+"""What notices are about: where one of these is another, those of before are not told of it."""
 READ_SECONDS = 1.0
 """How long an answer waits for the rows to be read, before it says how far they are; the page then asks again."""
 
@@ -41,8 +43,8 @@ def preview_value(service: Any, values: dict[str, Any]) -> dict[str, Any]:
 def told(values: dict[str, Any], compute: Callable[[], dict[str, Any]], pressed: bool = False) -> dict[str, Any]:
     """What `compute` gives; faults of the person's input become problems at their fields.
 
-    Beside either stands how the fields were read, where that is not plain to see. `notices` are those of the settings
-    as a whole: where these have faults, they are not known.
+    Beside either stands how the fields were read, where that is not plain to see, and the model, data and task that the
+    answer is `of`. `notices` are those of the settings as a whole: where these have faults, they are not known.
     """
     read = readings(values)
     hints = {dom_id(path): one.hint for path, one in read.items() if one.hint}
@@ -58,6 +60,7 @@ def told(values: dict[str, Any], compute: Callable[[], dict[str, Any]], pressed:
         "notices": [],
         "reading": False,
         "pressed": pressed,
+        "of": [values.get(path) for path in CHOSEN],
     }
     try:
         found = compute()
