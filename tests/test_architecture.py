@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "architectures": -1,
     "assets": 0,
+    "child": 0,
     "errors": 0,
     "events": 0,
     "locks": 0,

@@ -14,6 +14,7 @@ import pytest
 import torch
 from test_memory_doors import GPT2, config_folder
 
+from tuning.child import Child
 from tuning.memory import tables
 from tuning.memory.known import known
 from tuning.memory.tables import find_table, untraceable
@@ -76,7 +77,9 @@ def test_what_a_library_prints_does_not_come_among_the_tables() -> None:
         "answer_each(table_of)\n"
     )
     root = Path(__file__).resolve().parent.parent
-    out = subprocess.run([sys.executable, "-c", code], input='"one"\n"two"\n', capture_output=True, text=True, cwd=root)
+    out = subprocess.run(
+        [sys.executable, "-c", code, "60"], input='"one"\n"two"\n', capture_output=True, text=True, cwd=root
+    )
     assert [json.loads(line) for line in out.stdout.splitlines()] == [
         {"error": "ValueError: one"},
         {"error": "ValueError: two"},
@@ -88,30 +91,27 @@ class Interrupted(Exception):
 
 
 @pytest.mark.slow
-def test_a_tracing_process_that_ended_or_was_left_waiting_is_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tracing_process_that_ended_or_was_left_waiting_is_replaced(tmp_path: Path) -> None:
     """It answers in turn: whoever comes next would take what another had asked for."""
     plans = [
         plan_for({"model": config_folder(tmp_path / str(n), GPT2 | {"n_layer": n, "n_embd": 112})}) for n in (3, 4, 5)
     ]
     ended, left, last = (subject for plan in plans if (subject := known(plan).subject) is not None)
-    builder = tables._Builder()
+    short, builder = (Child("tuning.memory.build_table", seconds) for seconds in (0.01, 300.0))
 
     def interrupt(*_: object) -> None:
         raise Interrupted
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        with monkeypatch.context() as short:
-            short.setattr(tables, "BUILD_SECONDS", 0.2)
-            builder.ask(ended)
+        tables._ask(short, ended)
         signal.setitimer(signal.ITIMER_REAL, 0.2)
         with pytest.raises(Interrupted):
-            builder.ask(left)
-        builder.ask(last)
+            tables._ask(builder, left)
+        tables._ask(builder, last)
     finally:
         signal.signal(signal.SIGALRM, before)
+        short.close()
         builder.close()
     assert find_table(ended) is None and untraceable(ended) == "the tracing process ended"
     assert find_table(left) is None and untraceable(left) is None

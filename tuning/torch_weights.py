@@ -8,16 +8,14 @@ not happen beside a run.
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tuning.child import serve
 from tuning.tensors import WHOLE_NUMBERS, Tensor, read_tensors
 
 _IDLE = re.compile(
@@ -118,13 +116,7 @@ def main() -> None:
 
     transformers.utils.logging.set_verbosity(transformers.utils.logging.CRITICAL)
     transformers.utils.logging.disable_progress_bar()
-    for line in sys.stdin:
-        try:
-            with redirect_stdout(sys.stderr):
-                answer = compare(**json.loads(line))
-        except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
+    serve(lambda question: compare(**question))
 
 
 if __name__ == "__main__":

@@ -7,12 +7,9 @@ cache: importing the libraries takes seconds, and a key press must not.
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import re
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -26,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tuning.assets import assets_folder
+from tuning.child import Child
 from tuning.errors import ModelError, Notice
 from tuning.models import BaseModel, class_names
 from tuning.tensors import some
@@ -33,7 +31,7 @@ from tuning.tensors import some
 COMPARED = 1
 """Raise it when a report says more or otherwise: reports kept before are then not used any more."""
 SHIPPED = "models/weights.json"
-_ANSWER_SECONDS, _IDLE_SECONDS = 120.0, 20.0
+_ANSWER_SECONDS = 120.0
 _RENAMED = (
     (re.compile(r"(^|\.)_orig_mod\."), "a compiled model was saved; save model._orig_mod instead"),
     (re.compile(r"^module\."), "a model was saved inside its DataParallel wrapper; save model.module instead"),
@@ -305,65 +303,4 @@ def _write(key: str, report: dict[str, Any]) -> None:
         return
 
 
-class _Comparer:
-    """A child process that compares one folder after another, and ends when nobody has asked for a while."""
-
-    def __init__(self) -> None:
-        self._child: subprocess.Popen[str] | None = None
-        self._lock = threading.Lock()
-        self._end: threading.Timer | None = None
-
-    def ask(self, question: dict[str, Any]) -> dict[str, Any] | None:
-        """The answer; None where the child has ended without one."""
-        with self._lock:
-            if self._end is not None:
-                self._end.cancel()
-            child = self._child = self._child if self._child is not None and self._child.poll() is None else _child()
-            assert child.stdin is not None and child.stdout is not None
-            late = threading.Timer(_ANSWER_SECONDS, child.kill)
-            late.daemon = True
-            late.start()
-            try:
-                child.stdin.write(json.dumps(question) + "\n")
-                child.stdin.flush()
-                line = child.stdout.readline()
-            except OSError:
-                line = ""
-            finally:
-                late.cancel()
-            if not line:
-                self._close()
-                return None
-            self._end = threading.Timer(_IDLE_SECONDS, self.close)
-            self._end.daemon = True
-            self._end.start()
-            return dict(json.loads(line))
-
-    def close(self) -> None:
-        """End the child."""
-        with self._lock:
-            self._close()
-
-    def _close(self) -> None:
-        if self._child is not None:
-            with self._child as child:  # its input is closed, and so it ends
-                child.kill()
-            self._child = None
-
-
-_COMPARER = _Comparer()
-atexit.register(_COMPARER.close)
-
-
-def _child() -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    root = Path(__file__).resolve().parent.parent
-    path = os.pathsep.join([str(root), *filter(None, [environment.get("PYTHONPATH")])])
-    return subprocess.Popen(
-        [sys.executable, "-m", "tuning.torch_weights"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment | {"PYTHONPATH": path},
-    )
+_COMPARER = Child("tuning.torch_weights", _ANSWER_SECONDS)

@@ -9,18 +9,18 @@ product has no setting for, and needs none.
 from __future__ import annotations
 
 import gc
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from tuning.child import Child
 from tuning.memory.subject import Subject
 from tuning.memory.table import Table
+
+TABLE_SECONDS = 600.0
+"""How long one table may take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,17 +33,10 @@ class Way:
 
 def traced(asked: Sequence[tuple[Subject, Way]]) -> list[Table]:
     """A table for each. Raises RuntimeError where one cannot be made."""
-    lines = [json.dumps({"subject": subject.to_dict(), "way": asdict(way)}) for subject, way in asked]
-    out = subprocess.run(
-        [sys.executable, "-m", "tuning.bench.published_trace"],
-        input="\n".join(lines),
-        text=True,
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    ).stdout
-    found = [json.loads(line) for line in out.splitlines()]
+    questions = [{"subject": subject.to_dict(), "way": asdict(way)} for subject, way in asked]
+    child = Child("tuning.bench.published_trace", TABLE_SECONDS)
+    found = [child.ask(one) or {"error": "the process ended"} for one in questions]
+    child.close()
     wrong = [one["error"] for one in found if "error" in one]
     if wrong or len(found) != len(asked):
         raise RuntimeError(f"{len(asked) - len(found) + len(wrong)} tables could not be made: {wrong[:1]}")

@@ -7,13 +7,11 @@ or {"error": why it cannot be traced}.
 from __future__ import annotations
 
 import gc
-import json
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
 from dataclasses import replace
 from typing import Any
 
+from tuning.child import serve
 from tuning.memory.fit import (
     FEW,
     LONGER,
@@ -197,16 +195,18 @@ def words_of(error: Exception) -> str:
     return f"{kind}: {said}" if said else f"a {kind} without a message while the model was built or run"
 
 
-def answer_each(table_of: Callable[[Any], Table]) -> None:
-    """For each JSON line of standard input a table, or why there is none; what libraries print goes elsewhere."""
-    with redirect_stdout(sys.stderr):
-        for line in sys.stdin:
-            try:
-                answer: dict[str, Any] = table_of(json.loads(line)).to_dict()
-            except Exception as error:  # whatever a library says about a model it cannot build
-                answer = {"error": words_of(error)}
-            print(json.dumps(answer), file=sys.__stdout__, flush=True)
+def answer_each(table_of: Callable[[dict[str, Any]], Table]) -> None:
+    """For each JSON line of standard input a table, or why there is none."""
+
+    def answer(question: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return table_of(question).to_dict()
+        except Exception as error:  # whatever a library says about a model it cannot build
+            return {"error": words_of(error)}
+        finally:
             gc.collect()
+
+    serve(answer)
 
 
 if __name__ == "__main__":

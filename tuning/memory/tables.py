@@ -6,13 +6,10 @@ seconds, so it happens in a process of its own, one at a time, and never beside 
 
 from __future__ import annotations
 
-import atexit
 import gzip
 import json
 import os
 import queue
-import subprocess
-import sys
 import tempfile
 import threading
 from functools import lru_cache
@@ -20,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from tuning.assets import assets_folder
+from tuning.child import IDLE_SECONDS, Child
 from tuning.memory.subject import Subject
 from tuning.memory.table import Table
 
 SHIPPED = "memory/tables.jsonl.gz"
 BUILD_SECONDS = 300.0
-IDLE_SECONDS = 20.0
-"""How long the child waits for more before it ends: importing the libraries again costs some seconds."""
 _OPEN: dict[str, Table | str] = {}
 """Tables read so far, or why there is none, by key."""
 
@@ -65,7 +61,7 @@ class TableMaker:
         self._pending: set[str] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._builder = _Builder()
+        self._builder = _builder()
 
     def want(self, subject: Subject) -> bool:
         """Ask for a table; True while it is being made, False where it is there or cannot be made."""
@@ -96,7 +92,7 @@ class TableMaker:
                         self._thread = None
                         return
                 continue
-            self._builder.ask(subject)
+            _ask(self._builder, subject)
             with self._lock:
                 self._pending.discard(subject.key)
 
@@ -111,78 +107,24 @@ def make_table(subject: Subject) -> Table | None:
 
 def make_tables(subjects: list[Subject]) -> None:
     """Make several, one after another, in a child process that stays for the next as long as this process does."""
-    with _HERE:
-        for subject in subjects:
-            _KEPT.ask(subject)
+    for subject in subjects:
+        _ask(_KEPT, subject)
 
 
-class _Builder:
-    """A child process that makes tables one after another; one that has ended is replaced."""
-
-    def __init__(self) -> None:
-        self._child: subprocess.Popen[str] | None = None
-
-    def ask(self, subject: Subject) -> None:
-        """Have one table made, and wait."""
-        if self._child is None or self._child.poll() is not None:
-            self.close()
-            self._child = _child()
-        try:
-            _ask(self._child, subject)
-        except BaseException:  # a timeout, an interrupt: the answer still to come would be taken for the next one's
-            self.close()
-            raise
-
-    def kill(self) -> None:
-        """End the child now, from any thread: who waits for it is told that it ended."""
-        if self._child is not None:
-            self._child.kill()
-
-    def close(self) -> None:
-        """End the child and clear up after it."""
-        if self._child is not None:
-            with self._child as child:  # its input is closed, and so it ends
-                child.kill()
-            self._child = None
+def _builder() -> Child:
+    """A child process that makes tables one after another."""
+    return Child("tuning.memory.build_table", BUILD_SECONDS)
 
 
-_HERE, _KEPT = threading.Lock(), _Builder()
-atexit.register(_KEPT.close)
+_KEPT = _builder()
 
 
-def _child() -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    root = Path(__file__).resolve().parent.parent.parent
-    path = os.pathsep.join([str(root), *filter(None, [environment.get("PYTHONPATH")])])
-    return subprocess.Popen(
-        [sys.executable, "-m", "tuning.memory.build_table"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment | {"PYTHONPATH": path},
-    )
-
-
-def _ask(child: subprocess.Popen[str], subject: Subject) -> None:
+def _ask(builder: Child, subject: Subject) -> None:
     """Have one table made, keep it, and remember it. A child that dies is a table that cannot be made."""
-    assert child.stdin is not None and child.stdout is not None
-    timer = threading.Timer(BUILD_SECONDS, child.kill)
-    timer.start()
-    try:
-        child.stdin.write(json.dumps(subject.to_dict()) + "\n")
-        child.stdin.flush()
-        line = child.stdout.readline()
-    except OSError:
-        line = ""
-    finally:
-        timer.cancel()
-    if not line:
-        child.kill()
-        child.wait()
+    plain = builder.ask(subject.to_dict())
+    if plain is None:
         _OPEN[subject.key] = "the tracing process ended"
         return
-    plain = json.loads(line)
     if "error" in plain:
         _OPEN[subject.key] = plain["error"]
         return

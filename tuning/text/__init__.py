@@ -4,11 +4,12 @@ Comes in: `Row`s and a model folder's tokenizer.  Goes out: token ids with a mas
 loss.  Tokens are those that transformers gives for the same folder; torch is not needed to count them.
 """
 
-from tuning.text.chat import ChatTemplateError
-from tuning.text.conversations import as_conversation, unwritten
+from tuning.text.chat import ChatTemplateError, ConversationError
+from tuning.text.chat_process import unwritten_of
+from tuning.text.conversations import as_conversation
 from tuning.text.rows import Encoded, Row, Turn, characters
 from tuning.text.spelling import Spelled, encode_row, encode_rows, framed_question, headed, spell_rows
-from tuning.text.tokenizer import ConversationError, TextTokenizer, imports_in_line, tokenizer_files
+from tuning.text.tokenizer import TextTokenizer, imports_in_line, tokenizer_files
 
 __all__ = [
     "ChatTemplateError",
@@ -27,5 +28,5 @@ __all__ = [
     "imports_in_line",
     "spell_rows",
     "tokenizer_files",
-    "unwritten",
+    "unwritten_of",
 ]

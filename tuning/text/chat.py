@@ -1,7 +1,8 @@
 """Chat templates, as tokenizers carry them: Jinja in a sandbox, with what such templates expect to find.
 
 Comes in: a template, messages, tools, the special tokens' text.  Goes out: the conversation as one string, and where
-in it the template marks the assistant's words.  The dialect is that of transformers
+in it the template marks the assistant's words.  A template may loop without end or want all the memory, which a
+sandbox does not hold: `chat_process` has this done in a process that can be ended.  The dialect is that of transformers
 (https://huggingface.co/docs/transformers/chat_templating), whose own rendering is not used because importing it takes
 seconds, and because it keeps the marks of a rendering in one object that two threads would share.
 """
@@ -12,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -23,6 +25,8 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
+from tuning.errors import DataError
+
 REASONING = ("reasoning_content", "thinking", "reasoning")
 """Names under which rows and templates have what an assistant thought before it answered."""
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -32,6 +36,52 @@ _BEGIN, _END = "\ue0f0generation\ue0f1", "\ue0f1generation\ue0f0"
 
 class ChatTemplateError(ValueError):
     """The template cannot be read, or refuses the conversation."""
+
+
+class ConversationError(DataError):
+    """One conversation that the chat template does not write, though it writes others."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTemplates:
+    """What a tokenizer writes conversations with."""
+
+    templates: Mapping[str, str]
+    """By name; one alone is `default`."""
+    specials: Mapping[str, str]
+    """The special tokens' text under their names."""
+
+    def template_for(self, tools: Any) -> str:
+        """The chat template for a conversation with or without tools. Raises DataError where there is none."""
+        if not self.templates:
+            message = "these rows are conversations, but the model's tokenizer has no chat template; use a chat model"
+            raise DataError(message, "messages", "a tokenizer with a chat template")
+        if tools is not None and "tool_use" in self.templates:
+            return self.templates["tool_use"]
+        if "default" not in self.templates:
+            names = ", ".join(sorted(self.templates))
+            message = f"the tokenizer has chat templates named {names}, and none named default; name one so"
+            raise DataError(message, names, "a template named default")
+        return self.templates["default"]
+
+    def render_chat(
+        self, messages: list[dict[str, Any]], add_generation_prompt: bool, tools: list[Any] | None = None
+    ) -> str:
+        """The conversation as its template writes it. Raises ConversationError naming what failed, or MemoryError."""
+        template = self.template_for(tools)
+        try:
+            return render(template, messages, self.specials, add_generation_prompt, tools)
+        except ChatTemplateError as error:
+            raise ConversationError(f"the chat template cannot write this conversation: {error}", "messages") from None
+
+    def marked_answers(
+        self, messages: list[dict[str, Any]], tools: list[Any] | None = None
+    ) -> tuple[str, list[tuple[int, int]]] | None:
+        """The conversation, and the characters that its template marks as generated; None for one without marks."""
+        try:
+            return generated(self.template_for(tools), messages, self.specials, tools)
+        except ChatTemplateError:
+            return None
 
 
 _marked: ContextVar[bool] = ContextVar("marked", default=False)
@@ -68,7 +118,7 @@ def render(
     tools: list[Any] | None = None,
     now: Callable[[], datetime] = datetime.now,
 ) -> str:
-    """The conversation as the template writes it. Raises ChatTemplateError, whatever the template does."""
+    """The conversation as the template writes it. Raises MemoryError, or else ChatTemplateError whatever it does."""
     try:
         return _compiled(template).render(
             messages=[_named(message) for message in messages],
@@ -78,6 +128,8 @@ def render(
             strftime_now=lambda form: now().strftime(form),
             **specials,
         )
+    except MemoryError:
+        raise
     except Exception as error:  # a template is a foreign program, and may fail in any way
         raise ChatTemplateError(str(error) or type(error).__name__) from None
 
@@ -90,7 +142,7 @@ def generated(
 ) -> tuple[str, list[tuple[int, int]]] | None:
     """The conversation, with the characters from and to which the template itself marks as the assistant's.
 
-    None where it marks nothing. Raises ChatTemplateError.
+    None where it marks nothing. Raises as `render`.
     """
     if not _MARKS.search(template):
         return None

@@ -1,6 +1,6 @@
 """Conversations through the model's chat template, and which characters of them are learned.
 
-Comes in: turns, tools, a tokenizer with a chat template.  Goes out: the text exactly as the template writes it, and
+Comes in: turns, tools, chat templates.  Goes out: the text exactly as the template writes it, and
 the stretches of it that an assistant says.  A template is a program, so stretches are found by rendering the
 conversation turn by turn: what is added behind the question that the model is asked is what it says.  Templates that
 rewrite earlier turns as a conversation goes on (thinking taken out, a system prompt moved) are rendered with marks in
@@ -16,9 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tuning.text.chat import REASONING
+from tuning.text.chat import REASONING, ChatTemplates, ConversationError
 from tuning.text.rows import Row, Turn
-from tuning.text.tokenizer import ConversationError, TextTokenizer
 
 MARK = "\ue0f2answer\ue0f3"
 """Put in an answer's place to see where the template writes it; private characters that no text of a person has."""
@@ -60,10 +59,10 @@ def messages_of(row: Row, system_prompt: str | None) -> tuple[list[dict[str, Any
     return [turn.message() for turn in turns], turns, json.loads(row.tools) if row.tools else None
 
 
-def write(row: Row, tokenizer: TextTokenizer, loss_on: str, system_prompt: str | None) -> Written:
+def write(row: Row, templates: ChatTemplates, loss_on: str, system_prompt: str | None) -> Written:
     """The row's conversation; raises ConversationError where its answers cannot be told apart."""
     messages, turns, tools = messages_of(row, system_prompt)
-    talk = _Talk(messages, tools, tokenizer)
+    talk = _Talk(messages, tools, templates)
     answers = [place for place, turn in enumerate(turns) if turn.role == "assistant"]
     if loss_on == "all":
         silent = [place for place, turn in enumerate(turns) if not turn.learned]
@@ -71,7 +70,7 @@ def write(row: Row, tokenizer: TextTokenizer, loss_on: str, system_prompt: str |
     asked = answers[-1:] if loss_on == "last_turn" else answers
     wanted = [place for place in asked if turns[place].learned and says(messages[place])]
     wanted = [place for place in wanted if messages[place]["content"].strip() or talk.writes(place)]
-    marked = tokenizer.marked_answers(messages, tools)
+    marked = templates.marked_answers(messages, tools)
     if marked is not None and marked[0] == talk.whole and len(marked[1]) == len(answers):
         places = dict(zip(answers, marked[1], strict=True))
         return Written(talk.whole, tuple(Said(*places[place]) for place in wanted), True)
@@ -86,10 +85,10 @@ def says(message: dict[str, Any]) -> bool:
 class _Talk:
     """One conversation, rendered in part and with marks as often as it takes to find its turns."""
 
-    def __init__(self, messages: list[dict[str, Any]], tools: list[Any] | None, tokenizer: TextTokenizer) -> None:
-        self._messages, self._tools, self._tokenizer = messages, tools, tokenizer
+    def __init__(self, messages: list[dict[str, Any]], tools: list[Any] | None, templates: ChatTemplates) -> None:
+        self._messages, self._tools, self._templates = messages, tools, templates
         self._found: dict[int, Said] = {}
-        self.whole = tokenizer.render_chat(messages, False, tools)
+        self.whole = templates.render_chat(messages, False, tools)
 
     def find(self, place: int) -> Said:
         """Where the whole conversation has this turn. Raises ConversationError."""
@@ -141,7 +140,7 @@ class _Talk:
         if not messages and not asked:
             return ""
         try:
-            return self._tokenizer.render_chat(list(messages), asked, self._tools)
+            return self._templates.render_chat(list(messages), asked, self._tools)
         except ConversationError:
             return None
 
@@ -188,17 +187,17 @@ class _Talk:
 
 
 # -- what a template leaves out ---------------------------------------------------------------------------------------
-def unwritten(row: Row, tokenizer: TextTokenizer, system_prompt: str | None) -> Counter[str]:
+def unwritten(row: Row, templates: ChatTemplates, system_prompt: str | None) -> Counter[str]:
     """What the row's conversation has and its template does not write: a message's key, `tools`, or PART_OF and a role,
     each with the number of turns. Raises ConversationError."""
     messages, turns, tools = messages_of(row, system_prompt)
     found = Counter[str]()
-    whole = tokenizer.render_chat(messages, False, tools)
-    if tools and tokenizer.render_chat(messages, False, None) == whole:
+    whole = templates.render_chat(messages, False, tools)
+    if tools and templates.render_chat(messages, False, None) == whole:
         found["tools"] += 1
     for key in sorted({key for message in messages for key in message} - {"role", "content"}):
         bare = [{name: value for name, value in message.items() if name != key} for message in messages]
-        if tokenizer.render_chat(bare, False, tools) == whole:
+        if templates.render_chat(bare, False, tools) == whole:
             found[key] += sum(bool(message.get(key)) for message in messages)
     for turn in turns:
         if turn.content.strip() and turn.content.strip() not in whole:

@@ -24,7 +24,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tuning.text.conversations import Said, as_conversation, write
+from tuning.text.chat import ConversationError
+from tuning.text.chat_process import write_rows
+from tuning.text.conversations import Said, as_conversation
 from tuning.text.rows import Encoded, Row
 from tuning.text.tokenizer import TextTokenizer
 
@@ -147,7 +149,7 @@ def spell_rows(
     template. Raises DataError where a conversation cannot be written."""
     if task == "sequence_classification":
         return _classified(rows, tokenizer)
-    drafts = [_draft(row, tokenizer, loss_on, system_prompt, chat) for row in rows]
+    drafts = _drafts(rows, tokenizer, loss_on, system_prompt, chat)
     found: list[Spelled | None] = [None] * len(rows)
     for kind in {(one.framed, one.places) for one in drafts}:
         chosen = [number for number, one in enumerate(drafts) if (one.framed, one.places) == kind]
@@ -181,14 +183,30 @@ class _Draft:
         return bool(self.learned)
 
 
-def _draft(row: Row, tokenizer: TextTokenizer, loss_on: str, system_prompt: str | None, chat: bool) -> _Draft:
-    if chat and row.completion is not None:
-        if not row.completion.strip() and loss_on != "all":
-            return _Draft("", (), framed=False)
-        row = as_conversation(row, tokenizer.written_end)
-    if row.messages is not None:
-        written = write(row, tokenizer, loss_on, system_prompt)
-        return _Draft(written.text, written.learned, framed=False, every=loss_on == "all", marked=written.marked)
+def _drafts(
+    rows: Sequence[Row], tokenizer: TextTokenizer, loss_on: str, system_prompt: str | None, chat: bool
+) -> list[_Draft]:
+    """Raises the error of the first conversation that its template refuses."""
+    found, talks = dict[int, _Draft](), dict[int, Row]()
+    for number, row in enumerate(rows):
+        if chat and row.completion is not None and not row.completion.strip() and loss_on != "all":
+            found[number] = _Draft("", (), framed=False)
+        elif chat and row.completion is not None:
+            talks[number] = as_conversation(row, tokenizer.written_end)
+        elif row.messages is not None:
+            talks[number] = row
+        else:
+            found[number] = _draft(row, loss_on, system_prompt)
+    written = write_rows(tokenizer.chat, list(talks.values()), loss_on, system_prompt)
+    for number, one in zip(talks, written, strict=True):
+        if isinstance(one, ConversationError):
+            raise one
+        found[number] = _Draft(one.text, one.learned, framed=False, every=loss_on == "all", marked=one.marked)
+    return [found[number] for number in range(len(rows))]
+
+
+def _draft(row: Row, loss_on: str, system_prompt: str | None) -> _Draft:
+    """A row that no chat template writes."""
     if row.completion is None:
         text = row.text or ""
         return _Draft(text, (), framed=True, every=bool(text.strip()), plain=True)

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tokenizers import AddedToken, Encoding, Tokenizer
 
 from tuning.errors import DataError, ModelError, Notice
-from tuning.text.chat import ChatTemplateError, generated, render
+from tuning.text.chat import ChatTemplates
+from tuning.text.chat_process import render_chat
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 """The special tokens that a chat template finds under their names."""
@@ -36,6 +38,13 @@ OWN_CLASS = (
     "siglip2",
 )
 """Kinds of model for which transformers takes their own class whatever class the folder names."""
+SECONDS = 60.0
+"""How long a tokenizer may take for the texts it is given at once; usual ones read a million characters a second."""
+QUICK_CHARACTERS = 4_000
+"""So many characters are read here and now: a thread to wait for costs more."""
+MOST_GROWTH = 100
+"""How many characters a tokenizer may make of one before it looks for tokens; usual ones make one to three."""
+Found = TypeVar("Found")
 _imports = threading.Lock()
 
 
@@ -60,6 +69,8 @@ class _Opened:
     """Whether the model is told which of two texts a token belongs to."""
     cut_left: bool
     notices: tuple[Notice, ...] = ()
+    endless: list[str] = field(default_factory=list)
+    """Why it is not asked again, where it never ended."""
 
 
 class TextTokenizer:
@@ -79,6 +90,7 @@ class TextTokenizer:
         self.special_ids = self._opened.special_ids
         self.notices = (*self._opened.notices, *without)
         """What of the folder is read otherwise than it stands there."""
+        self.chat = ChatTemplates(self._opened.templates, self._opened.named)
         self.chat_template: str | None = self._opened.templates.get("default")
         self.frame = _frame(self._tokenizer)
         """How many special tokens it puts before a text, and behind it."""
@@ -138,22 +150,49 @@ class TextTokenizer:
     # -- texts to tokens ------------------------------------------------------------------------------------------
     def encode(self, text: str) -> list[int]:
         """Token ids of the text alone, without special tokens around it."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return list(self._held(partial(self._tokenizer.encode, text, add_special_tokens=False), [text]).ids)
 
     def encode_with_specials(self, text: str) -> list[int]:
         """Token ids as the tokenizer itself frames a text (BERT's [CLS] and [SEP])."""
-        return list(self._tokenizer.encode(text).ids)
+        return list(self._held(partial(self._tokenizer.encode, text), [text]).ids)
 
     def encodings(self, texts: Sequence[str], specials: bool, *, places: bool = False) -> list[Encoding]:
         """Many texts at once, with the tokenizer's own special tokens around each where `specials` is true; with
         `places` each token knows its characters."""
         encode = self._tokenizer.encode_batch if places else self._tokenizer.encode_batch_fast
-        return list(encode(list(texts), add_special_tokens=specials))
+        return list(self._held(partial(encode, list(texts), add_special_tokens=specials), texts))
 
     def pair_encodings(self, pairs: Sequence[tuple[str, str | None]]) -> list[Encoding]:
         """Texts, or pairs of them, as a classifier reads them: with special tokens and which text each belongs to."""
         given = [first if second is None else (first, second) for first, second in pairs]
-        return list(self._tokenizer.encode_batch_fast(given, add_special_tokens=True))
+        texts = [text for pair in pairs for text in pair if text is not None]
+        encode = partial(self._tokenizer.encode_batch_fast, given, add_special_tokens=True)
+        return list(self._held(encode, texts))
+
+    def _held(self, encode: Callable[[], Found], texts: Sequence[str]) -> Found:
+        """What `encode` gives for these texts. Raises ModelError where the tokenizer fails on them, or takes longer
+        than `SECONDS`: its regular expressions are programs that a model folder brings, and some never end."""
+        if self._opened.endless:
+            raise self._unusable(self._opened.endless[0])
+        try:
+            if sum(map(len, texts)) < QUICK_CHARACTERS:
+                return encode()
+            waiting = Future[Found]()
+            threading.Thread(target=_settle, args=(waiting, encode), name="tokens", daemon=True).start()
+            return waiting.result(SECONDS)
+        except TimeoutError:  # its thread cannot be ended: one is left behind, and no more
+            self._opened.endless.append(f"it did not end within {SECONDS:g} s on {sum(map(len, texts)):,} characters")
+            raise self._unusable(self._opened.endless[0]) from None
+        except BaseException as error:  # the package panics where a regular expression gives up: no Exception
+            if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+                raise self._unusable(
+                    f"it fails on a text: {str(error).splitlines()[0] if str(error) else error!r}"
+                ) from None
+            raise
+
+    def _unusable(self, why: str) -> ModelError:
+        message = f"the model's tokenizer cannot be used: {why}; choose another model"
+        return ModelError(message, "tokenizer.json", "a tokenizer that reads any text")
 
     def piece(self, token: int) -> str | None:
         """The token as the vocabulary writes it; None for an id that is not in it."""
@@ -163,29 +202,11 @@ class TextTokenizer:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
     # -- conversations --------------------------------------------------------------------------------------------
-    def template_for(self, tools: Any) -> str:
-        """The chat template for a conversation with or without tools. Raises DataError where there is none."""
-        templates = self._opened.templates
-        if not templates:
-            message = "these rows are conversations, but the model's tokenizer has no chat template; use a chat model"
-            raise DataError(message, "messages", "a tokenizer with a chat template")
-        if tools is not None and "tool_use" in templates:
-            return templates["tool_use"]
-        if "default" not in templates:
-            names = ", ".join(sorted(templates))
-            message = f"the tokenizer has chat templates named {names}, and none named default; name one so"
-            raise DataError(message, names, "a template named default")
-        return templates["default"]
-
     def render_chat(
         self, messages: list[dict[str, Any]], add_generation_prompt: bool, tools: list[Any] | None = None
     ) -> str:
         """The conversation as the model's chat template writes it; raises DataError naming what failed."""
-        template = self.template_for(tools)
-        try:
-            return render(template, messages, self._opened.named, add_generation_prompt, tools)
-        except ChatTemplateError as error:
-            raise ConversationError(f"the chat template cannot write this conversation: {error}", "messages") from None
+        return render_chat(self.chat, messages, add_generation_prompt, tools)
 
     @cached_property
     def written_end(self) -> str:
@@ -200,19 +221,6 @@ class TextTokenizer:
             return ""
         ids = self.encode(text.rpartition(answer)[2])
         return self.end_text if any(one in self.special_ids for one in ids) else ""
-
-    def marked_answers(
-        self, messages: list[dict[str, Any]], tools: list[Any] | None = None
-    ) -> tuple[str, list[tuple[int, int]]] | None:
-        """The conversation, and the characters that its template marks as generated; None for one without marks."""
-        try:
-            return generated(self.template_for(tools), messages, self._opened.named, tools)
-        except ChatTemplateError:
-            return None
-
-
-class ConversationError(DataError):
-    """One conversation that the chat template does not write, though it writes others."""
 
 
 # -- opening a folder -------------------------------------------------------------------------------------------------
@@ -247,6 +255,33 @@ def _open(place: str, stamps: Any) -> _Opened:
         raise ModelError(message, place, "a tokenizer that transformers opens") from None
 
 
+def _check_growth(folder: Path) -> None:
+    """Raises ModelError where the normalizer or the decoder of tokenizer.json makes a text much longer than it is: a
+    few lines of JSON would fill the memory."""
+    plain, growth = _json(folder / "tokenizer.json"), 1.0
+    waiting = [plain.get("normalizer"), plain.get("decoder")]
+    while waiting:
+        one = waiting.pop()
+        if not isinstance(one, dict):
+            continue
+        waiting += [*(one.get("normalizers") or ()), *(one.get("decoders") or ())]
+        if one.get("type") == "Replace":
+            pattern = one.get("pattern") or {}
+            growth *= max(1.0, len(one.get("content") or "") / max(1, len(pattern.get("String") or " ")))
+        if growth > MOST_GROWTH:
+            message = (
+                f"the tokenizer of {folder.name} makes more than {MOST_GROWTH} characters of one before it reads a text"
+            )
+            raise ModelError(message, "tokenizer.json", f"at most {MOST_GROWTH} characters for one")
+
+
+def _settle(waiting: Future[Found], encode: Callable[[], Found]) -> None:
+    try:
+        waiting.set_result(encode())
+    except BaseException as error:  # told to who waits
+        waiting.set_exception(error)
+
+
 def _is_general(config: dict[str, Any], model: dict[str, Any]) -> bool:
     """Whether transformers would take tokenizer.json of this folder as it is."""
     own = {model.get("model_type"), model.get("model_name")} & set(OWN_CLASS)
@@ -256,6 +291,7 @@ def _is_general(config: dict[str, Any], model: dict[str, Any]) -> bool:
 def _general(folder: Path, config: dict[str, Any], model: dict[str, Any]) -> _Opened:
     """What transformers' general class makes of a folder: tokenizer.json, and the special tokens that other files name
     beside it."""
+    _check_growth(folder)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -355,6 +391,7 @@ def _by_transformers(folder: Path, config: dict[str, Any], model: dict[str, Any]
         from transformers import AutoTokenizer
         from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
+    _check_growth(folder)
     notices = list[Notice]()
     if "auto_map" in config:
         message = "the folder brings tokenizer code of its own, which is never run here: tokenizer.json is read instead"
