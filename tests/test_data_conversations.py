@@ -363,3 +363,15 @@ def test_any_turns_are_read_or_are_a_fault_in_words(turns: list[Any]) -> None:
     for turn in found:
         turn.message(), hash(turn)
         assert turn.role in ("user", "assistant", "system", "tool")
+
+
+def test_json_in_a_cell_with_a_key_twice_is_a_bad_row(tmp_path: Path) -> None:
+    """The last of the two was kept, and nothing said."""
+    import csv
+
+    good = '[{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "There."}]'
+    twice = good.replace('"content": "There."', '"content": "There.", "content": "Nowhere."')
+    with open(tmp_path / "talks.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["messages"], *[[good]] * 9, [twice]])
+    with pytest.raises(DataError, match="has the key 'content' twice"):
+        open_data(DataSettings(source=str(tmp_path / "talks.csv"), eval_fraction=0.0), "causal_lm", 0)

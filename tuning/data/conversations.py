@@ -41,7 +41,7 @@ TEXT_PARTS = ("text", "input_text", "output_text")
 
 def is_talk(value: Any) -> bool:
     """Whether the value looks like a conversation: turns of who speaks and what is said."""
-    value = _listed(value)
+    value = _listed(value, look=True)
     if not isinstance(value, list) or not value or not isinstance(value[0], dict):
         return False
     turn = value[0]
@@ -56,7 +56,7 @@ def is_talk(value: Any) -> bool:
 
 def starts_with_answer(value: Any) -> bool:
     """Whether these turns go on from a prompt: the first one is the assistant's."""
-    turns = _listed(value)
+    turns = _listed(value, look=True)
     first = turns[0] if isinstance(turns, list) and turns else None
     if not isinstance(first, dict):
         return False
@@ -72,9 +72,9 @@ def turns_of(value: Any, column: str, told: Told) -> tuple[Turn, ...]:
     return tuple(_turn(turn, f"turn {number} of {column}", told) for number, turn in enumerate(turns, 1))
 
 
-def _listed(value: Any) -> Any:
+def _listed(value: Any, *, look: bool = False) -> Any:
     """JSON text and an object of lists as a list of turns."""
-    return turns_in_columns({"": from_json(value)})[""]
+    return turns_in_columns({"": from_json(value, look=look)})[""]
 
 
 def _word(who: str) -> str:
@@ -197,9 +197,9 @@ def _call(call: Any, where: str, told: Told) -> dict[str, Any]:
 
 def _called(content: str, where: str, told: Told) -> tuple[str, dict[str, Any]]:
     """A turn that is a call by its role: its JSON as tool calls; what is no JSON is said as written."""
-    calls = from_json(content)
-    calls = [calls] if isinstance(calls, dict) else calls
     try:
+        calls = from_json(content)
+        calls = [calls] if isinstance(calls, dict) else calls
         read = [_call(one, where, told) for one in calls] if isinstance(calls, list) and calls else []
     except RowFault:
         read = []

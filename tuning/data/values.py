@@ -11,6 +11,8 @@ from decimal import Decimal
 from math import isfinite
 from typing import Any, TypeGuard
 
+from tuning.data.record import JSON_DECODER, KeyTwice
+
 MISSING_WORDS = frozenset(
     (
         *("", "NaN", "nan", "-NaN", "-nan", "NA", "N/A", "n/a", "<NA>", "NULL", "null", "None"),
@@ -54,11 +56,14 @@ def whole_characters(text: str, where: str) -> str:
     return text
 
 
-def from_json(value: Any) -> Any:
-    """What a text holds where it is a JSON list or object, as a CSV cell has to be; any other value as it is."""
+def from_json(value: Any, *, look: bool = False) -> Any:
+    """What a text holds where it is a JSON list or object, as a CSV cell has to be; any other value as it is. Raises
+    RowFault where an object has two keys of one name, unless this is but a `look` at what sort of rows these are."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
-            return json.loads(value)
+            return json.loads(value) if look else JSON_DECODER.decode(value)
+        except KeyTwice as error:
+            raise RowFault(f"the JSON in a cell {error}") from None
         except (ValueError, RecursionError):
             return value
     return value

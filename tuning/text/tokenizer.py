@@ -83,12 +83,12 @@ class TextTokenizer:
         self.bos_id = self._id_of(named.get("bos_token"))
         self.eos_id = self._id_of(named.get("eos_token"))
         model = _json(folder / "config.json")
-        self.pad_id, without = self._padding(named.get("pad_token"), model.get("vocab_size"))
+        self.pad_id = self._padding(named.get("pad_token"), model.get("vocab_size"))
         unknown = getattr(self._tokenizer.model, "unk_token", named.get("unk_token"))  # GPT-2 names one it never writes
         self.unknown_id = self._id_of(unknown)
         """What the tokenizer writes for what it has no token for; None where it has one for everything, or nothing."""
         self.special_ids = self._opened.special_ids
-        self.notices = (*self._opened.notices, *without)
+        self.notices = self._opened.notices
         """What of the folder is read otherwise than it stands there."""
         self.chat = ChatTemplates(self._opened.templates, self._opened.named)
         self.chat_template: str | None = self._opened.templates.get("default")
@@ -105,19 +105,11 @@ class TextTokenizer:
         self.end_text = end if self.eos_id is not None and self.encode(end) == [self.eos_id] else ""
         """What stands for the end token in a text; empty where nothing does."""
 
-    def _padding(self, token: str | None, size: Any) -> tuple[int, list[Notice]]:
+    def _padding(self, token: str | None, size: Any) -> int:
         """What rows are filled up with; padding is masked out of loss and attention, so any token with an embedding
         does. `size` is how many have one, as config.json says."""
-        named = self._id_of(token)
-        choices = [one for one in (named, self.eos_id, 0) if one is not None]
-        found = next((one for one in choices if not isinstance(size, int) or one < size), 0)
-        if named is None or found == named:
-            return found, []
-        message = (
-            f"the tokenizer's padding token {token} is number {named:,} and the model has embeddings for {size:,}: "
-            f"rows are filled up with token {found} instead, which is masked"
-        )
-        return found, [Notice(field="model", message=message)]
+        choices = [one for one in (self._id_of(token), self.eos_id, 0) if one is not None]
+        return next((one for one in choices if not isinstance(size, int) or one < size), 0)
 
     def _id_of(self, token: str | None) -> int | None:
         return None if token is None else self._tokenizer.token_to_id(token)
