@@ -17,7 +17,7 @@ from typing import Any
 
 from tuning.asking import SavedAnswers, Tell, ask_live
 from tuning.data import open_data
-from tuning.errors import Problem, RunError, SettingsError, whole_characters
+from tuning.errors import Problem, RunError, SettingsError, TuningError, whole_characters
 from tuning.events import Emitter
 from tuning.executors.base import Executor, RunHandle
 from tuning.executors.thread import ThreadExecutor
@@ -326,9 +326,7 @@ class RunService:
         return method_named(self.store.run(run_id).settings["method"]["name"]).artifact
 
     # -- asking ----------------------------------------------------------------------------------------------------
-    def ask(
-        self, run_id: str, question: Question, tell: Tell | None = None, weights: str = "last"
-    ) -> dict[str, Any]:
+    def ask(self, run_id: str, question: Question, tell: Tell | None = None, weights: str = "last") -> dict[str, Any]:
         """What the base model and the trained one answer: {"base": [...], "trained": [...]}; `tell` hears it grow.
 
         A run that trains is asked between two of its updates; one that has ended answers with its `last` or its `best`

@@ -31,6 +31,8 @@ _RANDOM = "random."
 _COUNTED = ("step", "trained_tokens", "input_tokens", "examples")
 _NAME = re.compile(r"step-(\d{8})(\.old)?")
 
+FAULTS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError, RunError)
+"""What a checkpoint raises that is not as it was written."""
 LEAST_SECONDS = 30.0
 """Between two checkpoints that are written by time, where the settings name no interval."""
 MOST_SHARE = 0.02
@@ -87,7 +89,8 @@ def _put_weights(built: Built, saved: Mapping[str, torch.Tensor]) -> None:
 def write_checkpoint(
     built: Built, progress: Progress, fingerprint: str, folder: Path, keep: int, so_far: dict[str, Any]
 ) -> Path:
-    """Write the state after an update and drop all but the newest `keep` up to it. `so_far` is JSON: evaluations, clock.
+    """Write the state after an update and drop all but the newest `keep` up to it. `so_far` is JSON: evaluations and
+    clock.
 
     Those of later steps, of an attempt whose newest could not be read, stay until this one comes there.
     """
@@ -130,8 +133,8 @@ def state_bytes(built: Built) -> int:
 class Interval:
     """When a checkpoint by time is due: after `seconds` of training, or None for as often as its cost allows.
 
-    Then all that were written by time have together taken at most `MOST_SHARE` of the time trained, the next one counted
-    as long as the last one took.
+    Then all of this attempt together take at most `MOST_SHARE` of the time it has trained, the next one counted as long
+    as the last one took.
     """
 
     def __init__(self, seconds: float | None, now: float) -> None:
@@ -188,14 +191,12 @@ class Checkpoint:
         _restore(built.optimizer, self.optimizer)
 
 
-def newest_checkpoint(
-    built: Built, folder: Path, fingerprint: str, tell: Callable[[str], None]
-) -> Checkpoint | None:
+def newest_checkpoint(built: Built, folder: Path, fingerprint: str, tell: Callable[[str], None]) -> Checkpoint | None:
     """The newest of this very plan that can be read; `tell` hears a sentence for each that cannot."""
     for place in checkpoint_places(folder):
         try:
             found = _read(built, place, fingerprint)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError, RunError) as error:
+        except FAULTS as error:
             said = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
             tell(f"The checkpoint of update {_step(place):,} cannot be read ({said}).")
             continue

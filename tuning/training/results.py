@@ -80,7 +80,7 @@ def recovered_artifact(job: Job, card: str) -> Path:
             elif (folder / BEST_FILE).is_file():
                 read_weights(built, folder / BEST_FILE)
             else:
-                raise RunError("This run was cut off before its first checkpoint or evaluation: nothing was kept of it.")
+                raise RunError("This run was cut off before its first checkpoint or evaluation: nothing is kept.")
         return save_artifact(
             built.model,
             method_named(settings.method.name),
