@@ -52,7 +52,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(world, tmp_path, name, row)
     from dataclasses import replace
 
     later = series(run(replace(job, attempt=2))[1])
-    assert later == whole[3:]
+    assert later == whole[4:]
 
 
 def test_galore_is_adam_where_nothing_is_cut_off() -> None:

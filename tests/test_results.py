@@ -160,5 +160,4 @@ def test_nothing_is_left_of_a_run_that_never_began(world, service):
     with pytest.raises(TuningError, match="nothing"):
         service.result(waiting)
     assert service.wait(long, 60) == "cancelled"
-    with pytest.raises(RunError, match="checkpoint"):
-        service.go_on(long)
+    assert service.kept(waiting) == {"go_on": 0, "forms": []}, "it begins anew"

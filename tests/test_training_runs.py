@@ -190,11 +190,11 @@ def test_a_later_attempt_goes_on_bit_for_bit(world, tmp_path):
     commands = Commands()
     first = world.job(tmp_path / "run", **changes)
     run(first, commands, lambda event: commands.stop() if event.kind == "step" and event.data["step"] == 5 else None)
-    assert [place.name for place in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000004"]
+    assert [place.name for place in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000005"]
     state, events = run(world.job(tmp_path / "run", attempt=2, **changes))
     assert state == "finished"
-    assert series(events, "step") == [5, 6, 7, 8, 9]
-    assert series(events) == whole[4:]
+    assert series(events, "step") == [6, 7, 8, 9]
+    assert series(events) == whole[5:]
     assert series(run(world.job(tmp_path / "run", **changes))[1], "step")[0] == 1, "a first attempt never resumes"
 
 

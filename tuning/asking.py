@@ -43,7 +43,7 @@ class SavedAnswers:
             self._loaded = None
 
     def ask(self, row: RunRow, job: Job, question: Question, tell: Tell | None) -> dict[str, Any]:
-        """Both answers. Raises RunError when that takes too long."""
+        """Both answers, those of the weights in the job's folder. Raises RunError when that takes too long."""
 
         def answer() -> dict[str, Any]:
             return self._sides(row, job).ask(question, tell)

@@ -5,6 +5,7 @@ In: the store's row of a run that has ended. Out: a folder, a BaseModel. Torch i
 thread.
 """
 
+import contextlib
 import json
 import logging
 from dataclasses import replace
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 MAKE_SECONDS = 600.0
 FORMS = ("trained", "best", "merged", "best-merged")
 CLASSES = "sequence_classification"
+CUT_OFF = ("interrupted", "failed")
+"""How a run ends that may not have saved what it had learned; a checkpoint has it then."""
 
 
 class Results:
@@ -68,7 +71,7 @@ class Results:
         if shape is None:
             raise _not_mergeable(row, settings, method)
         place = artifact if artifact.name == "model" else artifact.parent / "merged"
-        if _is_fresh(place, artifact):
+        if _is_fresh(place, artifact) and not self._outdated(row):
             found = replace(open_folder(place, settings.model, "run", title), parent=base)
         else:
             found = replace(
@@ -144,7 +147,7 @@ class Results:
         return not _differing(_block(row), settings.method, method.shapes_adapter)
 
     def _adapter_to_train_on(self, row: RunRow, base: BaseModel, artifact: Path, said: dict[str, Any]) -> BaseModel:
-        there = artifact.is_dir()
+        there = artifact.is_dir() and not self._outdated(row)
         message = f"training goes on with the adapter of {row.name}, which is not merged into its base model"
         if not there:
             message += "; it is brought back from the last checkpoint at Start"
@@ -162,31 +165,67 @@ class Results:
         if not best:
             return place / name
         ends = self._store.events(row.run_id, row.state)
-        told = ends[-1].data.get("best") if ends else None
-        apart = place / "best" / name
-        if apart.is_dir() and row.state != "interrupted":  # what an attempt before this one left is not its best
-            return apart
-        if told is not None and told["step"] == row.step:  # the last weights were the best
-            return place / name
-        why = (
-            "it was cut off, let it go on first" if row.state == "interrupted" else "no evaluation told which they are"
-        )
+        end = ends[-1].data if ends else {}
+        told = end.get("best")
+        if told is not None:  # the end of this attempt: what one before it has left apart is not its best
+            if told["step"] == end.get("kept_step", end.get("step")):  # the last weights were the best
+                return place / name
+            apart = place / "best" / name
+            if apart.is_dir():
+                return apart
+            why = f"those of update {told['step']:,} are gone from its folder"
+        elif row.state in CUT_OFF:
+            why = "it was cut off, let it go on first"
+        else:
+            why = "no evaluation told which they are"
         raise RunError(f"{row.name} has no best weights: {why}; or take the last ones.")
 
     def _left_something(self, row: RunRow) -> bool:
         place = self._place(row)
         if _has_files(place / _method(row).artifact):
             return True
-        kept = any((place / "checkpoints").glob("step-????????")) or (place / "best.safetensors").is_file()
-        return row.state == "interrupted" and kept
+        kept = self.checkpoint(row) is not None or (place / "best.safetensors").is_file()
+        return row.state in CUT_OFF and kept
+
+    def checkpoint(self, row: RunRow) -> int | None:
+        """The update behind which its newest whole checkpoint was written; None where there is none."""
+        newest = _newest_checkpoint(self._place(row))
+        return int(newest.name[5:13]) if newest is not None else None
+
+    def kept(self, row: RunRow) -> dict[str, Any]:
+        """What can be had of a run that has ended: {"go_on": the update it would go on from, 0 where it would begin
+        anew, null where it cannot; "forms": those of `folder`}. Nothing is made for that."""
+        found: dict[str, Any] = {"go_on": None, "forms": []}
+        if row.active:
+            return found
+        step = self.checkpoint(row)
+        if row.state in ("cancelled", "interrupted") or (row.state == "failed" and step is not None):
+            found["go_on"] = step or 0
+        method = _method(row)
+        if not method.updates or not self._left_something(row):
+            return found
+        forms = ["trained"]
+        with contextlib.suppress(RunError):
+            self._artifact(row, best=True)
+            forms.append("best")
+        if method.merged_shape(BaseModel.from_dict(row.plan["model"]).shape, _block(row), _classes(row)) is not None:
+            forms += [{"trained": "merged", "best": "best-merged"}[form] for form in forms]
+        return found | {"forms": forms}
+
+    def _outdated(self, row: RunRow) -> bool:
+        """Whether the result in the folder is of an attempt before the one that was cut off."""
+        artifact, newest = self._place(row) / _method(row).artifact, _newest_checkpoint(self._place(row))
+        if row.state not in CUT_OFF or newest is None or not artifact.is_dir():
+            return False
+        return newest.stat().st_mtime > artifact.stat().st_mtime
 
     def _trained(self, row: RunRow) -> Path:
         folder, method = self._place(row) / _method(row).artifact, _method(row)
-        if _has_files(folder):
+        if _has_files(folder) and not self._outdated(row):
             return folder
         if not method.updates:
             raise RunError(f"{row.name} trained nothing ({method.title}), so it has nothing to download.")
-        if row.state != "interrupted":
+        if not self._left_something(row):
             raise RunError(f"{row.name} has left nothing to download: it ended before anything was learned.")
         refuse_changed_base(row)
         job = self._job(row)
@@ -270,6 +309,17 @@ def _classes(row: RunRow) -> int:
 
 def _has_files(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
+
+
+def _newest_checkpoint(folder: Path) -> Path | None:
+    """The newest that is whole, as far as can be told without reading its weights."""
+    names = ("weights.safetensors", "optimizer.safetensors")
+    for place in sorted((folder / "checkpoints").glob("step-????????"), reverse=True):
+        with contextlib.suppress(OSError, ValueError):
+            state = json.loads((place / "state.json").read_text("utf-8"))
+            if isinstance(state, dict) and all((place / name).stat().st_size for name in names):
+                return place
+    return None
 
 
 def _is_fresh(place: Path, artifact: Path) -> bool:

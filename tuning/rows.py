@@ -101,6 +101,7 @@ def row_changes(event: Event) -> dict[str, tuple[str, tuple[Any, ...]]]:
     elif kind == "started":
         plain = {"state": "running", "started": event.time, "attempt": event.attempt, "ended": None, "message": None}
         special["total_steps"] = ("coalesce(?, total_steps)", (data.get("total_steps"),))
+        special["step"] = ("coalesce(?, step)", (data.get("step"),))  # a later attempt may begin further back
     elif kind in ("paused", "resumed"):
         plain = {"state": "paused" if kind == "paused" else "running"}
     elif kind in END_KINDS:

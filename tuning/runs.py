@@ -8,6 +8,7 @@ folder is home/runs/RUN_ID.
 import importlib
 import json
 import logging
+import sqlite3
 import statistics
 import threading
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from typing import Any
 
 from tuning.asking import SavedAnswers, Tell, ask_live
 from tuning.data import open_data
-from tuning.errors import Problem, RunError, SettingsError, whole_characters
+from tuning.errors import Problem, RunError, SettingsError, TuningError, whole_characters
 from tuning.events import Emitter
 from tuning.executors.base import Executor, RunHandle
 from tuning.executors.thread import ThreadExecutor
@@ -45,6 +46,12 @@ WARM_MODULES = ("torch", "transformers.models.llama.modeling_llama", "peft", "tu
 WARM_SECONDS = 600.0
 NAME_LENGTH, NOTE_LENGTH = 80, 2_000
 TIMED_RUNS = 5
+GOES_ON = ("interrupted", "cancelled", "failed")
+"""The ends after which a run may go on."""
+ANSWERING = ("last", "best")
+"""Which weights of a run that has ended can be asked."""
+WATCH_SECONDS = 5.0
+"""How often what other processes on this home have left behind is looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +78,7 @@ class RunService:
         self.executor: Executor = executor or ThreadExecutor()
         self._handles: dict[str, RunHandle] = {}
         self._starting = threading.Lock()
+        self._closing = threading.Event()
         self._tables: TableMaker | None = None
         self._answers = SavedAnswers(self.executor)
         self._results = Results(self.home, self.store, self.executor)
@@ -80,9 +88,23 @@ class RunService:
         self.store.mark_interrupted()
         for row in self.store.adopt_queued():
             try:
-                self._start_again(row, self._job_of(row))
+                job = self._job_of(row)
+                with self._starting:
+                    self._start_again(row, job)
             except RunError as error:
                 Emitter(row.run_id, row.attempt + 1, self.store.append)("failed", message=str(error), step=row.step)
+
+    def watch(self, seconds: float = WATCH_SECONDS) -> None:
+        """Recover now and again from here on: another server on this home may be killed while this one lives."""
+
+        def look() -> None:
+            while not self._closing.wait(seconds):
+                try:
+                    self.recover()
+                except (TuningError, sqlite3.Error):  # closed in between, or a disk that is full: the next look tells
+                    log.info("could not look for runs that were left behind", exc_info=True)
+
+        threading.Thread(target=look, name="watch", daemon=True).start()
 
     # -- before a run ----------------------------------------------------------------------------------------------
     def preview(self, settings: Any, device: str | None = None) -> Preview:
@@ -190,19 +212,32 @@ class RunService:
         self._handles = {run_id: handle for run_id, handle in self._handles.items() if handle.wait(0) is None}
         self._handles[job.run_id] = self.executor.submit(job, self.store.append)
 
-    def go_on(self, run_id: str) -> None:
-        """Train on from the last checkpoint of a run that was cut off or stopped. Raises RunError where none is."""
+    def go_on(self, run_id: str) -> int:
+        """Train on from the last checkpoint of a run that was cut off or stopped, or anew where it has none; answers
+        the update that it goes on from. Raises RunError where that cannot be."""
+        job = self._job_to_go_on(run_id)
+        _refuse_changed(self.store.run(run_id), job.plan, "go on")
+        with self._starting:
+            self._job_to_go_on(run_id)  # of two at once the second finds it queued
+            row = self.store.run(run_id)
+            if not self.store.own(run_id):
+                raise RunError(f"{row.name} belongs to another Tuning Fork process on this home folder.")
+            step = self._results.checkpoint(row)
+            self._start_again(row, job)
+            self.store.flush()
+        return step or 0
+
+    def _job_to_go_on(self, run_id: str) -> Job:
+        """Its plan, where the run may go on. Raises RunError."""
         row = self.store.run(run_id)
-        if row.state not in ("interrupted", "cancelled"):
+        if row.deleted is not None:
+            raise RunError(f"{row.name} was deleted; bring it back first.")
+        if row.state not in GOES_ON:
             raise RunError(f"{row.name} is {row.state}; only a run that was cut off or stopped can go on.")
-        if not any((self.run_folder(run_id) / "checkpoints").glob("step-????????")):
-            message = f"{row.name} wrote no checkpoint to go on from. Set save.every before a long run."
-            raise RunError(f"{message} Its settings can be used again, or its result as the next base model.")
-        job = self._job_of(row)
-        _refuse_changed(row, job.plan)
-        if not self.store.own(run_id):
-            raise RunError(f"{row.name} belongs to another Tuning Fork process on this home folder.")
-        self._start_again(row, job)
+        if row.state == "failed" and self._results.checkpoint(row) is None:
+            message = f"{row.name} failed and left no checkpoint to go on from."
+            raise RunError(f"{message} Its settings can be used again for a new run.")
+        return self._job_of(row)
 
     def _job_of(self, row: RunRow) -> Job:
         """Its plan as it was kept. Raises RunError."""
@@ -278,6 +313,10 @@ class RunService:
         """The folder with what a run has left: `trained`, `best` or `merged`. Raises RunError."""
         return self._results.folder(self.store.run(run_id), form)
 
+    def kept(self, run_id: str) -> dict[str, Any]:
+        """What can be had of a run that has ended: {"go_on": update or null, "forms": [...]}, as `Results.kept`."""
+        return self._results.kept(self.store.run(run_id))
+
     def run_folder(self, run_id: str) -> Path:
         """Where a run's files are."""
         return self.home / "runs" / run_id
@@ -287,21 +326,28 @@ class RunService:
         return method_named(self.store.run(run_id).settings["method"]["name"]).artifact
 
     # -- asking ----------------------------------------------------------------------------------------------------
-    def ask(self, run_id: str, question: Question, tell: Tell | None = None) -> dict[str, Any]:
+    def ask(self, run_id: str, question: Question, tell: Tell | None = None, weights: str = "last") -> dict[str, Any]:
         """What the base model and the trained one answer: {"base": [...], "trained": [...]}; `tell` hears it grow.
 
-        A run that trains is asked between two of its updates; both models read the run's system prompt first. Raises
-        RunError when there is nothing to ask.
+        A run that trains is asked between two of its updates; one that has ended answers with its `last` or its `best`
+        weights. Both models read the run's system prompt first. Raises RunError when there is nothing to ask.
         """
+        if weights not in ANSWERING:
+            raise SettingsError([Problem("weights", weights, "last or best", "weights must be last or best.")])
         row = self.store.run(run_id)
         refuse_changed_base(row)
         chat = row.chat if question.chat is None else question.chat
         question = replace(question, chat=chat, system_prompt=row.system_prompt, special_tokens=row.special_tokens)
         handle = self._handle(run_id)
         if handle is None or not row.active:
-            if method_named(row.settings["method"]["name"]).updates:
-                self.result(run_id)  # brought back where the run was cut off
-            return self._answers.ask(row, self._job_of(row), question, tell)
+            job = self._job_of(row)
+            if not method_named(row.settings["method"]["name"]).updates:
+                _refuse_changed(row, job.plan, "answer")  # its examples and passages come from the rows
+                return self._answers.ask(row, job, question, tell)
+            artifact = self.result(run_id, "trained" if weights == "last" else weights)  # brought back where cut off
+            return self._answers.ask(row, replace(job, folder=str(artifact.parent)), question, tell)
+        if weights == "best":
+            raise RunError(f"{row.name} has not ended yet; its best weights can be asked when it has.")
         if self.place(run_id):
             raise RunError(f"{row.name} waits in line and has learned nothing yet. Ask it when it has started.")
         return ask_live(handle, row, question, tell)
@@ -323,6 +369,7 @@ class RunService:
 
     def close(self) -> None:
         """Stop what runs, keeping it, and close the store. Runs in line stay queued."""
+        self._closing.set()
         if self._tables is not None:
             self._tables.close()
         self.executor.close()
@@ -343,12 +390,12 @@ def default_name(plan: Plan) -> str:
     return f"{method}{f' r{rank}' if rank is not None else ''} lr {rate}, batch {plan.value('effective_batch')}{recipe}"
 
 
-def _refuse_changed(row: RunRow, plan: Plan) -> None:
-    """Before a run goes on, while it can still be put right: rows and base model are those of its plan."""
+def _refuse_changed(row: RunRow, plan: Plan, what: str) -> None:
+    """Before a run goes on or answers, while it can still be put right: rows and base model are those of its plan."""
     changed = changed_since(plan, open_data(plan.settings.data, plan.settings.task, plan.settings.seed))
     if changed:
         raise RunError(
-            f"{row.name} cannot go on, for what it was planned with has changed: {'; '.join(changed)}. Put the old"
+            f"{row.name} cannot {what}, for what it was planned with has changed: {'; '.join(changed)}. Put the old"
             " files back, or start a new run."
         )
 

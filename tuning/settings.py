@@ -149,7 +149,11 @@ class EvalSettings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaveSettings:
     every: Annotated[int | None, COUNT] = None
-    """Write a checkpoint after this many updates; empty only at the end."""
+    """Write a checkpoint after this many updates; empty leaves that to every_seconds. A run that is stopped always
+    leaves one."""
+    every_seconds: Annotated[float | None, Limit(above=0.0, high=1e9)] = None
+    """Write one after so many seconds of training too; empty does so as often as it takes under 2 % of the run, never
+    within 30 seconds. A number longer than the run switches it off."""
     keep: Annotated[int, Limit(low=1, high=100)] = 2
     """How many checkpoints are kept, the newest ones."""
     best_by: Annotated[str, Limit(choices=("eval_loss", *METRICS))] = "eval_loss"

@@ -132,10 +132,11 @@ class RunStore:
         rows = self._rows(f"SELECT {', '.join(COLUMNS)} FROM runs {where} ORDER BY number DESC")
         return [RunRow.from_values(row) for row in rows]
 
-    def active_runs(self) -> list[RunRow]:
+    def active_runs(self, include_deleted: bool = False) -> list[RunRow]:
         """Queued, running and paused runs, in the order they were asked for."""
         marks = ", ".join("?" * len(ACTIVE_STATES))
-        sql = f"SELECT {', '.join(COLUMNS)} FROM runs WHERE state IN ({marks}) AND deleted IS NULL ORDER BY number"
+        where = "" if include_deleted else "AND deleted IS NULL"
+        sql = f"SELECT {', '.join(COLUMNS)} FROM runs WHERE state IN ({marks}) {where} ORDER BY number"
         return [RunRow.from_values(row) for row in self._rows(sql, ACTIVE_STATES)]
 
     def run(self, run_id: str) -> RunRow:
@@ -274,7 +275,7 @@ class RunStore:
     def mark_interrupted(self) -> list[str]:
         """Runs that say they are running and whose process is gone become `interrupted`; returns their ids."""
         marked = []
-        for row in self.active_runs():
+        for row in self.active_runs(include_deleted=True):  # one that is brought back must not say it is running
             if row.state == "queued" or self._locks.held(row.run_id) or not self.own(row.run_id):
                 continue
             # looked at again under the lock: its owner may have ended it properly in between

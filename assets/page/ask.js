@@ -17,6 +17,7 @@ export function mountAsk(root) {
   const number = (value, mode) => element("input", { type: "text", inputmode: mode, autocomplete: "off", class: "tf-number", value });
   const length = number("32", "numeric"), seed = number("0", "numeric"), warmth = number("0", "decimal");
   const chat = element("input", { type: "checkbox" });
+  const weights = element("select", {}, ["last", "best"].map((which) => element("option", { value: which }, which)));
   const file = element("input", { type: "file", accept: ".txt,.jsonl,text/plain", class: "tf-hidden", tabindex: -1, "aria-label": "questions from a file" });
   const many = element("button", { type: "button", class: "tf-button", onclick: () => file.click() }, "Prompts from a file");
   const message = element("p", { class: "tf-problem", role: "alert", hidden: true });
@@ -26,6 +27,7 @@ export function mountAsk(root) {
   const form = element("form", { class: "tf-ask" }, [
     element("div", { class: "tf-controls" }, [
       element("label", { class: "tf-control" }, [element("span", {}, "run"), select]),
+      element("label", { class: "tf-control", title: "The best are those of its best evaluation" }, [element("span", {}, "weights"), weights]),
       element("label", { class: "tf-control" }, [element("span", {}, "new tokens"), length]),
       element("label", { class: "tf-control", title: "0 always takes the likeliest next token" }, [element("span", {}, "temperature"), warmth]),
       element("label", { class: "tf-control", title: "Matters only above temperature 0" }, [element("span", {}, "seed"), seed]),
@@ -49,7 +51,7 @@ export function mountAsk(root) {
     ask.disabled = many.disabled = choice.chosen = true; // what is asked goes on being asked
     ask.textContent = "Asking…";
     try {
-      const body = { prompts, max_new_tokens: typed(length), temperature: typed(warmth), seed: typed(seed), chat: chat.checked };
+      const body = { prompts, max_new_tokens: typed(length), temperature: typed(warmth), seed: typed(seed), chat: chat.checked, weights: weights.value };
       await postLines(`fork/runs/${select.value}/ask`, body, (line) => {
         if (line.message) throw new Error(line.message);
         if (!rows[0].node.isConnected) answers.prepend(...rows.map((row) => row.node));
@@ -85,6 +87,8 @@ export function mountAsk(root) {
   select.addEventListener("change", suggest);
   async function suggest() { // a few of the rows that this run is evaluated on, not trained
     const run = state.runs.find((other) => other.run_id === select.value);
+    weights.disabled = run?.state === "running"; // its best are put by when it ends
+    if (weights.disabled) weights.value = "last";
     chat.checked = run?.chat === true; // a run that learned from conversations is asked as it was taught
     system.hidden = !run?.system_prompt;
     system.textContent = `Both read this run's system prompt first: “${run?.system_prompt}”`;

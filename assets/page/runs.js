@@ -80,13 +80,17 @@ class Row {
     const close = () => { this.details.open = false; this.summary.focus(); };
     this.summary = element("summary", {}, "⋯");
     const link = (text, path) => element("a", { class: "tf-button", href: `fork/runs/${id}/${path}`, download: "", onclick: () => close() }, text);
-    this.best = element("div", { class: "tf-downloads" }, [ // only evaluations tell which weights are the best
-      link("Download the best weights", "files.zip?form=best"), link("Download the best, merged", "files.zip?form=best-merged"),
-      button("Train on from its best", null, () => { close(); this.reuse({ model: `run:${id}/best`, revision: null }); })]);
+    this.forms = { // what is there of them is asked when the menu opens
+      trained: link("Download zip", "files.zip"),
+      best: link("Download the best weights", "files.zip?form=best"),
+      "best-merged": link("Download the best, merged", "files.zip?form=best-merged"),
+      merged: link("Download merged model", "files.zip?form=merged"),
+    };
+    this.bestNext = button("Train on from its best", null, () => { close(); this.reuse({ model: `run:${id}/best`, revision: null }); });
+    this.next = button("Train on from its result", null, () => { close(); this.reuse({ model: `run:${id}`, revision: null }); });
     this.download = element("div", { class: "tf-downloads" }, [
-      link("Download zip", "files.zip"), this.best, link("Download merged model", "files.zip?form=merged"),
-      button("Train on from its result", null, () => { close(); this.reuse({ model: `run:${id}`, revision: null }); })]);
-    this.goOn = button("Go on from the last checkpoint", null, () => { close(); act(`fork/runs/${id}/go_on`, {}); });
+      this.forms.trained, this.forms.best, this.forms["best-merged"], this.bestNext, this.forms.merged, this.next]);
+    this.goOn = button("Go on", null, () => { close(); act(`fork/runs/${id}/go_on`, {}); });
     this.remove = button("Delete", "", () => { close(); this.erase(); });
     this.details = element("details", { class: "tf-menu" }, [this.summary, element("div", {}, [
       button("Use these settings again", null, () => { close(); this.reuse(); }),
@@ -97,8 +101,31 @@ class Row {
       this.goOn, this.download, this.remove,
     ])]);
     this.details.addEventListener("keydown", (event) => { if (event.key === "Escape" && this.details.open) close(); });
-    this.details.addEventListener("toggle", () => this.placeMenu());
+    this.details.addEventListener("toggle", () => {
+      this.placeMenu();
+      if (this.details.open) this.lookWhatIsKept();
+    });
+    this.offer({ go_on: null, forms: [] });
     return this.details;
+  }
+
+  /** Offers what this run has left: asked when the menu opens, for a checkpoint or a result may be gone by now. */
+  async lookWhatIsKept() {
+    const run = runById(this.id);
+    if (!run || isActive(run)) return;
+    const answer = await fetch(`fork/runs/${this.id}/kept`, { cache: "no-store" }).catch(() => null);
+    if (!answer?.ok || isActive(runById(this.id) ?? run)) return;
+    this.offer(await answer.json());
+    this.placeMenu();
+  }
+
+  offer({ go_on: step, forms }) {
+    this.goOn.hidden = step === null;
+    set(this.goOn, step ? `Go on from update ${step}` : "Begin anew (it left no checkpoint)");
+    for (const [form, link] of Object.entries(this.forms)) link.hidden = !forms.includes(form);
+    this.next.hidden = !forms.includes("trained");
+    this.bestNext.hidden = !forms.includes("best");
+    this.download.hidden = !forms.length;
   }
 
   placeMenu() { // the table scrolls sideways, so an open menu is placed on the page, not inside it
@@ -206,9 +233,7 @@ class Row {
     if (!active) this.stop.disabled = false;
     this.stop.setAttribute("aria-label", `Stop ${name}`);
     this.summary.setAttribute("aria-label", `Actions for ${name}`);
-    this.goOn.hidden = !["cancelled", "interrupted"].includes(run.state);
-    this.download.hidden = !trains(run) || !["finished", "cancelled", "interrupted"].includes(run.state);
-    this.best.hidden = run.state === "interrupted" || run.best_eval === null || run.best_eval === undefined;
+    if (active) this.offer({ go_on: null, forms: [] });
   }
 
   /** What was measured, what was estimated, and how far apart they are. */

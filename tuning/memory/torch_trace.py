@@ -152,7 +152,7 @@ class Tracer:
             ledger.recording, ledger.category = True, ACTIVATIONS
             self._enter("start", ACTIVATIONS)
             try:
-                loop_room._update(self._built, rows, pieces, course, 0, go_on)
+                loop_room._update(self._built, rows, pieces, course, loop_room.Progress(), go_on)
             finally:
                 ledger.recording = False
         ledger.mark("end")

@@ -32,9 +32,9 @@ class GaLoreAdamW(torch.optim.Optimizer):
         self.layerwise = layerwise
         self._squares = 0.0
         if layerwise:
-            for group in self.param_groups:
+            for number, group in enumerate(self.param_groups):
                 for weight in group["params"]:
-                    weight.register_post_accumulate_grad_hook(lambda one, group=group: self._at_once(one, group))
+                    weight.register_post_accumulate_grad_hook(lambda one, number=number: self._at_once(one, number))
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -51,7 +51,8 @@ class GaLoreAdamW(torch.optim.Optimizer):
         return math.sqrt(self._squares) if self.layerwise else None
 
     @torch.no_grad()
-    def _at_once(self, weight: nn.Parameter, group: dict[str, Any]) -> None:
+    def _at_once(self, weight: nn.Parameter, number: int) -> None:
+        group = self.param_groups[number]  # looked up now: a state that is loaded brings groups of its own
         assert weight.grad is not None
         square = float(weight.grad.float().square().sum())
         self._squares += square

@@ -92,6 +92,19 @@ def own_random_state(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """The states of the generators that a run on this device draws from, by the kind of device."""
+    found = {"cpu": torch.random.get_rng_state()}
+    return found | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else found
+
+
+def set_random_state(states: Mapping[str, torch.Tensor], device: torch.device) -> None:
+    """Put the generators back to such states; what was drawn on a card counts for a card only."""
+    torch.random.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
 def load_base(
     folder: str,
     *,

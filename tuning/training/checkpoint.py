@@ -1,29 +1,44 @@
-"""What a run needs to go on where it was: weights, optimizer, generators, counts.
+"""What a run needs to go on where it was: weights, optimizer, generators, counts, evaluations.
 
 Comes in: a built model and the progress.  Goes out: `checkpoints/step-N/` with safetensors and JSON (never pickle),
-and the way back.  The order of rows needs no state: it follows from the seed and the step.
+and the way back.  The order of rows needs no state: it follows from the seed and the step.  A checkpoint is on the disk
+before it has its name, and one that cannot be read is passed over for the one before it.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from tuning.errors import RunError
-from tuning.training.build import Built
+from tuning.training.build import Built, random_state, set_random_state
 from tuning.training.loop import Progress
 
-_STATE, _WEIGHTS, _OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"
-_SO_FAR = "so_far"
-_CPU_RANDOM, _CUDA_RANDOM = "random.cpu", "random.cuda"
+STATE, WEIGHTS, OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"
+_SO_FAR, _COUNTS, _SUMS = "so_far", "optimizer_counts", "sums"
+_RANDOM = "random."
+_COUNTED = ("step", "trained_tokens", "input_tokens", "examples")
+_NAME = re.compile(r"step-(\d{8})(\.old)?")
+
+FAULTS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError, RunError)
+"""What a checkpoint raises that is not as it was written."""
+LEAST_SECONDS = 30.0
+"""Between two checkpoints that are written by time, where the settings name no interval."""
+MOST_SHARE = 0.02
+"""Of the time that a run has trained, what its checkpoints by time may take."""
+SLOW_DISK = 100e6
+"""Bytes a second: what the first checkpoint is taken to cost, before one has been measured."""
 
 
 def trainable_weights(built: Built) -> dict[str, torch.Tensor]:
@@ -35,73 +50,181 @@ def write_weights(built: Built, file: Path, about: dict[str, str] | None = None)
     """Write the trainable weights and what is to be known of them; the file appears whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
-    save_file({name: weight.contiguous() for name, weight in trainable_weights(built).items()}, part, about)
-    part.replace(file)
+    try:
+        save_file({name: weight.contiguous() for name, weight in trainable_weights(built).items()}, part, about)
+        _to_disk(part)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)  # of a full disk
 
 
 def weights_about(file: Path) -> dict[str, str]:
-    """What was written beside the weights of such a file; empty where there is no file, or nothing in it."""
+    """What was written beside the weights of such a file; empty where there is no file, or none that can be read."""
     if not file.is_file():
         return {}
-    with safe_open(file, "pt") as opened:
-        return opened.metadata() or {}
+    try:
+        with safe_open(file, "pt") as opened:
+            return opened.metadata() or {}
+    except (OSError, SafetensorError):
+        return {}
 
 
 def read_weights(built: Built, file: Path) -> None:
     """Put the weights of such a file into the model."""
-    saved = load_file(file)
+    _put_weights(built, _fitting(built, load_file(file), file.parent.name))
+
+
+def _fitting(built: Built, saved: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
     own = trainable_weights(built)
-    if saved.keys() != own.keys():
-        raise RunError(f"The checkpoint {file.parent.name} belongs to another model or method.")
-    for name, weight in own.items():
+    if {key: one.shape for key, one in saved.items()} != {key: one.shape for key, one in own.items()}:
+        raise RunError(f"The checkpoint {name} belongs to another model or method.")
+    return saved
+
+
+def _put_weights(built: Built, saved: Mapping[str, torch.Tensor]) -> None:
+    for name, weight in trainable_weights(built).items():
         weight.copy_(saved[name])
 
 
 def write_checkpoint(
     built: Built, progress: Progress, fingerprint: str, folder: Path, keep: int, so_far: dict[str, Any]
 ) -> Path:
-    """Write the state after an update and drop all but the newest `keep`. `so_far` is JSON: evaluations and clock."""
+    """Write the state after an update and drop all but the newest `keep` up to it. `so_far` is JSON: evaluations and
+    clock.
+
+    Those of later steps, of an attempt whose newest could not be read, stay until this one comes there.
+    """
     place = folder / "checkpoints" / f"step-{progress.step:08d}"
-    part = place.with_suffix(".part")
+    part, old = place.with_suffix(".part"), place.with_suffix(".old")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    write_weights(built, part / _WEIGHTS)
-    tensors = {_CPU_RANDOM: torch.random.get_rng_state()}
-    if built.device.type == "cuda":
-        tensors[_CUDA_RANDOM] = torch.cuda.get_rng_state(built.device)
-    kept = dict(_flat(built.optimizer.state_dict()["state"]))
-    tensors |= {name: value.contiguous() for name, value in kept.items() if isinstance(value, torch.Tensor)}
-    # some optimizers count their steps in plain numbers
-    counts = {name: value for name, value in kept.items() if isinstance(value, int)}
-    save_file(tensors, part / _OPTIMIZER)
-    state = asdict(progress) | {"fingerprint": fingerprint, "optimizer_counts": counts, _SO_FAR: so_far}
-    (part / _STATE).write_text(json.dumps(state), encoding="utf-8")
-    shutil.rmtree(place, ignore_errors=True)
-    part.rename(place)
-    for old in sorted(place.parent.glob("step-????????"))[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    try:
+        write_weights(built, part / WEIGHTS)
+        kept = dict(_flat(built.optimizer.state_dict()["state"]))
+        tensors = {f"{_RANDOM}{name}": state for name, state in random_state(built.device).items()}
+        save_file(tensors | _apart(kept), part / OPTIMIZER)
+        _to_disk(part / OPTIMIZER)
+        state = {key: getattr(progress, key) for key in _COUNTED} | {"fingerprint": fingerprint, _SO_FAR: so_far}
+        # some optimizers count their steps in plain numbers
+        state[_COUNTS] = {name: value for name, value in kept.items() if isinstance(value, int)}
+        state[_SUMS] = {name: _sum(part / name) for name in (WEIGHTS, OPTIMIZER)}
+        (part / STATE).write_text(json.dumps(state), encoding="utf-8")
+        _to_disk(part / STATE)
+        _to_disk(part)
+        if place.is_dir():
+            place.rename(old)
+        part.rename(place)
+        _to_disk(place.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    behind = [one for one in checkpoint_places(folder) if _step(one) <= progress.step]
+    for one in behind[keep:]:
+        shutil.rmtree(one, ignore_errors=True)
     return place
 
 
-def latest_checkpoint(folder: Path, fingerprint: str) -> Path | None:
-    """The newest whole checkpoint of this very plan; None where there is none."""
-    for place in sorted((folder / "checkpoints").glob("step-????????"), reverse=True):
-        if json.loads((place / _STATE).read_text(encoding="utf-8")).get("fingerprint") == fingerprint:
-            return place
+def state_bytes(built: Built) -> int:
+    """What a checkpoint of now would hold."""
+    held = [*trainable_weights(built).values(), *dict(_flat(built.optimizer.state_dict()["state"])).values()]
+    return sum(one.nbytes for one in held if isinstance(one, torch.Tensor))
+
+
+class Interval:
+    """When a checkpoint by time is due: after `seconds` of training, or None for as often as its cost allows.
+
+    Then all of this attempt together take at most `MOST_SHARE` of the time it has trained, the next one counted as long
+    as the last one took.
+    """
+
+    def __init__(self, seconds: float | None, now: float) -> None:
+        self._seconds, self._begun, self._last = seconds, now, now
+        self._spent = 0.0
+        self._cost: float | None = None
+
+    def due(self, now: float, size: Callable[[], int]) -> bool:
+        """Whether to write one; `size` tells how many bytes it would have."""
+        waited = now - self._last
+        if self._seconds is not None:
+            return waited >= self._seconds
+        if waited < LEAST_SECONDS:
+            return False
+        expected = size() / SLOW_DISK if self._cost is None else self._cost
+        return self._spent + expected <= MOST_SHARE * (now - self._begun)
+
+    def wrote(self, now: float, cost: float) -> None:
+        """One was written, for whatever reason, or tried; it took `cost` seconds."""
+        self._last, self._cost = now, cost
+        self._spent += cost
+
+
+def checkpoint_places(folder: Path) -> list[Path]:
+    """The checkpoints of a run's folder, the newest first; whether they can be read is not looked at."""
+    found = [place for place in (folder / "checkpoints").glob("step-*") if _NAME.fullmatch(place.name)]
+    return sorted(found, key=lambda place: (-_step(place), place.name))
+
+
+def _step(place: Path) -> int:
+    return int(place.name[5:13])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """One that was read whole, and fits the model."""
+
+    place: Path
+    progress: Progress
+    so_far: dict[str, Any] | None
+    """Evaluations and clock; None in checkpoints of version 1."""
+    weights: dict[str, torch.Tensor]
+    optimizer: dict[str, torch.Tensor | int]
+    random: dict[str, torch.Tensor]
+
+    def put_weights(self, built: Built) -> None:
+        """Bring the model back to that moment."""
+        _put_weights(built, self.weights)
+
+    def restore(self, built: Built) -> None:
+        """Bring model, optimizer and generators back to that moment."""
+        self.put_weights(built)
+        set_random_state(self.random, built.device)
+        _restore(built.optimizer, self.optimizer)
+
+
+def newest_checkpoint(built: Built, folder: Path, fingerprint: str, tell: Callable[[str], None]) -> Checkpoint | None:
+    """The newest of this very plan that can be read; `tell` hears a sentence for each that cannot."""
+    for place in checkpoint_places(folder):
+        try:
+            found = _read(built, place, fingerprint)
+        except FAULTS as error:
+            said = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+            tell(f"The checkpoint of update {_step(place):,} cannot be read ({said}).")
+            continue
+        if found is not None:
+            return found
     return None
 
 
-def read_checkpoint(built: Built, place: Path) -> tuple[Progress, dict[str, Any] | None]:
-    """Bring model, optimizer and generators back to that moment; what `so_far` was then, None in old checkpoints."""
-    state = json.loads((place / _STATE).read_text(encoding="utf-8"))
-    read_weights(built, place / _WEIGHTS)
-    tensors = load_file(place / _OPTIMIZER)
-    torch.random.set_rng_state(tensors.pop(_CPU_RANDOM))
-    if _CUDA_RANDOM in tensors:
-        torch.cuda.set_rng_state(tensors.pop(_CUDA_RANDOM), built.device)
-    _restore(built.optimizer, tensors | state["optimizer_counts"])
-    progress = Progress(**{key: state[key] for key in ("step", "trained_tokens", "input_tokens", "examples")})
-    return progress, state.get(_SO_FAR)
+def _read(built: Built, place: Path, fingerprint: str) -> Checkpoint | None:
+    """All of a checkpoint, before anything of it is used; None where it is of another plan."""
+    state = json.loads((place / STATE).read_text(encoding="utf-8"))
+    if state["fingerprint"] != fingerprint:
+        return None
+    for name, wanted in state.get(_SUMS, {}).items():
+        if _sum(place / name) != wanted:
+            raise RunError(f"{name} is not as it was written")
+    tensors: dict[str, Any] = load_file(place / OPTIMIZER)
+    random = {key.removeprefix(_RANDOM): tensors.pop(key) for key in list(tensors) if key.startswith(_RANDOM)}
+    if "cpu" not in random:
+        raise RunError("it holds no state of the generators")
+    return Checkpoint(
+        place=place,
+        progress=Progress(**{key: state[key] for key in _COUNTED}),
+        so_far=state.get(_SO_FAR),
+        weights=_fitting(built, load_file(place / WEIGHTS), place.name),
+        optimizer=tensors | state[_COUNTS],
+        random=random,
+    )
 
 
 def _restore(optimizer: torch.optim.Optimizer, values: Mapping[str, torch.Tensor | int]) -> None:
@@ -122,3 +245,37 @@ def _flat(states: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, An
             yield from _flat(value, f"{before}{key}.")
         else:
             yield f"{before}{key}", value
+
+
+def _apart(values: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The tensors among these, each with memory of its own: bitsandbytes has one table for the states of all weights,
+    and safetensors takes no tensor twice."""
+    found: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, value in values.items():
+        if isinstance(value, torch.Tensor):
+            one = value.contiguous()
+            memory = one.untyped_storage().data_ptr()
+            found[name] = one.clone() if memory in seen and one.numel() else one
+            seen.add(memory)
+    return found
+
+
+def _sum(file: Path) -> int:
+    """A checksum of a file: half of it lost, or a bit turned, is noticed."""
+    found = 0
+    with open(file, "rb") as opened:
+        while piece := opened.read(1 << 20):
+            found = zlib.crc32(piece, found)
+    return found
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, would be there after a power cut."""
+    if path.is_dir() and os.name == "nt":  # Windows keeps names by itself, and opens no folder
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

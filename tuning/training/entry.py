@@ -18,21 +18,28 @@ from tuning.training.offline import keep_to_this_machine
 
 def run_job(job: Job, emit: Callable[..., Any], commands: Commands) -> str:
     """Train; returns "finished", "cancelled" or "failed". A fault of the training is told as an event, not raised."""
+    session = None
     try:
         emit("phase", name="loading", done=0, total=None, detail="libraries")
         keep_to_this_machine()
         from tuning.training.session import Session
 
-        return Session(job, emit, commands).run()
+        session = Session(job, emit, commands)
+        return session.run()
     except TuningError as error:
-        emit("failed", message=str(error), step=getattr(error, "step", None), traceback=None)
+        emit("failed", message=str(error), step=getattr(error, "step", None), traceback=None, **_left(session))
     except MemoryError:
-        emit("failed", message=_NO_MEMORY, step=None, traceback=traceback.format_exc())
+        emit("failed", message=_NO_MEMORY, step=None, traceback=traceback.format_exc(), **_left(session))
     except Exception as error:
         full = "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower()
         message = _NO_MEMORY if full else _said(error)
-        emit("failed", message=message, step=None, traceback=traceback.format_exc())
+        emit("failed", message=message, step=None, traceback=traceback.format_exc(), **_left(session))
     return "failed"
+
+
+def _left(session: Any) -> dict[str, Any]:
+    """What a failed attempt has left of its training; nothing where it had not begun."""
+    return session.left if session is not None else {}
 
 
 def _said(error: Exception) -> str:

@@ -21,7 +21,7 @@ from tuning.micro_batches import Moment, cut, epoch_windows, highest_moments, mo
 from tuning.plan import Plan
 from tuning.text import Encoded
 from tuning.training.batches import Batch, label_count
-from tuning.training.build import Built
+from tuning.training.build import Built, random_state, set_random_state
 from tuning.training.loss import Reduction, batch_logits, sum_loss
 from tuning.training.probes import PeakProbe
 from tuning.training.schedule import schedule_factor
@@ -35,6 +35,8 @@ class Progress:
     trained_tokens: int = 0
     input_tokens: int = 0
     examples: int = 0
+    whole: bool = True
+    """Whether the weights are those behind `step`; not so while an update moves them. No checkpoint holds this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,12 +98,18 @@ class Update:
 
 
 class NotFinite(RunError):
-    """The loss or the gradient stopped being a number; the weights are those before this update."""
+    """The loss or the gradient stopped being a number; the weights are those before this update, where they are
+    `whole`."""
 
-    def __init__(self, step: int, what: str) -> None:
+    def __init__(self, step: int, what: str, whole: bool = True) -> None:
+        kept = (
+            f"the weights of update {step - 1} are kept"
+            if whole
+            else "layers that were updated in its backward pass have moved already, so these weights are not kept"
+        )
         super().__init__(
-            f"The {what} of update {step} is not a finite number, so the run ended there; the weights of update"
-            f" {step - 1} are kept. A lower learning rate, a longer warm-up or gradient clipping usually helps."
+            f"The {what} of update {step} is not a finite number, so the run ended there; {kept}. A lower learning"
+            " rate, a longer warm-up or gradient clipping usually helps."
         )
         self.step = step
 
@@ -135,8 +143,13 @@ def train(
             kept = built.features.bytes if built.features is not None else 0
             if probe.wants(moments):
                 watch = probe.watch(built.model, built.optimizer, built.device, moments, kept)
-        with watch or contextlib.nullcontext():
-            result = _update(built, rows, pieces, course, progress.step, go_on)
+        drawn, result = random_state(built.device), None
+        try:
+            with watch or contextlib.nullcontext():
+                result = _update(built, rows, pieces, course, progress, go_on)
+        finally:
+            if result is None:  # stopped or failed: whoever goes on makes this update again, with the same draws
+                set_random_state(drawn, built.device)
         if result is None:
             return
         _count(progress, rows, windows[place], classes=built.classes)
@@ -165,6 +178,7 @@ def _highest(
 
 def _count(progress: Progress, rows: Sequence[Encoded], window: Sequence[int], *, classes: bool) -> None:
     progress.step += 1
+    progress.whole = True
     progress.examples += len(window)
     progress.input_tokens += sum(len(rows[index].ids) for index in window)
     progress.trained_tokens += sum(label_count(rows[index], classes=classes) for index in window)
@@ -175,26 +189,34 @@ def _update(
     rows: Sequence[Encoded],
     pieces: list[list[int]],
     course: Course,
-    number: int,
+    progress: Progress,
     go_on: Callable[[], bool],
 ) -> tuple[float, float, float] | None:
     """One optimizer step over a window: (loss, learning rate, gradient norm), or None when told to stop."""
     built.model.train()
-    rate = course.rate(number)
+    rate = course.rate(progress.step)
     for group in built.optimizer.param_groups:  # before the gradient: some optimizers act while it is made
         group["lr"] = rate
+    progress.whole = not _moves_in_backward(built)
     total = accumulate(built, rows, pieces, course, go_on)
     if total is None:
         built.optimizer.zero_grad(set_to_none=True)
+        progress.whole = True
         return None
     loss = float(total)
     norm = float(_clip(built, course.max_grad_norm))
     if not (math.isfinite(loss) and math.isfinite(norm)):
         built.optimizer.zero_grad(set_to_none=True)
-        raise NotFinite(number + 1, "gradient" if math.isfinite(loss) else "loss")
+        raise NotFinite(progress.step + 1, "gradient" if math.isfinite(loss) else "loss", progress.whole)
+    progress.whole = False
     built.optimizer.step()
     built.optimizer.zero_grad(set_to_none=True)
     return loss, rate, norm
+
+
+def _moves_in_backward(built: Built) -> bool:
+    """Whether the optimizer moves weights while their gradients are made; it counts those itself then."""
+    return getattr(built.optimizer, "gradient_norm", None) is not None
 
 
 def accumulate(
@@ -212,7 +234,8 @@ def accumulate(
             return None
         batch = built.batch([rows[index] for index in piece], course.packing)
         total += _backward(built, batch, reduction)
-    return total if go_on() else None
+    # where the weights have moved already, the update is made
+    return total if _moves_in_backward(built) or go_on() else None
 
 
 def _backward(built: Built, batch: Batch, reduction: Reduction) -> torch.Tensor:

@@ -6,6 +6,7 @@ there.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from tuning.job import Job
 from tuning.methods import method_named
 from tuning.text import TextTokenizer
 from tuning.training.build import Built, base_of, build, own_random_state, pick_device
-from tuning.training.checkpoint import latest_checkpoint, read_weights
+from tuning.training.checkpoint import newest_checkpoint, read_weights
 from tuning.training.save import copy_tokenizer, same_modes, save_artifact, saved_labels, train_on
+from tuning.training.scores import BEST_FILE
 
+log = logging.getLogger(__name__)
 MERGED = "merged"
 
 
@@ -56,12 +59,9 @@ def merged_folder(job: Job, card: str, *, best: bool = False) -> Path:
 
 
 def recovered_artifact(job: Job, card: str) -> Path:
-    """The result of a run that was interrupted: its newest checkpoint, else its best weights. Raises RunError."""
+    """The result of a run that was cut off: its newest checkpoint that can be read, else its best weights. Raises
+    RunError."""
     settings, plan, folder = job.plan.settings, job.plan, Path(job.folder)
-    place = latest_checkpoint(folder, plan.fingerprint)
-    weights = folder / "best.safetensors" if place is None else place / "weights.safetensors"
-    if not weights.is_file():
-        raise RunError("This run was interrupted before its first checkpoint or evaluation, so nothing was kept of it.")
     tokenizer = TextTokenizer(plan.model.path)
     labels = plan.data.label_names if job.plan.labels else None
     with own_random_state(settings.seed, pick_device(settings.device)):
@@ -73,8 +73,14 @@ def recovered_artifact(job: Job, card: str) -> Path:
             tokenizer.pad_id or 0,
         )
         train_on(built.model, plan, labels)
+        found = newest_checkpoint(built, folder, plan.fingerprint, log.warning)
         with torch.no_grad():
-            read_weights(built, weights)
+            if found is not None:
+                found.put_weights(built)
+            elif (folder / BEST_FILE).is_file():
+                read_weights(built, folder / BEST_FILE)
+            else:
+                raise RunError("This run was cut off before its first checkpoint or evaluation: nothing is kept.")
         return save_artifact(
             built.model,
             method_named(settings.method.name),

@@ -19,7 +19,7 @@ from tuning.training.answering import recipe_metrics
 from tuning.training.answers import Written, write_answers
 from tuning.training.build import Built
 from tuning.training.checkpoint import weights_about, write_weights
-from tuning.training.evaluate import LOWER_IS_BETTER, evaluate
+from tuning.training.evaluate import LOWER_IS_BETTER, Evaluation, evaluate
 from tuning.training.predictions import predictions, write_predictions
 from tuning.training.probes import PeakProbe
 
@@ -70,6 +70,17 @@ class Scores:
         if found is None:
             return
         written = self._written(built, step, go_on)
+        if written is not None and not go_on():  # of some rows only: it is made again when the run goes on
+            return
+        told = len(self.all)
+        try:
+            self._keep(built, step, found, written, began)
+        except Exception:
+            del self.all[told:]  # it is not among those that a checkpoint keeps, so it is made again
+            raise
+
+    def _keep(self, built: Built, step: int, found: Evaluation, written: Written | None, began: float) -> None:
+        """Tell an evaluation, write its predictions, remember the best."""
         measured = found.metrics if written is None else found.metrics | {"exact_match": written.exact_match}
         metrics = {name: measured[name] for name in self._settings.metrics if name in measured}
         if self._questions and step in (0, self._job.plan.value("total_steps")):
@@ -80,6 +91,10 @@ class Scores:
         table = predictions(found, metrics, self._rows, self._tokenizer, self._labels, texts, self.encoded)
         write_predictions(self._folder, step, table)
         self._remember(built, step, found.loss, metrics)
+
+    def due(self, step: int) -> bool:
+        """Whether there is something to measure at this step, and it was not yet."""
+        return bool(self.encoded) and not (self.all and self.all[-1]["step"] == step)
 
     def tell(
         self, step: int, loss: float, metrics: dict[str, float], seconds: float, peak_bytes: int | None = None
@@ -123,9 +138,9 @@ class Scores:
         if not self._is_best(value):
             self.without_best += 1
             return
-        self.best, self.without_best = (step, value), 0
         if built.trainable:
             write_weights(built, self._folder / BEST_FILE, {"step": str(step), "value": repr(value)})
+        self.best, self.without_best = (step, value), 0
 
     def _is_best(self, value: float) -> bool:
         if self.best is None:
@@ -150,7 +165,7 @@ class Scores:
             special_tokens=self._settings.data.special_tokens,
             go_on=go_on,
         )
-        if len(written.texts) < written.asked:
+        if len(written.texts) < written.asked and go_on():
             message = (
                 f"Exact match at step {step} is over {len(written.texts)} of {written.asked} rows:"
                 f" eval.max_seconds ({asked.max_seconds:g}) were up. Fewer generate_rows or max_new_tokens fit."

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from tuning.card import library_versions, model_card
 from tuning.data import DataSet, encode_kept, encode_pairs, encode_set, open_data
@@ -26,9 +27,10 @@ from tuning.text import Encoded, Row, TextTokenizer
 from tuning.training.answering import prepared_rows, prompted_rows
 from tuning.training.build import Built, build, own_random_state, own_threads, pick_device
 from tuning.training.checkpoint import (
-    latest_checkpoint,
-    read_checkpoint,
+    Interval,
+    newest_checkpoint,
     read_weights,
+    state_bytes,
     write_checkpoint,
 )
 from tuning.training.features import FeatureCache
@@ -53,6 +55,12 @@ class Session:
         self._labels: tuple[str, ...] | None = None
         self._progress = Progress()
         self._started = self._paused_seconds = self._seconds_before = 0.0
+        self._sampled = -1
+        """The step whose sample prompts were all answered."""
+        self._kept_at: tuple[int, ...] | None = None
+        """What the newest checkpoint holds, as `_position`."""
+        self.left: dict[str, Any] = {}
+        """What a failed attempt has left, for its end event."""
 
     def run(self) -> str:
         """The whole attempt; returns "finished" or "cancelled", raises what went wrong."""
@@ -79,6 +87,7 @@ class Session:
                 notices=[one.to_dict() for one in self._job.plan.notices],
             )
             self._started = self._clock()
+            self._interval = Interval(settings.save.every_seconds, self._seconds())
             batch = self._job.plan.evaluation_rows()
             if not self._method.updates:
                 return self._prompted(built, course, batch)
@@ -87,8 +96,8 @@ class Session:
                 built = self._cached(built, rows, scores.encoded, batch)
             try:
                 return self._train(built, rows, scores, course, batch)
-            except NotFinite:
-                self._save(built, scores, "failed")  # the last good weights: the update was not made
+            except Exception as error:
+                self._keep_what_is_whole(built, scores, course, error)
                 raise
 
     def _prompted(self, built: Built, course: Course, eval_batch: int) -> str:
@@ -183,12 +192,22 @@ class Session:
         return prepared_rows(self._job.plan, list(rows), self._tokenizer, tell)
 
     def _resume(self, built: Built, scores: Scores) -> None:
-        """A later attempt goes on from the newest checkpoint of the same plan; a first one never does."""
-        place = latest_checkpoint(self._folder, self._job.plan.fingerprint) if self._job.attempt > 1 else None
-        if place is None:
+        """A later attempt goes on from the newest checkpoint of the same plan that can be read; a first one never does.
+        What could not be read is told."""
+        told: list[str] = []
+        found = None
+        if self._job.attempt > 1:
+            found = newest_checkpoint(built, self._folder, self._job.plan.fingerprint, told.append)
+        for number, sentence in enumerate(told, 1):
+            last = number == len(told)
+            then = "begins anew" if found is None else f"goes on from update {found.progress.step:,}"
+            self._emit("warning", step=0, message=f"{sentence} The run {then}." if last else sentence)
+        if found is None:
             (self._folder / BEST_FILE).unlink(missing_ok=True)
             return
-        self._progress, so_far = read_checkpoint(built, place)
+        found.restore(built)
+        self._progress, so_far = found.progress, found.so_far
+        self._sampled = self._progress.step
         if so_far is None:
             message = (
                 "This checkpoint is of an earlier version, which kept no evaluations: best and patience begin anew."
@@ -197,49 +216,104 @@ class Session:
             return
         scores.go_on_from(so_far)
         self._seconds_before = so_far["seconds"]
+        self._sampled = so_far.get("sampled", self._sampled)
+        self._kept_at = self._position(scores)
 
     def _train(self, built: Built, rows: Sequence[Encoded], scores: Scores, course: Course, eval_batch: int) -> str:
-        settings = self._settings
-
-        def evaluate() -> None:
-            scores.evaluate(built, self._progress.step, eval_batch, lambda: self._go_on(built))
-
+        patience = self._settings.eval.patience
         self._between(built)
-        if self._progress.step == 0:
-            evaluate()
-            self._sample(built)
-        for update in train(built, rows, course, self._progress, lambda: self._go_on(built), PeakProbe()):
+        whole = self._measured(built, scores, course, eval_batch)
+        updates = train(built, rows, course, self._progress, lambda: self._go_on(built), PeakProbe())
+        while whole and (patience is None or scores.without_best < patience):
+            update = next(updates, None)
+            if update is None:  # all are made, or a stop
+                break
             self._tell(update)
-            last = update.step == course.total_steps
-            if last or _due(update.step, int(self._job.plan.value("eval_every"))):
-                evaluate()
-            if last or _due(update.step, settings.sample.every):
-                self._sample(built)
-            if _due(update.step, settings.save.every):
-                so_far = scores.so_far() | {"seconds": self._seconds()}
-                fingerprint, keep = self._job.plan.fingerprint, settings.save.keep
-                place = write_checkpoint(built, self._progress, fingerprint, self._folder, keep, so_far)
-                self._emit("checkpoint", step=update.step, path=str(place.relative_to(self._folder)))
+            whole = self._measured(built, scores, course, eval_batch)
+            if whole and self._checkpoint_due(built):
+                self._checkpoint(built, scores)
             self._between(built)
-            if settings.eval.patience is not None and scores.without_best >= settings.eval.patience:
-                return self._end(
-                    built, scores, "finished", course, f"no better for {settings.eval.patience} evaluations"
-                )
-        stopped = self._progress.step < course.total_steps
-        return self._end(built, scores, "cancelled" if stopped else "finished", course, None)
+        if whole and patience is not None and scores.without_best >= patience:
+            return self._end(built, scores, "finished", course, f"no better for {patience} evaluations")
+        done = whole and self._progress.step == course.total_steps
+        return self._end(built, scores, "finished" if done else "cancelled", course, None)
+
+    def _measured(self, built: Built, scores: Scores, course: Course, eval_batch: int) -> bool:
+        """What is due behind this step, as far as it was not done: evaluation, sample prompts. False where a stop came
+        in between, so that whoever goes on does it first."""
+        step = self._progress.step
+        end = step in (0, course.total_steps)
+        if (end or _due(step, int(self._job.plan.value("eval_every")))) and scores.due(step):
+            scores.evaluate(built, step, eval_batch, lambda: self._go_on(built))
+            if scores.due(step):
+                return False
+        if (end or _due(step, self._settings.sample.every)) and self._sampled != step:
+            self._sample(built)
+            if self._commands.stopping:
+                return False
+            self._sampled = step
+        return True
+
+    def _checkpoint_due(self, built: Built) -> bool:
+        by_count = _due(self._progress.step, self._settings.save.every)
+        return by_count or self._interval.due(self._seconds(), lambda: state_bytes(built))
+
+    def _position(self, scores: Scores) -> tuple[int, ...]:
+        """Where the run is, as far as a checkpoint can tell."""
+        return self._progress.step, len(scores.all), self._sampled
+
+    def _checkpoint(self, built: Built, scores: Scores) -> None:
+        """Write one, unless the newest is of this very moment. A full disk is told, and does not end a training."""
+        position = self._position(scores)
+        if self._kept_at == position:
+            return
+        began, step = self._clock(), self._progress.step
+        so_far = scores.so_far() | {"seconds": self._seconds(), "sampled": self._sampled}
+        fingerprint, keep = self._job.plan.fingerprint, self._settings.save.keep
+        try:
+            place = write_checkpoint(built, self._progress, fingerprint, self._folder, keep, so_far)
+        except (OSError, SafetensorError) as error:
+            said = getattr(error, "strerror", None) or str(error)
+            message = f"No checkpoint could be written at update {step:,}: {said}. Those of before are kept."
+            self._emit("warning", step=step, message=message)
+        else:
+            self._kept_at = position
+            self._emit("checkpoint", step=step, path=str(place.relative_to(self._folder)))
+        self._interval.wrote(self._seconds(), self._clock() - began)
+
+    def _keep_what_is_whole(self, built: Built, scores: Scores, course: Course, error: Exception) -> None:
+        """After a failure: a checkpoint, and the weights themselves where the message says that they are kept. Neither
+        where the failure came while an update moved them."""
+        self.left = {"total_steps": course.total_steps, "seconds": self._seconds(), "artifact": None, "best": None}
+        if not self._progress.whole:
+            return
+        try:
+            if self._progress.step:
+                self._checkpoint(built, scores)
+            if isinstance(error, NotFinite):
+                best = scores.kept_best()
+                self._save(built, scores, "failed")
+                self.left |= {"artifact": self._method.artifact, "best": _best(best), "kept_step": self._progress.step}
+        except Exception as later:  # what went wrong first is what is told as the end
+            message = f"What was learned could not be saved: {type(later).__name__}: {later}"
+            self._emit("warning", step=self._progress.step, message=message)
 
     def _end(self, built: Built, scores: Scores, state: str, course: Course, reason: str | None) -> str:
         self._phase("saving")
         self._between(built)  # before saving, which may leave the best weights in the model
-        kept = scores.kept_best()
-        best = {"step": kept[0], "value": kept[1]} if kept is not None else None
+        best = scores.kept_best()
+        if state == "cancelled" and self._progress.step:  # before the first update there is nothing to go on from
+            self._checkpoint(built, scores)
         self._save(built, scores, state)
+        save = self._settings.save
+        if state == "finished" and save.every is None and save.every_seconds is None:
+            shutil.rmtree(self._folder / "checkpoints", ignore_errors=True)  # nobody asked for them, and it is over
         self._emit(
             state,
             step=self._progress.step,
             total_steps=course.total_steps,
             artifact=self._method.artifact,
-            best=best,
+            best=_best(best),
             seconds=self._seconds(),
             reason=reason,
         )
@@ -257,7 +331,7 @@ class Session:
             end |= {"step": best[0], "state": "the best weights of the run"}
             card = model_card(self._job.plan, scores.all, end, library_versions())
             save_artifact(built.model, self._method, self._folder / "best", self._job.plan.model, self._labels, card)
-        if state != "cancelled" or latest_checkpoint(self._folder, self._job.plan.fingerprint) is None:
+        if state == "finished":
             file.unlink(missing_ok=True)  # a run that can go on still measures itself against it
 
     def _tell(self, update: Update) -> None:
@@ -321,6 +395,10 @@ class Session:
 
     def _phase(self, name: str, detail: str | None = None, *, done: int | None = None) -> None:
         self._emit("phase", name=name, detail=detail, done=done, total=done)
+
+
+def _best(kept: tuple[int, float] | None) -> dict[str, Any] | None:
+    return None if kept is None else {"step": kept[0], "value": kept[1]}
 
 
 def _due(step: int, every: int | None) -> bool:

@@ -63,6 +63,7 @@ LABELS = {
     "eval.every": "Evaluate every (updates)",
     "eval.patience": "Early-stopping patience",
     "save.every": "Checkpoint every (updates)",
+    "save.every_seconds": "Checkpoint every (seconds)",
     "method.r": "Rank r",
     "method.alpha": "Alpha",
     "method.rslora": "rsLoRA",

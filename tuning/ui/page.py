@@ -196,6 +196,7 @@ def launch(host: str, port: int, home: Path | None = None) -> None:
 
     service = RunService((home or default_home()).expanduser())
     service.recover()
+    service.watch()
     try:
         app = build_app(service, host, port)
         server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning"))

@@ -1,7 +1,8 @@
 """The routes to ask a run: answers that arrive as they are written, and what it said while it trained.
 
-In: {"prompts", "max_new_tokens", "temperature", "seed", "chat"}. Out: JSON lines, {"side", "index", "text"} for each
-piece and {"answers": {...}} at the end, or {"message": ...} where the answering failed after it had begun.
+In: {"prompts", "max_new_tokens", "temperature", "seed", "chat", "weights": "last" or "best"}. Out: JSON lines, {"side",
+"index", "text"} for each piece and {"answers": {...}} at the end, or {"message": ...} where the answering failed after
+it had begun.
 """
 
 import json
@@ -18,7 +19,7 @@ from tuning.question import Question
 from tuning.runs import RunService
 from tuning.web.requests import json_body, row_of, take
 
-MEMBERS = ("prompts", "max_new_tokens", "temperature", "seed", "chat")
+MEMBERS = ("prompts", "max_new_tokens", "temperature", "seed", "chat", "weights")
 # identity: a compressed answer would be held back until it is whole
 HEADERS = {"Cache-Control": "no-store", "Content-Encoding": "identity"}
 
@@ -31,8 +32,9 @@ def add_ask_routes(app: FastAPI, service: RunService) -> None:
         await run_in_threadpool(row_of, service, run_id)
         body = await json_body(request)
         take(body, *MEMBERS)
+        weights = body.pop("weights", "last")
         question = Question(**{"prompts": (), **body})
-        pieces = streamed(lambda tell: service.ask(run_id, question, tell))
+        pieces = streamed(lambda tell: service.ask(run_id, question, tell, weights))
         first = await run_in_threadpool(next, pieces)  # a refusal is still told with its own status
         return StreamingResponse(_lines(first, pieces), media_type="application/jsonl", headers=HEADERS)
 

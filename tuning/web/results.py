@@ -24,7 +24,7 @@ STEP_FILE = re.compile(r"step-(\d{8})\.json")
 
 
 def add_result_routes(app: FastAPI, service: RunService) -> None:
-    """GET settings, command, files.zip, predictions; POST settings to have them checked."""
+    """GET settings, command, kept, files.zip, predictions; POST settings to have them checked."""
 
     @app.get("/fork/runs/{run_id}/settings")
     def settings(run_id: str) -> dict[str, Any]:
@@ -43,6 +43,11 @@ def add_result_routes(app: FastAPI, service: RunService) -> None:
     @app.get("/fork/runs/{run_id}/command")
     def command(run_id: str) -> dict[str, str]:
         return {"command": command_line(run_id, row_of(service, run_id).settings, service.home)}
+
+    @app.get("/fork/runs/{run_id}/kept")
+    def kept(run_id: str) -> dict[str, Any]:
+        row_of(service, run_id)
+        return service.kept(run_id)
 
     @app.get("/fork/runs/{run_id}/files.zip")
     def files(run_id: str, form: str = "trained") -> FileResponse:

@@ -125,7 +125,6 @@ def _add_running(app: FastAPI, service: RunService) -> None:
             "stop": service.stop,
             "pause": service.pause,
             "resume": service.resume,
-            "go_on": service.go_on,
             "delete": service.delete,
             "undelete": service.undelete,
         }
@@ -133,6 +132,8 @@ def _add_running(app: FastAPI, service: RunService) -> None:
             function, member = texts[action]
             (text,) = take(await json_body(request), member)
             await run_in_threadpool(function, run_id, text)
+        elif action == "go_on":
+            return JSONResponse({"run_id": run_id, "step": await run_in_threadpool(service.go_on, run_id)})
         elif action in plain:
             await run_in_threadpool(plain[action], run_id)
         else:
