@@ -3,6 +3,7 @@
 import { begin, isActive, lastStep, onChange, pollNow, post, runById, show, state } from "./live.js";
 import { calibration } from "./calibration.js";
 import { bytes, duration, element, toast } from "./dom.js";
+import { Downloads } from "./downloads.js";
 import { noticeList, plural } from "./notices.js";
 
 const HEADS = ["show", "run", "state", "progress", "loss", "best eval", "method", "lr", "batch", "memory", ""];
@@ -80,11 +81,11 @@ class Row {
     const close = () => { this.details.open = false; this.summary.focus(); };
     this.summary = element("summary", {}, "⋯");
     const link = (text, path) => element("a", { class: "tf-button", href: `fork/runs/${id}/${path}`, download: "", onclick: () => close() }, text);
+    this.downloads = new Downloads(id, close);
     this.best = element("div", { class: "tf-downloads" }, [ // only evaluations tell which weights are the best
-      link("Download the best weights", "files.zip?form=best"), link("Download the best, merged", "files.zip?form=best-merged"),
       button("Train on from its best", null, () => { close(); this.reuse({ model: `run:${id}/best`, revision: null }); })]);
     this.download = element("div", { class: "tf-downloads" }, [
-      link("Download zip", "files.zip"), this.best, link("Download merged model", "files.zip?form=merged"),
+      ...this.downloads.nodes, this.best,
       button("Train on from its result", null, () => { close(); this.reuse({ model: `run:${id}`, revision: null }); })]);
     this.goOn = button("Go on from the last checkpoint", null, () => { close(); act(`fork/runs/${id}/go_on`, {}); });
     this.remove = button("Delete", "", () => { close(); this.erase(); });
@@ -97,7 +98,10 @@ class Row {
       this.goOn, this.download, this.remove,
     ])]);
     this.details.addEventListener("keydown", (event) => { if (event.key === "Escape" && this.details.open) close(); });
-    this.details.addEventListener("toggle", () => this.placeMenu());
+    this.details.addEventListener("toggle", async () => {
+      this.placeMenu();
+      if (this.details.open && !this.download.hidden) { await this.downloads.look(); this.placeMenu(); }
+    });
     return this.details;
   }
 

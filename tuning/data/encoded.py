@@ -80,7 +80,8 @@ class EncodedSet(Sequence[Encoded]):
 
     @staticmethod
     def read(place: Path, go_on: GoOn = lambda: True) -> EncodedSet:
-        """A set that `write` has written, mapped into memory. Raises OSError, ValueError where it is damaged, Stopped."""
+        """A set that `write` has written, mapped into memory. Raises OSError, ValueError where it is damaged, and
+        Stopped."""
         with open(place, "rb") as file:
             begin = 8 + int.from_bytes(file.read(8), "little")
             header: Any = json.loads(file.read(begin - 8)) if begin < PIECE_BYTES else None

@@ -62,7 +62,7 @@ class Scores:
     ) -> None:
         """Measure on all held-out rows and tell; nothing where there are none.
 
-        `probe` measures the memory that this takes. Raises Stopped where `go_on` says no: half of an evaluation is none.
+        `probe` measures the memory that this takes. Raises Stopped where `go_on` says no: half of one is none.
         """
         if not self.encoded:
             return

@@ -33,11 +33,10 @@ Tell = Callable[[str, int, str], None]
 
 
 class SavedSides:
-    """What a run has saved, loaded to be asked any number of times. Raises RunError where nothing was saved, Stopped."""
+    """What a run has saved, loaded to be asked any number of times. Raises RunError where nothing was saved, and
+    Stopped."""
 
-    def __init__(
-        self, run_folder: str | Path, model_path: str, settings: Settings, go_on: GoOn = lambda: True
-    ) -> None:
+    def __init__(self, run_folder: str | Path, model_path: str, settings: Settings, go_on: GoOn = lambda: True) -> None:
         chosen = method_named(settings.method.name)
         artifact = Path(run_folder) / chosen.artifact
         if not artifact.is_dir():
@@ -51,9 +50,7 @@ class SavedSides:
             self._trained = chosen.load(_base(model_path, self._tokenizer, self._labels, settings), artifact).eval()
         self._base: nn.Module | None = None
 
-    def ask(
-        self, question: Question, tell: Tell | None = None, go_on: GoOn = lambda: True
-    ) -> dict[str, list[Any]]:
+    def ask(self, question: Question, tell: Tell | None = None, go_on: GoOn = lambda: True) -> dict[str, list[Any]]:
         """Both answers to each prompt, the base's first. Raises Stopped."""
         view, base = _base_side(self._method, self._trained, self._labels)
         if view is None and base is None and self._labels is None:
@@ -71,9 +68,7 @@ class PromptedSides:
         with look_between_tensors(go_on):
             self._model = _base(plan.model.path, self._tokenizer, None, plan.settings)
 
-    def ask(
-        self, question: Question, tell: Tell | None = None, go_on: GoOn = lambda: True
-    ) -> dict[str, list[Any]]:
+    def ask(self, question: Question, tell: Tell | None = None, go_on: GoOn = lambda: True) -> dict[str, list[Any]]:
         """Both answers to each prompt, and under "prompts" what the second was an answer to. Raises Stopped."""
         method = method_named(self._plan.settings.method.name)
         speaker = Speaker(self._model, self._tokenizer, None, go_on)
