@@ -194,7 +194,9 @@ PHASES: dict[str, tuple[dict[str, Any], Callable[[Event], bool]]] = {
     ),
     "what a recipe measures": (
         {"recipe": {"name": "r_tuning"}, "eval": {"max_new_tokens": 20}},
-        lambda e: e.kind == "phase" and e.data["name"] == "answering" and e.data["detail"] == "what the recipe measures",
+        lambda e: (
+            e.kind == "phase" and e.data["name"] == "answering" and e.data["detail"] == "what the recipe measures"
+        ),
     ),
     "a method without training": (
         {"method": {"name": "prompt_engineering"}, "data": {"eval_fraction": 0.9}, "micro_batch_size": 1},

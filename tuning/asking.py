@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 ASK_SECONDS = 120.0
 """How long a question waits for its turn."""
-HELD_SECONDS = 30.0
+HELD_SECONDS = 20.0
 """How long one question may hold up a training."""
 MOST_OF_RUN, MOST_OF_CLIENT = 64, 4
 """Questions that wait for a run, and of one client for all runs."""
