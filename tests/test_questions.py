@@ -1,4 +1,4 @@
-"""Questions do not starve the server or the training: their order, their limits, who left, and what is never refused."""
+"""Questions starve neither the server nor the training: their order, their limits, who left, what is never refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stop is Stop: whatever a run is doing, it ends after the row, tensor, batch or token in hand, and keeps what it has."""
+"""Stop is Stop: whatever a run is doing, it ends after the rows, tensor, batch or token in hand, and keeps the rest."""
 
 from __future__ import annotations
 
