@@ -55,18 +55,24 @@ def test_any_temperature_that_is_allowed_is_answered(world: MethodsWorld, servic
     assert answer.status_code in (200, 422) and answer.text
 
 
-def test_a_fault_in_the_middle_of_an_answer_is_its_last_line(world: MethodsWorld, service: RunService) -> None:
-    from tuning.asking import streamed
-    from tuning.errors import RunError
+def test_a_fault_in_the_middle_of_an_answer_is_its_last_line(
+    world: MethodsWorld, service: RunService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tuning.training.generate import Speaker
 
-    def ask(tell: Any) -> dict[str, Any]:
-        tell("base", 0, "the")
+    run_id = ran(service, world.settings(max_steps=1))
+    real = Speaker._written
+
+    def broken(self: Any, *given: Any) -> list[str]:
+        real(self, *given)
         raise ZeroDivisionError("no")
 
-    pieces = streamed(ask)
-    assert next(pieces) == {"side": "base", "index": 0, "text": "the"}
-    with pytest.raises(RunError, match="could not answer: ZeroDivisionError: no"):
-        next(pieces)
+    monkeypatch.setattr(Speaker, "_written", broken)
+    body = {"prompts": ["the red dog"], "max_new_tokens": 4}
+    answer = client_of(add_ask_routes, service).post(f"/fork/runs/{run_id}/ask", json=body)
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert answer.status_code == 200 and lines[0]["side"] == "base" and lines[0]["text"]
+    assert lines[-1]["message"].endswith("could not answer: ZeroDivisionError: no")
 
 
 def test_retrieval_answers_with_the_passages_it_finds(world: MethodsWorld, service: RunService, tmp_path: Path) -> None:
@@ -75,9 +81,9 @@ def test_retrieval_answers_with_the_passages_it_finds(world: MethodsWorld, servi
     index.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
     method = {"name": "retrieval", "index": str(index), "top_k": 1}
     run_id = ran(service, world.settings(method=method))
-    heard: list[tuple[str, int, str]] = []
+    heard: list[dict[str, Any]] = []
     question = Question(["small house :", "dog likes :"], 4)
-    found = service.ask(run_id, question, lambda *piece: heard.append(piece))
+    found = service.ask(run_id, question, heard.append)
     assert found["prompts"] == [
         "Passage: a small house\nsmall house :",
         "Passage: the big dog likes tree\ndog likes :",
@@ -92,7 +98,8 @@ def test_retrieval_answers_with_the_passages_it_finds(world: MethodsWorld, servi
             made = model.generate(ids, max_new_tokens=4, do_sample=False)[0, ids.shape[1] :].tolist()
             made = made[: made.index(2)] if 2 in made else made
             assert found[side][number] == tokenizer.decode(made, skip_special_tokens=True), (side, number)
-            assert "".join(piece for at, one, piece in heard if (at, one) == (side, number)) == found[side][number]
+            pieces = [one["text"] for one in heard if (one["side"], one["index"]) == (side, number)]
+            assert "".join(pieces) == found[side][number]
 
 
 def test_examples_in_the_prompt_stand_before_a_persons_question_too(world: MethodsWorld, service: RunService) -> None:

@@ -130,9 +130,9 @@ def test_a_broken_sink_does_not_end_the_executor(executor):
 
 
 def test_between_answers_and_raises(executor):
-    assert executor.between(lambda: 42, timeout=10) == 42
+    assert executor.between(lambda *_: 42, timeout=10) == 42
     with pytest.raises(ZeroDivisionError):
-        executor.between(lambda: 1 // 0, timeout=10)
+        executor.between(lambda *_: 1 // 0, timeout=10)
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def test_pause_resume_and_a_question_between_two_updates(threaded):
         a_job(steps=10_000, sleep=0.002), lambda event: (events.append(event), event.kind == "step" and running.set())
     )
     assert running.wait(10)
-    assert threaded.between(lambda: threading.current_thread().name, timeout=10) == "training"
+    assert threaded.between(lambda *_: threading.current_thread().name, timeout=10) == "training"
     handle.commands.pause()
     time.sleep(0.1)
     count = len(events)

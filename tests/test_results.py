@@ -160,4 +160,6 @@ def test_nothing_is_left_of_a_run_that_never_began(world, service):
     with pytest.raises(TuningError, match="nothing"):
         service.result(waiting)
     assert service.wait(long, 60) == "cancelled"
-    assert service.kept(waiting) == {"go_on": 0, "forms": []}, "it begins anew"
+    found = service.result_states(waiting)
+    assert found["go_on"] == 0, "it begins anew"
+    assert {form["state"] for form in found["forms"].values()} == {"none"}

@@ -177,3 +177,35 @@ def test_the_next_run_begins_with_the_result_of_this_one(browser: Any, server: S
     assert begun == pytest.approx(learned, abs=1e-4)
     assert tab.faults == []
     context.close()
+
+
+def test_a_merged_model_is_made_where_one_sees_it_and_not_offered_where_there_is_none(
+    tab: Tab, run: str, tmp_path: Path
+) -> None:
+    small = {"max_steps": 2, "data": {"eval_rows": 4, "train_rows": 16}}
+    runs = [
+        tab.page.evaluate(
+            "(settings) => fetch('fork/runs', {method: 'POST', body: JSON.stringify({settings})}).then((x) => x.json())",
+            small | {"method": {"name": name}},
+        )["run_id"]
+        for name in ("prompt_tuning", "lora")
+    ]
+    for one in runs:
+        tab.wait_state(one, "finished")
+    offered = {}
+    for one in runs:
+        tab.page.locator(f"[data-run={one}] summary").click()
+        entries = tab.page.locator(f"[data-run={one}] .tf-menu")
+        playwright.expect(entries.get_by_text("Download the best weights")).to_be_visible()  # the server has answered
+        offered[one] = entries.get_by_text("merged").locator("visible=true").count()
+        tab.page.keyboard.press("Escape")
+    assert list(offered.values()) == [0, 2]
+    tab.page.route("**/results", lambda route: route.continue_() if route.request.method == "GET" else asked(route))
+    seen: list[str] = []
+
+    def asked(route: Any) -> None:
+        seen.append(route.request.post_data)
+        route.continue_()
+
+    names = zipfile.ZipFile(saved(tab, runs[1], "Download merged model", tmp_path)).namelist()
+    assert seen == ['{"form":"merged"}'] and "merged/model.safetensors" in names

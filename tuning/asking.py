@@ -1,20 +1,23 @@
-"""Asking a run something: the two ways to have a question answered, and answers as they are being written.
+"""Asking a run something: the two ways to have a question answered, and a question on its way.
 
-In: a `Question` and the run it is for. Out: pieces of the answers, then all of them. A run that trains answers between
-two of its updates, with the weights it has then; one that has ended, from its files, which stay loaded for the next
-question until a run starts.
+In: a `Question` and the run it is for. Out: pieces of the answers as they are written, then all of them. A run that
+trains answers between two of its updates, with the weights it has then; one that has ended, from its files, which stay
+loaded for the next question until a run starts. Nobody waits in a thread: a question has a future, and whoever does not
+want the answer any more drops it.
 """
 
 import logging
-import queue
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from typing import Any
 
-from tuning.errors import RunError, TuningError
-from tuning.executors.base import Executor, RunHandle
-from tuning.job import Job
+from tuning.errors import GoOn, RunError, Stopped, TuningError
+from tuning.executors.base import Executor
+from tuning.job import Commands, Job
 from tuning.methods import method_named
 from tuning.question import Question
 from tuning.rows import RunRow
@@ -24,9 +27,106 @@ from tuning.settings_versions import today
 log = logging.getLogger(__name__)
 
 ASK_SECONDS = 120.0
-LOOK_SECONDS = 0.1
+"""How long a question waits for its turn."""
+HELD_SECONDS = 20.0
+"""How long one question may hold up a training."""
+MOST_OF_RUN, MOST_OF_CLIENT = 64, 4
+"""Questions that wait for a run, and of one client for all runs."""
 
-Tell = Callable[[str, int, str], None]
+Hear = Callable[[dict[str, Any]], None]
+"""Told {"side", "index", "text"} for each piece of an answer, and {"again": true} where answering begins anew."""
+
+
+class TooManyQuestions(RunError):
+    """More questions wait than there may."""
+
+
+class Asked:
+    """A question on its way: it waits, is being answered, is done. `done` holds both answers, or what went wrong."""
+
+    def __init__(self, name: str, hear: Hear, clock: Callable[[], float] = time.monotonic) -> None:
+        """`name` is what a person calls the run."""
+        self.done: Future[dict[str, Any]] = Future()
+        self.begun = False
+        """Whether answering has begun."""
+        self._name, self._hear, self._clock = name, hear, clock
+
+    def drop(self) -> None:
+        """Nobody wants the answer any more: it does not begin, or ends after the token in hand."""
+        self.done.cancel()
+
+    def refuse(self, error: TuningError) -> None:
+        """Say that there will be no answer."""
+        with suppress(InvalidStateError):  # dropped
+            self.done.set_exception(error)
+
+    def too_late(self) -> None:
+        """The time for waiting is over."""
+        message = f"No answer within {ASK_SECONDS:.0f} seconds: {self._name} is busy, or others asked before."
+        self.refuse(RunError(f"{message} Ask again later."))
+
+    def answer(self, work: Callable[[GoOn, Any], dict[str, Any]], go_on: GoOn, held: Callable[[], bool]) -> None:
+        """Do the work now. Raises Stopped where `go_on` has ended it, and then it may be begun anew.
+
+        Longer than HELD_SECONDS it does not go on while `held` says that a training waits for it.
+        """
+        if self.done.done():
+            return
+        if self.begun:
+            self._hear({"again": True})
+        self.begun, since, too_long = True, self._clock(), False
+
+        def wanted() -> bool:
+            nonlocal since, too_long
+            if not held():
+                since = self._clock()
+            too_long = self._clock() - since > HELD_SECONDS
+            return go_on() and not too_long and not self.done.cancelled()
+
+        try:
+            found = work(wanted, lambda side, index, text: self._hear({"side": side, "index": index, "text": text}))
+        except Stopped:
+            if too_long:
+                message = f"A question may hold up training for {HELD_SECONDS:.0f} seconds, and this one takes longer."
+                self.refuse(
+                    RunError(f"{message} Ask fewer prompts or tokens, pause the training, or wait for its end.")
+                )
+            elif not self.done.cancelled():
+                raise
+        except TuningError as error:
+            self.refuse(error)
+        except Exception as error:  # whatever a library raises is told as a sentence, to the one who asked
+            log.exception("a question failed")
+            self.refuse(RunError(f"{self._name} could not answer: {type(error).__name__}: {error}"))
+        else:
+            with suppress(InvalidStateError):
+                self.done.set_result(found)
+
+
+class Waiting:
+    """Counts the questions that wait, so that one run or one client does not have all of them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs, self._clients = Counter[str](), Counter[str]()
+
+    def add(self, run_id: str, client: str | None, name: str) -> Callable[[], None]:
+        """One more; what to call when it is answered. Raises TooManyQuestions."""
+        with self._lock:
+            if self._runs[run_id] >= MOST_OF_RUN:
+                raise TooManyQuestions(f"{MOST_OF_RUN} questions wait for {name} already. Ask again in a minute.")
+            if client is not None and self._clients[client] >= MOST_OF_CLIENT:
+                message = f"{MOST_OF_CLIENT} questions of yours wait already. Ask again when one is answered."
+                raise TooManyQuestions(message)
+            self._runs[run_id] += 1
+            self._clients[client or ""] += 1
+
+        def over() -> None:
+            with self._lock:
+                self._runs[run_id] -= 1
+                self._clients[client or ""] -= 1
+
+        return over
 
 
 class SavedAnswers:
@@ -42,15 +142,21 @@ class SavedAnswers:
         with self._lock:
             self._loaded = None
 
-    def ask(self, row: RunRow, job: Job, question: Question, tell: Tell | None) -> dict[str, Any]:
-        """Both answers, those of the weights in the job's folder. Raises RunError when that takes too long."""
+    def put(self, asked: Asked, question: Question, found: Callable[[], tuple[RunRow, Job]]) -> None:
+        """Put a question in line for the files of a run, which `found` makes sure of when its turn comes."""
 
-        def answer() -> dict[str, Any]:
-            return self._sides(row, job).ask(question, tell)
+        def work(go_on: GoOn, held: bool) -> None:
+            def both(wanted: GoOn, tell: Any) -> dict[str, Any]:
+                row, job = found()
+                return self._sides(row, job, wanted).ask(question, tell, wanted)
 
-        return self._executor.between(answer, timeout=ASK_SECONDS)
+            asked.answer(both, go_on, lambda: held)
 
-    def _sides(self, row: RunRow, job: Job) -> Any:
+        small = self._executor.later(work)
+        asked.done.add_done_callback(lambda _: small.done.cancel())
+        small.done.add_done_callback(lambda done: _pass_on(done, asked))
+
+    def _sides(self, row: RunRow, job: Job, go_on: GoOn) -> Any:
         from tuning.training.sides import PromptedSides, SavedSides
 
         key = (job.folder, row.attempt, row.ended)
@@ -58,65 +164,41 @@ class SavedAnswers:
             if self._loaded is not None and self._loaded[0] == key:
                 return self._loaded[1]
             self._loaded = None  # the old one goes before the new one comes
-        trained = method_named(job.plan.settings.method.name).updates
-        sides = SavedSides(job.folder, job.plan.model.path, job.plan.settings) if trained else PromptedSides(job.plan)
+        settings = job.plan.settings
+        trained = method_named(settings.method.name).updates
+        path = job.plan.model.path
+        sides = SavedSides(job.folder, path, settings, go_on) if trained else PromptedSides(job.plan, go_on)
         with self._lock:
             self._loaded = (key, sides)
         return sides
 
 
-def ask_live(handle: RunHandle, row: RunRow, question: Question, tell: Tell | None) -> dict[str, Any]:
-    """Let a run that trains answer between two updates. Raises RunError when it ends first, or takes long."""
-    answer: Future[dict[str, Any]] = Future()
+def _pass_on(done: Future[Any], asked: Asked) -> None:
+    """Where the executor refuses a question, the one who asked is told."""
+    if not done.cancelled() and isinstance(error := done.exception(), TuningError):
+        asked.refuse(error)
+
+
+def put_live(asked: Asked, commands: Commands, row: RunRow, question: Question, instead: Callable[[], None]) -> None:
+    """Let a run that trains answer between two updates; where it ends first, do what is to be done `instead`."""
 
     def put(model: Any, tokenizer: Any, labels: Any) -> None:
-        from tuning.training.sides import live_sides
+        def both(wanted: GoOn, tell: Any) -> dict[str, Any]:
+            from tuning.training.sides import live_sides
 
-        path = row.plan["model"]["path"]
+            path = row.plan["model"]["path"]
+            return live_sides(model, tokenizer, path, _settings(row), question, labels, tell, wanted)
+
         try:
-            answer.set_result(live_sides(model, tokenizer, path, _settings(row), question, labels, tell))
-        except TuningError as error:
-            answer.set_exception(error)
-        except Exception as error:
-            log.exception("a question to %s failed", row.run_id)
-            answer.set_exception(RunError(f"{row.name} could not answer: {type(error).__name__}: {error}"))
+            asked.answer(both, lambda: not commands.stopping, lambda: not commands.paused)
+        except Stopped:  # its saved model answers in a moment
+            if not commands.ask(put, instead):
+                instead()
 
-    handle.commands.ask(put)
-    for _ in range(round(ASK_SECONDS / LOOK_SECONDS)):
-        over = handle.wait(LOOK_SECONDS) is not None
-        if answer.done():
-            return answer.result()
-        if over:
-            raise RunError(f"{row.name} ended before it could answer. Ask again: its saved model answers now.")
-    message = f"No answer within {ASK_SECONDS:.0f} seconds: {row.name} is busy with a long update. Ask again later."
-    raise RunError(message)
+    if not commands.ask(put, instead):
+        instead()
 
 
 def _settings(row: RunRow) -> Settings:
     """The run's settings, those of an older version with their old meaning written out."""
     return Settings.from_dict(today(row.settings)[0])
-
-
-def streamed(ask: Callable[[Tell], dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Pieces {"side", "index", "text"} while `ask` runs in a thread of its own, then {"answers": ...}. Raises
-    TuningError, whatever went wrong."""
-    pieces: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-    def work() -> None:
-        try:
-            found = ask(lambda side, index, text: pieces.put({"side": side, "index": index, "text": text}))
-            pieces.put({"answers": found})
-        except TuningError as error:
-            pieces.put(error)
-        except BaseException as error:  # whatever a library raises is told as a sentence, to the one who asked
-            log.exception("a question failed")
-            pieces.put(RunError(f"The model could not answer: {type(error).__name__}: {error}"))
-
-    threading.Thread(target=work, name="asking", daemon=True).start()
-    while True:
-        piece = pieces.get()
-        if isinstance(piece, BaseException):
-            raise piece
-        yield piece
-        if "answers" in piece:
-            return

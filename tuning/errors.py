@@ -14,7 +14,7 @@ Comes in: what was wrong.  Goes out: sentences that name the field, the value, t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -128,3 +128,21 @@ class DataError(TuningError):
 
 class RunError(TuningError):
     """A run is not in a state for what was asked of it."""
+
+
+class Stopped(BaseException):
+    """Long work has been told to stop in the middle. Whoever began it keeps what there is.
+
+    No Exception, as asyncio's cancellation is none: what a library or a handler of ours does about faults must not
+    swallow it on its way.
+    """
+
+
+GoOn = Callable[[], bool]
+"""Looked at inside all long work, at least once a second: False when it is to stop. Quick, and never raises."""
+
+
+def check_stop(go_on: GoOn) -> None:
+    """Raises Stopped where `go_on` says no."""
+    if not go_on():
+        raise Stopped

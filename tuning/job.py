@@ -48,7 +48,9 @@ class Commands:
         self._stop = threading.Event()
         self._go = threading.Event()
         self._go.set()
-        self._asks: deque[Ask] = deque()
+        self._asks: deque[tuple[Ask, Callable[[], None] | None]] = deque()
+        self._asking = threading.Lock()
+        self._over = False
 
     def stop(self) -> None:
         """End the run after the micro-batch in hand; may be called twice, or late."""
@@ -76,13 +78,27 @@ class Commands:
         """Return once the run may go on, or after `timeout` seconds."""
         self._go.wait(timeout)
 
-    def ask(self, question: Ask) -> None:
-        """Have `question(model, tokenizer, class names or None)` called by the loop between two updates."""
-        self._asks.append(question)
+    def ask(self, question: Ask, instead: Callable[[], None] | None = None) -> bool:
+        """Have `question(model, tokenizer, class names or None)` called by the loop between two updates.
 
-    def take_asks(self) -> list[Ask]:
-        """The questions waiting, oldest first; each is given out once."""
-        taken = []
-        while self._asks:
-            taken.append(self._asks.popleft())
-        return taken
+        Where the run ends before its turn comes, `instead` is called then; False where the run has ended already.
+        """
+        with self._asking:
+            if not self._over:
+                self._asks.append((question, instead))
+            return not self._over
+
+    def take_asks(self, most: int | None = None) -> list[Ask]:
+        """The questions waiting, at most so many, oldest first; each is given out once."""
+        with self._asking:
+            count = len(self._asks) if most is None else min(most, len(self._asks))
+            return [self._asks.popleft()[0] for _ in range(count)]
+
+    def end(self) -> None:
+        """The run has ended: nothing is asked of its loop any more, and what waits is told so."""
+        with self._asking:
+            self._over = True
+            left = [instead for _, instead in self._asks if instead is not None]
+            self._asks.clear()
+        for instead in left:
+            instead()

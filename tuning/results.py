@@ -8,13 +8,14 @@ thread.
 import contextlib
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tuning.card import library_versions, model_card
-from tuning.errors import ModelError, Notice, RunError, TuningError
-from tuning.executors.base import Executor
+from tuning.errors import GoOn, ModelError, Notice, RunError, TuningError
+from tuning.executors.base import Executor, SmallTask, Work
 from tuning.job import Job
 from tuning.methods import method_named
 from tuning.methods.base import Method
@@ -28,9 +29,12 @@ log = logging.getLogger(__name__)
 
 MAKE_SECONDS = 600.0
 FORMS = ("trained", "best", "merged", "best-merged")
+NO_EXECUTOR = "This result has to be made first, which takes the program that owns the runs."
 CLASSES = "sequence_classification"
 CUT_OFF = ("interrupted", "failed")
-"""How a run ends that may not have saved what it had learned; a checkpoint has it then."""
+"""How a run ends that does not tell which of its weights are the best."""
+UNSAVED = (*CUT_OFF, "cancelled")
+"""How a run ends that may not have saved what its last attempt had learned; a checkpoint has it then."""
 
 
 class Results:
@@ -38,18 +42,73 @@ class Results:
 
     def __init__(self, home: Path, store: RunStore, executor: Executor | None = None) -> None:
         self._home, self._store, self._executor = home, store, executor
+        self._making: dict[tuple[str, int, str], SmallTask] = {}
 
     def folder(self, row: RunRow, form: str = "trained") -> Path:
-        """The adapter's or model's folder. Raises RunError where there is none of that form."""
+        """The adapter's or model's folder, made now where it has to be. Raises RunError where there is none of that
+        form."""
+        found = self._found(row, form)
+        return found if isinstance(found, Path) else self._between(found)
+
+    def ready(self, row: RunRow, form: str = "trained") -> Path:
+        """The same without making anything. Raises RunError where it would have to be made first."""
+        found = self._found(row, form)
+        if not isinstance(found, Path):
+            message = f'The {form} result of {row.name} has to be made first: POST {{"form": "{form}"}} to results'
+            raise RunError(f"{message} of the run, or choose it in the run's menu.")
+        return found
+
+    def make(self, row: RunRow, form: str) -> None:
+        """Begin to make a form of the result, where it is not there and not being made. Raises RunError."""
+        found = self._found(row, form)
+        if isinstance(found, Path):
+            return
+        if self._executor is None:
+            raise RunError(NO_EXECUTOR)
+        key = (row.run_id, row.attempt, form)
+        if key not in self._making or self._making[key].done.done():
+            self._making[key] = self._executor.later(found)
+
+    def state(self, row: RunRow, form: str) -> dict[str, Any]:
+        """{"state", "message"}: `ready`, `absent` (can be made), `making`, `failed`; `none` where there is no such.
+
+        Where the method leaves a whole model there is no merged form beside it.
+        """
+        try:
+            found = self._found(row, form)
+        except RunError as error:
+            return {"state": "none", "message": str(error)}
+        if form.endswith("merged") and _method(row).artifact == "model":
+            return {"state": "none", "message": "It is a whole model as it is."}
+        if isinstance(found, Path):
+            return {"state": "ready", "message": None}
+        task = self._making.get((row.run_id, row.attempt, form))
+        if task is None:
+            return {"state": "absent", "message": None}
+        if not task.done.done():
+            return {"state": "making", "message": None}
+        fault = None if task.done.cancelled() else task.done.exception()
+        return {"state": "failed" if fault else "absent", "message": str(fault) if fault else None}
+
+    def _found(self, row: RunRow, form: str) -> Path | Work:
+        """The folder, or how to make it. Raises RunError where there is none of that form."""
         if form not in FORMS:
             raise RunError(f"A result is {', '.join(FORMS)}; there is no {form!r:.40}.")
         _refuse_unended(row)
         best = form.startswith("best")
-        trained = self._trained(row)
+        recovery = self._recovery(row)
         artifact = self._artifact(row, best=best)
         if not form.endswith("merged") or artifact.name == "model":
-            return artifact if best else trained
-        return self._merged(row, best=best)
+            return artifact if recovery is None else recovery
+        merge, place = self._merge(row, best=best), artifact.parent / "merged"
+        if recovery is None:
+            return place if _is_fresh(place, artifact) else merge
+
+        def both(go_on: GoOn, held: bool) -> Path:
+            recovery(go_on, held)
+            return merge(go_on, held)
+
+        return both
 
     # -- as the base of a next run ---------------------------------------------------------------------------------
     def model(self, settings: Settings) -> BaseModel:
@@ -185,44 +244,32 @@ class Results:
         if _has_files(place / _method(row).artifact):
             return True
         kept = self.checkpoint(row) is not None or (place / "best.safetensors").is_file()
-        return row.state in CUT_OFF and kept
+        return row.state in UNSAVED and kept
 
     def checkpoint(self, row: RunRow) -> int | None:
         """The update behind which its newest whole checkpoint was written; None where there is none."""
         newest = _newest_checkpoint(self._place(row))
         return int(newest.name[5:13]) if newest is not None else None
 
-    def kept(self, row: RunRow) -> dict[str, Any]:
-        """What can be had of a run that has ended: {"go_on": the update it would go on from, 0 where it would begin
-        anew, null where it cannot; "forms": those of `folder`}. Nothing is made for that."""
-        found: dict[str, Any] = {"go_on": None, "forms": []}
-        if row.active:
-            return found
+    def goes_on_from(self, row: RunRow) -> int | None:
+        """The update that a run would go on from, 0 where it would begin anew; None where it cannot go on."""
         step = self.checkpoint(row)
         if row.state in ("cancelled", "interrupted") or (row.state == "failed" and step is not None):
-            found["go_on"] = step or 0
-        method = _method(row)
-        if not method.updates or not self._left_something(row):
-            return found
-        forms = ["trained"]
-        with contextlib.suppress(RunError):
-            self._artifact(row, best=True)
-            forms.append("best")
-        if method.merged_shape(BaseModel.from_dict(row.plan["model"]).shape, _block(row), _classes(row)) is not None:
-            forms += [{"trained": "merged", "best": "best-merged"}[form] for form in forms]
-        return found | {"forms": forms}
+            return step or 0
+        return None
 
     def _outdated(self, row: RunRow) -> bool:
         """Whether the result in the folder is of an attempt before the one that was cut off."""
         artifact, newest = self._place(row) / _method(row).artifact, _newest_checkpoint(self._place(row))
-        if row.state not in CUT_OFF or newest is None or not artifact.is_dir():
+        if row.state not in UNSAVED or newest is None or not artifact.is_dir():
             return False
         return newest.stat().st_mtime > artifact.stat().st_mtime
 
-    def _trained(self, row: RunRow) -> Path:
+    def _recovery(self, row: RunRow) -> Callable[[GoOn, bool], Path] | None:
+        """How to bring back the result of a run that was cut off; None where it is there. Raises RunError."""
         folder, method = self._place(row) / _method(row).artifact, _method(row)
         if _has_files(folder) and not self._outdated(row):
-            return folder
+            return None
         if not method.updates:
             raise RunError(f"{row.name} trained nothing ({method.title}), so it has nothing to download.")
         if not self._left_something(row):
@@ -230,42 +277,37 @@ class Results:
         refuse_changed_base(row)
         job = self._job(row)
 
-        def bring_back() -> Path:
+        def bring_back(go_on: GoOn, held: bool) -> Path:
             from tuning.training.results import recovered_artifact
 
-            return recovered_artifact(job, self._card(row, job))
+            return _told(lambda: recovered_artifact(job, self._card(row, job), go_on))
 
-        return self._between(bring_back)
+        return bring_back
 
-    def _merged(self, row: RunRow, *, best: bool) -> Path:
+    def _merge(self, row: RunRow, *, best: bool) -> Callable[[GoOn, bool], Path]:
+        """How to make the merged model of the last or the best weights. Raises RunError."""
         job, method = self._job(row), _method(row)
         shape = method.merged_shape(job.plan.model.shape, job.plan.settings.method, job.plan.labels)
         if shape is None:
             raise RunError(f"{method.title} cannot be merged into the base model; download it as it was trained.")
         refuse_changed_base(row)
 
-        def merge() -> Path:
+        def merge(go_on: GoOn, held: bool) -> Path:
             from tuning.training.results import merged_folder
 
-            return merged_folder(job, self._card(row, job, merged=True), best=best)
+            return _told(lambda: merged_folder(job, self._card(row, job, merged=True), best=best, go_on=go_on))
 
-        return self._between(merge)
+        return merge
 
     def _card(self, row: RunRow, job: Job, *, merged: bool = False) -> str:
         evals = [event.data for event in self._store.events(row.run_id, "eval")]
         end = {"state": row.state, "step": row.step, "seconds": row.seconds}
         return model_card(job.plan, evals, end, library_versions(), merged=merged)
 
-    def _between(self, make: Any) -> Path:
+    def _between(self, work: Work) -> Path:
         if self._executor is None:
-            raise RunError("This result has to be made first, which takes the program that owns the runs.")
-        try:
-            return self._executor.between(make, timeout=MAKE_SECONDS)
-        except TuningError:
-            raise
-        except Exception as error:  # a full disk, too little memory: told to who asked for it
-            log.exception("a result could not be made")
-            raise RunError(f"This result could not be made: {type(error).__name__}: {error}") from error
+            raise RunError(NO_EXECUTOR)
+        return self._executor.between(work, timeout=MAKE_SECONDS)
 
     def _job(self, row: RunRow) -> Job:
         place = self._place(row)
@@ -274,6 +316,17 @@ class Results:
         except (OSError, ValueError):
             raise RunError(f"job.json of {row.name} is gone, so its result cannot be made again.") from None
         return Job.from_dict({**plain, "folder": str(place)})
+
+
+def _told(make: Callable[[], Path]) -> Path:
+    """What is made; a full disk or too little memory as a sentence, for who asked for it."""
+    try:
+        return make()
+    except TuningError:
+        raise
+    except Exception as error:
+        log.exception("a result could not be made")
+        raise RunError(f"This result could not be made: {type(error).__name__}: {error}") from error
 
 
 def refuse_changed_base(row: RunRow) -> None:

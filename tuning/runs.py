@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tuning.asking import SavedAnswers, Tell, ask_live
+from tuning.asking import ASK_SECONDS, Asked, Hear, SavedAnswers, Waiting, put_live
 from tuning.data import open_data
 from tuning.errors import Problem, RunError, SettingsError, TuningError, whole_characters
 from tuning.events import Emitter
@@ -32,7 +32,7 @@ from tuning.methods import method_named
 from tuning.models import BaseModel
 from tuning.plan import Plan, base_model, changed_since, plan_for
 from tuning.question import Question
-from tuning.results import Results, refuse_changed_base
+from tuning.results import FORMS, Results, refuse_changed_base
 from tuning.rows import RunRow
 from tuning.settings import Settings
 from tuning.store import RunStore
@@ -81,6 +81,7 @@ class RunService:
         self._closing = threading.Event()
         self._tables: TableMaker | None = None
         self._answers = SavedAnswers(self.executor)
+        self._questions = Waiting()
         self._results = Results(self.home, self.store, self.executor)
 
     def recover(self) -> None:
@@ -313,9 +314,20 @@ class RunService:
         """The folder with what a run has left: `trained`, `best` or `merged`. Raises RunError."""
         return self._results.folder(self.store.run(run_id), form)
 
-    def kept(self, run_id: str) -> dict[str, Any]:
-        """What can be had of a run that has ended: {"go_on": update or null, "forms": [...]}, as `Results.kept`."""
-        return self._results.kept(self.store.run(run_id))
+    def ready_result(self, run_id: str, form: str = "trained") -> Path:
+        """The same where it is there already; nothing is made. Raises RunError."""
+        return self._results.ready(self.store.run(run_id), form)
+
+    def make_result(self, run_id: str, form: str) -> None:
+        """Begin to make a form of what a run has left. Raises RunError where there is no such form."""
+        self._results.make(self.store.run(run_id), form)
+
+    def result_states(self, run_id: str) -> dict[str, Any]:
+        """What can be had of a run: {"forms": for each whether it is ready, absent, making, failed or none, and why;
+        "go_on": the update it would go on from, 0 where it would begin anew, null where it cannot}."""
+        row = self.store.run(run_id)
+        forms = {form: self._results.state(row, form) for form in FORMS}
+        return {"forms": forms, "go_on": self._results.goes_on_from(row)}
 
     def run_folder(self, run_id: str) -> Path:
         """Where a run's files are."""
@@ -326,11 +338,31 @@ class RunService:
         return method_named(self.store.run(run_id).settings["method"]["name"]).artifact
 
     # -- asking ----------------------------------------------------------------------------------------------------
-    def ask(self, run_id: str, question: Question, tell: Tell | None = None, weights: str = "last") -> dict[str, Any]:
-        """What the base model and the trained one answer: {"base": [...], "trained": [...]}; `tell` hears it grow.
+    def ask(
+        self, run_id: str, question: Question, hear: Hear = lambda piece: None, weights: str = "last"
+    ) -> dict[str, Any]:
+        """What the base model and the trained one answer: {"base": [...], "trained": [...]}; `hear` is told how it
+        grows. Raises RunError when there is nothing to ask, or no answer in time."""
+        asked = self.put_question(run_id, question, hear, weights=weights)
+        try:
+            return asked.done.result(ASK_SECONDS)
+        except TimeoutError:
+            asked.too_late()
+            return asked.done.result()
 
-        A run that trains is asked between two of its updates; one that has ended answers with its `last` or its `best`
-        weights. Both models read the run's system prompt first. Raises RunError when there is nothing to ask.
+    def put_question(
+        self,
+        run_id: str,
+        question: Question,
+        hear: Hear = lambda piece: None,
+        client: str | None = None,
+        weights: str = "last",
+    ) -> Asked:
+        """Put a question in line, and do not wait. `hear` is told in the thread that answers.
+
+        A run that trains is asked between two of its updates, or from its files where it ends before; one that has
+        ended answers with its `last` or its `best` weights. Both models read the run's system prompt first. Raises
+        RunError when there is nothing to ask, TooManyQuestions.
         """
         if weights not in ANSWERING:
             raise SettingsError([Problem("weights", weights, "last or best", "weights must be last or best.")])
@@ -338,19 +370,37 @@ class RunService:
         refuse_changed_base(row)
         chat = row.chat if question.chat is None else question.chat
         question = replace(question, chat=chat, system_prompt=row.system_prompt, special_tokens=row.special_tokens)
-        handle = self._handle(run_id)
-        if handle is None or not row.active:
-            job = self._job_of(row)
-            if not method_named(row.settings["method"]["name"]).updates:
-                _refuse_changed(row, job.plan, "answer")  # its examples and passages come from the rows
-                return self._answers.ask(row, job, question, tell)
-            artifact = self.result(run_id, "trained" if weights == "last" else weights)  # brought back where cut off
-            return self._answers.ask(row, replace(job, folder=str(artifact.parent)), question, tell)
-        if weights == "best":
-            raise RunError(f"{row.name} has not ended yet; its best weights can be asked when it has.")
-        if self.place(run_id):
+        handle = self._handle(run_id) if row.active else None
+        if handle is not None and self.place(run_id):
             raise RunError(f"{row.name} waits in line and has learned nothing yet. Ask it when it has started.")
-        return ask_live(handle, row, question, tell)
+        if handle is not None and weights == "best":
+            raise RunError(f"{row.name} has not ended yet; its best weights can be asked when it has.")
+        asked = Asked(row.name, hear)
+        over = self._questions.add(run_id, client, row.name)
+        asked.done.add_done_callback(lambda _: over())
+
+        def saved() -> None:
+            try:
+                self._answers.put(asked, question, lambda: self._saved(run_id, weights))
+            except RunError as error:  # shutting down
+                asked.refuse(error)
+
+        if handle is None:
+            saved()
+        else:
+            put_live(asked, handle.commands, row, question, saved)
+        return asked
+
+    def _saved(self, run_id: str, weights: str) -> tuple[RunRow, Job]:
+        """A run that has ended and its job, in the folder of the weights to ask. Raises RunError."""
+        self.store.flush()  # its end has just been told
+        row = self.store.run(run_id)
+        job = self._job_of(row)
+        if not method_named(row.settings["method"]["name"]).updates:
+            _refuse_changed(row, job.plan, "answer")  # its examples and passages come from the rows
+            return row, job
+        artifact = self.result(run_id, "trained" if weights == "last" else weights)  # brought back where cut off
+        return row, replace(job, folder=str(artifact.parent))
 
     # -- around ----------------------------------------------------------------------------------------------------
     def warm_up(self) -> threading.Thread:
@@ -431,7 +481,7 @@ def _checked_text(field: str, value: Any, limit: int, empty: bool = False) -> st
     return text
 
 
-def _import_quietly() -> None:
+def _import_quietly(*_: Any) -> None:
     with imports_in_line():  # a tokenizer may be opened meanwhile, to count tokens
         for module in WARM_MODULES:
             try:

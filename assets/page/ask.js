@@ -56,9 +56,13 @@ export function mountAsk(root) {
         if (line.message) throw new Error(line.message);
         if (!rows[0].node.isConnected) answers.prepend(...rows.map((row) => row.node));
         if (line.answers) rows.forEach((row, number) => row.end(line.answers, number));
+        else if (line.again) rows.forEach((row) => row.clear());
         else rows[line.index].add(line.side, line.text);
       });
-    } catch (error) { tell(String(error.message)); }
+    } catch (error) {
+      tell(String(error.message));
+      for (const row of rows) row.cut();
+    }
     ask.disabled = many.disabled = false;
     ask.textContent = "Ask";
   }
@@ -135,6 +139,15 @@ class AnswerRow {
   }
 
   add(side, text) { this.texts[side].append(text); }
+
+  /** Answering has begun anew. */
+  clear() { for (const text of Object.values(this.texts)) text.textContent = ""; }
+
+  /** No more will come: what has been written stands as it is. */
+  cut() {
+    for (const text of Object.values(this.texts)) text.textContent += " (not answered to its end)";
+    this.node.removeAttribute("aria-busy");
+  }
 
   end({ base, trained, chances, prompts }, number) {
     this.written.textContent = prompts ? `asked as: ${prompts[number]}` : ""; // passages, examples: a method's own words

@@ -3,6 +3,7 @@
 import { begin, isActive, lastStep, onChange, pollNow, post, runById, show, state } from "./live.js";
 import { calibration } from "./calibration.js";
 import { bytes, duration, element, toast } from "./dom.js";
+import { Downloads } from "./downloads.js";
 import { noticeList, plural } from "./notices.js";
 
 const HEADS = ["show", "run", "state", "progress", "loss", "best eval", "method", "lr", "batch", "memory", ""];
@@ -80,16 +81,10 @@ class Row {
     const close = () => { this.details.open = false; this.summary.focus(); };
     this.summary = element("summary", {}, "⋯");
     const link = (text, path) => element("a", { class: "tf-button", href: `fork/runs/${id}/${path}`, download: "", onclick: () => close() }, text);
-    this.forms = { // what is there of them is asked when the menu opens
-      trained: link("Download zip", "files.zip"),
-      best: link("Download the best weights", "files.zip?form=best"),
-      "best-merged": link("Download the best, merged", "files.zip?form=best-merged"),
-      merged: link("Download merged model", "files.zip?form=merged"),
-    };
+    this.downloads = new Downloads(id, close);
     this.bestNext = button("Train on from its best", null, () => { close(); this.reuse({ model: `run:${id}/best`, revision: null }); });
     this.next = button("Train on from its result", null, () => { close(); this.reuse({ model: `run:${id}`, revision: null }); });
-    this.download = element("div", { class: "tf-downloads" }, [
-      this.forms.trained, this.forms.best, this.forms["best-merged"], this.bestNext, this.forms.merged, this.next]);
+    this.download = element("div", { class: "tf-downloads" }, [...this.downloads.nodes, this.bestNext, this.next]);
     this.goOn = button("Go on", null, () => { close(); act(`fork/runs/${id}/go_on`, {}); });
     this.remove = button("Delete", "", () => { close(); this.erase(); });
     this.details = element("details", { class: "tf-menu" }, [this.summary, element("div", {}, [
@@ -105,7 +100,7 @@ class Row {
       this.placeMenu();
       if (this.details.open) this.lookWhatIsKept();
     });
-    this.offer({ go_on: null, forms: [] });
+    this.offer({ go_on: null, forms: {} });
     return this.details;
   }
 
@@ -113,19 +108,19 @@ class Row {
   async lookWhatIsKept() {
     const run = runById(this.id);
     if (!run || isActive(run)) return;
-    const answer = await fetch(`fork/runs/${this.id}/kept`, { cache: "no-store" }).catch(() => null);
-    if (!answer?.ok || isActive(runById(this.id) ?? run)) return;
-    this.offer(await answer.json());
+    const found = await this.downloads.look();
+    if (!found || isActive(runById(this.id) ?? run)) return;
+    this.offer(found);
     this.placeMenu();
   }
 
   offer({ go_on: step, forms }) {
+    const left = (form) => (forms[form]?.state ?? "none") !== "none";
     this.goOn.hidden = step === null;
     set(this.goOn, step ? `Go on from update ${step}` : "Begin anew (it left no checkpoint)");
-    for (const [form, link] of Object.entries(this.forms)) link.hidden = !forms.includes(form);
-    this.next.hidden = !forms.includes("trained");
-    this.bestNext.hidden = !forms.includes("best");
-    this.download.hidden = !forms.length;
+    this.next.hidden = !left("trained");
+    this.bestNext.hidden = !left("best");
+    this.download.hidden = !left("trained");
   }
 
   placeMenu() { // the table scrolls sideways, so an open menu is placed on the page, not inside it
@@ -233,7 +228,7 @@ class Row {
     if (!active) this.stop.disabled = false;
     this.stop.setAttribute("aria-label", `Stop ${name}`);
     this.summary.setAttribute("aria-label", `Actions for ${name}`);
-    if (active) this.offer({ go_on: null, forms: [] });
+    if (active) this.offer({ go_on: null, forms: {} });
   }
 
   /** What was measured, what was estimated, and how far apart they are. */

@@ -18,13 +18,13 @@ from typing import Any, BinaryIO, cast, overload
 
 import numpy as np
 
-from tuning.errors import DataError
+from tuning.errors import DataError, GoOn, check_stop
 from tuning.settings import DataSettings
 from tuning.text import ConversationError, Encoded, Row, Spelled, TextTokenizer, characters, spell_rows
 
 MEMORY_BYTES = 64 * 2**20
-CHUNK_ROWS, CHUNK_CHARACTERS = 256, 2_000_000
-"""How much is tokenized at once."""
+CHUNK_ROWS, CHUNK_CHARACTERS = 256, 250_000
+"""How much is tokenized at once, and so without a look at whether it is still wanted: a fraction of a second."""
 TOLD_ROWS = 5_000
 """How often a long tokenization says how far it is."""
 COUNTED_ROWS = 16_384
@@ -79,8 +79,9 @@ class EncodedSet(Sequence[Encoded]):
         )
 
     @staticmethod
-    def read(place: Path) -> EncodedSet:
-        """A set that `write` has written, mapped into memory. Raises OSError, ValueError where it is damaged."""
+    def read(place: Path, go_on: GoOn = lambda: True) -> EncodedSet:
+        """A set that `write` has written, mapped into memory. Raises OSError, ValueError where it is damaged, and
+        Stopped."""
         with open(place, "rb") as file:
             begin = 8 + int.from_bytes(file.read(8), "little")
             header: Any = json.loads(file.read(begin - 8)) if begin < PIECE_BYTES else None
@@ -89,6 +90,7 @@ class EncodedSet(Sequence[Encoded]):
             told = header.pop("__metadata__")
             check, size = zlib.crc32(json.dumps(header).encode()), begin
             while piece := file.read(PIECE_BYTES):
+                check_stop(go_on)
                 check, size = zlib.crc32(piece, check), size + len(piece)
         if told != {"crc32": str(check)} or size != begin + header["cut"]["data_offsets"][1]:
             raise ValueError(f"{place} is damaged")
@@ -101,8 +103,8 @@ class EncodedSet(Sequence[Encoded]):
             }
         )
 
-    def write(self, out: BinaryIO) -> None:
-        """Write the set as a safetensors file."""
+    def write(self, out: BinaryIO, go_on: GoOn = lambda: True) -> None:
+        """Write the set as a safetensors file. Raises Stopped."""
         header, at = dict[str, Any](), 0
         for name, (dtype, _) in DTYPES.items():
             one = self._arrays[name]
@@ -111,12 +113,14 @@ class EncodedSet(Sequence[Encoded]):
         check = zlib.crc32(json.dumps(header).encode())
         for name in DTYPES:
             for piece in _pieces(self._arrays[name]):
+                check_stop(go_on)
                 check = zlib.crc32(piece, check)
         head = json.dumps(header | {"__metadata__": {"crc32": str(check)}}).encode()
         head += b" " * (-len(head) % 8)
         out.write(len(head).to_bytes(8, "little") + head)
         for name in DTYPES:
             for piece in _pieces(self._arrays[name]):
+                check_stop(go_on)
                 out.write(piece)
 
     @property
@@ -197,15 +201,16 @@ def how_rows_are_written(settings: DataSettings, task: str) -> dict[str, Any]:
 
 
 def spell_each(
-    rows: Iterable[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str
+    rows: Iterable[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str, go_on: GoOn = lambda: True
 ) -> Iterator[tuple[Row, Spelled | None]]:
     """Every row beside its tokens, whole.
 
     A conversation that the model's chat template refuses is a bad row: None where the settings leave such out, else
-    DataError.
+    DataError. Raises Stopped.
     """
     how, done = how_rows_are_written(settings, task), 0
     for chunk in _chunks(rows):
+        check_stop(go_on)
         found: list[Spelled | None] = []
         try:
             found += spell_rows(chunk, tokenizer, **how)
@@ -237,11 +242,11 @@ def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def encode_each(
-    rows: Iterable[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str
+    rows: Iterable[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str, go_on: GoOn = lambda: True
 ) -> Iterator[tuple[Row, Encoded]]:
     """Every row beside its tokens, those with nothing to learn from among them; a long text once for each of its
-    blocks."""
-    for row, spelled in spell_each(rows, tokenizer, settings, task):
+    blocks. Raises Stopped."""
+    for row, spelled in spell_each(rows, tokenizer, settings, task, go_on):
         if spelled is not None:
             for part in spelled.parts(settings.max_seq_length, settings.long_text):
                 yield row, part
@@ -253,11 +258,11 @@ def learnable(row: Encoded) -> bool:
 
 
 def encode_pairs(
-    rows: Iterable[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str
+    rows: Iterable[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str, go_on: GoOn = lambda: True
 ) -> Iterator[tuple[Row, Encoded]]:
     """Rows beside their tokens, to be looked at: rows with nothing to learn from (an empty answer) are left out, and a
-    block of a long text stands beside a row with its own piece of the text."""
-    for row, spelled in spell_each(rows, tokenizer, settings, task):
+    block of a long text stands beside a row with its own piece of the text. Raises Stopped."""
+    for row, spelled in spell_each(rows, tokenizer, settings, task, go_on):
         parts = [] if spelled is None else spelled.parts(settings.max_seq_length, settings.long_text)
         for part in filter(learnable, parts):
             yield row if len(parts) == 1 else replace(row, text=tokenizer.decode(part.ids)), part
@@ -270,15 +275,17 @@ def encode_set(
     task: str,
     folder: Path | None = None,
     tell: Callable[[int], None] = lambda done: None,
+    go_on: GoOn = lambda: True,
 ) -> EncodedSet:
     """The rows as tokens; rows with nothing to learn from are left out.
 
-    `tell` hears how many examples are done, now and then; `folder` holds the temporary file of a large set.
+    `tell` hears how many examples are done, now and then; `folder` holds the temporary file of a large set. Raises
+    Stopped soon after `go_on` says no.
     """
 
     def told() -> Iterator[Encoded]:
         done = 0
-        for _, one in encode_each(rows, tokenizer, settings, task):
+        for _, one in encode_each(rows, tokenizer, settings, task, go_on):
             if not learnable(one):
                 continue
             done += 1

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from tuning.data.encoded import EncodedSet, encode_set
 from tuning.data.sets import DataSet
+from tuning.errors import GoOn
 from tuning.settings import DataSettings
 from tuning.text import TextTokenizer, tokenizer_files
 
@@ -82,14 +83,16 @@ def encode_kept(
     task: str,
     folder: Path | None = None,
     tell: Callable[[int], None] = lambda done: None,
+    go_on: GoOn = lambda: True,
 ) -> EncodedSet:
-    """The training rows as `encode_set` makes them, bit for bit; `model` is the folder that the tokenizer came from."""
+    """The training rows as `encode_set` makes them, bit for bit; `model` is the folder that the tokenizer came from.
+    Raises Stopped."""
     place = cache_folder() / f"{_key(data, model, settings, task)}.safetensors"
-    found = _read(place)
+    found = _read(place, go_on)
     if found is None:
-        found = encode_set(data.train, tokenizer, settings, task, folder, tell)
+        found = encode_set(data.train, tokenizer, settings, task, folder, tell, go_on)
         if found.tokens >= LEAST_TOKENS:
-            _keep(found, place)
+            _keep(found, place, go_on)
     return found
 
 
@@ -105,9 +108,9 @@ def _key(data: DataSet, model: Path, settings: DataSettings, task: str) -> str:
     return sha256(json.dumps(core, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _read(place: Path) -> EncodedSet | None:
+def _read(place: Path, go_on: GoOn) -> EncodedSet | None:
     try:
-        found = EncodedSet.read(place)
+        found = EncodedSet.read(place, go_on)
         os.utime(place)  # used now: others go first
         return found
     except FileNotFoundError:
@@ -118,7 +121,7 @@ def _read(place: Path) -> EncodedSet | None:
         return None
 
 
-def _keep(tokens: EncodedSet, place: Path) -> None:
+def _keep(tokens: EncodedSet, place: Path, go_on: GoOn) -> None:
     """Write the file aside, then give it its name; without room, or without permission, nothing is kept."""
     aside = None
     try:
@@ -127,7 +130,7 @@ def _keep(tokens: EncodedSet, place: Path) -> None:
             return
         handle, aside = tempfile.mkstemp(prefix=".part-", dir=place.parent)
         with os.fdopen(handle, "wb") as out:
-            tokens.write(out)
+            tokens.write(out, go_on)
         os.replace(aside, place)
     except OSError:
         pass

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuning.data.header import MOST_COLUMNS, two_of_one_name
+from tuning.data.progress import look
 from tuning.data.record import MOST_ROW_BYTES, TOO_LONG, BadRow, Record, turns_in_columns
 from tuning.data.sniff import Format
 from tuning.errors import DataError, Notice
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 FIRST_ROWS, BATCH_ROWS = 4, 64
 """Rows decoded to see how large they are, and rows decoded at once where they are small."""
+PIECE_BYTES = 2**20
+"""How much is hashed at once."""
 BATCH_BYTES = 8 * 2**20
 """Decoded bytes that a batch should have."""
 MEASURED_BYTES = 16 * 2**20
@@ -66,7 +69,11 @@ class ParquetTable:
         self.size = found if seen == rows else max(self.size, unpacked, self.row_bytes * rows)
         if self.whole:
             with open(path, "rb") as file:
-                self.digest = hashlib.file_digest(file, "sha256").hexdigest()
+                digest = hashlib.sha256()
+                while piece := file.read(PIECE_BYTES):
+                    look()
+                    digest.update(piece)
+                self.digest = digest.hexdigest()
 
     def __len__(self) -> int:
         return self._rows

@@ -1,6 +1,7 @@
 """How far the long readings of files are, told while they go; and one reading for all who want the same.
 
-Comes in: what is done, as the readers say it, from any thread.  Goes out: what is under way, for whoever shows it.
+Comes in: what is done, as the readers say it, from any thread; whether the reading is still wanted.  Goes out: what
+is under way, for whoever shows it; Stopped, in the thread whose reading is not wanted any more.
 Several parts of the page ask for the same file at the same moment: the first one reads, the others wait for it.
 """
 
@@ -14,7 +15,11 @@ from functools import lru_cache, wraps
 from itertools import count
 from typing import Any, TypeVar
 
+from tuning.errors import GoOn, check_stop
+
 Found = TypeVar("Found")
+LOOK_SECONDS = 0.2
+"""How often one that waits for another's reading looks whether it is still wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,26 @@ class Under:
 
 _under_way = dict[int, Under]()
 _numbers = count()
+_thread = threading.local()
+"""`go_on` of the reading in hand: what is read once is kept by what it is of, and not by who wants it."""
+
+
+@contextmanager
+def wanted(go_on: GoOn) -> Iterator[None]:
+    """Within this, readings in the calling thread end with Stopped soon after `go_on` says no."""
+    before = getattr(_thread, "go_on", None)
+    _thread.go_on = go_on
+    try:
+        yield
+    finally:
+        _thread.go_on = before
+
+
+def look() -> None:
+    """Called between the pieces of everything that may take long. Raises Stopped."""
+    go_on = getattr(_thread, "go_on", None)
+    if go_on is not None:
+        check_stop(go_on)
 
 
 @contextmanager
@@ -45,6 +70,7 @@ def reading(path: str, name: str, doing: str, unit: str, total: int) -> Iterator
     number = next(_numbers)
 
     def tell(done: int) -> None:
+        look()
         _under_way[number] = Under(path, name, doing, unit, done, total)
 
     tell(0)
@@ -72,8 +98,12 @@ def read_once(most: int) -> Callable[[Callable[..., Found]], Callable[..., Found
                 lock, waiting = locks.setdefault(arguments, (threading.RLock(), []))
                 waiting.append(1)
             try:
-                with lock:
+                while not lock.acquire(timeout=LOOK_SECONDS):
+                    look()
+                try:
                     return kept(*arguments)
+                finally:
+                    lock.release()
             finally:
                 with guard:
                     waiting.pop()

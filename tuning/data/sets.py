@@ -29,7 +29,7 @@ from tuning.data.record import BadRow, Record, Table
 from tuning.data.tables import KEPT_TABLES, head
 from tuning.data.told import LISTED, Told, notices_of
 from tuning.data.values import RowFault
-from tuning.errors import DataError, Notice
+from tuning.errors import DataError, GoOn, Notice
 from tuning.settings import DataSettings
 from tuning.text import Row
 
@@ -127,11 +127,18 @@ class DataSet:
         return all(one.whole for one in self.checks)
 
 
-def open_data(settings: DataSettings, task: str, seed: int, head_only: bool = False) -> DataSet:
+def open_data(
+    settings: DataSettings, task: str, seed: int, head_only: bool = False, go_on: GoOn = lambda: True
+) -> DataSet:
     """The rows of a data set, split; of a large file only those of its head, where that is enough.
 
-    Raises DataError naming the line or the column and the fix.
+    Raises DataError naming the line or the column and the fix, and Stopped soon after `go_on` says no.
     """
+    with progress.wanted(go_on):
+        return _opened(settings, task, seed, head_only)
+
+
+def _opened(settings: DataSettings, task: str, seed: int, head_only: bool) -> DataSet:
     place = find_place(settings)
     tables = [open_tables(place.train, settings.format, settings.encoding, head_only)]
     if place.eval is not None:
@@ -286,6 +293,7 @@ def check(table: Table, reading: Reading) -> Checked:
     present = set(reading.present) if table.format.kind in ("jsonl", "json") else None
     with progress.reading(table.path, table.name, "reading rows", "rows", rows) as tell:
         for place, one in enumerate(table.read(range(rows))):
+            progress.look()
             if place % TOLD_ROWS == 0:
                 tell(place)
             code, sure = None, quick and isinstance(one, Record) and good(one.values)

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
+from tuning.data.progress import look
 from tuning.data.record import JSON_DECODER, MOST_ROW_BYTES, KeyTwice
 from tuning.data.sniff import Format, list_of_rows, objects_only
 from tuning.errors import DataError, Notice
@@ -35,6 +36,7 @@ def decoded(file: BinaryIO, form: Format, name: str, most: int) -> BinaryIO:
     file.seek(form.mark)
     try:
         while out.tell() <= most:
+            look()
             block = file.read(PIECE_BYTES)
             text = decoder.decode(block, final=not block)
             out.write((text.replace("\r", "\n") if form.mac_lines else text).encode("utf-8"))
@@ -54,6 +56,7 @@ def rows_of_document(file: BinaryIO, form: Format, name: str, most: int) -> tupl
     try:
         out = _spool()
         for row in _elements(text, name) if text.begins_with("[") else _rows(_whole(text, file, name), name, told):
+            look()
             out.write((row if isinstance(row, bytes) else json.dumps(row, ensure_ascii=True).encode()) + b"\n")
             if out.tell() > most:
                 break

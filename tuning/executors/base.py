@@ -1,4 +1,4 @@
-"""What every executor promises, and the one place where a job is run.
+"""What every executor promises, the one place where a job is run, and the small tasks done between updates.
 
 In: a job, and a sink for its events. Out: a handle to stop and await it. Whatever happens inside a run, its events
 are numbered without a gap, exactly one end event is the last of them, and `wait()` says the same.
@@ -10,17 +10,55 @@ import logging
 import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from typing import Any, Protocol
 
-from tuning.errors import TuningError
+from tuning.errors import GoOn, Stopped, TuningError
 from tuning.events import END_KINDS, Emitter, Event
 from tuning.job import Commands, Job
 
 log = logging.getLogger(__name__)
 
 Sink = Callable[[Event], None]
+Work = Callable[[GoOn, bool], Any]
+"""Looks at the first, as all long work does; the second says whether a training is held up meanwhile."""
 Emit = Callable[..., Event | None]
 RunFunction = Callable[[Job, Emit, Commands], str]
+
+
+class SmallTask:
+    """Something to do between two updates or two runs; whoever comes first does it.
+
+    Who does not want it any more cancels `done`. Where a run's stop ends it half-way it waits for its turn again.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._claim = threading.Lock()
+        self.done: Future[Any] = Future()
+
+    def run(self, go_on: GoOn, *, held: bool) -> None:
+        """Do it, unless it is done, dropped or in hand; `held` is as `Work` has it. Never raises."""
+        if self.done.done() or not self._claim.acquire(blocking=False):
+            return
+        try:
+            found = self._work(lambda: go_on() and not self.done.cancelled(), held)
+        except Stopped:
+            return
+        except BaseException as error:
+            with suppress(InvalidStateError):  # nobody waits for it any more
+                self.done.set_exception(error)
+        else:
+            with suppress(InvalidStateError):
+                self.done.set_result(found)
+        finally:
+            self._claim.release()
+
+    def refuse(self, error: Exception) -> None:
+        """Tell who waits that it will not be done."""
+        with suppress(InvalidStateError):
+            self.done.set_exception(error)
 
 
 class RunHandle(Protocol):
@@ -44,8 +82,12 @@ class Executor(Protocol):
     def place(self, run_id: str) -> int | None:
         """How many runs go first: 0 for the one running, 1 for the next; None for one it does not have."""
 
-    def between(self, task: Callable[[], Any], timeout: float) -> Any:
-        """Do something small that must not overlap with a training update, and answer its result."""
+    def later(self, work: Work) -> SmallTask:
+        """Put something in line that must not overlap with a training update; whoever wants its result waits for
+        `done` in a way of their own."""
+
+    def between(self, work: Work, timeout: float) -> Any:
+        """Do such a thing now, and answer its result. Raises RunError when it has not been done after so long."""
 
     def close(self, timeout: float = 10.0) -> None: ...
 
@@ -97,6 +139,8 @@ def run_to_its_end(job: Job, emit: OneEnd, commands: Commands, run_function: Run
         log.exception("run %s", job.run_id)
         if emit.kind is None:
             _say_failed(job, emit, error)
+    finally:
+        commands.end()
 
 
 def _say_failed(job: Job, emit: OneEnd, error: BaseException) -> None:

@@ -4,10 +4,18 @@ In: a job and a sink. Out: a handle to a run that has already ended. A run that 
 its own sink.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-from tuning.executors.base import OneEnd, RunFunction, Sink, default_run_function, give_memory_back, run_to_its_end
+from tuning.executors.base import (
+    OneEnd,
+    RunFunction,
+    Sink,
+    SmallTask,
+    Work,
+    default_run_function,
+    give_memory_back,
+    run_to_its_end,
+)
 from tuning.job import Commands, Job
 
 
@@ -48,8 +56,13 @@ class InlineExecutor:
     def place(self, run_id: str) -> int | None:
         return 0 if self._current is not None and self._current.run_id == run_id else None
 
-    def between(self, task: Callable[[], Any], timeout: float) -> Any:
-        return task()
+    def later(self, work: Work) -> SmallTask:
+        small = SmallTask(work)
+        small.run(lambda: True, held=False)
+        return small
+
+    def between(self, work: Work, timeout: float) -> Any:
+        return self.later(work).done.result(timeout=0)
 
     def close(self, timeout: float = 10.0) -> None:
         if self._current is not None:

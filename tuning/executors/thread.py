@@ -7,12 +7,19 @@ survives whatever a run does, and gives memory back after each.
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
-from tuning.errors import RunError
-from tuning.executors.base import OneEnd, RunFunction, Sink, default_run_function, give_memory_back, run_to_its_end
+from tuning.errors import GoOn, RunError
+from tuning.executors.base import (
+    OneEnd,
+    RunFunction,
+    Sink,
+    SmallTask,
+    Work,
+    default_run_function,
+    give_memory_back,
+    run_to_its_end,
+)
 from tuning.job import Commands, Job
 
 log = logging.getLogger(__name__)
@@ -36,25 +43,6 @@ class ThreadHandle:
         return self.emit.wait(timeout)
 
 
-class SmallTask:
-    """Something to do between two updates or two runs; whoever comes first does it, once."""
-
-    def __init__(self, work: Callable[[], Any]) -> None:
-        self._work = work
-        self._claim = threading.Lock()
-        self.done: Future[Any] = Future()
-
-    def run(self) -> None:
-        if not self._claim.acquire(blocking=False):
-            return
-        if not self.done.set_running_or_notify_cancel():  # nobody waits for it any more
-            return
-        try:
-            self.done.set_result(self._work())
-        except BaseException as error:
-            self.done.set_exception(error)
-
-
 class ThreadExecutor:
     """One background thread, started with the first job."""
 
@@ -66,6 +54,8 @@ class ThreadExecutor:
         self._current: ThreadHandle | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._in_hand: GoOn = lambda: True
+        """Of the small task that is being done."""
 
     def submit(self, job: Job, sink: Sink) -> ThreadHandle:
         handle = ThreadHandle(self, job, sink)
@@ -98,16 +88,31 @@ class ThreadExecutor:
                     return number + ahead
         return None
 
-    def between(self, task: Callable[[], Any], timeout: float) -> Any:
+    def later(self, work: Work) -> SmallTask:
         """In the background thread, so that nothing else draws random numbers or competes for memory meanwhile."""
-        small = SmallTask(task)
+        small = SmallTask(work)
         with self._changed:
             if self._closed:
                 raise RunError("The server is shutting down.")
+            self._tasks = deque(one for one in self._tasks if not one.done.done())
             self._tasks.append(small)
             if self._current is not None:
-                self._current.commands.ask(lambda *_: small.run())
+                self._offer(small, self._current.commands)
             self._wake()
+        return small
+
+    def _offer(self, small: SmallTask, commands: Commands) -> None:
+        """Let a run do this between two of its updates; where its stop ends it half-way, it is done after the run."""
+        commands.ask(lambda *_: self._do(small, lambda: not commands.stopping, held=not commands.paused))
+
+    def _do(self, small: SmallTask, go_on: GoOn, *, held: bool) -> None:
+        self._in_hand = go_on
+        small.run(go_on, held=held)
+
+    def between(self, work: Work, timeout: float) -> Any:
+        if threading.current_thread() is self._thread:  # one small thing that needs another
+            return work(self._in_hand, False)
+        small = self.later(work)
         try:
             return small.done.result(timeout=timeout)
         except TimeoutError:
@@ -120,9 +125,13 @@ class ThreadExecutor:
         with self._changed:
             self._closed = True
             self._waiting.clear()
+            dropped = list(self._tasks)
+            self._tasks.clear()
             if self._current is not None:
                 self._current.commands.stop()
             self._changed.notify_all()
+        for small in dropped:
+            small.refuse(RunError("The server is shutting down."))
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
 
@@ -134,16 +143,25 @@ class ThreadExecutor:
         self._changed.notify_all()
 
     def _loop(self) -> None:
+        task_before = False
         while True:
             with self._changed:
                 while not (self._waiting or self._tasks or self._closed):
                     self._changed.wait()
-                if self._closed and not self._tasks:
+                if self._closed:
                     return
-                task = self._tasks.popleft() if self._tasks else None
-                handle = self._current = None if task is not None else self._waiting.popleft()
+                # by turns: many tasks do not keep a run waiting, which does those that are left between its updates
+                is_task = bool(self._tasks) and not (self._waiting and task_before)
+                task = self._tasks.popleft() if is_task else None
+                handle = None if is_task else self._waiting.popleft()
+                self._current = handle
+                task_before, held = is_task, bool(self._waiting)
+                if handle is not None:
+                    for one in self._tasks:
+                        self._offer(one, handle.commands)
             if task is not None:
-                task.run()
+                self._do(task, lambda: not self._closed, held=held)
+                task.refuse(RunError("The server is shutting down."))  # where that has ended it half-way
                 continue
             assert handle is not None
             run_to_its_end(handle.job, handle.emit, handle.commands, self._run_function)

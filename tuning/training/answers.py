@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from tuning.errors import GoOn
 from tuning.prompts import answer_of, prompt_ids
 from tuning.question import ANSWER_ROWS
 from tuning.text import Row, TextTokenizer
@@ -54,19 +55,19 @@ def write_answers(
     system_prompt: str | None,
     chat: bool,
     special_tokens: str,
-    go_on: Callable[[], bool],
+    go_on: GoOn,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Written:
-    """Answer the first `most` rows greedily, until `seconds` are up or `go_on` says no."""
+    """Answer the first `most` rows greedily, until `seconds` are up. Raises Stopped where `go_on` says no."""
     answered = ((number, row, answer) for number, row in enumerate(rows) if (answer := answer_of(row)) is not None)
     asked = [
         (number, ids, answer)
         for number, row, answer in itertools.islice(answered, most)
         if (ids := prompt_ids(row, tokenizer, system_prompt, chat=chat, special_tokens=special_tokens))
     ]
-    result, began, speaker = Written(asked=len(asked)), clock(), Speaker(built.model, tokenizer)
+    result, began, speaker = Written(asked=len(asked)), clock(), Speaker(built.model, tokenizer, None, go_on)
     for start in range(0, len(asked), ANSWER_ROWS):
-        if clock() - began > seconds or not go_on():
+        if clock() - began > seconds:
             return result
         part = asked[start : start + ANSWER_ROWS]
         with built.autocast():

@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
-from tuning.errors import ModelError, RunError
+from tuning.errors import GoOn, ModelError, RunError, check_stop
 from tuning.methods import method_named
 from tuning.models import class_names, read_json
 from tuning.settings import Settings
@@ -103,6 +104,29 @@ def set_random_state(states: Mapping[str, torch.Tensor], device: torch.device) -
     torch.random.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)
+
+
+@contextmanager
+def look_between_tensors(go_on: GoOn) -> Iterator[None]:
+    """Within this, what torch does in the calling thread ends with Stopped soon after `go_on` says no.
+
+    For the long work of libraries that ask nobody: reading weights, making adapters out of them, merging, each of which
+    goes from tensor to tensor.
+    """
+    with _Looking(go_on):
+        yield
+
+
+class _Looking(TorchFunctionMode):
+    """Asks before each call of torch."""
+
+    def __init__(self, go_on: GoOn) -> None:
+        super().__init__()
+        self._go_on = go_on
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        check_stop(self._go_on)
+        return function(*args, **(kwargs or {}))
 
 
 def load_base(

@@ -6,14 +6,18 @@ Nothing heavy is imported before the job runs, so executors may import this file
 
 from __future__ import annotations
 
+import importlib
 import re
 import traceback
 from collections.abc import Callable
 from typing import Any
 
-from tuning.errors import TuningError
+from tuning.errors import Stopped, TuningError, check_stop
 from tuning.job import Commands, Job
 from tuning.training.offline import keep_to_this_machine
+
+LIBRARIES = ("torch", "transformers", "peft")
+STOPPED_EARLY = "Stopped before an update was made."
 
 
 def run_job(job: Job, emit: Callable[..., Any], commands: Commands) -> str:
@@ -22,12 +26,18 @@ def run_job(job: Job, emit: Callable[..., Any], commands: Commands) -> str:
     try:
         emit("phase", name="loading", done=0, total=None, detail="libraries")
         keep_to_this_machine()
+        for library in LIBRARIES:  # seconds each, the first time
+            importlib.import_module(library)
+            check_stop(lambda: not commands.stopping)
         from tuning.training.session import Session
 
         session = Session(job, emit, commands)
         return session.run()
     except TuningError as error:
         emit("failed", message=str(error), step=getattr(error, "step", None), traceback=None, **_left(session))
+    except Stopped:
+        emit("cancelled", artifact=None, best=None, message=STOPPED_EARLY, reason=STOPPED_EARLY)
+        return "cancelled"
     except MemoryError:
         emit("failed", message=_NO_MEMORY, step=None, traceback=traceback.format_exc(), **_left(session))
     except Exception as error:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tuning.errors import RunError
+from tuning.errors import GoOn, RunError, check_stop
 from tuning.prompts import question_ids
 from tuning.question import Question
 from tuning.shapes import POSITIONS, shape_from_config
@@ -27,10 +27,17 @@ _BATCH = 32
 
 
 class Speaker:
-    """A model that answers. The model's mode and torch's generators are as before after each call."""
+    """A model that answers. The model's mode and torch's generators are as before after each call, also where it ends
+    with Stopped: `go_on` is asked before each token, and before each text that gets a class."""
 
-    def __init__(self, model: nn.Module, tokenizer: TextTokenizer, labels: Sequence[str] | None = None) -> None:
-        self._model, self._tokenizer, self._labels = model, tokenizer, labels
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: TextTokenizer,
+        labels: Sequence[str] | None = None,
+        go_on: GoOn = lambda: True,
+    ) -> None:
+        self._model, self._tokenizer, self._labels, self._go_on = model, tokenizer, labels, go_on
 
     def answers(self, question: Question, say: Say | None = None) -> list[str]:
         """A text for each prompt; `say` hears it piece by piece. A classifier names its class and how sure it is."""
@@ -67,6 +74,7 @@ class Speaker:
         device, found = next(self._model.parameters()).device, []
         with _asked(self._model), torch.no_grad():
             for text in texts:
+                check_stop(self._go_on)
                 ids = self._tokenizer.encode_with_specials(text)[: room_of(self._model) or None]
                 if not ids:
                     raise RunError("The prompt is empty; write a text to classify.")
@@ -98,6 +106,7 @@ class Speaker:
     ) -> list[str]:
         from transformers import GenerationConfig
 
+        check_stop(self._go_on)
         device, width = next(self._model.parameters()).device, max(map(len, rows))
         pad = self._tokenizer.pad_id or 0
         ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
@@ -116,8 +125,19 @@ class Speaker:
         )
         generate: Any = self._model.generate
         with _writing_as(self._model, config):
-            made = generate(input_ids=ids, attention_mask=mask, generation_config=config, streamer=listener)
+            made = generate(
+                input_ids=ids,
+                attention_mask=mask,
+                generation_config=config,
+                streamer=listener,
+                stopping_criteria=[self._after_token],
+            )
         return [self._tokenizer.decode(_until(row[width:], ends)) for row in made.tolist()]
+
+    def _after_token(self, ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        """A criterion of `generate`, which asks it after each token: never an end of its own, Stopped where told so."""
+        check_stop(self._go_on)
+        return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
 
 
 def room_of(model: Any) -> int | None:

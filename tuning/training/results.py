@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from tuning.errors import RunError
+from tuning.errors import GoOn, RunError
 from tuning.job import Job
 from tuning.methods import method_named
 from tuning.text import TextTokenizer
-from tuning.training.build import Built, base_of, build, own_random_state, pick_device
+from tuning.training.build import Built, base_of, build, look_between_tensors, own_random_state, pick_device
 from tuning.training.checkpoint import newest_checkpoint, read_weights
 from tuning.training.save import copy_tokenizer, same_modes, save_artifact, saved_labels, train_on
 from tuning.training.scores import BEST_FILE
@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 MERGED = "merged"
 
 
-def merged_folder(job: Job, card: str, *, best: bool = False) -> Path:
+def merged_folder(job: Job, card: str, *, best: bool = False, go_on: GoOn = lambda: True) -> Path:
     """The whole model with what was learned put into its weights, the best ones where they were kept apart.
 
-    Raises RunError where the method has no such form.
+    Raises RunError where the method has no such form, and Stopped soon after `go_on` says no.
     """
     settings, folder = job.plan.settings, Path(job.folder)
     method = method_named(settings.method.name)
@@ -39,7 +39,8 @@ def merged_folder(job: Job, card: str, *, best: bool = False) -> Path:
         return place
     labels = saved_labels(artifact)
     tokenizer = TextTokenizer(job.plan.model.path)
-    with torch.random.fork_rng(devices=[]):  # fresh heads and adapters draw their weights before the saved ones come
+    # fresh heads and adapters draw their weights before the saved ones come
+    with torch.random.fork_rng(devices=[]), look_between_tensors(go_on):
         base = base_of(settings, job.plan.model.path, labels, tokenizer.pad_id or 0)
         merged = method.merge(method.load(base, artifact))
     if merged is None:
@@ -47,7 +48,8 @@ def merged_folder(job: Job, card: str, *, best: bool = False) -> Path:
     part = folder / f"{MERGED}.part"
     shutil.rmtree(part, ignore_errors=True)
     try:
-        merged.save_pretrained(part)
+        with look_between_tensors(go_on):
+            merged.save_pretrained(part)
         copy_tokenizer(Path(job.plan.model.path), part)
         (part / "README.md").write_text(card, encoding="utf-8")
         same_modes(part)
@@ -58,13 +60,13 @@ def merged_folder(job: Job, card: str, *, best: bool = False) -> Path:
     return place
 
 
-def recovered_artifact(job: Job, card: str) -> Path:
+def recovered_artifact(job: Job, card: str, go_on: GoOn = lambda: True) -> Path:
     """The result of a run that was cut off: its newest checkpoint that can be read, else its best weights. Raises
-    RunError."""
+    RunError, Stopped."""
     settings, plan, folder = job.plan.settings, job.plan, Path(job.folder)
     tokenizer = TextTokenizer(plan.model.path)
     labels = plan.data.label_names if job.plan.labels else None
-    with own_random_state(settings.seed, pick_device(settings.device)):
+    with own_random_state(settings.seed, pick_device(settings.device)), look_between_tensors(go_on):
         built: Built = build(
             settings,
             plan.model.path,

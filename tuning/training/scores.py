@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tuning.errors import GoOn, Stopped
 from tuning.job import Job
 from tuning.settings import WRITTEN_METRICS
 from tuning.text import Encoded, Row, TextTokenizer
@@ -56,36 +57,36 @@ class Scores:
         built: Built,
         step: int,
         batch_size: int,
-        go_on: Callable[[], bool],
+        go_on: GoOn,
         probe: PeakProbe | None = None,
     ) -> None:
-        """Measure on all held-out rows and tell; nothing where there are none, or when told to stop in between.
+        """Measure on all held-out rows and tell; nothing where there are none.
 
-        `probe` measures the memory that this takes.
+        `probe` measures the memory that this takes. Raises Stopped where `go_on` says no: half of one is none.
         """
         if not self.encoded:
             return
         began = self._clock()
         found = evaluate(built, self.encoded, batch_size=batch_size, go_on=go_on, probe=probe)
         if found is None:
-            return
+            raise Stopped
         written = self._written(built, step, go_on)
-        if written is not None and not go_on():  # of some rows only: it is made again when the run goes on
-            return
         told = len(self.all)
         try:
-            self._keep(built, step, found, written, began)
+            self._keep(built, step, found, written, began, go_on)
         except Exception:
             del self.all[told:]  # it is not among those that a checkpoint keeps, so it is made again
             raise
 
-    def _keep(self, built: Built, step: int, found: Evaluation, written: Written | None, began: float) -> None:
+    def _keep(
+        self, built: Built, step: int, found: Evaluation, written: Written | None, began: float, go_on: GoOn
+    ) -> None:
         """Tell an evaluation, write its predictions, remember the best."""
         measured = found.metrics if written is None else found.metrics | {"exact_match": written.exact_match}
         metrics = {name: measured[name] for name in self._settings.metrics if name in measured}
         if self._questions and step in (0, self._job.plan.value("total_steps")):
             self._emit("phase", name="answering", detail="what the recipe measures", done=None, total=None)
-            metrics |= recipe_metrics(self._job.plan, built.model, list(self._questions), self._tokenizer)
+            metrics |= recipe_metrics(self._job.plan, built.model, list(self._questions), self._tokenizer, go_on)
         self.tell(step, found.loss, metrics, self._clock() - began)
         texts = {} if written is None else written.texts
         table = predictions(found, metrics, self._rows, self._tokenizer, self._labels, texts, self.encoded)
@@ -148,7 +149,7 @@ class Scores:
         lower = self._settings.save.best_by in LOWER_IS_BETTER
         return value < self.best[1] if lower else value > self.best[1]
 
-    def _written(self, built: Built, step: int, go_on: Callable[[], bool]) -> Written | None:
+    def _written(self, built: Built, step: int, go_on: GoOn) -> Written | None:
         """Written answers, where a metric needs them; what the time left out is told."""
         asked = self._settings.eval
         if not WRITTEN_METRICS & set(self._settings.metrics):

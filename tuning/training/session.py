@@ -18,14 +18,21 @@ from safetensors import SafetensorError
 
 from tuning.card import library_versions, model_card
 from tuning.data import DataSet, encode_kept, encode_pairs, encode_set, open_data
-from tuning.errors import RunError
+from tuning.errors import RunError, Stopped
 from tuning.job import Commands, Job
 from tuning.methods import method_named
 from tuning.plan import changed_since
 from tuning.question import Question
 from tuning.text import Encoded, Row, TextTokenizer
 from tuning.training.answering import prepared_rows, prompted_rows
-from tuning.training.build import Built, build, own_random_state, own_threads, pick_device
+from tuning.training.build import (
+    Built,
+    build,
+    look_between_tensors,
+    own_random_state,
+    own_threads,
+    pick_device,
+)
 from tuning.training.checkpoint import (
     Interval,
     newest_checkpoint,
@@ -55,6 +62,7 @@ class Session:
         self._labels: tuple[str, ...] | None = None
         self._progress = Progress()
         self._started = self._paused_seconds = self._seconds_before = 0.0
+        self._no_question_before = 0.0
         self._sampled = -1
         """The step whose sample prompts were all answered."""
         self._kept_at: tuple[int, ...] | None = None
@@ -63,7 +71,8 @@ class Session:
         """What a failed attempt has left, for its end event."""
 
     def run(self) -> str:
-        """The whole attempt; returns "finished" or "cancelled", raises what went wrong."""
+        """The whole attempt; returns "finished" or "cancelled", raises what went wrong, and Stopped where there was
+        nothing to keep yet."""
         settings = self._settings
         self._folder.mkdir(parents=True, exist_ok=True)
         parameters = self._job.plan.value("total_parameters")
@@ -71,10 +80,11 @@ class Session:
             rows, scores = self._rows()
             self._phase("loading", "model")
             rate = self._job.plan.value("learning_rate")
-            built = build(settings, str(self._base), self._labels, rate, self._tokenizer.pad_id or 0)
-            train_on(built.model, self._job.plan, self._labels)
-            torch.random.manual_seed(settings.seed)
-            self._resume(built, scores)
+            with look_between_tensors(self._wanted):
+                built = build(settings, str(self._base), self._labels, rate, self._tokenizer.pad_id or 0)
+                train_on(built.model, self._job.plan, self._labels)
+                torch.random.manual_seed(settings.seed)
+                self._resume(built, scores)
             course = course_of(self._job.plan)
             self._emit(
                 "started",
@@ -103,28 +113,27 @@ class Session:
     def _prompted(self, built: Built, course: Course, eval_batch: int) -> str:
         """A method without updates: one evaluation, told at the first step and the last, for it does not change."""
 
-        def tell(done: int, total: int) -> bool:
+        def tell(done: int, total: int) -> None:
             self._emit("phase", name="answering", detail=None, done=done, total=total)
-            return self._go_on(built)
+            self._go_on(built)
 
-        pairs = prompted_rows(self._job.plan, self._method, built.model, self._tokenizer, tell)
-        scores = self._scores(pairs, ())
-        probe = PeakProbe()
-        scores.evaluate(built, 0, eval_batch, lambda: self._go_on(built), probe)
-        self._between(built)
-        done = bool(scores.all) and not self._commands.stopping
-        if done:
+        state, probe = "finished", PeakProbe()
+        try:
+            pairs = prompted_rows(self._job.plan, self._method, built.model, self._tokenizer, tell, self._wanted)
+            scores = self._scores(pairs, ())
+            scores.evaluate(built, 0, eval_batch, lambda: self._go_on(built), probe)
             once = scores.all[0]
             scores.tell(course.total_steps, once["loss"], once["metrics"], 0.0, probe.peak_bytes)
-        state = "finished" if done else "cancelled"
+        except Stopped:
+            state = "cancelled"
         self._emit(
             state,
-            step=course.total_steps if done else 0,
+            step=course.total_steps if state == "finished" else 0,
             total_steps=course.total_steps,
             artifact=None,
             best=None,
             seconds=self._seconds(),
-            reason="nothing is trained: one evaluation" if done else None,
+            reason="nothing is trained: one evaluation" if state == "finished" else None,
         )
         return state
 
@@ -142,7 +151,7 @@ class Session:
     def _rows(self) -> tuple[Sequence[Encoded], Scores]:
         settings = self._settings
         self._phase("tokenizing")
-        data = open_data(settings.data, settings.task, settings.seed)
+        data = open_data(settings.data, settings.task, settings.seed, go_on=self._wanted)
         self._compare(data)
         if settings.task == "sequence_classification":
             self._labels = data.label_names
@@ -152,11 +161,11 @@ class Session:
             self._emit("phase", name="tokenizing", detail=None, done=done, total=len(data.train))
 
         written = self._job.plan.data_settings
-        how = (self._tokenizer, written, settings.task, self._folder, tell)
+        how = (self._tokenizer, written, settings.task, self._folder, tell, self._wanted)
         kept = settings.recipe is None  # rows that the base model has prepared are this run's own
         rows = encode_kept(data, self._base, *how) if kept else encode_set(train_rows, *how)
         # in pairs, because rows with nothing to learn from are left out, and each guess must find its text
-        pairs = list(encode_pairs(eval_rows, self._tokenizer, written, settings.task))
+        pairs = list(encode_pairs(eval_rows, self._tokenizer, written, settings.task, self._wanted))
         self._phase("tokenizing", done=len(rows) + len(pairs))
         return rows, self._scores(pairs, data.eval if settings.recipe is not None else ())
 
@@ -185,11 +194,10 @@ class Session:
         if settings.recipe is None:
             return rows
 
-        def tell(done: int, total: int) -> bool:
+        def tell(done: int, total: int) -> None:
             self._emit("phase", name="answering", detail="what the base model knows", done=done, total=total)
-            return not self._commands.stopping
 
-        return prepared_rows(self._job.plan, list(rows), self._tokenizer, tell)
+        return prepared_rows(self._job.plan, list(rows), self._tokenizer, tell, self._wanted)
 
     def _resume(self, built: Built, scores: Scores) -> None:
         """A later attempt goes on from the newest checkpoint of the same plan that can be read; a first one never does.
@@ -220,39 +228,43 @@ class Session:
         self._kept_at = self._position(scores)
 
     def _train(self, built: Built, rows: Sequence[Encoded], scores: Scores, course: Course, eval_batch: int) -> str:
+        try:
+            reason = self._updates(built, rows, scores, course, eval_batch)
+        except Stopped:
+            return self._end(built, scores, "cancelled", course, None)
+        stopped = reason is None and self._progress.step < course.total_steps
+        return self._end(built, scores, "cancelled" if stopped else "finished", course, reason)
+
+    def _updates(
+        self, built: Built, rows: Sequence[Encoded], scores: Scores, course: Course, eval_batch: int
+    ) -> str | None:
+        """The updates that are left, with what is due after each; why they ended early, where it was no stop."""
         patience = self._settings.eval.patience
         self._between(built)
-        whole = self._measured(built, scores, course, eval_batch)
+        self._measured(built, scores, course, eval_batch)
         updates = train(built, rows, course, self._progress, lambda: self._go_on(built), PeakProbe())
-        while whole and (patience is None or scores.without_best < patience):
+        while True:
+            if patience is not None and scores.without_best >= patience:
+                return f"no better for {patience} evaluations"
             update = next(updates, None)
             if update is None:  # all are made, or a stop
-                break
+                return None
             self._tell(update)
-            whole = self._measured(built, scores, course, eval_batch)
-            if whole and self._checkpoint_due(built):
+            self._measured(built, scores, course, eval_batch)
+            if self._checkpoint_due(built):
                 self._checkpoint(built, scores)
             self._between(built)
-        if whole and patience is not None and scores.without_best >= patience:
-            return self._end(built, scores, "finished", course, f"no better for {patience} evaluations")
-        done = whole and self._progress.step == course.total_steps
-        return self._end(built, scores, "finished" if done else "cancelled", course, None)
 
-    def _measured(self, built: Built, scores: Scores, course: Course, eval_batch: int) -> bool:
-        """What is due behind this step, as far as it was not done: evaluation, sample prompts. False where a stop came
-        in between, so that whoever goes on does it first."""
+    def _measured(self, built: Built, scores: Scores, course: Course, eval_batch: int) -> None:
+        """What is due behind this step, as far as it was not done: evaluation, sample prompts. Raises Stopped where a
+        stop comes in between, so that whoever goes on does it first."""
         step = self._progress.step
         end = step in (0, course.total_steps)
         if (end or _due(step, int(self._job.plan.value("eval_every")))) and scores.due(step):
             scores.evaluate(built, step, eval_batch, lambda: self._go_on(built))
-            if scores.due(step):
-                return False
         if (end or _due(step, self._settings.sample.every)) and self._sampled != step:
             self._sample(built)
-            if self._commands.stopping:
-                return False
             self._sampled = step
-        return True
 
     def _checkpoint_due(self, built: Built) -> bool:
         by_count = _due(self._progress.step, self._settings.save.every)
@@ -300,7 +312,6 @@ class Session:
 
     def _end(self, built: Built, scores: Scores, state: str, course: Course, reason: str | None) -> str:
         self._phase("saving")
-        self._between(built)  # before saving, which may leave the best weights in the model
         best = scores.kept_best()
         if state == "cancelled" and self._progress.step:  # before the first update there is nothing to go on from
             self._checkpoint(built, scores)
@@ -362,13 +373,17 @@ class Session:
             special_tokens=self._settings.data.special_tokens,
             system_prompt=self._job.plan.system_prompt,
         )
-        said = Speaker(built.model, self._tokenizer, self._labels).answers(question)
+        said = Speaker(built.model, self._tokenizer, self._labels, self._wanted).answers(question)
         for prompt, text in zip(sample.prompts, said, strict=True):
             self._emit("sample", step=self._progress.step, prompt=prompt, text=text)
 
     def _between(self, built: Built) -> None:
-        """Answer what was asked. A question draws from its own generator; should it not, the run's is put back."""
-        for question in self._commands.take_asks():
+        """Answer one question, where the training has had as much time as the last one took, or is paused anyway. A
+        question draws from its own generator; should it not, the run's is put back."""
+        if self._clock() < self._no_question_before and not self._commands.paused:
+            return
+        began = self._clock()
+        for question in self._commands.take_asks(1):
             with torch.random.fork_rng(devices=[]):
                 was_training = built.model.training
                 try:
@@ -376,6 +391,11 @@ class Session:
                 except Exception as error:  # a question must not end a training
                     self._emit("warning", step=self._progress.step, message=f"A question failed: {error}")
                 built.model.train(was_training)
+            self._no_question_before = 2 * self._clock() - began
+
+    def _wanted(self) -> bool:
+        """For what cannot be held half-way: False on a stop."""
+        return not self._commands.stopping
 
     def _go_on(self, built: Built) -> bool:
         """Called between micro-batches: holds while paused, False on a stop."""

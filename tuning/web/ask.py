@@ -1,19 +1,24 @@
 """The routes to ask a run: answers that arrive as they are written, and what it said while it trained.
 
 In: {"prompts", "max_new_tokens", "temperature", "seed", "chat", "weights": "last" or "best"}. Out: JSON lines, {"side",
-"index", "text"} for each piece and {"answers": {...}} at the end, or {"message": ...} where the answering failed after
-it had begun.
+"index", "text"} for each piece, {"again": true} where answering begins anew, and {"answers": {...}} at the end, or
+{"message": ...} where it failed after it had begun. 429 where too many questions wait. A question whose asker has gone
+is dropped. While it waits it takes no thread.
 """
 
+import asyncio
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import FastAPI, Request
-from fastapi.responses import StreamingResponse
-from starlette.concurrency import run_in_threadpool
+from fastapi.responses import Response, StreamingResponse
 
-from tuning.asking import streamed
+from tuning.asking import ASK_SECONDS, Asked
 from tuning.errors import TuningError
 from tuning.question import Question
 from tuning.runs import RunService
@@ -22,21 +27,33 @@ from tuning.web.requests import json_body, row_of, take
 MEMBERS = ("prompts", "max_new_tokens", "temperature", "seed", "chat", "weights")
 # identity: a compressed answer would be held back until it is whole
 HEADERS = {"Cache-Control": "no-store", "Content-Encoding": "identity"}
+ASKING = CapacityLimiter(2)
+"""Threads for putting questions in line; apart from those that all other requests share."""
+LOOK_SECONDS = 0.5
+"""How often it is looked whether the asker is still there."""
+GONE = 499
 
 
 def add_ask_routes(app: FastAPI, service: RunService) -> None:
     """POST ask, GET samples."""
 
     @app.post("/fork/runs/{run_id}/ask")
-    async def ask(run_id: str, request: Request) -> StreamingResponse:
-        await run_in_threadpool(row_of, service, run_id)
+    async def ask(run_id: str, request: Request) -> Response:
+        await run_sync(row_of, service, run_id, limiter=ASKING)
         body = await json_body(request)
         take(body, *MEMBERS)
         weights = body.pop("weights", "last")
         question = Question(**{"prompts": (), **body})
-        pieces = streamed(lambda tell: service.ask(run_id, question, tell, weights))
-        first = await run_in_threadpool(next, pieces)  # a refusal is still told with its own status
-        return StreamingResponse(_lines(first, pieces), media_type="application/jsonl", headers=HEADERS)
+        pieces = _Pieces()
+        client = request.client.host if request.client is not None else None
+        put = partial(service.put_question, run_id, question, pieces.hear, client, weights)
+        asked = await run_sync(put, limiter=ASKING)
+        lines = pieces.of(asked, request)
+        try:
+            first = await anext(lines)  # a refusal is still told with its own status
+        except StopAsyncIteration:
+            return Response(status_code=GONE)
+        return StreamingResponse(_lines(first, lines), media_type="application/jsonl", headers=HEADERS)
 
     @app.get("/fork/runs/{run_id}/samples")
     def samples(run_id: str) -> dict[str, Any]:
@@ -45,10 +62,47 @@ def add_ask_routes(app: FastAPI, service: RunService) -> None:
         return {"samples": [{key: one.get(key) for key in ("step", "prompt", "text")} for one in said]}
 
 
-def _lines(first: dict[str, Any], rest: Iterator[dict[str, Any]]) -> Iterator[str]:
-    yield json.dumps(first) + "\n"
+class _Pieces:
+    """What is heard in the thread that answers, for the loop that serves."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue = asyncio.Queue[dict[str, Any] | None]()
+
+    def hear(self, piece: dict[str, Any] | None) -> None:
+        """From any thread; a loop that is over hears nothing."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, piece)
+
+    async def of(self, asked: Asked, request: Request) -> AsyncIterator[dict[str, Any]]:
+        """The pieces of a question, then {"answers": ...}; nothing more where the asker has gone. Raises TuningError.
+        Whoever closes this early drops the question."""
+        asked.done.add_done_callback(lambda _: self.hear(None))
+        since = time.monotonic()
+        try:
+            while True:
+                try:
+                    piece = await asyncio.wait_for(self._queue.get(), LOOK_SECONDS)
+                except TimeoutError:
+                    if await request.is_disconnected():
+                        return
+                    if not asked.begun and time.monotonic() - since > ASK_SECONDS:
+                        asked.too_late()
+                    continue
+                if piece is None:
+                    yield {"answers": asked.done.result()}
+                    return
+                yield piece
+        finally:
+            asked.drop()
+
+
+async def _lines(first: dict[str, Any], rest: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
     try:
-        for piece in rest:
+        yield json.dumps(first) + "\n"
+        async for piece in rest:
             yield json.dumps(piece) + "\n"
     except TuningError as error:
         yield json.dumps({"message": str(error)}) + "\n"
+    finally:
+        await rest.aclose()  # type: ignore[attr-defined]

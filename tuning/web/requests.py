@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import JSONResponse
 
+from tuning.asking import TooManyQuestions
 from tuning.errors import Problem, RunError, SettingsError, TuningError
 from tuning.rows import RunRow
 from tuning.runs import RunService
@@ -28,6 +29,8 @@ def tell_problems(request: Request, error: Exception) -> JSONResponse:
     problems = [problem.to_dict() for problem in error.problems] if isinstance(error, TuningError) else []
     if isinstance(error, NoSuchRun):
         return JSONResponse({"message": str(error)}, status_code=404)
+    if isinstance(error, TooManyQuestions):
+        return JSONResponse({"problems": [Problem("run", None, "", str(error)).to_dict()], "message": str(error)}, 429)
     if not problems:
         problems = [Problem("run", None, "", str(error)).to_dict()]
     return JSONResponse({"problems": problems, "message": str(error)}, status_code=422)

@@ -1,30 +1,37 @@
 """The routes of what a run has left: files to download, its settings, the command that trains it again, predictions.
 
-In: a run's id. Out: a zip, JSON. Nothing is made before it is asked for.
+In: a run's id. Out: a zip, JSON. Nothing is made or written by looking: what has to be made first (a merged model) is
+made by a POST, in the thread that trains, and looked at until it is there.
 """
 
+import io
 import json
 import re
-import tempfile
 import zipfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse
-from starlette.background import BackgroundTask
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from tuning.command import command_line
 from tuning.errors import RunError
 from tuning.runs import RunService
 from tuning.settings import Settings
-from tuning.web.requests import json_body, row_of
+from tuning.web.requests import json_body, row_of, take
 
+PACKING = CapacityLimiter(2)
+"""Threads for reading what is packed; apart from those that all other requests share."""
+PIECE_BYTES = 2**20
 STEP_FILE = re.compile(r"step-(\d{8})\.json")
 
 
 def add_result_routes(app: FastAPI, service: RunService) -> None:
-    """GET settings, command, kept, files.zip, predictions; POST settings to have them checked."""
+    """GET settings, command, results, files.zip, predictions; POST settings to have them checked, results to have a
+    form of them made."""
 
     @app.get("/fork/runs/{run_id}/settings")
     def settings(run_id: str) -> dict[str, Any]:
@@ -44,18 +51,27 @@ def add_result_routes(app: FastAPI, service: RunService) -> None:
     def command(run_id: str) -> dict[str, str]:
         return {"command": command_line(run_id, row_of(service, run_id).settings, service.home)}
 
-    @app.get("/fork/runs/{run_id}/kept")
-    def kept(run_id: str) -> dict[str, Any]:
+    @app.get("/fork/runs/{run_id}/results")
+    def results(run_id: str) -> dict[str, Any]:
         row_of(service, run_id)
-        return service.kept(run_id)
+        return service.result_states(run_id)
+
+    @app.post("/fork/runs/{run_id}/results")
+    async def make(run_id: str, request: Request) -> JSONResponse:
+        (form,) = take(await json_body(request), "form")
+        await run_sync(row_of, service, run_id, limiter=PACKING)
+        await run_sync(service.make_result, run_id, str(form), limiter=PACKING)
+        states = await run_sync(service.result_states, run_id, limiter=PACKING)
+        return JSONResponse(states, status_code=202)
 
     @app.get("/fork/runs/{run_id}/files.zip")
-    def files(run_id: str, form: str = "trained") -> FileResponse:
+    def files(run_id: str, form: str = "trained") -> StreamingResponse:
         row_of(service, run_id)
-        packed = _zip_of(service.result(run_id, form), service.run_folder(run_id))
-        done = BackgroundTask(packed.unlink, missing_ok=True)
+        packed = _zipped(service.ready_result(run_id, form), service.run_folder(run_id))
         name = f"{run_id}.zip" if form == "trained" else f"{run_id}-{form}.zip"
-        return FileResponse(packed, filename=name, media_type="application/zip", background=done)
+        # identity: weights hardly shrink, and packing them anew would take the loop that serves all others
+        headers = {"Content-Disposition": f'attachment; filename="{name}"', "Content-Encoding": "identity"}
+        return StreamingResponse(_apart(packed), media_type="application/zip", headers=headers)
 
     @app.get("/fork/runs/{run_id}/predictions")
     def predictions(run_id: str, step: int | None = None) -> dict[str, Any]:
@@ -74,17 +90,44 @@ def _predictions(folder: Path, step: int | None) -> dict[str, Any]:
     return {"steps": sorted(found), **json.loads(found[step].read_text("utf-8"))}
 
 
-def _zip_of(artifact: Path, run_folder: Path) -> Path:
-    """settings.json and the result's folder, in one file. Weights hardly shrink, so nothing is compressed."""
-    with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as target:
-        file = Path(target.name)
-        try:
-            with zipfile.ZipFile(target, "w") as packed:
-                packed.write(run_folder / "settings.json", "settings.json")
-                for path in sorted(artifact.rglob("*")):
-                    if path.is_file():
-                        packed.write(path, Path(artifact.name) / path.relative_to(artifact))
-        except OSError as error:  # a full disk: what is packed so far would fill it further
-            file.unlink()
-            raise RunError(f"This result could not be packed: {error.strerror or error}.") from error
-    return file
+class _Sink(io.RawIOBase):
+    """A file that is written once and never sought, whose bytes are taken as they come."""
+
+    def __init__(self) -> None:
+        self._pieces = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, piece: Any) -> int:
+        self._pieces += piece
+        return len(piece)
+
+    def taken(self) -> bytes:
+        found = bytes(self._pieces)
+        self._pieces.clear()
+        return found
+
+
+def _zipped(artifact: Path, run_folder: Path) -> Iterator[bytes]:
+    """settings.json and the result's folder, in one zip, piece by piece: no file of it is written, on no disk. Nothing
+    is compressed, for weights hardly shrink."""
+    files = {"settings.json": run_folder / "settings.json"}
+    inside = (path for path in sorted(artifact.rglob("*")) if path.is_file())
+    files |= {str(Path(artifact.name) / path.relative_to(artifact)): path for path in inside}
+    sink = _Sink()
+    with zipfile.ZipFile(sink, "w") as packed:  # type: ignore[arg-type]
+        for name, path in files.items():
+            about = zipfile.ZipInfo.from_file(path, name)
+            with open(path, "rb") as file, packed.open(about, "w") as entry:
+                while piece := file.read(PIECE_BYTES):
+                    entry.write(piece)
+                    yield sink.taken()
+    yield sink.taken()
+
+
+async def _apart(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """The pieces, read in threads that no other request waits for."""
+    while (piece := await run_sync(next, pieces, None, limiter=PACKING)) is not None:
+        if piece:
+            yield piece

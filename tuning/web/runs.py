@@ -5,6 +5,8 @@ In: settings, a run id, what a page has already. Out: JSON.
 
 from typing import Any
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
@@ -15,6 +17,9 @@ from tuning.store import FIRST_LOAD_LIMIT
 from tuning.web.requests import RUN_ID, json_body, row_of, take
 
 SHOWN_RUNS = 50
+STARTING = CapacityLimiter(4)
+"""Threads for what may take long before a run is in line (reading its rows, merging its base); apart from those that
+all other requests share."""
 
 
 def add_run_routes(app: FastAPI, service: RunService) -> None:
@@ -114,7 +119,8 @@ def _add_running(app: FastAPI, service: RunService) -> None:
         settings, name, parent, from_step = take(await json_body(request), "settings", "name", "parent", "from_step")
         if parent is not None:
             await run_in_threadpool(row_of, service, str(parent))
-        run_id = await run_in_threadpool(service.start, {} if settings is None else settings, name, parent, from_step)
+        settings = {} if settings is None else settings
+        run_id = await run_sync(service.start, settings, name, parent, from_step, limiter=STARTING)
         return JSONResponse({"run_id": run_id}, status_code=201)
 
     @app.post("/fork/runs/{run_id}/{action}")
@@ -133,7 +139,8 @@ def _add_running(app: FastAPI, service: RunService) -> None:
             (text,) = take(await json_body(request), member)
             await run_in_threadpool(function, run_id, text)
         elif action == "go_on":
-            return JSONResponse({"run_id": run_id, "step": await run_in_threadpool(service.go_on, run_id)})
+            step = await run_sync(service.go_on, run_id, limiter=STARTING)
+            return JSONResponse({"run_id": run_id, "step": step})
         elif action in plain:
             await run_in_threadpool(plain[action], run_id)
         else:
