@@ -111,10 +111,16 @@ def look_between_tensors(go_on: GoOn) -> Iterator[None]:
     """Within this, what torch does in the calling thread ends with Stopped soon after `go_on` says no.
 
     For the long work of libraries that ask nobody: reading weights, making adapters out of them, merging, each of which
-    goes from tensor to tensor.
+    goes from tensor to tensor. What such a library had changed for the thread or the process in between is put back:
+    its own way back may be the call at which this ends.
     """
-    with _Looking(go_on):
-        yield
+    gradients, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    try:
+        with _Looking(go_on):
+            yield
+    finally:
+        torch.set_grad_enabled(gradients)
+        torch.set_default_dtype(dtype)
 
 
 class _Looking(TorchFunctionMode):

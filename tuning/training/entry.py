@@ -36,7 +36,9 @@ def run_job(job: Job, emit: Callable[..., Any], commands: Commands) -> str:
     except TuningError as error:
         emit("failed", message=str(error), step=getattr(error, "step", None), traceback=None, **_left(session))
     except Stopped:
-        emit("cancelled", artifact=None, best=None, message=STOPPED_EARLY, reason=STOPPED_EARLY)
+        total = int(job.plan.value("total_steps"))
+        end = {"step": 0, "total_steps": total, "artifact": None, "best": None, "seconds": 0.0}
+        emit("cancelled", **end, message=STOPPED_EARLY, reason=STOPPED_EARLY)
         return "cancelled"
     except MemoryError:
         emit("failed", message=_NO_MEMORY, step=None, traceback=traceback.format_exc(), **_left(session))
