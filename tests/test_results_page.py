@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -209,3 +210,25 @@ def test_a_merged_model_is_made_where_one_sees_it_and_not_offered_where_there_is
 
     names = zipfile.ZipFile(saved(tab, runs[1], "Download merged model", tmp_path)).namelist()
     assert seen == ['{"form":"merged"}'] and "merged/model.safetensors" in names
+
+
+def test_going_on_stands_where_it_works_and_says_from_where(browser: Any, server: Server) -> None:
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    tab = Tab(context, server)
+    stopped = tab.press_start(max_steps="5000", run_name="a long one")
+    row = tab.page.locator(f"[data-run={stopped}]")
+    playwright.expect(row.locator(".tf-count")).to_contain_text(re.compile(r"^[1-9]\d*/5000"), timeout=SLOW)
+    row.get_by_role("button", name="Stop a long one").click()
+    tab.wait_state(stopped, "cancelled")
+    step = fetched(tab, f"fork/runs/{stopped}/results")["go_on"]
+    assert step > 0
+    menu(tab, stopped, f"Go on from update {step}")
+    playwright.expect(row.locator(".tf-count")).to_contain_text(re.compile(rf"^(?!{step}/)\d+/5000"), timeout=SLOW)
+    row.locator("summary").click()
+    playwright.expect(row.locator(".tf-menu").get_by_text("Use these settings again")).to_be_visible()
+    playwright.expect(row.locator(".tf-menu").get_by_text(re.compile("^Go on|^Begin anew"))).not_to_be_visible()
+    row.locator("summary").click()
+    row.get_by_role("button", name="Stop a long one").click()
+    tab.wait_state(stopped, "cancelled")
+    assert tab.faults == []
+    context.close()

@@ -243,8 +243,8 @@ class Results:
         place = self._place(row)
         if _has_files(place / _method(row).artifact):
             return True
-        kept = self.checkpoint(row) is not None or (place / "best.safetensors").is_file()
-        return row.state in UNSAVED and kept
+        # the best weights of a run that was cut off may be those it began with
+        return row.state in UNSAVED and (self.checkpoint(row) is not None or _best_step(place) > 0)
 
     def checkpoint(self, row: RunRow) -> int | None:
         """The update behind which its newest whole checkpoint was written; None where there is none."""
@@ -362,6 +362,14 @@ def _classes(row: RunRow) -> int:
 
 def _has_files(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
+
+
+def _best_step(folder: Path) -> int:
+    """The update behind which the best weights were kept so far; 0 where none are."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError), open(folder / "best.safetensors", "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return int(header["__metadata__"]["step"])
+    return 0
 
 
 def _newest_checkpoint(folder: Path) -> Path | None:

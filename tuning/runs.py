@@ -8,7 +8,6 @@ folder is home/runs/RUN_ID.
 import importlib
 import json
 import logging
-import sqlite3
 import statistics
 import threading
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from typing import Any
 
 from tuning.asking import ASK_SECONDS, Asked, Hear, SavedAnswers, Waiting, put_live
 from tuning.data import open_data
-from tuning.errors import Problem, RunError, SettingsError, TuningError, whole_characters
+from tuning.errors import Problem, RunError, SettingsError, whole_characters
 from tuning.events import Emitter
 from tuning.executors.base import Executor, RunHandle
 from tuning.executors.thread import ThreadExecutor
@@ -102,7 +101,7 @@ class RunService:
             while not self._closing.wait(seconds):
                 try:
                     self.recover()
-                except (TuningError, sqlite3.Error):  # closed in between, or a disk that is full: the next look tells
+                except Exception:  # closed in between, or a disk that is full: there is a next look
                     log.info("could not look for runs that were left behind", exc_info=True)
 
         threading.Thread(target=look, name="watch", daemon=True).start()
