@@ -186,8 +186,8 @@ def test_a_merged_model_is_made_where_one_sees_it_and_not_offered_where_there_is
     small = {"max_steps": 2, "data": {"eval_rows": 4, "train_rows": 16}}
     runs = [
         tab.page.evaluate(
-            "(settings) => fetch('fork/runs', {method: 'POST', body: JSON.stringify({settings})}).then(x => x.json())",
-            small | {"method": {"name": name}},
+            "(body) => fetch('fork/runs', {method: 'POST', body: JSON.stringify(body)}).then((it) => it.json())",
+            {"settings": small | {"method": {"name": name}}},
         )["run_id"]
         for name in ("prompt_tuning", "lora")
     ]

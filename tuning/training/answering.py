@@ -31,7 +31,7 @@ Tell = Callable[[int, int], None]
 
 
 def prompted_rows(
-    plan: Plan, method: Method, model: nn.Module, tokenizer: TextTokenizer, tell: Tell, go_on: GoOn
+    plan: Plan, method: Method, model: nn.Module, tokenizer: TextTokenizer, tell: Tell, go_on: GoOn = lambda: True
 ) -> list[tuple[Row, Encoded]]:
     """The evaluation rows as `method` writes them. Only the model's context cuts them, not max_seq_length. Raises
     Stopped."""
@@ -64,7 +64,12 @@ def prompted_rows(
 
 
 def prompted_texts(
-    plan: Plan, method: Method, model: nn.Module, tokenizer: TextTokenizer, texts: Sequence[str], go_on: GoOn
+    plan: Plan,
+    method: Method,
+    model: nn.Module,
+    tokenizer: TextTokenizer,
+    texts: Sequence[str],
+    go_on: GoOn = lambda: True,
 ) -> list[str]:
     """Questions of a person as `method` writes them, for example behind the passages that it finds for them. Raises
     Stopped."""
@@ -84,7 +89,9 @@ def prompted_texts(
     return [row.prompt or "" for row in method.prompts(asked, settings.method)]
 
 
-def prepared_rows(plan: Plan, rows: Sequence[Row], tokenizer: TextTokenizer, tell: Tell, go_on: GoOn) -> list[Row]:
+def prepared_rows(
+    plan: Plan, rows: Sequence[Row], tokenizer: TextTokenizer, tell: Tell, go_on: GoOn = lambda: True
+) -> list[Row]:
     """Rows as the recipe writes them, by what the base model answers; it is loaded for that, and let go. Raises
     Stopped."""
     settings = plan.settings
@@ -111,7 +118,7 @@ def prepared_rows(plan: Plan, rows: Sequence[Row], tokenizer: TextTokenizer, tel
 
 
 def recipe_metrics(
-    plan: Plan, model: nn.Module, rows: Sequence[Row], tokenizer: TextTokenizer, go_on: GoOn
+    plan: Plan, model: nn.Module, rows: Sequence[Row], tokenizer: TextTokenizer, go_on: GoOn = lambda: True
 ) -> dict[str, float]:
     """What the recipe measures of a model on evaluation rows with their true answers. Raises Stopped."""
     taught, _ = read_recipe(plan.settings.recipe)
