@@ -6,6 +6,7 @@ Comes in: a home folder.  Goes out: a Server in a process of its own, a browser,
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -33,19 +35,29 @@ def free_port() -> int:
 
 
 class Server:
-    """`python app.py` with a home of its own."""
+    """`python app.py` with a home of its own, and a token that a restart does not change."""
 
     def __init__(self, home: Path, env: Mapping[str, str] | None = None) -> None:
-        self.home, self.port = home, free_port()
-        self.env = dict(os.environ if env is None else env) | {"OMP_NUM_THREADS": "1"}
+        self.home, self.port, self.token = home, free_port(), secrets.token_urlsafe(32)
+        self.env = dict(os.environ if env is None else env)
+        self.env |= {"OMP_NUM_THREADS": "1", "TUNING_FORK_TOKEN": self.token}
         self.process: subprocess.Popen[str] | None = None
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
 
+    def with_token(self, query: str = "") -> str:
+        """The printed address, with more of a query (such as ?runs=r0001) before the token."""
+        return f"{self.address}{query}{'&' if query else '?'}token={self.token}"
+
+    def get(self, path: str) -> bytes:
+        """The answer to a program that has the token."""
+        asked = Request(self.address + path, headers={"Authorization": f"Bearer {self.token}"})
+        return urlopen(asked, timeout=20).read()
+
     def start(self) -> None:
-        command = [sys.executable, "app.py", "--port", str(self.port), "--home", str(self.home)]
+        command = [sys.executable, "app.py", "--port", str(self.port), "--home", str(self.home), "--no-browser"]
         self.process = subprocess.Popen(command, cwd=ROOT, env=self.env, text=True, stdout=subprocess.PIPE)
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -95,7 +107,7 @@ class Tab:
         self.faults: list[str] = []
         self.page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
         self.page.on("request", self._judge)
-        self.page.goto(server.address + query)
+        self.page.goto(server.with_token(query))
         self.page.wait_for_selector(".tf-tile", timeout=SLOW)
 
     def _judge(self, request: Any) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tuning.access import visitor
 from tuning.asking import SavedAnswers, Tell, ask_live
 from tuning.data import open_data
 from tuning.errors import Problem, RunError, SettingsError, whole_characters
@@ -158,6 +159,7 @@ class RunService:
                 total_steps=int(plan.value("total_steps")),
             )
             self._submit(job)
+        _log_change("start", run_id)
         return run_id
 
     def _last_step(self, run_id: str) -> int:
@@ -203,6 +205,7 @@ class RunService:
         if not self.store.own(run_id):
             raise RunError(f"{row.name} belongs to another Tuning Fork process on this home folder.")
         self._start_again(row, job)
+        _log_change("go on", run_id)
 
     def _job_of(self, row: RunRow) -> Job:
         """Its plan as it was kept. Raises RunError."""
@@ -222,6 +225,7 @@ class RunService:
         handle = self._handle(run_id)
         if handle is not None:
             handle.cancel()
+            _log_change("stop", run_id)
 
     def pause(self, run_id: str) -> None:
         handle = self._handle(run_id)
@@ -270,9 +274,11 @@ class RunService:
         if self.store.run(run_id).active:
             self.stop(run_id)
         self.store.delete(run_id)
+        _log_change("delete", run_id)
 
     def undelete(self, run_id: str) -> None:
         self.store.undelete(run_id)
+        _log_change("undelete", run_id)
 
     def result(self, run_id: str, form: str = "trained") -> Path:
         """The folder with what a run has left: `trained`, `best` or `merged`. Raises RunError."""
@@ -327,6 +333,11 @@ class RunService:
             self._tables.close()
         self.executor.close()
         self.store.close()
+
+
+def _log_change(what: str, run_id: str) -> None:
+    """Who did what, for whoever runs the server."""
+    log.info("%s %s by %s", what, run_id, visitor().title)
 
 
 def default_name(plan: Plan) -> str:
