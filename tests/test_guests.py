@@ -22,6 +22,7 @@ from tuning.data.places import find_place
 from tuning.errors import DataError, ModelError, TuningError
 from tuning.executors.thread import ThreadExecutor
 from tuning.models import open_folder, resolve_model
+from tuning.plan import plan_for
 from tuning.runs import RunService
 from tuning.serving import Keys, Serving
 from tuning.settings import DataSettings
@@ -218,7 +219,8 @@ def test_a_browser_reads_uploads_and_named_folders_and_no_other_file(room: Class
         str(room.service.home / "runs" / run / "settings.json"),
         str(room.service.home / "runs.sqlite"),
     ]
-    for source in forbidden:
+    for source in forbidden:  # what the holder has had read is kept in mind, and not for others
+        room.holder.post(path, json=asked(path, {**SMALL, "data": {"source": source}}))
         answer = room.ben.post(path, json=asked(path, {**SMALL, "data": {"source": source}}))
         (problem,) = answer.json()["problems"]
         assert problem["field"] == "data.source" and "--data DIR" in problem["message"], (source, problem)
@@ -241,6 +243,7 @@ def test_a_browser_opens_named_models_and_no_others(room: Class, tmp_path: Path,
     for name in ("elsewhere/secret", "models/link", "models/mixed", "data", "models/../elsewhere/secret"):
         model = str(tmp_path / name)
         body = {"model": model} if path == "/fork/models/lookup" else asked(path, {**SMALL, "model": model})
+        room.holder.post(path, json=body)  # what is kept in mind of it is not for others
         problems = room.ben.post(path, json=body).json()["problems"]
         assert [one["field"] for one in problems] == ["model"] and "--models DIR" in problems[0]["message"], name
     for model in (str(tmp_path / "models" / "mine"), "tiny-town"):
@@ -302,6 +305,14 @@ def test_a_link_to_what_lies_in_proc_is_refused(tmp_path: Path) -> None:
     for source in (tmp_path, tmp_path / "train.jsonl"):
         with pytest.raises(DataError, match="may never end"):
             find_place(DataSettings(source=str(source)))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self"), reason="there is no /proc here")
+@pytest.mark.timeout(60)
+def test_an_index_in_proc_is_refused_without_being_opened() -> None:
+    settings = {"method": {"name": "retrieval", "index": "/proc/kmsg"}, "data": {"source": "people-questions"}}
+    with pytest.raises(TuningError, match="may never end"):
+        plan_for(settings)
 
 
 @pytest.mark.timeout(20)

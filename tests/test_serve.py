@@ -178,6 +178,14 @@ def test_a_host_that_is_not_here_is_a_sentence() -> None:
         listen("192.0.2.1", 0)
 
 
+def test_everywhere_is_reached_by_both_kinds_of_addresses() -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    with listen("::", 0) as door:
+        for host in ("127.0.0.1", "::1"):
+            socket.create_connection((host, door.getsockname()[1]), timeout=5).close()
+
+
 # -- over the wire ----------------------------------------------------------------------------------------------------
 @pytest.mark.browser
 @pytest.mark.timeout(600)

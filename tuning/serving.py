@@ -158,15 +158,18 @@ def plain_name(host: str) -> str:
 
 def own_names() -> set[str]:
     """The names and addresses of this machine, as it knows them itself: nobody is asked."""
-    import psutil
-
     name = socket.gethostname().lower()
     found = {name, name.partition(".")[0], f"{name.partition('.')[0]}.local"}
-    for addresses in psutil.net_if_addrs().values():
-        for one in addresses:
-            if one.family in (socket.AF_INET, socket.AF_INET6):
-                found.add(one.address.partition("%")[0].lower())
-    return found - {"", ".local"}
+    return (found | {*own_addresses()}) - {"", ".local"}
+
+
+def own_addresses() -> list[str]:
+    """Of this machine's networks, in the order of its devices, IPv4 before IPv6."""
+    import psutil
+
+    devices = [one for addresses in psutil.net_if_addrs().values() for one in addresses]
+    found = [one for family in (socket.AF_INET, socket.AF_INET6) for one in devices if one.family == family]
+    return [one.address.partition("%")[0].lower() for one in found]
 
 
 def has_display(environ: Mapping[str, str]) -> bool:
@@ -178,9 +181,9 @@ def has_display(environ: Mapping[str, str]) -> bool:
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that takes connections; they wait until somebody answers them. Raises ListenError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family, both = socket.AF_INET6 if ":" in host else socket.AF_INET, host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((host.strip("[]"), port), family=family, backlog=2_048)
+        return socket.create_server((host.strip("[]"), port), family=family, backlog=2_048, dualstack_ipv6=both)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             message = (
@@ -198,8 +201,8 @@ def addresses(serving: Serving, port: int) -> tuple[str, str | None]:
     """What to open: the address that lets in as the holder, and the one for a class, or None."""
     shown = serving.host
     if shown in EVERYWHERE:
-        own = (one for one in sorted(serving.names) if one.count(".") == 3 and one.replace(".", "").isdigit())
-        shown = next((one for one in own if not is_loopback(one)), "127.0.0.1")
+        reached = (one for one in own_addresses() if not ipaddress.ip_address(one).is_link_local)
+        shown = next((one for one in reached if not is_loopback(one)), "127.0.0.1")
     shown = f"[{shown}]" if ":" in shown and not shown.startswith("[") else shown
     plain = f"http://{shown}:{port}/"
     if serving.keys is None:
