@@ -87,6 +87,11 @@ def test_the_token_becomes_a_cookie_and_leaves_the_address(service: RunService) 
     assert (again.status_code, again.headers["location"]) == (303, "./live"), "an old address leads in, by the cookie"
 
 
+def test_odd_cookies_of_other_programs_do_no_harm(service: RunService) -> None:
+    cookie = f'other={{"a": [1]}}; [x]=1; =; tuning-fork-80={KEY}; last'
+    assert client_of(service).get("/fork/live", headers={"cookie": cookie}).status_code == 200
+
+
 def test_no_path_leads_to_another_host(service: RunService) -> None:
     for path in ("//evil.example", "//evil.example/", "/\\evil.example", "///evil.example/x"):
         answer = client_of(service).get(f"http://127.0.0.1{path}?token={KEY}", follow_redirects=False)
@@ -140,7 +145,7 @@ def test_a_websocket_needs_the_token_too(app: FastAPI) -> None:
 def test_what_the_page_does_not_use_of_gradio_is_not_there(app: FastAPI) -> None:
     client = TestClient(app, headers={"Authorization": f"Bearer {KEY}"})
     body = {"data": [], "fn_index": 0, "session_hash": "x"}
-    for path in ("queue/join", "call/look", "upload", "cancel", "vibe-edit"):
+    for path in ("queue/join", "call/look", "upload", "cancel", "vibe-edit", "run/look", "api/predict"):
         assert client.post(f"/gradio_api/{path}", json=body).status_code == 404, path
     for path in ("file=/etc/passwd", "queue/data?session_hash=x", "proxy=http://127.0.0.1:1/"):
         assert client.get(f"/gradio_api/{path}").status_code == 404, path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import queue
 import re
 import socket
 import subprocess
@@ -152,6 +153,18 @@ def test_a_browser_is_opened_only_where_it_is_seen() -> None:
     assert serving(DISPLAY=":0").browser and not serving("--no-browser", DISPLAY=":0").browser
     if sys.platform == "linux":
         assert not has_display({})
+
+
+def test_the_browser_is_given_a_key_that_opens_once(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from tuning.ui import page
+
+    opened: queue.Queue[str] = queue.Queue()
+    monkeypatch.setattr(page.webbrowser, "open", opened.put)
+    own = serving(DISPLAY=":0")
+    page._tell_addresses(own, 7861)
+    once = opened.get(timeout=10).partition("?token=")[2]
+    assert own.keys is not None and once != own.keys.holder and once not in capsys.readouterr().out
+    assert (own.keys.opens(once), own.keys.opens(once)) == ("holder", None)
 
 
 # -- a busy port ------------------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ import hashlib
 import re
 import secrets
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -19,6 +18,7 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tuning.access import Visitor, asking_as
@@ -31,7 +31,7 @@ OPEN = ("/fork/health",)
 """Paths that need no token."""
 TOKEN_DAYS, OWNER_DAYS = 30, 365
 OWNER_SECRET = re.compile(r"[0-9a-f]{32}")
-PAGE_CALLS = re.compile(r"/gradio_api/(run|info|startup-events|theme\.css|heartbeat|app_id|user|login_check)(/.*)?")
+PAGE_CALLS = re.compile(r"/gradio_api/(run/predict|info|startup-events|theme\.css|app_id)/?")
 """What the page itself asks of Gradio: its queue, its uploads and its proxy have no use here."""
 WHERE = (
     "This page opens at the address that Tuning Fork printed where it was started: "
@@ -74,7 +74,9 @@ class Guard:
             await self.app(scope, receive, send)
             return
         query = parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
-        in_address = [value for name, value in query if name == "token"] if scope.get("method") in SAFE_METHODS else []
+        in_address = (
+            [value for name, value in query if name == "token"] if scope.get("method") in ("GET", "HEAD") else []
+        )
         entry = self._entry(scope, headers, in_address)
         if entry is None:
             await _refuse(scope, receive, send, _no_token(scope["path"]))
@@ -104,13 +106,15 @@ class Guard:
         if keys is None:
             return _Entry(Visitor())
         port = (scope.get("server") or ("", None))[1] or 0
-        cookies, name = _cookies(headers), f"tuning-fork-{port}"
+        # read leniently: other programs of this host may have set cookies that are none
+        cookies, name = cookie_parser(headers.get("cookie", "")), f"tuning-fork-{port}"
         kind, _, bearer = headers.get("authorization", "").partition(" ")
         given = [*in_address, *([bearer.strip()] if kind.lower() == "bearer" else []), cookies.get(name, "")]
-        role = next((found for one in given if (found := keys.opens(one))), None)
+        roles = {"holder", "guest"} if self.serving.guests else {"holder"}
+        role = next((found for one in given if (found := keys.opens(one)) in roles), None)
         if role == "holder":
             visitor, set_cookies = Visitor(), list[str]()
-        elif role == "guest" and self.serving.guests:
+        elif role == "guest":
             secret = cookies.get(f"{name}-owner", "")
             set_cookies = []
             if not OWNER_SECRET.fullmatch(secret):
@@ -139,14 +143,6 @@ def _from_another_site(scope: Scope, headers: Headers, host: str) -> bool:
     if changes and origin is not None and urlsplit(origin).netloc.lower() != host.lower():
         return True
     return site not in ("none", "same-origin") and (changes or not opens)
-
-
-def _cookies(headers: Headers) -> dict[str, str]:
-    try:
-        found = SimpleCookie(headers.get("cookie", ""))
-    except CookieError:
-        return {}
-    return {name: one.value for name, one in found.items()}
 
 
 def _cookie(scope: Scope, name: str, value: str, days: int) -> str:
