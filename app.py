@@ -1,26 +1,13 @@
-"""Opens the page: python app.py [--host 127.0.0.1] [--port 7860] [--home DIR].
+"""Opens the page: python app.py [--host 127.0.0.1] [--port 7860] [--home DIR]; --help tells the rest.
 
-Comes in: where to listen and where runs are kept.  Goes out: the address of the page, printed when it is up.
+Comes in: where to listen, where runs are kept, who is let in.  Goes out: the page's address, once it is up.
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
+import sys
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Tuning Fork: experiment with fine-tuning settings in the browser.")
-    parser.add_argument("--host", default="127.0.0.1", help="127.0.0.1 is reached from this machine only")
-    parser.add_argument("--port", type=int, default=7860)
-    parser.add_argument("--home", type=Path, default=None, help="where runs are kept")
-    given = parser.parse_args()
-    print("Tuning Fork is starting…", flush=True)
-
-    from tuning.ui.page import launch  # after the line above: the imports take a few seconds
-
-    launch(given.host, given.port, given.home)
-
+from tuning.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["serve", *sys.argv[1:]]))

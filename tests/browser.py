@@ -6,15 +6,17 @@ Comes in: a home folder.  Goes out: a Server in a process of its own, a browser,
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -33,23 +35,35 @@ def free_port() -> int:
 
 
 class Server:
-    """`python app.py` with a home of its own."""
+    """`python app.py` with a home of its own, and a token that a restart does not change."""
 
-    def __init__(self, home: Path, env: Mapping[str, str] | None = None) -> None:
-        self.home, self.port = home, free_port()
-        self.env = dict(os.environ if env is None else env) | {"OMP_NUM_THREADS": "1"}
+    def __init__(self, home: Path, env: Mapping[str, str] | None = None, options: Sequence[str] = ()) -> None:
+        self.options = options
+        self.home, self.port, self.token = home, free_port(), secrets.token_urlsafe(32)
+        self.env = dict(os.environ if env is None else env)
+        self.env |= {"OMP_NUM_THREADS": "1", "TUNING_FORK_TOKEN": self.token}
         self.process: subprocess.Popen[str] | None = None
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
 
+    def with_token(self, query: str = "", key: str | None = None) -> str:
+        """The printed address, with more of a query (such as ?runs=r0001) before its token, or another key."""
+        return f"{self.address}{query}{'&' if query else '?'}token={key or self.token}"
+
+    def get(self, path: str) -> bytes:
+        """The answer to a program that has the token."""
+        asked = Request(self.address + path, headers={"Authorization": f"Bearer {self.token}"})
+        return urlopen(asked, timeout=20).read()
+
     def start(self) -> None:
-        command = [sys.executable, "app.py", "--port", str(self.port), "--home", str(self.home)]
+        command = [sys.executable, "app.py", "--port", str(self.port), "--home", str(self.home), "--no-browser"]
+        command += self.options
         self.process = subprocess.Popen(command, cwd=ROOT, env=self.env, text=True, stdout=subprocess.PIPE)
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            if self.address in line:
+            if "Tuning Fork is at" in line:
                 return
         raise AssertionError("the server ended before it had an address")
 
@@ -90,12 +104,12 @@ def open_browser() -> Iterator[Any]:
 class Tab:
     """One page; faults of its scripts and requests to other hosts are collected and fail the test at its end."""
 
-    def __init__(self, context: Any, server: Server, query: str = "") -> None:
+    def __init__(self, context: Any, server: Server, query: str = "", key: str | None = None) -> None:
         self.page = context.new_page()
         self.faults: list[str] = []
         self.page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
         self.page.on("request", self._judge)
-        self.page.goto(server.address + query)
+        self.page.goto(server.with_token(query, key))
         self.page.wait_for_selector(".tf-tile", timeout=SLOW)
 
     def _judge(self, request: Any) -> None:

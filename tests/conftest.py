@@ -7,16 +7,20 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # memory tables made by tests are for the tests of this session
 os.environ.setdefault("TUNING_FORK_CACHE", tempfile.mkdtemp(prefix="tuning-fork-cache-"))
+# a client of tests calls the app by a name of its own: `testserver` is let in nowhere
+TestClient.__init__ = partialmethod(TestClient.__init__, base_url="http://127.0.0.1")  # type: ignore[method-assign]
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 

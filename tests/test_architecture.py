@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "architectures": -1,
+    "access": 0,
     "assets": 0,
     "child": 0,
     "errors": 0,
@@ -21,6 +22,7 @@ FLOORS = {
     "shapes": 0,
     "tensors": 0,
     "fields": 1,
+    "serving": 1,
     "question": 1,
     "hardware": 1,
     "models": 1,

@@ -129,9 +129,8 @@ def test_a_phone_needs_no_sideways_scrolling(browser: Any, server: Server, dark:
 
 def test_a_tab_holds_no_connection(server: Server) -> None:
     import json
-    from urllib.request import urlopen
 
-    config = json.loads(urlopen(server.address + "config", timeout=20).read())
+    config = json.loads(server.get("config"))
     assert config["connect_heartbeat"] is False
 
 

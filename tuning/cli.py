@@ -34,6 +34,7 @@ from tuning.models import is_cached, split_spec
 from tuning.plan import Plan, plan_for
 from tuning.results import Results
 from tuning.runs import RunService
+from tuning.serving import ListenError, add_options, serving_of
 from tuning.settings import DataSettings, Settings
 from tuning.settings_table import settings_table
 from tuning.store import STORE, RunStore
@@ -70,10 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("name", nargs="?", default="all", help=_BENCHES)
     one.add_argument("--repeats", type=int, default=7, help="interleaved repeats; the median is shown")
     verbs.add_parser("settings", help="print the table of settings as Markdown")
-    one = verbs.add_parser("serve", help="open the page")
-    one.add_argument("--host", default="127.0.0.1")
-    one.add_argument("--port", type=int, default=7860)
-    one.add_argument("--home", type=Path, help="where runs are kept; default: the user data folder")
+    add_options(verbs.add_parser("serve", help="open the page"))
     return parser
 
 
@@ -101,10 +99,16 @@ def main(argv: list[str] | None = None) -> int:
             from tuning.bench.tables import run_benches
 
             return run_benches(given.name, given.repeats)
-        from tuning.ui.page import launch
+        serving = serving_of(given, os.environ)
+        print("Tuning Fork is starting…", flush=True)
 
-        launch(host=given.host, port=given.port, home=given.home)
+        from tuning.ui.page import launch  # after the line above: the imports take a few seconds
+
+        launch(serving)
         return 0
+    except ListenError as error:
+        print(str(error), file=sys.stderr)
+        return 1
     except TuningError as error:
         problems = [problem.to_dict() for problem in error.problems]
         print(json.dumps({"problems": problems}, ensure_ascii=False, default=str))

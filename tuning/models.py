@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from tuning.access import path_refusal, special_file
 from tuning.architectures import is_text_model, not_for_text, tasks_of, transformers_version
 from tuning.assets import assets_folder
 from tuning.errors import ModelError, Notice
@@ -167,6 +168,8 @@ def tuned_for(name: str, chat_template: bool) -> tuple[str, str]:
 # -- a folder ---------------------------------------------------------------------------------------------------------
 def open_folder(folder: Path, spec: str, source: str, title: str, revision: str | None = None) -> BaseModel:
     """The base model in a folder. Raises ModelError naming what is missing or cannot be read."""
+    if source in ("path", "hub"):
+        _check_openable(folder, spec)
     if not folder.is_dir():
         raise ModelError(f"there is no folder {spec!r}; give the path of a model folder", spec, "an existing folder")
     if not (folder / "config.json").is_file():
@@ -203,6 +206,25 @@ def open_folder(folder: Path, spec: str, source: str, title: str, revision: str 
         notes=_notes(folder, shape, "causal_lm" in tasks, named(title, source), template),
         files=base_files(folder, weights),
     )
+
+
+def _check_openable(folder: Path, spec: str) -> None:
+    """Raises ModelError where who asks may not have this folder, or what its links lead to, opened; or where something
+    in it is no file. Nothing is opened for that, nor looked for."""
+    limit = "a bundled model, or a folder named for all"
+    refusal = path_refusal(folder, "models")
+    if refusal is not None:
+        raise ModelError(f"{spec!r:.300} {refusal}", spec, limit)
+    if not os.path.isdir(folder):
+        return
+    for name in sorted(os.listdir(folder)):
+        refusal = path_refusal(folder / name, "models")
+        if refusal is not None:
+            raise ModelError(f"{name} of {spec!r:.300} {refusal}", spec, limit)
+    special = special_file(folder)
+    if special is not None:
+        message = f"{special} of {spec!r:.300} is a pipe or a device, and is not opened; take it out of the folder"
+        raise ModelError(message, spec, "a folder of files")
 
 
 def _json(file: Path, spec: str) -> Any:

@@ -44,6 +44,8 @@ class RunRow:
     peak_bytes: int | None
     slot: int
     deleted: float | None
+    owner: str | None
+    """The browser whose run it is; None is whoever runs the program."""
 
     @property
     def active(self) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tuning.access import visitor
 from tuning.asking import ASK_SECONDS, Asked, Hear, SavedAnswers, Waiting, put_live
 from tuning.data import open_data
 from tuning.errors import Problem, RunError, SettingsError, whole_characters
@@ -180,6 +181,7 @@ class RunService:
                 total_steps=int(plan.value("total_steps")),
             )
             self._submit(job)
+        _log_change("start", run_id)
         return run_id
 
     def _last_step(self, run_id: str) -> int:
@@ -225,6 +227,7 @@ class RunService:
             step = self._results.checkpoint(row)
             self._start_again(row, job)
             self.store.flush()
+        _log_change("go on", run_id)
         return step or 0
 
     def _job_to_go_on(self, run_id: str) -> Job:
@@ -257,6 +260,7 @@ class RunService:
         handle = self._handle(run_id)
         if handle is not None:
             handle.cancel()
+            _log_change("stop", run_id)
 
     def pause(self, run_id: str) -> None:
         handle = self._handle(run_id)
@@ -305,9 +309,11 @@ class RunService:
         if self.store.run(run_id).active:
             self.stop(run_id)
         self.store.delete(run_id)
+        _log_change("delete", run_id)
 
     def undelete(self, run_id: str) -> None:
         self.store.undelete(run_id)
+        _log_change("undelete", run_id)
 
     def result(self, run_id: str, form: str = "trained") -> Path:
         """The folder with what a run has left: `trained`, `best` or `merged`. Raises RunError."""
@@ -423,6 +429,11 @@ class RunService:
             self._tables.close()
         self.executor.close()
         self.store.close()
+
+
+def _log_change(what: str, run_id: str) -> None:
+    """Who did what, for whoever runs the server."""
+    log.info("%s %s by %s", what, run_id, visitor().title)
 
 
 def default_name(plan: Plan) -> str:

@@ -21,6 +21,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from tuning.access import visitor
 from tuning.errors import RunError, whole_characters
 from tuning.events import END_KINDS, Event
 from tuning.locks import OwnerLocks
@@ -76,7 +77,12 @@ def _settings_of_today(db: sqlite3.Connection) -> None:
         db.execute("UPDATE runs SET settings = ?, plan = ? WHERE run_id = ?", values)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first_tables, _settings_of_today)
+def _owners(db: sqlite3.Connection) -> None:
+    """Whose run it is; those that are there belong to whoever runs the program."""
+    db.execute("ALTER TABLE runs ADD COLUMN owner TEXT")
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first_tables, _settings_of_today, _owners)
 """Each takes a store from the version before to its own; the version (SQLite's user_version) counts those made. The
 first finds its tables there in stores from before versions were kept."""
 
@@ -128,19 +134,23 @@ class RunStore:
 
     def runs(self, include_deleted: bool = False) -> list[RunRow]:
         """Newest first."""
-        where = "" if include_deleted else "WHERE deleted IS NULL"
-        rows = self._rows(f"SELECT {', '.join(COLUMNS)} FROM runs {where} ORDER BY number DESC")
+        where = "true" if include_deleted else "deleted IS NULL"
+        own, asks = _own()
+        rows = self._rows(f"SELECT {', '.join(COLUMNS)} FROM runs WHERE {where}{own} ORDER BY number DESC", asks)
         return [RunRow.from_values(row) for row in rows]
 
     def active_runs(self, include_deleted: bool = False) -> list[RunRow]:
         """Queued, running and paused runs, in the order they were asked for."""
         marks = ", ".join("?" * len(ACTIVE_STATES))
-        where = "" if include_deleted else "AND deleted IS NULL"
-        sql = f"SELECT {', '.join(COLUMNS)} FROM runs WHERE state IN ({marks}) {where} ORDER BY number"
-        return [RunRow.from_values(row) for row in self._rows(sql, ACTIVE_STATES)]
+        own, asks = _own()
+        there = "" if include_deleted else " AND deleted IS NULL"
+        where = f"state IN ({marks}){there}{own}"
+        sql = f"SELECT {', '.join(COLUMNS)} FROM runs WHERE {where} ORDER BY number"
+        return [RunRow.from_values(row) for row in self._rows(sql, (*ACTIVE_STATES, *asks))]
 
     def run(self, run_id: str) -> RunRow:
-        rows = self._rows(f"SELECT {', '.join(COLUMNS)} FROM runs WHERE run_id = ?", (run_id,))
+        own, asks = _own()
+        rows = self._rows(f"SELECT {', '.join(COLUMNS)} FROM runs WHERE run_id = ?{own}", (run_id, *asks))
         if not rows:
             raise RunError(f"There is no run {run_id!r} here. It may have been started from another home folder.")
         return RunRow.from_values(rows[0])
@@ -151,6 +161,8 @@ class RunStore:
 
     def events(self, run_id: str, kind: str | None = None) -> list[Event]:
         """Every event of a run, or those of one kind, in the order they were stored."""
+        if not self._seen(run_id):
+            return []
         only, values = ("", (run_id,)) if kind is None else (" AND kind = ?", (run_id, kind))
         sql = f"SELECT attempt, seq, time, kind, data FROM events WHERE run_id = ?{only} ORDER BY id"
         return [
@@ -168,11 +180,16 @@ class RunStore:
             # a kind at a time, which the index answers by one look at its end
             sql = "SELECT max(id) FROM events WHERE run_id = ? AND kind = ?"
             newest = max(self._rows(sql, (run_id, kind))[0][0] or 0 for kind in POINT_KINDS)
-            if not newest:
+            if not newest or not self._seen(run_id):
                 continue
             points = {kind: self._points(run_id, kind, after, newest, limit) for kind in POINT_KINDS}
             answer[run_id] = {"id": newest, **points}
         return answer
+
+    def _seen(self, run_id: str) -> bool:
+        """Whether this run is one of who asks."""
+        own, asks = _own()
+        return not own or bool(self._rows(f"SELECT 1 FROM runs WHERE run_id = ?{own}", (run_id, *asks)))
 
     def _points(self, run_id: str, kind: str, after: int, newest: int, limit: int) -> list[dict[str, Any]]:
         span = (run_id, kind, after, newest)
@@ -215,17 +232,18 @@ class RunStore:
         estimate: dict[str, Any] | None = None,
         total_steps: int | None = None,
     ) -> None:
-        """Keep a new run, queued, owned by this process; it is on disk when this returns."""
+        """Keep a new run, queued, of who asks; this process has it, and it is on disk when this returns."""
+        owner = visitor().owner
 
         def write(db: sqlite3.Connection) -> None:
             used = [row[0] for row in db.execute("SELECT slot FROM runs WHERE deleted IS NULL")]
             slot = min(range(COLOR_SLOTS), key=lambda s: (used.count(s), s))
             sql = (
                 "INSERT INTO runs (run_id, name, created, settings, plan, estimate, parent, from_step, total_steps,"
-                " slot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                " slot, owner) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             )
             texts = (json.dumps(settings), json.dumps(plan), None if estimate is None else json.dumps(estimate))
-            db.execute(sql, (run_id, name, self.clock(), *texts, parent, from_step, total_steps, slot))
+            db.execute(sql, (run_id, name, self.clock(), *texts, parent, from_step, total_steps, slot, owner))
             _bump(db)
 
         self.own(run_id)
@@ -401,6 +419,12 @@ class RunStore:
                 done.set_result(None)
             else:
                 done.set_exception(refusal)
+
+
+def _own() -> tuple[str, tuple[str, ...]]:
+    """What keeps a query of runs to those of who asks: an end of its condition, with the value for its mark."""
+    owner = visitor().owner
+    return ("", ()) if owner is None else (" AND owner = ?", (owner,))
 
 
 def _bump(db: sqlite3.Connection) -> None:

@@ -150,9 +150,10 @@ export function mountChart(root, config) {
   let drawn = "";
   onChange(() => {
     const active = state.runs.filter(isActive).length;
-    chip.textContent = state.link === "reconnecting" ? "reconnecting…" : state.link === "connecting" ? "connecting…"
+    chip.textContent = state.link === "reconnecting" ? "reconnecting…"
+      : state.link === "refused" ? "The server was started anew: open the address it printed." : state.link === "connecting" ? "connecting…"
       : active ? `live · ${active} ${active === 1 ? "run" : "runs"}` : "idle";
-    chip.dataset.state = state.link === "live" && active ? "running" : state.link;
+    chip.dataset.state = state.link === "live" && active ? "running" : state.link === "refused" ? "failed" : state.link;
     const now = state.runs.filter((run) => state.shown?.has(run.run_id))
       .map((run) => `${run.run_id}:${run.state}:${run.name}:${state.series.get(run.run_id)?.id}`).join();
     if (now !== drawn) { drawn = now; draw(); } // an idle page does not redraw

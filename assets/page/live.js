@@ -11,7 +11,7 @@ export const state = {
   runs: [],            // newest first, as the server sends them
   series: new Map(),   // run id -> {id, step: [], eval: []}
   shown: readAddress(),
-  link: "connecting",  // connecting | live | reconnecting
+  link: "connecting",  // connecting | live | reconnecting | refused
 };
 
 const listeners = new Set();
@@ -65,14 +65,14 @@ async function poll() {
   let wait = SLOWEST;
   try {
     const answer = await fetch(address(), { cache: "no-store", signal: AbortSignal.timeout(10000) });
-    if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
+    if (!answer.ok) throw new Error(answer.status === 403 ? "refused" : `the server answered ${answer.status}`);
     const restart = take(await answer.json());
     failures = 0;
     state.link = "live";
     wait = restart ? 0 : state.runs.some(isActive) ? FAST : IDLE;
-  } catch {
+  } catch (error) {
     failures += 1;
-    state.link = "reconnecting";
+    state.link = error.message === "refused" ? "refused" : "reconnecting";
     wait = Math.min(SLOWEST, FAST * 2 ** failures);
   }
   asking = false;

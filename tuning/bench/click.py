@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from typing import Any
 
 from tuning.bench.measure import markdown
-from tuning.bench.start import free_port, wait_until_served
+from tuning.bench.start import free_port, serve, wait_until_served
 
 FIRST_POINT = """async (known) => {
   const answer = await fetch('/fork/live?cur=');
@@ -43,14 +41,13 @@ def _one_server(chromium: str) -> tuple[float, float]:
 
     port = free_port()
     with tempfile.TemporaryDirectory() as home:
-        command = [sys.executable, "-m", "tuning", "serve", "--port", str(port), "--home", home]
-        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        server, token = serve(port, home)
         try:
-            wait_until_served(port)
+            wait_until_served(port, token)
             with sync_playwright() as play:
                 browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
                 page = browser.new_page()
-                page.goto(f"http://127.0.0.1:{port}/")
+                page.goto(f"http://127.0.0.1:{port}/?token={token}")
                 page.locator("#tf-start").wait_for()
                 page.wait_for_timeout(1500)
                 cold = _press(page)

@@ -77,5 +77,5 @@ def _client(service: RunService) -> Any:
     from fastapi.testclient import TestClient
 
     app = FastAPI()
-    add_routes(app, service, hosts=["testserver"])
-    return TestClient(app)
+    add_routes(app, service)
+    return TestClient(app, base_url="http://127.0.0.1")

@@ -5,6 +5,8 @@ Comes in: repeats.  Goes out: a table.  Each measurement is a fresh process; CPU
 
 from __future__ import annotations
 
+import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import urllib.request
 import psutil
 
 from tuning.bench.measure import interleaved, markdown
+from tuning.serving import TOKEN
 
 
 def table(repeats: int) -> str:
@@ -41,10 +44,9 @@ def free_port() -> int:
 def _served() -> float:
     port = free_port()
     with tempfile.TemporaryDirectory() as home:
-        command = [sys.executable, "-m", "tuning", "serve", "--port", str(port), "--home", home]
-        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        server, token = serve(port, home)
         try:
-            wait_until_served(port)
+            wait_until_served(port, token)
             times = psutil.Process(server.pid).cpu_times()
             return float(times.user + times.system)
         finally:
@@ -52,12 +54,21 @@ def _served() -> float:
             server.wait()
 
 
-def wait_until_served(port: int, limit: float = 120.0) -> None:
+def serve(port: int, home: str) -> tuple[subprocess.Popen[bytes], str]:
+    """The page in a process of its own, with its token."""
+    token = secrets.token_urlsafe(32)
+    command = [sys.executable, "-m", "tuning", "serve", "--port", str(port), "--home", home, "--no-browser"]
+    env = os.environ | {TOKEN: token}
+    return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), token
+
+
+def wait_until_served(port: int, token: str, limit: float = 120.0) -> None:
     """Return when the page's first byte comes; raises TimeoutError after `limit` seconds."""
-    end = time.monotonic() + limit
+    end, headers = time.monotonic() + limit, {"Authorization": f"Bearer {token}"}
+    page_address = urllib.request.Request(f"http://127.0.0.1:{port}/", headers=headers)
     while time.monotonic() < end:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as page:
+            with urllib.request.urlopen(page_address, timeout=5) as page:
                 page.read(1)
                 return
         except OSError:

@@ -7,6 +7,7 @@ own that poll twice a second as the page does.
 from __future__ import annotations
 
 import queue
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -20,11 +21,13 @@ from tuning.bench.measure import interleaved, markdown
 from tuning.bench.start import free_port, wait_until_served
 from tuning.executors.thread import ThreadExecutor
 from tuning.runs import RunService
+from tuning.serving import Keys, Serving
 
 STEPS = 25
+TOKEN = secrets.token_urlsafe(32)
 WATCH = """
 import sys, threading, time, urllib.request
-url, count = sys.argv[1], int(sys.argv[2])
+url, count = urllib.request.Request(sys.argv[1], headers={"Authorization": "Bearer " + sys.argv[3]}), int(sys.argv[2])
 def watch():
     while True:
         try: urllib.request.urlopen(url, timeout=10).read()
@@ -74,17 +77,17 @@ def _serve(service: RunService, port: int) -> Any:
 
     from tuning.ui.page import build_app
 
-    app = build_app(service, "127.0.0.1", port)
+    app = build_app(service, "127.0.0.1", port, Serving(keys=Keys(TOKEN)))
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
     threading.Thread(target=server.run, daemon=True).start()
-    wait_until_served(port)
+    wait_until_served(port, TOKEN)
     return server
 
 
 def _once(service: RunService, spent: queue.SimpleQueue[float], port: int, count: int, walls: list[float]) -> float:
     run = service.start({"max_steps": STEPS, "device": "cpu", "gradient_accumulation_steps": 4})
     url = f"http://127.0.0.1:{port}/fork/live?cur={run}:0"
-    watchers = subprocess.Popen([sys.executable, "-c", WATCH, url, str(count)])
+    watchers = subprocess.Popen([sys.executable, "-c", WATCH, url, str(count), TOKEN])
     began = time.monotonic()
     try:
         service.wait(run, 300)

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from tuning.access import path_refusal
 from tuning.assets import assets_folder
 from tuning.data.archive import NAME_LETTERS
 from tuning.data.archive import NOT_ROWS as NOT_ROWS_BESIDE
@@ -82,12 +83,16 @@ def find_place(settings: DataSettings) -> Place:
             path = Path(name).expanduser()
         except RuntimeError:  # ~somebody who has no home here
             path = Path(name)
+        _check_readable(path, name)
         try:
-            return _path_place(path, settings)
+            found = _path_place(path, settings)
         except OSError as error:  # a folder that may not be looked into, a disk that is gone
             shown = f"{str(path)!r:.300}"
             message = f"{shown} cannot be read: {error.strerror or error}; check who may read it, or choose another"
             raise DataError(message, str(path), "a readable file or folder") from None
+        for file in (*found.train, *(found.eval or ())):  # a link in a folder may lead out of it
+            _check_readable(file, str(Path(name) / file.name) if path.is_dir() else name)
+        return found
     _no_subset(settings)
     card = next((card for card in data_catalogue() if card["name"] == name), None)
     if card is None:
@@ -101,6 +106,13 @@ def find_place(settings: DataSettings) -> Place:
         eval=(held,) if held else None,
         card=card,
     )
+
+
+def _check_readable(path: Path, name: str) -> None:
+    """Raises DataError where who asks may not have this path read. It is not opened for that, nor looked for."""
+    refusal = path_refusal(path, "data")
+    if refusal is not None:
+        raise DataError(f"{name!r:.300} {refusal}", name, "an upload, bundled data, or a folder named for all")
 
 
 def _no_subset(settings: DataSettings) -> None:
@@ -135,6 +147,7 @@ def _hub_place(name: str, settings: DataSettings) -> Place:
         )
         limit = "a bundled name, a file's path, or a hub id that is downloaded"
         raise DataError(message, settings.source, limit)
+    _check_readable(kept.folder, settings.source)
     subset, wanted, held = _chosen_splits(name, kept.layout, settings)
     splits = kept.layout.subsets[subset]
     files = _whole(name, subset, kept, splits[wanted] + (splits[held] if held else ()))
@@ -305,7 +318,7 @@ def _listing(folder: Path) -> tuple[list[str], bool]:
 def _card_of(folder: Path) -> dict[str, Any]:
     """What the README.md of a data set says between its first two lines of dashes; empty where it says nothing."""
     readme = folder / "README.md"
-    if not os.path.isfile(readme) or readme.stat().st_size > CARD_BYTES:
+    if path_refusal(readme, "data") or not os.path.isfile(readme) or readme.stat().st_size > CARD_BYTES:
         return {}
     return _read_card(str(readme), version_of(readme.stat()))
 

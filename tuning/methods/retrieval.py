@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
+from tuning.access import path_refusal
 from tuning.errors import Problem
 from tuning.fields import Limit
 from tuning.methods.base import Asked, Case
@@ -53,6 +54,9 @@ class Retrieval(UntrainedMethod):
 
     def problems(self, case: Case, s: RetrievalSettings) -> list[Problem]:
         place = index_file(s, case.data_folder)
+        refusal = path_refusal(place, "data") if place is not None and s.index else None
+        if refusal is not None:
+            return [Problem("method.index", s.index, "a JSONL file with passages", f"{s.index!r:.300} {refusal}")]
         if place is None or not place.is_file():
             where = f"there is no file {s.index!r}" if s.index else "these data bring no passages with them"
             message = f"{where}; give a JSONL file with a column passage as method.index"

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
+import sys
+import threading
+import webbrowser
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +27,7 @@ from fastapi import FastAPI  # noqa: E402
 from tuning.assets import asset_path  # noqa: E402
 from tuning.errors import Notice  # noqa: E402
 from tuning.runs import RunService  # noqa: E402
+from tuning.serving import Serving, addresses, listen  # noqa: E402
 from tuning.settings import Settings  # noqa: E402
 from tuning.settings_versions import VERSION, today  # noqa: E402
 from tuning.ui import ask as ask_room  # noqa: E402
@@ -55,8 +60,6 @@ QUICK: dict[str, Any] = {
 
 WARM_UP_AFTER = 1.0
 """Seconds from the server's start."""
-EVERYWHERE = ("0.0.0.0", "::")
-"""Hosts that mean every address of this machine; a page served there cannot know its own names."""
 
 
 def build_page(service: RunService) -> gr.Blocks:
@@ -160,10 +163,10 @@ def _connect(
     page.load(reload, saved, [*shown, live], **QUICK)
 
 
-def build_app(service: RunService, host: str, port: int) -> FastAPI:
-    """The whole web app: the routes first, then the page over them."""
+def build_app(service: RunService, host: str, port: int, serving: Serving | None = None) -> FastAPI:
+    """The whole web app: the routes first, then the page over them; all of it behind the guard of `serving`."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    add_routes(app, service, hosts=[host])
+    add_routes(app, service, serving)
     return gr.mount_gradio_app(
         app,
         build_page(service),
@@ -190,24 +193,51 @@ def default_home() -> Path:
     return Path(os.environ.get("TUNING_FORK_HOME") or user_data_path("tuning-fork", appauthor=False))
 
 
-def launch(host: str, port: int, home: Path | None = None) -> None:
-    """Serves the page until it is interrupted. Prints the address once it can be opened."""
+def launch(serving: Serving) -> None:
+    """Serves the page until it is interrupted, and prints its address once it can be opened.
+
+    The port comes first: where it is taken, nothing else is touched. Raises TuningError.
+    """
     import uvicorn
 
-    service = RunService((home or default_home()).expanduser())
-    service.recover()
-    service.watch()
-    try:
-        app = build_app(service, host, port)
-        server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning"))
-        shown = "127.0.0.1" if host in EVERYWHERE else host
+    with listen(serving.host, serving.port) as door:
+        port = door.getsockname()[1]
+        _log_to_standard_error()
+        service = RunService((serving.home or default_home()).expanduser())
+        try:
+            service.recover()
+            service.watch()
+            app = build_app(service, serving.host, port, serving)
+            server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
 
-        async def say() -> None:
-            print(f"Tuning Fork is at http://{shown}:{port}/", flush=True)
-            # the first page comes before the imports of training, which would share its processor
-            asyncio.get_running_loop().call_later(WARM_UP_AFTER, service.warm_up)
+            async def say() -> None:
+                _tell_addresses(serving, port)
+                # the first page comes before the imports of training, which would share its processor
+                asyncio.get_running_loop().call_later(WARM_UP_AFTER, service.warm_up)
 
-        app.router.on_startup.append(say)
-        server.run()
-    finally:
-        service.close()
+            app.router.on_startup.append(say)
+            server.run(sockets=[door])
+        finally:
+            service.close()
+
+
+def _tell_addresses(serving: Serving, port: int) -> None:
+    own, guests = addresses(serving, port)
+    print(f"Tuning Fork is at {own}", flush=True)
+    if guests is not None:
+        print("  That address sees and changes all runs. For a class, where each browser sees its own runs only:")
+        print(f"  {guests}", flush=True)
+    if serving.browser:
+        # a browser's command line can be seen by other users of the machine: it gets a key that opens once
+        once = own if serving.keys is None else f"{own.partition('?')[0]}?token={serving.keys.once()}"
+        threading.Thread(target=webbrowser.open, args=(once,), name="browser", daemon=True).start()
+
+
+def _log_to_standard_error() -> None:
+    """Who started, stopped or deleted what, a line each."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    ours = logging.getLogger("tuning")
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    ours.propagate = False

@@ -5,14 +5,14 @@ with a request is told as 422 with {"problems": [{"field", "value", "limit", "me
 is 404 with a sentence.
 """
 
-from collections.abc import Iterable
-
 from fastapi import FastAPI
 
 from tuning.runs import RunService
+from tuning.serving import Serving
 from tuning.web.ask import add_ask_routes
 from tuning.web.data import add_data_routes
 from tuning.web.guard import guard
+from tuning.web.health import add_health_route
 from tuning.web.hub_data import add_hub_data_routes
 from tuning.web.memory import add_memory_routes
 from tuning.web.models import add_model_routes
@@ -21,9 +21,10 @@ from tuning.web.runs import add_run_routes
 from tuning.web.static import add_static_routes
 
 
-def add_routes(app: FastAPI, service: RunService, hosts: Iterable[str] = ()) -> None:
-    """Everything under /fork/, and who may talk to this app at all: `hosts` are its names besides the local ones."""
-    guard(app, hosts)
+def add_routes(app: FastAPI, service: RunService, serving: Serving | None = None) -> None:
+    """Everything under /fork/, behind the guard: without a `serving` this machine alone is let in, and all of it."""
+    guard(app, serving or Serving(), service.home)
+    add_health_route(app, service)
     add_ask_routes(app, service)
     add_model_routes(app)
     add_result_routes(app, service)

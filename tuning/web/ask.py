@@ -18,6 +18,7 @@ from anyio.to_thread import run_sync
 from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 
+from tuning.access import visitor
 from tuning.asking import ASK_SECONDS, Asked
 from tuning.errors import TuningError
 from tuning.question import Question
@@ -45,7 +46,7 @@ def add_ask_routes(app: FastAPI, service: RunService) -> None:
         weights = body.pop("weights", "last")
         question = Question(**{"prompts": (), **body})
         pieces = _Pieces()
-        client = request.client.host if request.client is not None else None
+        client = visitor().owner or (request.client.host if request.client is not None else None)
         put = partial(service.put_question, run_id, question, pieces.hear, client, weights)
         asked = await run_sync(put, limiter=ASKING)
         lines = pieces.of(asked, request)

@@ -2,7 +2,7 @@
 
 In: settings as JSON, or a file as the body of a request.  Out: the preview of the first rows, the facts of all rows
 once they are read, or the path of the stored file.  Uploads lie in home/uploads under their content's hash, so that
-the same file is kept once.
+the same file is kept once; those of a browser of a class in a folder of its own.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from tuning.access import visitor
 from tuning.data import CONVERSATION, TEXT
 from tuning.data.preview import preview
 from tuning.data.template_choice import template_notices, with_template_chosen
@@ -137,8 +138,8 @@ async def _store(request: Request, folder: Path, name: str) -> Path:
                 await run_in_threadpool(out.write, chunk)
         if size == 0:
             raise SettingsError([Problem("data.source", 0, "a file with rows", "the file is empty; choose another.")])
-        place = folder / digest.hexdigest()[:16]
-        place.mkdir(exist_ok=True)
+        place = folder / (visitor().owner or "") / digest.hexdigest()[:16]
+        place.mkdir(parents=True, exist_ok=True)
         os.replace(aside, place / name)
         return place / name
     finally:

@@ -20,7 +20,7 @@ from tuning.hub.download import Downloads, bytes_here
 from tuning.hub.hub_data import HubData, cached_data, chosen, data_error, keep_listing, look_up_data
 from tuning.hub.repo import TOKEN
 from tuning.settings import DataSettings
-from tuning.web.requests import json_body, take, take_token
+from tuning.web.requests import for_the_holder, json_body, take, take_token
 
 KNOWN = 16
 """Looked-up data sets kept in mind, so that Download need not ask again."""
@@ -47,6 +47,7 @@ def add_hub_data_routes(app: FastAPI) -> None:
     downloads, known = Downloads(), dict[tuple[str, str | None], HubData]()
 
     def ask(asked: Asked) -> HubData:
+        for_the_holder("data.source")
         found = look_up_data(asked.source, asked.subset, asked.revision, asked.token)
         while len(known) >= KNOWN:
             known.pop(next(iter(known)))
@@ -58,6 +59,7 @@ def add_hub_data_routes(app: FastAPI) -> None:
         return here or hub_card(ask(asked), asked, downloads)
 
     def begin(asked: Asked) -> dict[str, Any]:
+        for_the_holder("data.source")
         found = known.get((split_source(asked.source)[1], asked.revision)) or ask(asked)
         found = chosen(found, asked.subset)
         if refusal := found.refusal():
@@ -75,8 +77,10 @@ def add_hub_data_routes(app: FastAPI) -> None:
 
     @app.post("/fork/data/cancel")
     async def cancel(request: Request) -> dict[str, Any]:
+        asked = _asked(await json_body(request))
+        for_the_holder("data.source")
         try:
-            return downloads.cancel(split_source(_asked(await json_body(request)).source)[1]).to_dict()
+            return downloads.cancel(split_source(asked.source)[1]).to_dict()
         except ModelError as error:
             raise data_error(error) from None
 

@@ -21,7 +21,7 @@ from tuning.methods import method_named
 from tuning.models import BaseModel, is_cached, named, resolve_model, split_spec, tuned_for
 from tuning.plan import make_plan
 from tuning.settings import Settings
-from tuning.web.requests import json_body, take, take_token
+from tuning.web.requests import for_the_holder, json_body, take, take_token
 
 ROWS, LENGTH = 4, 128
 """What the card's verdict is about, besides the method: a micro-batch of so many rows of so many tokens."""
@@ -35,6 +35,7 @@ def add_model_routes(app: FastAPI) -> None:
     downloads, known = Downloads(), dict[tuple[str, str | None], HubModel]()
 
     def asked_hub(name: str, revision: str | None, token: str | None) -> HubModel:
+        for_the_holder("model")
         found = look_up(name, revision, token)
         while len(known) >= KNOWN:
             known.pop(next(iter(known)))
@@ -50,6 +51,7 @@ def add_model_routes(app: FastAPI) -> None:
         return hub_card(found) | {"download": running.to_dict() if running else None}
 
     def begin(spec: str, revision: str | None, token: str | None) -> dict[str, Any]:
+        for_the_holder("model")
         _, name = split_spec(spec)
         found = known.get((name, revision)) or asked_hub(name, revision, token)
         if found.locked:
@@ -69,6 +71,7 @@ def add_model_routes(app: FastAPI) -> None:
     @app.post("/fork/models/cancel")
     async def cancel(request: Request) -> dict[str, Any]:
         spec, _, _ = _asked(await json_body(request))
+        for_the_holder("model")
         return downloads.cancel(split_spec(spec)[1]).to_dict()
 
     @app.get("/fork/models/download")

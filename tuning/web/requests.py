@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import JSONResponse
 
+from tuning.access import visitor
 from tuning.asking import TooManyQuestions
 from tuning.errors import Problem, RunError, SettingsError, TuningError
 from tuning.rows import RunRow
@@ -71,6 +72,16 @@ def take_token(token: Any) -> str | None:
         message = "The token must be one line of letters, digits and _."
         raise SettingsError([Problem("token", None, "a token", message)])
     return (token or "").strip() or None
+
+
+def for_the_holder(field: str) -> None:
+    """Raises SettingsError where a browser of a class asks for what only whoever started the server may do."""
+    if visitor().owner is not None:
+        limit = "bundled, or in a folder that the server was started with"
+        message = (
+            "the hub is asked by whoever started this server only; ask them, or choose what is bundled or uploaded"
+        )
+        raise SettingsError([Problem(field, None, limit, message)])
 
 
 def row_of(service: RunService, run_id: str) -> RunRow:

@@ -61,6 +61,7 @@ def run_summary(row: RunRow, place: int | None) -> dict[str, Any]:
         "seconds",
         "peak_bytes",
         "slot",
+        "owner",
     )
     settings = {key: row.settings[key] for key in ("task", "model", "method", "optimizer", "precision")}
     estimate = row.estimate or {}

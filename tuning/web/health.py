@@ -1,0 +1,17 @@
+"""The route that tells a supervisor whether the server is well: GET /fork/health, open without a token.
+
+In: nothing. Out: {"status": "ok"}, or 503 with "trouble" where nothing can be stored; what it is about stays inside.
+"""
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+from tuning.runs import RunService
+
+
+def add_health_route(app: FastAPI, service: RunService) -> None:
+    @app.get("/fork/health")
+    def health() -> JSONResponse:
+        well = service.store.trouble is None
+        answer = {"status": "ok" if well else "trouble"}
+        return JSONResponse(answer, status_code=200 if well else 503, headers={"Cache-Control": "no-store"})
