@@ -32,7 +32,7 @@ from tuning.models import BaseModel
 from tuning.plan import Plan, base_model, changed_since, plan_for
 from tuning.question import Question
 from tuning.results import Results, refuse_changed_base
-from tuning.rows import RunRow
+from tuning.rows import RunRow, timing_key
 from tuning.settings import Settings
 from tuning.store import RunStore
 from tuning.text import imports_in_line
@@ -115,13 +115,9 @@ class RunService:
 
     def expected_seconds(self, plan: Plan) -> float | None:
         """From the latest runs with this model, method and device, by the tokens they read."""
-        wanted = _kind_of(plan.settings.to_dict(), plan.device.kind)
-        rates = [
-            row.seconds / row.input_tokens
-            for row in self.store.runs(include_deleted=True)
-            if row.seconds and row.input_tokens and _kind_of(row.settings, row.plan["device"]["kind"]) == wanted
-        ]
-        return statistics.median(rates[:TIMED_RUNS]) * plan.value("total_tokens") if rates else None
+        key = timing_key(plan.settings.to_dict(), plan.device.kind)
+        rates = self.store.rates(key, TIMED_RUNS) if key is not None else []
+        return statistics.median(rates) * plan.value("total_tokens") if rates else None
 
     # -- starting and steering -------------------------------------------------------------------------------------
     def start(
@@ -178,12 +174,17 @@ class RunService:
             return run_id, folder
 
     def _free_name(self, name: str) -> str:
-        taken = {row.name for row in self.store.runs(include_deleted=True)}
-        free, number = name, 1
-        while free in taken:
-            number += 1
-            free = f"{name} ({number})"
-        return free
+        """The name, with a number behind it where it is taken. In doubling steps and then by halves, for there may be
+        thousands of that name."""
+        if not self.store.is_taken(name):
+            return name
+        taken, free = 1, 2
+        while self.store.is_taken(f"{name} ({free})"):
+            taken, free = free, 2 * free
+        while free - taken > 1:
+            middle = (taken + free) // 2
+            taken, free = (middle, free) if self.store.is_taken(f"{name} ({middle})") else (taken, middle)
+        return f"{name} ({free})"
 
     def _submit(self, job: Job) -> None:
         self._answers.forget()
@@ -356,11 +357,6 @@ def _refuse_changed(row: RunRow, plan: Plan) -> None:
 def _run_of(plan: Plan) -> str:
     """The run whose result this one starts from."""
     return plan.model.spec.removeprefix("run:").partition("/")[0]
-
-
-def _kind_of(settings: dict[str, Any], device: str) -> tuple[Any, ...]:
-    keys = ("model", "task", "precision", "gradient_checkpointing")
-    return (settings["method"]["name"], device, *(settings[key] for key in keys))
 
 
 def _without_lists(plan: dict[str, Any]) -> dict[str, Any]:
