@@ -19,6 +19,7 @@ FLOORS = {
     "model_files": 0,
     "shapes": 0,
     "tensors": 0,
+    "disk": 1,
     "fields": 1,
     "question": 1,
     "hardware": 1,

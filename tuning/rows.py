@@ -99,7 +99,8 @@ def timing_key(settings: Mapping[str, Any], device: Any) -> str | None:
 def named_sources(settings: Mapping[str, Any]) -> set[str]:
     """What a run was made from and may need once more: run:ID for a run's result, else the absolute path of a file or
     folder. What is bundled or came from the hub is not among it."""
-    found, model = set(), str(settings.get("model"))
+    found: set[str | None] = set()
+    model = str(settings.get("model"))
     if model.startswith("run:"):
         found.add(model.partition("/")[0])
     else:

@@ -8,14 +8,17 @@ folder is home/runs/RUN_ID.
 import importlib
 import json
 import logging
+import shutil
 import statistics
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tuning.asking import SavedAnswers, Tell, ask_live
 from tuning.data import open_data
+from tuning.disk import DAY, UPLOADS, bytes_of, clear_parts, clear_uploads, counted, is_older, remove, upload_of
 from tuning.errors import Problem, RunError, SettingsError, whole_characters
 from tuning.events import Emitter
 from tuning.executors.base import Executor, RunHandle
@@ -34,7 +37,7 @@ from tuning.question import Question
 from tuning.results import Results, refuse_changed_base
 from tuning.rows import RunRow, timing_key
 from tuning.settings import Settings
-from tuning.store import RunStore
+from tuning.store import STORE, RunStore
 from tuning.text import imports_in_line
 from tuning.training.offline import keep_to_this_machine
 from tuning.weights import compared
@@ -45,6 +48,10 @@ WARM_MODULES = ("torch", "transformers.models.llama.modeling_llama", "peft", "tu
 WARM_SECONDS = 600.0
 NAME_LENGTH, NOTE_LENGTH = 80, 2_000
 TIMED_RUNS = 5
+PURGED = "purged"
+"""Where a run's folder lies in the home while it is being deleted for good."""
+UNUSED_SECONDS = 30 * DAY
+"""How long an upload is kept that no run names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,12 +84,36 @@ class RunService:
 
     def recover(self) -> None:
         """Take up what a server that is gone left behind: its running run is interrupted, its queue goes on."""
-        self.store.mark_interrupted()
-        for row in self.store.adopt_queued():
+        if self.store.unsound is not None:  # to be looked at only
+            return
+        try:
+            self._clear_left()
+            self.store.mark_interrupted()
+            queued = self.store.adopt_queued()
+        except RunError:
+            if self.store.unsound is None:
+                raise
+            return  # damaged: what can be read is shown, and told
+        for row in queued:
             try:
                 self._start_again(row, self._job_of(row))
             except RunError as error:
                 Emitter(row.run_id, row.attempt + 1, self.store.append)("failed", message=str(error), step=row.step)
+
+    def _clear_left(self) -> None:
+        """Remove what killed processes have left half done. It takes as long as there are such things, not runs."""
+        for run_id in self.store.killed():
+            clear_parts(self.run_folder(run_id))
+            self.store.disown(run_id)
+        clear_uploads(self.home)
+        for aside in sorted((self.home / PURGED).glob("*")):  # a deletion for good that was cut off
+            with suppress(RunError):
+                self.store.run(aside.name)
+                self.store.purge(aside.name)
+            remove(aside)
+        for upload in (self.home / UPLOADS).glob("*"):
+            if is_older(upload, UNUSED_SECONDS) and not self.store.made_from(str(upload)):
+                remove(upload)
 
     # -- before a run ----------------------------------------------------------------------------------------------
     def preview(self, settings: Any, device: str | None = None) -> Preview:
@@ -139,20 +170,31 @@ class RunService:
             parent = parent or _run_of(preview.plan)
         plan = preview.plan
         with self._starting:
-            run_id, folder = self._new_folder()
-            job = Job(run_id=run_id, attempt=1, plan=plan, folder=str(folder))
-            _write_json(folder / "settings.json", plan.settings.to_dict())
-            _write_json(folder / "job.json", job.to_dict())
-            self.store.create_run(
-                run_id,
-                self._free_name(name or default_name(plan)),
-                plan.settings.to_dict(),
-                _without_lists(plan.to_dict()),
-                parent=parent,
-                from_step=from_step,
-                estimate=preview.estimate.to_dict(),
-                total_steps=int(plan.value("total_steps")),
-            )
+            self.store.check_writable()
+            try:
+                run_id, folder = self._new_folder()
+            except OSError as error:
+                raise _not_kept(self.home, error) from error
+            try:
+                job = Job(run_id=run_id, attempt=1, plan=plan, folder=str(folder))
+                _write_json(folder / "settings.json", plan.settings.to_dict())
+                _write_json(folder / "job.json", job.to_dict())
+                self.store.create_run(
+                    run_id,
+                    self._free_name(name or default_name(plan)),
+                    plan.settings.to_dict(),
+                    _without_lists(plan.to_dict()),
+                    parent=parent,
+                    from_step=from_step,
+                    estimate=preview.estimate.to_dict(),
+                    total_steps=int(plan.value("total_steps")),
+                )
+            except OSError as error:
+                remove(folder)
+                raise _not_kept(self.home, error) from error
+            except BaseException:
+                remove(folder)  # a run that is not in the store is none
+                raise
             self._submit(job)
         return run_id
 
@@ -275,6 +317,65 @@ class RunService:
     def undelete(self, run_id: str) -> None:
         self.store.undelete(run_id)
 
+    def purge(self, run_id: str) -> int:
+        """Delete a deleted run for good: its points, its folder, its uploads that no other run names. The bytes freed.
+
+        Raises RunError where another run began with its result or a file of it.
+        """
+        with self._starting:
+            row, folder = self.store.run(run_id), self.run_folder(run_id)
+            if row.deleted is None or row.active:
+                reason = "has not ended yet" if row.active else "is not deleted: delete it first, which can be undone"
+                raise RunError(f"{row.name} {reason}.")
+            needing = [name for other, name in self.store.made_from(f"run:{run_id}", str(folder)) if other != run_id]
+            if needing:
+                more = f" and {len(needing) - 3:,} more" if len(needing) > 3 else ""
+                raise RunError(
+                    f"{row.name} cannot be deleted for good, for other runs began with its result and need it:"
+                    f" {', '.join(needing[:3])}{more}. Delete those for good first."
+                )
+            if not self.store.own(run_id):
+                raise RunError(f"{row.name} is in use by another Tuning Fork process on this home folder.")
+            try:
+                return self._purge(run_id, folder)
+            except OSError as error:
+                raise RunError(f"{row.name} could not be deleted for good: {error.strerror or error}.") from error
+            finally:
+                self.store.disown(run_id)
+
+    def _purge(self, run_id: str, folder: Path) -> int:
+        self._answers.forget()
+        sources, freed, aside = self.store.sources(run_id), bytes_of(folder), self.home / PURGED / run_id
+        aside.parent.mkdir(exist_ok=True)
+        if folder.is_dir():
+            folder.rename(aside)  # from here on a start finishes it
+        try:
+            self.store.purge(run_id)
+        except RunError:
+            if aside.is_dir():
+                aside.rename(folder)
+            raise
+        remove(aside)
+        for upload in {found for path in sources if (found := upload_of(self.home, path)) is not None}:
+            # one of today may stand in somebody's form, who has not started yet
+            if not self.store.made_from(str(upload)) and is_older(upload, DAY):
+                freed += bytes_of(upload)
+                remove(upload)
+        return freed
+
+    def disk(self) -> dict[str, Any]:
+        """What the home folder takes: {"runs", "deleted", "uploads": {"count", "bytes"}, "store", "free": bytes}."""
+        folders = [place for place in (self.home / "runs").glob("*") if place.is_dir()]
+        deleted = self.store.deleted_ids()
+        files = [self.home / f"{STORE}{end}" for end in ("", "-wal", "-shm")]
+        return {
+            "runs": counted(place for place in folders if place.name not in deleted),
+            "deleted": counted(self.run_folder(run_id) for run_id in deleted),
+            "uploads": counted((self.home / UPLOADS).glob("*")),
+            "store": sum(bytes_of(file) for file in files),
+            "free": shutil.disk_usage(self.home).free,
+        }
+
     def result(self, run_id: str, form: str = "trained") -> Path:
         """The folder with what a run has left: `trained`, `best` or `merged`. Raises RunError."""
         return self._results.folder(self.store.run(run_id), form)
@@ -352,6 +453,13 @@ def _refuse_changed(row: RunRow, plan: Plan) -> None:
             f"{row.name} cannot go on, for what it was planned with has changed: {'; '.join(changed)}. Put the old"
             " files back, or start a new run."
         )
+
+
+def _not_kept(home: Path, error: OSError) -> RunError:
+    return RunError(
+        f"This run cannot be kept in {home}: {error.strerror or error}. Nothing was started; make room there (deleted"
+        " runs can be deleted for good), or name another folder with --home."
+    )
 
 
 def _run_of(plan: Plan) -> str:

@@ -21,7 +21,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +230,8 @@ class RunStore:
     # -- reading ---------------------------------------------------------------------------------------------------
     def version(self) -> int:
         """Increases whenever the run list changes; new points alone do not change it."""
-        return self._unless_damaged(lambda: int(self._rows("SELECT value FROM meta WHERE key = 'version'")[0][0]), 0)
+        rows = self._unless_damaged([(0,)], self._rows, "SELECT value FROM meta WHERE key = 'version'")
+        return int(rows[0][0])
 
     def runs(self, include_deleted: bool = False) -> list[RunRow]:
         """Newest first."""
@@ -249,7 +249,7 @@ class RunStore:
         """The same without settings, plan and estimate: what their progress is."""
         marks = ", ".join("?" * len(ACTIVE_STATES))
         where = f"state IN ({marks}) AND deleted IS NULL ORDER BY number"
-        return self._unless_damaged(lambda: self._lines(where, ACTIVE_STATES), [])
+        return self._unless_damaged([], self._lines, where, ACTIVE_STATES)
 
     def lines(
         self, before: int | None = None, find: str = "", deleted: bool = False, limit: int = LIST_LINES
@@ -273,9 +273,9 @@ class RunStore:
     def _readable_lines(self, before: int | None, find: str, deleted: bool, limit: int) -> list[dict[str, Any]]:
         """The same of a damaged store, run by run: those that cannot be read are left out."""
         found: list[dict[str, Any]] = []
-        last = self._unless_damaged(self.last_number, len(list((self.home / "runs").glob("r*"))))
+        last = self._unless_damaged(len(list((self.home / "runs").glob("r*"))), self.last_number)
         for number in range(min(last, (before or last + 1) - 1), 0, -1):
-            one = self._unless_damaged(lambda at=number: self._lines("number = ?", (at,), "runs NOT INDEXED"), [])
+            one = self._unless_damaged([], self._lines, "number = ?", (number,), "runs NOT INDEXED")
             wanted = [
                 line
                 for line in one
@@ -287,10 +287,10 @@ class RunStore:
                 break
         return found
 
-    def _unless_damaged(self, read: Callable[[], Any], otherwise: Any) -> Any:
+    def _unless_damaged(self, otherwise: Any, read: Callable[..., Any], *given: Any) -> Any:
         """What can be read; the other thing where that part of the file is damaged."""
         try:
-            return read()
+            return read(*given)
         except RunError:
             if self.unsound is None:
                 raise
@@ -341,11 +341,9 @@ class RunStore:
         """What a run was made from: run:ID, and absolute paths."""
         return [what for (what,) in self._rows("SELECT what FROM sources WHERE run_id = ? ORDER BY what", (run_id,))]
 
-    def counts(self) -> tuple[int, int]:
-        """How many runs there are, and how many deleted ones besides."""
-        return tuple(
-            self._rows(f"SELECT count(*) FROM runs WHERE deleted IS {state}")[0][0] for state in ("NULL", "NOT NULL")
-        )  # type: ignore[return-value]
+    def deleted_ids(self) -> set[str]:
+        """Runs that are deleted, and not for good."""
+        return {run_id for (run_id,) in self._rows("SELECT run_id FROM runs WHERE deleted IS NOT NULL")}
 
     def run(self, run_id: str) -> RunRow:
         rows = self._rows(f"SELECT {', '.join(COLUMNS)} FROM runs WHERE run_id = ?", (run_id,))
@@ -377,7 +375,7 @@ class RunStore:
         """
         answer: dict[str, dict[str, Any]] = {}
         for run_id, after in cursors.items():
-            found = self._unless_damaged(lambda one=run_id, id=after: self._series(one, id, limit), None)
+            found = self._unless_damaged(None, self._series, run_id, after, limit)
             if found is not None:
                 answer[run_id] = found
         return answer
@@ -453,12 +451,17 @@ class RunStore:
             _keep_answers(db, run_id, settings, plan)
             _bump(db, run_id)
 
-        self.own(run_id)
         try:
+            self.own(run_id)
             self._change(write)
         except BaseException:
             self.disown(run_id)
             raise
+
+    def check_writable(self) -> None:
+        """Raises RunError where nothing can ever be stored here."""
+        if self.unsound is not None:
+            raise RunError(self.unsound)
 
     def append(self, event: Event) -> None:
         """Hand an event to the writer; returns at once. Visible to readers within about a tenth of a second."""
@@ -486,9 +489,8 @@ class RunStore:
         none afterwards."""
 
         def some_events(db: sqlite3.Connection) -> None:
-            nonlocal left
             some = "SELECT id FROM events WHERE run_id = ? LIMIT ?"
-            left = db.execute(f"DELETE FROM events WHERE id IN ({some})", (run_id, EVENTS_AT_ONCE)).rowcount
+            left[0] = db.execute(f"DELETE FROM events WHERE id IN ({some})", (run_id, EVENTS_AT_ONCE)).rowcount
 
         def the_rest(db: sqlite3.Connection) -> None:
             for (child,) in db.execute("SELECT run_id FROM runs WHERE parent = ?", (run_id,)).fetchall():
@@ -500,20 +502,19 @@ class RunStore:
             db.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
 
         def some_room(db: sqlite3.Connection) -> None:
-            nonlocal left
+            before = left[0]
             db.execute(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})").fetchall()
-            left = db.execute("PRAGMA freelist_count").fetchone()[0]
+            left[0] = db.execute("PRAGMA freelist_count").fetchone()[0]
+            if left[0] == before:  # a file that an earlier version made keeps the room for what comes next
+                left[0] = 0
 
-        left = 1
-        while left:
+        left = [1]
+        while left[0]:
             self._change(some_events)
         self._change(the_rest)
-        left = -1
-        while left:  # a file that an earlier version made keeps the room for what comes next
-            before = left
+        left = [-1]
+        while left[0]:
             self._change(some_room)
-            if left == before:
-                break
 
     def _set(self, run_id: str, column: str, value: Any) -> None:
         def write(db: sqlite3.Connection) -> None:
@@ -530,6 +531,10 @@ class RunStore:
 
     def disown(self, run_id: str) -> None:
         self._locks.release(run_id)
+
+    def killed(self) -> list[str]:
+        """Runs whose owner was killed while it had them; this process owns them now."""
+        return [run_id for run_id in self._locks.left() if self.own(run_id)]
 
     def mark_interrupted(self) -> list[str]:
         """Runs that say they are running and whose process is gone become `interrupted`; returns their ids."""
@@ -585,8 +590,7 @@ class RunStore:
         return db
 
     def _change(self, work: Callable[[sqlite3.Connection], None]) -> None:
-        if self.unsound is not None:
-            raise RunError(self.unsound)
+        self.check_writable()
         if self._closed or not self._writer.is_alive():
             raise RunError("The store is closed.")
         done: Future[None] = Future()

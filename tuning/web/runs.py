@@ -171,6 +171,10 @@ def _add_reading(app: FastAPI, service: RunService) -> None:
     def live(cur: str = "", v: str | None = None) -> JSONResponse:
         return JSONResponse(live_answer(service, _cursors(cur), v, lines), headers={"Cache-Control": "no-store"})
 
+    @app.get("/fork/disk")
+    def disk() -> JSONResponse:
+        return JSONResponse(service.disk(), headers={"Cache-Control": "no-store"})
+
     @app.get("/fork/runs")
     def some(before: str = "", find: str = "", deleted: bool = False) -> JSONResponse:
         """A page of the list: runs with a smaller number, whose name or id holds a text, or the deleted ones."""
@@ -209,6 +213,9 @@ def _add_running(app: FastAPI, service: RunService) -> None:
             function, member = texts[action]
             (text,) = take(await json_body(request), member)
             await run_in_threadpool(function, run_id, text)
+        elif action == "purge":
+            freed = await run_in_threadpool(service.purge, run_id)
+            return JSONResponse({"run_id": run_id, "bytes": freed})
         elif action in plain:
             await run_in_threadpool(plain[action], run_id)
         else:
