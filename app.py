@@ -6,6 +6,7 @@ Comes in: where to listen and where runs are kept.  Goes out: the address of the
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 
@@ -17,9 +18,14 @@ def main() -> None:
     given = parser.parse_args()
     print("Tuning Fork is starting…", flush=True)
 
-    from tuning.ui.page import launch  # after the line above: the imports take a few seconds
+    from tuning.errors import TuningError  # after the line above: the imports take a few seconds
+    from tuning.ui.page import launch
 
-    launch(given.host, given.port, given.home)
+    try:
+        launch(given.host, given.port, given.home)
+    except TuningError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from tuning.errors import RunError, whole_characters
+from tuning.errors import Problem, RunError, whole_characters
 from tuning.events import END_KINDS, Event
 from tuning.locks import OwnerLocks
 from tuning.rows import (
@@ -215,11 +215,12 @@ class RunStore:
 
     def _not_opened(self, error: sqlite3.Error) -> RunError:
         if _code(error) in (NO_STORE, DAMAGED):
-            return RunError(
+            message = (
                 f"{self.home / STORE} is no store of runs, or is damaged where it begins ({error}). Move it and the"
                 f" files {STORE}-wal and {STORE}-shm beside it to another place and start again (the folders of the"
                 " runs stay), put a copy of it back, or name another folder with --home."
             )
+            return RunError(message, [Problem("home", str(self.home), "a folder of runs", message)])
         return _unusable(self.home, str(error))
 
     @property
@@ -695,7 +696,8 @@ def _damaged(home: Path, error: Exception) -> str:
 
 
 def _unusable(home: Path, why: str) -> RunError:
-    return RunError(f"{home} cannot hold runs: {why}. Name another folder with --home.")
+    message = f"{home} cannot hold runs: {why}. Name another folder with --home."
+    return RunError(message, [Problem("home", str(home), "a folder that can be written", message)])
 
 
 def _insert_event(db: sqlite3.Connection, event: Event) -> bool:

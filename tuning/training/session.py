@@ -37,6 +37,7 @@ from tuning.training.loop import Course, NotFinite, Progress, Update, course_of,
 from tuning.training.probes import PeakProbe
 from tuning.training.save import save_artifact, train_on
 from tuning.training.scores import BEST_FILE, Scores
+from tuning.training.unwritten import written_or_told
 
 
 class Session:
@@ -218,8 +219,9 @@ class Session:
             if _due(update.step, settings.save.every):
                 so_far = scores.so_far() | {"seconds": self._seconds()}
                 fingerprint, keep = self._job.plan.fingerprint, settings.save.keep
-                place = write_checkpoint(built, self._progress, fingerprint, self._folder, keep, so_far)
-                self._emit("checkpoint", step=update.step, path=str(place.relative_to(self._folder)))
+                with written_or_told(self._emit, update.step, "The checkpoint", self._folder / "checkpoints"):
+                    place = write_checkpoint(built, self._progress, fingerprint, self._folder, keep, so_far)
+                    self._emit("checkpoint", step=update.step, path=str(place.relative_to(self._folder)))
             self._between(built)
             if settings.eval.patience is not None and scores.without_best >= settings.eval.patience:
                 return self._end(

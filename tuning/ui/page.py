@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -195,6 +196,8 @@ def launch(host: str, port: int, home: Path | None = None) -> None:
     import uvicorn
 
     service = RunService((home or default_home()).expanduser())
+    if service.store.unsound:
+        print(service.store.unsound, file=sys.stderr)
     service.recover()
     try:
         app = build_app(service, host, port)
