@@ -43,8 +43,8 @@ from tuning.training.entry import run_job
 PROGRESS_SECONDS = 1.0
 CODES = {"finished": 0, "failed": 1, "cancelled": 130}
 _BENCHES = (
-    "all, or one of start, click, loop, accumulation, watchers, poll, methods, retrieval, memory, devices and data; "
-    "estimate, published, ragged and data-large take minutes and are not among all"
+    "all, or one of start, click, loop, accumulation, watchers, poll, stored, methods, retrieval, memory, devices and"
+    " data; estimate, published, ragged and data-large take minutes and are not among all"
 )
 LEFT_BEHIND = ("adapter", "model", "best", "predictions", "checkpoints", "best.safetensors")
 """What a run leaves in its folder besides events.jsonl and settings.json; the last two where it was cut off."""
@@ -197,9 +197,10 @@ class EventFile:
     """The events of a run in a file. One that is full is told of on standard error, once, and the run goes on."""
 
     def __init__(self, place: Path) -> None:
-        self._lines, self._place, self._full = open(place, "w", encoding="utf-8"), place, False
+        self._lines = open(place, "w", encoding="utf-8")  # noqa: SIM115  closed by __exit__
+        self._place, self._full = place, False
 
-    def __enter__(self) -> "EventFile":
+    def __enter__(self) -> EventFile:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -181,7 +181,7 @@ class RunService:
                 _write_json(folder / "job.json", job.to_dict())
                 self.store.create_run(
                     run_id,
-                    self._free_name(name or default_name(plan)),
+                    self.free_name(name or default_name(plan)),
                     plan.settings.to_dict(),
                     _without_lists(plan.to_dict()),
                     parent=parent,
@@ -215,7 +215,7 @@ class RunService:
                 continue
             return run_id, folder
 
-    def _free_name(self, name: str) -> str:
+    def free_name(self, name: str) -> str:
         """The name, with a number behind it where it is taken. In doubling steps and then by halves, for there may be
         thousands of that name."""
         if not self.store.is_taken(name):

@@ -23,6 +23,7 @@ from tuning.bench import (
     ragged,
     retrieval,
     start,
+    stored,
     watchers,
 )
 
@@ -33,6 +34,7 @@ BENCHES: dict[str, Callable[[int], str]] = {
     "accumulation": accumulation.table,
     "watchers": watchers.table,
     "poll": poll.table,
+    "stored": stored.table,
     "methods": methods.table,
     "retrieval": retrieval.table,
     "memory": memory.table,
