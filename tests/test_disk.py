@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -277,13 +277,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def fill_up(place: Path, leave: int = 0) -> Path:
     """Write a file until nothing fits any more, then leave so many bytes."""
     ballast = place / "ballast"
-    with open(ballast, "ab") as file:
-        try:
-            while True:
-                file.write(b"x" * 4096)
-                file.flush()
-        except OSError:
-            pass
+    with open(ballast, "ab", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
     os.truncate(ballast, max(0, ballast.stat().st_size - leave))
     return ballast
 

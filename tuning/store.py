@@ -613,7 +613,8 @@ class RunStore:
                     self._unwritten = None
                     break
                 except sqlite3.Error as error:  # disk full, a locked file: say so, keep the events, try again
-                    log.exception("cannot write to %s", self.home)
+                    if self._unwritten is None:  # once, not at each try
+                        log.error("cannot write to %s: %s", self.home, error)
                     self._unwritten = f"Nothing can be stored in {self.home}: {error}. Nothing is lost yet. Disk full?"
                     if _is_damage(error):
                         self.unsound = _damaged(self.home, error)
