@@ -174,3 +174,18 @@ def test_a_name_is_free_where_thousands_have_it(service: RunService) -> None:
         assert service.free_name("run") == f"run ({number + 1})"
     service.store.delete("r0007")
     assert service.free_name("run") == "run (8)", "a deleted run may come back"
+
+
+def test_points_come_over_the_wire_as_they_are_stored_and_packed(service: RunService) -> None:
+    client, run_id = client_of(service), add(service, 1)
+    emit = Emitter(run_id, 1, service.store.append)
+    said = [{"step": 1, "loss": 1e-320, "name": 'é"\\\ud800'}, {"step": 2, "loss": None, "metrics": {"a": [1, 2.5]}}]
+    for point in said:
+        emit("step", **point)
+    emit("eval", **said[1])
+    service.store.flush()
+    answer = client.get(f"/fork/live?cur={run_id}:0")
+    assert answer.headers["content-encoding"] == "gzip"
+    found = answer.json()["points"][run_id]
+    assert found["step"] == said and found["eval"] == said[1:]
+    assert {run_id: found} == service.store.series_after({run_id: 0})

@@ -376,6 +376,13 @@ class RunStore:
 
         More than `limit` new points of a kind are thinned to the lowest and highest of each stretch, and the last.
         """
+        return {
+            run_id: {"id": found["id"], **{kind: [json.loads(text) for text in found[kind]] for kind in POINT_KINDS}}
+            for run_id, found in self.series_texts(cursors, limit).items()
+        }
+
+    def series_texts(self, cursors: dict[str, int], limit: int = FIRST_LOAD_LIMIT) -> dict[str, dict[str, Any]]:
+        """The same with each point as the JSON text that is stored: whoever only hands them on need not read them."""
         answer: dict[str, dict[str, Any]] = {}
         for run_id, after in cursors.items():
             found = self._unless_damaged(None, self._series, run_id, after, limit)
@@ -392,15 +399,14 @@ class RunStore:
         points = {kind: self._points(run_id, kind, after, newest, limit) for kind in POINT_KINDS}
         return {"id": newest, **points}
 
-    def _points(self, run_id: str, kind: str, after: int, newest: int, limit: int) -> list[dict[str, Any]]:
+    def _points(self, run_id: str, kind: str, after: int, newest: int, limit: int) -> list[str]:
         span = (run_id, kind, after, newest)
         where = "run_id = ? AND kind = ? AND id > ? AND id <= ?"
         count, first, last = self._rows(f"SELECT count(*), min(step), max(step) FROM events WHERE {where}", span)[0]
         if not count:
             return []
         if count <= limit:
-            rows = self._rows(f"SELECT data FROM events WHERE {where} ORDER BY id", span)
-            return [json.loads(data) for (data,) in rows]
+            return [data for (data,) in self._rows(f"SELECT data FROM events WHERE {where} ORDER BY id", span)]
         buckets = max(1, (limit - 2) // 2)
         width = ((last or 0) - (first or 0)) // buckets + 1
         keep: set[int] = set()
@@ -412,7 +418,7 @@ class RunStore:
         keep.update(ends)
         # through a temporary JSON list, because the number of ? in one statement is limited
         sql = "SELECT data FROM events WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id"
-        return [json.loads(data) for (data,) in self._rows(sql, (json.dumps(sorted(keep)),))]
+        return [data for (data,) in self._rows(sql, (json.dumps(sorted(keep)),))]
 
     def _rows(self, sql: str, values: Iterable[Any] = ()) -> list[Any]:
         with self._read_lock:

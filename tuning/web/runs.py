@@ -3,18 +3,20 @@
 In: settings, a run id, what a page has already. Out: JSON.
 """
 
+import json
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from itertools import starmap
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from tuning.errors import Problem, RunError, SettingsError
 from tuning.rows import ACTIVE_STATES, RunRow
 from tuning.runs import RunService
-from tuning.store import FIRST_LOAD_LIMIT, LIST_LINES
+from tuning.store import FIRST_LOAD_LIMIT, LIST_LINES, POINT_KINDS
 from tuning.web.requests import RUN_ID, json_body, row_of, take
 
 SHOWN_RUNS = 50
@@ -130,18 +132,16 @@ def fixed_part(row: RunRow) -> dict[str, Any]:
     }
 
 
-def live_answer(
-    service: RunService, cursors: dict[str, int], known_version: str | None, lines: RunLines | None = None
-) -> dict[str, Any]:
-    """What a page that has this version of the list and these points does not know yet.
+def live_answer(service: RunService, cursors: dict[str, int], known_version: str | None, lines: RunLines) -> str:
+    """What a page that has this version of the list and these points does not know yet, as JSON.
 
     `runs` is the newest of the list and those of the cursors; for a page that knows a version, what has changed since,
     and `removed` stands beside it.
     """
-    store, lines = service.store, lines or RunLines(service)
+    store = service.store
     version = store.version()  # before the list: a change in between is then sent again, never missed
-    points = store.series_after(cursors, FIRST_LOAD_LIMIT)
-    answer: dict[str, Any] = {"epoch": store.epoch, "version": version, "points": points}
+    points = store.series_texts(cursors, FIRST_LOAD_LIMIT)
+    answer: dict[str, Any] = {"epoch": store.epoch, "version": version}
     if known_version != str(version):
         changed = lines.changed(known_version)
         answer |= lines.first(cursors) if changed is None else changed
@@ -151,7 +151,13 @@ def live_answer(
     }
     if store.trouble:
         answer["trouble"] = store.trouble
-    return answer
+    return f'{json.dumps(answer)[:-1]}, "points": {{{", ".join(starmap(_series_json, points.items()))}}}}}'
+
+
+def _series_json(run_id: str, found: dict[str, Any]) -> str:
+    """A member of `points`: what is stored as JSON is put together and not read, for it may be 20 MB."""
+    kinds = ", ".join(f'"{kind}": [{",".join(found[kind])}]' for kind in POINT_KINDS)
+    return f'"{run_id}": {{"id": {found["id"]}, {kinds}}}'
 
 
 def preview_answer(service: RunService, settings: Any, device: str | None) -> dict[str, Any]:
@@ -168,8 +174,9 @@ def _add_reading(app: FastAPI, service: RunService) -> None:
     lines = RunLines(service)
 
     @app.get("/fork/live")
-    def live(cur: str = "", v: str | None = None) -> JSONResponse:
-        return JSONResponse(live_answer(service, _cursors(cur), v, lines), headers={"Cache-Control": "no-store"})
+    def live(cur: str = "", v: str | None = None) -> Response:
+        answer = live_answer(service, _cursors(cur), v, lines)
+        return Response(answer, media_type="application/json", headers={"Cache-Control": "no-store"})
 
     @app.get("/fork/disk")
     def disk() -> JSONResponse:
