@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -309,6 +310,30 @@ def test_start_and_upload_on_a_full_disk_are_refused_in_words_and_leave_nothing(
         service.close()
 
 
+def test_events_wait_for_room_and_none_is_lost(small_disk: Path) -> None:
+    service = RunService(small_disk, ThreadExecutor(quick_job))
+    try:
+        client, run_id = client_of(service), add(service, 1)
+        emit, ballast = Emitter(run_id, 1, service.store.append), fill_up(small_disk)
+        emit("started", total_steps=9_000)
+        for number in range(1, 3_001):
+            emit("step", step=number, loss=1.0, seconds=1.0, input_tokens=1)
+        end = time.monotonic() + 20
+        while "trouble" not in client.get("/fork/live").json():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert "Disk full?" in client.get("/fork/live").json()["trouble"]
+        assert client.post(f"/fork/runs/{run_id}/rename", json={"name": "x"}).status_code == 422
+        ballast.unlink()
+        while "trouble" in client.get("/fork/live").json():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        service.store.flush()
+        assert [event.data["step"] for event in service.store.events(run_id, "step")] == list(range(1, 3_001))
+    finally:
+        service.close()
+
+
 def train(folder: Path, settings: dict[str, Any], heard: Callable[[Event], None]) -> list[Event]:
     events: list[Event] = []
 
@@ -397,6 +422,10 @@ def test_a_store_that_is_none_is_refused_in_a_sentence_and_left_as_it_is(
     (tmp_path / STORE).write_bytes(garbage)
     message = refused(tmp_path, capsys)
     assert STORE in message and "Move it" in message
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps(SMALL))
+    assert cli.main(["run", str(settings), "--home", str(tmp_path)]) == 2
+    assert "Move it" in capsys.readouterr().err
     assert (tmp_path / STORE).read_bytes() == garbage
 
 

@@ -155,7 +155,8 @@ def _migrate(db: sqlite3.Connection, home: Path) -> None:
         db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
+        if db.in_transaction:
+            db.execute("ROLLBACK")
         raise
 
 
@@ -604,7 +605,10 @@ class RunStore:
             raise RunError("The store is closed.")
         done: Future[None] = Future()
         self._todo.put((work, done))
-        done.result(timeout=60)
+        try:
+            done.result(timeout=60)
+        except TimeoutError:
+            raise RunError(self.trouble or f"{self.home} did not take this within a minute. Try again.") from None
 
     def _write_loop(self) -> None:
         db = self._connect()
@@ -631,6 +635,11 @@ class RunStore:
                     if not open_:
                         break
                     time.sleep(0.5)
+                    # who has come meanwhile waits for an answer, not for room
+                    while open_ and not self._todo.empty():
+                        item = self._todo.get()
+                        open_ = item is not None
+                        work += [item] if open_ else []
         db.close()
 
     def _next_batch(self) -> list[Any]:
@@ -671,7 +680,8 @@ class RunStore:
                 db.execute("RELEASE item")
             db.execute("COMMIT")
         except BaseException:
-            db.execute("ROLLBACK")
+            if db.in_transaction:  # a full disk ends it by itself
+                db.execute("ROLLBACK")
             raise
         for run_id in ended:  # only now: the end is on disk, so nobody can take this run for interrupted
             self._locks.release(run_id)
