@@ -21,6 +21,7 @@ FLOORS = {
     "model_files": 0,
     "shapes": 0,
     "tensors": 0,
+    "disk": 1,
     "fields": 1,
     "serving": 1,
     "question": 1,

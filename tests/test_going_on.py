@@ -265,7 +265,7 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_a_training(world: Meth
     (Path(job.folder) / "checkpoints").write_text("a file in the way")
     state, events = run(job)
     told = [event.data["message"] for event in events if event.kind == "warning"]
-    assert state == "finished" and len(told) == 3 and "No checkpoint could be written at update 1" in told[0]
+    assert state == "finished" and len(told) == 3 and "The checkpoint of step 1 could not be written" in told[0]
 
 
 def test_checkpoints_by_time_take_at_most_a_fiftieth_of_it() -> None:

@@ -187,18 +187,18 @@ def test_an_inline_executor_serves_too(tmp_path):
 
 
 SERVER = """
-import sys, time
+import json, sys, time
 sys.path.insert(0, sys.argv[2])
 from test_runs import SMALL, quick_job
 from tuning.executors.thread import ThreadExecutor
 from tuning.runs import RunService
-from tuning.web.runs import live_answer
+from tuning.web.runs import RunLines, live_answer
 service = RunService(sys.argv[1], ThreadExecutor(quick_job))
 running = service.start({**SMALL, "max_steps": 100000})
 waiting = service.start(SMALL, name="waiting")
 cursor = 0
 while True:
-    points = live_answer(service, {running: cursor}, "")["points"].get(running)
+    points = json.loads(live_answer(service, {running: cursor}, "", RunLines(service)))["points"].get(running)
     if points:
         cursor = points["id"]
         for point in points["step"]:

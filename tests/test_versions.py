@@ -17,6 +17,7 @@ import pytest
 from tuning.errors import RunError, SettingsError
 from tuning.events import Emitter, Event
 from tuning.job import Commands, Job
+from tuning.rows import timing_key
 from tuning.settings import Settings
 from tuning.settings_versions import VERSION, today
 from tuning.store import MIGRATIONS, RunStore
@@ -115,6 +116,11 @@ def test_a_store_of_version_1_opens_with_every_run_and_point(home: Path) -> None
             assert [notice["field"] for notice in row.plan["notices"]] == ["version"]
             assert row.plan["settings"] == row.settings
         assert len(store.events("r0001", "step")) == 6
+        (rate,) = store.rates(
+            timing_key(finished.settings, "cpu") or "", 5
+        )  # what has ended tells how long others take
+        assert rate == pytest.approx((finished.seconds or 0) / (finished.input_tokens or 1))
+        assert [line["run_id"] for line in store.lines()] == ["r0002", "r0001"]
         assert store.mark_interrupted() == ["r0002"]
     finally:
         store.close()

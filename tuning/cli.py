@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,8 @@ from tuning.training.entry import run_job
 PROGRESS_SECONDS = 1.0
 CODES = {"finished": 0, "failed": 1, "cancelled": 130}
 _BENCHES = (
-    "all, or one of start, click, loop, accumulation, watchers, poll, methods, retrieval, memory, devices and data; "
-    "estimate, published, ragged and data-large take minutes and are not among all"
+    "all, or one of start, click, loop, accumulation, watchers, poll, stored, methods, retrieval, memory, devices and"
+    " data; estimate, published, ragged and data-large take minutes and are not among all"
 )
 LEFT_BEHIND = ("adapter", "model", "best", "predictions", "checkpoints", "best.safetensors")
 """What a run leaves in its folder besides events.jsonl and settings.json; the last two where it was cut off."""
@@ -180,15 +181,46 @@ def _run(given: Any, out: Path | None, home: Path | None) -> int:
             if place is not None:
                 _make_folder(field, place)
         _clear(folder)
-        with open(folder / "events.jsonl", "w", encoding="utf-8") as lines:
+        try:
+            with EventFile(folder / "events.jsonl") as lines:
 
-            def tell(event: Event) -> None:
-                lines.write(event.to_line() + "\n")
-                lines.flush()
-                print(event.to_line(), flush=True)
+                def tell(event: Event) -> None:
+                    lines.write(event)
+                    print(event.to_line(), flush=True)
 
-            end = _run_alone(plan, folder, tell) if home is None else _run_in_store(given, folder, home, tell)
+                end = _run_alone(plan, folder, tell) if home is None else _run_in_store(given, folder, home, tell)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            message = f"{str(folder)!r} cannot be written: {error.strerror or error}; make room, or name another folder"
+            raise _bad_out(folder, "a folder with room", message) from None
     return CODES[end]
+
+
+class EventFile:
+    """The events of a run in a file. One that is full is told of on standard error, once, and the run goes on."""
+
+    def __init__(self, place: Path) -> None:
+        self._lines = open(place, "w", encoding="utf-8")  # noqa: SIM115  closed by __exit__
+        self._place, self._full = place, False
+
+    def __enter__(self) -> EventFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):  # what is left over finds no room now either
+            self._lines.close()
+
+    def write(self, event: Event) -> None:
+        try:
+            self._lines.write(event.to_line() + "\n")
+            self._lines.flush()
+        except OSError as error:
+            if not self._full:
+                print(
+                    f"{self._place}: {error.strerror or error}; events are missing in it from here on", file=sys.stderr
+                )
+            self._full = True
 
 
 def _planned(given: Any, home: Path | None) -> Plan:

@@ -5,6 +5,8 @@ the changes.
 """
 
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,6 +83,42 @@ class RunRow:
 
 COLUMNS = tuple(RunRow.__dataclass_fields__)
 JSON_COLUMNS = ("settings", "plan", "estimate")
+LINE_COLUMNS = tuple(column for column in COLUMNS if column not in JSON_COLUMNS)
+"""What changes of a run, and what finds it: a list reads these alone, for the others are some 20 kB a run."""
+LISTED_KINDS = ("queued", "started", "paused", "resumed", *END_KINDS)
+"""Events that a list has to tell of again. What the others change stands in the progress of active runs."""
+
+
+def timing_key(settings: Mapping[str, Any], device: Any) -> str | None:
+    """What runs must have in common so that one tells how long another takes; None where that is not known."""
+    try:
+        keys = ("model", "task", "precision", "gradient_checkpointing")
+        return json.dumps([settings["method"]["name"], device, *(settings[key] for key in keys)])
+    except (KeyError, TypeError):
+        return None
+
+
+def named_sources(settings: Mapping[str, Any]) -> set[str]:
+    """What a run was made from and may need once more: run:ID for a run's result, else the absolute path of a file or
+    folder. What is bundled or came from the hub is not among it."""
+    found: set[str | None] = set()
+    model = str(settings.get("model"))
+    if model.startswith("run:"):
+        found.add(model.partition("/")[0])
+    else:
+        found.add(_path_of(model))
+    found.add(_path_of(str((settings.get("data") or {}).get("source"))))
+    index = (settings.get("method") or {}).get("index")
+    found.add(_path_of(f"path:{index}") if index else None)
+    return {one for one in found if one is not None}
+
+
+def _path_of(spec: str) -> str | None:
+    """The absolute path that a model or data source is; None for a bundled name or a hub id."""
+    path = spec.removeprefix("path:")
+    if path == spec and not spec.startswith(("/", "./", "../", "~")):
+        return None
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def row_changes(event: Event) -> dict[str, tuple[str, tuple[Any, ...]]]:
@@ -108,6 +146,8 @@ def row_changes(event: Event) -> dict[str, tuple[str, tuple[Any, ...]]]:
         plain = {"state": "paused" if kind == "paused" else "running"}
     elif kind in END_KINDS:
         plain = {"state": kind, "ended": event.time, "message": data.get("message"), "phase": None}
+        # kept, so that no estimate has to look through the runs that have been
+        special["rate"] = ("CASE WHEN seconds > 0 AND input_tokens > 0 THEN seconds * 1.0 / input_tokens END", ())
     if data.get("peak_bytes") is not None:
         special["peak_bytes"] = ("max(coalesce(peak_bytes, 0), ?)", (data["peak_bytes"],))
     return {column: ("?", (value,)) for column, value in plain.items()} | special

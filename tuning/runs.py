@@ -8,8 +8,10 @@ folder is home/runs/RUN_ID.
 import importlib
 import json
 import logging
+import shutil
 import statistics
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 from tuning.access import visitor
 from tuning.asking import ASK_SECONDS, Asked, Hear, SavedAnswers, Waiting, put_live
 from tuning.data import open_data
+from tuning.disk import DAY, bytes_of, clear_parts, clear_uploads, counted, is_older, remove, upload_folders, upload_of
 from tuning.errors import Problem, RunError, SettingsError, whole_characters
 from tuning.events import Emitter
 from tuning.executors.base import Executor, RunHandle
@@ -33,9 +36,9 @@ from tuning.models import BaseModel
 from tuning.plan import Plan, base_model, changed_since, plan_for
 from tuning.question import Question
 from tuning.results import FORMS, Results, refuse_changed_base
-from tuning.rows import RunRow
+from tuning.rows import RunRow, timing_key
 from tuning.settings import Settings
-from tuning.store import RunStore
+from tuning.store import STORE, RunStore
 from tuning.text import imports_in_line
 from tuning.training.offline import keep_to_this_machine
 from tuning.weights import compared
@@ -52,6 +55,10 @@ ANSWERING = ("last", "best")
 """Which weights of a run that has ended can be asked."""
 WATCH_SECONDS = 5.0
 """How often what other processes on this home have left behind is looked for."""
+PURGED = "purged"
+"""Where a run's folder lies in the home while it is being deleted for good."""
+UNUSED_SECONDS = 30 * DAY
+"""How long an upload is kept that no run names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +93,21 @@ class RunService:
 
     def recover(self) -> None:
         """Take up what a server that is gone left behind: its running run is interrupted, its queue goes on."""
-        self.store.mark_interrupted()
-        for row in self.store.adopt_queued():
+        self._take_over(clear=True)
+
+    def _take_over(self, clear: bool = False) -> None:
+        if self.store.unsound is not None:  # to be looked at only
+            return
+        try:
+            if clear:
+                self._clear_left()
+            self.store.mark_interrupted()
+            queued = self.store.adopt_queued()
+        except RunError:
+            if self.store.unsound is None:
+                raise
+            return  # damaged: what can be read is shown, and told
+        for row in queued:
             try:
                 job = self._job_of(row)
                 with self._starting:
@@ -96,16 +116,31 @@ class RunService:
                 Emitter(row.run_id, row.attempt + 1, self.store.append)("failed", message=str(error), step=row.step)
 
     def watch(self, seconds: float = WATCH_SECONDS) -> None:
-        """Recover now and again from here on: another server on this home may be killed while this one lives."""
+        """Look now and again for what others leave: another server on this home may be killed while this one lives."""
 
         def look() -> None:
             while not self._closing.wait(seconds):
                 try:
-                    self.recover()
+                    self._take_over()
                 except Exception:  # closed in between, or a disk that is full: there is a next look
                     log.info("could not look for runs that were left behind", exc_info=True)
 
         threading.Thread(target=look, name="watch", daemon=True).start()
+
+    def _clear_left(self) -> None:
+        """Remove what killed processes have left half done. It takes as long as there are such things, not runs."""
+        for run_id in self.store.killed():
+            clear_parts(self.run_folder(run_id))
+            self.store.disown(run_id)
+        clear_uploads(self.home)
+        for aside in sorted((self.home / PURGED).glob("*")):  # a deletion for good that was cut off
+            with suppress(RunError):
+                self.store.run(aside.name)
+                self.store.purge(aside.name)
+            remove(aside)
+        for upload in upload_folders(self.home):
+            if is_older(upload, UNUSED_SECONDS) and not self.store.made_from(str(upload)):
+                remove(upload)
 
     # -- before a run ----------------------------------------------------------------------------------------------
     def preview(self, settings: Any, device: str | None = None) -> Preview:
@@ -138,13 +173,9 @@ class RunService:
 
     def expected_seconds(self, plan: Plan) -> float | None:
         """From the latest runs with this model, method and device, by the tokens they read."""
-        wanted = _kind_of(plan.settings.to_dict(), plan.device.kind)
-        rates = [
-            row.seconds / row.input_tokens
-            for row in self.store.runs(include_deleted=True)
-            if row.seconds and row.input_tokens and _kind_of(row.settings, row.plan["device"]["kind"]) == wanted
-        ]
-        return statistics.median(rates[:TIMED_RUNS]) * plan.value("total_tokens") if rates else None
+        key = timing_key(plan.settings.to_dict(), plan.device.kind)
+        rates = self.store.rates(key, TIMED_RUNS) if key is not None else []
+        return statistics.median(rates) * plan.value("total_tokens") if rates else None
 
     # -- starting and steering -------------------------------------------------------------------------------------
     def start(
@@ -166,20 +197,31 @@ class RunService:
             parent = parent or _run_of(preview.plan)
         plan = preview.plan
         with self._starting:
-            run_id, folder = self._new_folder()
-            job = Job(run_id=run_id, attempt=1, plan=plan, folder=str(folder))
-            _write_json(folder / "settings.json", plan.settings.to_dict())
-            _write_json(folder / "job.json", job.to_dict())
-            self.store.create_run(
-                run_id,
-                self._free_name(name or default_name(plan)),
-                plan.settings.to_dict(),
-                _without_lists(plan.to_dict()),
-                parent=parent,
-                from_step=from_step,
-                estimate=preview.estimate.to_dict(),
-                total_steps=int(plan.value("total_steps")),
-            )
+            self.store.check_writable()
+            try:
+                run_id, folder = self._new_folder()
+            except OSError as error:
+                raise _not_kept(self.home, error) from error
+            try:
+                job = Job(run_id=run_id, attempt=1, plan=plan, folder=str(folder))
+                _write_json(folder / "settings.json", plan.settings.to_dict())
+                _write_json(folder / "job.json", job.to_dict())
+                self.store.create_run(
+                    run_id,
+                    self.free_name(name or default_name(plan)),
+                    plan.settings.to_dict(),
+                    _without_lists(plan.to_dict()),
+                    parent=parent,
+                    from_step=from_step,
+                    estimate=preview.estimate.to_dict(),
+                    total_steps=int(plan.value("total_steps")),
+                )
+            except OSError as error:
+                remove(folder)
+                raise _not_kept(self.home, error) from error
+            except BaseException:
+                remove(folder)  # a run that is not in the store is none
+                raise
             self._submit(job)
         _log_change("start", run_id)
         return run_id
@@ -201,13 +243,18 @@ class RunService:
                 continue
             return run_id, folder
 
-    def _free_name(self, name: str) -> str:
-        taken = {row.name for row in self.store.runs(include_deleted=True)}
-        free, number = name, 1
-        while free in taken:
-            number += 1
-            free = f"{name} ({number})"
-        return free
+    def free_name(self, name: str) -> str:
+        """The name, with a number behind it where it is taken. In doubling steps and then by halves, for there may be
+        thousands of that name."""
+        if not self.store.is_taken(name):
+            return name
+        taken, free = 1, 2
+        while self.store.is_taken(f"{name} ({free})"):
+            taken, free = free, 2 * free
+        while free - taken > 1:
+            middle = (taken + free) // 2
+            taken, free = (middle, free) if self.store.is_taken(f"{name} ({middle})") else (taken, middle)
+        return f"{name} ({free})"
 
     def _submit(self, job: Job) -> None:
         self._answers.forget()
@@ -314,6 +361,67 @@ class RunService:
     def undelete(self, run_id: str) -> None:
         self.store.undelete(run_id)
         _log_change("undelete", run_id)
+
+    def purge(self, run_id: str) -> int:
+        """Delete a deleted run for good: its points, its folder, its uploads that no other run names. The bytes freed.
+
+        Raises RunError where another run began with its result or a file of it.
+        """
+        with self._starting:
+            row, folder = self.store.run(run_id), self.run_folder(run_id)
+            if row.deleted is None or row.active:
+                reason = "has not ended yet" if row.active else "is not deleted: delete it first, which can be undone"
+                raise RunError(f"{row.name} {reason}.")
+            needing = [name for other, name in self.store.made_from(f"run:{run_id}", str(folder)) if other != run_id]
+            if needing:
+                more = f" and {len(needing) - 3:,} more" if len(needing) > 3 else ""
+                raise RunError(
+                    f"{row.name} cannot be deleted for good, for other runs began with its result and need it:"
+                    f" {', '.join(needing[:3])}{more}. Delete those for good first."
+                )
+            if not self.store.own(run_id):
+                raise RunError(f"{row.name} is in use by another Tuning Fork process on this home folder.")
+            try:
+                freed = self._purge(run_id, folder)
+                _log_change("delete for good", run_id)
+                return freed
+            except OSError as error:
+                raise RunError(f"{row.name} could not be deleted for good: {error.strerror or error}.") from error
+            finally:
+                self.store.disown(run_id)
+
+    def _purge(self, run_id: str, folder: Path) -> int:
+        self._answers.forget()
+        sources, freed, aside = self.store.sources(run_id), bytes_of(folder), self.home / PURGED / run_id
+        aside.parent.mkdir(exist_ok=True)
+        if folder.is_dir():
+            folder.rename(aside)  # from here on a start finishes it
+        try:
+            self.store.purge(run_id)
+        except RunError:
+            if aside.is_dir():
+                aside.rename(folder)
+            raise
+        remove(aside)
+        for upload in {found for path in sources if (found := upload_of(self.home, path)) is not None}:
+            # one of today may stand in somebody's form, who has not started yet
+            if not self.store.made_from(str(upload)) and is_older(upload, DAY):
+                freed += bytes_of(upload)
+                remove(upload)
+        return freed
+
+    def disk(self) -> dict[str, Any]:
+        """What the home folder takes: {"runs", "deleted", "uploads": {"count", "bytes"}, "store", "free": bytes}."""
+        folders = [place for place in (self.home / "runs").glob("*") if place.is_dir()]
+        deleted = self.store.deleted_ids()
+        files = [self.home / f"{STORE}{end}" for end in ("", "-wal", "-shm")]
+        return {
+            "runs": counted(place for place in folders if place.name not in deleted),
+            "deleted": counted(self.run_folder(run_id) for run_id in deleted),
+            "uploads": counted(upload_folders(self.home)),
+            "store": sum(bytes_of(file) for file in files),
+            "free": shutil.disk_usage(self.home).free,
+        }
 
     def result(self, run_id: str, form: str = "trained") -> Path:
         """The folder with what a run has left: `trained`, `best` or `merged`. Raises RunError."""
@@ -460,14 +568,16 @@ def _refuse_changed(row: RunRow, plan: Plan, what: str) -> None:
         )
 
 
+def _not_kept(home: Path, error: OSError) -> RunError:
+    return RunError(
+        f"This run cannot be kept in {home}: {error.strerror or error}. Nothing was started; make room there (deleted"
+        " runs can be deleted for good), or name another folder with --home."
+    )
+
+
 def _run_of(plan: Plan) -> str:
     """The run whose result this one starts from."""
     return plan.model.spec.removeprefix("run:").partition("/")[0]
-
-
-def _kind_of(settings: dict[str, Any], device: str) -> tuple[Any, ...]:
-    keys = ("model", "task", "precision", "gradient_checkpointing")
-    return (settings["method"]["name"], device, *(settings[key] for key in keys))
 
 
 def _without_lists(plan: dict[str, Any]) -> dict[str, Any]:

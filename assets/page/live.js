@@ -8,7 +8,9 @@ const FAST = 500, IDLE = 3000, SLOWEST = 8000;
 export const state = {
   epoch: null,
   version: null,
-  runs: [],            // newest first, as the server sends them
+  runs: [],            // newest first: the newest of the list, older ones that were asked for, those shown
+  older: null,         // number of the run behind which the list goes on at the server; null where it ends
+  trouble: "",         // why nothing can be stored just now, as the server says it
   series: new Map(),   // run id -> {id, step: [], eval: []}
   shown: readAddress(),
   link: "connecting",  // connecting | live | reconnecting | refused
@@ -52,8 +54,32 @@ export function pollNow() {
   poll();
 }
 
+/** Runs that the server has sent outside of the polls: older ones, found ones. */
+export function addRuns(found) {
+  const runs = new Map(state.runs.map((run) => [run.run_id, run]));
+  for (const run of found) runs.set(run.run_id, run);
+  state.runs = [...runs.values()].sort((one, two) => two.number - one.number);
+}
+
+/** The next part of the list. */
+export async function loadOlder() {
+  const answer = await get(`fork/runs?before=${state.older}`);
+  addRuns(answer.runs);
+  state.older = answer.older;
+  tell();
+}
+
+/** Runs whose name or id holds a text, wherever they are in the list. */
+export async function findRuns(text) {
+  const { runs } = await get(`fork/runs?find=${encodeURIComponent(text)}`);
+  addRuns(runs);
+  tell();
+}
+
 function address() {
-  const ids = state.runs.filter((run) => state.shown?.has(run.run_id) || isActive(run)).map((run) => run.run_id);
+  // at first by name: a shown run may be older than the list reaches
+  const shown = [...(state.shown ?? [])].filter((id) => state.version === null || runById(id));
+  const ids = [...new Set([...shown, ...state.runs.filter(isActive).map((run) => run.run_id)])];
   const query = new URLSearchParams();
   query.set("cur", ids.map((id) => `${id}:${state.series.get(id)?.id ?? 0}`).join(","));
   if (state.version !== null) query.set("v", state.version);
@@ -83,27 +109,36 @@ async function poll() {
 
 /** Takes one answer in; true if there is more to fetch at once. */
 function take(answer) {
+  const known = new Set(state.runs.map((run) => run.run_id));
   let more = false;
   if (state.epoch !== null && answer.epoch !== state.epoch) {
-    // another server process: its list is the truth, and its cursors start from nothing
+    // another store: its list is the truth, and its cursors start from nothing
     state.series.clear();
     state.version = null;
-    more = true;
+    state.epoch = answer.epoch;
+    return true;
   }
   state.epoch = answer.epoch;
-  if (answer.runs) {
-    const first = state.runs.length === 0;
-    const known = new Set(state.runs.map((run) => run.run_id));
-    state.runs = answer.runs;
+  state.trouble = answer.trouble ?? "";
+  const whole = answer.runs && !answer.removed;
+  if (answer.runs || answer.removed) {
+    if (whole) {
+      state.runs = [];
+      state.older = answer.older;
+    }
+    const gone = new Set(answer.removed ?? []);
+    state.runs = state.runs.filter((run) => !gone.has(run.run_id));
+    // what has changed far down the list is no news for this page
+    addRuns((answer.runs ?? []).filter((run) => whole || known.has(run.run_id) || state.shown?.has(run.run_id) || run.number > (state.older ?? 0)));
     if (state.shown === null && state.runs.length) {
       // a first look: the newest runs, without pinning them into the address
       state.shown = new Set(state.runs.slice(0, 3).map((run) => run.run_id));
     }
-    more ||= state.runs.some((run) => !known.has(run.run_id) && (first || state.shown?.has(run.run_id)));
+    more = state.runs.some((run) => !known.has(run.run_id) && !answer.points?.[run.run_id] && (state.shown?.has(run.run_id) || isActive(run)));
     const there = new Set(state.runs.map((run) => run.run_id));
     for (const id of state.series.keys()) if (!there.has(id)) state.series.delete(id);
   }
-  if (!more || answer.runs) state.version = answer.version;
+  state.version = answer.version;
   for (const [id, progress] of Object.entries(answer.progress ?? {})) Object.assign(runById(id) ?? {}, progress);
   for (const [id, points] of Object.entries(answer.points ?? {})) addPoints(id, points);
   return more;
@@ -120,6 +155,13 @@ function addPoints(id, points) {
   }
   have.id = points.id;
   state.series.set(id, have);
+}
+
+export async function get(path) {
+  const answer = await fetch(path, { cache: "no-store" });
+  if (answer.ok) return answer.json();
+  const result = await answer.json().catch(() => ({}));
+  throw new Error(result.message || `The server answered ${answer.status}.`);
 }
 
 async function send(path, body) {

@@ -1,7 +1,8 @@
 // The table of runs: state, progress and what one can do with each.
 
-import { begin, isActive, lastStep, onChange, pollNow, post, runById, show, state } from "./live.js";
+import { begin, findRuns, isActive, lastStep, loadOlder, onChange, pollNow, post, runById, show, state } from "./live.js";
 import { calibration } from "./calibration.js";
+import { deletedRuns } from "./deleted.js";
 import { bytes, duration, element, toast } from "./dom.js";
 import { Downloads } from "./downloads.js";
 import { noticeList, plural } from "./notices.js";
@@ -176,7 +177,7 @@ class Row {
 
   erase() {
     act(`fork/runs/${this.id}/delete`, {}, () => {
-      toast(`Deleted “${this.name.textContent}”.`, "Undo", () => act(`fork/runs/${this.id}/undelete`, {}));
+      toast(`Deleted “${this.name.textContent}”.`, "Undo", () => act(`fork/runs/${this.id}/undelete`, {}, () => findRuns(this.id)));
     });
   }
 
@@ -280,14 +281,42 @@ export function mountRuns(root, config, trigger) {
     body,
   ]);
   const region = element("div", { class: "tf-scroll", role: "region", "aria-label": "Runs", tabindex: 0 }, table);
-  const card = element("div", { class: "tf-card" }, [region, calibration()]);
-  root.replaceChildren(card);
+  const trouble = element("p", { class: "tf-problem", role: "alert", hidden: true });
+  const search = element("input", { type: "search", placeholder: "name or id" });
+  const find = element("label", { class: "tf-control tf-find" }, [element("span", {}, "find a run"), search]);
+  const older = button("Older runs", null, async () => {
+    older.disabled = true;
+    try { await loadOlder(); } catch (error) { toast(String(error.message)); }
+    older.disabled = false;
+  }, "tf-older");
+  const none = element("p", { class: "tf-small", hidden: true }, "No run has this in its name or as its id.");
+  const card = element("div", { class: "tf-card" }, [find, region, none, older, calibration()]);
+  const wanted = () => search.value.trim().toLowerCase();
+  let asked = null;
+  search.addEventListener("input", () => { // those at hand at once, those further down when the server has answered
+    clearTimeout(asked);
+    draw();
+    if (wanted()) asked = setTimeout(() => findRuns(search.value.trim()).catch((error) => toast(String(error.message))), 250);
+  });
+  root.replaceChildren(trouble, card, deletedRuns());
   const rows = new Map();
-  onChange(() => {
+  /** The list as far as it was asked for, and what is looked at from further down; or what is searched. */
+  function isListed(run) {
+    const text = wanted();
+    if (text) return run.run_id === text || (run.name || "").toLowerCase().includes(text);
+    return run.number >= (state.older ?? 0) || state.shown?.has(run.run_id) || isActive(run);
+  }
+  function draw() {
+    trouble.hidden = !state.trouble;
+    set(trouble, state.trouble);
     card.hidden = state.runs.length === 0;
-    const there = new Set(state.runs.map((run) => run.run_id));
+    older.hidden = state.older === null || Boolean(wanted());
+    find.hidden = state.runs.length < 10 && !wanted();
+    const listed = state.runs.filter(isListed);
+    none.hidden = listed.length > 0 || !wanted();
+    const there = new Set(listed.map((run) => run.run_id));
     for (const [id, row] of rows) if (!there.has(id)) { row.node.remove(); row.toldRow.remove(); rows.delete(id); }
-    state.runs.forEach((run, index) => {
+    listed.forEach((run, index) => {
       if (!rows.has(run.run_id)) rows.set(run.run_id, new Row(run.run_id, config, trigger));
       const row = rows.get(run.run_id);
       if (body.children[2 * index] !== row.node) {
@@ -297,7 +326,8 @@ export function mountRuns(root, config, trigger) {
       }
       row.update(run);
     });
-  });
+  }
+  onChange(draw);
   document.addEventListener("click", (event) => {
     for (const menu of document.querySelectorAll(".tf-menu[open]")) if (!menu.contains(event.target)) menu.open = false;
   });

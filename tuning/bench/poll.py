@@ -52,7 +52,7 @@ def _measure(service: RunService, points: int, repeats: int) -> list[list[str]]:
             seconds=step / 9,
         )
     service.store.flush()
-    client = _client(service)
+    client = client_of(service)
     first = client.get("/fork/live?cur=bench:0").json()
     cursor = first["points"]["bench"]["id"]
     lines = []
@@ -72,7 +72,7 @@ def _measure(service: RunService, points: int, repeats: int) -> list[list[str]]:
     return lines
 
 
-def _client(service: RunService) -> Any:
+def client_of(service: RunService) -> Any:
     from fastapi import FastAPI
     from fastapi.testclient import TestClient
 

@@ -24,6 +24,7 @@ from tuning.bench import (
     ragged,
     retrieval,
     start,
+    stored,
     watchers,
 )
 
@@ -35,6 +36,7 @@ BENCHES: dict[str, Callable[[int], str]] = {
     "watchers": watchers.table,
     "poll": poll.table,
     "questions": questions.table,
+    "stored": stored.table,
     "methods": methods.table,
     "retrieval": retrieval.table,
     "memory": memory.table,

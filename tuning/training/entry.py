@@ -6,6 +6,7 @@ Nothing heavy is imported before the job runs, so executors may import this file
 
 from __future__ import annotations
 
+import errno
 import importlib
 import re
 import traceback
@@ -55,8 +56,13 @@ def _left(session: Any) -> dict[str, Any]:
 
 
 def _said(error: Exception) -> str:
-    """What a person reads: shapes that do not meet are mostly those of a config.json that was changed."""
+    """What a person reads: of a full disk, and of shapes that do not meet, mostly those of a changed config.json."""
     said = f"{type(error).__name__}: {error}"
+    if "os error 28" in said or getattr(error, "errno", None) == errno.ENOSPC:
+        return (
+            f"There is no room left on the disk ({said.partition(chr(10))[0]}). What was written before is kept; make"
+            " room (deleted runs can be deleted for good) and start again."
+        )
     if isinstance(error, RuntimeError) and re.search(
         r"shapes cannot be multiplied|must match the size|size mismatch", said
     ):

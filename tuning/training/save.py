@@ -41,16 +41,19 @@ def save_artifact(
     place = folder / method.artifact
     part = folder / f"{method.artifact}.part"
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    method.save(model, part)
-    copy_tokenizer(Path(base.path), part)
-    name_base(part, base.public_name)
-    (part / "README.md").write_text(card, encoding="utf-8")  # in place of what a library says about itself
-    if labels is not None:
-        (part / LABELS_FILE).write_text(json.dumps(list(labels), ensure_ascii=False), encoding="utf-8")
-    same_modes(part)
-    shutil.rmtree(place, ignore_errors=True)
-    part.rename(place)
+    try:
+        part.mkdir(parents=True)
+        method.save(model, part)
+        copy_tokenizer(Path(base.path), part)
+        name_base(part, base.public_name)
+        (part / "README.md").write_text(card, encoding="utf-8")  # in place of what a library says about itself
+        if labels is not None:
+            (part / LABELS_FILE).write_text(json.dumps(list(labels), ensure_ascii=False), encoding="utf-8")
+        same_modes(part)
+        shutil.rmtree(place, ignore_errors=True)
+        part.rename(place)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)  # a full disk leaves no half of a result
     return place
 
 

@@ -23,6 +23,7 @@ from tuning.training.checkpoint import weights_about, write_weights
 from tuning.training.evaluate import LOWER_IS_BETTER, Evaluation, evaluate
 from tuning.training.predictions import predictions, write_predictions
 from tuning.training.probes import PeakProbe
+from tuning.training.unwritten import written_or_told
 
 BEST_FILE = "best.safetensors"
 
@@ -90,7 +91,8 @@ class Scores:
         self.tell(step, found.loss, metrics, self._clock() - began)
         texts = {} if written is None else written.texts
         table = predictions(found, metrics, self._rows, self._tokenizer, self._labels, texts, self.encoded)
-        write_predictions(self._folder, step, table)
+        with written_or_told(self._emit, step, "The predictions", self._folder / "predictions"):
+            write_predictions(self._folder, step, table)
         self._remember(built, step, found.loss, metrics)
 
     def due(self, step: int) -> bool:
@@ -139,9 +141,11 @@ class Scores:
         if not self._is_best(value):
             self.without_best += 1
             return
-        if built.trainable:
-            write_weights(built, self._folder / BEST_FILE, {"step": str(step), "value": repr(value)})
-        self.best, self.without_best = (step, value), 0
+        self.without_best = 0
+        with written_or_told(self._emit, step, "The best weights", self._folder):
+            if built.trainable:
+                write_weights(built, self._folder / BEST_FILE, {"step": str(step), "value": repr(value)})
+            self.best = (step, value)  # weights that are not there are not the best: the next better ones are kept
 
     def _is_best(self, value: float) -> bool:
         if self.best is None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from tuning.card import library_versions, model_card
 from tuning.data import DataSet, encode_kept, encode_pairs, encode_set, open_data
@@ -46,6 +45,7 @@ from tuning.training.loop import Course, NotFinite, Progress, Update, course_of,
 from tuning.training.probes import PeakProbe
 from tuning.training.save import save_artifact, train_on
 from tuning.training.scores import BEST_FILE, Scores
+from tuning.training.unwritten import written_or_told
 
 
 class Session:
@@ -282,13 +282,8 @@ class Session:
         began, step = self._clock(), self._progress.step
         so_far = scores.so_far() | {"seconds": self._seconds(), "sampled": self._sampled}
         fingerprint, keep = self._job.plan.fingerprint, self._settings.save.keep
-        try:
+        with written_or_told(self._emit, step, "The checkpoint", self._folder / "checkpoints"):
             place = write_checkpoint(built, self._progress, fingerprint, self._folder, keep, so_far)
-        except (OSError, SafetensorError) as error:
-            said = getattr(error, "strerror", None) or str(error)
-            message = f"No checkpoint could be written at update {step:,}: {said}. Those of before are kept."
-            self._emit("warning", step=step, message=message)
-        else:
             self._kept_at = position
             self._emit("checkpoint", step=step, path=str(place.relative_to(self._folder)))
         self._interval.wrote(self._seconds(), self._clock() - began)

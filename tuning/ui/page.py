@@ -204,6 +204,8 @@ def launch(serving: Serving) -> None:
         port = door.getsockname()[1]
         _log_to_standard_error()
         service = RunService((serving.home or default_home()).expanduser())
+        if service.store.unsound:
+            print(service.store.unsound, file=sys.stderr)
         try:
             service.recover()
             service.watch()

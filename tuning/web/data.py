@@ -25,7 +25,9 @@ from tuning.data import CONVERSATION, TEXT
 from tuning.data.preview import preview
 from tuning.data.template_choice import template_notices, with_template_chosen
 from tuning.data.whole import look
+from tuning.disk import UPLOAD_PREFIX, UPLOADS
 from tuning.errors import Notice, Problem, SettingsError, TuningError
+from tuning.locks import lock_file
 from tuning.models import BaseModel
 from tuning.plan import base_model
 from tuning.settings import Settings
@@ -58,10 +60,14 @@ def add_data_routes(app: FastAPI, home: Path, base: Callable[[Settings], BaseMod
 
     @app.post("/fork/data/upload")
     async def upload(request: Request, name: str = "rows") -> JSONResponse:
-        folder = home / "uploads"
+        folder = home / UPLOADS
         expected = request.headers.get("content-length", "")
-        _check_room(folder, int(expected) if expected.isdigit() else 0)
-        path = await _store(request, folder, clean_name(name))
+        try:
+            _check_room(folder, int(expected) if expected.isdigit() else 0)
+            path = await _store(request, folder, clean_name(name))
+        except OSError as error:  # a full disk, a folder that may only be read
+            message = f"the file cannot be kept on the server: {error.strerror or error}."
+            raise SettingsError([Problem("data.source", None, "room on the disk", message)]) from error
         return JSONResponse({"path": str(path), "name": path.name, "bytes": path.stat().st_size}, status_code=201)
 
 
@@ -126,10 +132,11 @@ def _check_room(folder: Path, expected: int) -> None:
 
 async def _store(request: Request, folder: Path, name: str) -> Path:
     """Write the body aside, then give it its place; a broken transfer leaves nothing."""
-    handle, aside = tempfile.mkstemp(prefix=".upload-", dir=folder)
+    handle, aside = tempfile.mkstemp(prefix=UPLOAD_PREFIX, dir=folder)
     digest, size = hashlib.sha256(), 0
     try:
         with os.fdopen(handle, "wb") as out:
+            lock_file(handle)  # as long as it is written, no other server's start clears it away
             async for chunk in request.stream():
                 size += len(chunk)
                 if size % (64 * 2**20) < len(chunk):

@@ -41,7 +41,8 @@ WHERE = (
 
 def guard(app: FastAPI, serving: Serving, home: Path) -> None:
     """Nothing of the app is reached but through the guard; `home` holds the uploads."""
-    app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
+    # the cheapest level: the next ones make curves a tenth smaller, for several times its work beside a training
+    app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=1)
     app.add_middleware(Guard, serving=serving, uploads=home / "uploads")
     app.add_exception_handler(TuningError, tell_problems)
 

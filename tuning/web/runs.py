@@ -3,23 +3,31 @@
 In: settings, a run id, what a page has already. Out: JSON.
 """
 
+import json
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from itertools import starmap
 from typing import Any
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from tuning.rows import RunRow
+from tuning.errors import Problem, RunError, SettingsError
+from tuning.rows import ACTIVE_STATES, RunRow
 from tuning.runs import RunService
-from tuning.store import FIRST_LOAD_LIMIT
+from tuning.store import FIRST_LOAD_LIMIT, LIST_LINES, POINT_KINDS
 from tuning.web.requests import RUN_ID, json_body, row_of, take
 
 SHOWN_RUNS = 50
 STARTING = CapacityLimiter(4)
 """Threads for what may take long before a run is in line (reading its rows, merging its base); apart from those that
 all other requests share."""
+KEPT_LINES = 4_000
+"""Of how many runs that part of a line is kept which never changes, a few kB each."""
+SEARCH_LENGTH = 200
 
 
 def add_run_routes(app: FastAPI, service: RunService) -> None:
@@ -38,36 +46,87 @@ def _cursors(text: str) -> dict[str, int]:
     return found
 
 
-def run_summary(row: RunRow, place: int | None) -> dict[str, Any]:
-    """A run as the page's table shows it: small, because the list is sent whole."""
-    plain = (
-        "run_id",
-        "name",
-        "note",
-        "state",
-        "created",
-        "started",
-        "ended",
-        "parent",
-        "from_step",
-        "attempt",
-        "step",
-        "total_steps",
-        "loss",
-        "eval_loss",
-        "best_eval",
-        "message",
-        "phase",
-        "seconds",
-        "peak_bytes",
-        "slot",
-        "owner",
-    )
+class RunLines:
+    """Runs as the page's table shows them. What never changes of a run is read and made small once, for everybody."""
+
+    def __init__(self, service: RunService) -> None:
+        self._service = service
+        self._fixed: Callable[[str], dict[str, Any]] = lru_cache(KEPT_LINES)(
+            lambda run_id: fixed_part(service.run(run_id))
+        )
+
+    def of(self, found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The store's lines, each with its place in the queue and what it was started with."""
+        whole = []
+        for line in found:
+            try:
+                fixed = self._fixed(line["run_id"])
+            except RunError:  # of a damaged store: what is wrong is told beside the list
+                continue
+            shown = {key: line[key] for key in LINE_KEYS}
+            whole.append({**shown, "place": self._service.place(line["run_id"]) if is_active(line) else None, **fixed})
+        return whole
+
+    def first(self, run_ids: Iterable[str]) -> dict[str, Any]:
+        """The newest runs, those named besides, and whether there are older ones."""
+        page = self.page()
+        there = {line["run_id"] for line in page["runs"]}
+        named = self._service.store.lines_of(run_id for run_id in run_ids if run_id not in there)
+        return {"runs": page["runs"] + self.of(named), "older": page["older"]}
+
+    def page(self, before: int | None = None, find: str = "", deleted: bool = False) -> dict[str, Any]:
+        """Some of the list, and whether there are more before the last of them: `older` is its number, else null."""
+        found = self._service.store.lines(before, find, deleted, LIST_LINES + 1)
+        older = found[LIST_LINES - 1]["number"] if len(found) > LIST_LINES else None
+        return {"runs": self.of(found[:LIST_LINES]), "older": older}
+
+    def changed(self, known_version: str | None) -> dict[str, Any] | None:
+        """What came, changed and went since a version of the list; None where the list has to be sent anew."""
+        if known_version is None or not known_version.isdecimal() or len(known_version) > 15:
+            return None
+        found = self._service.store.changes_after(int(known_version))
+        if found is None:
+            return None
+        runs, removed = self.of(found[0]), found[1]
+        return {key: value for key, value in (("runs", runs), ("removed", removed)) if runs or removed}
+
+
+LINE_KEYS = (
+    "run_id",
+    "number",
+    "name",
+    "note",
+    "state",
+    "created",
+    "started",
+    "ended",
+    "parent",
+    "from_step",
+    "attempt",
+    "step",
+    "total_steps",
+    "loss",
+    "eval_loss",
+    "best_eval",
+    "message",
+    "phase",
+    "seconds",
+    "peak_bytes",
+    "slot",
+    "owner",
+)
+PROGRESS_KEYS = ("state", "step", "total_steps", "loss", "eval_loss", "best_eval", "seconds", "phase", "peak_bytes")
+
+
+def is_active(line: dict[str, Any]) -> bool:
+    return line["state"] in ACTIVE_STATES
+
+
+def fixed_part(row: RunRow) -> dict[str, Any]:
+    """What a run was started with, as far as the table shows it."""
     settings = {key: row.settings[key] for key in ("task", "model", "method", "optimizer", "precision")}
     estimate = row.estimate or {}
     return {
-        **{key: getattr(row, key) for key in plain},
-        "place": place,
         "chat": row.chat,
         "system_prompt": row.system_prompt,
         "settings": {**settings, "data": {"source": row.settings["data"]["source"]}},
@@ -79,19 +138,32 @@ def run_summary(row: RunRow, place: int | None) -> dict[str, Any]:
     }
 
 
-def live_answer(service: RunService, cursors: dict[str, int], known_version: str | None) -> dict[str, Any]:
-    """What a page that has this version of the list and these points does not know yet."""
+def live_answer(service: RunService, cursors: dict[str, int], known_version: str | None, lines: RunLines) -> str:
+    """What a page that has this version of the list and these points does not know yet, as JSON.
+
+    `runs` is the newest of the list and those of the cursors; for a page that knows a version, what has changed since,
+    and `removed` stands beside it.
+    """
     store = service.store
     version = store.version()  # before the list: a change in between is then sent again, never missed
-    points = store.series_after(cursors, FIRST_LOAD_LIMIT)
-    answer: dict[str, Any] = {"epoch": store.epoch, "version": version, "points": points}
+    points = store.series_texts(cursors, FIRST_LOAD_LIMIT)
+    answer: dict[str, Any] = {"epoch": store.epoch, "version": version}
     if known_version != str(version):
-        answer["runs"] = [run_summary(row, service.place(row.run_id)) for row in store.runs()]
-    keys = ("state", "step", "total_steps", "loss", "eval_loss", "best_eval", "seconds", "phase", "peak_bytes")
-    answer["progress"] = {row.run_id: {key: getattr(row, key) for key in keys} for row in store.active_runs()}
+        changed = lines.changed(known_version)
+        answer |= lines.first(cursors) if changed is None else changed
+    answer["progress"] = {
+        line["run_id"]: {key: line[key] for key in PROGRESS_KEYS} | {"place": service.place(line["run_id"])}
+        for line in store.active_lines()
+    }
     if store.trouble:
         answer["trouble"] = store.trouble
-    return answer
+    return f'{json.dumps(answer)[:-1]}, "points": {{{", ".join(starmap(_series_json, points.items()))}}}}}'
+
+
+def _series_json(run_id: str, found: dict[str, Any]) -> str:
+    """A member of `points`: what is stored as JSON is put together and not read, for it may be 20 MB."""
+    kinds = ", ".join(f'"{kind}": [{",".join(found[kind])}]' for kind in POINT_KINDS)
+    return f'"{run_id}": {{"id": {found["id"]}, {kinds}}}'
 
 
 def preview_answer(service: RunService, settings: Any, device: str | None) -> dict[str, Any]:
@@ -105,9 +177,24 @@ def preview_answer(service: RunService, settings: Any, device: str | None) -> di
 
 # -- the routes -------------------------------------------------------------------------------------------------------
 def _add_reading(app: FastAPI, service: RunService) -> None:
+    lines = RunLines(service)
+
     @app.get("/fork/live")
-    def live(cur: str = "", v: str | None = None) -> JSONResponse:
-        return JSONResponse(live_answer(service, _cursors(cur), v), headers={"Cache-Control": "no-store"})
+    def live(cur: str = "", v: str | None = None) -> Response:
+        answer = live_answer(service, _cursors(cur), v, lines)
+        return Response(answer, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+    @app.get("/fork/disk")
+    def disk() -> JSONResponse:
+        return JSONResponse(service.disk(), headers={"Cache-Control": "no-store"})
+
+    @app.get("/fork/runs")
+    def some(before: str = "", find: str = "", deleted: bool = False) -> JSONResponse:
+        """A page of the list: runs with a smaller number, whose name or id holds a text, or the deleted ones."""
+        if before and not (before.isascii() and before.isdigit() and len(before) < 19):
+            raise SettingsError([Problem("before", before, "a run's number", "before must be a run's number.")])
+        answer = lines.page(int(before) if before else None, find.strip()[:SEARCH_LENGTH], deleted)
+        return JSONResponse(answer, headers={"Cache-Control": "no-store"})
 
 
 def _add_running(app: FastAPI, service: RunService) -> None:
@@ -142,6 +229,9 @@ def _add_running(app: FastAPI, service: RunService) -> None:
         elif action == "go_on":
             step = await run_sync(service.go_on, run_id, limiter=STARTING)
             return JSONResponse({"run_id": run_id, "step": step})
+        elif action == "purge":
+            freed = await run_in_threadpool(service.purge, run_id)
+            return JSONResponse({"run_id": run_id, "bytes": freed})
         elif action in plain:
             await run_in_threadpool(plain[action], run_id)
         else:

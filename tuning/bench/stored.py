@@ -1,0 +1,128 @@
+"""What stored runs cost: the list, a change of it, an idle poll, an estimate, a free name and a start with 10 and with
+10,000 of them.
+
+In: repeats. Out: a table of CPU milliseconds and bytes. Each run has 20 points; half of them are deleted.
+"""
+
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tuning.bench.measure import cpu, interleaved, markdown
+from tuning.bench.poll import client_of
+from tuning.events import Emitter
+from tuning.rows import COLUMNS
+from tuning.runs import RunService
+from tuning.store import STORE
+
+SIZES = (10, 10_000)
+POINTS = 20
+HEAD = ["what", *(f"{size:,} runs: CPU ms" for size in SIZES), *(f"{size:,} runs: bytes" for size in SIZES)]
+
+
+def table(repeats: int) -> str:
+    """Measure and draw the table."""
+    found = {size: _measured(size, repeats) for size in SIZES}
+    lines = []
+    for name in found[SIZES[0]]:
+        seconds = [f"{1000 * found[size][name][0]:.1f}" for size in SIZES]
+        sent = [f"{found[size][name][1]:,}" if found[size][name][1] else "" for size in SIZES]
+        lines.append([name, *seconds, *sent])
+    return markdown(f"What stored runs cost, half of them deleted, median of {repeats}", HEAD, lines)
+
+
+def fill(home: Path, size: int, settings: dict[str, Any]) -> None:
+    """A store with so many finished runs of these settings, each as one that was started; every other is deleted."""
+    service = RunService(home)
+    try:
+        preview = service.preview(settings)
+        plan, store = preview.plan, service.store
+        more: dict[str, Any] = {"estimate": preview.estimate.to_dict(), "total_steps": POINTS}
+        store.create_run("r0001", "run (1)", plan.settings.to_dict(), plan.to_dict(), **more)
+        emit = Emitter("r0001", 1, store.append)
+        emit("started", total_steps=POINTS)
+        for step in range(1, POINTS + 1):
+            emit("step", step=step, loss=2.0 / step, seconds=step / 9, input_tokens=step * 9, peak_bytes=10**7)
+        emit("finished", step=POINTS)
+        store.flush()
+    finally:
+        service.close()
+    own = ("number", "run_id", "name", "deleted")
+    copied = ", ".join([*(column for column in COLUMNS if column not in own), "timed_as", "rate"])
+    numbers = f"WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < {size})"
+    db = sqlite3.connect(home / STORE)
+    with db:
+        db.execute(
+            f"{numbers} INSERT INTO runs (run_id, name, deleted, {copied}) SELECT printf('r%04d', i),"
+            f" printf('run (%d)', i), CASE WHEN i % 2 THEN NULL ELSE 1.0 END, {copied} FROM n, runs"
+        )
+        db.execute(
+            f"{numbers} INSERT INTO events (run_id, attempt, seq, time, kind, step, value, data)"
+            " SELECT printf('r%04d', i), attempt, seq, time, kind, step, value, data FROM n, events"
+        )
+        db.execute("UPDATE runs SET changed = (SELECT value FROM meta WHERE key = 'version')")
+    db.close()
+
+
+def _measured(size: int, repeats: int) -> dict[str, tuple[float, int]]:
+    """Seconds and bytes by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        fill(home, size, {"max_steps": POINTS})
+        found = {"start of the store": (interleaved({"open": lambda: _opened(home)}, repeats)["open"], 0)}
+        service = RunService(home)
+        try:
+            return found | _asked(service, repeats)
+        finally:
+            service.close()
+
+
+def _opened(home: Path) -> float:
+    """All that a start does with what is stored."""
+
+    def start() -> None:
+        service = RunService(home)
+        service.recover()
+        service.close()
+
+    return cpu(start)
+
+
+def _asked(service: RunService, repeats: int) -> dict[str, tuple[float, int]]:
+    client, sent = client_of(service), dict[str, int]()
+
+    def of(name: str, ask: Callable[[], Any], before: Callable[[], object] = lambda: None) -> Callable[[], float]:
+        def once() -> float:
+            before()
+            began = time.process_time()
+            answer = ask()
+            spent = time.process_time() - began
+            sent[name] = int(answer.headers["content-length"])  # as it went over the wire
+            return spent
+
+        return once
+
+    def live() -> Any:
+        return client.get(f"/fork/live?cur=r0001:{cursor}&v={version}", headers={"accept-encoding": "identity"})
+
+    first = client.get("/fork/live?cur=r0001:0").json()
+    cursor, version = first["points"]["r0001"]["id"], first["version"]
+    last = f"r{service.store.last_number() - 1:04d}"
+    works = {
+        "estimate, a key press": of("estimate, a key press", lambda: client.post("/fork/estimate", json={})),
+        "idle poll": of("idle poll", live),
+        "list": of("list", lambda: client.get("/fork/live", headers={"accept-encoding": "identity"})),
+        "list, packed": of("list, packed", lambda: client.get("/fork/live")),
+    }
+    found = {name: (interleaved({name: work}, repeats)[name], sent[name]) for name, work in works.items()}
+
+    def changed() -> None:
+        service.note(last, str(time.monotonic_ns()))
+
+    name = "poll after a change"
+    found[name] = (interleaved({name: of(name, live, changed)}, 1)[name], sent[name])
+    free = interleaved({"name": lambda: cpu(lambda: service.free_name("run"))}, repeats)["name"]
+    return found | {"free name": (free, 0)}
