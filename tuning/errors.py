@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -65,6 +65,16 @@ class Problem:
     value: Any
     limit: str
     message: str
+    """Does not repeat the field's name: the command line puts its path before it, the page its label."""
+    suggestion: str = ""
+    """The value that the message names at its end as one to try, the default of the settings."""
+
+    def trying(self, value: str) -> Problem:
+        """The same with another value to try: the page begins with some of its own."""
+        end = f"; try {self.suggestion}."
+        if not self.suggestion or not value or not self.message.endswith(end):
+            return self
+        return replace(self, message=f"{self.message.removesuffix(end)}; try {value}.", suggestion=value)
 
     def to_dict(self) -> dict[str, Any]:
         """The plain form that the command line prints and the page reads; always JSON, whatever the value was."""

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from tuning.data import short_name
 from tuning.rows import RunRow
 from tuning.runs import RunService
 from tuning.store import FIRST_LOAD_LIMIT
@@ -57,7 +58,8 @@ def run_summary(row: RunRow, place: int | None) -> dict[str, Any]:
         "peak_bytes",
         "slot",
     )
-    settings = {key: row.settings[key] for key in ("task", "model", "method", "optimizer", "precision")}
+    keys = ("task", "model", "method", "optimizer", "precision", "schedule", "seed")
+    settings = {key: row.settings[key] for key in keys}
     estimate = row.estimate or {}
     return {
         **{key: getattr(row, key) for key in plain},
@@ -65,6 +67,7 @@ def run_summary(row: RunRow, place: int | None) -> dict[str, Any]:
         "chat": row.chat,
         "system_prompt": row.system_prompt,
         "settings": {**settings, "data": {"source": row.settings["data"]["source"]}},
+        "data_name": short_name(row.settings["data"]["source"]),
         "plan": {
             "derived": {key: one["value"] for key, one in row.plan.get("derived", {}).items()},
             "notices": row.plan.get("notices", []),
