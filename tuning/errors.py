@@ -28,6 +28,11 @@ def whole_characters(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def counted(count: float, one: str, many: str = "") -> str:
+    """A count with its noun: 1 row, 2 rows, 1,000 rows; `many` where the plural has more than an s."""
+    return f"{count:,.0f} {one if count == 1 else many or one + 's'}"
+
+
 def number_words(number: int | float) -> str:
     """A number as it was given, in few signs: a whole number may have more digits than a float reaches to."""
     if isinstance(number, float):

@@ -23,13 +23,14 @@ export function mountRunning(root) {
     const title = run.name || id, waiting = state.runs.filter((one) => one.state === "queued" && one.run_id !== id).length;
     set(name, title);
     stop.setAttribute("aria-label", `Stop run ${title}`);
-    set(count, run.state === "queued" ? "waits in line" : progress(run));
+    set(count, progress(run));
     set(queue, `${waiting ? `${plural(waiting, "other run")} in line. ` : ""}Start puts the next run in line behind it.`);
   });
 }
 
 function progress(run) {
   const last = lastStep(run.run_id), step = Math.max(last?.step ?? 0, run.step ?? 0), total = run.total_steps;
+  if (run.state === "queued") return run.place ? `place ${run.place} in the queue` : "loading libraries";
   if (!step || !total) return run.phase || "starting";
   return `${step}/${total}${timeLeft(run)}`;
 }

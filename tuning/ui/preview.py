@@ -11,7 +11,7 @@ from typing import Any
 
 from tuning import charts
 from tuning.data.whole import how_far, read_whole
-from tuning.errors import Notice, Problem, SettingsError, TuningError
+from tuning.errors import Notice, Problem, SettingsError, TuningError, counted
 from tuning.hardware import this_machine
 from tuning.methods import METHODS, method_named
 from tuning.refusals import methods_refused
@@ -80,7 +80,7 @@ def told(values: dict[str, Any], compute: Callable[[], dict[str, Any]], pressed:
 
 
 def _others_refused(error: TuningError) -> dict[str, str]:
-    """Where the chosen method is refused and the methods that can be taken are named: all others, for the same reason."""
+    """Where the chosen method is refused and the methods that can be taken are named: all others, as it is."""
     names = [method.name for method in METHODS]
     able = {name for problem in error.problems if problem.field == "method.name" for name in problem.limit.split(", ")}
     if not able or not able <= set(names):
@@ -203,6 +203,12 @@ def count_text(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
 
 
+def _noun(key: str, count: float) -> str:
+    """The count's name as a label under it: tokens per update, 1 update per epoch."""
+    one, _, rest = key.replace("_", " ").partition(" ")
+    return f"{one.removesuffix('s') if count == 1 else one} {rest}"
+
+
 def seconds_text(seconds: float) -> str:
     if seconds < 90:
         return f"about {max(1, round(seconds))} s"
@@ -216,17 +222,18 @@ def tiles(plan: Any, seconds: float | None) -> list[dict[str, str]]:
         return [
             {
                 "value": count_text(plan.data.eval_rows),
-                "label": "evaluation rows",
+                "label": "evaluation row" if plan.data.eval_rows == 1 else "evaluation rows",
                 "title": "asked once, as they are put",
             },
             {"value": "0", "label": "trainable parameters", "title": "nothing is trained: one evaluation"},
         ]
     micro, steps, many = settings.micro_batch_size, settings.gradient_accumulation_steps, settings.num_devices
     cut = f"{micro} × {steps}" + (f" × {many}" if many > 1 else "")
+    noun = "update" if plan.value("total_steps") == 1 else "updates"
     share, updates = 100 * plan.value("trainable_share"), plan.value("total_steps")
     found = [
         {"key": "effective_batch", "value": f"{cut} = {plan.value('effective_batch')}", "label": "effective batch"},
-        *({"key": key, "value": count_text(plan.value(key)), "label": key.replace("_", " ")} for key in COUNTS),
+        *({"key": key, "value": count_text(plan.value(key)), "label": _noun(key, plan.value(key))} for key in COUNTS),
         {
             "key": "trainable_parameters",
             "value": count_text(plan.value("trainable_parameters")),
@@ -235,7 +242,7 @@ def tiles(plan: Any, seconds: float | None) -> list[dict[str, str]]:
         {
             "key": "total_steps",
             "value": count_text(updates) if seconds is None else seconds_text(seconds),
-            "label": "updates; time not yet known" if seconds is None else f"for {updates:,.0f} updates",
+            "label": f"{noun}; time not yet known" if seconds is None else f"for {counted(updates, 'update')}",
         },
     ]
     return [{"value": t["value"], "label": t["label"], "title": str(plan.derived[t["key"]].origin)} for t in found]

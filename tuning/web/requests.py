@@ -26,8 +26,8 @@ class NoSuchRun(TuningError):
 
 
 def tell_problems(request: Request, error: Exception) -> JSONResponse:
-    """The exception handler of all routes: 422, or 404 where no such run is. The page's own scripts are answered 200, with
-    that status in a header: what a person typed may be refused, and no browser has to call it a fault of the page."""
+    """The exception handler of all routes: 422, or 404 where no such run is. The page's own scripts are answered 200,
+    with that status in a header: what a person typed may be refused, and no browser calls it a fault of the page."""
     status, answer = _refusal(error)
     if PAGE not in request.headers:
         return JSONResponse(answer, status_code=status)
