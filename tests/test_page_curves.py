@@ -80,7 +80,7 @@ def test_an_evaluation_lies_at_the_update_that_it_follows_on_every_axis(context:
 
 
 def test_no_two_of_the_shown_runs_look_alike(context: Any, server: Server) -> None:
-    assert COLOR_SLOTS == len(PALETTE)
+    assert len(PALETTE) == COLOR_SLOTS
     tab = shown(context, server, *ALIKE)
     looks = {run: trace(tab, f"{run}-smooth") for run in ALIKE}
     assert len({(look["color"], look["dash"]) for look in looks.values()}) == MANY

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from browser import SLOW, Server, Tab, playwright
-from tiny_models import labelled_rows, tiny_model
+from test_models_tensors import changed, without
+from tiny_models import tiny_model
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 expect = playwright.expect
@@ -94,11 +95,10 @@ def test_methods_that_the_task_refuses_are_greyed_with_the_reason_before_the_pre
     expect(picture).to_be_hidden(timeout=20_000)  # of IA3: not the picture of the method that is chosen now
     tab.field("optimizer.learning_rate").fill("")
     # a model that only some methods can train: the chosen one is marked, not all of them
-    folder = tiny_model("electra", tmp_path / "electra")
-    for path, text in (("data.source", str(labelled_rows(tmp_path / "rows.csv"))), ("model", str(folder))):
-        tab.field(path).fill(text)
-        tab.field(path).press("Enter")
-    tab.page.wait_for_timeout(500)
+    tiny_model("bert", tmp_path / "bert", max_position_embeddings=128)
+    folder = changed(tmp_path, without("pooler"), "bert")
+    tab.field("model").fill(str(folder))
+    tab.field("model").press("Enter")
     wrong = tab.page.locator("#f-method-name .tf-problem")
     expect(wrong).to_be_visible(timeout=20_000)
     outlined = methods.locator("input").evaluate_all(
