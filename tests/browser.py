@@ -88,7 +88,8 @@ def open_browser() -> Iterator[Any]:
 
 
 class Tab:
-    """One page; faults of its scripts, errors in its console and requests to other hosts are collected and fail the test at its end."""
+    """One page; faults of its scripts, errors in its console and requests to other hosts are collected, and fail the
+    test at its end."""
 
     def __init__(self, context: Any, server: Server, query: str = "") -> None:
         self.page = context.new_page()
@@ -104,7 +105,7 @@ class Tab:
             self.faults.append(f"foreign: {request.url}")
 
     def _hear(self, message: Any) -> None:
-        """What the browser shows in red; that a server is away, which some tests bring about, is no fault of the page."""
+        """What the browser shows in red; that a server is away, as in some tests, is no fault of the page."""
         if message.type == "error" and "net::ERR_" not in message.text:
             self.faults.append(f"console: {message.text} {message.location}")
 

@@ -151,8 +151,9 @@ def test_the_table_says_which_run_of_which_data_and_task_it_is(context: Any, ser
     tab.page.set_viewport_size({"width": 420, "height": 900})
     outside = tab.page.evaluate(
         "(run) => [...document.querySelectorAll(`[data-run=${run}] td`)]"
-        ".filter((cell) => { const box = cell.getBoundingClientRect(); return box.left < 0 || box.right > innerWidth; })"
-        ".map((cell) => cell.textContent)",
+        ".map((cell) => [cell, cell.getBoundingClientRect()])"
+        ".filter(([, box]) => box.left < 0 || box.right > innerWidth)"
+        ".map(([cell]) => cell.textContent)",
         CLASSES,
     )
     assert outside == [], "on a phone nothing of a run is cut off"

@@ -161,7 +161,11 @@ NOT_IN_FORM = {"max_new_tokens": "New tokens", "temperature": "Temperature", "pr
 def page_labels() -> dict[str, str]:
     """The page's name of each setting, by its path in the settings."""
     found = {field.path: label_of(path, field) for path, field in every_path().items()}
-    return NOT_IN_FORM | {"name": "Run name"} | LABELS | found
+    # in messages these stand without the block they are of
+    bare = {path.rpartition(".")[2]: label for path, label in found.items() if path.startswith("method.")}
+    bare = {name: label for name, label in bare.items() if "_" in name}
+    bare["max_seq_length"] = found["data.max_seq_length"]
+    return NOT_IN_FORM | {"name": "Run name"} | bare | LABELS | found
 
 
 def page_terms() -> dict[str, dict[str, str]]:

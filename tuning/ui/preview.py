@@ -242,7 +242,7 @@ def tiles(plan: Any, seconds: float | None) -> list[dict[str, str]]:
         {
             "key": "total_steps",
             "value": count_text(updates) if seconds is None else seconds_text(seconds),
-            "label": f"{noun}; time not yet known" if seconds is None else f"for {counted(updates, 'update')}",
+            "label": f"{noun}; time not yet known" if seconds is None else f"for {counted(updates, 'update')}, roughly",
         },
     ]
     return [{"value": t["value"], "label": t["label"], "title": str(plan.derived[t["key"]].origin)} for t in found]
