@@ -42,7 +42,7 @@ export function mountUpload(section, done, tries = 0) {
   document.addEventListener("click", (event) => { if (event.target.closest?.("button")) forget(); }, true);
 
   function refuse(file, why) {
-    const chosen = field.querySelector("input:not([type=file]), textarea")?.value.split(/[/\\]/).pop();
+    const chosen = field.querySelector("input:not([type=file]), textarea")?.value.split(/[/\\]/).pop().replace(/ \(uploaded\)$/, "");
     say(`${file.name} was not taken: ${why.replace(/\.$/, "")}; ${chosen || "what was chosen before"} stays chosen.`, true);
   }
 
