@@ -86,7 +86,7 @@ class Row {
       onclick: () => this.openTold(this.toldRow.hidden) });
     this.toldBody = element("td", { role: "cell", colspan: HEADS.length });
     this.toldRow = element("tr", { role: "row", class: "tf-told-row", id: `told-${id}`, hidden: true }, this.toldBody);
-    this.nameCell = element("td", { role: "cell", class: "tf-name-cell" }, element("div", { class: "tf-names" }, [this.name, this.note, this.told]));
+    this.nameCell = element("td", { role: "cell", class: "tf-name-cell" }, element("div", { class: "tf-names" }, [this.name, element("span", { class: "tf-note" }, id), this.note, this.told]));
     this.node = element("tr", { "data-run": id, role: "row" }, [
       element("td", { role: "cell" }, element("label", { class: "tf-check" }, [this.check, this.dot])),
       this.nameCell,
@@ -207,7 +207,7 @@ class Row {
   update(run, besides) {
     const name = run.name || run.run_id, active = isActive(run);
     set(this.name, name);
-    set(this.note, [run.run_id, lineage(run), run.note].filter(Boolean).join(" · "));
+    set(this.note, [lineage(run), run.note].filter(Boolean).join(" · "));
     this.tellNotices(run.plan.notices ?? [], name);
     this.check.setAttribute("aria-label", `Show ${name}`);
     this.check.checked = Boolean(state.shown?.has(run.run_id));
