@@ -8,16 +8,17 @@ import { tidyForm } from "./page/form.js";
 import { pollNow, post, show } from "./page/live.js";
 import { mountHubData } from "./page/hub_data.js";
 import { mountModels } from "./page/models.js";
-import { nameSettings } from "./page/notices.js";
+import { nameSettings, plural } from "./page/notices.js";
 import { mountPreview } from "./page/preview.js";
 import { mountResults } from "./page/results.js";
+import { mountRunning } from "./page/running.js";
 import { mountRuns } from "./page/runs.js";
 
 const DARK = "tuning-fork-dark";
 let fillForm = null; // set by the component whose event the form listens to
 
 function mountHeader(root, props) {
-  nameSettings(props.config.labels);
+  nameSettings(props.config.labels, props.config.terms);
   const wanted = localStorage.getItem(DARK);
   if (wanted !== null) document.body.classList.toggle("dark", wanted === "yes");
   const toggle = element("button", { type: "button", class: "tf-button tf-theme", "aria-label": "Light or dark" }, "◐");
@@ -54,6 +55,8 @@ function mountLive(root, props, watch, trigger) {
   // Start answers with the id of the new run: show it now instead of at the next poll
   const take = () => {
     if (props.value?.run) show(props.value.run, true);
+    const first = props.value?.first ?? 0;
+    if (first) toast(`It waits in line: ${plural(first, "run")} ${first === 1 ? "goes" : "go"} first.`);
     for (const text of props.value?.told ?? []) toast(text, "Close", () => {}, true);
   };
   watch("value", take);
@@ -70,6 +73,7 @@ export function mount(kind, root, props, watch, trigger) {
   if (kind === "models") mountModels(root, props, trigger);
   if (kind === "hub_data") mountHubData(root, props, trigger);
   if (kind === "live") mountLive(root, props, watch, trigger);
+  if (kind === "running") mountRunning(root);
   if (kind === "results") mountResults(root);
   if (kind === "ask") mountAsk(root);
 }

@@ -102,19 +102,26 @@ def open_browser() -> Iterator[Any]:
 
 
 class Tab:
-    """One page; faults of its scripts and requests to other hosts are collected and fail the test at its end."""
+    """One page; faults of its scripts, errors in its console and requests to other hosts are collected, and fail the
+    test at its end."""
 
     def __init__(self, context: Any, server: Server, query: str = "", key: str | None = None) -> None:
         self.page = context.new_page()
         self.faults: list[str] = []
         self.page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
         self.page.on("request", self._judge)
+        self.page.on("console", self._hear)
         self.page.goto(server.with_token(query, key))
         self.page.wait_for_selector(".tf-tile", timeout=SLOW)
 
     def _judge(self, request: Any) -> None:
         if not request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
             self.faults.append(f"foreign: {request.url}")
+
+    def _hear(self, message: Any) -> None:
+        """What the browser shows in red; that a server is away, as in some tests, is no fault of the page."""
+        if message.type == "error" and "net::ERR_" not in message.text:
+            self.faults.append(f"console: {message.text} {message.location}")
 
     def field(self, path: str) -> Any:
         return self.page.locator(f"#f-{path.replace('.', '-')}").locator("input, textarea").first

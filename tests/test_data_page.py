@@ -32,7 +32,11 @@ def test_from_upload_over_preview_to_a_run(browser: Any, server: Server, tmp_pat
     page.locator("#f-data-source input[type=file]").set_input_files(str(meals(tmp_path / "meals.csv")))
     expect(section.locator("summary")).to_contain_text("54 + 6 rows", timeout=SLOW)
     expect(section.locator("summary")).to_contain_text("text + label")
-    assert "uploads" in tab.field("data.source").input_value()
+    expect(tab.field("data.source")).to_have_value("meals.csv (uploaded)", timeout=SLOW)
+    page.wait_for_timeout(500)
+    page.reload()
+    expect(tab.field("data.source")).to_have_value("meals.csv (uploaded)", timeout=SLOW)
+    expect(section.locator("summary")).to_contain_text("text + label", timeout=SLOW)
     assert section.get_by_label("label column").input_value() == "stars"
 
     bad = section.get_by_role("region", name="Bad rows")

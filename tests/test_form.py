@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,34 @@ def test_a_form_that_a_browser_kept_from_version_1_keeps_its_meaning() -> None:
     assert values["seed"] == "8,5" and values["optimizer.learning_rate"] == "0.00", "what was typed stays"
     assert len(told) == 1 and "version 1" in told[0].message
     assert form.kept_values(values | {form.KEPT_VERSION: 2}) == (values, ())
+
+
+def test_what_is_counted_once_is_named_in_the_singular(tmp_path: Path) -> None:
+    from tuning.runs import RunService
+
+    rows = {"source": "reviews", "train_rows": 1, "eval_rows": 1}
+    given = Settings.from_dict({"max_steps": 1, "data": rows}).to_dict()
+    values = form.first_values() | form.values_from_settings(given)
+    service = RunService(tmp_path)
+    try:
+        told = preview.preview_value(service, values)
+    finally:
+        service.close()
+    labels = [tile["label"] for tile in told["tiles"]]
+    assert "update per epoch" in labels and "update; time not yet known" in labels
+    assert "its 1 update will" in told["memory"]["note"]
+    said = " ".join([told["memory"]["note"], *(f"{tile['label']} {tile['title']}" for tile in told["tiles"])])
+    assert not re.search(r"\b1 (rows|updates|epochs)\b", said), said
+
+
+def test_a_value_to_try_is_the_one_that_the_page_begins_with() -> None:
+    """The settings' own defaults stay for files: 8 accumulation steps and 100 updates."""
+    values = form.first_values() | {"gradient_accumulation_steps": "x", "max_steps": "0"}
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_dict(form.settings_from_values(values))
+    told = preview.problems_at_fields(refused.value, "lora")["problems"]
+    assert [one["message"].partition("; ")[2] for one in told] == ["try 4.", "try 60."]
+    assert [one.message.partition("; ")[2] for one in refused.value.problems] == ["try 8.", "try 100."]
 
 
 def test_a_number_that_the_plan_works_out_is_told_at_its_field(tmp_path: Path) -> None:

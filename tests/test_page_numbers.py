@@ -151,16 +151,16 @@ def test_a_question_sends_its_numbers_as_they_were_typed(tab: Tab) -> None:
     panel = tab.page.get_by_role("region", name="Ask the model")
     panel.get_by_label("run").select_option(run)
     for label, typed, told in (
-        ("temperature", "0,5", "temperature"),
-        ("seed", "1x", "seed"),
-        ("new tokens", "", "max_new_tokens"),
+        ("temperature", "0,5", "Temperature: needs a number from 0 to 5"),
+        ("seed", "1x", "Seed: needs a whole number from 0"),
+        ("new tokens", "", "New tokens: needs a whole number from 1 to 512"),
     ):
         field = panel.get_by_label(label)
         before = field.input_value()
         field.fill(typed)
         panel.get_by_role("button", name="Ask", exact=True).click()
         playwright.expect(panel.get_by_role("alert")).to_contain_text(told, timeout=20_000)
-        assert field.input_value() == typed
+        assert field.input_value() == typed and field.get_attribute("aria-invalid") == "true"
         field.fill(before)
     panel.get_by_label("temperature").fill("0.75")
     panel.get_by_role("button", name="Ask", exact=True).click()

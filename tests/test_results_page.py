@@ -69,7 +69,10 @@ def test_a_settings_file_is_what_the_run_has(tab: Tab, run: str) -> None:
 
 
 def test_a_wrong_settings_file_is_told_and_changes_nothing(tab: Tab, run: str, tmp_path: Path) -> None:
-    for text, word in (("{nonsense", "not JSON"), ('{"micro_batch_size": 0}', "micro_batch_size")):
+    for text, word in (
+        ("{nonsense", "not JSON"),
+        ('{"micro_batch_size": 0}', "Micro-batch size: 0 is outside"),
+    ):
         file = tmp_path / "wrong.json"
         file.write_text(text, encoding="utf-8")
         tab.page.get_by_label("settings file").set_input_files(file)
@@ -174,6 +177,10 @@ def test_the_next_run_begins_with_the_result_of_this_one(browser: Any, server: S
     tab.wait_state(second, "finished")
     row = tab.page.locator(f"[data-run={second}]")
     playwright.expect(row.get_by_text("from the first one", exact=True)).to_be_visible()
+    panel = tab.page.get_by_role("region", name="Ask the model")
+    panel.get_by_role("button", name="Ask", exact=True).click()
+    asked = panel.locator(".tf-answer-row:not([aria-busy]) h3")
+    playwright.expect(asked.first).to_have_text("its base, after “the first one”", timeout=SLOW)
     begun = fetched(tab, f"fork/runs/{second}/predictions?step=0")["loss"]
     assert begun == pytest.approx(learned, abs=1e-4)
     assert tab.faults == []

@@ -68,9 +68,9 @@ def test_a_run_from_start_to_end(service):
 
 def test_names_say_what_was_chosen_and_are_unique(service):
     plan = service.preview({"optimizer": {"learning_rate": 0.001}}).plan
-    assert default_name(plan) == "lora r8 lr 1e-3, batch 32"
+    assert default_name(plan) == "lora r8 lr 1e-3, batch 32, reviews"
     plan = service.preview({"optimizer": {"learning_rate": 0.00125}}).plan
-    assert default_name(plan) == "lora r8 lr 0.00125, batch 32"
+    assert default_name(plan) == "lora r8 lr 0.00125, batch 32, reviews"
     names = [service.run(service.start(SMALL)).name for _ in range(3)]
     assert len(set(names)) == 3 and names[1] == f"{names[0]} (2)"
     named = service.start(SMALL, name="  mine ")
@@ -285,7 +285,8 @@ def until(true, seconds=10.0):
 
 def test_runs_are_named_after_what_was_chosen() -> None:
     asked = {"data": {"source": "people-questions"}}
-    assert default_name(plan_for({})) == "lora r8 lr 3e-3, batch 32"
+    assert default_name(plan_for({})) == "lora r8 lr 3e-3, batch 32, reviews"
     assert default_name(plan_for(asked | {"recipe": {"name": "r_tuning"}})).endswith(", r_tuning")
     named = default_name(plan_for(asked | {"method": {"name": "retrieval", "policy": "conflict_aware"}}))
-    assert named == "Retrieval conflict-aware"
+    assert named == "Retrieval conflict-aware, people-questions"
+    assert default_name(plan_for({"task": "sequence_classification"})).endswith(", reviews, classes")

@@ -154,6 +154,40 @@ def test_odd_members(client):
     assert fields(client.post("/fork/runs", json={"settings": SMALL, "from_step": 3})) == ["from_step"]
 
 
+def test_the_page_is_refused_without_an_error_in_its_console(client):
+    """A browser shows an answer of 422 in red; programs still get it."""
+    wrong = {"micro_batch_size": 0}
+    for path, body, status in (
+        ("/fork/estimate", wrong, 422),
+        ("/fork/data/preview", wrong | {"data": 3}, 422),
+        ("/fork/settings", wrong, 422),
+        ("/fork/runs/r9999/go_on", {}, 404),
+    ):
+        program = client.post(path, json=body)
+        page = client.post(path, json=body, headers={"tuning-fork-page": "1"})
+        assert (program.status_code, page.status_code) == (status, 200), path
+        assert "tuning-fork-refused" not in program.headers
+        assert page.headers["tuning-fork-refused"] == str(status) and page.json() == program.json()
+    assert "tuning-fork-refused" not in client.post("/fork/estimate", json={}).headers
+
+
+def test_cells_are_shown_as_the_file_has_them(client, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"text": "a", "tags": ["a", "é"], "of": {"k": [1, null]}, "good": true}\n' * 3, encoding="utf-8")
+    shown = client.post("/fork/data/preview", json={"data": {"source": str(file)}}).json()
+    assert shown["rows"][0]["cells"] == {"text": "a", "tags": '["a", "é"]', "of": '{"k": [1, null]}', "good": "true"}
+
+
+def test_a_script_that_the_browser_has_is_not_sent_again(client):
+    path = "/fork/static/page/chart.js"
+    first = client.get(path)
+    tag = first.headers["etag"]
+    for known in (tag, f"W/{tag}", f'"other", {tag}'):
+        again = client.get(path, headers={"If-None-Match": known})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag), known
+    assert client.get(path, headers={"If-None-Match": '"other"'}).content == first.content
+
+
 def test_static_files_and_no_others(client):
     script = client.get("/fork/static/page.js", headers={"accept-encoding": "gzip"})
     assert script.status_code == 200 and script.headers["cache-control"] == "no-cache"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tuning.data.places import split_source
+from tuning.errors import counted
 from tuning.methods import method_named
 from tuning.models import BaseModel
 from tuning.plan import Plan
@@ -31,12 +32,13 @@ def model_card(
     numbers = {
         "method": f"{method.title} ({method.summary(settings.method)}): {plan.value('trainable_parameters'):,} of"
         f" {plan.value('total_parameters'):,} parameters trained",
-        "data": f"{plan.data.title}: {plan.data.train_rows:,} rows to train on, {plan.data.eval_rows:,} to evaluate;"
+        "data": f"{plan.data.title}: {counted(plan.data.train_rows, 'row')} to train on,"
+        f" {plan.data.eval_rows:,} to evaluate;"
         f" fingerprint `{plan.data.fingerprint}`",
         "effective batch": plan.derived["effective_batch"].origin,
         "optimizer": f"{settings.optimizer.name}, learning rate {plan.value('learning_rate'):g},"
         f" {settings.schedule.name} schedule",
-        "length": f"{end['step']:,} of {plan.value('total_steps'):,.0f} updates in {end['seconds'] or 0:.0f} s"
+        "length": f"{end['step']:,} of {counted(plan.value('total_steps'), 'update')} in {end['seconds'] or 0:.0f} s"
         f" ({end['state']})",
         "seed": settings.seed,
         "made with": versions,

@@ -9,6 +9,7 @@ from typing import Any
 
 PALETTE = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#db2777", "#0891b2", "#a16207", "#64748b")
 """One colour for each run's slot; each has at least 3:1 against the light and the dark page."""
+TASKS = {"causal_lm": "write text", "sequence_classification": "choose a class"}
 METRICS = {"loss": "loss", "learning_rate": "learning rate", "grad_norm": "gradient norm"}
 AXES = {"step": "step (updates)", "examples": "examples", "trained_tokens": "trained tokens", "seconds": "time (s)"}
 PARTS = {
@@ -27,7 +28,7 @@ UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 def chart_config(methods: dict[str, str]) -> dict[str, Any]:
     """The constant part of the live chart and the runs table."""
-    return {"palette": list(PALETTE), "metrics": METRICS, "axes": AXES, "methods": methods}
+    return {"palette": list(PALETTE), "metrics": METRICS, "axes": AXES, "methods": methods, "tasks": TASKS}
 
 
 def size_text(count: float) -> str:

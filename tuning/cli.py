@@ -113,7 +113,8 @@ def main(argv: list[str] | None = None) -> int:
     except TuningError as error:
         problems = [problem.to_dict() for problem in error.problems]
         print(json.dumps({"problems": problems}, ensure_ascii=False, default=str))
-        print(str(error), file=sys.stderr)
+        told = [f"{one.field}: {one.message}" for one in error.problems]
+        print("\n".join(told) or str(error), file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader went away: end quietly, as `head` expects
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -26,6 +26,11 @@ SHOWN_CHARACTERS, SHOWN_ITEMS, SHOWN_LEVELS = 400, 20, 4
 def whole_characters(text: str) -> str:
     """The text with halves of characters (lone surrogates), which no file can hold, written as escapes."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def counted(count: float, one: str, many: str = "") -> str:
+    """A count with its noun: 1 row, 2 rows, 1,000 rows; `many` where the plural has more than an s."""
+    return f"{count:,.0f} {one if count == 1 else many or one + 's'}"
 
 
 def number_words(number: int | float) -> str:
@@ -65,6 +70,16 @@ class Problem:
     value: Any
     limit: str
     message: str
+    """Does not repeat the field's name: the command line puts its path before it, the page its label."""
+    suggestion: str = ""
+    """The value that the message names at its end as one to try, the default of the settings."""
+
+    def trying(self, value: str) -> Problem:
+        """The same with another value to try: the page begins with some of its own."""
+        end = f"; try {self.suggestion}."
+        if not self.suggestion or not value or not self.message.endswith(end):
+            return self
+        return replace(self, message=f"{self.message.removesuffix(end)}; try {value}.", suggestion=value)
 
     def to_dict(self) -> dict[str, Any]:
         """The plain form that the command line prints and the page reads; always JSON, whatever the value was."""

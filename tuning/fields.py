@@ -18,6 +18,12 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from tuning.errors import Problem, number_words, whole_characters
 
 
+def limit_words(number: float) -> str:
+    """A limit as a person writes it: 4096, 10,000,000, 1e-08."""
+    whole = abs(number) < 2**53 and float(number).is_integer()
+    return f"{number:g}" if not whole else f"{int(number):,}" if abs(number) >= 10_000 else str(int(number))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
     """What a field accepts beyond its type."""
@@ -33,13 +39,12 @@ class Limit:
     def __str__(self) -> str:
         if self.choices:
             return ", ".join(self.choices) + (", or others" if self.open else "")
-        if self.above is not None and self.high is not None:
-            return f"above {self.above:g}, up to {self.high:g}"
-        if self.above is not None:
-            return f"above {self.above:g}"
-        if self.low is not None and self.high is not None:
-            return f"{self.low:g} to {self.high:g}"
-        return f"{self.low:g} or more" if self.low is not None else "any value"
+        low, high, above = (None if one is None else limit_words(one) for one in (self.low, self.high, self.above))
+        if above is not None:
+            return f"above {above}" if high is None else f"above {above}, up to {high}"
+        if low is not None:
+            return f"{low} or more" if high is None else f"{low} to {high}"
+        return "any value"
 
     def accepts(self, value: float) -> bool:
         return not (
@@ -177,13 +182,13 @@ def _checked_words(field: Field, words: tuple[Any, ...]) -> tuple[Any, Problem |
 
 
 def _problem(field: Field, value: Any, fault: str) -> Problem:
-    name = field.path.rsplit(".", 1)[-1]
     shown = field.default
     limit = str(field.limit) if str(field.limit) != "any value" else _WORDS[field.kind]
-    suggestion = f"; try {shown:g}" if isinstance(shown, int | float) and not isinstance(shown, bool) else ""
+    suggestion = number_words(shown) if isinstance(shown, int | float) and not isinstance(shown, bool) else ""
     if isinstance(shown, str):
-        suggestion = f"; try {shown}"
-    return Problem(field.path, value, limit, f"{name} {fault}{suggestion}.")
+        suggestion = shown
+    message = f"{fault}; try {suggestion}." if suggestion else f"{fault}."
+    return Problem(field.path, value, limit, message, suggestion)
 
 
 def read_block(
@@ -196,7 +201,7 @@ def read_block(
     found, problems = {}, []
     known = table(cls, prefix)
     if not isinstance(given, dict):
-        return {}, [Problem(prefix.rstrip("."), given, "an object", f"{prefix.rstrip('.')} needs an object.")]
+        return {}, [Problem(prefix.rstrip("."), given, "an object", "needs an object.")]
     for key in given:
         if key not in known and key not in nested:
             names = ", ".join([*known, *nested])

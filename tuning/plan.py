@@ -17,7 +17,7 @@ from typing import Any
 
 from tuning.data import CONVERSATION, TEXT, DataSet, DataSummary, open_data, read_first, summarize
 from tuning.data.template_choice import template_notices, with_template_chosen
-from tuning.errors import ModelError, Notice, SettingsError
+from tuning.errors import ModelError, Notice, SettingsError, counted
 from tuning.hardware import Device, this_machine
 from tuning.methods import method_named
 from tuning.model_files import changes
@@ -259,25 +259,25 @@ def _derive(settings: Settings, model: BaseModel, data: DataSummary) -> dict[str
     effective = micro * steps * devices
     per_epoch = math.ceil(data.train_rows / effective)
     found = {"effective_batch": Derived(value=effective, origin=f"{effective} = {micro} x {steps} x {devices}")}
-    rows = f"{data.train_rows:,} rows / {effective} a step, the last one smaller where it does not divide"
+    rows = f"{counted(data.train_rows, 'row')} / {effective} a step, the last one smaller where it does not divide"
     found["updates_per_epoch"] = Derived(value=per_epoch, origin=rows)
     if settings.max_steps is not None:
         total = Derived(value=settings.max_steps, origin="max_steps")
     else:
         wanted = math.ceil((settings.num_epochs or 0) * per_epoch)
-        total = Derived(value=max(1, wanted), origin=f"{settings.num_epochs:g} epochs x {per_epoch} updates")
+        epochs = f"{settings.num_epochs:g} {'epoch' if settings.num_epochs == 1 else 'epochs'}"
+        total = Derived(value=max(1, wanted), origin=f"{epochs} x {counted(per_epoch, 'update')}")
     found["total_steps"] = total
-    found["epochs"] = Derived(value=total.value / per_epoch, origin=f"{total.value:g} updates / {per_epoch} an epoch")
-    mean = sum(data.lengths) / len(data.lengths)
+    updates, mean = counted(total.value, "update"), sum(data.lengths) / len(data.lengths)
+    found["epochs"] = Derived(value=total.value / per_epoch, origin=f"{updates} / {per_epoch} an epoch")
     real = min(effective, data.train_rows)
-    found["tokens_per_update"] = Derived(value=mean * real, origin=f"{real} rows x {mean:.1f} tokens on average")
+    each = counted(real, "row")
+    found["tokens_per_update"] = Derived(value=mean * real, origin=f"{each} x {mean:.1f} tokens on average")
     learned = sum(data.trained_tokens) / len(data.trained_tokens)
     found["trained_tokens_per_update"] = Derived(
-        value=learned * real, origin=f"{real} rows x {learned:.1f} labels on average"
+        value=learned * real, origin=f"{each} x {learned:.1f} labels on average"
     )
-    found["total_tokens"] = Derived(
-        value=mean * real * total.value, origin=f"{mean * real:,.0f} tokens x {total.value:g} updates"
-    )
+    found["total_tokens"] = Derived(value=mean * real * total.value, origin=f"{mean * real:,.0f} tokens x {updates}")
     taught = "" if settings.recipe is None else "; as the recipe writes it at its longest"
     widest = min(data.longest, settings.data.max_seq_length)
     found["packing"] = _packing(settings, model)

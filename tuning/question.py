@@ -41,10 +41,11 @@ class Question:
             ("seed", 0, 2**31 - 1, (int,)),
         ):
             value = getattr(self, field)
+            kind = "a number" if float in kinds else "a whole number"
             if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-                problems.append(Problem(field, value, f"{low} to {high}", f"{field} must be {low} to {high}."))
+                problems.append(Problem(field, value, f"{low} to {high}", f"needs {kind} from {low} to {high}."))
         if self.chat is not None and not isinstance(self.chat, bool):
-            problems.append(Problem("chat", self.chat, "true, false or null", "chat must be true, false or null."))
+            problems.append(Problem("chat", self.chat, "true, false or null", "must be true, false or null."))
         if problems:
             raise SettingsError(problems)
         object.__setattr__(self, "temperature", float(self.temperature))  # 2 is 2.0, which libraries insist on

@@ -17,12 +17,14 @@ from tuning.errors import Notice, Problem
 from tuning.hardware import Device
 from tuning.methods import METHODS, method_named
 from tuning.methods.base import Case
-from tuning.models import BaseModel
+from tuning.models import BaseModel, ModelShape
 from tuning.prompts import Prompted, answer_of
 from tuning.settings import COMPUTED_IN, Settings
 from tuning.tensors import some
 from tuning.text import Row, TextTokenizer
 from tuning.weights import Weights, same_classes
+
+TASK_WORDS = {"causal_lm": "writing text", "sequence_classification": "choosing a class"}
 
 
 def refused(
@@ -33,7 +35,7 @@ def refused(
     longest = settings.data.max_seq_length
     if longest > model.shape.max_positions:
         limit = model.shape.max_positions
-        message = f"max_seq_length {longest} is above this model's {model.shape.positions_words}; set {limit} or less."
+        message = f"{longest} is above this model's {model.shape.positions_words}; set {limit} or less."
         found.append(Problem("data.max_seq_length", longest, f"8 to {limit}", message))
     if data.largest_id >= model.shape.vocab_size:
         size = model.shape.vocab_size
@@ -67,6 +69,20 @@ def pooler_refused(settings: Settings, new_pooler: tuple[str, ...]) -> list[Prob
         f"random values; choose {able}, or a model that was saved with it."
     )
     return [Problem("method.name", settings.method.name, able, message)]
+
+
+def methods_refused(task: str, shape: ModelShape | None = None, new_pooler: tuple[str, ...] = ()) -> dict[str, str]:
+    """The methods that cannot be chosen for this task on this model, whatever their settings are, each with the reason
+    in a few words; what is not known of the model refuses none."""
+    found = {}
+    for method in METHODS:
+        if task not in method.tasks:
+            found[method.name] = f"only for {' or '.join(TASK_WORDS.get(one, one) for one in method.tasks)}"
+        elif shape is not None and method.by_name and not shape.known:
+            found[method.name] = f"the layers of a {shape.model_type} model are not known by name"
+        elif new_pooler and not method.new_pooler:
+            found[method.name] = "the model's file lacks the layer before its head, which this would leave at random"
+    return found
 
 
 def head_notices(settings: Settings, data: DataSummary, weights: Weights) -> list[Notice]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from tuning.access import visitor
 from tuning.asking import ASK_SECONDS, Asked, Hear, SavedAnswers, Waiting, put_live
-from tuning.data import open_data
+from tuning.data import open_data, short_name
 from tuning.disk import DAY, bytes_of, clear_parts, clear_uploads, counted, is_older, remove, upload_folders, upload_of
 from tuning.errors import Problem, RunError, SettingsError, whole_characters
 from tuning.events import Emitter
@@ -59,6 +59,8 @@ PURGED = "purged"
 """Where a run's folder lies in the home while it is being deleted for good."""
 UNUSED_SECONDS = 30 * DAY
 """How long an upload is kept that no run names."""
+DATA_LETTERS = 28
+"""Of the data's name in the name that a run gets by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -545,17 +547,22 @@ def _log_change(what: str, run_id: str) -> None:
 
 
 def default_name(plan: Plan) -> str:
-    """Method and the numbers people compare, for example "lora r8 lr 1e-3, batch 32"."""
+    """Method, the numbers people compare, data and task, for example "lora r8 lr 1e-3, batch 32, reviews"."""
     settings = plan.settings
     method = settings.method.name
+    data = short_name(settings.data.source)
+    of = f"{data if len(data) <= DATA_LETTERS else data[: DATA_LETTERS - 1] + '…'}"
+    if settings.task == "sequence_classification":
+        of += ", classes"
     if not method_named(method).updates:
-        return method_named(method).summary(settings.method)
+        return f"{method_named(method).summary(settings.method)}, {of}"
     rank = getattr(settings.method, "r", None)
     rate = f"{plan.value('learning_rate'):.0e}".replace("e-0", "e-").replace("e+0", "e")
     exact = f"{plan.value('learning_rate'):g}"
     recipe = f", {settings.recipe['name']}" if settings.recipe is not None else ""
     rate = rate if float(rate) == plan.value("learning_rate") else exact
-    return f"{method}{f' r{rank}' if rank is not None else ''} lr {rate}, batch {plan.value('effective_batch')}{recipe}"
+    numbers = f"lr {rate}, batch {plan.value('effective_batch')}"
+    return f"{method}{f' r{rank}' if rank is not None else ''} {numbers}, {of}{recipe}"
 
 
 def _refuse_changed(row: RunRow, plan: Plan, what: str) -> None:
@@ -597,7 +604,7 @@ def _checked_text(field: str, value: Any, limit: int, empty: bool = False) -> st
     text = value.strip() if isinstance(value, str) and whole_characters(value) == value else None
     if text is None or len(text) > limit or (not text and not empty):
         asked = f"{'0' if empty else '1'} to {limit} whole characters"
-        raise SettingsError([Problem(field, value, asked, f"The {field} must have {asked}.")])
+        raise SettingsError([Problem(field, value, asked, f"must have {asked}.")])
     return text
 
 

@@ -284,20 +284,20 @@ def _crossed(settings: Settings, faulty: set[str]) -> list[Problem]:
         message = "give max_steps or num_epochs, not both; leave one of them empty."
         found.append(Problem("num_epochs", settings.num_epochs, "one of the two", message))
     if settings.max_steps is None and settings.num_epochs is None and not {"max_steps", "num_epochs"} & faulty:
-        message = "say how long to train: give max_steps or num_epochs; try 100."
+        message = "say how long to train: give max_steps or num_epochs."
         found.append(Problem("max_steps", None, "one of the two", message))
     betas = settings.optimizer.betas
     if len(betas) != 2 or not all(isinstance(b, int | float) and not isinstance(b, bool) and 0 <= b < 1 for b in betas):
-        message = "betas needs two numbers, each at least 0 and below 1; try 0.9 and 0.999."
+        message = "needs two numbers, each at least 0 and below 1; try 0.9 and 0.999."
         found.append(Problem("optimizer.betas", list(betas), "two numbers in [0, 1)", message))
     for path, texts in (("sample.prompts", settings.sample.prompts), ("data.label_names", settings.data.label_names)):
         if texts is not None and not all(isinstance(text, str) for text in texts):
-            found.append(Problem(path, list(texts), "a list of texts", f"{path} needs a list of texts."))
+            found.append(Problem(path, list(texts), "a list of texts", "needs a list of texts."))
     if settings.sample.prompts and not any(problem.field == "sample.prompts" for problem in found):
         found += [replace(one, field="sample.prompts") for one in prompt_problems(settings.sample.prompts)]
     columns = settings.data.columns
     if not all(isinstance(key, str) and isinstance(value, str) for key, value in columns.items()):
-        found.append(Problem("data.columns", columns, "role: column name", "data.columns needs texts as values."))
+        found.append(Problem("data.columns", columns, "role: column name", "needs texts as values."))
     found += _name_problems(settings)
     found += _metric_problems(settings)
     found += read_recipe(settings.recipe)[1]
@@ -335,7 +335,7 @@ def _metric_problems(settings: Settings) -> list[Problem]:
             found.append(Problem("eval.metrics", list(settings.metrics), ", ".join(known), message))
     best, measured = settings.save.best_by, ("eval_loss", *settings.metrics)
     if best not in measured:
-        message = f"best_by {best} is not measured; add it to eval.metrics, or use one of {', '.join(measured)}."
+        message = f"{best} is not measured; add it to eval.metrics, or use one of {', '.join(measured)}."
         found.append(Problem("save.best_by", best, ", ".join(measured), message))
     return found
 

@@ -48,7 +48,8 @@ BATCH_SECONDS = 0.05
 FAULTS_OF_AN_ITEM = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 """What SQLite raises for a value; all else that it raises is about the disk or the file."""
 FIRST_LOAD_LIMIT = 2_000
-COLOR_SLOTS = 10
+COLOR_SLOTS = 8
+"""As many as the page has colours."""
 POINT_KINDS = ("step", "eval")
 LIST_LINES = 200
 """How many runs a list holds; older ones are asked for by the number of the last."""

@@ -1,6 +1,7 @@
 // Asking: one prompt to the untouched base model and to the trained one, answers side by side.
 
-import { begin, onChange, postLines, state } from "./live.js";
+import { begin, onChange, postLines, runById, state } from "./live.js";
+import { got } from "./requests.js";
 import { element } from "./dom.js";
 import { RunChoice } from "./run_choice.js";
 
@@ -47,7 +48,9 @@ export function mountAsk(root) {
     await put([prompt.value]);
   });
   async function put(prompts) {
-    const name = select.selectedOptions[0]?.textContent ?? "", rows = prompts.map((text) => new AnswerRow(text, name));
+    const name = select.selectedOptions[0]?.textContent ?? "", base = baseWords(runById(select.value));
+    const rows = prompts.map((text) => new AnswerRow(text, name, base));
+    for (const field of [length, warmth, seed]) field.removeAttribute("aria-invalid");
     ask.disabled = many.disabled = choice.chosen = true; // what is asked goes on being asked
     ask.textContent = "Asking…";
     try {
@@ -62,6 +65,10 @@ export function mountAsk(root) {
     } catch (error) {
       tell(String(error.message));
       for (const row of rows) row.cut();
+      const of = { max_new_tokens: length, temperature: warmth, seed };
+      const wrong = (error.problems ?? []).map((problem) => of[problem.field]).filter(Boolean);
+      for (const field of wrong) field.setAttribute("aria-invalid", "true");
+      wrong[0]?.focus();
     }
     ask.disabled = many.disabled = false;
     ask.textContent = "Ask";
@@ -78,7 +85,7 @@ export function mountAsk(root) {
   });
   function tell(text) { message.textContent = text; message.hidden = false; }
 
-  let listed = "";
+  let listed = "", example = ""; // the one that stands in the field as it was offered
   onChange(() => {
     const able = state.runs.filter(ANSWERS);
     card.hidden = able.length === 0;
@@ -96,14 +103,20 @@ export function mountAsk(root) {
     chat.checked = run?.chat === true; // a run that learned from conversations is asked as it was taught
     system.hidden = !run?.system_prompt;
     system.textContent = `Both read this run's system prompt first: “${run?.system_prompt}”`;
-    const answer = await fetch(`fork/runs/${select.value}/predictions`).catch(() => null);
-    if (!answer?.ok || select.value !== run?.run_id) return;
-    const prompts = (await answer.json()).rows.map((row) => row.text).filter((text) => text && !text.endsWith("…")).slice(0, 3);
+    const answer = run ? await got(`fork/runs/${run.run_id}/predictions`) : null;
+    if (!answer || select.value !== run.run_id) return;
+    const prompts = answer.rows.map((row) => row.text).filter((text) => text && !text.endsWith("…")).slice(0, 3);
     examples.replaceChildren(...prompts.map((text) => element("button", { type: "button", class: "tf-button",
-      onclick: () => { prompt.value = text; prompt.focus(); } }, text)));
-    if (!prompt.value && prompts.length) prompt.value = prompts[0];
+      onclick: () => { prompt.value = example = text; prompt.focus(); } }, text)));
+    if (!prompt.value || prompt.value === example) prompt.value = example = prompts[0] ?? ""; // of the run that is asked now
   }
   begin();
+}
+
+/** What the trained model began as: the base model, or what another run has left. */
+function baseWords(run) {
+  const [id] = run?.settings.model.startsWith("run:") ? run.settings.model.slice(4).split("/") : [];
+  return id ? `its base, after “${runById(id)?.name || id}”` : "base model";
 }
 
 /** A number where one is typed; anything else as it stands there, for the server to refuse by name. */
@@ -128,13 +141,13 @@ function promptsOf(text, name) {
 
 /** A question with its two answers, which grow while they are being written. */
 class AnswerRow {
-  constructor(asked, name) {
+  constructor(asked, name, base) {
     this.texts = { base: element("p"), trained: element("p") };
     this.chances = element("p", { class: "tf-small", hidden: true });
     this.written = element("p", { class: "tf-small", style: "white-space: pre-wrap", hidden: true });
     const cell = (title, parts) => element("div", { class: "tf-answer" }, [element("h3", {}, title), ...parts]);
     this.node = element("article", { class: "tf-answer-row", "aria-busy": "true" }, [
-      element("p", { class: "tf-asked" }, asked), cell("base model", [this.texts.base]),
+      element("p", { class: "tf-asked" }, asked), cell(base, [this.texts.base]),
       cell(`after “${name}”`, [this.texts.trained, this.chances, this.written])]);
   }
 

@@ -5,7 +5,8 @@ import { bytes, element } from "./dom.js";
 import { lengthsFigure } from "./data_lengths.js";
 import { DOWNLOADED } from "./hub_data.js";
 import { mountUpload } from "./data_upload.js";
-import { noticeList, plural } from "./notices.js";
+import { noticeList, plural, sentence } from "./notices.js";
+import { sendJson } from "./requests.js";
 
 const SHAPES = {
   "text": ["text"], "text + label": ["text", "label"], "prompt + completion": ["prompt", "completion"],
@@ -18,9 +19,7 @@ const OPEN = "tuning-fork-data-open";
 const WAIT = 250, AGAIN = 500;
 
 async function post(address, settings, { signal }) {
-  const answer = await fetch(address, {
-    method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(settings), signal });
-  return answer.json();
+  return (await sendJson(address, settings, { signal })).json();
 }
 
 export function mountData(root, props, watch, trigger) {
@@ -128,19 +127,27 @@ function chips(found) {
   const about = found.whole === false && !found.counted ? "of its head" : "";
   const list = [];
   if (found.shape) list.push(chip(found.shape));
-  if (found.train_rows) list.push(chip(`${count(found.train_rows)} + ${count(found.eval_rows)} rows ${about}`.trim()));
+  if (found.train_rows) list.push(chip(`${count(found.train_rows)} + ${plural(found.eval_rows, "row")} ${about}`.trim()));
   if (found.bad?.count) list.push(chip(plural(found.bad.count, "bad row"), found.bad.choice === "skip" ? "tight" : "over"));
   if (found.lengths?.cut_rows) list.push(chip(`${count(found.lengths.cut_rows)} cut`, "tight"));
   if (found.reading) list.push(chip(found.reading.total ? `reading ${Math.floor((100 * found.reading.done) / found.reading.total)} %` : "reading", "tight"));
-  if (found.notices?.length) list.push(chip(plural(found.notices.length, "notice"), "tight"));
+  if (found.notices?.length) list.push(chip(`${plural(found.notices.length, "notice")} on the rows`, "tight"));
   if (unread(found)) list.push(chip("needs a choice", "over"));
-  else if (found.problems?.length) list.push(chip("needs a change", "over"));
+  else if (ofTheRows(found).length) list.push(chip("needs a change", "over"));
   return list;
 }
 
+/** The problems that the rows themselves have: not those of the base model. */
+function ofTheRows(found) {
+  return (found.problems ?? []).filter(({ field }) => !["model", "revision"].includes(field));
+}
+
 function problems(found) {
-  const told = (found.problems ?? []).map((problem) => element("p", { class: "tf-problem" }, problem.message));
-  return told.length ? [element("div", { role: "alert" }, told)] : [];
+  const [mine, others] = [ofTheRows(found), (found.problems ?? []).filter((one) => !ofTheRows(found).includes(one))];
+  const told = mine.map((problem) => element("p", { class: "tf-problem" }, sentence(problem)));
+  // what is wrong beside the rows is told where it is; here, what of the rows it hides
+  const hidden = others.length && !found.tokens ? [element("p", { class: "tf-small" }, `The tokens are not shown. ${others.map(sentence).join(" ")}`)] : [];
+  return [...(told.length ? [element("div", { role: "alert" }, told)] : []), ...hidden];
 }
 
 function notices(found) {
@@ -273,8 +280,8 @@ function badRows(found, set) {
     onclick: () => set({ "data.bad_rows": skip ? "stop" : "skip" }) }, skip ? "Refuse to start instead" : "Leave bad rows out");
   const list = found.bad.rows.map((row) => element("tr", {}, [
     element("td", { class: "tf-num" }, `${found.unit} ${row.line}`), element("td", {}, row.reason)]));
-  const more = found.bad.count > found.bad.rows.length ? ` The first ${found.bad.rows.length} are listed.` : "";
-  const checked = found.bad.whole ? "" : ` Of ${count(found.bad.checked)} rows looked at so far.`;
+  const more = found.bad.count > found.bad.rows.length ? ` The first ${found.bad.rows.length === 1 ? "one is" : `${found.bad.rows.length} are`} listed.` : "";
+  const checked = found.bad.whole ? "" : ` Of ${plural(found.bad.checked, "row")} looked at so far.`;
   const words = `${plural(found.bad.count, "row")} cannot be used` +
     (skip ? " and will be left out." : `: mend ${found.bad.count === 1 ? "it" : "them"}, or leave ${found.bad.count === 1 ? "it" : "them"} out.`) + more + checked;
   return element("section", { "aria-label": "Bad rows" }, [
@@ -296,7 +303,7 @@ function oneRow(row, tokens, found) {
     element("span", { class: "tf-cell-name" }, name), element("span", { class: "tf-cell-text" }, text || "(empty)")]));
   const drawn = tokens ? [
     element("p", { class: "tf-tokens" }, tokens.tokens.map(([text, state, special, many]) => token(text, state, special, many))),
-    element("p", { class: "tf-small" }, `${count(tokens.count)} tokens` + (tokens.kept < tokens.count ? `, ${count(tokens.count - tokens.kept)} cut off` : "") +
+    element("p", { class: "tf-small" }, plural(tokens.count, "token") + (tokens.kept < tokens.count ? `, ${count(tokens.count - tokens.kept)} cut off` : "") +
       (tokens.label !== null ? `; the class is ${found.labels?.[tokens.label]?.name}` : ""))] : [];
   return element("article", { class: "tf-data-row" }, [
     element("p", { class: "tf-small" }, `${found.unit} ${count(row.line)}`), ...cells, ...drawn]);
@@ -314,10 +321,10 @@ function facts(found) {
   const items = [];
   const say = (text, odd) => items.push(element("li", { class: odd ? "tf-odd" : null }, text));
   const about = found.whole === false ? " (of the rows looked at)" : "";
-  if (found.updates_per_epoch && (found.whole !== false || found.counted)) say(`${count(found.updates_per_epoch)} updates an epoch, ${count(found.effective_batch)} rows each`);
-  say(found.duplicates ? `${count(found.duplicates)} training rows repeat an earlier one${about}` : `no row stands there twice${about}`, found.duplicates);
-  if (found.eval_rows) say(found.in_both ? `${count(found.in_both)} evaluation rows are trained on too${about}` : `no evaluation row is trained on${about}`, found.in_both);
-  say(found.empty ? `${count(found.empty)} of ${count(found.looked_at)} rows have nothing to learn from (an empty answer) and are left out` : "no answer is empty", found.empty);
+  if (found.updates_per_epoch && (found.whole !== false || found.counted)) say(`${plural(found.updates_per_epoch, "update")} an epoch, ${plural(found.effective_batch, "row")} each`);
+  say(found.duplicates ? `${plural(found.duplicates, "training row")} ${found.duplicates === 1 ? "repeats" : "repeat"} an earlier one${about}` : `no row stands there twice${about}`, found.duplicates);
+  if (found.eval_rows) say(found.in_both ? `${plural(found.in_both, "evaluation row")} ${found.in_both === 1 ? "is" : "are"} trained on too${about}` : `no evaluation row is trained on${about}`, found.in_both);
+  say(found.empty ? `${count(found.empty)} of ${plural(found.looked_at, "row")} ${found.empty === 1 ? "has" : "have"} nothing to learn from (an empty answer) and ${found.empty === 1 ? "is" : "are"} left out` : "no answer is empty", found.empty);
   const labels = found.labels ?? [];
   const most = Math.max(1, ...labels.map((label) => label.train));
   const balance = labels.slice(0, 20).map((label) => {
@@ -329,7 +336,7 @@ function facts(found) {
   const table = balance.length ? [element("table", { class: "tf-table" }, [
     element("thead", {}, element("tr", {}, ["class", "training", "evaluation", ""].map((text) => element("th", { scope: "col", class: /ing$|ation$/.test(text) ? "tf-num" : null }, text)))),
     element("tbody", {}, balance)]),
-    ...(labels.length > 20 ? [element("p", { class: "tf-small" }, `and ${count(labels.length - 20)} more classes`)] : [])] : [];
+    ...(labels.length > 20 ? [element("p", { class: "tf-small" }, `and ${plural(labels.length - 20, "more class", "more classes")}`)] : [])] : [];
   return [element("section", { "aria-label": "What to know about the rows" }, [
     element("h3", {}, "What to know about them"), element("ul", { class: "tf-facts" }, items), ...table])];
 }

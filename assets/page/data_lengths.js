@@ -1,6 +1,7 @@
 // How long rows are in tokens, with the chosen maximum as a line. Plain SVG in the page's own colours.
 
 import { element } from "./dom.js";
+import { plural } from "./notices.js";
 
 const WIDTH = 640, HEIGHT = 130, FOOT = 20, TOP = 14;
 
@@ -21,7 +22,7 @@ export function lengthsFigure(found) {
     const bar = svg("rect", { x: place * step + 1, y: HEIGHT - FOOT - height, width: step - 2, height,
       class: place * lengths.bar >= lengths.limit ? "tf-length-cut" : "tf-length" });
     const last = place === bars.length - 1 && lengths.beyond;
-    bar.append(svg("title", {}, `${rows} rows of ${place * lengths.bar + 1} ${last ? "tokens or more" : `to ${(place + 1) * lengths.bar} tokens`}`));
+    bar.append(svg("title", {}, `${plural(rows, "row")} of ${place * lengths.bar + 1} ${last ? "tokens or more" : `to ${(place + 1) * lengths.bar} tokens`}`));
     figure.append(bar);
   });
   figure.append(svg("line", { x1: 0, x2: WIDTH, y1: HEIGHT - FOOT, y2: HEIGHT - FOOT, class: "tf-length-axis" }));
@@ -43,9 +44,9 @@ export function lengthsFigure(found) {
 function words(lengths, looked) {
   const number = (value) => Math.round(value).toLocaleString("en");
   const cut = lengths.cut_rows
-    ? `max_seq_length ${number(lengths.limit)} cuts ${number(lengths.cut_rows)} of ${number(lengths.rows)} rows and ${number(lengths.cut_answers)} answers` +
+    ? `A maximum sequence length of ${number(lengths.limit)} cuts ${number(lengths.cut_rows)} of ${plural(lengths.rows, "row")} and ${plural(lengths.cut_answers, "answer")}` +
       (lengths.lost_answers ? `, ${number(lengths.lost_answers)} of them whole` : "")
-    : `max_seq_length ${number(lengths.limit)} cuts none of ${number(lengths.rows)} rows`;
-  return `${cut}. The longest has ${number(lengths.longest)} tokens, the mean is ${number(lengths.mean)}; ` +
+    : `A maximum sequence length of ${number(lengths.limit)} cuts none of ${plural(lengths.rows, "row")}`;
+  return `${cut}. The longest has ${plural(lengths.longest, "token")}, the mean is ${number(lengths.mean)}; ` +
     `${Math.round(100 * lengths.trained_share)} % of the tokens are trained on.`;
 }

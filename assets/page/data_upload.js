@@ -1,6 +1,7 @@
 // A file from this computer to the server: a button beside the data field, and the field as a place to drop it.
 
 import { bytes, element } from "./dom.js";
+import { OWN } from "./requests.js";
 
 const FIELD = "f-data-source";
 const TRIES = 100;
@@ -41,7 +42,7 @@ export function mountUpload(section, done, tries = 0) {
   document.addEventListener("click", (event) => { if (event.target.closest?.("button")) forget(); }, true);
 
   function refuse(file, why) {
-    const chosen = field.querySelector("input:not([type=file]), textarea")?.value.split(/[/\\]/).pop();
+    const chosen = field.querySelector("input:not([type=file]), textarea")?.value.split(/[/\\]/).pop().replace(/ \(uploaded\)$/, "");
     say(`${file.name} was not taken: ${why.replace(/\.$/, "")}; ${chosen || "what was chosen before"} stays chosen.`, true);
   }
 
@@ -64,6 +65,7 @@ export function mountUpload(section, done, tries = 0) {
     request.onerror = () => { busy(false); refuse(file, "the upload broke off"); };
     request.onabort = () => { busy(false); say("The upload was cancelled."); };
     request.open("POST", `fork/data/upload?name=${encodeURIComponent(file.name)}`);
+    for (const [name, value] of Object.entries(OWN)) request.setRequestHeader(name, value);
     busy(true);
     say(`0 B of ${bytes(file.size)}`);
     request.send(file);

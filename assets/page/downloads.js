@@ -2,6 +2,7 @@
 
 import { post } from "./live.js";
 import { element, toast } from "./dom.js";
+import { got } from "./requests.js";
 
 const FORMS = { trained: "Download zip", best: "Download the best weights", merged: "Download merged model", "best-merged": "Download the best, merged" };
 const LOOK_MILLISECONDS = 500;
@@ -21,13 +22,9 @@ export class Downloads {
   /** What the run has left; null where the server does not say. Asked when the menu opens, for a result may be gone by
    * now, and a merged model is offered only where there can be one. */
   async look() {
-    try {
-      const answer = await fetch(`fork/runs/${this.id}/results`, { cache: "no-store" });
-      if (!answer.ok) return null;
-      const found = await answer.json();
-      this.tell(found.forms);
-      return found;
-    } catch { return null; } // the server is away, which the page tells elsewhere
+    const found = await got(`fork/runs/${this.id}/results`);
+    if (found) this.tell(found.forms);
+    return found;
   }
 
   tell(forms) {
@@ -48,8 +45,8 @@ export class Downloads {
       let { state, message } = this.tell((await post(`fork/runs/${this.id}/results`, { form })).forms)[form];
       while (state === "making") {
         await new Promise((after) => setTimeout(after, LOOK_MILLISECONDS));
-        const answer = await fetch(`fork/runs/${this.id}/results`, { cache: "no-store" });
-        if (answer.ok) ({ state, message } = this.tell((await answer.json()).forms)[form]);
+        const found = await got(`fork/runs/${this.id}/results`);
+        if (found) ({ state, message } = this.tell(found.forms)[form]);
       }
       if (state !== "ready") throw new Error(message ?? "It was not made.");
       const link = element("a", { href: `fork/runs/${this.id}/files.zip?form=${form}`, download: "" });

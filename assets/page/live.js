@@ -2,6 +2,9 @@
 // Polls GET /fork/live with one cursor a run: 2 Hz while something trains, 1/3 Hz idle, not at all
 // while the tab is hidden, and ever slower (up to 8 s) while the server is away.
 
+import { sentence } from "./notices.js";
+import { isRefused, sendJson } from "./requests.js";
+
 const ACTIVE = new Set(["running", "queued", "paused"]);
 const FAST = 500, IDLE = 3000, SLOWEST = 8000;
 
@@ -165,15 +168,12 @@ export async function get(path) {
 }
 
 async function send(path, body) {
-  const answer = await fetch(path, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify(body ?? {}),
-  });
-  if (answer.ok) return answer;
+  const answer = await sendJson(path, body);
+  if (!isRefused(answer)) return answer;
   const result = await answer.json().catch(() => ({}));
-  const told = (result.problems ?? []).map((problem) => problem.message).join(" ");
-  throw new Error(told || result.message || result.detail || `The server answered ${answer.status}.`);
+  const problems = result.problems ?? [], told = problems.map(sentence).join(" ");
+  const error = new Error(told || result.message || result.detail || `The server answered ${answer.status}.`);
+  throw Object.assign(error, { problems });
 }
 
 export async function post(path, body) {

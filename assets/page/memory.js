@@ -1,6 +1,8 @@
 // Memory besides the bar: its charts, what to change, the same on several devices, and waiting for the exact table.
 
 import { bytes, element } from "./dom.js";
+import { plural } from "./notices.js";
+import { isRefused, sendJson } from "./requests.js";
 import { otherNames, sizePanel, stepPanel } from "./memory_charts.js";
 
 // -- what to change ---------------------------------------------------------------------------------------------------
@@ -31,10 +33,10 @@ function fixList(outlook, apply) {
 function atOnce(outlook) {
   const { largest_micro_batch: most, effective_batch: effective, reaches, all_rows: all } = outlook, name = nameOf(outlook.device);
   if (most === null) return `Not even one row at a time surely fits ${name}.`;
-  if (effective === null) return all ? `All ${all} held-out rows at once fit ${name}.` : `With a micro-batch of at most ${most} rows the run surely fits ${name}.`;
-  if (all) return `All ${all} rows at once would fit ${name}.`;
-  if (most >= effective) return `The whole effective batch of ${effective} rows fits ${name} at once.`;
-  return `At most ${most} rows at once surely fit ${name}; ${reaches.rows} × ${reaches.steps} reaches the effective batch of ${effective}.`;
+  if (effective === null) return all ? `${all === 1 ? "The one held-out row fits" : `All ${all} held-out rows at once fit`} ${name}.` : `With a micro-batch of at most ${plural(most, "row")} the run surely fits ${name}.`;
+  if (all) return `${all === 1 ? "The one row" : `All ${all} rows at once`} would fit ${name}.`;
+  if (most >= effective) return `The whole effective batch of ${plural(effective, "row")} fits ${name} at once.`;
+  return `At most ${plural(most, "row")} at once surely ${most === 1 ? "fits" : "fit"} ${name}; ${reaches.rows} × ${reaches.steps} reaches the effective batch of ${effective}.`;
 }
 
 // -- the same on several devices --------------------------------------------------------------------------------------
@@ -86,8 +88,8 @@ export function awaitTable(outlook, device, done) {
   const ask = async () => {
     let over = false;
     try {
-      const answer = await fetch(`fork/memory${query}`, { method: "POST", body: JSON.stringify(outlook.settings) });
-      over = !answer.ok || !(await answer.json()).pending;
+      const answer = await sendJson(`fork/memory${query}`, outlook.settings);
+      over = isRefused(answer) || !(await answer.json()).pending;
     } catch { /* the server is away: the next try may find it */ }
     if (stopped) return;
     if (over) done(); else setTimeout(() => { if (!stopped) ask(); }, ASK_AGAIN);

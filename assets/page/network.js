@@ -14,7 +14,9 @@ export function networkCard() {
   const card = element("details", { class: "tf-card tf-fold tf-network" }, [summary, body]);
   card.open = localStorage.getItem(OPEN) === "yes";
   card.addEventListener("toggle", () => localStorage.setItem(OPEN, card.open ? "yes" : "no"));
-  const show = (network) => {
+  let shown = null;
+  const show = (network, method) => {
+    shown = method;
     summary.replaceChildren(element("span", { class: "tf-fold-title" }, `What ${network.title} trains`),
       strip(network.lines), element("span", { class: "tf-small" }, network.summary));
     body.replaceChildren(
@@ -24,7 +26,7 @@ export function networkCard() {
         element("span", {}, `${mark} ${state}`))),
       element("p", { class: "tf-small" }, network.source));
   };
-  return { node: card, show };
+  return { node: card, show, of: () => shown };
 }
 
 // One box a layer: framed in colour where something is added, full where its own weights move, else empty.

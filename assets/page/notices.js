@@ -6,25 +6,49 @@ const IN_SIGHT = 3;
 /** Milliseconds that another list has to stand before it is drawn: while a number is typed it changes with each digit. */
 const SETTLED = 350;
 
-let labels = {};
+let labels = {}, terms = {}, paths = null;
 
-/** The page's labels by the path of their setting; told once, before anything is drawn. */
-export function nameSettings(known) { labels = known; }
+/** The page's labels by the path of their setting, and its words for what can be chosen there; told once, before anything
+ * is drawn. Only paths that are no plain word are looked for in messages. */
+export function nameSettings(known, words) {
+  [labels, terms] = [known, words];
+  const plain = Object.keys(known).filter((path) => /[._]/.test(path)).sort((one, two) => two.length - one.length);
+  const any = plain.map((path) => path.replaceAll(".", "\\.")).join("|");
+  paths = any ? new RegExp(`(?<![\\w.])(${any})(?![\\w]|\\.\\w)(?:( to | as | )([a-z_0-9]+)\\b)?`, "g") : null;
+}
+
+function labelOf(path) { return labels[path]?.replace(/[,(].*/, "").trim(); }  // without how it is to be typed
+
+/** A message with the page's own words: settings by their labels, and what is chosen in them as it stands there. */
+export function inPageWords(text) {
+  return paths ? text.replace(paths, (whole, path, to, word) => {
+    const name = labelOf(path), term = terms[path]?.[word];
+    return term ? `“${name}: ${term}”` : `“${name}”${to ?? ""}${word ?? ""}`;
+  }) : text;
+}
+
+export function termOf(path, word) { return terms[path]?.[word] ?? word; }
+
+/** What is wrong, for a person: the label of the setting it is about, and the message, which does not repeat its name. */
+export function sentence({ field, message }) {
+  const name = labelOf(field ?? "");
+  return name ? `${name}: ${inPageWords(message)}` : inPageWords(message);
+}
 
 /** The name of a setting for a person: its label on the page, else the last word of its path. */
 function nameOf({ field }) {
-  if (labels[field]) return labels[field].replace(/[,(].*/, "").trim();  // without how it is to be typed
+  if (labels[field]) return labelOf(field);
   const last = field.split(".").at(-1).replaceAll("_", " ");
   return last.charAt(0).toUpperCase() + last.slice(1);
 }
 
 function line(notice) {
-  return element("li", {}, [element("strong", {}, nameOf(notice)), " ", element("span", {}, notice.message)]);
+  return element("li", {}, [element("strong", {}, nameOf(notice)), " ", element("span", {}, inPageWords(notice.message))]);
 }
 
 function keyOf(notice) { return `${nameOf(notice)}\n${notice.message}`; }
 
-export function plural(number, word) { return `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`; }
+export function plural(number, word, words = `${word}s`) { return `${number.toLocaleString("en")} ${number === 1 ? word : words}`; }
 
 export function noticeList(notices) { return element("ul", { class: "tf-notices" }, notices.map(line)); }
 
@@ -52,11 +76,11 @@ export class BeforeStart {
 
   /** `known` is false where the settings are refused: the last list stays, and says so; where they are of another model,
    * data set or task than that list, their `problems` stand here instead. */
-  show(notices, known, problems) {
+  show(notices, known, problems) {  // problems: sentences
     const gone = problems !== null;
     this.card.classList.toggle("tf-earlier", !known && !gone);
     this.note.hidden = known || gone;
-    fill(this.problems, gone ? problems.map(({ message }) => element("li", { class: "tf-problem" }, message)) : []);
+    fill(this.problems, gone ? problems.map((text) => element("li", { class: "tf-problem" }, text)) : []);
     if (!known && !gone && !this.told) return;
     const key = notices.map(keyOf).join("\n\n");
     clearTimeout(this.timer);

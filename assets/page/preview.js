@@ -3,9 +3,10 @@
 import { bytes, element } from "./dom.js";
 import { awaitTable, memoryDetails } from "./memory.js";
 import { networkCard } from "./network.js";
-import { BeforeStart } from "./notices.js";
+import { isActive, onChange } from "./live.js";
+import { BeforeStart, inPageWords, sentence, termOf } from "./notices.js";
 
-const OLD = "These numbers are of the last settings that could be read; the form marks what to change.";
+const OLD = "These numbers belong to the last settings that could be read.";
 
 const READING_WAIT = 400;
 
@@ -21,7 +22,10 @@ export function mountPreview(root, props, watch, trigger, fillForm) {
   document.getElementById("tf-before-start")?.replaceChildren(before.node);
   let notices = [], of = "";  // the last that were known, and the model, data and task they are about
   let shown = [];  // those of them that are about what stands in the form now
-  const live = element("div", { class: "tf-preview" }, [general, old, tiles, memory, network.node]);
+  let refused = {}, refusedOf = "";  // the methods that cannot be chosen, and the model, data and task of that
+  // what is told here has its line from the beginning: the numbers under it stay where they are while a person types
+  const status = element("div", { class: "tf-status" }, [general, old]);
+  const live = element("div", { class: "tf-preview" }, [status, tiles, memory, network.node]);
   root.replaceChildren(live);
   const draw = () => {
     const value = props.value;
@@ -36,30 +40,38 @@ export function mountPreview(root, props, watch, trigger, fillForm) {
       stopWaiting?.();
       stopWaiting = value.outlook.pending ? awaitTable(value.outlook, value.device, () => trigger("traced", {})) : null;
     }
-    if (value.network) network.show(value.network);
-    old.hidden = value.problems.length === 0;
+    if (value.network) network.show(value.network, value.method);
+    network.node.hidden = network.of() !== value.method;  // never the picture of another method than the chosen one
+    old.hidden = value.problems.length === 0 || general.children.length > 0;
     const known = Boolean(value.tiles);
     const now = JSON.stringify(value.of);
     if (known) [notices, of] = [value.notices, now];
+    if (known || now !== refusedOf || Object.keys(value.refused).length > Object.keys(refused).length) {
+      [refused, refusedOf] = [value.refused, now];
+    }
     const others = !known && now !== of;  // what is known of another model, data set or task is not told of these
     shown = others ? [] : notices;
-    before.show(shown, known, others ? value.problems : null);
+    before.show(shown, known, others ? value.problems.map(sentence) : null);
     tell();
-    toFirstProblem(value);
+    if (value.pressed) toFirstProblem(value);
   };
   const tell = () => {
     if (!props.value?.problems) return;
-    tellFields(props.value, shown);
+    tellFields(props.value, shown, refused);
+    greyMethods(refused);
     tellGeneral();
   };
   // what concerns no field; and what is wrong in one that is not on the page now, or in a closed part of it
   const tellGeneral = () => {
-    const { general: texts, problems } = props.value ?? { general: [], problems: [] };
-    const unseen = problems.filter(({ id }) => !inputOf(id)?.checkVisibility()).map(({ message }) => message);
-    const told = [...texts, ...unseen];
-    if (told.join() !== [...general.children].map((one) => one.textContent).join()) {
-      general.replaceChildren(...told.map((text) => element("p", { class: "tf-problem" }, text)));
-    }
+    const { general: others, problems } = props.value ?? { general: [], problems: [] };
+    // those in a part of the form that can be closed stay here when it is opened: their field may be far out of sight
+    const unseen = problems.filter(({ id, within }) => within.length || !inputOf(id)?.checkVisibility());
+    const told = [...others, ...unseen], key = JSON.stringify(told);
+    if (key === general.dataset.key) return;
+    general.dataset.key = key;
+    general.replaceChildren(...told.map((problem) => element("p", { class: "tf-problem" }, [sentence(problem),
+      ...(problem.id ? [" ", element("button", { type: "button", class: "tf-told-open", onclick: () => reveal(problem) }, "Show the field")] : [])])));
+    old.hidden = problems.length === 0 || told.length > 0;
   };
   // a part of the form that is opened is made anew, without what was told at its fields
   let due = 0;
@@ -70,6 +82,14 @@ export function mountPreview(root, props, watch, trigger, fillForm) {
   }
   watch("value", draw);
   draw();
+  // how long an update takes is known when a run has ended
+  let going = new Set();
+  onChange(({ runs }) => {
+    const now = new Set(runs.filter(isActive).map((run) => run.run_id));
+    const ended = runs.some((run) => going.has(run.run_id) && !now.has(run.run_id));
+    going = now;
+    if (ended) trigger("traced", {});
+  });
 }
 
 function tile({ value, label, title }) {
@@ -125,18 +145,19 @@ const SHOWN_NOTICES = 2;
 
 /** What is told at each field: hints, notices, problems. Only what has changed is touched: nothing flickers while a
  * person types, and nothing is announced twice. */
-function tellFields(value, notices) {
+function tellFields(value, notices, refused) {
   const told = new Map();
   const add = (id, kind, text) => { if (id && text) told.set(id, [...(told.get(id) ?? []), { kind, text }]); };
-  for (const [id, text] of Object.entries(value.hints)) add(id, "tf-hint", text);
+  for (const [id, text] of Object.entries(value.hints)) add(id, "tf-hint", inPageWords(text));
+  for (const text of reasons(refused)) add(METHODS, "tf-hint", text);
   const wrong = new Set(value.problems.map(({ id }) => id));
   const noted = notices.filter(({ id }) => id && !wrong.has(id));
   for (const id of new Set(noted.map((one) => one.id))) {
     const some = noted.filter((one) => one.id === id);
-    for (const { message } of some.slice(0, SHOWN_NOTICES)) add(id, "tf-notice", message);
+    for (const { message } of some.slice(0, SHOWN_NOTICES)) add(id, "tf-notice", inPageWords(message));
     if (some.length > SHOWN_NOTICES) add(id, "tf-notice", `${some.length - SHOWN_NOTICES} more under “Before you start”.`);
   }
-  for (const { id, message } of value.problems) add(id, "tf-problem", message);
+  for (const problem of value.problems) add(problem.id, "tf-problem", sentence(problem));
   for (const field of document.querySelectorAll("#tf-form .tf-field[id]")) tellField(field, told.get(field.id) ?? []);
 }
 
@@ -176,12 +197,56 @@ function note(id, kind, text) {
   return node;
 }
 
-/** Start was refused: to the first field that is at fault. */
-function toFirstProblem(value) {
-  const first = value.pressed ? value.problems.map(({ id }) => inputOf(id)).find(Boolean) : null;
-  if (!first) return;
-  first.closest(".tf-field").scrollIntoView({ block: "center" });
-  first.focus({ preventScroll: true });
+/** Start was refused: to the first field that is at fault, and where none is, to what is told. */
+function toFirstProblem({ problems, general }) {
+  if (problems.length) reveal(problems[0]);
+  else if (general.length) document.querySelector(".tf-general")?.scrollIntoView({ block: "center" });
 }
 
-function inputOf(id) { return document.getElementById(id)?.querySelector("input, textarea, select"); }
+const TRIES = 40, STEP = 50;
+
+/** Opens the parts of the form that a field is in, or where its columns are chosen, and goes there. */
+async function reveal({ id, within }) {
+  const columns = id === "f-data-columns" ? document.querySelector("#tf-your-data .tf-choose select") : null;
+  const pressed = new Set();
+  for (let tries = 0; !columns && tries < TRIES && !inputOf(id)?.checkVisibility(); tries++) {
+    const part = [...document.querySelectorAll("#tf-fields button")].find((one) =>
+      within.map(letters).includes(letters(one.textContent)) && one.checkVisibility() && !pressed.has(one));
+    if (part) { pressed.add(part); part.click(); }
+    await new Promise((resolve) => setTimeout(resolve, STEP));
+  }
+  if (columns) columns.closest("details").open = true;
+  const input = columns ?? inputOf(id);
+  if (!input) return;
+  (columns ?? input.closest(".tf-field")).scrollIntoView({ block: "center" });
+  input.focus({ preventScroll: true });
+}
+
+/** The words of a button without the signs beside them. */
+function letters(text) { return text.replace(/[^\p{L}\p{N}]/gu, ""); }
+
+function inputOf(id) {
+  const field = document.getElementById(id);
+  return field?.querySelector("input[type=radio]:checked") ?? field?.querySelector("input, textarea, select");
+}
+
+const METHODS = "f-method-name";
+
+/** The methods that cannot be chosen, by their names on the page, a line a reason. */
+function reasons(refused) {
+  const names = new Map();
+  for (const [method, why] of Object.entries(refused)) names.set(why, [...(names.get(why) ?? []), termOf("method.name", method)]);
+  return [...names].map(([why, list]) => `Greyed: ${list.join(", ")} (${why}).`);
+}
+
+/** A method that is refused cannot be pressed; the chosen one can be left, and looks refused as well. */
+function greyMethods(refused) {
+  for (const radio of document.querySelectorAll(`#${METHODS} input[type=radio]`)) {
+    const why = refused[radio.value], label = radio.closest("label");
+    const off = Boolean(why) && !radio.checked;
+    if (radio.disabled !== off) radio.disabled = off;
+    if (!label) continue;
+    if (label.classList.contains("tf-refused") !== Boolean(why)) label.classList.toggle("tf-refused", Boolean(why));
+    if (label.title !== (why ?? "")) label.title = why ?? "";
+  }
+}

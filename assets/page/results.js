@@ -2,6 +2,8 @@
 
 import { begin, onChange, runById, state } from "./live.js";
 import { element } from "./dom.js";
+import { plural } from "./notices.js";
+import { got } from "./requests.js";
 import { RunChoice } from "./run_choice.js";
 
 const SORTS = {
@@ -82,20 +84,14 @@ export function mountResults(root) {
   begin();
 }
 
-/** What the server answers; nothing while it is away, which the page says elsewhere. */
-async function got(path) {
-  const answer = await fetch(path, { cache: "no-store" }).catch(() => null);
-  return answer?.ok ? answer.json().catch(() => null) : null;
-}
-
 function summary(found) {
   const metrics = Object.entries({ "eval loss": found.loss, ...found.metrics })
     .filter(([, value]) => value !== null && value !== undefined)
     .map(([name, value]) => `${name.replaceAll("_", " ")} ${Number(value).toPrecision(3)}`);
   const asked = found.rows.filter(isAsked), right = asked.filter((row) => row.right).length;
-  const of = found.of > found.rows.length ? ` (${found.of} rows were evaluated)` : "";
-  if (!asked.length) return `${metrics.join(" · ")} · ${found.rows.length} rows kept here are learned whole: none has an answer that could be right${of}`;
-  return `${metrics.join(" · ")} · ${right} of the ${asked.length} rows kept here are right${of}`;
+  const of = found.of > found.rows.length ? ` (${plural(found.of, "row")} were evaluated)` : "";
+  if (!asked.length) return `${metrics.join(" · ")} · ${found.rows.length === 1 ? "the row kept here is" : `${found.rows.length} rows kept here are`} learned whole: none has an answer that could be right${of}`;
+  return `${metrics.join(" · ")} · ${right} of the ${plural(asked.length, "row")} kept here ${asked.length === 1 ? "is" : "are"} right${of}`;
 }
 
 /** A row that is learned whole has no answer to be right or wrong; runs of before that was told repeat its text as truth. */

@@ -3,11 +3,14 @@
 import { begin, findRuns, isActive, lastStep, loadOlder, onChange, pollNow, post, runById, show, state } from "./live.js";
 import { calibration } from "./calibration.js";
 import { deletedRuns } from "./deleted.js";
-import { bytes, duration, element, toast } from "./dom.js";
+import { bytes, element, toast } from "./dom.js";
 import { Downloads } from "./downloads.js";
 import { noticeList, plural } from "./notices.js";
+import { got } from "./requests.js";
+import { lookOf } from "./run_look.js";
+import { timeLeft } from "./running.js";
 
-const HEADS = ["show", "run", "state", "progress", "loss", "best eval", "method", "lr", "batch", "memory", ""];
+const HEADS = ["show", "run", "state", "updates", "loss", "best eval", "data", "method", "lr", "batch", "memory", ""];
 const NUMBERS = new Set(["loss", "best eval", "lr", "batch", "memory"]);
 
 function number(value, digits = 4) {
@@ -22,6 +25,19 @@ function rate(value) {
 function methodText(run, titles) {
   const method = run.settings.method, title = titles[method.name] ?? method.name;
   return method.r ? `${title} r${method.r}` : title;
+}
+
+/** Settings that have no column of their own: they are named on each run where not all runs have them alike. */
+const BESIDES = {
+  schedule: (settings) => settings.schedule?.name && `${settings.schedule.name} schedule`,
+  seed: (settings) => settings.seed !== undefined && `seed ${settings.seed}`,
+  optimizer: (settings) => settings.optimizer?.name,
+  precision: (settings) => settings.precision,
+  dropout: (settings) => settings.method.dropout !== undefined && `dropout ${settings.method.dropout}`,
+};
+
+function differing(runs) {
+  return Object.values(BESIDES).filter((of) => new Set(runs.map((run) => of(run.settings)).filter(Boolean)).size > 1);
 }
 
 function button(text, label, onclick, extra = "") {
@@ -45,7 +61,7 @@ class Row {
     this.config = config;
     this.trigger = trigger;
     this.check = element("input", { type: "checkbox", onchange: () => show(id, this.check.checked) });
-    this.dot = element("span", { class: "tf-dot" });
+    this.dot = element("span", { class: "tf-dot tf-run-dot" });
     this.name = element("span", { class: "tf-name" });
     this.note = element("span", { class: "tf-note" });
     this.chip = element("span", { class: "tf-chip" });
@@ -55,7 +71,13 @@ class Row {
     this.count = element("span", { class: "tf-count" });
     this.cells = {};
     for (const head of NUMBERS) this.cells[head] = element("td", { class: "tf-num", role: "cell", "data-head": head });
-    this.cells.method = element("td", { role: "cell", "data-head": "method" });
+    for (const head of ["data", "method"]) this.cells[head] = element("td", { role: "cell", "data-head": head });
+    this.besides = element("span", { class: "tf-note" });
+    this.method = element("span");
+    this.data = element("span");
+    this.task = element("span", { class: "tf-note" });
+    this.cells.method.append(element("div", { class: "tf-words" }, [this.method, this.besides]));
+    this.cells.data.append(element("div", { class: "tf-words" }, [this.data, this.task]));
     this.measured = element("span");
     this.expected = element("span");
     this.error = element("span");
@@ -66,13 +88,13 @@ class Row {
       onclick: () => this.openTold(this.toldRow.hidden) });
     this.toldBody = element("td", { role: "cell", colspan: HEADS.length });
     this.toldRow = element("tr", { role: "row", class: "tf-told-row", id: `told-${id}`, hidden: true }, this.toldBody);
-    this.nameCell = element("td", { role: "cell", class: "tf-name-cell" }, element("div", { class: "tf-names" }, [this.name, this.note, this.told]));
+    this.nameCell = element("td", { role: "cell", class: "tf-name-cell" }, element("div", { class: "tf-names" }, [this.name, element("span", { class: "tf-note" }, id), this.note, this.told]));
     this.node = element("tr", { "data-run": id, role: "row" }, [
       element("td", { role: "cell" }, element("label", { class: "tf-check" }, [this.check, this.dot])),
       this.nameCell,
       element("td", { role: "cell", class: "tf-state-cell" }, element("div", { class: "tf-state" }, [this.chip, this.phase])),
       element("td", { role: "cell", class: "tf-progress-cell" }, element("div", { class: "tf-progress" }, [this.meter, this.count])),
-      this.cells.loss, this.cells["best eval"], this.cells.method, this.cells.lr, this.cells.batch, this.cells.memory,
+      this.cells.loss, this.cells["best eval"], this.cells.data, this.cells.method, this.cells.lr, this.cells.batch, this.cells.memory,
       element("td", { role: "cell", class: "tf-actions" }, [this.stop, this.menu]),
     ]);
   }
@@ -159,18 +181,18 @@ class Row {
 
   async copyCommand() {
     try {
-      const answer = await fetch(`fork/runs/${this.id}/command`, { cache: "no-store" });
-      if (!answer.ok) throw new Error("The command of this run could not be read.");
-      await navigator.clipboard.writeText((await answer.json()).command);
+      const answer = await got(`fork/runs/${this.id}/command`);
+      if (!answer) throw new Error("The command of this run could not be read.");
+      await navigator.clipboard.writeText(answer.command);
       toast("The command line that trains this run again is in the clipboard.");
     } catch (error) { toast(String(error.message)); }
   }
 
   async reuse(changes = {}) {
     try {
-      const answer = await fetch(`fork/runs/${this.id}/settings`, { cache: "no-store" });
-      if (!answer.ok) throw new Error("The settings of this run could not be read.");
-      this.trigger("reuse", { settings: { ...await answer.json(), ...changes } });
+      const settings = await got(`fork/runs/${this.id}/settings`);
+      if (!settings) throw new Error("The settings of this run could not be read.");
+      this.trigger("reuse", { settings: { ...settings, ...changes } });
       toast(changes.model ? "The form now starts from this run's result." : "The form now holds the settings of this run.");
     } catch (error) { toast(String(error.message)); }
   }
@@ -205,14 +227,16 @@ class Row {
     input.select();
   }
 
-  update(run) {
+  update(run, besides) {
     const name = run.name || run.run_id, active = isActive(run);
     set(this.name, name);
     set(this.note, [lineage(run), run.note].filter(Boolean).join(" · "));
     this.tellNotices(run.plan.notices ?? [], name);
     this.check.setAttribute("aria-label", `Show ${name}`);
     this.check.checked = Boolean(state.shown?.has(run.run_id));
-    this.dot.style.background = this.config.palette[(run.slot ?? 0) % this.config.palette.length];
+    const { color, line } = lookOf(run, this.config.palette);
+    this.dot.style.setProperty("--run", color);
+    this.dot.dataset.line = line;
     this.chip.dataset.state = run.state;
     set(this.chip, run.state === "finished" ? "done" : run.state);
     set(this.phase, phaseText(run));
@@ -221,7 +245,11 @@ class Row {
     set(this.cells.loss, number(series?.step.at(-1)?.loss ?? run.loss));
     const evals = (series?.eval ?? []).map((point) => point.loss).filter((loss) => loss !== null);
     set(this.cells["best eval"], number(evals.length ? Math.min(...evals) : run.best_eval));
-    set(this.cells.method, methodText(run, this.config.methods));
+    set(this.method, methodText(run, this.config.methods));
+    set(this.besides, besides.map((of) => of(run.settings)).filter(Boolean).join(", "));
+    set(this.data, run.data_name ?? run.settings.data.source);
+    set(this.task, this.config.tasks[run.settings.task] ?? run.settings.task);
+    this.cells.data.title = run.settings.data.source;
     set(this.cells.lr, trains(run) ? rate(run.plan.derived.learning_rate) : "–");
     set(this.cells.batch, trains(run) ? String(run.plan.derived.effective_batch ?? "–") : "–");
     this.tellMemory(run, series?.step.at(-1)?.peak_bytes, active);
@@ -249,9 +277,7 @@ class Row {
     this.bar.style.width = `${share}%`;
     this.meter.setAttribute("aria-valuenow", Math.round(share));
     this.meter.setAttribute("aria-label", `Progress of ${name}`);
-    let left = "";
-    if (run.state === "running" && last?.seconds && step < total) left = ` · ${duration((last.seconds / last.step) * (total - step))} left`;
-    set(this.count, total ? `${step}/${total}${left}` : "");
+    set(this.count, total ? `${step}/${total}${timeLeft(run)}` : "");
   }
 }
 
@@ -316,6 +342,7 @@ export function mountRuns(root, config, trigger) {
     none.hidden = listed.length > 0 || !wanted();
     const there = new Set(listed.map((run) => run.run_id));
     for (const [id, row] of rows) if (!there.has(id)) { row.node.remove(); row.toldRow.remove(); rows.delete(id); }
+    const besides = differing(listed);
     listed.forEach((run, index) => {
       if (!rows.has(run.run_id)) rows.set(run.run_id, new Row(run.run_id, config, trigger));
       const row = rows.get(run.run_id);
@@ -324,7 +351,7 @@ export function mountRuns(root, config, trigger) {
         body.insertBefore(row.node, before);
         body.insertBefore(row.toldRow, before);
       }
-      row.update(run);
+      row.update(run, besides);
     });
   }
   onChange(draw);

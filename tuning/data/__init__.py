@@ -6,7 +6,7 @@ and a `DataSummary` of what a tokenizer makes of them.  No torch.  This file is 
 
 from tuning.data.encoded import EncodedSet, encode_pairs, encode_set, row_sizes
 from tuning.data.kept import encode_kept
-from tuning.data.places import bundled_folder, data_catalogue
+from tuning.data.places import bundled_folder, data_catalogue, is_uploaded, short_name
 from tuning.data.sets import DataSet, open_data
 from tuning.data.summary import CONVERSATION, PAIRS, TEXT, DataSummary, read_first, summarize
 
@@ -22,8 +22,10 @@ __all__ = [
     "encode_kept",
     "encode_pairs",
     "encode_set",
+    "is_uploaded",
     "open_data",
     "read_first",
     "row_sizes",
+    "short_name",
     "summarize",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -69,6 +70,21 @@ def split_source(source: str) -> tuple[str, str]:
     if source.startswith(("/", "./", "../", "~")):
         return "path", source
     return ("bundled" if source in {card["name"] for card in data_catalogue()} else "hub"), source
+
+
+UPLOADED = re.compile(r"/uploads/[0-9a-f]{16}/[^/]+")
+"""How the path of a file ends that came in through the page."""
+
+
+def is_uploaded(source: str) -> bool:
+    return UPLOADED.search(source) is not None
+
+
+@lru_cache(maxsize=1024)
+def short_name(source: str) -> str:
+    """What people call these data: of a file or folder its own name, without where it lies."""
+    kind, name = split_source(source)
+    return Path(name).name or name if kind == "path" else name
 
 
 def find_place(settings: DataSettings) -> Place:

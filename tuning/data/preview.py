@@ -7,6 +7,7 @@ beside whatever could be read all the same, so that it can be mended by sight.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
@@ -28,7 +29,7 @@ from tuning.data.sets import Checked, DataSet, open_data
 from tuning.data.shown import beginning_of, histogram, shown_tokens
 from tuning.data.summary import SAMPLED_ROWS, counted_whole, sample
 from tuning.data.tables import head
-from tuning.errors import DataError, Notice
+from tuning.errors import DataError, Notice, counted
 from tuning.settings import DataSettings
 from tuning.text import ConversationError, Row, Spelled, TextTokenizer, spell_rows
 
@@ -108,7 +109,9 @@ def _as_refused(one: Notice) -> Notice:
     """Rows are looked at as if bad ones were left out; where Start would refuse them instead, that is told."""
     if one.field != "data.bad_rows" or one.count is None:
         return one
-    message = f"{one.count:,} rows cannot be used: mend them, or leave them out; until then Start refuses them."
+    them = "it" if one.count == 1 else "them"
+    rows = counted(one.count, "row")
+    message = f"{rows} cannot be used: mend {them}, or leave {them} out; until then Start refuses {them}."
     return Notice(field=one.field, message=message, count=one.count)
 
 
@@ -177,6 +180,11 @@ def _short(value: Any) -> str:
     if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
         turns = [f"{t.get('role', t.get('from'))}: {t.get('content', t.get('value'))}" for t in value[:20]]
         value = "\n".join(turns)
+    if isinstance(value, bool | list | tuple | dict):  # as the file has it, not as Python writes it
+        try:
+            value = json.dumps(value, ensure_ascii=False, default=str)
+        except (ValueError, RecursionError):
+            value = str(value)
     text = "" if value is None else str(value)[: SHOWN_CHARACTERS + 1]
     text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"

@@ -29,7 +29,7 @@ from tuning.data.record import BadRow, Record, Table
 from tuning.data.tables import KEPT_TABLES, head
 from tuning.data.told import LISTED, Told, notices_of
 from tuning.data.values import RowFault
-from tuning.errors import DataError, GoOn, Notice
+from tuning.errors import DataError, GoOn, Notice, counted
 from tuning.settings import DataSettings
 from tuning.text import Row
 
@@ -234,17 +234,18 @@ def _row_notices(
         told.update(one.told)
         reasons.update(dict(one.reasons))
     whole = all(one.whole for one in checks) and all(table.whole for table in tables)
-    scope = "" if whole else f" (of the first {sum(one.rows for one in checks):,} rows)"
+    scope = "" if whole else f" (of the first {counted(sum(one.rows for one in checks), 'row')})"
     yield from notices_of(told, scope)
     count = sum(one.bad_count for one in checks)
     if count:  # else they were refused
         why = ", ".join(f"{reason} ({many:,})" for reason, many in reasons.most_common(3))
-        message = f"{count:,} rows cannot be used and are left out: {why}{scope}."
+        message = f"{counted(count, 'row')} cannot be used and {'is' if count == 1 else 'are'} left out: {why}{scope}."
         yield Notice(field="data.bad_rows", message=message, count=count)
     codes = np.frombuffer(checks[0].codes, dtype=np.int32)
     lonely = int(np.count_nonzero(np.bincount(codes[codes >= 0]) == 1)) if names else 0
     if lonely > max(2, len(names) / 2):
-        message = f"{lonely:,} of {len(names):,} classes have one row only; a column of measured numbers is no class."
+        of = counted(len(names), "class", "classes")
+        message = f"{lonely:,} of {of} have one row only; a column of measured numbers is no class."
         yield Notice(field="data.columns", message=message, count=lonely)
     folded = [_folded(name) for name in names]
     alike = [name for name, same in zip(names, folded, strict=True) if folded.count(same) > 1]

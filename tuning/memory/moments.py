@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tuning.data import DataSummary
+from tuning.errors import counted
 from tuning.methods import method_named
 from tuning.micro_batches import Moment, Shape, highest_moments, shape_of, sorted_sizes, windows_of_run
 from tuning.plan import Plan
@@ -50,7 +51,7 @@ def which(plan: Plan) -> str:
         return "the batches of its evaluation" if plan.data.eval_lengths else "its longest evaluation rows"
     why = _own_windows(plan)
     if why is None and rows_of(plan.data).counted(_Run.of(plan)):
-        return f"the widest of the batches that its {int(plan.value('total_steps')):,} updates will have"
+        return f"the widest of the batches that its {counted(plan.value('total_steps'), 'update')} will have"
     return f"the widest batch that its rows can give ({why or 'its own are being counted'})"
 
 

@@ -49,7 +49,7 @@ def several(found: Known, device: Device, count: int) -> list[Shared]:
     """Both ways on `count` such devices. Raises SettingsError."""
     if isinstance(count, bool) or not 1 <= count <= MOST_DEVICES:
         limit = f"1 to {MOST_DEVICES}"
-        raise SettingsError([Problem("devices", count, limit, f"devices must be {limit}.")])
+        raise SettingsError([Problem("devices", count, limit, f"must be {limit}.")])
     totals = {DATA_PARALLEL: _copied(found, count), FULLY_SHARDED: _sharded(found, count)}
     effective = int(found.plan.value("effective_batch")) * count
     shares = []

@@ -66,9 +66,7 @@ class Adapter(Method):
         limit = case.shape.hidden_size
         if s.bottleneck <= limit:
             return []
-        message = (
-            f"bottleneck {s.bottleneck} is above the model's width {limit}, so it narrows nothing; set {limit} or less"
-        )
+        message = f"{s.bottleneck} is above the model's width {limit}, so it narrows nothing; set {limit} or less"
         return [Problem("method.bottleneck", s.bottleneck, f"1 to {limit}", message)]
 
     def summary(self, s: AdapterSettings) -> str:

@@ -59,9 +59,7 @@ class Galore(WholeModelMethod):
         chosen = chosen_linears(case.shape, s.targets)
         widest = min((min(linear.into, linear.out) for linear in chosen), default=s.rank)
         if s.rank > widest:
-            message = (
-                f"rank {s.rank} is above the width of this model's narrowest layer, {widest}; set {widest} or less"
-            )
+            message = f"{s.rank} is above the width of this model's narrowest layer, {widest}; set {widest} or less"
             found.append(Problem("method.rank", s.rank, f"1 to {widest}", message))
         if case.optimizer != "adamw":
             message = "GaLore brings its own AdamW over projected gradients; set optimizer to adamw"

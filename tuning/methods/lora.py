@@ -61,7 +61,7 @@ class Lora(PeftMethod):
         chosen = chosen_linears(case.shape, s.target_modules)
         widest = min((min(linear.into, linear.out) for linear in chosen), default=s.r)
         if s.r > widest:
-            message = f"r {s.r} is above the width of this model's narrowest layer, {widest}; set {widest} or less"
+            message = f"{s.r} is above the width of this model's narrowest layer, {widest}; set {widest} or less"
             found.append(Problem("method.r", s.r, f"1 to {widest}", message))
         if s.dora and s.init in MOVES_THE_BASE:
             message = f"DoRA keeps the size of the base weights, which {s.init} changes; set init to default"

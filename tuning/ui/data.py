@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from tuning.ui.form import Form
+from tuning.ui.form import Form, data_choices
 from tuning.ui.live import mounting
 from tuning.ui.values import as_text, every_path, exact_in_a_browser, settings_from_values
 
@@ -38,12 +38,15 @@ def connect(page: gr.Blocks, form: Form, data: gr.HTML, quick: dict[str, Any]) -
 
     def take(event: gr.EventData) -> list[Any]:
         chosen = event._data.get("values") or {}  # type: ignore[union-attr]
-        return [
-            gr.update(value=as_text(chosen[path], paths[path]))
-            if path in chosen and path.startswith("data.")
-            else gr.skip()
-            for path in form.parts
-        ]
+
+        def one(path: str) -> Any:
+            if path not in chosen or not path.startswith("data."):
+                return gr.skip()
+            if path == "data.source":
+                return gr.update(value=chosen[path], choices=data_choices(chosen[path]))
+            return gr.update(value=as_text(chosen[path], paths[path]))
+
+        return [one(path) for path in form.parts]
 
     parts = list(form.parts.values())
     gr.on([page.load, *(part.change for part in matter)], tell, parts, places, trigger_mode="always_last", **quick)

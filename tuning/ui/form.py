@@ -11,16 +11,17 @@ from typing import Any
 
 import gradio as gr
 
-from tuning.data import data_catalogue
+from tuning.charts import TASKS
+from tuning.data import data_catalogue, is_uploaded, short_name
 from tuning.fields import Field
 from tuning.hardware import DEVICES, this_machine
 from tuning.models import model_catalogue
 from tuning.ui.models import hub_data, models
-from tuning.ui.values import CHOSEN, EPOCHS, LENGTH, NO_RECIPE, STEPS, WOULD_FIT_ON, every_path
+from tuning.ui.values import CHOSEN, EPOCHS, LENGTH, NO_RECIPE, NOT_SETTINGS, STEPS, WOULD_FIT_ON, every_path
 
 TERMS = {
-    "causal_lm": "write text (causal LM)",
-    "sequence_classification": "choose a class",
+    **TASKS,
+    "causal_lm": f"{TASKS['causal_lm']} (causal LM)",
     "auto": "auto",
     "response": "the response",
     "all": "all tokens",
@@ -138,8 +139,7 @@ def _component(path: str, field: Field, value: Any) -> gr.components.Component:
         options = [(f"{model.title}", model.spec) for model in model_catalogue()]
         return gr.Dropdown(options, value=value, allow_custom_value=True, **look)
     if path == "data.source":
-        cards = [(str(card.get("title", card["name"])), card["name"]) for card in data_catalogue()]
-        return gr.Dropdown(cards, value=value, allow_custom_value=True, **look)
+        return gr.Dropdown(data_choices(value), value=value, allow_custom_value=True, **look)
     if field.limit.choices:
         options = [(TERMS.get(word, word), word) for word in field.limit.choices]
         if field.limit.open or field.listed:
@@ -153,6 +153,40 @@ def _component(path: str, field: Field, value: Any) -> gr.components.Component:
     lines = 2 if field.kind is tuple and not field.default else 1
     empty = "automatic" if path in AUTOMATIC else "empty" if field.nullable else ""
     return gr.Textbox(value=value, lines=lines, max_lines=6, placeholder=empty, html_attributes=AS_TYPED, **look)
+
+
+NOT_IN_FORM = {"max_new_tokens": "New tokens", "temperature": "Temperature", "prompts": "Prompt", "note": "Note"}
+"""What the page asks besides settings, in the words of its own fields."""
+
+
+def page_labels() -> dict[str, str]:
+    """The page's name of each setting, by its path in the settings."""
+    found = {field.path: label_of(path, field) for path, field in every_path().items()}
+    # in messages these stand without the block they are of
+    bare = {path.rpartition(".")[2]: label for path, label in found.items() if path.startswith("method.")}
+    bare = {name: label for name, label in bare.items() if "_" in name}
+    bare["max_seq_length"] = found["data.max_seq_length"]
+    return NOT_IN_FORM | {"name": "Run name"} | bare | LABELS | found
+
+
+def page_terms() -> dict[str, dict[str, str]]:
+    """How the page calls what can be chosen, by the setting's path and the word of the settings."""
+    found: dict[str, dict[str, str]] = {"method.name": {method.name: method.title for method in CHOSEN["method"]}}
+    for field in every_path().values():
+        if field.kind is bool:
+            words = ("yes", "no") if field.nullable else ("on", "off")
+            found[field.path] = dict(zip(("true", "false"), words, strict=True))
+        elif field.limit.choices:
+            found[field.path] = {word: TERMS[word] for word in field.limit.choices if word in TERMS}
+    return {path: words for path, words in found.items() if words}
+
+
+def data_choices(source: Any) -> list[tuple[str, str]]:
+    """What the list of data offers: the bundled sets, and a file that was uploaded under its own name."""
+    cards = [(str(card.get("title", card["name"])), card["name"]) for card in data_catalogue()]
+    if isinstance(source, str) and is_uploaded(source):
+        cards.append((f"{short_name(source)} (uploaded)", source))
+    return cards
 
 
 def build_form(values: dict[str, Any]) -> Form:
@@ -176,7 +210,7 @@ def build_form(values: dict[str, Any]) -> Form:
     for path in MAIN[5:]:
         add(path)
     _length(parts, values, add)
-    with gr.Accordion("More settings", open=False):
+    with gr.Accordion(MORE, open=False):
         blocks |= _choice("recipe", "Recipe: a way to prepare the rows", parts, values, add)
         for title, blocks_of in GROUPS.items():
             gr.HTML(html_template=f"<p class='tf-group'>{title}</p>", js_on_load=None)
@@ -205,10 +239,31 @@ def _choice(kind: str, label: str, parts: dict[str, Any], values: dict[str, Any]
             for path in own[:2]:
                 add(path)
             if own[2:]:
-                with gr.Accordion(f"More about {choice.title}", open=False):
+                with gr.Accordion(more_about(choice.title), open=False):
                     for path in own[2:]:
                         add(path)
     return blocks
+
+
+MORE = "More settings"
+
+
+def within(path: str) -> list[str]:
+    """The parts of the form that have to be open for this field to be seen, from the outer to the inner one."""
+    if path in (*MAIN, "method.name", "max_steps", "num_epochs", *NOT_SETTINGS):
+        return []
+    kind, _, rest = path.partition(".")
+    found = [] if kind == "method" else [MORE]
+    if kind in CHOSEN and path != f"{kind}.name":
+        name = rest.partition(".")[0]
+        own = [one for one in every_path() if one.startswith(f"{kind}.{name}.")]
+        if path not in own[:2]:
+            found.append(more_about(next(choice.title for choice in CHOSEN[kind] if choice.name == name)))
+    return found
+
+
+def more_about(title: str) -> str:
+    return f"More about {title}"
 
 
 def shown_blocks(form: Form, *chosen: str) -> list[Any]:
@@ -247,6 +302,8 @@ def updates_for(form: Form, values: dict[str, Any]) -> list[Any]:
             out.append(gr.update(value=value, visible=values[LENGTH] == STEPS))
         elif path == "num_epochs":
             out.append(gr.update(value=value, visible=values[LENGTH] == EPOCHS))
+        elif path == "data.source":
+            out.append(gr.update(value=value, choices=data_choices(value)))
         else:
             out.append(gr.update(value=value))
     return out + shown_blocks(form, *(values[f"{kind}.name"] for kind in CHOSEN))

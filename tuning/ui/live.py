@@ -25,14 +25,15 @@ def mounting(kind: str) -> str:
     )
 
 
-def header(labels: dict[str, str]) -> gr.HTML:
-    """The first component, with the names of the settings on this page by path, for all that tells of them."""
+def header(labels: dict[str, str], terms: dict[str, dict[str, str]]) -> gr.HTML:
+    """The first component, with the page's own words for settings and what is chosen in them, for all that tells of
+    them."""
     return gr.HTML(
         html_template=HEADER,
         js_on_load=mounting("header"),
         elem_id="tf-header",
         apply_default_css=False,
-        config={"labels": labels},
+        config={"labels": labels, "terms": terms},
     )
 
 
@@ -51,8 +52,16 @@ def before_start() -> gr.HTML:
     return gr.HTML(html_template="<div></div>", js_on_load=None, elem_id="tf-before-start", apply_default_css=False)
 
 
+def running() -> gr.HTML:
+    """What trains now, with Stop, over the button Start: in sight wherever the page is scrolled to."""
+    return gr.HTML(
+        html_template="<div></div>", js_on_load=mounting("running"), elem_id="tf-running", apply_default_css=False
+    )
+
+
 def live() -> gr.HTML:
-    """Curves and runs table. Its value names the run that Start has just made; its `reuse` event carries settings."""
+    """Curves and runs table. Its value names the run that Start has just made, and how many go first; its `reuse` event
+    carries settings."""
     return gr.HTML(
         value={"run": None},
         html_template="<div></div>",

@@ -66,7 +66,7 @@ def build_page(service: RunService) -> gr.Blocks:
     """The Blocks of the page over one run service."""
     values = first_values()
     with gr.Blocks(title="Tuning Fork", analytics_enabled=False) as page:
-        live_room.header(form_room.LABELS)
+        live_room.header(form_room.page_labels(), form_room.page_terms())
         with gr.Row(elem_id="tf-row", equal_height=False):
             with gr.Column(elem_id="tf-form", scale=0, min_width=340):
                 with gr.Column(elem_id="tf-fields"):
@@ -74,6 +74,7 @@ def build_page(service: RunService) -> gr.Blocks:
                     form.parts[WOULD_FIT_ON] = form_room.fit_question(values)
                 with gr.Column(elem_id="tf-press"):
                     live_room.before_start()
+                    live_room.running()
                     form.parts[RUN_NAME] = gr.Textbox(
                         placeholder="Run name (optional)",
                         label="Run name",
@@ -112,16 +113,18 @@ def _connect(
     def look(*given: Any) -> dict[str, Any]:
         return preview_value(service, form.values(given))
 
-    def press(*given: Any) -> tuple[Any, Any]:
+    def press(*given: Any) -> tuple[Any, Any, Any]:
         values = form.values(given)
         made: dict[str, Any] = {}
 
         def begin() -> dict[str, Any]:
             made["run"] = service.start(settings_from_values(values), name=run_name(values))
+            made["first"] = service.place(made["run"]) or 0
             return {}
 
         answer = told(values, begin, pressed=True)
-        return (gr.skip(), made) if made else (answer, gr.skip())
+        # its name was for this run: the next one gets another
+        return (gr.skip(), made, "") if made else (answer, gr.skip(), gr.skip())
 
     def reload(kept: dict[str, Any] | None) -> list[Any]:
         if not kept:  # a first visit: an answer now would undo what a person has chosen already
@@ -155,7 +158,7 @@ def _connect(
     choices = [form.parts[f"{kind}.name"] for kind in CHOSEN]
     chosen = [choice.input for choice in choices]
     gr.on(chosen, partial(form_room.shown_blocks, form), choices, list(form.blocks.values()), **QUICK)
-    start.click(press, parts, [preview, live], trigger_mode="once", **QUICK)
+    start.click(press, parts, [preview, live, form.parts[RUN_NAME]], trigger_mode="once", **QUICK)
     preview.traced(look, parts, preview, **QUICK)
     form.lookup.downloaded(look, parts, preview, **QUICK)
     form.hub_data.downloaded(look, parts, preview, **QUICK)

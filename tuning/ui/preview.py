@@ -11,12 +11,13 @@ from typing import Any
 
 from tuning import charts
 from tuning.data.whole import how_far, read_whole
-from tuning.errors import Notice, Problem, SettingsError, TuningError
+from tuning.errors import Notice, Problem, SettingsError, TuningError, counted
 from tuning.hardware import this_machine
-from tuning.methods import method_named
+from tuning.methods import METHODS, method_named
+from tuning.refusals import methods_refused
 from tuning.runs import NAME_LENGTH
 from tuning.settings import Settings
-from tuning.ui.form import dom_id
+from tuning.ui.form import dom_id, within
 from tuning.ui.network import network_value
 from tuning.ui.values import (
     EPOCHS,
@@ -25,9 +26,11 @@ from tuning.ui.values import (
     WOULD_FIT_ON,
     Reading,
     every_path,
+    first_values,
     readings,
     settings_from_values,
 )
+from tuning.weights import compared
 
 CHOSEN = ("model", "data.source", "task")
 """What notices are about: where one of these is another, those of before are not told of it."""
@@ -61,6 +64,8 @@ def told(values: dict[str, Any], compute: Callable[[], dict[str, Any]], pressed:
         "reading": False,
         "pressed": pressed,
         "of": [values.get(path) for path in CHOSEN],
+        "method": values["method.name"],
+        "refused": methods_refused(values["task"]),
     }
     try:
         found = compute()
@@ -70,7 +75,17 @@ def told(values: dict[str, Any], compute: Callable[[], dict[str, Any]], pressed:
         placed = [placed_notice(one, values["method.name"]) for one in notices]
         return empty | found | {"hints": both, "notices": placed}
     except TuningError as error:
+        empty["refused"] |= _others_refused(error)
         return empty | problems_at_fields(error, values["method.name"], values.get(LENGTH))
+
+
+def _others_refused(error: TuningError) -> dict[str, str]:
+    """Where the chosen method is refused and the methods that can be taken are named: all others, as it is."""
+    names = [method.name for method in METHODS]
+    able = {name for problem in error.problems if problem.field == "method.name" for name in problem.limit.split(", ")}
+    if not able or not able <= set(names):
+        return {}
+    return {name: "refused as the chosen one is, see below" for name in names if name not in able}
 
 
 def _left_out(read: dict[str, Reading]) -> list[Notice]:
@@ -94,16 +109,17 @@ def placed_notice(notice: Notice, method: str) -> dict[str, Any]:
 
 
 def problems_at_fields(error: TuningError, method: str, length: str | None = None) -> dict[str, Any]:
-    found, general = [], []
+    found, general, first = [], list[dict[str, Any]](), first_values()
     for problem in error.problems:
         path = field_of(problem.field, method)
         if path == "max_steps" and length == EPOCHS:  # the one of the two that is on the page
             path = "num_epochs"
+        one = problem.trying(str(first.get(path or "", ""))).to_dict()
         if path is None:
-            general.append(problem.message)
+            general.append(one)
         else:
-            found.append({"id": dom_id(path), "message": problem.message})
-    return {"problems": found, "general": general or ([] if found else [str(error)])}
+            found.append(one | {"id": dom_id(path), "within": within(path)})
+    return {"problems": found, "general": general or ([] if found else [{"field": "", "message": str(error)}])}
 
 
 def field_of(name: str, method: str) -> str | None:
@@ -138,7 +154,9 @@ def _computed(service: Any, values: dict[str, Any]) -> dict[str, Any]:
         for path, key in WORKED_OUT.items()
         if not str(values[path] or "").strip()
     }
+    weights = compared(plan.model, settings.task, 0)
     return {
+        "refused": methods_refused(settings.task, plan.model.shape, weights.new_pooler if weights else ()),
         "tiles": tiles(plan, preview.seconds),
         "memory": charts.memory_bar(estimate, preview.against.device.kind),
         "network": network_value(plan),
@@ -166,7 +184,7 @@ def run_name(values: dict[str, Any]) -> str | None:
     name = str(values.get(RUN_NAME) or "").strip()
     if len(name) > NAME_LENGTH:
         limit = f"1 to {NAME_LENGTH} characters"
-        raise SettingsError([Problem("name", name, limit, f"the name has {len(name)} characters, of {limit}.")])
+        raise SettingsError([Problem("name", name, limit, f"{len(name)} characters, of {limit}.")])
     return name or None
 
 
@@ -185,6 +203,12 @@ def count_text(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
 
 
+def _noun(key: str, count: float) -> str:
+    """The count's name as a label under it: tokens per update, 1 update per epoch."""
+    one, _, rest = key.replace("_", " ").partition(" ")
+    return f"{one.removesuffix('s') if count == 1 else one} {rest}"
+
+
 def seconds_text(seconds: float) -> str:
     if seconds < 90:
         return f"about {max(1, round(seconds))} s"
@@ -198,17 +222,18 @@ def tiles(plan: Any, seconds: float | None) -> list[dict[str, str]]:
         return [
             {
                 "value": count_text(plan.data.eval_rows),
-                "label": "evaluation rows",
+                "label": "evaluation row" if plan.data.eval_rows == 1 else "evaluation rows",
                 "title": "asked once, as they are put",
             },
             {"value": "0", "label": "trainable parameters", "title": "nothing is trained: one evaluation"},
         ]
     micro, steps, many = settings.micro_batch_size, settings.gradient_accumulation_steps, settings.num_devices
     cut = f"{micro} × {steps}" + (f" × {many}" if many > 1 else "")
+    noun = "update" if plan.value("total_steps") == 1 else "updates"
     share, updates = 100 * plan.value("trainable_share"), plan.value("total_steps")
     found = [
         {"key": "effective_batch", "value": f"{cut} = {plan.value('effective_batch')}", "label": "effective batch"},
-        *({"key": key, "value": count_text(plan.value(key)), "label": key.replace("_", " ")} for key in COUNTS),
+        *({"key": key, "value": count_text(plan.value(key)), "label": _noun(key, plan.value(key))} for key in COUNTS),
         {
             "key": "trainable_parameters",
             "value": count_text(plan.value("trainable_parameters")),
@@ -217,7 +242,7 @@ def tiles(plan: Any, seconds: float | None) -> list[dict[str, str]]:
         {
             "key": "total_steps",
             "value": count_text(updates) if seconds is None else seconds_text(seconds),
-            "label": "updates; time not yet known" if seconds is None else f"for {updates:,.0f} updates",
+            "label": f"{noun}; time not yet known" if seconds is None else f"for {counted(updates, 'update')}, roughly",
         },
     ]
     return [{"value": t["value"], "label": t["label"], "title": str(plan.derived[t["key"]].origin)} for t in found]

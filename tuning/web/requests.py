@@ -18,6 +18,8 @@ from tuning.rows import RunRow
 from tuning.runs import RunService
 
 BODY_LIMIT = 256 * 1024
+PAGE, REFUSED = "tuning-fork-page", "tuning-fork-refused"
+"""Headers: of a request that the page itself sends, and of the answer that refuses it."""
 RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
@@ -26,15 +28,23 @@ class NoSuchRun(TuningError):
 
 
 def tell_problems(request: Request, error: Exception) -> JSONResponse:
-    """The exception handler of all routes."""
+    """The exception handler of all routes: 422, or 404 where no such run is. The page's own scripts are answered 200,
+    with that status in a header: what a person typed may be refused, and no browser calls it a fault of the page."""
+    status, answer = _refusal(error)
+    if PAGE not in request.headers:
+        return JSONResponse(answer, status_code=status)
+    return JSONResponse(answer, headers={REFUSED: str(status), "Cache-Control": "no-store"})
+
+
+def _refusal(error: Exception) -> tuple[int, dict[str, Any]]:
     problems = [problem.to_dict() for problem in error.problems] if isinstance(error, TuningError) else []
     if isinstance(error, NoSuchRun):
-        return JSONResponse({"message": str(error)}, status_code=404)
+        return 404, {"message": str(error)}
     if isinstance(error, TooManyQuestions):
-        return JSONResponse({"problems": [Problem("run", None, "", str(error)).to_dict()], "message": str(error)}, 429)
+        return 429, {"problems": [Problem("run", None, "", str(error)).to_dict()], "message": str(error)}
     if not problems:
         problems = [Problem("run", None, "", str(error)).to_dict()]
-    return JSONResponse({"problems": problems, "message": str(error)}, status_code=422)
+    return 422, {"problems": problems, "message": str(error)}
 
 
 async def json_body(request: Request, most: int = BODY_LIMIT) -> dict[str, Any]:

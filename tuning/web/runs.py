@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
+from tuning.data import short_name
 from tuning.errors import Problem, RunError, SettingsError
 from tuning.rows import ACTIVE_STATES, RunRow
 from tuning.runs import RunService
@@ -124,12 +125,14 @@ def is_active(line: dict[str, Any]) -> bool:
 
 def fixed_part(row: RunRow) -> dict[str, Any]:
     """What a run was started with, as far as the table shows it."""
-    settings = {key: row.settings[key] for key in ("task", "model", "method", "optimizer", "precision")}
+    keys = ("task", "model", "method", "optimizer", "precision", "schedule", "seed")
+    settings = {key: row.settings[key] for key in keys}
     estimate = row.estimate or {}
     return {
         "chat": row.chat,
         "system_prompt": row.system_prompt,
         "settings": {**settings, "data": {"source": row.settings["data"]["source"]}},
+        "data_name": short_name(row.settings["data"]["source"]),
         "plan": {
             "derived": {key: one["value"] for key, one in row.plan.get("derived", {}).items()},
             "notices": row.plan.get("notices", []),
