@@ -3,7 +3,7 @@
 // while the tab is hidden, and ever slower (up to 8 s) while the server is away.
 
 import { sentence } from "./notices.js";
-import { isRefused, sendJson } from "./requests.js";
+import { isRefused, OWN, sendJson } from "./requests.js";
 
 const ACTIVE = new Set(["running", "queued", "paused"]);
 const FAST = 500, IDLE = 3000, SLOWEST = 8000;
@@ -161,8 +161,8 @@ function addPoints(id, points) {
 }
 
 export async function get(path) {
-  const answer = await fetch(path, { cache: "no-store" });
-  if (answer.ok) return answer.json();
+  const answer = await fetch(path, { cache: "no-store", headers: OWN });
+  if (!isRefused(answer)) return answer.json();
   const result = await answer.json().catch(() => ({}));
   throw new Error(result.message || `The server answered ${answer.status}.`);
 }
