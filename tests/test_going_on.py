@@ -132,15 +132,19 @@ def test_killed_once_and_stopped_once_it_is_the_undisturbed_run(world: MethodsWo
 
 
 class StoppedAtLook(Commands):
-    """A stop that comes just before the loop looks for the n-th time."""
+    """A stop that comes just before the loop looks for the n-th time, counted from where the updates begin."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
-        self._left = number
+        self._left, self._begun = number, False
+
+    def take_asks(self, most: int | None = None) -> list[Any]:
+        self._begun = True
+        return super().take_asks(most)
 
     @property
     def stopping(self) -> bool:
-        self._left -= 1
+        self._left -= self._begun
         if self._left <= 0:
             self.stop()
         return super().stopping
@@ -152,7 +156,7 @@ def test_a_stop_at_any_moment_changes_nothing(world: MethodsWorld, row: Row) -> 
     changes = {
         "max_steps": 3,
         "micro_batch_size": 2,
-        "eval": {"every": 2},
+        "eval": {"every": 2, "max_new_tokens": 3},
         "data": {"eval_rows": 3},
         "sample": {"prompts": ["the red"], "every": 2},
     }

@@ -280,3 +280,18 @@ def until(true: Callable[[], Any], seconds: float = 90.0) -> None:
     while not true():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
+
+
+def test_a_stop_between_tensors_leaves_gradients_as_they_were() -> None:
+    """A library's way back to gradients is a call of torch too, and may be the one at which it ends: the next run in
+    this thread would learn nothing."""
+    import torch
+
+    from tuning.training.build import look_between_tensors
+
+    wanted = [True]
+    with pytest.raises(Stopped), look_between_tensors(lambda: wanted[0]), torch.no_grad():
+        torch.zeros(1)
+        wanted[0] = False
+    assert torch.is_grad_enabled()
+    assert (torch.ones(1, requires_grad=True) * 2).requires_grad
