@@ -151,6 +151,12 @@ def test_a_step_that_the_parent_never_has_is_refused(client: TestClient, step: A
     assert answer.status_code == 422 and answer.json()["problems"][0]["field"] == "from_step"
 
 
+@pytest.mark.parametrize("parent", [HALF, "r" * 5_000, "r0001'; --", 10**30, [HALF]])
+def test_a_parent_that_no_run_can_be_is_not_found(client: TestClient, parent: Any) -> None:
+    answer = client.post("/fork/runs", content=json.dumps({"settings": SETTINGS, "parent": parent}))
+    assert answer.status_code == 404 and "no run" in answer.json()["message"]
+
+
 def test_a_file_of_the_page_that_is_not_there_is_no_crash(client: TestClient) -> None:
     for path in ("page/nope.js", "vendor/nope.js", "page/../../../etc/passwd"):
         assert client.get(f"/fork/static/{path}").status_code == 404

@@ -152,6 +152,23 @@ def test_what_the_page_does_not_use_of_gradio_is_not_there(app: FastAPI) -> None
     assert client.get("/gradio_api/info").status_code == 200 and client.get("/").status_code == 200
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"fn_index": 99999, "data": []}',
+        '{"fn_index": 0, "data": []}',
+        '{"fn_index": "\\ud800", "data": null}',
+        '{"fn_index": 1, "data": ["\\ud800"]}',
+        '{"fn_index": 0}',
+        "[]",
+    ],
+)
+def test_a_call_that_the_page_never_makes_is_refused_and_no_fault_of_the_server(app: FastAPI, body: str) -> None:
+    client = TestClient(app, headers={"Authorization": f"Bearer {KEY}"}, raise_server_exceptions=False)
+    answer = client.post("/gradio_api/run/predict", content=body, headers={"content-type": "application/json"})
+    assert 400 <= answer.status_code < 500, answer.text
+
+
 def test_the_form_answers_for_the_browser_that_asks(app: FastAPI, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"text": "a secret line"}\n' * 20)
     said = {}

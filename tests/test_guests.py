@@ -112,6 +112,20 @@ def test_no_route_of_a_run_answers_a_stranger(room: Class) -> None:
     assert room.holder.post(f"/fork/runs/{kept}/stop").status_code == 200, "the holder of the token may"
 
 
+def test_a_browser_is_told_what_its_own_takes_on_the_disk(room: Class) -> None:
+    room.service.wait(started(room.ben), 60)
+    mine = started(room.anna)
+    room.service.wait(mine, 60)
+    uploaded(room.ben)
+    told = {name: getattr(room, name).get("fork/disk").json() for name in ("anna", "holder")}
+    assert (told["anna"]["runs"]["count"], told["anna"]["uploads"]["count"]) == (1, 0)
+    assert (told["holder"]["runs"]["count"], told["holder"]["uploads"]["count"]) == (2, 1)
+    assert told["anna"]["free"] is None and told["holder"]["free"] > 0
+    assert room.anna.post(f"/fork/runs/{mine}/delete").status_code == 200
+    assert room.anna.get("/fork/disk").json()["deleted"]["count"] == 1
+    assert room.ben.get("/fork/disk").json()["deleted"]["count"] == 0
+
+
 @pytest.mark.parametrize("which", ["", "/best"])
 @pytest.mark.parametrize("path", ["/fork/estimate", "/fork/memory", "/fork/data/preview", "/fork/runs"])
 def test_the_result_of_a_stranger_is_no_base_model(room: Class, path: str, which: str) -> None:

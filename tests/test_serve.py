@@ -58,6 +58,14 @@ def test_beyond_this_machine_there_is_no_serving_without_a_token(host: str, caps
     assert problem["field"] == "no_token" and "token" in problem["message"] and "token" in said.err
 
 
+def test_under_the_name_of_another_host_there_is_none_either(capsys: Any) -> None:
+    """A proxy would let in everybody as the holder."""
+    assert main(["serve", "--no-token", "--allow-host", "class.example", "--port", "0"]) == 2
+    (problem,) = json.loads(capsys.readouterr().out.splitlines()[-1])["problems"]
+    assert problem["field"] == "no_token" and "token" in problem["message"]
+    assert serving("--no-token", "--allow-host", "localhost").keys is None
+
+
 def test_app_refuses_it_before_anything_is_made(tmp_path: Path) -> None:
     done = app("--host", "0.0.0.0", "--no-token", "--home", str(tmp_path / "home"))
     assert done.returncode == 2 and "token" in done.stderr and "Traceback" not in done.stderr

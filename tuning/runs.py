@@ -413,7 +413,20 @@ class RunService:
         return freed
 
     def disk(self) -> dict[str, Any]:
-        """What the home folder takes: {"runs", "deleted", "uploads": {"count", "bytes"}, "store", "free": bytes}."""
+        """What the home folder takes: {"runs", "deleted", "uploads": {"count", "bytes"}, "store", "free": bytes}.
+
+        For a browser of a class what its own runs and uploads take; store and free are null.
+        """
+        if (owner := visitor().owner) is not None:
+            own = self.store.runs(include_deleted=True)
+            uploads = [place for place in upload_folders(self.home) if place.parent.name == owner]
+            return {
+                "runs": counted(self.run_folder(row.run_id) for row in own if row.deleted is None),
+                "deleted": counted(self.run_folder(row.run_id) for row in own if row.deleted is not None),
+                "uploads": counted(uploads),
+                "store": None,
+                "free": None,
+            }
         folders = [place for place in (self.home / "runs").glob("*") if place.is_dir()]
         deleted = self.store.deleted_ids()
         files = [self.home / f"{STORE}{end}" for end in ("", "-wal", "-shm")]

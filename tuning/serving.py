@@ -107,6 +107,12 @@ def serving_of(given: Any, environ: Mapping[str, str]) -> Serving:
             "it on 127.0.0.1"
         )
         problems.append(Problem("no_token", True, "only with --host 127.0.0.1", message))
+    elif given.no_token and any(plain_name(name) not in LOOPBACK_NAMES for name in given.allow_host):
+        message = (
+            "under the name of another host the page is served with a token only, for whoever comes by that name is "
+            "not on this machine; leave --no-token or --allow-host out"
+        )
+        problems.append(Problem("no_token", True, "without --allow-host", message))
     if not 0 <= given.port <= 65_535:
         problems.append(Problem("port", given.port, "0 to 65535", "a port is a number from 0 to 65535"))
     token = environ.get(TOKEN)

@@ -275,7 +275,7 @@ class RunStore:
             where.append("number < ?")
             values.append(before)
         if find:
-            where.append("(instr(lower(name), lower(?)) OR run_id = ?)")
+            where.append("(instr(lower(name), lower(?)) OR run_id = lower(?))")
             values += [whole_characters(find)] * 2
         try:
             return self._lines(f"{' AND '.join(where)} ORDER BY number DESC LIMIT ?", [*values, limit])

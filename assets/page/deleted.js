@@ -9,7 +9,7 @@ export function deletedRuns() {
   const used = element("p", { class: "tf-small" });
   const node = element("details", { class: "tf-mem-details tf-deleted-runs" }, [
     element("summary", {}, "Deleted runs, and what is used on the disk"), used, list]);
-  const card = element("div", { class: "tf-card", hidden: true }, node);
+  const card = element("div", { class: "tf-card tf-deleted-card", hidden: true }, node);
 
   async function look() {
     if (!node.open) return;
@@ -33,7 +33,8 @@ export function deletedRuns() {
       no.focus();
     });
     const buttons = element("span", { class: "tf-deleted-buttons" }, [back, gone]);
-    return element("li", { "data-deleted": run.run_id }, [element("span", { class: "tf-name" }, name), buttons]);
+    return element("li", { "data-deleted": run.run_id }, [
+      element("span", {}, [element("span", { class: "tf-name" }, name), " ", element("span", { class: "tf-note" }, run.run_id)]), buttons]);
   }
 
   async function change(run, action) {
@@ -58,6 +59,7 @@ export function deletedRuns() {
 
 function told({ runs, deleted, uploads, store, free }) {
   const parts = [`${plural(runs.count, "run")} ${bytes(runs.bytes)}`, `${plural(deleted.count, "deleted run")} ${bytes(deleted.bytes)}`,
-    `${plural(uploads.count, "uploaded file")} ${bytes(uploads.bytes)}`, `curves and settings ${bytes(store)}`, `${bytes(free)} free`];
+    `${plural(uploads.count, "uploaded file")} ${bytes(uploads.bytes)}`];
+  if (store !== null) parts.push(`curves and settings ${bytes(store)}`, `${bytes(free)} free`); // of the whole home: for its holder
   return `On the disk: ${parts.join(" · ")}.`;
 }

@@ -306,9 +306,11 @@ class Session:
             self._emit("warning", step=self._progress.step, message=message)
 
     def _end(self, built: Built, scores: Scores, state: str, course: Course, reason: str | None) -> str:
+        if state == "cancelled" and not self._progress.step:
+            raise Stopped  # nothing was learned, so there is nothing to keep
         self._phase("saving")
         best = scores.kept_best()
-        if state == "cancelled" and self._progress.step:  # before the first update there is nothing to go on from
+        if state == "cancelled":
             self._checkpoint(built, scores)
         self._save(built, scores, state)
         save = self._settings.save

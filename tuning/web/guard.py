@@ -8,6 +8,7 @@ owns its runs: a cookie of its own says which.
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import secrets
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ OPEN = ("/fork/health",)
 """Paths that need no token."""
 TOKEN_DAYS, OWNER_DAYS = 30, 365
 OWNER_SECRET = re.compile(r"[0-9a-f]{32}")
+log = logging.getLogger(__name__)
+
 PAGE_CALLS = re.compile(r"/gradio_api/(run/predict|info|startup-events|theme\.css|app_id)/?")
 """What the page itself asks of Gradio: its queue, its uploads and its proxy have no use here."""
 WHERE = (
@@ -90,7 +93,10 @@ class Guard:
             await _refuse(scope, receive, send, JSONResponse({"message": "Not used here."}, status_code=404))
             return
         with asking_as(entry.visitor):
-            await _send_with(entry.cookies, self.app, scope, receive, send)
+            if scope["path"].startswith("/gradio_api/"):
+                await _told_plainly(self.app, scope, receive, send)
+            else:
+                await _send_with(entry.cookies, self.app, scope, receive, send)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         host = headers.get("host", "")
@@ -172,6 +178,27 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, answer: Response) 
         await send({"type": "websocket.close", "code": 1008})
     else:
         await answer(scope, receive, send)
+
+
+async def _told_plainly(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Gradio ends a call that its page never makes in an error of its own server, with its insides as the text."""
+    begun = failed = False
+
+    async def watched(message: Message) -> None:
+        nonlocal begun, failed
+        if message["type"] == "http.response.start":
+            failed = message["status"] >= 500
+            begun = not failed
+        if not failed:
+            await send(message)
+
+    try:
+        await app(scope, receive, watched)
+    except Exception:
+        log.info("a call that the page never makes failed", exc_info=True)
+        failed = True
+    if failed and not begun:
+        await JSONResponse({"message": "This is no call of the page."}, status_code=422)(scope, receive, send)
 
 
 async def _send_with(cookies: tuple[str, ...], app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

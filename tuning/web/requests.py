@@ -96,6 +96,8 @@ def for_the_holder(field: str) -> None:
 
 def row_of(service: RunService, run_id: str) -> RunRow:
     """Raises NoSuchRun."""
+    if not RUN_ID.fullmatch(run_id):
+        raise NoSuchRun(f"There is no run {ascii(run_id)[:60]} here.")
     try:
         return service.run(run_id)
     except RunError as error:
