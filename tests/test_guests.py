@@ -93,7 +93,7 @@ def test_no_route_of_a_run_answers_a_stranger(room: Class) -> None:
     run, kept = started(room.anna), started(room.ben, max_steps=100_000)
     room.service.wait(run, 20)
     routes = [route for route in room.app.routes if isinstance(route, Route) and "{run_id}" in route.path]
-    actions = ("stop", "pause", "resume", "go_on", "delete", "undelete", "rename", "note")
+    actions = ("stop", "pause", "resume", "go_on", "delete", "undelete", "purge", "rename", "note")
     paths = {(method, route.path) for route in routes for method in route.methods or ()}
     paths |= {("POST", f"/fork/runs/{{run_id}}/{action}") for action in actions}
     assert len(paths) >= 15
@@ -354,8 +354,15 @@ def test_a_store_from_before_owners_is_the_holders(tmp_path: Path) -> None:
     service.close()
     import sqlite3
 
-    with sqlite3.connect(tmp_path / "runs.sqlite") as db:
-        db.execute("ALTER TABLE runs DROP COLUMN owner")
+    with sqlite3.connect(tmp_path / "runs.sqlite") as db:  # as the second version had it
+        for (index,) in db.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
+        ).fetchall():
+            db.execute(f"DROP INDEX {index}")
+        for column in ("owner", "changed", "timed_as", "rate"):
+            db.execute(f"ALTER TABLE runs DROP COLUMN {column}")
+        for table in ("sources", "removed"):
+            db.execute(f"DROP TABLE {table}")
         db.execute("PRAGMA user_version = 2")
     service = RunService(tmp_path, ThreadExecutor(quick_job))
     try:

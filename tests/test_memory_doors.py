@@ -57,7 +57,7 @@ def test_the_command_line_estimates_a_config_without_weights(
         (GPT2 | {"n_layer": "two"}, {}, "n_layer 'two'"),
         (GPT2 | {"n_head": 5}, {}, "5 attention heads, but no head_dim"),
         (GPT2 | {"num_key_value_heads": 3}, {}, "3 key heads"),
-        (GPT2, {"method": {"name": "lora", "r": 4096}}, "r 4096"),
+        (GPT2, {"method": {"name": "lora", "r": 4096}}, "r: 4096"),
         (GPT2, {"data": {"max_seq_length": 512}}, "256"),
         (GPT2 | {"model_type": "no_such_kind"}, {}, "no_such_kind"),
     ],

@@ -337,7 +337,7 @@ def test_a_merged_model_is_offered_only_where_there_can_be_one(world: MethodsWor
     for method, state in (("prompt_tuning", "none"), ("full", "none"), ("lora", "absent")):
         run_id = service.start(world.settings(max_steps=1, method={"name": method}))
         assert service.wait(run_id, 120) == "finished", service.run(run_id).message
-        assert service.result_states(run_id)["merged"]["state"] == state, method
+        assert service.result_states(run_id)["forms"]["merged"]["state"] == state, method
     client = client_of(add_result_routes, service)
     run_id = service.start(world.settings(method={"name": "prompt_engineering"}))
     assert service.wait(run_id, 120) == "finished"

@@ -44,8 +44,8 @@ from tuning.training.entry import run_job
 PROGRESS_SECONDS = 1.0
 CODES = {"finished": 0, "failed": 1, "cancelled": 130}
 _BENCHES = (
-    "all, or one of start, click, loop, accumulation, watchers, poll, stored, methods, retrieval, memory, devices and"
-    " data; estimate, published, ragged and data-large take minutes and are not among all"
+    "all, or one of start, click, loop, accumulation, watchers, poll, questions, stored, methods, retrieval, memory,"
+    " devices and data; data-large, estimate, published and ragged take minutes and are not among all"
 )
 LEFT_BEHIND = ("adapter", "model", "best", "predictions", "checkpoints", "best.safetensors")
 """What a run leaves in its folder besides events.jsonl and settings.json; the last two where it was cut off."""

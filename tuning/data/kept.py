@@ -37,8 +37,10 @@ DAY = 24 * 3600
 NO_MATTER = ("source", "subset", "revision", "split", "eval_split", "eval_rows", "packing", "group_by_length")
 """Settings that do not change a training row's tokens, or whose effect the data's fingerprint tells."""
 CODE = (
+    "tuning.access",
+    "tuning.child",
     "tuning.text",
-    *(f"tuning.text.{name}" for name in ("chat", "conversations", "rows", "spelling", "tokenizer")),
+    *(f"tuning.text.{name}" for name in ("chat", "chat_process", "conversations", "rows", "spelling", "tokenizer")),
     *(
         f"tuning.data.{name}"
         for name in (

@@ -58,8 +58,8 @@ def add_result_routes(app: FastAPI, service: RunService) -> None:
 
     @app.post("/fork/runs/{run_id}/results")
     async def make(run_id: str, request: Request) -> JSONResponse:
-        (form,) = take(await json_body(request), "form")
         await run_sync(row_of, service, run_id, limiter=PACKING)
+        (form,) = take(await json_body(request), "form")
         await run_sync(service.make_result, run_id, str(form), limiter=PACKING)
         states = await run_sync(service.result_states, run_id, limiter=PACKING)
         return JSONResponse(states, status_code=202)
