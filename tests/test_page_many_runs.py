@@ -75,25 +75,33 @@ def test_a_change_in_another_tab_comes_without_the_list(context: Any, server: Se
     assert len(tab.ids()) == 200 and tab.faults == []
 
 
-def test_a_run_is_deleted_brought_back_and_deleted_for_good(context: Any, server: Server) -> None:
-    tab = Tab(context, server)
-    row = tab.page.locator("[data-run=r0499]")
-    row.get_by_label("Actions for run (499)").click()
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Server]:
+    """A home of its own, of nine runs, for what cannot be undone."""
+    fill(tmp_path / "home", 9, {"max_steps": 20})
+    with open_server(tmp_path / "home") as server:
+        yield server
+
+
+def test_a_run_is_deleted_brought_back_and_deleted_for_good(context: Any, small: Server) -> None:
+    tab = Tab(context, small)
+    row = tab.page.locator("[data-run=r0009]")
+    row.get_by_label("Actions for run (9)").click()
     row.get_by_role("button", name="Delete").click()
     playwright.expect(row).to_have_count(0)
     tab.page.get_by_text("Deleted runs, and what is used on the disk").click()
-    deleted = tab.page.locator("[data-deleted=r0499]")
+    deleted = tab.page.locator("[data-deleted=r0009]")
     playwright.expect(tab.page.locator(".tf-deleted-runs")).to_contain_text("deleted runs")
     deleted.get_by_role("button", name="Bring back").click()
     playwright.expect(row).to_have_count(1)
-    row.get_by_label("Actions for run (499)").click()
+    row.get_by_label("Actions for run (9)").click()
     row.get_by_role("button", name="Delete").click()
     deleted.get_by_role("button", name="Delete for good").click()
     deleted.get_by_role("button", name="Keep").click()
     deleted.get_by_role("button", name="Delete for good").click()
     deleted.get_by_role("button", name="Yes, delete for good").click()
     playwright.expect(deleted).to_have_count(0)
-    assert "r0499" not in tab.ids() and tab.faults == []
+    assert "r0009" not in tab.ids() and tab.faults == []
     tab.page.reload()
-    tab.page.wait_for_selector("[data-run=r0495]")
-    assert "r0499" not in tab.ids()
+    tab.page.wait_for_selector("[data-run=r0007]")
+    assert "r0009" not in tab.ids()
