@@ -12,6 +12,7 @@ import logging
 import re
 import secrets
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -27,13 +28,13 @@ from tuning.errors import TuningError
 from tuning.serving import Serving, plain_name
 from tuning.web.requests import tell_problems
 
+log = logging.getLogger(__name__)
+
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 OPEN = ("/fork/health",)
 """Paths that need no token."""
 TOKEN_DAYS, OWNER_DAYS = 30, 365
 OWNER_SECRET = re.compile(r"[0-9a-f]{32}")
-log = logging.getLogger(__name__)
-
 PAGE_CALLS = re.compile(r"/gradio_api/(run/predict|info|startup-events|theme\.css|app_id)/?")
 """What the page itself asks of Gradio: its queue, its uploads and its proxy have no use here."""
 WHERE = (
@@ -93,10 +94,8 @@ class Guard:
             await _refuse(scope, receive, send, JSONResponse({"message": "Not used here."}, status_code=404))
             return
         with asking_as(entry.visitor):
-            if scope["path"].startswith("/gradio_api/"):
-                await _told_plainly(self.app, scope, receive, send)
-            else:
-                await _send_with(entry.cookies, self.app, scope, receive, send)
+            app = partial(_told_plainly, self.app) if scope["path"].startswith("/gradio_api/") else self.app
+            await _send_with(entry.cookies, app, scope, receive, send)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         host = headers.get("host", "")
