@@ -22,6 +22,7 @@ import pytest
 
 playwright = pytest.importorskip("playwright.sync_api")
 ROOT = Path(__file__).resolve().parent.parent
+AXE = ROOT / "tests" / "vendor" / "axe.min.js"
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 playwright.expect.set_options(timeout=20_000)  # tests run beside each other: what is waited for is no measure of speed
 SLOW = 90_000
@@ -159,3 +160,16 @@ class Tab:
             assert "failed" not in said, said
             assert time.monotonic() < end, f"only {len(self.points(run))} of {count} points came; the row says {said!r}"
             self.page.wait_for_timeout(100)
+
+
+def violations(tab: Tab) -> list[str]:
+    """What the accessibility checker says against the page as it stands."""
+    tab.page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = tab.page.evaluate("axe.run().then((result) => result.violations)")
+    return [f"{one['id']} ({one['impact']}): {node['html'][:160]}" for one in found for node in one["nodes"]]
+
+
+def pick(tab: Tab, path: str, option: str) -> None:
+    """Chooses an entry of a drop-down list by its text."""
+    tab.field(path).click()
+    tab.page.get_by_role("option", name=option).click()

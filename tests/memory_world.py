@@ -5,12 +5,23 @@ Comes in: a plan and a folder.  Goes out: the most bytes tensors took at one mom
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from tuning.events import Emitter
 from tuning.job import Commands, Job
 from tuning.plan import Plan
 from tuning.training.entry import run_job
+
+GPT2 = {"model_type": "gpt2", "n_embd": 96, "n_layer": 3, "n_head": 4, "vocab_size": 2048, "n_positions": 256}
+
+
+def config_folder(folder: Path, config: dict[str, Any]) -> str:
+    """A folder that holds a config.json alone."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return str(folder)
 
 
 def measured_peak(plan: Plan, folder: Path) -> int:

@@ -12,6 +12,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from tuning.errors import TuningError
+from tuning.runs import RunService
+from tuning.web import add_routes
 from tuning.web.requests import tell_problems
 
 
@@ -20,4 +22,11 @@ def client_of(add: Callable[..., None], *needed: Any) -> TestClient:
     app = FastAPI()
     app.add_exception_handler(TuningError, tell_problems)
     add(app, *needed)
+    return TestClient(app, raise_server_exceptions=False)
+
+
+def client_of_all(service: RunService) -> TestClient:
+    """A client of all routes, behind their guard."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    add_routes(app, service)
     return TestClient(app, raise_server_exceptions=False)

@@ -9,10 +9,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+from quick_runs import SMALL
+
 from tuning.events import Emitter
 from tuning.plan import plan_for
+from tuning.runs import RunService
 from tuning.store import RunStore
 
+ROOT = Path(__file__).resolve().parents[1]
+STORED = Path(__file__).resolve().parent / "stored"
+"""Homes and settings that earlier versions wrote."""
 SECONDS = 0.5
 """Of one update; an evaluation says of itself that it took EVALUATION_SECONDS."""
 EVALUATION_SECONDS = 0.25
@@ -47,3 +53,16 @@ def store_run(
     ]
     table = json.dumps({"step": steps, "loss": 0.5, "metrics": {}, "of": len(rows), "rows": rows})
     (folder / f"step-{steps:08d}.json").write_text(table, encoding="utf-8")
+
+
+def add_run(service: RunService, number: int, **more: Any) -> str:
+    """A queued run of that number in the store, without a folder; returns its id."""
+    settings = more.pop("settings", None) or plan_for(SMALL).settings.to_dict()
+    run_id = f"r{number:04d}"
+    service.store.create_run(run_id, more.pop("name", run_id), settings, {"device": {"kind": "cpu"}}, **more)
+    return run_id
+
+
+def as_it_was(text: str, home: Path) -> str:
+    """A stored file with the folders that it was written in replaced by those of this test."""
+    return text.replace("{CHECKOUT}", str(ROOT)).replace("{HOME}", str(home))

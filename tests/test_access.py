@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import ROOT, Server, Tab, playwright
+from browser import ROOT, Server, Tab, playwright, violations
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 STYLE = ROOT / "assets" / "page.css"
-AXE = Path(__file__).resolve().parent / "vendor" / "axe.min.js"
 PLACES = ("tf-header", "tf-fields", "tf-press", "tf-preview", "tf-data", "tf-live", "tf-results", "tf-ask")
 """The parts of the page in the order in which they are read."""
 WIDE, PHONE = {"width": 1400, "height": 1000}, {"width": 420, "height": 900}
@@ -75,12 +73,6 @@ def finished(browser: Any, server: Server) -> str:
     assert tab.faults == []
     context.close()
     return run
-
-
-def violations(tab: Tab) -> list[str]:
-    tab.page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = tab.page.evaluate("axe.run().then((result) => result.violations)")
-    return [f"{one['id']} ({one['impact']}): {node['html'][:160]}" for one in found for node in one["nodes"]]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from test_many_runs import add, client_of
-from test_runs import SMALL, quick_job
+from quick_runs import SMALL, quick_job
+from routes import client_of_all
+from stored_runs import add_run
 
 from tuning import cli
 from tuning.bench.stored import fill
@@ -56,7 +57,7 @@ def uploaded(client: TestClient, name: str = "rows.jsonl", rows: str = ROWS, day
 
 # -- deleted for good ------------------------------------------------------------------------------------------------
 def test_a_run_deleted_for_good_leaves_nothing_and_the_others_as_they_were(service: RunService) -> None:
-    client = client_of(service)
+    client = client_of_all(service)
     gone, kept = finished(service), finished(service)
     version = client.get("/fork/live").json()["version"]
     assert "not deleted" in client.post(f"/fork/runs/{gone}/purge").json()["message"]
@@ -98,11 +99,11 @@ def test_the_room_of_a_hundred_thousand_points_is_given_back(service: RunService
 def test_what_another_run_began_with_is_not_deleted_for_good(service: RunService, base: str) -> None:
     parent = finished(service)
     settings = plan_for(SMALL).settings.to_dict() | {"model": base.format(folder=service.run_folder(parent))}
-    child = add(service, 2, settings=settings, name="the child")
+    child = add_run(service, 2, settings=settings, name="the child")
     Emitter(child, 1, service.store.append)("finished", step=1)
     for run_id in (parent, child):
         service.store.delete(run_id)  # a deleted child may come back
-    answer = client_of(service).post(f"/fork/runs/{parent}/purge")
+    answer = client_of_all(service).post(f"/fork/runs/{parent}/purge")
     assert answer.status_code == 422 and "the child" in answer.json()["message"]
     assert service.run_folder(parent).is_dir() and len(service.store.events(parent, "step")) == 3
     service.purge(child)
@@ -121,7 +122,7 @@ def test_a_fork_of_it_stays_and_has_no_parent_any_more(service: RunService) -> N
 
 
 def test_an_upload_goes_with_the_last_run_that_names_it(service: RunService) -> None:
-    client = client_of(service)
+    client = client_of_all(service)
     mine, ours = uploaded(client), uploaded(client, rows=ROWS + ROWS)
     today = uploaded(client, rows=ROWS * 3, days=0.5)
     runs = [finished(service, data={"source": str(path)}) for path in (mine, ours, ours, today)]
@@ -152,7 +153,7 @@ def test_a_deletion_for_good_that_was_cut_off_is_finished_at_the_next_start(tmp_
 
 
 def test_a_run_of_another_living_process_is_not_deleted_for_good(service: RunService) -> None:
-    run_id = add(service, 1)
+    run_id = add_run(service, 1)
     other = RunService(service.home)
     try:
         Emitter(run_id, 1, other.store.append)("finished", step=1)  # its end is told, its owner has not let go yet
@@ -244,7 +245,7 @@ def test_locks_are_there_as_long_as_runs_and_hold_off_others(tmp_path: Path) -> 
 
 def test_an_upload_that_no_run_names_goes_after_a_month(tmp_path: Path) -> None:
     service = RunService(tmp_path, ThreadExecutor(quick_job))
-    client = client_of(service)
+    client = client_of_all(service)
     used, new = uploaded(client, days=40), uploaded(client, rows=ROWS * 2, days=20)
     old = uploaded(client, rows=ROWS * 3, days=40)
     finished(service, data={"source": str(used)})
@@ -288,7 +289,7 @@ def fill_up(place: Path, leave: int = 0) -> Path:
 def test_start_and_upload_on_a_full_disk_are_refused_in_words_and_leave_nothing(small_disk: Path) -> None:
     service = RunService(small_disk, ThreadExecutor(quick_job))
     try:
-        client, before = client_of(service), finished(service)
+        client, before = client_of_all(service), finished(service)
         for leave in (0, 4096, 8192, 16384, 32768):
             ballast = fill_up(small_disk, leave)
             answer = client.post("/fork/runs", json={"settings": SMALL})
@@ -313,7 +314,7 @@ def test_start_and_upload_on_a_full_disk_are_refused_in_words_and_leave_nothing(
 def test_events_wait_for_room_and_none_is_lost(small_disk: Path) -> None:
     service = RunService(small_disk, ThreadExecutor(quick_job))
     try:
-        client, run_id = client_of(service), add(service, 1)
+        client, run_id = client_of_all(service), add_run(service, 1)
         emit, ballast = Emitter(run_id, 1, service.store.append), fill_up(small_disk)
         emit("started", total_steps=9_000)
         for number in range(1, 3_001):
@@ -446,7 +447,7 @@ def test_a_home_that_may_only_be_read_opens_to_be_looked_at(tmp_path: Path) -> N
         service = RunService(home, ThreadExecutor(quick_job))
         try:
             service.recover()
-            client = client_of(service)
+            client = client_of_all(service)
             answer = client.get(f"/fork/live?cur={run_id}:0").json()
             assert [run["run_id"] for run in answer["runs"]] == [run_id]
             assert len(answer["points"][run_id]["step"]) == 3 and "can only be read" in answer["trouble"]
@@ -487,7 +488,7 @@ def test_of_a_damaged_store_the_readable_runs_are_shown_and_it_is_told(tmp_path:
             continue
         try:
             service.recover()
-            client = client_of(service)
+            client = client_of_all(service)
             answer = client.get("/fork/live?cur=r0001:0,r0199:0,r0101:0")
             assert answer.status_code == 200, answer.text
             shown.append(len(answer.json()["runs"]))

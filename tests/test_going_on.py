@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from methods_world import CLASSES, MethodsWorld, Row
-from test_methods_matrix import MATRIX
+from methods_world import CLASSES, MATRIX, MethodsWorld, Row
 from training_world import run
 
 from tuning.events import Event

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from quick_runs import SMALL, quick_job
 from starlette.routing import Mount
 from starlette.websockets import WebSocketDisconnect
-from test_runs import SMALL, quick_job
 
 from tuning.executors.thread import ThreadExecutor
 from tuning.runs import RunService

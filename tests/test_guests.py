@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from quick_runs import SMALL, quick_job
 from starlette.routing import Route
-from test_runs import SMALL, quick_job
 
 from tuning.access import Visitor, asking_as
 from tuning.assets import asset_path

@@ -5,25 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fastapi import FastAPI
-from fastapi.testclient import TestClient
-from test_runs import SMALL, quick_job
+from quick_runs import SMALL, quick_job
+from routes import client_of_all
+from stored_runs import add_run
 
 from tuning.bench.stored import fill
 from tuning.events import Emitter
 from tuning.executors.thread import ThreadExecutor
 from tuning.plan import plan_for
 from tuning.runs import RunService
-from tuning.web import add_routes
-
-
-def client_of(service: RunService) -> TestClient:
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    add_routes(app, service)
-    return TestClient(app, raise_server_exceptions=False)
 
 
 @pytest.fixture
@@ -31,13 +23,6 @@ def service(tmp_path: Path) -> Iterator[RunService]:
     service = RunService(tmp_path, ThreadExecutor(quick_job))
     yield service
     service.close()
-
-
-def add(service: RunService, number: int, **more: Any) -> str:
-    settings = more.pop("settings", None) or plan_for(SMALL).settings.to_dict()
-    run_id = f"r{number:04d}"
-    service.store.create_run(run_id, more.pop("name", run_id), settings, {"device": {"kind": "cpu"}}, **more)
-    return run_id
 
 
 def instructions(service: RunService, ask: Callable[[], object]) -> int:
@@ -62,7 +47,7 @@ def test_lists_estimates_names_and_times_cost_the_same_with_few_and_with_many_ru
         fill(home, size, {"max_steps": 20})
         service = RunService(home)
         try:
-            client, last = client_of(service), f"r{service.store.last_number() - 1:04d}"
+            client, last = client_of_all(service), f"r{service.store.last_number() - 1:04d}"
             version = client.get("/fork/live").json()["version"]
             service.note(last, "changed")
             plan = plan_for({"max_steps": 20})
@@ -83,9 +68,9 @@ def test_lists_estimates_names_and_times_cost_the_same_with_few_and_with_many_ru
 
 
 def test_a_page_that_knows_a_version_gets_what_changed_and_what_is_gone(service: RunService) -> None:
-    client = client_of(service)
+    client = client_of_all(service)
     for number in (1, 2, 3):
-        add(service, number)
+        add_run(service, number)
     first = client.get("/fork/live").json()
     assert [run["run_id"] for run in first["runs"]] == ["r0003", "r0002", "r0001"] and first["older"] is None
     service.rename("r0001", "other")
@@ -101,13 +86,13 @@ def test_a_page_that_knows_a_version_gets_what_changed_and_what_is_gone(service:
 
 @pytest.mark.parametrize("version", ["", "x", "-1", "99999", "9" * 400, "1.5", "²"])
 def test_a_version_that_is_none_of_this_store_gets_the_whole_list(service: RunService, version: str) -> None:
-    add(service, 1)
-    answer = client_of(service).get("/fork/live", params={"v": version}).json()
+    add_run(service, 1)
+    answer = client_of_all(service).get("/fork/live", params={"v": version}).json()
     assert [run["run_id"] for run in answer["runs"]] == ["r0001"] and "removed" not in answer
 
 
 def test_progress_of_a_phase_is_told_without_the_list(service: RunService) -> None:
-    client, emit = client_of(service), Emitter(add(service, 1), 1, service.store.append)
+    client, emit = client_of_all(service), Emitter(add_run(service, 1), 1, service.store.append)
     emit("phase", name="loading")
     service.store.flush()
     known = client.get("/fork/live").json()
@@ -125,7 +110,7 @@ def test_progress_of_a_phase_is_told_without_the_list(service: RunService) -> No
 
 
 def test_the_place_in_the_queue_is_told_while_a_run_waits(service: RunService) -> None:
-    client = client_of(service)
+    client = client_of_all(service)
     first, second = (service.start(SMALL | {"max_steps": 100_000}) for _ in range(2))
     version = client.get("/fork/live").json()["version"]
     assert client.get(f"/fork/live?v={version}").json()["progress"][second]["place"] == 1
@@ -138,7 +123,7 @@ def test_the_list_goes_on_page_by_page_and_a_run_is_found_wherever_it_is(tmp_pat
     fill(tmp_path, 1_000, {"max_steps": 20})
     service = RunService(tmp_path)
     try:
-        client = client_of(service)
+        client = client_of_all(service)
         answer = client.get("/fork/live?cur=r0007:0,r0999:0").json()
         newest = [run["run_id"] for run in answer["runs"]]
         assert newest[:2] == ["r0999", "r0997"] and len(newest) == 201 and newest[-1] == "r0007", "a shown old run"
@@ -161,7 +146,7 @@ def test_more_changes_than_a_list_holds_are_the_list_itself(tmp_path: Path) -> N
     fill(tmp_path, 600, {"max_steps": 20})
     service = RunService(tmp_path)
     try:
-        answer = client_of(service).get("/fork/live?v=1").json()
+        answer = client_of_all(service).get("/fork/live?v=1").json()
         assert len(answer["runs"]) == 200 and "removed" not in answer and answer["older"] == 201
     finally:
         service.close()
@@ -170,14 +155,14 @@ def test_more_changes_than_a_list_holds_are_the_list_itself(tmp_path: Path) -> N
 def test_a_name_is_free_where_thousands_have_it(service: RunService) -> None:
     assert service.free_name("run") == "run"
     for number in range(1, 8):
-        add(service, number, name="run" if number == 1 else f"run ({number})")
+        add_run(service, number, name="run" if number == 1 else f"run ({number})")
         assert service.free_name("run") == f"run ({number + 1})"
     service.store.delete("r0007")
     assert service.free_name("run") == "run (8)", "a deleted run may come back"
 
 
 def test_points_come_over_the_wire_as_they_are_stored_and_packed(service: RunService) -> None:
-    client, run_id = client_of(service), add(service, 1)
+    client, run_id = client_of_all(service), add_run(service, 1)
     emit = Emitter(run_id, 1, service.store.append)
     said = [{"step": 1, "loss": 1e-320, "name": 'é"\\\ud800'}, {"step": 2, "loss": None, "metrics": {"a": [1, 2.5]}}]
     for point in said:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from memory_world import GPT2, config_folder
 
 from tuning.cli import main
 from tuning.errors import TuningError
@@ -22,14 +23,6 @@ from tuning.settings import Settings
 from tuning.ui.page import build_app
 from tuning.ui.preview import preview_value
 from tuning.ui.values import values_from_settings
-
-GPT2 = {"model_type": "gpt2", "n_embd": 96, "n_layer": 3, "n_head": 4, "vocab_size": 2048, "n_positions": 256}
-
-
-def config_folder(folder: Path, config: dict) -> str:
-    folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    return str(folder)
 
 
 def test_the_command_line_estimates_a_config_without_weights(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_memory_doors import GPT2, config_folder
+from memory_world import GPT2, config_folder
 
 from tuning.child import Child
 from tuning.memory import tables

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_memory_doors import GPT2, config_folder
+from memory_world import GPT2, config_folder
 
 from tuning.bench.devices import measured
 from tuning.bench.memory import given

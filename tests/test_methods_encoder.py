@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_models_pretrained import encoder_folder
+from tiny_models import encoder_folder
 from training_world import run
 
 from tuning.job import Job

@@ -5,56 +5,13 @@ from __future__ import annotations
 import gc
 
 import pytest
-from methods_world import BERT, CLASSES, TIED, MethodsWorld, Row
+from methods_world import CLASSES, MATRIX, MethodsWorld, built_for
 from training_world import run, series
 
 from tuning.methods import METHODS, method_named
 
 torch = pytest.importorskip("torch")
 
-MATRIX = [
-    Row(method={"name": "full"}),
-    Row(method={"name": "full"}, task=CLASSES),
-    Row(method={"name": "full"}, task=CLASSES, model=BERT),
-    Row(method={"name": "partial"}),
-    Row(method={"name": "partial", "last_blocks": 0, "modules": "v_proj+down_proj", "head": True}, model=TIED),
-    Row(method={"name": "partial"}, task=CLASSES, model=BERT),
-    Row(method={"name": "lora", "r": 4}),
-    Row(method={"name": "lora", "r": 4, "init": "pissa"}),
-    Row(method={"name": "lora", "r": 4, "init": "olora", "rslora": True, "target_modules": "q_proj+v_proj"}),
-    Row(method={"name": "lora", "r": 4, "dora": True, "target_modules": "attention"}, task=CLASSES),
-    Row(method={"name": "lora", "r": 4}, task=CLASSES, model=BERT),
-    Row(method={"name": "feature_extraction"}),
-    Row(method={"name": "feature_extraction", "cache": False}, model=TIED),
-    Row(method={"name": "feature_extraction", "random_body": True}, model=TIED),
-    Row(method={"name": "feature_extraction"}, task=CLASSES),
-    Row(method={"name": "feature_extraction", "head": "mlp", "depth": 2, "pooling": "last"}, task=CLASSES),
-    Row(method={"name": "feature_extraction", "head": "kan", "width": 8}, task=CLASSES, model=BERT),
-    Row(method={"name": "qlora", "r": 4}),
-    Row(method={"name": "qlora", "r": 4, "quant_type": "fp4", "double_quant": False}, task=CLASSES, model=BERT),
-    Row(method={"name": "adapter"}),
-    Row(method={"name": "adapter", "placement": "pfeiffer"}, task=CLASSES),
-    # a random BERT of two layers moves slowly
-    Row(
-        method={"name": "adapter", "activation": "relu"},
-        task=CLASSES,
-        model=BERT,
-        more={"optimizer": {"learning_rate": 3e-3}},
-    ),
-    Row(method={"name": "prompt_tuning", "virtual_tokens": 8}),
-    Row(method={"name": "prompt_tuning", "init": "text", "init_text": "the red dog"}, model=TIED),
-    Row(method={"name": "prefix_tuning", "virtual_tokens": 8}),
-    Row(method={"name": "prefix_tuning", "init": "random"}, task=CLASSES),
-    Row(method={"name": "p_tuning", "virtual_tokens": 8}),
-    Row(method={"name": "galore", "rank": 4, "update_gap": 2}),
-    Row(method={"name": "galore", "targets": "attention", "rank": 8}, task=CLASSES, model=BERT),
-    Row(
-        method={"name": "galore", "rank": 4, "layerwise": True},
-        more={"gradient_accumulation_steps": 1, "optimizer": {"max_grad_norm": None}},
-    ),
-    Row(method={"name": "ia3"}),
-    Row(method={"name": "ia3"}, task=CLASSES, model=BERT),
-]
 BASE_IS_GONE = {"full", "partial", "feature_extraction", "galore"}
 """They change weights of the model itself, so the base is loaded beside them for an answer."""
 every = pytest.mark.parametrize("row", MATRIX, ids=[row.id for row in MATRIX])
@@ -63,18 +20,6 @@ every = pytest.mark.parametrize("row", MATRIX, ids=[row.id for row in MATRIX])
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     return MethodsWorld(tmp_path_factory.mktemp("methods"))
-
-
-def built_for(job):
-    """What a session would train, before its first update."""
-    from tuning.data import open_data
-    from tuning.training.build import build, own_random_state
-
-    plan = job.plan
-    settings = plan.settings
-    with own_random_state(settings.seed, torch.device("cpu")):
-        names = open_data(settings.data, settings.task, settings.seed).label_names if plan.labels else None
-        return build(settings, plan.model.path, names, plan.value("learning_rate"), 0)
 
 
 def test_the_matrix_has_every_method() -> None:

@@ -77,7 +77,7 @@ def test_galore_is_adam_where_nothing_is_cut_off() -> None:
 
 
 def test_galores_state_has_the_size_that_was_said(world) -> None:
-    from test_methods_matrix import built_for
+    from methods_world import built_for
 
     from tuning.methods import method_named
 

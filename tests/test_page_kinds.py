@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import SLOW, Server, Tab, playwright
-from test_models_pretrained import encoder_folder
-
-from tuning.assets import asset_path
+from browser import SLOW, Server, Tab, pick, playwright
+from tiny_models import big_model, encoder_folder
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
@@ -32,12 +29,6 @@ def tab(browser: Any, server: Server) -> Iterator[Tab]:
 
 def choose(tab: Tab, group: str, option: str) -> None:
     tab.page.get_by_role("group", name=group, exact=True).get_by_text(option, exact=True).click()
-
-
-def pick(tab: Tab, path: str, option: str) -> None:
-    """Chooses an entry of a drop-down list by its text."""
-    tab.field(path).click()
-    tab.page.get_by_role("option", name=option).click()
 
 
 def tiles(tab: Tab) -> Any:
@@ -143,21 +134,6 @@ def test_a_recipe_has_fields_of_its_own_that_tell_their_faults(tab: Tab) -> None
     tab.wait_state(run, "finished")
     settings = tab.page.evaluate("(run) => fetch(`fork/runs/${run}/settings`).then((it) => it.json())", run)
     assert settings["recipe"] == {"name": "r_tuning", "form": "refusal", "threshold": 0.5}
-
-
-def big_model(folder: Path, width: int = 8192) -> Path:
-    """A model folder as a plan reads it: a shape of a billion weights, and no weights.
-
-    Tables are kept for the whole test session: a test that means to see one being made takes a `width` of its own.
-    """
-    folder.mkdir()
-    small = asset_path("models", "tiny-town")
-    config = json.loads((small / "config.json").read_text())
-    shape = {"hidden_size": 2048, "intermediate_size": width, "num_hidden_layers": 16, "num_attention_heads": 32}
-    heads = {"num_key_value_heads": 32, "head_dim": 64}
-    (folder / "config.json").write_text(json.dumps(config | shape | heads))
-    shutil.copy(small / "tokenizer.json", folder)
-    return folder
 
 
 def test_a_plan_that_will_not_fit_is_told_in_words(tab: Tab, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import SLOW, Server, Tab, open_server, playwright
-from test_page_kinds import big_model, pick
+from browser import SLOW, Server, Tab, open_server, pick, playwright
+from tiny_models import big_model
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import SLOW, Server, Tab, open_server, playwright
-from test_access import violations
-from test_versions import STORED, as_it_was
+from browser import SLOW, Server, Tab, open_server, playwright, violations
+from stored_runs import STORED, as_it_was
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 420, "height": 900}

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from browser import SLOW, Server, Tab, playwright
-from test_models_tensors import changed, without
-from tiny_models import tiny_model
+from tiny_models import changed, tiny_model, without
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 expect = playwright.expect

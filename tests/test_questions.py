@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 from methods_world import MethodsWorld
+from quick_runs import until
 from routes import client_of
-from test_stop import until
 
 from tuning import asking
 from tuning.asking import MOST_OF_CLIENT, MOST_OF_RUN, TooManyQuestions

@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
+from quick_runs import SERVER, SMALL, quick_job, until
 
 from tuning.errors import RunError, SettingsError, TuningError
 from tuning.executors.inline import InlineExecutor
@@ -20,29 +20,6 @@ from tuning.plan import plan_for
 from tuning.question import Question
 from tuning.runs import RunService, default_name
 from tuning.settings import Settings
-
-SMALL = {"max_steps": 3, "data": {"train_rows": 16, "eval_rows": 4}}
-
-
-def quick_job(job, emit, commands):
-    """Steps without training; leaves an artifact as the real job does."""
-    total = int(job.plan.value("total_steps"))
-    emit("phase", name="loading", done=0, total=None)
-    emit("started", total_steps=total)
-    for number in range(1, total + 1):
-        commands.wait_while_paused()
-        for question in commands.take_asks():
-            question(None, None, None)
-        if commands.stopping:
-            emit("cancelled", step=number)
-            return "cancelled"
-        emit("step", step=number, loss=1.0 / number, seconds=0.1 * number, input_tokens=100 * number, peak_bytes=1000)
-        time.sleep(0.002)
-    folder = Path(job.folder) / "adapter"
-    folder.mkdir()
-    (folder / "adapter_config.json").write_text("{}")
-    emit("finished", step=total)
-    return "finished"
 
 
 @pytest.fixture
@@ -186,26 +163,6 @@ def test_an_inline_executor_serves_too(tmp_path):
     service.close()
 
 
-SERVER = """
-import json, sys, time
-sys.path.insert(0, sys.argv[2])
-from test_runs import SMALL, quick_job
-from tuning.executors.thread import ThreadExecutor
-from tuning.runs import RunService
-from tuning.web.runs import RunLines, live_answer
-service = RunService(sys.argv[1], ThreadExecutor(quick_job))
-running = service.start({**SMALL, "max_steps": 100000})
-waiting = service.start(SMALL, name="waiting")
-cursor = 0
-while True:
-    points = json.loads(live_answer(service, {running: cursor}, "", RunLines(service)))["points"].get(running)
-    if points:
-        cursor = points["id"]
-        for point in points["step"]:
-            print(point["step"], flush=True)
-"""
-
-
 def test_kill_nine_of_the_server_and_restart(tmp_path):
     tests = str(Path(__file__).parent)
     environment = {**os.environ, "PYTHONPATH": str(Path(tests).parent)}
@@ -274,13 +231,6 @@ def test_one_real_run_that_is_asked_while_another_trains(tmp_path):
         assert (service.result(longer) / "adapter_config.json").is_file()
     finally:
         service.close()
-
-
-def until(true, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        threading.Event().wait(0.02)
 
 
 def test_runs_are_named_after_what_was_chosen() -> None:

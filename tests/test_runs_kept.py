@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_runs import SERVER, quick_job
+from quick_runs import SERVER, quick_job
 from training_world import World, series
 
 from tuning.errors import RunError, SettingsError

@@ -16,7 +16,7 @@ from urllib.request import HTTPError, urlopen
 
 import pytest
 from browser import ROOT, SLOW, Server, Tab, free_port, playwright
-from test_runs import SMALL
+from quick_runs import SMALL
 
 from tuning.cli import main
 from tuning.errors import SettingsError

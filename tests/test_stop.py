@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from quick_runs import until
 from training_world import WORDS, World, run
 
 from tuning.data import encode_set, open_data
@@ -275,13 +276,6 @@ def test_a_run_stopped_in_any_phase_ends_soon_and_the_server_with_it(world: Worl
     again = RunService(tmp_path / "home")
     assert again.run(run_id).state == "cancelled"
     again.close()
-
-
-def until(true: Callable[[], Any], seconds: float = 90.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def test_a_stop_between_tensors_leaves_gradients_as_they_were() -> None:

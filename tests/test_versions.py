@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stored_runs import STORED, as_it_was
 
 from tuning.errors import RunError, SettingsError
 from tuning.events import Emitter, Event
@@ -24,7 +25,6 @@ from tuning.store import MIGRATIONS, RunStore
 from tuning.training.entry import run_job
 
 ROOT = Path(__file__).resolve().parent.parent
-STORED = Path(__file__).resolve().parent / "stored"
 OLD_MEANING = {
     "packing": False,
     "long_text": "cut",
@@ -33,10 +33,6 @@ OLD_MEANING = {
     "chat_template": "off",
     "special_tokens": "config",
 }
-
-
-def as_it_was(text: str, home: Path) -> str:
-    return text.replace("{CHECKOUT}", str(ROOT)).replace("{HOME}", str(home))
 
 
 @pytest.fixture

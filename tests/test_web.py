@@ -10,7 +10,7 @@ import zipfile
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from test_runs import SMALL, quick_job, until
+from quick_runs import SMALL, quick_job, until
 
 from tuning.events import Emitter
 from tuning.executors.thread import ThreadExecutor

