@@ -197,12 +197,12 @@ def test_a_run_without_a_checkpoint_begins_anew(world: World, service: RunServic
 
 
 def test_the_last_and_the_best_weights_are_asked_apart(world: World, service: RunService) -> None:
-    """At this rate the best come first: they answer otherwise than the last, and as they were measured."""
-    hot = {"optimizer": {"learning_rate": 0.3}, "schedule": {"name": "constant"}, "data": {"train_rows": 8}}
-    run_id = service.start(world.settings(max_steps=8, method=LORA, eval={"every": 1}, **hot))
+    """Eight rows are soon learned by heart: the best answer otherwise than the last, and as they were measured."""
+    hot = {"optimizer": {"learning_rate": 0.3}, "seed": 1, "schedule": {"name": "constant"}, "data": {"train_rows": 8}}
+    run_id = service.start(world.settings(max_steps=16, method=LORA, eval={"every": 1}, **hot))
     assert service.wait(run_id, 60) == "finished"
     best = service.store.events(run_id, "finished")[0].data["best"]["step"]
-    assert best < 8
+    assert best < 12
     last_folder, best_folder = service.result(run_id), service.result(run_id, "best")
     said = {which: service.ask(run_id, QUESTION, weights=which)["trained"] for which in ("last", "best")}
     assert said["last"] == service.ask(run_id, QUESTION)["trained"] and last_folder != best_folder
