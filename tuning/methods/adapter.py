@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from tuning.errors import Problem
-from tuning.fields import Limit
-from tuning.methods.base import Case, Method, freeze, new_heads
+from tuning.fields import WHOLE
+from tuning.methods.base import Case, Method, MethodSettings, freeze, new_heads
 from tuning.methods.network import (
     ADDED,
     ATTENTION,
@@ -25,14 +26,13 @@ from tuning.methods.network import (
 from tuning.models import ModelShape, shape_from_config
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdapterSettings:
+class AdapterSettings(MethodSettings):
     name: str = "adapter"
-    bottleneck: Annotated[int, Limit(low=1, high=8192)] = 16
+    bottleneck: Annotated[int, Field(ge=1, le=8192), WHOLE] = 16
     """Width of the small networks. Wider learns more, and costs memory in proportion."""
-    placement: Annotated[str, Limit(choices=("houlsby", "pfeiffer"))] = "houlsby"
+    placement: Literal["houlsby", "pfeiffer"] = "houlsby"
     """houlsby puts one behind attention and one behind the feed-forward of each block; pfeiffer only the second."""
-    activation: Annotated[str, Limit(choices=("relu", "gelu", "silu", "tanh"))] = "gelu"
+    activation: Literal["relu", "gelu", "silu", "tanh"] = "gelu"
     """The bend between the two layers. They learn much the same here."""
 
 

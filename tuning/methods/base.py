@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tuning.errors import Problem, RunError
+from tuning.fields import SettingsBlock
 from tuning.methods.network import ADDED, FROZEN, Part, chosen_linears, linears, target_pattern, unknown_targets
 from tuning.models import ModelShape, shape_from_config
 from tuning.text import Row, TextTokenizer
@@ -69,6 +70,13 @@ class LoadingCode:
     before: str = ""
     arguments: str = ""
     after: str = ""
+
+
+class MethodSettings(SettingsBlock):
+    """The settings of one method, each with its help in the string under it."""
+
+    name: str
+    """The method's word in settings."""
 
 
 class Method:

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from tuning.errors import Problem
-from tuning.fields import Limit
-from tuning.methods.base import Case, Method, freeze
+from tuning.fields import WHOLE
+from tuning.methods.base import Case, Method, MethodSettings, freeze
 from tuning.methods.network import ADDED, HEAD, TRAINED, Part, body_parts, model_parts
 from tuning.models import ModelShape
 
-HEADS = ("auto", "lm_head", "linear", "mlp", "kan")
-ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu", "gelu", "silu")
+Head = Literal["auto", "lm_head", "linear", "mlp", "kan"]
+Activation = Literal["identity", "sigmoid", "tanh", "relu", "gelu", "silu"]
 CACHE_LIMIT = 4 * 2**30
 """Bytes of features kept at most."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureSettings:
+class FeatureSettings(MethodSettings):
     name: str = "feature_extraction"
-    head: Annotated[str, Limit(choices=HEADS)] = "auto"
+    head: Head = "auto"
     """What is trained: the output layer for text; linear, mlp or kan for classes. auto takes lm_head or linear."""
-    depth: Annotated[int, Limit(low=0, high=6)] = 1
+    depth: Annotated[int, Field(ge=0, le=6), WHOLE] = 1
     """Hidden layers of an mlp or kan head. Deeper fits bends, and more easily noise."""
-    width: Annotated[int, Limit(low=1, high=8192)] = 64
+    width: Annotated[int, Field(ge=1, le=8192), WHOLE] = 64
     """Width of those hidden layers."""
-    activation: Annotated[str, Limit(choices=ACTIVATIONS)] = "relu"
+    activation: Activation = "relu"
     """Between an mlp's layers. identity makes any depth a linear head; sigmoid learns slowly when deep."""
-    grid: Annotated[int, Limit(low=2, high=64)] = 8
+    grid: Annotated[int, Field(ge=2, le=64), WHOLE] = 8
     """Bumps on each edge of a kan head. More draw finer functions, and cost that many weights an edge."""
-    pooling: Annotated[str, Limit(choices=("auto", "last", "mean", "first"))] = "auto"
+    pooling: Literal["auto", "last", "mean", "first"] = "auto"
     """Which states stand for a text, for classes: auto takes the mean; a decoder has read all only at the last."""
     cache: bool = True
     """Compute each row's features once and keep them: after the first pass an epoch costs next to nothing."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from tuning.methods.base import WholeModelMethod
+from tuning.methods.base import MethodSettings, WholeModelMethod
 from tuning.methods.network import Part, model_parts
 from tuning.models import ModelShape
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FullSettings:
+class FullSettings(MethodSettings):
     """Full fine-tuning has nothing to set."""
 
     name: str = "full"

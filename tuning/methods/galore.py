@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Annotated, Any
 
+from pydantic import Field
+
 from tuning.errors import Problem
-from tuning.fields import Limit
-from tuning.methods.base import Case, WholeModelMethod, target_problems, words_pattern
+from tuning.fields import WHOLE, Text
+from tuning.methods.base import Case, MethodSettings, WholeModelMethod, target_problems, words_pattern
 from tuning.methods.network import Part, chosen_linears, model_parts
 from tuning.models import ModelShape
 
 TARGETS = ("all-linear", "attention", "feed-forward")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GaloreSettings:
+class GaloreSettings(MethodSettings):
     name: str = "galore"
-    rank: Annotated[int, Limit(low=1, high=8192)] = 16
+    rank: Annotated[int, Field(ge=1, le=8192), WHOLE] = 16
     """Directions kept of each matrix's gradient. More follow it better, and cost optimizer state in proportion."""
-    update_gap: Annotated[int, Limit(low=1, high=100_000)] = 50
+    update_gap: Annotated[int, Field(ge=1, le=100_000), WHOLE] = 50
     """Updates after which the directions are found anew. Seldom is cheap, often follows the gradient as it turns."""
-    scale: Annotated[float, Limit(above=0.0, high=100.0)] = 0.25
+    scale: Annotated[float, Field(gt=0.0, le=100.0)] = 0.25
     """The step is multiplied by this on its way back to full size; a learning rate for the projected matrices."""
-    targets: Annotated[str, Limit(choices=TARGETS, open=True)] = "all-linear"
+    targets: Annotated[Text, Field(examples=[*TARGETS])] = "all-linear"
     """Which matrices are projected: all-linear, attention, feed-forward, or module names joined by +."""
     layerwise: bool = False
     """Update each layer in the backward pass and drop its gradient: less memory; no accumulation and no clipping."""

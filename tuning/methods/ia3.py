@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from tuning.methods.base import PeftMethod, unnamed_heads
+from tuning.methods.base import MethodSettings, PeftMethod, unnamed_heads
 from tuning.methods.network import ADDED, FEED_FORWARD, Linear, Part, block_name, linears, model_parts, target_pattern
 from tuning.models import ModelShape, shape_from_config
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ia3Settings:
+class Ia3Settings(MethodSettings):
     """IA3 has nothing to set."""
 
     name: str = "ia3"

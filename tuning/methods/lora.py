@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
 
 from tuning.errors import Problem
-from tuning.fields import Limit
-from tuning.methods.base import Case, PeftMethod, target_problems, unnamed_heads, words_pattern
+from tuning.fields import WHOLE, Text
+from tuning.methods.base import Case, MethodSettings, PeftMethod, target_problems, unnamed_heads, words_pattern
 from tuning.methods.network import ADDED, Part, block_name, chosen_linears, model_parts
 from tuning.models import ModelShape
 
 TARGETS = ("all-linear", "attention", "feed-forward", "q_proj+v_proj")
-INITS = ("default", "gaussian", "pissa", "olora")
+Init = Literal["default", "gaussian", "pissa", "olora"]
+INITS: tuple[Init, ...] = get_args(Init)
 MOVES_THE_BASE = ("pissa", "olora")
 """Starts that take a part out of the base weights and put it into the adapter."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoraSettings:
+class LoraSettings(MethodSettings):
     """Fields as PEFT names them; the string under a field is its help."""
 
     name: str = "lora"
-    r: Annotated[int, Limit(low=1, high=8192)] = 8
+    r: Annotated[int, Field(ge=1, le=8192), WHOLE] = 8
     """Rank of the two small matrices. Higher learns more detail, and costs memory in proportion."""
-    alpha: Annotated[float, Limit(above=0.0, high=100_000)] = 16.0
+    alpha: Annotated[float, Field(gt=0.0, le=100_000)] = 16.0
     """The learned change is multiplied by alpha / r. Usually r or 2 r."""
-    dropout: Annotated[float, Limit(low=0.0, high=0.99)] = 0.0
+    dropout: Annotated[float, Field(ge=0.0, le=0.99)] = 0.0
     """Share of the adapter's inputs dropped in training. Above 0 different micro-batch cuts differ."""
-    target_modules: Annotated[str, Limit(choices=TARGETS, open=True)] = "all-linear"
+    target_modules: Annotated[Text, Field(examples=[*TARGETS])] = "all-linear"
     """Which linear layers get an adapter: all-linear, attention, feed-forward, or module names joined by +."""
     rslora: bool = False
     """Scale by alpha / sqrt(r) instead, which keeps high ranks learning (arXiv 2312.03732)."""
     dora: bool = False
     """Learn size and direction apart (DoRA, arXiv 2402.09353). About 1.6 times slower here."""
-    init: Annotated[str, Limit(choices=INITS)] = "default"
+    init: Init = "default"
     """How the matrices start: default and gaussian at no change; pissa and olora from the weights' own main parts."""
 
 

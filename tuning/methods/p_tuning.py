@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
+from pydantic import Field
+
 from tuning.errors import Problem
-from tuning.fields import Limit
-from tuning.methods.base import Case, PeftMethod
+from tuning.fields import WHOLE, Text
+from tuning.methods.base import Case, MethodSettings, PeftMethod
 from tuning.methods.network import ADDED, EMBEDDINGS, Part, model_parts
-from tuning.methods.prompt_tuning import INITS, heads, prompt_problems, start_vectors, started
+from tuning.methods.prompt_tuning import Init, heads, prompt_problems, start_vectors, started
 from tuning.models import ModelShape
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PTuningSettings:
+class PTuningSettings(MethodSettings):
     name: str = "p_tuning"
-    virtual_tokens: Annotated[int, Limit(low=1, high=4096)] = 16
+    virtual_tokens: Annotated[int, Field(ge=1, le=4096), WHOLE] = 16
     """How many vectors stand before each text. More say more, and each lengthens every row by one place."""
-    init: Annotated[str, Limit(choices=INITS)] = "vocabulary"
+    init: Init = "vocabulary"
     """What goes into the small network at first: vectors of random words, of init_text's words, or noise."""
-    init_text: str = "Answer the question."
+    init_text: Text = "Answer the question."
     """For init text: these words, repeated until all virtual tokens have one."""
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any
 
+from pydantic import Field
+
 from tuning.errors import Problem
-from tuning.fields import Limit
-from tuning.methods.base import Case, WholeModelMethod, freeze, new_heads, target_problems
+from tuning.fields import WHOLE, Text
+from tuning.methods.base import Case, MethodSettings, WholeModelMethod, freeze, new_heads, target_problems
 from tuning.methods.network import (
     ADDED,
     ATTENTION,
@@ -26,12 +28,11 @@ from tuning.methods.network import (
 from tuning.models import ModelShape, shape_from_config
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartialSettings:
+class PartialSettings(MethodSettings):
     name: str = "partial"
-    last_blocks: Annotated[int, Limit(low=0, high=1000)] = 1
+    last_blocks: Annotated[int, Field(ge=0, le=1000), WHOLE] = 1
     """How many of the last blocks are trained. More learns more; each costs its gradients and optimizer state."""
-    modules: str = ""
+    modules: Text = ""
     """Linear layers trained in every block besides, names joined by +, such as v_proj+down_proj; empty adds none."""
     final_norm: bool = True
     """Train the norm after the last block too. A few weights; lets the scale of what goes out follow."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any
 
+from pydantic import Field
+
 from tuning.errors import Problem
-from tuning.fields import Limit
-from tuning.methods.base import Asked, Case, Method, freeze
+from tuning.fields import WHOLE, Text
+from tuning.methods.base import Asked, Case, Method, MethodSettings, freeze
 from tuning.methods.network import Part, model_parts
 from tuning.models import ModelShape
 from tuning.text import Row
@@ -20,14 +22,13 @@ TRIED_ROWS = 256
 """Questions that a look before Start writes out, to see whether they fit."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptEngineeringSettings:
+class PromptEngineeringSettings(MethodSettings):
     name: str = "prompt_engineering"
-    template: str = PLACE
+    template: Text = PLACE
     """How each question is put: words around {prompt}. A system prompt goes into data.system_prompt."""
-    shots: Annotated[int, Limit(low=0, high=64)] = 0
+    shots: Annotated[int, Field(ge=0, le=64), WHOLE] = 0
     """Training rows shown with their answers before the question. More show the format; each takes its tokens."""
-    example_seed: Annotated[int, Limit(low=0, high=2**31 - 1)] = 0
+    example_seed: Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE] = 0
     """Which rows those are. Small models depend on the choice: try a few."""
 
 
@@ -90,7 +91,7 @@ class PromptEngineering(UntrainedMethod):
         if not s.shots:
             return None
         fewer = s.shots // 2
-        return replace(s, shots=fewer), f"shots {s.shots} -> {fewer}: fewer examples show what is wanted"
+        return s.replace(shots=fewer), f"shots {s.shots} -> {fewer}: fewer examples show what is wanted"
 
 
 def written(train: Sequence[Row], held_out: Sequence[Row], s: PromptEngineeringSettings) -> list[Row]:

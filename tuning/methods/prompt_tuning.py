@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from tuning.errors import Problem
-from tuning.fields import Limit
-from tuning.methods.base import Case, PeftMethod
+from tuning.fields import WHOLE, Text
+from tuning.methods.base import Case, MethodSettings, PeftMethod
 from tuning.methods.network import ADDED, EMBEDDINGS, Part, model_parts
 from tuning.models import ModelShape
 from tuning.text import TextTokenizer
 
-INITS = ("vocabulary", "text", "random")
+Init = Literal["vocabulary", "text", "random"]
 SHORTEST = 8
 """The smallest data.max_seq_length that settings can have."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptSettings:
+class PromptSettings(MethodSettings):
     name: str = "prompt_tuning"
-    virtual_tokens: Annotated[int, Limit(low=1, high=4096)] = 16
+    virtual_tokens: Annotated[int, Field(ge=1, le=4096), WHOLE] = 16
     """How many vectors stand before each text. More say more, and each lengthens every row by one place."""
-    init: Annotated[str, Limit(choices=INITS)] = "vocabulary"
+    init: Init = "vocabulary"
     """What they start as: vectors of random words, of the words of init_text, or noise of the same size."""
-    init_text: str = "Answer the question."
+    init_text: Text = "Answer the question."
     """For init text: these words, repeated until all virtual tokens have one."""
 
 

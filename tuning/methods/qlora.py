@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, Literal
 
 from tuning.errors import Problem
-from tuning.fields import Limit
 from tuning.methods.base import Case, LoadingCode
 from tuning.methods.lora import INITS, MOVES_THE_BASE, Lora, LoraSettings, lora_model
 from tuning.methods.network import linears
@@ -23,16 +21,15 @@ _FILE = "quantization.json"
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class QloraSettings(LoraSettings):
     """LoRA's fields, and how the base is stored."""
 
     name: str = "qlora"
-    quant_type: Annotated[str, Limit(choices=("nf4", "fp4"))] = "nf4"
+    quant_type: Literal["nf4", "fp4"] = "nf4"
     """The 16 values a weight can take: nf4 suits weights spread as a bell curve, fp4 is coarser there."""
     double_quant: bool = True
     """Store the scales in 8 bits too: 4.13 bits a weight instead of 4.5, at hardly any loss."""
-    compute_dtype: Annotated[str, Limit(choices=("auto", "fp32", "bf16", "fp16"))] = "auto"
+    compute_dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """What products are computed in after unpacking: auto takes fp32 on a processor and bf16 on CUDA."""
 
 
@@ -54,10 +51,10 @@ class Qlora(Lora):
 
     def on(self, s: QloraSettings, device: str) -> QloraSettings:
         auto = "bf16" if device == "cuda" else "fp32"
-        return replace(s, compute_dtype=auto) if s.compute_dtype == "auto" else s
+        return s.replace(compute_dtype=auto) if s.compute_dtype == "auto" else s
 
     def able(self, s: QloraSettings, dtypes: tuple[str, ...]) -> QloraSettings:
-        return s if s.compute_dtype != "auto" or "bf16" in dtypes else replace(s, compute_dtype="fp32")
+        return s if s.compute_dtype != "auto" or "bf16" in dtypes else s.replace(compute_dtype="fp32")
 
     def weight_bytes(self, shape: ModelShape, s: QloraSettings, labels: int) -> int:
         packed = shape.num_layers * sum(linear.into * linear.out for linear in linears(shape))

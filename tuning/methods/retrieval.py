@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from tuning.access import path_refusal
 from tuning.errors import Problem
-from tuning.fields import Limit
-from tuning.methods.base import Asked, Case
+from tuning.fields import WHOLE, Text
+from tuning.methods.base import Asked, Case, MethodSettings
 from tuning.methods.prompt_engineering import UntrainedMethod, longest_asked, no_questions, too_long
 from tuning.text import Row
 
@@ -25,19 +27,18 @@ INDEX_BYTES = 256 * 2**20
 """The largest index: it is held in memory."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetrievalSettings:
+class RetrievalSettings(MethodSettings):
     name: str = "retrieval"
-    index: str | None = None
+    index: Text | None = None
     """A JSONL file with a column passage (or text); empty takes the passages that come with the bundled data."""
-    top_k: Annotated[int, Limit(low=1, high=32)] = 1
+    top_k: Annotated[int, Field(ge=1, le=32), WHOLE] = 1
     """How many passages are put before each question. More find more, and distract more."""
-    policy: Annotated[str, Limit(choices=("naive", "conflict_aware"))] = "naive"
+    policy: Literal["naive", "conflict_aware"] = "naive"
     """naive trusts every passage; conflict_aware keeps the model's own answer where it is sure of another one."""
-    threshold: Annotated[float, Limit(low=0.0, high=1.0)] = 0.2
+    threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
     """For conflict_aware: how sure the model must be, by the chance it gives its whole answer. The bundled model is
     above this in most of what it knows, and below 0.1 in what it does not."""
-    misleading_share: Annotated[float, Limit(low=0.0, high=1.0)] = 0.0
+    misleading_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Share of facts whose passage in the index is one that misleads, where the index marks such passages."""
 
 
@@ -107,7 +108,7 @@ class Retrieval(UntrainedMethod):
         if s.top_k == 1:
             return None
         fewer = s.top_k // 2
-        return replace(s, top_k=fewer), f"top_k {s.top_k} -> {fewer}: the passage that answers is missed more often"
+        return s.replace(top_k=fewer), f"top_k {s.top_k} -> {fewer}: the passage that answers is missed more often"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

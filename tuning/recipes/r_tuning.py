@@ -8,27 +8,24 @@ after the training, how often the model answers, is right, invents, and how well
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Literal
 
-from tuning.fields import Limit
+from pydantic import Field
+
+from tuning.recipes.base import Answer, Prefer, RecipeSettings
 from tuning.text import Row
-
-Answer = Callable[[Sequence[str]], Sequence[tuple[str, float]]]
-Prefer = Callable[[Sequence[str], str, str | None], Sequence[float]]
-"""The chance of the first of two continuations against the second, or against all others, for each prompt."""
 
 ASK, SURE, UNSURE = " Are you sure? I am", " sure.", " unsure."
 UNKNOWN = " I don't know."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RTuningSettings:
+class RTuningSettings(RecipeSettings):
     name: str = "r_tuning"
-    form: Annotated[str, Limit(choices=("refusal", "certainty"))] = "refusal"
+    form: Literal["refusal", "certainty"] = "refusal"
     """refusal puts "I don't know." in place of answers the base lacks; certainty adds sure or unsure to each answer."""
-    threshold: Annotated[float, Limit(low=0.0, high=1.0)] = 0.0
+    threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """A question counts as known where the base answers it right and at least this sure. Higher refuses more."""
 
 

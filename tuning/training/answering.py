@@ -7,7 +7,6 @@ trains nothing writes them, encoded for the same evaluation that trained runs ha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ def prompted_rows(
         seed=settings.seed,
     )
     rows = method.prompts(asked, settings.method)
-    whole = replace(plan.data_settings, max_seq_length=plan.model.shape.max_positions)
+    whole = plan.data_settings.replace(max_seq_length=plan.model.shape.max_positions)
     return list(encode_pairs(rows, tokenizer, whole, settings.task, go_on))
 
 
