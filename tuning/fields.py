@@ -142,9 +142,13 @@ def _words_of(schema: dict[str, Any]) -> list[str]:
     return own + (_words_of(schema["items"]) if "items" in schema else [])
 
 
-@cache
 def table(model: type[SettingsBlock], prefix: str = "") -> dict[str, Field]:
     """The simple fields of a settings block by name; nested blocks are not among them."""
+    return _table(model, prefix)
+
+
+@cache
+def _table(model: type[SettingsBlock], prefix: str) -> dict[str, Field]:
     found = {}
     for name, schema in model.model_json_schema()["properties"].items():
         branches = [one for one in schema.get("anyOf", [schema]) if one.get("type") != "null"]

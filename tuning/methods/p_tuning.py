@@ -24,7 +24,7 @@ class PTuningSettings(MethodSettings):
     """For init text: these words, repeated until all virtual tokens have one."""
 
 
-class PTuning(PeftMethod):
+class PTuning(PeftMethod[PTuningSettings]):
     name = "p_tuning"
     title = "P-tuning"
     card = (
@@ -38,14 +38,14 @@ class PTuning(PeftMethod):
     packs = False
     tasks = ("causal_lm",)
 
-    def parts(self, shape: ModelShape, s: PTuningSettings, labels: int) -> list[Part]:
+    def parts(self, shape: ModelShape, settings: PTuningSettings, labels: int) -> list[Part]:
         hidden = shape.hidden_size
         added = [
             Part(
                 layer=EMBEDDINGS,
-                name=f"{s.virtual_tokens} virtual tokens",
+                name=f"{settings.virtual_tokens} virtual tokens",
                 state=ADDED,
-                parameters=s.virtual_tokens * hidden,
+                parameters=settings.virtual_tokens * hidden,
             ),
             Part(
                 layer=EMBEDDINGS,
@@ -56,18 +56,18 @@ class PTuning(PeftMethod):
         ]
         return [*model_parts(shape, labels), *added]
 
-    def problems(self, case: Case, s: PTuningSettings) -> list[Problem]:
-        return prompt_problems(case, s)
+    def problems(self, case: Case, settings: PTuningSettings) -> list[Problem]:
+        return prompt_problems(case, settings)
 
-    def summary(self, s: PTuningSettings) -> str:
-        return f"{self.title} {s.virtual_tokens}"
+    def summary(self, settings: PTuningSettings) -> str:
+        return f"{self.title} {settings.virtual_tokens}"
 
-    def apply(self, model: Any, s: PTuningSettings, task: str) -> Any:
+    def apply(self, model: Any, settings: PTuningSettings, task: str) -> Any:
         from peft import PromptEncoderConfig, TaskType, get_peft_model
 
-        start = start_vectors(model, s)
+        start = start_vectors(model, settings)
         config = PromptEncoderConfig(
-            num_virtual_tokens=s.virtual_tokens,
+            num_virtual_tokens=settings.virtual_tokens,
             num_attention_heads=heads(model),
             encoder_hidden_size=model.config.hidden_size,
             task_type=TaskType.CAUSAL_LM,

@@ -113,6 +113,7 @@ def prepared_rows(
             special_tokens=settings.data.special_tokens,
         )
 
+    assert taught is not None, "only plans with a recipe prepare rows"
     return recipe_named(taught.name).prepare(rows, taught, answer)
 
 
@@ -134,6 +135,7 @@ def recipe_metrics(
             model, tokenizer, prompts, first, second, system_prompt, go_on, special_tokens=special_tokens
         )
 
+    assert taught is not None, "only plans with a recipe are measured by it"
     return recipe_named(taught.name).measure(rows, taught, answer, prefer)
 
 
