@@ -30,7 +30,7 @@ Tell = Callable[[int, int], None]
 
 
 def prompted_rows(
-    plan: Plan, method: Method, model: nn.Module, tokenizer: TextTokenizer, tell: Tell, go_on: GoOn = lambda: True
+    plan: Plan, method: Method[Any], model: nn.Module, tokenizer: TextTokenizer, tell: Tell, go_on: GoOn = lambda: True
 ) -> list[tuple[Row, Encoded]]:
     """The evaluation rows as `method` writes them. Only the model's context cuts them, not max_seq_length. Raises
     Stopped."""
@@ -64,7 +64,7 @@ def prompted_rows(
 
 def prompted_texts(
     plan: Plan,
-    method: Method,
+    method: Method[Any],
     model: nn.Module,
     tokenizer: TextTokenizer,
     texts: Sequence[str],
