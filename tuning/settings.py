@@ -1,8 +1,8 @@
-"""All that a person chooses, frozen.
+"""All that a person chooses, as frozen pydantic models.
 
-Comes in: the JSON object of a settings file, the page's form or a request.  Goes out: `Settings`, or a SettingsError
-that lists every faulty field at once.  Keys left out take the default written here; an unknown key is refused; no
-value is ever changed.  The string under a field is its help everywhere: form, command line, README.
+`Settings.from_dict` takes the JSON object of a settings file, the page's form or a request, and raises a SettingsError
+that lists every faulty field at once. Keys left out take the default written here; an unknown key is refused; no value
+is ever changed. The string under a field is its help everywhere: form, command line, documentation.
 """
 
 from __future__ import annotations
