@@ -6,6 +6,9 @@ the documentation and the sentences read the models' own JSON schema, so that a 
 
 from __future__ import annotations
 
+import ast
+import inspect
+import sys
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Self, TypeVar
@@ -58,9 +61,7 @@ JsonObject = Annotated[dict[str, Any], AfterValidator(_whole_characters)]
 class SettingsBlock(BaseModel):
     """One JSON object of settings. The string under a field is its help in the form and in the documentation."""
 
-    model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, defer_build=True
-    )
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     def replace(self, **changes: Any) -> Self:
         """The same block with other values, which are not validated. Raises TypeError for a name that no field has."""
@@ -142,6 +143,31 @@ def _words_of(schema: dict[str, Any]) -> list[str]:
     return own + (_words_of(schema["items"]) if "items" in schema else [])
 
 
+@cache
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    """The classes of a module as parsed, once for all of them."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _helps(model: type[SettingsBlock]) -> dict[str, str]:
+    """The string under each field of a block and of those it extends, read from their source when it is asked for.
+
+    pydantic's `use_attribute_docstrings` reads the same strings, but at import and by way of each class's frames, which
+    takes 100 ms of every start.
+    """
+    found: dict[str, str] = {}
+    for one in reversed(model.__mro__):
+        if not issubclass(one, SettingsBlock) or one is SettingsBlock:
+            continue
+        body = _classes(one.__module__)[one.__name__].body
+        for node, after in zip(body, body[1:], strict=False):
+            is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and is_text:
+                found[node.target.id] = " ".join(str(after.value.value).split())  # type: ignore[attr-defined]
+    return found
+
+
 def table(model: type[SettingsBlock], prefix: str = "") -> dict[str, Field]:
     """The simple fields of a settings block by name; nested blocks are not among them."""
     return _table(model, prefix)
@@ -149,7 +175,7 @@ def table(model: type[SettingsBlock], prefix: str = "") -> dict[str, Field]:
 
 @cache
 def _table(model: type[SettingsBlock], prefix: str) -> dict[str, Field]:
-    found = {}
+    found, helps = {}, _helps(model)
     for name, schema in model.model_json_schema()["properties"].items():
         branches = [one for one in schema.get("anyOf", [schema]) if one.get("type") != "null"]
         first = branches[0]
@@ -171,7 +197,7 @@ def _table(model: type[SettingsBlock], prefix: str) -> dict[str, Field]:
             nullable=len(branches) < len(schema.get("anyOf", [schema])),
             default=field.get_default(call_default_factory=True),
             limit=limit,
-            help=" ".join((field.description or "").split()),
+            help=helps.get(name, ""),
             listed=listed,
         )
     return found
