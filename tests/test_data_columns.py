@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -400,7 +399,7 @@ def test_a_row_without_a_text_or_a_class_is_bad_and_counted(
     settings = DataSettings(source=str(tmp_path / name), eval_fraction=0.0)
     with pytest.raises(DataError, match=f"column '{column}' is missing or empty"):
         open_data(settings, task, 0)
-    data = open_data(replace(settings, bad_rows="skip"), task, 0)
+    data = open_data(settings.replace(bad_rows="skip"), task, 0)
     assert len(data.train) == 2 and len(data.label_names or ()) == 2
     assert not {"nan", "", "NaN", "NULL"} & set(data.label_names or ())
     (bad,) = (one for one in data.notices if one.field == "data.bad_rows")
@@ -428,9 +427,9 @@ def test_numbers_are_places_in_the_names_of_classes(tmp_path: Path) -> None:
     (spelled,) = (one for one in data.notices if one.field == "data.label_names")
     assert "'0' read as 'negative' (10), '1' read as 'positive' (10)" in spelled.message and spelled.count == 20
     with pytest.raises(DataError, match="label '0' is not among data.label_names 1, 2"):
-        open_data(replace(settings, label_names=("1", "2")), CLASS, 0)
+        open_data(settings.replace(label_names=("1", "2")), CLASS, 0)
     with pytest.raises(DataError, match="label '1' is not among data.label_names only"):
-        open_data(replace(settings, label_names=("only",)), CLASS, 0)
+        open_data(settings.replace(label_names=("only",)), CLASS, 0)
 
 
 def test_spellings_of_one_class_are_one_class_and_are_told(tmp_path: Path) -> None:

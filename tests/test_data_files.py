@@ -10,7 +10,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ def test_good_and_odd_files(
     assert len(data.train) == rows and data.train[:1] == found[:1] and data.train[rows - 1] == found[-1]
     shown = preview(settings, "causal_lm", 0, TOKENIZER, 8)
     assert shown["problems"] == [] and shown["shape"] == shape and len(shown["tokens"]) == min(rows, 4)
-    assert len(encode_set(data.train, TOKENIZER, replace(settings, long_text="cut"), "causal_lm")) == rows
+    assert len(encode_set(data.train, TOKENIZER, settings.replace(long_text="cut"), "causal_lm")) == rows
 
 
 @pytest.mark.parametrize(("name", "content", "more", "field", "words"), BAD, ids=[one[0] for one in BAD])

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,7 @@ def test_only_what_changes_the_tokens_makes_them_anew(cache: Path, tmp_path: Pat
     settings = DataSettings(source="reviews")
     made(settings)
     for same in ({"packing": True}, {"group_by_length": False}, {"source": "bundled:reviews"}):
-        made(replace(settings, **same))
+        made(settings.replace(**same))
     assert len(files(cache)) == 1
     for number, other in enumerate(
         (
@@ -79,7 +78,7 @@ def test_only_what_changes_the_tokens_makes_them_anew(cache: Path, tmp_path: Pat
         ),
         2,
     ):
-        made(replace(settings, **other))
+        made(settings.replace(**other))
         assert len(files(cache)) == number, other
     before = len(files(cache))
     made(settings, "sequence_classification")
@@ -175,7 +174,7 @@ def test_the_ones_not_used_for_longest_go_first(cache: Path, monkeypatch: pytest
     assert not oldest.exists() and not left.exists() and len(files(cache)) == 3
     assert sum(file.stat().st_size for file in files(cache)) <= sum(sizes) + 1000
     monkeypatch.setattr("tuning.data.kept.MOST_BYTES", 10)
-    made(replace(several[0], max_seq_length=48))
+    made(several[0].replace(max_seq_length=48))
     assert len(files(cache)) == 3, "too large to be kept, and nothing was thrown away for it"
 
 

@@ -72,10 +72,10 @@ def test_the_largest_micro_batch_fits_and_one_row_more_does_not() -> None:
     rows = plan.data.train_rows // 4
     device = replace(
         plan.device,
-        total_bytes=estimate(replace(plan, settings=replace(plan.settings, micro_batch_size=rows))).high_bytes,
+        total_bytes=estimate(replace(plan, settings=plan.settings.replace(micro_batch_size=rows))).high_bytes,
     )
     assert estimate(plan, device).largest_micro_batch == rows
-    wider = replace(plan, settings=replace(plan.settings, micro_batch_size=rows + 1))
+    wider = replace(plan, settings=plan.settings.replace(micro_batch_size=rows + 1))
     assert not estimate(wider, device).fits
 
 

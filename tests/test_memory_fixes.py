@@ -91,7 +91,7 @@ def test_nothing_is_offered_where_nothing_helps() -> None:
 
 def test_the_largest_micro_batch_of_a_run_without_updates_is_about_its_evaluation() -> None:
     plan = plan_for({"data": {"source": "people-questions"}, "method": {"name": "prompt_engineering", "shots": 8}})
-    wanted = replace(plan, settings=replace(plan.settings, micro_batch_size=20))
+    wanted = replace(plan, settings=plan.settings.replace(micro_batch_size=20))
     device = replace(plan.device, total_bytes=estimate(wanted, make=True).high_bytes)
     assert estimate(plan, device).largest_micro_batch == 20
     assert estimate(plan).largest_micro_batch == -(-plan.data.eval_rows // 2), "more than that changes nothing"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from tuning.errors import SettingsError, TuningError
 from tuning.methods import METHODS
+from tuning.methods.lora import LoraSettings
 from tuning.settings import Settings, all_fields
 from tuning.settings_table import settings_table
 
@@ -93,3 +96,25 @@ def test_the_command_line_refuses_with_code_2_and_no_traceback() -> None:
     )
     assert done.returncode == 2 and '"problems"' in done.stdout and '"field": "model"' in done.stdout
     assert "Traceback" not in done.stderr and "many" in done.stderr
+
+
+def test_settings_cross_to_another_process_unchanged() -> None:
+    made = Settings.from_dict({"method": {"name": "qlora", "r": 4}, "data": {"label_names": ["a", "b"]}})
+    again = pickle.loads(pickle.dumps(made))
+    assert again == made and again.to_dict() == made.to_dict() and type(again.method) is type(made.method)
+    assert hash(again.method) == hash(made.method), "counts are remembered by a method's settings"
+
+
+def test_a_changed_copy_refuses_a_name_that_no_field_has() -> None:
+    usual = Settings()
+    assert usual.replace(max_steps=7).max_steps == 7 and usual.max_steps == 100
+    with pytest.raises(TypeError, match="learning_rat"):
+        usual.optimizer.replace(learning_rat=0.1)
+
+
+@pytest.mark.parametrize("wrong", [{"r": "8"}, {"r": True}, {"r": 0}, {"alpha": float("nan")}, {"rank": 8}])
+def test_a_block_by_itself_is_strict(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        LoraSettings(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValidationError):
+        Settings().micro_batch_size = 8  # type: ignore[misc]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -395,7 +394,7 @@ def test_unknown_tokens_and_rows_without_any_are_counted(tmp_path: Path) -> None
     plain = json.loads((folder / "tokenizer.json").read_text("utf-8"))
     plain["model"] = {"type": "BPE", "vocab": plain["model"]["vocab"], "merges": [], "unk_token": None}
     (folder / "tokenizer.json").write_text(json.dumps(plain), "utf-8")  # "a" is its only word of one letter
-    found = summarize(replace(data, max_seq_length=17), str(folder), "sequence_classification", 0)
+    found = summarize(data.replace(max_seq_length=17), str(folder), "sequence_classification", 0)
     bare = sum("a" not in row["text"] for row in rows)
     assert [one.count for one in found.notices if "become no token at all" in one.message] == [bare]
     assert found.train_rows == len(rows) - bare and not any("unknown" in one.message for one in found.notices)

@@ -1,21 +1,77 @@
-"""Reads settings dataclasses as data: their fields, the help under each, their limits, and JSON into them.
+"""Settings blocks as pydantic models: how they are read, the table of their fields, the sentence for each fault.
 
-Comes in: a dataclass whose fields carry limits in their annotations and help in the string under them.  Goes out:
-one table of fields that the form, the README and the checks all read, so that a setting is described once.
+A block is strict (no text becomes a number, only 8.0 is 8), refuses unknown keys and is frozen. The form, the table in
+the documentation and the sentences read the models' own JSON schema, so that a setting is described once.
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
-import math
 import sys
-import types
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from tuning.errors import Problem, number_words, whole_characters
+
+V = TypeVar("V")
+
+
+def _whole(value: Any) -> Any:
+    """A float without a fraction as the whole number it is, as JSON may write one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _tuple(value: Any) -> Any:
+    """A JSON list as a tuple, which a frozen block can hold."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+HALF = "holds half of a character (a lone surrogate)"
+
+
+def _half_characters(value: Any) -> bool:
+    """Whether some text within the value cannot be written to any file."""
+    if isinstance(value, str):
+        return not value.isascii() and whole_characters(value) != value
+    if isinstance(value, dict):
+        return any(_half_characters(one) for pair in value.items() for one in pair)
+    return isinstance(value, list | tuple) and any(map(_half_characters, value))
+
+
+def _whole_characters(value: V) -> V:
+    if _half_characters(value):
+        raise ValueError(HALF)
+    return value
+
+
+WHOLE = BeforeValidator(_whole)
+"""For whole numbers, outermost: `Annotated[int, Field(ge=1), WHOLE]`."""
+LIST = BeforeValidator(_tuple)
+"""For tuples: `Annotated[tuple[Text, ...], LIST]`."""
+Text = Annotated[str, AfterValidator(_whole_characters)]
+"""Text that can be written to a file: without lone surrogates."""
+JsonObject = Annotated[dict[str, Any], AfterValidator(_whole_characters)]
+"""A JSON object whose keys and values are judged elsewhere, with such text only."""
+
+
+class SettingsBlock(BaseModel):
+    """One JSON object of settings. The string under a field is its help in the form and in the documentation."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+    def replace(self, **changes: Any) -> Self:
+        """The same block with other values, which are not validated. Raises TypeError for a name that no field has."""
+        unknown = changes.keys() - type(self).model_fields.keys()
+        if unknown:
+            raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")
+        return self.model_copy(update=changes)
+
+
+B = TypeVar("B", bound=SettingsBlock)
 
 
 def limit_words(number: float) -> str:
@@ -26,7 +82,7 @@ def limit_words(number: float) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """What a field accepts beyond its type."""
+    """What a field accepts beyond its type, as its JSON schema says it."""
 
     low: float | None = None
     high: float | None = None
@@ -46,13 +102,6 @@ class Limit:
             return f"{low} or more" if high is None else f"{low} to {high}"
         return "any value"
 
-    def accepts(self, value: float) -> bool:
-        return not (
-            (self.low is not None and value < self.low)
-            or (self.high is not None and value > self.high)
-            or (self.above is not None and value <= self.above)
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
@@ -68,55 +117,16 @@ class Field:
     """Instead of one word it may hold a list of them."""
 
 
-@cache
-def _classes(module: str) -> dict[str, ast.ClassDef]:
-    """The classes of a file as parsed, once for all of them: `inspect.getsource` would read it anew for each."""
-    tree = ast.parse(inspect.getsource(sys.modules[module]))
-    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-
-
-@cache
-def helps(cls: type) -> dict[str, str]:
-    """The string under each field of a dataclass and of those it extends, read from their source."""
-    found: dict[str, str] = {}
-    for one in reversed([base for base in cls.__mro__ if is_dataclass(base)]):
-        body = _classes(one.__module__)[one.__name__].body
-        for node, after in zip(body, body[1:], strict=False):
-            is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and is_text:
-                found[node.target.id] = " ".join(str(after.value.value).split())  # type: ignore[attr-defined]
-    return found
-
-
-@cache
-def table(cls: type, prefix: str = "") -> dict[str, Field]:
-    """The simple fields of a settings dataclass by name; nested blocks are not among them."""
-    hints, text, found = get_type_hints(cls, include_extras=True), helps(cls), {}
-    for field in fields(cls):
-        hint, limit = hints[field.name], Limit()
-        if get_origin(hint) is Annotated:
-            hint, *extras = get_args(hint)
-            limit = next((extra for extra in extras if isinstance(extra, Limit)), limit)
-        nullable = listed = False
-        if get_origin(hint) in (Union, types.UnionType):
-            inner = [part for part in get_args(hint) if part is not type(None)]
-            nullable, hint = len(inner) < len(get_args(hint)), inner[0]
-            listed = any(get_origin(part) is tuple for part in inner[1:])
-        kind = get_origin(hint) or hint
-        if kind in (int, float, str, bool, tuple, dict):
-            default = field.default_factory() if field.default_factory is not MISSING else field.default
-            found[field.name] = Field(
-                path=prefix + field.name,
-                kind=kind,
-                nullable=nullable,
-                default=default,
-                limit=limit,
-                help=text.get(field.name, ""),
-                listed=listed,
-            )
-    return found
-
-
+_KINDS: dict[str, type] = {
+    "integer": int,
+    "number": float,
+    "string": str,
+    "boolean": bool,
+    "array": tuple,
+    "object": dict,
+}
+_EXACT = 2**53
+"""Below this, whole numbers and floats are the same numbers."""
 _WORDS = {
     int: "a whole number",
     float: "a number",
@@ -127,58 +137,94 @@ _WORDS = {
 }
 
 
-_EXACT = 2**53
-"""Below this, whole numbers and floats are the same numbers."""
+def _words_of(schema: dict[str, Any]) -> list[str]:
+    """The words that a schema accepts, in itself or as items of a list."""
+    own = [schema["const"]] if "const" in schema else list(schema.get("enum", schema.get("examples", ())))
+    return own + (_words_of(schema["items"]) if "items" in schema else [])
 
 
-def _half_characters(value: Any) -> bool:
-    """Whether some text within the value cannot be written to any file."""
-    if isinstance(value, str):
-        return not value.isascii() and whole_characters(value) != value
-    if isinstance(value, dict):
-        return any(_half_characters(one) for pair in value.items() for one in pair)
-    return isinstance(value, list | tuple) and any(map(_half_characters, value))
+@cache
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    """The classes of a module as parsed, once for all of them."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
-def check(field: Field, value: Any) -> tuple[Any, Problem | None]:
-    """The value as the field's kind, and what is wrong with it. A value is never changed, only its number type."""
+def _helps(model: type[SettingsBlock]) -> dict[str, str]:
+    """The string under each field of a block and of those it extends, read from their source when it is asked for.
+
+    pydantic's `use_attribute_docstrings` reads the same strings, but at import and by way of each class's frames, which
+    takes 100 ms of every start.
+    """
+    found: dict[str, str] = {}
+    for one in reversed(model.__mro__):
+        if not issubclass(one, SettingsBlock) or one is SettingsBlock:
+            continue
+        body = _classes(one.__module__)[one.__name__].body
+        for node, after in zip(body, body[1:], strict=False):
+            is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and is_text:
+                found[node.target.id] = " ".join(str(after.value.value).split())  # type: ignore[attr-defined]
+    return found
+
+
+def table(model: type[SettingsBlock], prefix: str = "") -> dict[str, Field]:
+    """The simple fields of a settings block by name; nested blocks are not among them."""
+    return _table(model, prefix)
+
+
+@cache
+def _table(model: type[SettingsBlock], prefix: str) -> dict[str, Field]:
+    found, helps = {}, _helps(model)
+    for name, schema in model.model_json_schema()["properties"].items():
+        branches = [one for one in schema.get("anyOf", [schema]) if one.get("type") != "null"]
+        first = branches[0]
+        if first.get("type") not in _KINDS:  # a reference to a nested block
+            continue
+        field = model.model_fields[name]
+        listed = any(one.get("type") == "array" for one in branches[1:])
+        suggested = schema.get("examples", ())
+        limit = Limit(
+            low=first.get("minimum"),
+            high=first.get("maximum"),
+            above=first.get("exclusiveMinimum"),
+            choices=tuple(suggested or dict.fromkeys(word for one in branches for word in _words_of(one))),
+            open=bool(suggested),
+        )
+        found[name] = Field(
+            path=prefix + name,
+            kind=_KINDS[first["type"]],
+            nullable=len(branches) < len(schema.get("anyOf", [schema])),
+            default=field.get_default(call_default_factory=True),
+            limit=limit,
+            help=helps.get(name, ""),
+            listed=listed,
+        )
+    return found
+
+
+def _fault(field: Field, value: Any, kind: str) -> Problem:
+    """The sentence for a value that pydantic refuses with an error of this kind (`ErrorDetails["type"]`)."""
+    needed = f"needs {_WORDS[field.kind]}"
+    number = isinstance(value, int | float) and not isinstance(value, bool)
     if value is None:
-        if field.nullable:
-            return None, None
-        return field.default, _problem(field, value, f"needs {_WORDS[field.kind]}")
+        return _problem(field, value, needed)
     if field.listed and isinstance(value, list | tuple):
-        return _checked_words(field, tuple(value))
-    if field.kind is tuple and isinstance(value, list | tuple):
-        if _half_characters(value):
-            return field.default, _problem(field, value, "holds half of a character (a lone surrogate)")
-        return tuple(value), None
-    number = field.kind in (int, float) and isinstance(value, int | float) and not isinstance(value, bool)
-    if number and abs(value) != math.inf and abs(value) >= _EXACT and not field.limit.accepts(value):
-        return field.default, _problem(field, value, f"{number_words(value)} is outside the limit: {field.limit}")
-    if field.kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value) if abs(value) < _EXACT else math.inf
-    if field.kind is int and isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
-        value = int(value)
-    right = isinstance(value, field.kind) and not (field.kind is int and isinstance(value, bool))
-    if right and _half_characters(value):
-        return field.default, _problem(field, value, "holds half of a character (a lone surrogate)")
-    if not right:
-        return field.default, _problem(field, value, f"needs {_WORDS[field.kind]}, not {value!r:.60}")
-    if isinstance(value, float) and not math.isfinite(value):
-        return field.default, _problem(field, str(value), "needs a finite number")
-    if field.limit.choices and not field.limit.open and value not in field.limit.choices:
-        return field.default, _problem(field, value, f"{value!r:.60} is not one of {field.limit}")
-    if isinstance(value, int | float) and not isinstance(value, bool) and not field.limit.accepts(value):
-        return field.default, _problem(field, value, f"{number_words(value)} is outside the limit: {field.limit}")
-    return value, None
-
-
-def _checked_words(field: Field, words: tuple[Any, ...]) -> tuple[Any, Problem | None]:
-    wrong = [word for word in words if word not in field.limit.choices or word == field.default]
-    if wrong or not words:
+        wrong = [word for word in value if word not in field.limit.choices or word == field.default]
         fault = f"has {wrong[0]!r:.60} in its list, which it does not know" if wrong else "needs at least one name"
-        return field.default, _problem(field, list(words), fault)
-    return words, None
+        return _problem(field, list(value), fault)
+    right = isinstance(value, (list, tuple) if field.kind is tuple else field.kind)
+    if right and _half_characters(value):
+        return _problem(field, value, HALF)
+    bounded = kind in ("greater_than_equal", "greater_than", "less_than_equal")
+    if bounded or (number and kind == "float_type"):  # a float cannot hold a whole number this large
+        value = field.kind(value) if abs(value) < _EXACT else value
+        return _problem(field, value, f"{number_words(value)} is outside the limit: {field.limit}")
+    if kind == "finite_number":
+        return _problem(field, str(value), "needs a finite number")
+    if isinstance(value, str) and field.limit.choices:
+        return _problem(field, value, f"{value!r:.60} is not one of {field.limit}")
+    return _problem(field, value, f"{needed}, not {value!r:.60}")
 
 
 def _problem(field: Field, value: Any, fault: str) -> Problem:
@@ -191,25 +237,51 @@ def _problem(field: Field, value: Any, fault: str) -> Problem:
     return Problem(field.path, value, limit, message, suggestion)
 
 
-def read_block(
-    cls: type, given: Any, prefix: str, nested: tuple[str, ...] = ()
-) -> tuple[dict[str, Any], list[Problem]]:
-    """Check a JSON object against a dataclass: values for its simple fields, and every problem.
+Inside = dict[str, tuple[str, str]]
 
-    `nested` names keys that belong to inner blocks and are read elsewhere.
+
+def read_block(
+    model: type[B], given: Any, prefix: str = "", inside: Inside | None = None, nested: tuple[str, ...] = ()
+) -> tuple[B, list[Problem], list[Problem]]:
+    """A block from a JSON object, with the default in place of each faulty value; its problems, in the order of the
+    fields; and those inside a list or an object of texts, whose limit and sentence `inside` has by path.
+
+    `nested` names the fields that hold blocks of their own, which are read apart.
     """
-    found, problems = {}, []
-    known = table(cls, prefix)
     if not isinstance(given, dict):
-        return {}, [Problem(prefix.rstrip("."), given, "an object", "needs an object.")]
+        return model(), [Problem(prefix.rstrip("."), given, "an object", "needs an object.")], []
+    try:
+        return model.model_validate(given), [], []
+    except ValidationError:
+        return _read_faulty(model, given, prefix, inside or {}, nested)
+
+
+def _read_faulty(
+    model: type[B], given: dict[Any, Any], prefix: str, inside: Inside, nested: tuple[str, ...]
+) -> tuple[B, list[Problem], list[Problem]]:
+    known = table(model, prefix)
+    names = [*known, *nested]
+    problems, within = [], []
     for key in given:
-        if key not in known and key not in nested:
-            names = ", ".join([*known, *nested])
-            message = f"unknown setting {prefix + str(key)!r}; known here: {names}."
+        if key not in names:
+            message = f"unknown setting {prefix + str(key)!r}; known here: {', '.join(names)}."
             problems.append(Problem(prefix + (str(key) or repr(key)), given[key], "a known setting", message))
-    for name, field in known.items():
-        value, problem = check(field, given[name]) if name in given else (field.default, None)
-        if problem:
-            problems.append(problem)
-        found[name] = value
-    return found, problems
+    sound: dict[str, Any] = {name: given[name] for name in names if name in given}
+    # ErrorDetails cannot name a key with half a character, so those fields are set aside first
+    faults = {name: "value_error" for name, value in sound.items() if _half_characters(value)}
+    try:
+        model.model_validate({name: value for name, value in sound.items() if name not in faults})
+    except ValidationError as error:
+        for one in error.errors(include_url=False, include_context=False, include_input=False):
+            faults.setdefault(str(one["loc"][0]), one["type"])
+    for name in names:
+        if name not in faults:
+            continue
+        field, value = known[name], sound.pop(name)
+        right = isinstance(value, dict if field.kind is dict else list | tuple)
+        if field.path in inside and right and not _half_characters(value):
+            limit, message = inside[field.path]
+            within.append(Problem(field.path, value if isinstance(value, dict) else list(value), limit, message))
+        else:
+            problems.append(_fault(field, value, faults[name]))
+    return model.model_validate(sound), problems, within

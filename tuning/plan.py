@@ -99,7 +99,7 @@ class Plan:
     @property
     def data_settings(self) -> DataSettings:
         """The settings of the data, `chat_template` decided."""
-        return replace(self.settings.data, chat_template="on" if self.chat else "off")
+        return self.settings.data.replace(chat_template="on" if self.chat else "off")
 
     @property
     def system_prompt(self) -> str | None:
@@ -388,7 +388,7 @@ def _shorter_prompts(settings: Settings, model: BaseModel, data: DataSummary, de
     other = method_named(settings.method.name).shorter(settings.method)
     if other is None:
         return {}
-    seen, changed = Prompted(), replace(settings, method=other[0])
+    seen, changed = Prompted(), settings.replace(method=other[0])
     if method_refuses(changed, model, data, device, seen):
         return {}
     return {f"{SHORTER}{name}": one for name, one in _prompts(changed, model, data, seen).items()}
@@ -412,7 +412,7 @@ def with_method(plan: Plan, block: Any) -> Plan:
         written = SHORTER if shorter is not None and shorter[0] == block else "none"
         derived = {name: one for name, one in derived.items() if not name.startswith(PROMPTS)}
         derived |= {name.removeprefix(written): one for name, one in derived.items() if name.startswith(written)}
-    settings = replace(plan.settings, method=block)
+    settings = plan.settings.replace(method=block)
     return replace(plan, settings=settings, derived=derived | _parameters(settings, plan.model, plan.data))
 
 

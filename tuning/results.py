@@ -170,7 +170,7 @@ class Results:
             raise ModelError(str(error), spec, "a run of this home folder") from None
         return row, which == "best"
 
-    def _check_base(self, row: RunRow, settings: Settings, method: Method, base: BaseModel) -> None:
+    def _check_base(self, row: RunRow, settings: Settings, method: Method[Any], base: BaseModel) -> None:
         """Raises ModelError where this run cannot be trained on at all."""
         spec = settings.model
         if row.deleted is not None:
@@ -195,7 +195,7 @@ class Results:
         except RunError as error:
             raise ModelError(str(error), spec, "a run whose result is whole") from None
 
-    def _trains_on(self, row: RunRow, settings: Settings, method: Method) -> bool:
+    def _trains_on(self, row: RunRow, settings: Settings, method: Method[Any]) -> bool:
         """Whether the adapter itself is trained on, on the base model it belongs to."""
         if (
             method.shapes_adapter is None
@@ -345,7 +345,7 @@ def _refuse_unended(row: RunRow) -> None:
         raise RunError(f"{row.name} has not ended yet. Stop it to keep what it has learned so far.")
 
 
-def _method(row: RunRow) -> Method:
+def _method(row: RunRow) -> Method[Any]:
     return method_named(row.settings["method"]["name"])
 
 
@@ -394,7 +394,7 @@ def _differing(before: Any, now: Any, names: tuple[str, ...]) -> list[str]:
     return [name for name in names if getattr(before, name) != getattr(now, name)]
 
 
-def _to_be_made(row: RunRow, method: Method) -> Notice:
+def _to_be_made(row: RunRow, method: Method[Any]) -> Notice:
     how = "brought back from its last checkpoint" if method.artifact == "model" else "merged into its base model"
     return Notice(field="model", message=f"the result of {row.name} is {how} at Start.")
 
@@ -406,7 +406,7 @@ def _rounded_again(row: RunRow, settings: Settings) -> tuple[Notice, ...]:
     return (Notice(field="model", message=message),)
 
 
-def _not_mergeable(row: RunRow, settings: Settings, method: Method) -> ModelError:
+def _not_mergeable(row: RunRow, settings: Settings, method: Method[Any]) -> ModelError:
     """Why a result cannot be the base, and what would make it one."""
     reason = f"the result of {row.name} ({method.summary(_block(row))}) cannot be merged into its base model"
     if method.shapes_adapter is None:

@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import date
 from hashlib import sha256
 from importlib.metadata import version
@@ -100,7 +99,7 @@ def encode_kept(
 
 def _key(data: DataSet, model: Path, settings: DataSettings, task: str) -> str:
     """A hash of all that the tokens depend on."""
-    chosen = {name: value for name, value in asdict(settings).items() if name not in NO_MATTER}
+    chosen = {name: value for name, value in settings.model_dump().items() if name not in NO_MATTER}
     files = [(file.name, sha256(file.read_bytes()).hexdigest()) for file in tokenizer_files(model)]
     code = [sha256(Path(sys.modules[name].__file__ or "").read_bytes()).hexdigest() for name in CODE]
     talks = data.shape == "conversation" or settings.chat_template == "on"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -51,7 +51,7 @@ def preview(
     """Everything the section "Your data" shows. Raises DataError where there is nothing to show at all."""
     found = _file(settings)
     try:
-        data = open_data(replace(settings, bad_rows="skip"), task, seed, head_only=True)
+        data = open_data(settings.replace(bad_rows="skip"), task, seed, head_only=True)
     except DataError as error:
         return found | {"problems": [problem.to_dict() for problem in error.problems]}
     train, shown = list(sample(data.train)), _first(data)

@@ -110,7 +110,7 @@ def summarize(
     files = (*place.train, *(place.eval or ()))
     # with a changed file of rows, or of the tokenizer, all are counted anew
     versions = tuple(version_of(file.stat()) for file in (*files, *tokenizer_files(Path(model_path))))
-    return _summary(model_path, json.dumps(asdict(settings)), task, seed, json.dumps(recipe), versions)
+    return _summary(model_path, settings.model_dump_json(), task, seed, json.dumps(recipe), versions)
 
 
 @lru_cache(maxsize=16)

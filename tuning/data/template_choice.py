@@ -6,7 +6,6 @@ Comes in: `DataSettings`, the base model, the recipe if there is one.  Goes out:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from tuning.errors import DataError, Notice
@@ -26,7 +25,7 @@ def with_template_chosen(settings: DataSettings, model: BaseModel, recipe: dict[
         message = "a recipe asks its questions as plain texts; set it to auto or off"
         raise DataError(message, asked, "auto or off", FIELD)
     chat = asked == "on" or (asked == "auto" and recipe is None and _tuned(model) == "chat")
-    return replace(settings, chat_template="on" if chat else "off")
+    return settings.replace(chat_template="on" if chat else "off")
 
 
 def template_notices(

@@ -7,14 +7,13 @@ classes and its stratified split need every row; the page shows its first rows m
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as StillRunning
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -57,8 +56,8 @@ def read_whole(settings: DataSettings, task: str, seed: int, seconds: float) -> 
     except OSError as error:  # gone since
         raise DataError(f"{place.title} cannot be read: {error.strerror}", place.title, "a readable file") from None
     versions = tuple(map(version_of, stats))
-    settings = replace(settings, **{name: getattr(_DEFAULT, name) for name in NO_ROW})
-    key = (json.dumps(asdict(settings)), task, seed, versions)
+    settings = settings.replace(**{name: getattr(_DEFAULT, name) for name in NO_ROW})
+    key = (settings.model_dump_json(), task, seed, versions)
     with _guard:
         found = _reads.get(key)
         if found is None or time.monotonic() - found.failed > FAILED_SECONDS:
@@ -123,7 +122,7 @@ def whole_facts(data: DataSet, settings: DataSettings, effective_batch: int) -> 
 
 def look(settings: DataSettings, task: str, seed: int, effective_batch: int, seconds: float) -> dict[str, Any]:
     """{"facts": …} once all rows are read, {"reading": …} while they are not. Raises DataError."""
-    data = read_whole(replace(settings, bad_rows="skip"), task, seed, seconds)
+    data = read_whole(settings.replace(bad_rows="skip"), task, seed, seconds)
     if data is None:
         return {"reading": how_far(settings)}
     return {"facts": whole_facts(data, settings, effective_batch)}

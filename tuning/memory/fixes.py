@@ -8,7 +8,7 @@ writing answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tuning.architectures import supports_sdpa
@@ -191,13 +191,13 @@ def _leaner_methods(plan: Plan, now: set[tuple[str, str]]) -> Iterator[Change]:
     block, own = plan.settings.method, method_named(plan.settings.method.name)
     for method in map(method_named, own.leaner):
         plain = method.able(method.settings(), plan.device.dtypes)
-        shared = fields(block) if issubclass(method.settings, type(block)) else ()
-        kept = replace(plain, **{one.name: getattr(block, one.name) for one in shared if one.name != "name"})
+        shared = type(block).model_fields.keys() - {"name"} if issubclass(method.settings, type(block)) else ()
+        kept = plain.replace(**{name: getattr(block, name) for name in shared})
         others = (changed(plan, {"method": one}) for one in ([kept, plain] if kept != plain else [plain]))
         other = next((one for one in others if _refused(one) <= now), None)
         if other is not None:
             cost = f"{method.title} instead of {own.title}: {method.gives_up}"
-            yield Change(settings={"method": asdict(other.settings.method)}, cost=cost, other=known(other))
+            yield Change(settings={"method": other.settings.method.model_dump()}, cost=cost, other=known(other))
 
 
 def _leaner_optimizers(plan: Plan, now: set[tuple[str, str]]) -> Iterator[Change]:
@@ -208,7 +208,7 @@ def _leaner_optimizers(plan: Plan, now: set[tuple[str, str]]) -> Iterator[Change
     for name, cost in LEANER_OPTIMIZERS.items():
         if STATES[name] >= optimizer_values(chosen):
             continue
-        other = changed(plan, {"optimizer": replace(chosen, name=name)})
+        other = changed(plan, {"optimizer": chosen.replace(name=name)})
         if _refused(other) <= now:
             told = cost if chosen.learning_rate is None else f"{cost}, which needs another learning_rate"
             yield Change(settings={"optimizer": {"name": name}}, cost=told, other=known(other), least=LEAST_SHARE)
@@ -242,7 +242,7 @@ def _lengths(found: Known) -> Iterator[Change]:
     other = _with(found, method=shorter[0])
     if "prompted_length" in other.plan.derived:
         time = round(100 * (longest_row(other.plan) / longest - 1))
-        yield Change(settings={"method": asdict(shorter[0])}, cost=shorter[1], time_percent=time, other=other)
+        yield Change(settings={"method": shorter[0].model_dump()}, cost=shorter[1], time_percent=time, other=other)
 
 
 def _writing(found: Known) -> Iterator[Change]:
@@ -257,7 +257,7 @@ def _writing(found: Known) -> Iterator[Change]:
         yield Change(
             settings={"eval": {"max_new_tokens": fewer}},
             cost=cost,
-            other=_with(found, eval=replace(asked, max_new_tokens=fewer)),
+            other=_with(found, eval=asked.replace(max_new_tokens=fewer)),
         )
     together = min(ANSWER_ROWS, asked.generate_rows, found.plan.data.eval_rows)
     if WRITTEN_METRICS & set(settings.metrics) and together > 1:
@@ -265,12 +265,12 @@ def _writing(found: Known) -> Iterator[Change]:
         yield Change(
             settings={"eval": {"generate_rows": together // 2}},
             cost=cost,
-            other=_with(found, eval=replace(asked, generate_rows=together // 2)),
+            other=_with(found, eval=asked.replace(generate_rows=together // 2)),
         )
     if settings.sample.prompts and found.trains:
         cost = "no sample prompts: ask the model after the run instead"
         yield Change(
             settings={"sample": {"prompts": []}},
             cost=cost,
-            other=_with(found, sample=replace(settings.sample, prompts=())),
+            other=_with(found, sample=settings.sample.replace(prompts=())),
         )

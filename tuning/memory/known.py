@@ -169,5 +169,5 @@ def _is_even(moment: Moment) -> bool:
 def changed(plan: Plan, settings: dict[str, Any]) -> Plan:
     """The plan with other values of some settings that need no new look at the data; its other numbers stay."""
     others = {name: value for name, value in settings.items() if name != "method"}
-    plan = replace(plan, settings=replace(plan.settings, **others)) if others else plan
+    plan = replace(plan, settings=plan.settings.replace(**others)) if others else plan
     return with_method(plan, settings["method"]) if "method" in settings else plan

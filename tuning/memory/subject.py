@@ -131,7 +131,7 @@ def _differs_on_a_card(config: dict[str, Any], settings: dict[str, Any], learned
 
 
 def _plain(block: Any) -> dict[str, Any]:
-    return json.loads(json.dumps(asdict(block)))
+    return block.model_dump(mode="json")
 
 
 @lru_cache(maxsize=32)

@@ -26,7 +26,7 @@ NEVER = 1 << 62
 """The event at which a storage goes that lives on."""
 
 
-class _Life(weakref.ref):
+class _Life(weakref.ref[Any]):
     """One storage while it lives: its bytes, the category they are counted in, whether its content is unknown, and
     its span if it was born in this recording."""
 

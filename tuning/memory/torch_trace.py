@@ -256,7 +256,7 @@ def _backward_named(tracer: Tracer, ledger: Ledger) -> Iterator[None]:
         tracer._micro += 1
         tracer._enter("start" if tracer._micro < 2 else "update", ACTIVATIONS if tracer._micro < 2 else WORKSPACE)
 
-    torch.Tensor.backward, torch.autocast.__exit__ = named, left  # type: ignore[method-assign,assignment]
+    torch.Tensor.backward, torch.autocast.__exit__ = named, left  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -283,7 +283,7 @@ def _without_weights(config: dict[str, Any]) -> Iterator[str]:
             model.config.pad_token_id = pad_id
         return model
 
-    build_room.load_base = from_config  # type: ignore[assignment]
+    build_room.load_base = from_config
     try:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")

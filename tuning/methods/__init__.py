@@ -1,5 +1,7 @@
 """The registry of methods: one tuple. The form, the estimate, the matrix test and the guide read it."""
 
+from typing import Any
+
 from tuning.methods import (
     adapter,
     feature_extraction,
@@ -17,7 +19,7 @@ from tuning.methods import (
 )
 from tuning.methods.base import Method
 
-METHODS: tuple[Method, ...] = (
+METHODS: tuple[Method[Any], ...] = (
     full.METHOD,
     partial.METHOD,
     feature_extraction.METHOD,
@@ -37,6 +39,6 @@ METHODS: tuple[Method, ...] = (
 _BY_NAME = {method.name: method for method in METHODS}
 
 
-def method_named(name: str) -> Method:
+def method_named(name: str) -> Method[Any]:
     """The method of that name; raises KeyError."""
     return _BY_NAME[name]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from tuning.errors import Problem
-from tuning.fields import Limit
-from tuning.methods.base import Case, Method, freeze, new_heads
+from tuning.fields import WHOLE
+from tuning.methods.base import Case, Method, MethodSettings, freeze, new_heads
 from tuning.methods.network import (
     ADDED,
     ATTENTION,
@@ -25,18 +26,17 @@ from tuning.methods.network import (
 from tuning.models import ModelShape, shape_from_config
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdapterSettings:
+class AdapterSettings(MethodSettings):
     name: str = "adapter"
-    bottleneck: Annotated[int, Limit(low=1, high=8192)] = 16
+    bottleneck: Annotated[int, Field(ge=1, le=8192), WHOLE] = 16
     """Width of the small networks. Wider learns more, and costs memory in proportion."""
-    placement: Annotated[str, Limit(choices=("houlsby", "pfeiffer"))] = "houlsby"
+    placement: Literal["houlsby", "pfeiffer"] = "houlsby"
     """houlsby puts one behind attention and one behind the feed-forward of each block; pfeiffer only the second."""
-    activation: Annotated[str, Limit(choices=("relu", "gelu", "silu", "tanh"))] = "gelu"
+    activation: Literal["relu", "gelu", "silu", "tanh"] = "gelu"
     """The bend between the two layers. They learn much the same here."""
 
 
-class Adapter(Method):
+class Adapter(Method[AdapterSettings]):
     name = "adapter"
     title = "Adapter"
     card = (
@@ -52,9 +52,9 @@ class Adapter(Method):
     own_loader = True
     shapes_adapter = ("bottleneck", "placement", "activation")
 
-    def parts(self, shape: ModelShape, s: AdapterSettings, labels: int) -> list[Part]:
-        hidden, chosen = shape.hidden_size, _behind(shape, s)
-        each = len(chosen) * (2 * hidden * s.bottleneck + s.bottleneck + hidden)
+    def parts(self, shape: ModelShape, settings: AdapterSettings, labels: int) -> list[Part]:
+        hidden, chosen = shape.hidden_size, _behind(shape, settings)
+        each = len(chosen) * (2 * hidden * settings.bottleneck + settings.bottleneck + hidden)
         names = " and ".join(linear.half for linear in chosen)
         added = [
             Part(layer=block_name(number), name=f"adapter behind {names}", state=ADDED, parameters=each)
@@ -62,31 +62,33 @@ class Adapter(Method):
         ]
         return model_parts(shape, labels) + added
 
-    def problems(self, case: Case, s: AdapterSettings) -> list[Problem]:
+    def problems(self, case: Case, settings: AdapterSettings) -> list[Problem]:
         limit = case.shape.hidden_size
-        if s.bottleneck <= limit:
+        if settings.bottleneck <= limit:
             return []
-        message = f"{s.bottleneck} is above the model's width {limit}, so it narrows nothing; set {limit} or less"
-        return [Problem("method.bottleneck", s.bottleneck, f"1 to {limit}", message)]
+        message = (
+            f"{settings.bottleneck} is above the model's width {limit}, so it narrows nothing; set {limit} or less"
+        )
+        return [Problem("method.bottleneck", settings.bottleneck, f"1 to {limit}", message)]
 
-    def summary(self, s: AdapterSettings) -> str:
-        return f"Adapter {s.bottleneck}"
+    def summary(self, settings: AdapterSettings) -> str:
+        return f"Adapter {settings.bottleneck}"
 
-    def apply(self, model: Any, s: AdapterSettings, task: str) -> Any:
+    def apply(self, model: Any, settings: AdapterSettings, task: str) -> Any:
         from tuning.methods.torch_adapter import put_adapters
 
         shape = shape_from_config(model.config.to_dict())
-        pattern = target_pattern(shape, _behind(shape, s))
+        pattern = target_pattern(shape, _behind(shape, settings))
         names = [name for name, _ in model.named_modules() if re.fullmatch(pattern, name)]
         freeze(model)
-        put_adapters(model, names, shape.hidden_size, s.bottleneck, s.activation)
+        put_adapters(model, names, shape.hidden_size, settings.bottleneck, settings.activation)
         for head in new_heads(model):
             head.requires_grad_(True)
         model.adapter_plan = {
             "modules": names,
             "width": shape.hidden_size,
-            "bottleneck": s.bottleneck,
-            "activation": s.activation,
+            "bottleneck": settings.bottleneck,
+            "activation": settings.activation,
             "labels": model.config.num_labels if task == "sequence_classification" else 0,
         }
         return model
@@ -112,9 +114,9 @@ class Adapter(Method):
         return adapters_off(model)
 
 
-def _behind(shape: ModelShape, s: AdapterSettings) -> list[Linear]:
+def _behind(shape: ModelShape, settings: AdapterSettings) -> list[Linear]:
     """The last linear layer of attention and of the feed-forward: what they give to the rest of the model."""
-    halves = (ATTENTION, FEED_FORWARD) if s.placement == "houlsby" else (FEED_FORWARD,)
+    halves = (ATTENTION, FEED_FORWARD) if settings.placement == "houlsby" else (FEED_FORWARD,)
     return [[linear for linear in linears(shape) if linear.half == half][-1] for half in halves]
 
 

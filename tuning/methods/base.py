@@ -1,8 +1,8 @@
-"""What a fine-tuning method is: its settings, its arithmetic (no torch), and the doors where it acts.
+"""What a fine-tuning method is: its settings, its arithmetic (no torch), and the hooks by which it changes a run:
+loading, modules, features, optimizer, prompts.
 
-Comes in: a model's shape, the method's settings, what the run is (`Case`).  Goes out: counts, refusals, and, lazily, a
-changed model.  A new method is one file with one `Method` and one line in the tuple of `tuning.methods`; it overrides
-the doors it needs and takes the rest as they are here.
+A new method is one file with one `Method` and one line in the tuple of `tuning.methods`; it overrides the hooks it
+needs and takes the rest as they are here.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from tuning.errors import Problem, RunError
+from tuning.fields import SettingsBlock
 from tuning.methods.network import ADDED, FROZEN, Part, chosen_linears, linears, target_pattern, unknown_targets
 from tuning.models import ModelShape, shape_from_config
 from tuning.text import Row, TextTokenizer
@@ -71,8 +72,21 @@ class LoadingCode:
     after: str = ""
 
 
-class Method:
-    """One way to fine-tune. `s` is an instance of `settings`, `labels` the number of classes (0: a language model)."""
+class MethodSettings(SettingsBlock):
+    """The settings of one method, each with its help in the string under it."""
+
+    name: str
+    """The method's word in settings."""
+
+
+S = TypeVar("S", bound=MethodSettings)
+
+
+class Method(Generic[S]):
+    """One way to fine-tune, with settings of its own kind `S`.
+
+    In its hooks `labels` is the number of classes of a classifier, 0 for a language model.
+    """
 
     name: str
     """The word used in settings, store and charts."""
@@ -80,8 +94,8 @@ class Method:
     card: str
     """One paragraph for people: what it does, what it is good for, what it costs."""
     source: str
-    settings: type
-    """The dataclass of the method's own settings, each with its help."""
+    settings: type[S]
+    """The block of the method's own settings, each with its help."""
     default_learning_rate: float
     learning_rate_reason: str
     artifact = "adapter"
@@ -107,85 +121,86 @@ class Method:
     """The settings that a saved adapter must share with a run that trains it on; None where none can be trained on."""
 
     # -- torch-free arithmetic -------------------------------------------------------------------------------------
-    def parts(self, shape: ModelShape, s: Any, labels: int) -> list[Part]:
+    def parts(self, shape: ModelShape, settings: S, labels: int) -> list[Part]:
         """The network by layer: what is frozen, trained, added, with counts. All numbers below follow from it."""
         raise NotImplementedError
 
-    def trainable_parameters(self, shape: ModelShape, s: Any, labels: int) -> int:
+    def trainable_parameters(self, shape: ModelShape, settings: S, labels: int) -> int:
         """Weights that move."""
-        return sum(part.parameters for part in self.parts(shape, s, labels) if part.state != FROZEN)
+        return sum(part.parameters for part in self.parts(shape, settings, labels) if part.state != FROZEN)
 
-    def added_parameters(self, shape: ModelShape, s: Any, labels: int = 0) -> int:
+    def added_parameters(self, shape: ModelShape, settings: S, labels: int = 0) -> int:
         """Weights the method puts beside the model's own."""
-        return sum(part.parameters for part in self.parts(shape, s, labels) if part.state == ADDED)
+        return sum(part.parameters for part in self.parts(shape, settings, labels) if part.state == ADDED)
 
-    def total_parameters(self, shape: ModelShape, s: Any, labels: int) -> int:
+    def total_parameters(self, shape: ModelShape, settings: S, labels: int) -> int:
         """Weights of the model in training, frozen ones included."""
-        return sum(part.parameters for part in self.parts(shape, s, labels))
+        return sum(part.parameters for part in self.parts(shape, settings, labels))
 
-    def weight_bytes(self, shape: ModelShape, s: Any, labels: int) -> int:
+    def weight_bytes(self, shape: ModelShape, settings: S, labels: int) -> int:
         """Bytes of all weights in training; 32-bit unless the method stores them smaller."""
-        return 4 * self.total_parameters(shape, s, labels)
+        return 4 * self.total_parameters(shape, settings, labels)
 
-    def optimizer_values(self, shape: ModelShape, s: Any, labels: int, per_weight: int) -> int:
+    def optimizer_values(self, shape: ModelShape, settings: S, labels: int, per_weight: int) -> int:
         """Numbers the optimizer keeps, where it usually keeps `per_weight` for each trained weight."""
-        return per_weight * self.trainable_parameters(shape, s, labels)
+        return per_weight * self.trainable_parameters(shape, settings, labels)
 
     # -- what it refuses -------------------------------------------------------------------------------------------
-    def problems(self, case: Case, s: Any) -> list[Problem]:
+    def problems(self, case: Case, settings: S) -> list[Problem]:
         """What these settings ask that cannot be done here, each with its fix."""
         return []
 
-    def summary(self, s: Any) -> str:
+    def summary(self, settings: S) -> str:
         """A few characters for tables, such as `LoRA r8`."""
         return self.title
 
-    # -- door 1, at load -------------------------------------------------------------------------------------------
-    def load_options(self, s: Any, device: str) -> dict[str, Any]:
+    # -- settings resolved for a device --------------------------------------------------------------------------------
+    def on(self, settings: S, device: str) -> S:
+        """The settings with what `auto` means on this kind of device, `cpu` or `cuda`."""
+        return settings
+
+    def able(self, settings: S, dtypes: tuple[str, ...]) -> S:
+        """The settings for a device that computes in these number types, where `auto` takes another."""
+        return settings
+
+    # -- hook 1, at load -------------------------------------------------------------------------------------------
+    def load_options(self, settings: S, device: str) -> dict[str, Any]:
         """What `from_pretrained` is told besides; 4-bit weights for example."""
         return {}
 
-    # -- door 2, on the modules ------------------------------------------------------------------------------------
-    def apply(self, model: Any, s: Any, task: str) -> Any:
+    # -- hook 2, on the modules ------------------------------------------------------------------------------------
+    def apply(self, model: Any, settings: S, task: str) -> Any:
         """The model ready to train: only the intended weights have requires_grad. Torch's generator is the run's."""
         raise NotImplementedError
 
-    def own_head(self, s: Any) -> bool:
+    def own_head(self, settings: S) -> bool:
         """Whether a classifier gets a head of the method's own in place of the model's."""
         return False
 
-    # -- door 3, on the data path ----------------------------------------------------------------------------------
-    def caches(self, s: Any) -> bool:
+    # -- hook 3, on the data path ----------------------------------------------------------------------------------
+    def caches(self, settings: S) -> bool:
         """Whether everything before the output layer is frozen, so that a row's features can be computed once."""
         return False
 
-    # -- door 4, in the optimizer ----------------------------------------------------------------------------------
-    def optimizer(self, model: Any, s: Any, chosen: Any, learning_rate: float) -> Any | None:
+    # -- hook 4, in the optimizer ----------------------------------------------------------------------------------
+    def optimizer(self, model: Any, settings: S, chosen: Any, learning_rate: float) -> Any | None:
         """An optimizer of the method's own from the run's OptimizerSettings; None takes the usual one."""
         return None
 
-    def steps_in_backward(self, s: Any) -> bool:
+    def steps_in_backward(self, settings: S) -> bool:
         """Whether weights are updated while gradients are made, so that an update has no step of its own."""
         return False
 
-    # -- door 5, instead of updates --------------------------------------------------------------------------------
-    def prompts(self, asked: Asked, s: Any) -> list[Row]:
+    # -- hook 5, instead of updates --------------------------------------------------------------------------------
+    def prompts(self, asked: Asked, settings: S) -> list[Row]:
         """The evaluation rows with their prompts written the method's way; answers stay as they are."""
         raise NotImplementedError
 
-    def asks(self, s: Any) -> bool:
+    def asks(self, settings: S) -> bool:
         """Whether `prompts` lets the base model answer first (`Asked.answer`)."""
         return False
 
-    def on(self, s: Any, device: str) -> Any:
-        """The settings with what `auto` means on this kind of device, `cpu` or `cuda`."""
-        return s
-
-    def able(self, s: Any, dtypes: tuple[str, ...]) -> Any:
-        """The settings for a device that computes in these number types, where `auto` takes another."""
-        return s
-
-    def shorter(self, s: Any) -> tuple[Any, str] | None:
+    def shorter(self, settings: S) -> tuple[S, str] | None:
         """Other settings whose prompts are shorter, and in words what that costs; None where none can be."""
         return None
 
@@ -198,7 +213,7 @@ class Method:
         """The trained model from the base model and a saved folder."""
         raise NotImplementedError
 
-    def loading_code(self, s: Any, device: str) -> LoadingCode:
+    def loading_code(self, settings: S, device: str) -> LoadingCode:
         """What it takes to load the base model as it was trained; 4-bit weights for example."""
         return LoadingCode()
 
@@ -206,7 +221,7 @@ class Method:
         """The trained model as one that plain `transformers` saves and loads; None where there is no such form."""
         return None
 
-    def merged_shape(self, shape: ModelShape, s: Any, labels: int) -> ModelShape | None:
+    def merged_shape(self, shape: ModelShape, settings: S, labels: int) -> ModelShape | None:
         """The shape of what `merge` gives, from the base model's; None where there is no such form."""
         return None
 
@@ -219,7 +234,7 @@ class Method:
         return None
 
 
-class PeftMethod(Method):
+class PeftMethod(Method[S]):
     """What all methods of the PEFT library share."""
 
     leaner: tuple[str, ...] = ("qlora",)
@@ -242,7 +257,7 @@ class PeftMethod(Method):
         return model.disable_adapter()
 
 
-class WholeModelMethod(Method):
+class WholeModelMethod(Method[S]):
     """What all methods share whose result is a whole model that plain `transformers` loads."""
 
     artifact = "model"
@@ -254,7 +269,7 @@ class WholeModelMethod(Method):
     def merge(self, model: Any) -> Any | None:
         return model
 
-    def merged_shape(self, shape: ModelShape, s: Any, labels: int) -> ModelShape | None:
+    def merged_shape(self, shape: ModelShape, settings: S, labels: int) -> ModelShape | None:
         return shape
 
 

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from tuning.errors import Problem
-from tuning.fields import Limit
-from tuning.methods.base import Case, Method, freeze
+from tuning.fields import WHOLE
+from tuning.methods.base import Case, Method, MethodSettings, freeze
 from tuning.methods.network import ADDED, HEAD, TRAINED, Part, body_parts, model_parts
 from tuning.models import ModelShape
 
-HEADS = ("auto", "lm_head", "linear", "mlp", "kan")
-ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu", "gelu", "silu")
+Head = Literal["auto", "lm_head", "linear", "mlp", "kan"]
+Activation = Literal["identity", "sigmoid", "tanh", "relu", "gelu", "silu"]
 CACHE_LIMIT = 4 * 2**30
 """Bytes of features kept at most."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureSettings:
+class FeatureSettings(MethodSettings):
     name: str = "feature_extraction"
-    head: Annotated[str, Limit(choices=HEADS)] = "auto"
+    head: Head = "auto"
     """What is trained: the output layer for text; linear, mlp or kan for classes. auto takes lm_head or linear."""
-    depth: Annotated[int, Limit(low=0, high=6)] = 1
+    depth: Annotated[int, Field(ge=0, le=6), WHOLE] = 1
     """Hidden layers of an mlp or kan head. Deeper fits bends, and more easily noise."""
-    width: Annotated[int, Limit(low=1, high=8192)] = 64
+    width: Annotated[int, Field(ge=1, le=8192), WHOLE] = 64
     """Width of those hidden layers."""
-    activation: Annotated[str, Limit(choices=ACTIVATIONS)] = "relu"
+    activation: Activation = "relu"
     """Between an mlp's layers. identity makes any depth a linear head; sigmoid learns slowly when deep."""
-    grid: Annotated[int, Limit(low=2, high=64)] = 8
+    grid: Annotated[int, Field(ge=2, le=64), WHOLE] = 8
     """Bumps on each edge of a kan head. More draw finer functions, and cost that many weights an edge."""
-    pooling: Annotated[str, Limit(choices=("auto", "last", "mean", "first"))] = "auto"
+    pooling: Literal["auto", "last", "mean", "first"] = "auto"
     """Which states stand for a text, for classes: auto takes the mean; a decoder has read all only at the last."""
     cache: bool = True
     """Compute each row's features once and keep them: after the first pass an epoch costs next to nothing."""
@@ -39,7 +40,7 @@ class FeatureSettings:
     """The control: a body of random weights. What it reaches, the head has learned without any pretraining."""
 
 
-class FeatureExtraction(Method):
+class FeatureExtraction(Method[FeatureSettings]):
     name = "feature_extraction"
     title = "Feature extraction"
     card = (
@@ -55,7 +56,7 @@ class FeatureExtraction(Method):
     own_loader = True
     shapes_adapter = ("head", "depth", "width", "activation", "grid", "pooling", "random_body")
 
-    def parts(self, shape: ModelShape, s: FeatureSettings, labels: int) -> list[Part]:
+    def parts(self, shape: ModelShape, settings: FeatureSettings, labels: int) -> list[Part]:
         if not labels:
             found = model_parts(shape, 0, lambda part: part.layer == HEAD and not shape.tied)
             if shape.tied:
@@ -64,38 +65,44 @@ class FeatureExtraction(Method):
                     Part(layer=HEAD, name="a copy, untied from the embeddings", state=ADDED, parameters=output)
                 )
             return found
-        kind = head_kind(s, labels)
-        sizes = [shape.hidden_size, *([s.width] * s.depth if kind != "linear" else []), labels]
+        kind = head_kind(settings, labels)
+        sizes = [shape.hidden_size, *([settings.width] * settings.depth if kind != "linear" else []), labels]
         edges = sum(into * out for into, out in zip(sizes, sizes[1:]))
-        count = edges * (1 + s.grid) + sum(sizes[1:]) if kind == "kan" else edges + sum(sizes[1:])
+        count = edges * (1 + settings.grid) + sum(sizes[1:]) if kind == "kan" else edges + sum(sizes[1:])
         new = Part(layer=HEAD, name=f"new, {kind}, for {labels} classes", state=TRAINED, parameters=count)
         return [*body_parts(shape), new]
 
-    def problems(self, case: Case, s: FeatureSettings) -> list[Problem]:
+    def problems(self, case: Case, settings: FeatureSettings) -> list[Problem]:
         found = []
         fitting = ("linear", "mlp", "kan") if case.labels else ("lm_head",)
-        if head_kind(s, case.labels) not in fitting:
+        if head_kind(settings, case.labels) not in fitting:
             limit = " or ".join(fitting)
             what = "chooses among classes" if case.labels else "writes text, which takes its output layer"
-            found.append(Problem("method.head", s.head, limit, f"this task {what}; set head to {limit}, or auto"))
+            found.append(
+                Problem("method.head", settings.head, limit, f"this task {what}; set head to {limit}, or auto")
+            )
         if case.labels == 1:
             message = "a head needs at least two classes to tell apart; use data with two labels or more"
-            found.append(Problem("method.head", s.head, "two classes or more", message))
+            found.append(Problem("method.head", settings.head, "two classes or more", message))
         if case.gradient_checkpointing:
             message = "a frozen body keeps no activations, so there is nothing to recompute; set it to false"
             found.append(Problem("gradient_checkpointing", True, "false", message))
         size = case.label_tokens * case.shape.hidden_size * 4
-        if s.cache and size > CACHE_LIMIT:
+        if settings.cache and size > CACHE_LIMIT:
             message = (
                 f"the features of all labels would take {size / 2**30:.1f} GiB; set cache to false, or use fewer rows"
             )
             found.append(Problem("method.cache", True, f"up to {CACHE_LIMIT >> 30} GiB", message))
         return found
 
-    def summary(self, s: FeatureSettings) -> str:
-        return "Head" + ("" if s.head == "auto" else f" {s.head}") + (" on a random body" if s.random_body else "")
+    def summary(self, settings: FeatureSettings) -> str:
+        return (
+            "Head"
+            + ("" if settings.head == "auto" else f" {settings.head}")
+            + (" on a random body" if settings.random_body else "")
+        )
 
-    def apply(self, model: Any, s: FeatureSettings, task: str) -> Any:
+    def apply(self, model: Any, settings: FeatureSettings, task: str) -> Any:
         from tuning.methods.torch_heads import HeadOnBody, redraw, stay_in_eval, untie
 
         body = getattr(model, model.base_model_prefix)
@@ -104,32 +111,32 @@ class FeatureExtraction(Method):
             stay_in_eval(body)
             freeze(model)
             model.get_output_embeddings().requires_grad_(True)
-            model.head_plan = {"kind": "lm_head", "random_body": s.random_body}
+            model.head_plan = {"kind": "lm_head", "random_body": settings.random_body}
         else:
             labels = model.config.num_labels
             plan = {
-                "kind": head_kind(s, labels),
+                "kind": head_kind(settings, labels),
                 "into": model.config.hidden_size,
                 "out": labels,
-                "depth": s.depth,
-                "width": s.width,
-                "activation": s.activation,
-                "grid": s.grid,
-                "pooling": "mean" if s.pooling == "auto" else s.pooling,
-                "random_body": s.random_body,
+                "depth": settings.depth,
+                "width": settings.width,
+                "activation": settings.activation,
+                "grid": settings.grid,
+                "pooling": "mean" if settings.pooling == "auto" else settings.pooling,
+                "random_body": settings.random_body,
             }
             freeze(model)
             model = HeadOnBody(body, plan)
             model.head_plan = plan
-        if s.random_body:
+        if settings.random_body:
             redraw(body)
         return model
 
-    def own_head(self, s: FeatureSettings) -> bool:
+    def own_head(self, settings: FeatureSettings) -> bool:
         return True
 
-    def caches(self, s: FeatureSettings) -> bool:
-        return s.cache
+    def caches(self, settings: FeatureSettings) -> bool:
+        return settings.cache
 
     def save(self, model: Any, folder: Path) -> None:
         from tuning.methods.torch_heads import save_head
@@ -145,7 +152,7 @@ class FeatureExtraction(Method):
         """A trained output layer is a whole model; a head of our own has no class in `transformers`."""
         return model if model.head_plan["kind"] == "lm_head" else None
 
-    def merged_shape(self, shape: ModelShape, s: FeatureSettings, labels: int) -> ModelShape | None:
+    def merged_shape(self, shape: ModelShape, settings: FeatureSettings, labels: int) -> ModelShape | None:
         return None if labels else replace(shape, tied=False)
 
     def train_on(self, model: Any, folder: Path) -> None:
@@ -154,9 +161,9 @@ class FeatureExtraction(Method):
         put_weights(model, folder)
 
 
-def head_kind(s: FeatureSettings, labels: int) -> str:
+def head_kind(settings: FeatureSettings, labels: int) -> str:
     """What `auto` takes."""
-    return ("linear" if labels else "lm_head") if s.head == "auto" else s.head
+    return ("linear" if labels else "lm_head") if settings.head == "auto" else settings.head
 
 
 METHOD = FeatureExtraction()

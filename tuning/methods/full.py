@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from tuning.methods.base import WholeModelMethod
+from tuning.methods.base import MethodSettings, WholeModelMethod
 from tuning.methods.network import Part, model_parts
 from tuning.models import ModelShape
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FullSettings:
+class FullSettings(MethodSettings):
     """Full fine-tuning has nothing to set."""
 
     name: str = "full"
 
 
-class Full(WholeModelMethod):
+class Full(WholeModelMethod[FullSettings]):
     name = "full"
     title = "Full"
     card = (
@@ -30,10 +28,10 @@ class Full(WholeModelMethod):
     default_learning_rate = 3e-4
     learning_rate_reason = "every weight moves, so small steps keep what the model knows"
 
-    def parts(self, shape: ModelShape, s: FullSettings, labels: int) -> list[Part]:
+    def parts(self, shape: ModelShape, settings: FullSettings, labels: int) -> list[Part]:
         return model_parts(shape, labels, lambda part: True)
 
-    def apply(self, model: Any, s: FullSettings, task: str) -> Any:
+    def apply(self, model: Any, settings: FullSettings, task: str) -> Any:
         for parameter in model.parameters():
             parameter.requires_grad_(True)
         return model

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Annotated, Any
 
+from pydantic import Field
+
 from tuning.errors import Problem
-from tuning.fields import Limit
-from tuning.methods.base import Case, WholeModelMethod, target_problems, words_pattern
+from tuning.fields import WHOLE, Text
+from tuning.methods.base import Case, MethodSettings, WholeModelMethod, target_problems, words_pattern
 from tuning.methods.network import Part, chosen_linears, model_parts
 from tuning.models import ModelShape
 
 TARGETS = ("all-linear", "attention", "feed-forward")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GaloreSettings:
+class GaloreSettings(MethodSettings):
     name: str = "galore"
-    rank: Annotated[int, Limit(low=1, high=8192)] = 16
+    rank: Annotated[int, Field(ge=1, le=8192), WHOLE] = 16
     """Directions kept of each matrix's gradient. More follow it better, and cost optimizer state in proportion."""
-    update_gap: Annotated[int, Limit(low=1, high=100_000)] = 50
+    update_gap: Annotated[int, Field(ge=1, le=100_000), WHOLE] = 50
     """Updates after which the directions are found anew. Seldom is cheap, often follows the gradient as it turns."""
-    scale: Annotated[float, Limit(above=0.0, high=100.0)] = 0.25
+    scale: Annotated[float, Field(gt=0.0, le=100.0)] = 0.25
     """The step is multiplied by this on its way back to full size; a learning rate for the projected matrices."""
-    targets: Annotated[str, Limit(choices=TARGETS, open=True)] = "all-linear"
+    targets: Annotated[Text, Field(examples=[*TARGETS])] = "all-linear"
     """Which matrices are projected: all-linear, attention, feed-forward, or module names joined by +."""
     layerwise: bool = False
     """Update each layer in the backward pass and drop its gradient: less memory; no accumulation and no clipping."""
 
 
-class Galore(WholeModelMethod):
+class Galore(WholeModelMethod[GaloreSettings]):
     name = "galore"
     title = "GaLore"
     card = (
@@ -45,32 +45,34 @@ class Galore(WholeModelMethod):
     learning_rate_reason = "the projected step is multiplied by scale, so the rate is larger than full fine-tuning's"
     by_name = True
 
-    def parts(self, shape: ModelShape, s: GaloreSettings, labels: int) -> list[Part]:
+    def parts(self, shape: ModelShape, settings: GaloreSettings, labels: int) -> list[Part]:
         return model_parts(shape, labels, lambda part: True)
 
-    def optimizer_values(self, shape: ModelShape, s: GaloreSettings, labels: int, per_weight: int) -> int:
-        chosen = [(linear.into, linear.out) for linear in chosen_linears(shape, s.targets)]
+    def optimizer_values(self, shape: ModelShape, settings: GaloreSettings, labels: int, per_weight: int) -> int:
+        chosen = [(linear.into, linear.out) for linear in chosen_linears(shape, settings.targets)]
         whole = shape.num_layers * sum(into * out for into, out in chosen)
-        low = shape.num_layers * sum(s.rank * (per_weight * max(size) + min(size)) for size in chosen)
-        return per_weight * (self.trainable_parameters(shape, s, labels) - whole) + low
+        low = shape.num_layers * sum(settings.rank * (per_weight * max(size) + min(size)) for size in chosen)
+        return per_weight * (self.trainable_parameters(shape, settings, labels) - whole) + low
 
-    def problems(self, case: Case, s: GaloreSettings) -> list[Problem]:
-        found = target_problems(case.shape, "method.targets", s.targets)
-        chosen = chosen_linears(case.shape, s.targets)
-        widest = min((min(linear.into, linear.out) for linear in chosen), default=s.rank)
-        if s.rank > widest:
-            message = f"{s.rank} is above the width of this model's narrowest layer, {widest}; set {widest} or less"
-            found.append(Problem("method.rank", s.rank, f"1 to {widest}", message))
+    def problems(self, case: Case, settings: GaloreSettings) -> list[Problem]:
+        found = target_problems(case.shape, "method.targets", settings.targets)
+        chosen = chosen_linears(case.shape, settings.targets)
+        widest = min((min(linear.into, linear.out) for linear in chosen), default=settings.rank)
+        if settings.rank > widest:
+            message = (
+                f"{settings.rank} is above the width of this model's narrowest layer, {widest}; set {widest} or less"
+            )
+            found.append(Problem("method.rank", settings.rank, f"1 to {widest}", message))
         if case.optimizer != "adamw":
             message = "GaLore brings its own AdamW over projected gradients; set optimizer to adamw"
             found.append(Problem("optimizer.name", case.optimizer, "adamw", message))
-        if s.layerwise and case.gradient_accumulation_steps > 1:
+        if settings.layerwise and case.gradient_accumulation_steps > 1:
             message = (
                 "layer by layer no whole gradient ever exists, so micro-batches cannot be added up; set "
                 "gradient_accumulation_steps to 1, or layerwise to false"
             )
             found.append(Problem("method.layerwise", True, "false with accumulation", message))
-        if s.layerwise and case.max_grad_norm is not None:
+        if settings.layerwise and case.max_grad_norm is not None:
             message = (
                 "layer by layer no whole gradient ever exists, so its length cannot be limited; empty "
                 "optimizer.max_grad_norm, or set layerwise to false"
@@ -78,18 +80,18 @@ class Galore(WholeModelMethod):
             found.append(Problem("optimizer.max_grad_norm", case.max_grad_norm, "empty", message))
         return found
 
-    def summary(self, s: GaloreSettings) -> str:
-        return f"GaLore r{s.rank}"
+    def summary(self, settings: GaloreSettings) -> str:
+        return f"GaLore r{settings.rank}"
 
-    def apply(self, model: Any, s: GaloreSettings, task: str) -> Any:
+    def apply(self, model: Any, settings: GaloreSettings, task: str) -> Any:
         for parameter in model.parameters():
             parameter.requires_grad_(True)
         return model
 
-    def optimizer(self, model: Any, s: GaloreSettings, chosen: Any, learning_rate: float) -> Any | None:
+    def optimizer(self, model: Any, settings: GaloreSettings, chosen: Any, learning_rate: float) -> Any | None:
         from tuning.methods.torch_galore import GaLoreAdamW
 
-        pattern = words_pattern(model, s.targets) + r"\.weight"
+        pattern = words_pattern(model, settings.targets) + r"\.weight"
         named = dict(model.named_parameters())
         low = [weight for name, weight in named.items() if re.fullmatch(pattern, name)]
         known = {id(weight) for weight in low}
@@ -97,19 +99,19 @@ class Galore(WholeModelMethod):
         groups = [
             {
                 "params": low,
-                "rank": s.rank,
-                "update_gap": s.update_gap,
-                "scale": s.scale,
+                "rank": settings.rank,
+                "update_gap": settings.update_gap,
+                "scale": settings.scale,
                 "weight_decay": chosen.weight_decay,
             },
             {"params": [weight for weight in rest if weight.dim() >= 2], "weight_decay": chosen.weight_decay},
             {"params": [weight for weight in rest if weight.dim() < 2], "weight_decay": 0.0},
         ]
         groups = [group for group in groups if group["params"]]
-        return GaLoreAdamW(groups, learning_rate, chosen.betas, chosen.eps, s.layerwise)
+        return GaLoreAdamW(groups, learning_rate, chosen.betas, chosen.eps, settings.layerwise)
 
-    def steps_in_backward(self, s: GaloreSettings) -> bool:
-        return s.layerwise
+    def steps_in_backward(self, settings: GaloreSettings) -> bool:
+        return settings.layerwise
 
 
 METHOD = Galore()

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from tuning.methods.base import PeftMethod, unnamed_heads
+from tuning.methods.base import MethodSettings, PeftMethod, unnamed_heads
 from tuning.methods.network import ADDED, FEED_FORWARD, Linear, Part, block_name, linears, model_parts, target_pattern
 from tuning.models import ModelShape, shape_from_config
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ia3Settings:
+class Ia3Settings(MethodSettings):
     """IA3 has nothing to set."""
 
     name: str = "ia3"
 
 
-class Ia3(PeftMethod):
+class Ia3(PeftMethod[Ia3Settings]):
     name = "ia3"
     title = "IA3"
     card = (
@@ -31,14 +29,14 @@ class Ia3(PeftMethod):
     learning_rate_reason = "the factors start at 1 and are few, so they need about ten times LoRA's rate"
     by_name = True
 
-    def parts(self, shape: ModelShape, s: Ia3Settings, labels: int) -> list[Part]:
+    def parts(self, shape: ModelShape, settings: Ia3Settings, labels: int) -> list[Part]:
         attention, forward = _targets(shape)
         each = sum(linear.out for linear in attention) + sum(linear.into for linear in forward)
         blocks = range(1, shape.num_layers + 1)
         added = [Part(layer=block_name(n), name="factors", state=ADDED, parameters=each) for n in blocks]
         return model_parts(shape, labels) + added
 
-    def apply(self, model: Any, s: Ia3Settings, task: str) -> Any:
+    def apply(self, model: Any, settings: Ia3Settings, task: str) -> Any:
         from peft import IA3Config, TaskType, get_peft_model
 
         shape = shape_from_config(model.config.to_dict())
@@ -54,7 +52,7 @@ class Ia3(PeftMethod):
     def merge(self, model: Any) -> Any | None:
         return model.merge_and_unload()
 
-    def merged_shape(self, shape: ModelShape, s: Ia3Settings, labels: int) -> ModelShape | None:
+    def merged_shape(self, shape: ModelShape, settings: Ia3Settings, labels: int) -> ModelShape | None:
         return shape
 
 

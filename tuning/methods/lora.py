@@ -2,44 +2,94 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import Field
 
 from tuning.errors import Problem
-from tuning.fields import Limit
-from tuning.methods.base import Case, PeftMethod, target_problems, unnamed_heads, words_pattern
+from tuning.fields import WHOLE, Text
+from tuning.methods.base import Case, MethodSettings, PeftMethod, target_problems, unnamed_heads, words_pattern
 from tuning.methods.network import ADDED, Part, block_name, chosen_linears, model_parts
 from tuning.models import ModelShape
 
 TARGETS = ("all-linear", "attention", "feed-forward", "q_proj+v_proj")
-INITS = ("default", "gaussian", "pissa", "olora")
+Init = Literal["default", "gaussian", "pissa", "olora"]
+INITS: tuple[Init, ...] = get_args(Init)
 MOVES_THE_BASE = ("pissa", "olora")
 """Starts that take a part out of the base weights and put it into the adapter."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoraSettings:
+class LoraSettings(MethodSettings):
     """Fields as PEFT names them; the string under a field is its help."""
 
     name: str = "lora"
-    r: Annotated[int, Limit(low=1, high=8192)] = 8
+    r: Annotated[int, Field(ge=1, le=8192), WHOLE] = 8
     """Rank of the two small matrices. Higher learns more detail, and costs memory in proportion."""
-    alpha: Annotated[float, Limit(above=0.0, high=100_000)] = 16.0
+    alpha: Annotated[float, Field(gt=0.0, le=100_000)] = 16.0
     """The learned change is multiplied by alpha / r. Usually r or 2 r."""
-    dropout: Annotated[float, Limit(low=0.0, high=0.99)] = 0.0
+    dropout: Annotated[float, Field(ge=0.0, le=0.99)] = 0.0
     """Share of the adapter's inputs dropped in training. Above 0 different micro-batch cuts differ."""
-    target_modules: Annotated[str, Limit(choices=TARGETS, open=True)] = "all-linear"
+    target_modules: Annotated[Text, Field(examples=[*TARGETS])] = "all-linear"
     """Which linear layers get an adapter: all-linear, attention, feed-forward, or module names joined by +."""
     rslora: bool = False
     """Scale by alpha / sqrt(r) instead, which keeps high ranks learning (arXiv 2312.03732)."""
     dora: bool = False
     """Learn size and direction apart (DoRA, arXiv 2402.09353). About 1.6 times slower here."""
-    init: Annotated[str, Limit(choices=INITS)] = "default"
+    init: Init = "default"
     """How the matrices start: default and gaussian at no change; pissa and olora from the weights' own main parts."""
 
 
-class Lora(PeftMethod):
+L = TypeVar("L", bound=LoraSettings)
+
+
+class LowRankMethod(PeftMethod[L]):
+    """What LoRA shares with the methods whose settings extend its own."""
+
+    default_learning_rate = 3e-3
+    by_name = True
+
+    def parts(self, shape: ModelShape, settings: L, labels: int) -> list[Part]:
+        return model_parts(shape, labels) + lora_parts(shape, settings)
+
+    def problems(self, case: Case, settings: L) -> list[Problem]:
+        found = target_problems(case.shape, "method.target_modules", settings.target_modules)
+        chosen = chosen_linears(case.shape, settings.target_modules)
+        widest = min((min(linear.into, linear.out) for linear in chosen), default=settings.r)
+        if settings.r > widest:
+            message = f"{settings.r} is above the width of this model's narrowest layer, {widest}; set {widest} or less"
+            found.append(Problem("method.r", settings.r, f"1 to {widest}", message))
+        if settings.dora and settings.init in MOVES_THE_BASE:
+            message = f"DoRA keeps the size of the base weights, which {settings.init} changes; set init to default"
+            found.append(Problem("method.init", settings.init, "default or gaussian with DoRA", message))
+        if settings.init == "olora" and case.shape.family.transposed:
+            message = (
+                f"olora takes the main parts of matrices that lie the other way than a {case.shape.model_type} model's;"
+                " set init to default, gaussian or pissa"
+            )
+            found.append(Problem("method.init", settings.init, "default, gaussian or pissa", message))
+        return found
+
+    def summary(self, settings: L) -> str:
+        return f"{self.title} r{settings.r}"
+
+    def apply(self, model: Any, settings: L, task: str) -> Any:
+        return lora_model(model, settings, task, settings.init)
+
+    def save(self, model: Any, folder: Path) -> None:
+        save_lora(model, folder)
+
+    def merge(self, model: Any) -> Any | None:
+        return model.merge_and_unload()
+
+    def merged_shape(self, shape: ModelShape, settings: L, labels: int) -> ModelShape | None:
+        return shape
+
+    def base_view(self, model: Any) -> Any | None:
+        return None if moves_the_base(model) else model.disable_adapter()
+
+
+class Lora(LowRankMethod[LoraSettings]):
     name = "lora"
     title = "LoRA"
     card = (
@@ -48,73 +98,32 @@ class Lora(PeftMethod):
     )
     source = "Hu et al. 2021, arXiv 2106.09685"
     settings = LoraSettings
-    default_learning_rate = 3e-3
     learning_rate_reason = "the small matrices start at no change, so they need about ten times full fine-tuning's rate"
-    by_name = True
     gives_up = "fewer trained weights, another curve"
 
-    def parts(self, shape: ModelShape, s: LoraSettings, labels: int) -> list[Part]:
-        return model_parts(shape, labels) + lora_parts(shape, s)
 
-    def problems(self, case: Case, s: LoraSettings) -> list[Problem]:
-        found = target_problems(case.shape, "method.target_modules", s.target_modules)
-        chosen = chosen_linears(case.shape, s.target_modules)
-        widest = min((min(linear.into, linear.out) for linear in chosen), default=s.r)
-        if s.r > widest:
-            message = f"{s.r} is above the width of this model's narrowest layer, {widest}; set {widest} or less"
-            found.append(Problem("method.r", s.r, f"1 to {widest}", message))
-        if s.dora and s.init in MOVES_THE_BASE:
-            message = f"DoRA keeps the size of the base weights, which {s.init} changes; set init to default"
-            found.append(Problem("method.init", s.init, "default or gaussian with DoRA", message))
-        if s.init == "olora" and case.shape.family.transposed:
-            message = (
-                f"olora takes the main parts of matrices that lie the other way than a {case.shape.model_type} model's;"
-                " set init to default, gaussian or pissa"
-            )
-            found.append(Problem("method.init", s.init, "default, gaussian or pissa", message))
-        return found
-
-    def summary(self, s: LoraSettings) -> str:
-        return f"{self.title} r{s.r}"
-
-    def apply(self, model: Any, s: LoraSettings, task: str) -> Any:
-        return lora_model(model, s, task, s.init)
-
-    def save(self, model: Any, folder: Path) -> None:
-        save_lora(model, folder)
-
-    def merge(self, model: Any) -> Any | None:
-        return model.merge_and_unload()
-
-    def merged_shape(self, shape: ModelShape, s: LoraSettings, labels: int) -> ModelShape | None:
-        return shape
-
-    def base_view(self, model: Any) -> Any | None:
-        return None if moves_the_base(model) else model.disable_adapter()
-
-
-def lora_parts(shape: ModelShape, s: Any) -> list[Part]:
+def lora_parts(shape: ModelShape, settings: LoraSettings) -> list[Part]:
     """What a low-rank adapter adds to each block: r rows and r columns a module, and a size for each output of DoRA."""
-    chosen = chosen_linears(shape, s.target_modules)
-    each = sum(s.r * (linear.into + linear.out) + (linear.out if s.dora else 0) for linear in chosen)
-    name = f"rank {s.r} beside {len(chosen)} layers"
+    chosen = chosen_linears(shape, settings.target_modules)
+    each = sum(settings.r * (linear.into + linear.out) + (linear.out if settings.dora else 0) for linear in chosen)
+    name = f"rank {settings.r} beside {len(chosen)} layers"
     return [
         Part(layer=block_name(number), name=name, state=ADDED, parameters=each)
         for number in range(1, shape.num_layers + 1)
     ]
 
 
-def lora_model(model: Any, s: Any, task: str, init: str) -> Any:
+def lora_model(model: Any, settings: LoraSettings, task: str, init: str) -> Any:
     """The model with PEFT's low-rank adapters of these settings."""
     from peft import LoraConfig, TaskType, get_peft_model
 
     config = LoraConfig(
-        r=s.r,
-        lora_alpha=s.alpha,
-        lora_dropout=s.dropout,
-        target_modules=words_pattern(model, s.target_modules),
-        use_rslora=s.rslora,
-        use_dora=s.dora,
+        r=settings.r,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # PEFT multiplies by it
+        lora_dropout=settings.dropout,
+        target_modules=words_pattern(model, settings.target_modules),
+        use_rslora=settings.rslora,
+        use_dora=settings.dora,
         modules_to_save=unnamed_heads(model, task),
         init_lora_weights=True if init == "default" else init,  # type: ignore[arg-type]
         task_type=TaskType.SEQ_CLS if task == "sequence_classification" else TaskType.CAUSAL_LM,

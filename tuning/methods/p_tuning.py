@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
+from pydantic import Field
+
 from tuning.errors import Problem
-from tuning.fields import Limit
-from tuning.methods.base import Case, PeftMethod
+from tuning.fields import WHOLE, Text
+from tuning.methods.base import Case, MethodSettings, PeftMethod
 from tuning.methods.network import ADDED, EMBEDDINGS, Part, model_parts
-from tuning.methods.prompt_tuning import INITS, heads, prompt_problems, start_vectors, started
+from tuning.methods.prompt_tuning import Init, heads, prompt_problems, start_vectors, started
 from tuning.models import ModelShape
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PTuningSettings:
+class PTuningSettings(MethodSettings):
     name: str = "p_tuning"
-    virtual_tokens: Annotated[int, Limit(low=1, high=4096)] = 16
+    virtual_tokens: Annotated[int, Field(ge=1, le=4096), WHOLE] = 16
     """How many vectors stand before each text. More say more, and each lengthens every row by one place."""
-    init: Annotated[str, Limit(choices=INITS)] = "vocabulary"
+    init: Init = "vocabulary"
     """What goes into the small network at first: vectors of random words, of init_text's words, or noise."""
-    init_text: str = "Answer the question."
+    init_text: Text = "Answer the question."
     """For init text: these words, repeated until all virtual tokens have one."""
 
 
-class PTuning(PeftMethod):
+class PTuning(PeftMethod[PTuningSettings]):
     name = "p_tuning"
     title = "P-tuning"
     card = (
@@ -38,14 +38,14 @@ class PTuning(PeftMethod):
     packs = False
     tasks = ("causal_lm",)
 
-    def parts(self, shape: ModelShape, s: PTuningSettings, labels: int) -> list[Part]:
+    def parts(self, shape: ModelShape, settings: PTuningSettings, labels: int) -> list[Part]:
         hidden = shape.hidden_size
         added = [
             Part(
                 layer=EMBEDDINGS,
-                name=f"{s.virtual_tokens} virtual tokens",
+                name=f"{settings.virtual_tokens} virtual tokens",
                 state=ADDED,
-                parameters=s.virtual_tokens * hidden,
+                parameters=settings.virtual_tokens * hidden,
             ),
             Part(
                 layer=EMBEDDINGS,
@@ -56,18 +56,18 @@ class PTuning(PeftMethod):
         ]
         return [*model_parts(shape, labels), *added]
 
-    def problems(self, case: Case, s: PTuningSettings) -> list[Problem]:
-        return prompt_problems(case, s)
+    def problems(self, case: Case, settings: PTuningSettings) -> list[Problem]:
+        return prompt_problems(case, settings)
 
-    def summary(self, s: PTuningSettings) -> str:
-        return f"{self.title} {s.virtual_tokens}"
+    def summary(self, settings: PTuningSettings) -> str:
+        return f"{self.title} {settings.virtual_tokens}"
 
-    def apply(self, model: Any, s: PTuningSettings, task: str) -> Any:
+    def apply(self, model: Any, settings: PTuningSettings, task: str) -> Any:
         from peft import PromptEncoderConfig, TaskType, get_peft_model
 
-        start = start_vectors(model, s)
+        start = start_vectors(model, settings)
         config = PromptEncoderConfig(
-            num_virtual_tokens=s.virtual_tokens,
+            num_virtual_tokens=settings.virtual_tokens,
             num_attention_heads=heads(model),
             encoder_hidden_size=model.config.hidden_size,
             task_type=TaskType.CAUSAL_LM,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any
 
+from pydantic import Field
+
 from tuning.errors import Problem
-from tuning.fields import Limit
-from tuning.methods.base import Case, WholeModelMethod, freeze, new_heads, target_problems
+from tuning.fields import WHOLE, Text
+from tuning.methods.base import Case, MethodSettings, WholeModelMethod, freeze, new_heads, target_problems
 from tuning.methods.network import (
     ADDED,
     ATTENTION,
@@ -26,12 +28,11 @@ from tuning.methods.network import (
 from tuning.models import ModelShape, shape_from_config
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartialSettings:
+class PartialSettings(MethodSettings):
     name: str = "partial"
-    last_blocks: Annotated[int, Limit(low=0, high=1000)] = 1
+    last_blocks: Annotated[int, Field(ge=0, le=1000), WHOLE] = 1
     """How many of the last blocks are trained. More learns more; each costs its gradients and optimizer state."""
-    modules: str = ""
+    modules: Text = ""
     """Linear layers trained in every block besides, names joined by +, such as v_proj+down_proj; empty adds none."""
     final_norm: bool = True
     """Train the norm after the last block too. A few weights; lets the scale of what goes out follow."""
@@ -39,7 +40,7 @@ class PartialSettings:
     """Train the output layer too. Learns new words well, forgets more; a tied one is copied first, so it grows."""
 
 
-class Partial(WholeModelMethod):
+class Partial(WholeModelMethod[PartialSettings]):
     name = "partial"
     title = "Partial"
     card = (
@@ -52,61 +53,65 @@ class Partial(WholeModelMethod):
     learning_rate_reason = "fewer weights move than in full fine-tuning, so each may move further"
     by_name = True
 
-    def parts(self, shape: ModelShape, s: PartialSettings, labels: int) -> list[Part]:
-        wanted = _wanted(shape, s.modules)
-        first = shape.num_layers - s.last_blocks
+    def parts(self, shape: ModelShape, settings: PartialSettings, labels: int) -> list[Part]:
+        wanted = _wanted(shape, settings.modules)
+        first = shape.num_layers - settings.last_blocks
         last = {block_name(number) for number in range(first + 1, shape.num_layers + 1)}
 
         def moves(part: Part) -> bool:
-            own_head = part.layer == HEAD and part.name == "output layer" and s.head
-            return part.layer in last or (part.layer == FINAL_NORM and s.final_norm) or own_head
+            own_head = part.layer == HEAD and part.name == "output layer" and settings.head
+            return part.layer in last or (part.layer == FINAL_NORM and settings.final_norm) or own_head
 
         found = model_parts(shape, labels, moves)
-        if s.head and shape.tied and not labels:
+        if settings.head and shape.tied and not labels:
             output = shape.vocab_size * shape.hidden_size
             found.append(Part(layer=HEAD, name="a copy, untied from the embeddings", state=ADDED, parameters=output))
         return [piece for part in found for piece in _split(part, wanted, last)]
 
-    def problems(self, case: Case, s: PartialSettings) -> list[Problem]:
+    def problems(self, case: Case, settings: PartialSettings) -> list[Problem]:
         found, shape = [], case.shape
-        if s.last_blocks > shape.num_layers:
+        if settings.last_blocks > shape.num_layers:
             limit = shape.num_layers
             message = f"this model has {limit} blocks; set last_blocks to {limit} or less"
-            found.append(Problem("method.last_blocks", s.last_blocks, f"0 to {limit}", message))
-        if s.modules.strip():
-            found += target_problems(shape, "method.modules", s.modules)
-        if not (s.last_blocks or s.modules or s.final_norm or s.head or case.labels):
+            found.append(Problem("method.last_blocks", settings.last_blocks, f"0 to {limit}", message))
+        if settings.modules.strip():
+            found += target_problems(shape, "method.modules", settings.modules)
+        if not (settings.last_blocks or settings.modules or settings.final_norm or settings.head or case.labels):
             message = "nothing is left to train; set last_blocks to 1 or more, or name modules"
-            found.append(Problem("method.last_blocks", s.last_blocks, "1 or more", message))
+            found.append(Problem("method.last_blocks", settings.last_blocks, "1 or more", message))
         return found
 
-    def summary(self, s: PartialSettings) -> str:
-        return f"Last {s.last_blocks}" + (f" + {s.modules}" if s.modules else "") + (" + head" if s.head else "")
+    def summary(self, settings: PartialSettings) -> str:
+        return (
+            f"Last {settings.last_blocks}"
+            + (f" + {settings.modules}" if settings.modules else "")
+            + (" + head" if settings.head else "")
+        )
 
-    def apply(self, model: Any, s: PartialSettings, task: str) -> Any:
+    def apply(self, model: Any, settings: PartialSettings, task: str) -> Any:
         freeze(model)
         shape = shape_from_config(model.config.to_dict())
-        chosen = _wanted(shape, s.modules)
+        chosen = _wanted(shape, settings.modules)
         wanted = target_pattern(shape, chosen) if chosen else ""
-        first = shape.num_layers - s.last_blocks
+        first = shape.num_layers - settings.last_blocks
         for name, parameter in model.named_parameters():
             block = re.search(r"\.(\d+)\.(.+)", name)
             if block is None:
-                parameter.requires_grad_(s.final_norm and _is_final_norm(name))
+                parameter.requires_grad_(settings.final_norm and _is_final_norm(name))
             else:
                 named = wanted and re.fullmatch(wanted + r"\.weight", name)
                 parameter.requires_grad_(int(block[1]) >= first or bool(named))
         for head in new_heads(model):
             head.requires_grad_(True)
-        if s.head and task == "causal_lm":
+        if settings.head and task == "causal_lm":
             from tuning.methods.torch_heads import untie
 
             untie(model)
             model.get_output_embeddings().requires_grad_(True)
         return model
 
-    def merged_shape(self, shape: ModelShape, s: PartialSettings, labels: int) -> ModelShape | None:
-        return replace(shape, tied=False) if s.head and not labels else shape
+    def merged_shape(self, shape: ModelShape, settings: PartialSettings, labels: int) -> ModelShape | None:
+        return replace(shape, tied=False) if settings.head and not labels else shape
 
 
 def _is_final_norm(name: str) -> bool:

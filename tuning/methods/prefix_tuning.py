@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
+from pydantic import Field
+
 from tuning.errors import Problem, RunError
-from tuning.fields import Limit
-from tuning.methods.base import Case, PeftMethod
+from tuning.fields import WHOLE, Text
+from tuning.methods.base import Case, MethodSettings, PeftMethod
 from tuning.methods.network import ADDED, Part, block_name, model_parts
-from tuning.methods.prompt_tuning import INITS, heads, prompt_problems, start_tokens, started
+from tuning.methods.prompt_tuning import Init, heads, prompt_problems, start_tokens, started
 from tuning.models import ModelShape
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrefixSettings:
+class PrefixSettings(MethodSettings):
     name: str = "prefix_tuning"
-    virtual_tokens: Annotated[int, Limit(low=1, high=4096)] = 16
+    virtual_tokens: Annotated[int, Field(ge=1, le=4096), WHOLE] = 16
     """How many keys and values stand before each text in each block. More say more and cost memory in proportion."""
-    init: Annotated[str, Limit(choices=INITS)] = "vocabulary"
+    init: Init = "vocabulary"
     """What they start as: what the model itself makes of random words or of init_text, or noise of the same size."""
-    init_text: str = "Answer the question."
+    init_text: Text = "Answer the question."
     """For init text: these words, repeated until all virtual tokens have one."""
 
 
-class PrefixTuning(PeftMethod):
+class PrefixTuning(PeftMethod[PrefixSettings]):
     name = "prefix_tuning"
     title = "Prefix tuning"
     card = (
@@ -38,39 +38,39 @@ class PrefixTuning(PeftMethod):
     packs = False
     shapes_adapter = ("virtual_tokens",)
 
-    def parts(self, shape: ModelShape, s: PrefixSettings, labels: int) -> list[Part]:
-        each = 2 * s.virtual_tokens * shape.num_kv_heads * shape.head_dim
-        name = f"keys and values of {s.virtual_tokens} tokens"
+    def parts(self, shape: ModelShape, settings: PrefixSettings, labels: int) -> list[Part]:
+        each = 2 * settings.virtual_tokens * shape.num_kv_heads * shape.head_dim
+        name = f"keys and values of {settings.virtual_tokens} tokens"
         blocks = range(1, shape.num_layers + 1)
         added = [Part(layer=block_name(number), name=name, state=ADDED, parameters=each) for number in blocks]
         return model_parts(shape, labels) + added
 
-    def problems(self, case: Case, s: PrefixSettings) -> list[Problem]:
-        found = prompt_problems(case, s)
+    def problems(self, case: Case, settings: PrefixSettings) -> list[Problem]:
+        found = prompt_problems(case, settings)
         if case.gradient_checkpointing:
             message = "keys and values put in front are lost when a block is computed again; set it to false"
             found.append(Problem("gradient_checkpointing", True, "false", message))
         if case.shape.encoder:
             message = "an encoder takes no keys and values from before; use lora, adapter or partial on this model"
-            found.append(Problem("method.name", s.name, "a model that writes", message))
+            found.append(Problem("method.name", settings.name, "a model that writes", message))
         return found
 
-    def summary(self, s: PrefixSettings) -> str:
-        return f"{self.title} {s.virtual_tokens}"
+    def summary(self, settings: PrefixSettings) -> str:
+        return f"{self.title} {settings.virtual_tokens}"
 
-    def apply(self, model: Any, s: PrefixSettings, task: str) -> Any:
+    def apply(self, model: Any, settings: PrefixSettings, task: str) -> Any:
         from peft import PrefixTuningConfig, TaskType, get_peft_model
 
-        start = _start(model, s)
+        start = _start(model, settings)
         config = PrefixTuningConfig(
-            num_virtual_tokens=s.virtual_tokens,
+            num_virtual_tokens=settings.virtual_tokens,
             num_attention_heads=heads(model),
             task_type=TaskType.SEQ_CLS if task == "sequence_classification" else TaskType.CAUSAL_LM,
         )
         return started(get_peft_model(model, config), start)
 
 
-def _start(model: Any, s: PrefixSettings) -> Any:
+def _start(model: Any, settings: PrefixSettings) -> Any:
     """Keys and values as the model makes them of real words; a line a token: block 1's keys, its values, block 2's.
 
     Raises RunError where some blocks look back less far than the prefix is long.
@@ -79,16 +79,16 @@ def _start(model: Any, s: PrefixSettings) -> Any:
 
     with torch.no_grad():
         body = getattr(model, model.base_model_prefix)
-        cache = body(input_ids=start_tokens(model, s)[None], use_cache=True).past_key_values
+        cache = body(input_ids=start_tokens(model, settings)[None], use_cache=True).past_key_values
     lines = [part[0].transpose(0, 1).flatten(1) for layer in cache.layers for part in (layer.keys, layer.values)]
     window = min(map(len, lines))
-    if window < s.virtual_tokens:
+    if window < settings.virtual_tokens:
         raise RunError(
-            f"method.virtual_tokens is {s.virtual_tokens}, but some blocks of this model look back over {window} tokens"
-            f" only; use at most {window}."
+            f"method.virtual_tokens is {settings.virtual_tokens}, but some blocks of this model look"
+            f" back over {window} tokens only; use at most {window}."
         )
     made = torch.cat(lines, 1)
-    return torch.randn_like(made) * made.std() if s.init == "random" else made
+    return torch.randn_like(made) * made.std() if settings.init == "random" else made
 
 
 METHOD = PrefixTuning()

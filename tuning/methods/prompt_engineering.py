@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any
 
+from pydantic import Field
+
 from tuning.errors import Problem
-from tuning.fields import Limit
-from tuning.methods.base import Asked, Case, Method, freeze
+from tuning.fields import WHOLE, Text
+from tuning.methods.base import Asked, Case, Method, MethodSettings, S, freeze
 from tuning.methods.network import Part, model_parts
 from tuning.models import ModelShape
 from tuning.text import Row
@@ -20,18 +22,17 @@ TRIED_ROWS = 256
 """Questions that a look before Start writes out, to see whether they fit."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptEngineeringSettings:
+class PromptEngineeringSettings(MethodSettings):
     name: str = "prompt_engineering"
-    template: str = PLACE
+    template: Text = PLACE
     """How each question is put: words around {prompt}. A system prompt goes into data.system_prompt."""
-    shots: Annotated[int, Limit(low=0, high=64)] = 0
+    shots: Annotated[int, Field(ge=0, le=64), WHOLE] = 0
     """Training rows shown with their answers before the question. More show the format; each takes its tokens."""
-    example_seed: Annotated[int, Limit(low=0, high=2**31 - 1)] = 0
+    example_seed: Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE] = 0
     """Which rows those are. Small models depend on the choice: try a few."""
 
 
-class UntrainedMethod(Method):
+class UntrainedMethod(Method[S]):
     """What methods share that train nothing: the run is one evaluation, drawn as a level line."""
 
     default_learning_rate = 1e-3
@@ -39,10 +40,10 @@ class UntrainedMethod(Method):
     tasks = ("causal_lm",)
     updates = False
 
-    def parts(self, shape: ModelShape, s: Any, labels: int) -> list[Part]:
+    def parts(self, shape: ModelShape, settings: S, labels: int) -> list[Part]:
         return model_parts(shape, labels)
 
-    def apply(self, model: Any, s: Any, task: str) -> Any:
+    def apply(self, model: Any, settings: S, task: str) -> Any:
         freeze(model)
         return model
 
@@ -53,7 +54,7 @@ class UntrainedMethod(Method):
         return nullcontext()
 
 
-class PromptEngineering(UntrainedMethod):
+class PromptEngineering(UntrainedMethod[PromptEngineeringSettings]):
     name = "prompt_engineering"
     title = "Prompt engineering"
     card = (
@@ -63,41 +64,43 @@ class PromptEngineering(UntrainedMethod):
     source = "Brown et al. 2020, arXiv 2005.14165, on examples in the prompt"
     settings = PromptEngineeringSettings
 
-    def problems(self, case: Case, s: PromptEngineeringSettings) -> list[Problem]:
-        if PLACE not in s.template:
+    def problems(self, case: Case, settings: PromptEngineeringSettings) -> list[Problem]:
+        if PLACE not in settings.template:
             message = (
                 f"the template needs {PLACE} where the question goes, for example {PLACE} or Please answer. {PLACE}"
             )
-            return [Problem("method.template", s.template, PLACE, message)]
+            return [Problem("method.template", settings.template, PLACE, message)]
         train, held_out, _ = case.rows()
         found = no_questions(held_out)
-        if not found and s.shots > len(train):
+        if not found and settings.shots > len(train):
             message = f"there are {len(train)} training rows to show; set shots to {len(train)} or less"
-            found.append(Problem("method.shots", s.shots, f"0 to {len(train)}", message))
+            found.append(Problem("method.shots", settings.shots, f"0 to {len(train)}", message))
         if not found:
-            rows = written(train, longest_asked(held_out), s)
-            fix = "fewer shots" if s.shots else "a shorter template"
-            found += too_long(case, rows, "method.shots" if s.shots else "method.template", s.shots, fix)
+            rows = written(train, longest_asked(held_out), settings)
+            fix = "fewer shots" if settings.shots else "a shorter template"
+            found += too_long(case, rows, "method.shots" if settings.shots else "method.template", settings.shots, fix)
         return found
 
-    def summary(self, s: PromptEngineeringSettings) -> str:
-        return f"{s.shots}-shot" if s.shots else "zero-shot"
+    def summary(self, settings: PromptEngineeringSettings) -> str:
+        return f"{settings.shots}-shot" if settings.shots else "zero-shot"
 
-    def prompts(self, asked: Asked, s: PromptEngineeringSettings) -> list[Row]:
-        return written(asked.train, asked.eval, s)
+    def prompts(self, asked: Asked, settings: PromptEngineeringSettings) -> list[Row]:
+        return written(asked.train, asked.eval, settings)
 
-    def shorter(self, s: PromptEngineeringSettings) -> tuple[PromptEngineeringSettings, str] | None:
-        if not s.shots:
+    def shorter(self, settings: PromptEngineeringSettings) -> tuple[PromptEngineeringSettings, str] | None:
+        if not settings.shots:
             return None
-        fewer = s.shots // 2
-        return replace(s, shots=fewer), f"shots {s.shots} -> {fewer}: fewer examples show what is wanted"
+        fewer = settings.shots // 2
+        return settings.replace(shots=fewer), f"shots {settings.shots} -> {fewer}: fewer examples show what is wanted"
 
 
-def written(train: Sequence[Row], held_out: Sequence[Row], s: PromptEngineeringSettings) -> list[Row]:
+def written(train: Sequence[Row], held_out: Sequence[Row], settings: PromptEngineeringSettings) -> list[Row]:
     """The evaluation rows in the template, behind the same examples for all."""
-    chosen = [train[number] for number in random.Random(s.example_seed).sample(range(len(train)), s.shots)]
-    before = "".join(f"{s.template.replace(PLACE, row.prompt or '')}{row.completion}\n\n" for row in chosen)
-    return [replace(row, prompt=before + s.template.replace(PLACE, row.prompt or "")) for row in held_out]
+    chosen = [
+        train[number] for number in random.Random(settings.example_seed).sample(range(len(train)), settings.shots)
+    ]
+    before = "".join(f"{settings.template.replace(PLACE, row.prompt or '')}{row.completion}\n\n" for row in chosen)
+    return [replace(row, prompt=before + settings.template.replace(PLACE, row.prompt or "")) for row in held_out]
 
 
 def longest_asked(rows: Sequence[Row]) -> list[Row]:

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from tuning.errors import Problem
-from tuning.fields import Limit
-from tuning.methods.base import Case, PeftMethod
+from tuning.fields import WHOLE, Text
+from tuning.methods.base import Case, MethodSettings, PeftMethod
 from tuning.methods.network import ADDED, EMBEDDINGS, Part, model_parts
 from tuning.models import ModelShape
 from tuning.text import TextTokenizer
 
-INITS = ("vocabulary", "text", "random")
+Init = Literal["vocabulary", "text", "random"]
 SHORTEST = 8
 """The smallest data.max_seq_length that settings can have."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptSettings:
+class PromptSettings(MethodSettings):
     name: str = "prompt_tuning"
-    virtual_tokens: Annotated[int, Limit(low=1, high=4096)] = 16
+    virtual_tokens: Annotated[int, Field(ge=1, le=4096), WHOLE] = 16
     """How many vectors stand before each text. More say more, and each lengthens every row by one place."""
-    init: Annotated[str, Limit(choices=INITS)] = "vocabulary"
+    init: Init = "vocabulary"
     """What they start as: vectors of random words, of the words of init_text, or noise of the same size."""
-    init_text: str = "Answer the question."
+    init_text: Text = "Answer the question."
     """For init text: these words, repeated until all virtual tokens have one."""
 
 
-class PromptTuning(PeftMethod):
+class PromptTuning(PeftMethod[PromptSettings]):
     name = "prompt_tuning"
     title = "Prompt tuning"
     card = (
@@ -44,36 +44,36 @@ class PromptTuning(PeftMethod):
     tasks = ("causal_lm",)
     shapes_adapter = ("virtual_tokens",)
 
-    def parts(self, shape: ModelShape, s: PromptSettings, labels: int) -> list[Part]:
-        count = s.virtual_tokens * shape.hidden_size
-        added = Part(layer=EMBEDDINGS, name=f"{s.virtual_tokens} virtual tokens", state=ADDED, parameters=count)
+    def parts(self, shape: ModelShape, settings: PromptSettings, labels: int) -> list[Part]:
+        count = settings.virtual_tokens * shape.hidden_size
+        added = Part(layer=EMBEDDINGS, name=f"{settings.virtual_tokens} virtual tokens", state=ADDED, parameters=count)
         return [*model_parts(shape, labels), added]
 
-    def problems(self, case: Case, s: PromptSettings) -> list[Problem]:
-        return prompt_problems(case, s)
+    def problems(self, case: Case, settings: PromptSettings) -> list[Problem]:
+        return prompt_problems(case, settings)
 
-    def summary(self, s: PromptSettings) -> str:
-        return f"{self.title} {s.virtual_tokens}"
+    def summary(self, settings: PromptSettings) -> str:
+        return f"{self.title} {settings.virtual_tokens}"
 
-    def apply(self, model: Any, s: PromptSettings, task: str) -> Any:
+    def apply(self, model: Any, settings: PromptSettings, task: str) -> Any:
         from peft import PromptTuningConfig, TaskType, get_peft_model
 
-        start = start_vectors(model, s)
+        start = start_vectors(model, settings)
         config = PromptTuningConfig(
-            num_virtual_tokens=s.virtual_tokens, num_attention_heads=heads(model), task_type=TaskType.CAUSAL_LM
+            num_virtual_tokens=settings.virtual_tokens, num_attention_heads=heads(model), task_type=TaskType.CAUSAL_LM
         )
         return started(get_peft_model(model, config), start)
 
 
-def prompt_problems(case: Case, s: Any) -> list[Problem]:
+def prompt_problems(case: Case, settings: Any) -> list[Problem]:
     """What does not go with tokens put before the text."""
     found, positions = [], case.shape.max_positions
-    limit, shorter = positions - case.max_seq_length, positions - s.virtual_tokens
-    if s.virtual_tokens > limit:
-        found.append(_too_long(case, s.virtual_tokens, limit, shorter))
-    if s.init == "text" and not s.init_text.strip():
+    limit, shorter = positions - case.max_seq_length, positions - settings.virtual_tokens
+    if settings.virtual_tokens > limit:
+        found.append(_too_long(case, settings.virtual_tokens, limit, shorter))
+    if settings.init == "text" and not settings.init_text.strip():
         message = "init text needs words to start from; write some into init_text, or set init to vocabulary"
-        found.append(Problem("method.init_text", s.init_text, "one word or more", message))
+        found.append(Problem("method.init_text", settings.init_text, "one word or more", message))
     return found
 
 
@@ -99,24 +99,24 @@ def _too_long(case: Case, count: int, limit: int, shorter: int) -> Problem:
     return Problem("method.virtual_tokens", count, none, message)
 
 
-def start_tokens(model: Any, s: Any) -> Any:
+def start_tokens(model: Any, settings: Any) -> Any:
     """Token ids to start from: drawn from the vocabulary by the run's seed, or the text's, repeated."""
     import torch
 
-    if s.init == "text":
-        ids = TextTokenizer(model.config.name_or_path).encode(s.init_text)
-        return torch.tensor((ids * s.virtual_tokens)[: s.virtual_tokens])
-    return torch.randint(model.get_input_embeddings().weight.shape[0], (s.virtual_tokens,))
+    if settings.init == "text":
+        ids = TextTokenizer(model.config.name_or_path).encode(settings.init_text)
+        return torch.tensor((ids * settings.virtual_tokens)[: settings.virtual_tokens])
+    return torch.randint(model.get_input_embeddings().weight.shape[0], (settings.virtual_tokens,))
 
 
-def start_vectors(model: Any, s: Any) -> Any:
+def start_vectors(model: Any, settings: Any) -> Any:
     """The virtual tokens' vectors before training, at the size of the model's own embeddings."""
     import torch
 
     table = model.get_input_embeddings().weight.detach()
-    if s.init == "random":
-        return torch.randn(s.virtual_tokens, table.shape[1]) * table.std() + table.mean(0)
-    return table[start_tokens(model, s)].clone()
+    if settings.init == "random":
+        return torch.randn(settings.virtual_tokens, table.shape[1]) * table.std() + table.mean(0)
+    return table[start_tokens(model, settings)].clone()
 
 
 def heads(model: Any) -> int | None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, Literal
 
 from tuning.errors import Problem
-from tuning.fields import Limit
 from tuning.methods.base import Case, LoadingCode
-from tuning.methods.lora import INITS, MOVES_THE_BASE, Lora, LoraSettings, lora_model
+from tuning.methods.lora import INITS, MOVES_THE_BASE, LoraSettings, LowRankMethod, lora_model
 from tuning.methods.network import linears
 from tuning.models import ModelShape
 
@@ -23,20 +21,19 @@ _FILE = "quantization.json"
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class QloraSettings(LoraSettings):
     """LoRA's fields, and how the base is stored."""
 
     name: str = "qlora"
-    quant_type: Annotated[str, Limit(choices=("nf4", "fp4"))] = "nf4"
+    quant_type: Literal["nf4", "fp4"] = "nf4"
     """The 16 values a weight can take: nf4 suits weights spread as a bell curve, fp4 is coarser there."""
     double_quant: bool = True
     """Store the scales in 8 bits too: 4.13 bits a weight instead of 4.5, at hardly any loss."""
-    compute_dtype: Annotated[str, Limit(choices=("auto", "fp32", "bf16", "fp16"))] = "auto"
+    compute_dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """What products are computed in after unpacking: auto takes fp32 on a processor and bf16 on CUDA."""
 
 
-class Qlora(Lora):
+class Qlora(LowRankMethod[QloraSettings]):
     name = "qlora"
     title = "QLoRA"
     card = (
@@ -52,43 +49,45 @@ class Qlora(Lora):
     leaner: tuple[str, ...] = ()
     gives_up = "weights in 4 bits, a bit rougher and slower"
 
-    def on(self, s: QloraSettings, device: str) -> QloraSettings:
+    def on(self, settings: QloraSettings, device: str) -> QloraSettings:
         auto = "bf16" if device == "cuda" else "fp32"
-        return replace(s, compute_dtype=auto) if s.compute_dtype == "auto" else s
+        return settings.replace(compute_dtype=auto) if settings.compute_dtype == "auto" else settings
 
-    def able(self, s: QloraSettings, dtypes: tuple[str, ...]) -> QloraSettings:
-        return s if s.compute_dtype != "auto" or "bf16" in dtypes else replace(s, compute_dtype="fp32")
+    def able(self, settings: QloraSettings, dtypes: tuple[str, ...]) -> QloraSettings:
+        return (
+            settings if settings.compute_dtype != "auto" or "bf16" in dtypes else settings.replace(compute_dtype="fp32")
+        )
 
-    def weight_bytes(self, shape: ModelShape, s: QloraSettings, labels: int) -> int:
+    def weight_bytes(self, shape: ModelShape, settings: QloraSettings, labels: int) -> int:
         packed = shape.num_layers * sum(linear.into * linear.out for linear in linears(shape))
-        scales = 1 / BLOCK + 4 / (BLOCK * OUTER_BLOCK) if s.double_quant else 4 / BLOCK
-        return round(packed * (0.5 + scales)) + 4 * (self.total_parameters(shape, s, labels) - packed)
+        scales = 1 / BLOCK + 4 / (BLOCK * OUTER_BLOCK) if settings.double_quant else 4 / BLOCK
+        return round(packed * (0.5 + scales)) + 4 * (self.total_parameters(shape, settings, labels) - packed)
 
-    def problems(self, case: Case, s: Any) -> list[Problem]:
-        found = [] if s.init in MOVES_THE_BASE else super().problems(case, s)
+    def problems(self, case: Case, settings: QloraSettings) -> list[Problem]:
+        found = [] if settings.init in MOVES_THE_BASE else super().problems(case, settings)
         if find_spec("bitsandbytes") is None:
             message = "4-bit weights need bitsandbytes, which is not installed here; use lora, or install it"
-            found.append(Problem("method.name", s.name, "a machine with bitsandbytes", message))
-        if s.compute_dtype not in ("auto", *case.dtypes):
+            found.append(Problem("method.name", settings.name, "a machine with bitsandbytes", message))
+        if settings.compute_dtype not in ("auto", *case.dtypes):
             limit = ", ".join(("auto", *case.dtypes))
-            message = f"{case.device_name} does not compute in {s.compute_dtype}; use one of {limit}"
-            found.append(Problem("method.compute_dtype", s.compute_dtype, limit, message))
-        if self.on(s, case.device).compute_dtype not in case.dtypes:
+            message = f"{case.device_name} does not compute in {settings.compute_dtype}; use one of {limit}"
+            found.append(Problem("method.compute_dtype", settings.compute_dtype, limit, message))
+        if self.on(settings, case.device).compute_dtype not in case.dtypes:
             message = f"{case.device_name} does not compute in bf16, which auto takes on CUDA; set fp16 or fp32"
-            found.append(Problem("method.compute_dtype", s.compute_dtype, ", ".join(case.dtypes), message))
-        if s.init in MOVES_THE_BASE:
+            found.append(Problem("method.compute_dtype", settings.compute_dtype, ", ".join(case.dtypes), message))
+        if settings.init in MOVES_THE_BASE:
             limit = ", ".join(name for name in INITS if name not in MOVES_THE_BASE)
-            message = f"{s.init} changes the base weights, which 4 bits would round away; set init to default"
-            found.append(Problem("method.init", s.init, limit, message))
+            message = f"{settings.init} changes the base weights, which 4 bits would round away; set init to default"
+            found.append(Problem("method.init", settings.init, limit, message))
         return found
 
-    def load_options(self, s: QloraSettings, device: str) -> dict[str, Any]:
-        way = {"quant_type": s.quant_type, "double_quant": s.double_quant}
-        return _options(way | {"compute_dtype": self.on(s, device).compute_dtype}, device)
+    def load_options(self, settings: QloraSettings, device: str) -> dict[str, Any]:
+        way = {"quant_type": settings.quant_type, "double_quant": settings.double_quant}
+        return _options(way | {"compute_dtype": self.on(settings, device).compute_dtype}, device)
 
-    def apply(self, model: Any, s: Any, task: str) -> Any:
+    def apply(self, model: Any, settings: QloraSettings, task: str) -> Any:
         keep_differentiable(model)
-        return lora_model(model, s, task, s.init)
+        return lora_model(model, settings, task, settings.init)
 
     def save(self, model: Any, folder: Path) -> None:
         super().save(model, folder)
@@ -117,10 +116,11 @@ class Qlora(Lora):
         keep_differentiable(again)
         return super().load(again, folder)
 
-    def loading_code(self, s: QloraSettings, device: str) -> LoadingCode:
+    def loading_code(self, settings: QloraSettings, device: str) -> LoadingCode:
         way = (
-            f'load_in_4bit=True, bnb_4bit_quant_type="{s.quant_type}", bnb_4bit_use_double_quant={s.double_quant},\n'
-            f'    bnb_4bit_compute_dtype="{_DTYPES[self.on(s, device).compute_dtype]}",\n'
+            f'load_in_4bit=True, bnb_4bit_quant_type="{settings.quant_type}", '
+            f"bnb_4bit_use_double_quant={settings.double_quant},\n"
+            f'    bnb_4bit_compute_dtype="{_DTYPES[self.on(settings, device).compute_dtype]}",\n'
             f"    llm_int8_skip_modules={list(KEPT_WHOLE)!r},"
         ).replace("'", '"')
         return LoadingCode(

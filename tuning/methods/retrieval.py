@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from tuning.access import path_refusal
 from tuning.errors import Problem
-from tuning.fields import Limit
-from tuning.methods.base import Asked, Case
+from tuning.fields import WHOLE, Text
+from tuning.methods.base import Asked, Case, MethodSettings
 from tuning.methods.prompt_engineering import UntrainedMethod, longest_asked, no_questions, too_long
 from tuning.text import Row
 
@@ -25,23 +27,22 @@ INDEX_BYTES = 256 * 2**20
 """The largest index: it is held in memory."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetrievalSettings:
+class RetrievalSettings(MethodSettings):
     name: str = "retrieval"
-    index: str | None = None
+    index: Text | None = None
     """A JSONL file with a column passage (or text); empty takes the passages that come with the bundled data."""
-    top_k: Annotated[int, Limit(low=1, high=32)] = 1
+    top_k: Annotated[int, Field(ge=1, le=32), WHOLE] = 1
     """How many passages are put before each question. More find more, and distract more."""
-    policy: Annotated[str, Limit(choices=("naive", "conflict_aware"))] = "naive"
+    policy: Literal["naive", "conflict_aware"] = "naive"
     """naive trusts every passage; conflict_aware keeps the model's own answer where it is sure of another one."""
-    threshold: Annotated[float, Limit(low=0.0, high=1.0)] = 0.2
+    threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
     """For conflict_aware: how sure the model must be, by the chance it gives its whole answer. The bundled model is
     above this in most of what it knows, and below 0.1 in what it does not."""
-    misleading_share: Annotated[float, Limit(low=0.0, high=1.0)] = 0.0
+    misleading_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Share of facts whose passage in the index is one that misleads, where the index marks such passages."""
 
 
-class Retrieval(UntrainedMethod):
+class Retrieval(UntrainedMethod[RetrievalSettings]):
     name = "retrieval"
     title = "Retrieval"
     card = (
@@ -52,62 +53,69 @@ class Retrieval(UntrainedMethod):
     source = "Lewis et al. 2020, arXiv 2005.11401; Wang et al. 2024, arXiv 2410.07176"
     settings = RetrievalSettings
 
-    def problems(self, case: Case, s: RetrievalSettings) -> list[Problem]:
-        place = index_file(s, case.data_folder)
-        refusal = path_refusal(place, "data") if place is not None and s.index else None
+    def problems(self, case: Case, settings: RetrievalSettings) -> list[Problem]:
+        place = index_file(settings, case.data_folder)
+        refusal = path_refusal(place, "data") if place is not None and settings.index else None
         if refusal is not None:
-            return [Problem("method.index", s.index, "a JSONL file with passages", f"{s.index!r:.300} {refusal}")]
+            return [
+                Problem(
+                    "method.index", settings.index, "a JSONL file with passages", f"{settings.index!r:.300} {refusal}"
+                )
+            ]
         if place is None or not place.is_file():
-            where = f"there is no file {s.index!r}" if s.index else "these data bring no passages with them"
+            where = (
+                f"there is no file {settings.index!r}" if settings.index else "these data bring no passages with them"
+            )
             message = f"{where}; give a JSONL file with a column passage as method.index"
-            return [Problem("method.index", s.index, "a JSONL file with passages", message)]
+            return [Problem("method.index", settings.index, "a JSONL file with passages", message)]
         try:
             passages = passages_of(place)
         except ValueError as error:
-            return [Problem("method.index", s.index, "a JSONL file with passages", str(error))]
-        if s.misleading_share > 0 and not any(one.misleading for one in passages):
+            return [Problem("method.index", settings.index, "a JSONL file with passages", str(error))]
+        if settings.misleading_share > 0 and not any(one.misleading for one in passages):
             message = "no passage of this index is marked misleading; set misleading_share to 0"
-            return [Problem("method.misleading_share", s.misleading_share, "0", message)]
-        index = ranked(passages, s.misleading_share, 0)
-        if s.top_k > len(index):
+            return [Problem("method.misleading_share", settings.misleading_share, "0", message)]
+        index = ranked(passages, settings.misleading_share, 0)
+        if settings.top_k > len(index):
             message = f"the index has {len(index)} passages to choose from; set top_k to {len(index)} or less"
             if not len(index):
                 message = "every passage of this index is marked misleading; set misleading_share to 1"
-            return [Problem("method.top_k", s.top_k, f"1 to {len(index)}", message)]
+            return [Problem("method.top_k", settings.top_k, f"1 to {len(index)}", message)]
         _, held_out, _ = case.rows()
         found = no_questions(held_out)
         if not found:
             alone = [question_of(row, bundled=case.data_folder is not None) for row in longest_asked(held_out)]
-            rows = with_passages(alone, index, s.top_k)
-            found = too_long(case, rows, "method.top_k", s.top_k, "fewer passages")
+            rows = with_passages(alone, index, settings.top_k)
+            found = too_long(case, rows, "method.top_k", settings.top_k, "fewer passages")
         return found
 
-    def summary(self, s: RetrievalSettings) -> str:
-        bad = f", {s.misleading_share:.0%} misleading" if s.misleading_share else ""
-        return f"Retrieval {s.policy.replace('_', '-')}{bad}"
+    def summary(self, settings: RetrievalSettings) -> str:
+        bad = f", {settings.misleading_share:.0%} misleading" if settings.misleading_share else ""
+        return f"Retrieval {settings.policy.replace('_', '-')}{bad}"
 
-    def prompts(self, asked: Asked, s: RetrievalSettings) -> list[Row]:
-        place = index_file(s, asked.data_folder)
+    def prompts(self, asked: Asked, settings: RetrievalSettings) -> list[Row]:
+        place = index_file(settings, asked.data_folder)
         assert place is not None
         alone = [question_of(row, bundled=asked.data_folder is not None) for row in asked.eval]
-        rows = with_passages(alone, ranked(passages_of(place), s.misleading_share, asked.seed), s.top_k)
-        if not self.asks(s):
+        rows = with_passages(alone, ranked(passages_of(place), settings.misleading_share, asked.seed), settings.top_k)
+        if not self.asks(settings):
             return rows
         own = asked.answer([row.prompt or "" for row in alone])
         read = asked.answer([row.prompt or "" for row in rows])
         return [
-            closed if mine[0].strip() != told[0].strip() and mine[1] >= s.threshold else opened
+            closed if mine[0].strip() != told[0].strip() and mine[1] >= settings.threshold else opened
             for closed, opened, mine, told in zip(alone, rows, own, read, strict=True)
         ]
 
-    def asks(self, s: RetrievalSettings) -> bool:
-        return s.policy == "conflict_aware"
+    def asks(self, settings: RetrievalSettings) -> bool:
+        return settings.policy == "conflict_aware"
 
-    def shorter(self, s: RetrievalSettings) -> tuple[RetrievalSettings, str] | None:
-        if s.top_k == 1:
+    def shorter(self, settings: RetrievalSettings) -> tuple[RetrievalSettings, str] | None:
+        if settings.top_k == 1:
             return None
-        fewer = s.top_k // 2
-        return replace(s, top_k=fewer), f"top_k {s.top_k} -> {fewer}: the passage that answers is missed more often"
+        fewer = settings.top_k // 2
+        cost = f"top_k {settings.top_k} -> {fewer}: the passage that answers is missed more often"
+        return settings.replace(top_k=fewer), cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,10 +127,10 @@ class Passage:
     misleading: bool
 
 
-def index_file(s: RetrievalSettings, data_folder: Path | None) -> Path | None:
+def index_file(settings: RetrievalSettings, data_folder: Path | None) -> Path | None:
     """The index chosen, else the passages that lie beside a bundled set."""
-    if s.index:
-        return Path(os.path.expanduser(s.index))
+    if settings.index:
+        return Path(os.path.expanduser(settings.index))
     return None if data_folder is None else data_folder / "passages.jsonl"
 
 

@@ -7,16 +7,17 @@ from typing import Any
 from tuning.errors import Problem
 from tuning.fields import read_block
 from tuning.recipes import r_tuning
+from tuning.recipes.base import Recipe, RecipeSettings
 
-RECIPES: tuple[r_tuning.RTuning, ...] = (r_tuning.RECIPE,)
+RECIPES: tuple[Recipe[Any], ...] = (r_tuning.RECIPE,)
 
 
-def recipe_named(name: str) -> r_tuning.RTuning:
+def recipe_named(name: str) -> Recipe[Any]:
     """The recipe of that name; raises KeyError."""
     return {recipe.name: recipe for recipe in RECIPES}[name]
 
 
-def read_recipe(given: dict[str, Any] | None) -> tuple[Any, list[Problem]]:
+def read_recipe(given: dict[str, Any] | None) -> tuple[RecipeSettings | None, list[Problem]]:
     """The recipe's own settings from a JSON object, and what is wrong with them; None without a recipe."""
     if given is None:
         return None, []
@@ -24,6 +25,5 @@ def read_recipe(given: dict[str, Any] | None) -> tuple[Any, list[Problem]]:
     if given.get("name") not in [recipe.name for recipe in RECIPES]:  # a list: the name may be anything
         message = f"no recipe is named {given.get('name')!r:.60}; use {names}, or leave recipe empty."
         return None, [Problem("recipe.name", given.get("name"), names, message)]
-    cls = recipe_named(given["name"]).settings
-    block, problems = read_block(cls, given, "recipe.")
-    return (None, problems) if problems else (cls(**block), [])
+    block, problems, _ = read_block(recipe_named(given["name"]).settings, given, "recipe.")
+    return (None, problems) if problems else (block, [])

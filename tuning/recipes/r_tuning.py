@@ -8,27 +8,24 @@ after the training, how often the model answers, is right, invents, and how well
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Literal
 
-from tuning.fields import Limit
+from pydantic import Field
+
+from tuning.recipes.base import Answer, Prefer, RecipeSettings
 from tuning.text import Row
-
-Answer = Callable[[Sequence[str]], Sequence[tuple[str, float]]]
-Prefer = Callable[[Sequence[str], str, str | None], Sequence[float]]
-"""The chance of the first of two continuations against the second, or against all others, for each prompt."""
 
 ASK, SURE, UNSURE = " Are you sure? I am", " sure.", " unsure."
 UNKNOWN = " I don't know."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RTuningSettings:
+class RTuningSettings(RecipeSettings):
     name: str = "r_tuning"
-    form: Annotated[str, Limit(choices=("refusal", "certainty"))] = "refusal"
+    form: Literal["refusal", "certainty"] = "refusal"
     """refusal puts "I don't know." in place of answers the base lacks; certainty adds sure or unsure to each answer."""
-    threshold: Annotated[float, Limit(low=0.0, high=1.0)] = 0.0
+    threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """A question counts as known where the base answers it right and at least this sure. Higher refuses more."""
 
 
@@ -43,23 +40,27 @@ class RTuning:
     source = "Zhang et al. 2023, arXiv 2311.09677"
     settings = RTuningSettings
 
-    def prepare(self, rows: Sequence[Row], s: RTuningSettings, answer: Answer) -> list[Row]:
+    def prepare(self, rows: Sequence[Row], settings: RTuningSettings, answer: Answer) -> list[Row]:
         """The rows with the answers to learn; known is what the base model says itself."""
         said = answer([row.prompt or "" for row in rows])
-        return [_taught(row, s, known(row, *one, s.threshold)) for row, one in zip(rows, said, strict=True)]
+        return [
+            _taught(row, settings, known(row, *one, settings.threshold)) for row, one in zip(rows, said, strict=True)
+        ]
 
-    def forms(self, row: Row, s: RTuningSettings) -> tuple[Row, Row]:
+    def forms(self, row: Row, settings: RTuningSettings) -> tuple[Row, Row]:
         """The row in both ways that `prepare` may write it: as known, and as not known."""
-        return _taught(row, s, True), _taught(row, s, False)
+        return _taught(row, settings, True), _taught(row, settings, False)
 
-    def measure(self, rows: Sequence[Row], s: RTuningSettings, answer: Answer, prefer: Prefer) -> dict[str, float]:
+    def measure(
+        self, rows: Sequence[Row], settings: RTuningSettings, answer: Answer, prefer: Prefer
+    ) -> dict[str, float]:
         """Shares over questions with their true answers; average precision and AUROC of the certainty for being right.
 
         answer_rate: answered, not refused. accuracy: right among the answered. invented: answered wrongly, of all.
         """
         said = [text for text, _ in answer([row.prompt or "" for row in rows])]
         right = [contains(text, row.completion or "") for row, text in zip(rows, said, strict=True)]
-        if s.form == "refusal":
+        if settings.form == "refusal":
             refused = [contains(text, UNKNOWN) for text in said]
             sure = [1 - one for one in prefer([row.prompt or "" for row in rows], UNKNOWN, None)]
         else:
@@ -67,7 +68,7 @@ class RTuning:
             heads = [f"{row.prompt}{_answer_of(text)}{ASK}" for row, text in zip(rows, said, strict=True)]
             sure = list(prefer(heads, SURE, UNSURE))
         answered = [hit for hit, no in zip(right, refused, strict=True) if not no]
-        good = [hit and (s.form == "certainty" or not no) for hit, no in zip(right, refused, strict=True)]
+        good = [hit and (settings.form == "certainty" or not no) for hit, no in zip(right, refused, strict=True)]
         return {
             "answer_rate": len(answered) / len(rows),
             "accuracy": sum(answered) / max(1, len(answered)),
@@ -109,8 +110,8 @@ def auroc(scores: Sequence[float], hits: Sequence[bool]) -> float:
     return wins / (len(good) * len(bad))
 
 
-def _taught(row: Row, s: RTuningSettings, is_known: bool) -> Row:
-    if s.form == "refusal":
+def _taught(row: Row, settings: RTuningSettings, is_known: bool) -> Row:
+    if settings.form == "refusal":
         return row if is_known else replace(row, completion=UNKNOWN)
     return replace(row, completion=f"{row.completion}{ASK}{SURE if is_known else UNSURE}")
 

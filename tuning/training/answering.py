@@ -7,7 +7,6 @@ trains nothing writes them, encoded for the same evaluation that trained runs ha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ Tell = Callable[[int, int], None]
 
 
 def prompted_rows(
-    plan: Plan, method: Method, model: nn.Module, tokenizer: TextTokenizer, tell: Tell, go_on: GoOn = lambda: True
+    plan: Plan, method: Method[Any], model: nn.Module, tokenizer: TextTokenizer, tell: Tell, go_on: GoOn = lambda: True
 ) -> list[tuple[Row, Encoded]]:
     """The evaluation rows as `method` writes them. Only the model's context cuts them, not max_seq_length. Raises
     Stopped."""
@@ -59,13 +58,13 @@ def prompted_rows(
         seed=settings.seed,
     )
     rows = method.prompts(asked, settings.method)
-    whole = replace(plan.data_settings, max_seq_length=plan.model.shape.max_positions)
+    whole = plan.data_settings.replace(max_seq_length=plan.model.shape.max_positions)
     return list(encode_pairs(rows, tokenizer, whole, settings.task, go_on))
 
 
 def prompted_texts(
     plan: Plan,
-    method: Method,
+    method: Method[Any],
     model: nn.Module,
     tokenizer: TextTokenizer,
     texts: Sequence[str],
@@ -114,6 +113,7 @@ def prepared_rows(
             special_tokens=settings.data.special_tokens,
         )
 
+    assert taught is not None, "only plans with a recipe prepare rows"
     return recipe_named(taught.name).prepare(rows, taught, answer)
 
 
@@ -135,6 +135,7 @@ def recipe_metrics(
             model, tokenizer, prompts, first, second, system_prompt, go_on, special_tokens=special_tokens
         )
 
+    assert taught is not None, "only plans with a recipe are measured by it"
     return recipe_named(taught.name).measure(rows, taught, answer, prefer)
 
 

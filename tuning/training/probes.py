@@ -63,7 +63,7 @@ def allocations() -> Iterator[list[int]]:
     """
     profiler, door = torch._C._profiler, torch._C._autograd
     how: Any = profiler.ProfilerConfig  # its stub misses arguments
-    record: Any = torch.autograd._enable_record_function  # type: ignore[attr-defined]
+    record: Any = torch.autograd._enable_record_function
     found: list[int] = []
     record(False)
     door._enable_profiler_legacy(

@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,7 +36,7 @@ LABELS_FILE = "labels.json"
 
 
 def save_artifact(
-    model: nn.Module, method: Method, folder: Path, base: BaseModel, labels: Sequence[str] | None, card: str
+    model: nn.Module, method: Method[Any], folder: Path, base: BaseModel, labels: Sequence[str] | None, card: str
 ) -> Path:
     """Write the run's result under `folder`, `card` as its README.md; an older one is replaced by the complete one."""
     place = folder / method.artifact

@@ -100,7 +100,7 @@ def live_sides(
 
 
 def _base_side(
-    method: Method, model: nn.Module, labels: Sequence[str] | None
+    method: Method[Any], model: nn.Module, labels: Sequence[str] | None
 ) -> tuple[AbstractContextManager[Any] | None, nn.Module | None]:
     view = method.base_view(model) if labels is None else None
     return view, model if view is not None else None

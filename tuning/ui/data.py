@@ -37,7 +37,7 @@ def connect(page: gr.Blocks, form: Form, data: gr.HTML, quick: dict[str, Any]) -
         return [{"settings": settings}] * len(places)
 
     def take(event: gr.EventData) -> list[Any]:
-        chosen = event._data.get("values") or {}  # type: ignore[union-attr]
+        chosen = event._data.get("values") or {}
 
         def one(path: str) -> Any:
             if path not in chosen or not path.startswith("data."):

@@ -133,11 +133,11 @@ def _connect(
         return [*form_room.updates_for(form, values), tell(notices)]
 
     def again(event: gr.EventData) -> list[Any]:
-        given, notices = today(event._data.get("settings") or {})  # type: ignore[union-attr]
+        given, notices = today(event._data.get("settings") or {})
         first = first_values()
         # in full: what a file leaves out has its default
         values = first | values_from_settings(Settings.from_dict(given).to_dict())
-        values[WOULD_FIT_ON] = event._data.get("device") or first[WOULD_FIT_ON]  # type: ignore[union-attr]
+        values[WOULD_FIT_ON] = event._data.get("device") or first[WOULD_FIT_ON]
         return [*form_room.updates_for(form, values), preview_value(service, values), tell(notices)]
 
     def tell(notices: Sequence[Notice]) -> Any:

@@ -23,9 +23,8 @@ from tuning.asking import ASK_SECONDS, Asked
 from tuning.errors import TuningError
 from tuning.question import Question
 from tuning.runs import RunService
-from tuning.web.requests import json_body, row_of, take
+from tuning.web.requests import Body, json_body, row_of, take
 
-MEMBERS = ("prompts", "max_new_tokens", "temperature", "seed", "chat", "weights")
 # identity: a compressed answer would be held back until it is whole
 HEADERS = {"Cache-Control": "no-store", "Content-Encoding": "identity"}
 ASKING = CapacityLimiter(2)
@@ -35,19 +34,28 @@ LOOK_SECONDS = 0.5
 GONE = 499
 
 
+class AskBody(Body):
+    """A question, which `Question` judges; and which weights of an ended run answer it."""
+
+    prompts: Any = ()
+    max_new_tokens: Any = None
+    temperature: Any = None
+    seed: Any = None
+    chat: Any = None
+    weights: Any = "last"
+
+
 def add_ask_routes(app: FastAPI, service: RunService) -> None:
     """POST ask, GET samples."""
 
     @app.post("/fork/runs/{run_id}/ask")
     async def ask(run_id: str, request: Request) -> Response:
         await run_sync(row_of, service, run_id, limiter=ASKING)
-        body = await json_body(request)
-        take(body, *MEMBERS)
-        weights = body.pop("weights", "last")
-        question = Question(**{"prompts": (), **body})
+        body = take(await json_body(request), AskBody)
+        question = Question(**{"prompts": ()} | body.model_dump(exclude_unset=True, exclude={"weights"}))
         pieces = _Pieces()
         client = visitor().owner or (request.client.host if request.client is not None else None)
-        put = partial(service.put_question, run_id, question, pieces.hear, client, weights)
+        put = partial(service.put_question, run_id, question, pieces.hear, client, body.weights)
         asked = await run_sync(put, limiter=ASKING)
         lines = pieces.of(asked, request)
         try:

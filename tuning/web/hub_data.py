@@ -5,7 +5,6 @@ rows; how far a download is.  What is on this machine is read from the disk; the
 person pressed.  A token is used for the one request, or by the thread that downloads, and is in no answer and no log.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,28 +13,32 @@ from starlette.concurrency import run_in_threadpool
 
 from tuning.data.first_rows import first_rows
 from tuning.data.places import class_words, find_place, split_source
-from tuning.errors import DataError, ModelError, Problem, SettingsError
+from tuning.errors import DataError, ModelError
 from tuning.hub.classes import of_subset
 from tuning.hub.download import Downloads, bytes_here
 from tuning.hub.hub_data import HubData, cached_data, chosen, data_error, keep_listing, look_up_data
 from tuning.hub.repo import TOKEN
 from tuning.settings import DataSettings
-from tuning.web.requests import for_the_holder, json_body, take, take_token
+from tuning.web.requests import TOKEN_REFUSAL, Body, OptionalText, SomeText, Token, for_the_holder, json_body, take
 
 KNOWN = 16
 """Looked-up data sets kept in mind, so that Download need not ask again."""
 SHOWN_SUBSETS = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class DataBody(Body):
     """What a request asks about."""
 
-    source: str
-    subset: str | None
-    revision: str | None
-    split: str | None
-    token: str | None
+    refusals = {
+        "source": ("data.source", "a text", "Type a data set first: a hub id such as org/name, or a path."),
+        **{name: (f"data.{name}", "a text", f"The {name} must be a text.") for name in ("subset", "revision", "split")},
+        "token": TOKEN_REFUSAL,
+    }
+    source: SomeText
+    subset: OptionalText = None
+    revision: OptionalText = None
+    split: OptionalText = None
+    token: Token = None
 
     @property
     def settings(self) -> DataSettings:
@@ -46,7 +49,7 @@ def add_hub_data_routes(app: FastAPI) -> None:
     """Look-up, download and cancel of data sets."""
     downloads, known = Downloads(), dict[tuple[str, str | None], HubData]()
 
-    def ask(asked: Asked) -> HubData:
+    def ask(asked: DataBody) -> HubData:
         for_the_holder("data.source")
         found = look_up_data(asked.source, asked.subset, asked.revision, asked.token)
         while len(known) >= KNOWN:
@@ -54,11 +57,11 @@ def add_hub_data_routes(app: FastAPI) -> None:
         known[(found.id, asked.revision)] = found
         return found
 
-    def card(asked: Asked) -> dict[str, Any]:
+    def card(asked: DataBody) -> dict[str, Any]:
         here = _card_of_what_is_here(asked)
         return here or hub_card(ask(asked), asked, downloads)
 
-    def begin(asked: Asked) -> dict[str, Any]:
+    def begin(asked: DataBody) -> dict[str, Any]:
         for_the_holder("data.source")
         found = known.get((split_source(asked.source)[1], asked.revision)) or ask(asked)
         found = chosen(found, asked.subset)
@@ -69,15 +72,15 @@ def add_hub_data_routes(app: FastAPI) -> None:
 
     @app.post("/fork/data/lookup")
     async def lookup(request: Request) -> dict[str, Any]:
-        return await run_in_threadpool(card, _asked(await json_body(request)))
+        return await run_in_threadpool(card, take(await json_body(request), DataBody))
 
     @app.post("/fork/data/download")
     async def download(request: Request) -> dict[str, Any]:
-        return await run_in_threadpool(begin, _asked(await json_body(request)))
+        return await run_in_threadpool(begin, take(await json_body(request), DataBody))
 
     @app.post("/fork/data/cancel")
     async def cancel(request: Request) -> dict[str, Any]:
-        asked = _asked(await json_body(request))
+        asked = take(await json_body(request), DataBody)
         for_the_holder("data.source")
         try:
             return downloads.cancel(split_source(asked.source)[1]).to_dict()
@@ -91,22 +94,7 @@ def add_hub_data_routes(app: FastAPI) -> None:
         return JSONResponse(found, status_code=200 if found else 404, headers={"Cache-Control": "no-store"})
 
 
-def _asked(body: dict[str, Any]) -> Asked:
-    source, subset, revision, split, token = take(body, "source", "subset", "revision", "split", "token")
-    problems = []
-    if not isinstance(source, str) or not source.strip():
-        words = "Type a data set first: a hub id such as org/name, or a path."
-        problems.append(Problem("data.source", source, "a text", words))
-    for name, value in (("subset", subset), ("revision", revision), ("split", split)):
-        if value is not None and not isinstance(value, str):
-            problems.append(Problem(f"data.{name}", value, "a text", f"The {name} must be a text."))
-    if problems:
-        raise SettingsError(problems)
-    subset, revision, split = ((one or "").strip() or None for one in (subset, revision, split))
-    return Asked(source.strip(), subset, revision, split, take_token(token))
-
-
-def _card_of_what_is_here(asked: Asked) -> dict[str, Any] | None:
+def _card_of_what_is_here(asked: DataBody) -> dict[str, Any] | None:
     """The card of bundled sets, files, and what is in the cache; None where the hub has to be asked."""
     kind, name = split_source(asked.source)
     try:
@@ -145,7 +133,7 @@ def _card_of_what_is_here(asked: Asked) -> dict[str, Any] | None:
     return card
 
 
-def hub_card(found: HubData, asked: Asked, downloads: Downloads) -> dict[str, Any]:
+def hub_card(found: HubData, asked: DataBody, downloads: Downloads) -> dict[str, Any]:
     """What the hub says, with the first rows of the split that would be trained on."""
     rows, why, locked, problem = list[dict[str, str]](), None, found.locked, found.problem
     if problem is None:

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from tuning.data import DataSummary
-from tuning.errors import ModelError, Problem, SettingsError, TuningError
+from tuning.errors import ModelError, TuningError
 from tuning.hardware import this_machine
 from tuning.hub.download import Downloads, bytes_here
 from tuning.hub.lookup import HubModel, look_up
@@ -21,7 +21,16 @@ from tuning.methods import method_named
 from tuning.models import BaseModel, is_cached, named, resolve_model, split_spec, tuned_for
 from tuning.plan import make_plan
 from tuning.settings import Settings
-from tuning.web.requests import for_the_holder, json_body, take, take_token
+from tuning.web.requests import (
+    TOKEN_REFUSAL,
+    Body,
+    OptionalText,
+    SomeText,
+    Token,
+    for_the_holder,
+    json_body,
+    take,
+)
 
 ROWS, LENGTH = 4, 128
 """What the card's verdict is about, besides the method: a micro-batch of so many rows of so many tokens."""
@@ -62,15 +71,15 @@ def add_model_routes(app: FastAPI) -> None:
 
     @app.post("/fork/models/lookup")
     async def lookup(request: Request) -> dict[str, Any]:
-        return await run_in_threadpool(card, *_asked(await json_body(request)))
+        return await run_in_threadpool(card, *_members(await json_body(request)))
 
     @app.post("/fork/models/download")
     async def download(request: Request) -> dict[str, Any]:
-        return await run_in_threadpool(begin, *_asked(await json_body(request)))
+        return await run_in_threadpool(begin, *_members(await json_body(request)))
 
     @app.post("/fork/models/cancel")
     async def cancel(request: Request) -> dict[str, Any]:
-        spec, _, _ = _asked(await json_body(request))
+        spec = take(await json_body(request), ModelBody).model
         for_the_holder("model")
         return downloads.cancel(split_spec(spec)[1]).to_dict()
 
@@ -81,17 +90,23 @@ def add_model_routes(app: FastAPI) -> None:
         return JSONResponse(found, status_code=200 if found else 404, headers={"Cache-Control": "no-store"})
 
 
-def _asked(body: dict[str, Any]) -> tuple[str, str | None, str | None]:
-    """Model, revision and token of a request; a problem never repeats the token."""
-    model, revision, token = take(body, "model", "revision", "token")
-    problems = []
-    if not isinstance(model, str) or not model.strip():
-        problems.append(Problem("model", model, "a text", "Type a model first: a hub id such as org/name, or a path."))
-    if revision is not None and not isinstance(revision, str):
-        problems.append(Problem("revision", revision, "a text", "The revision must be a branch, a tag or a commit."))
-    if problems:
-        raise SettingsError(problems)
-    return model.strip(), (revision or "").strip() or None, take_token(token)
+class ModelBody(Body):
+    """The base model that a request asks about."""
+
+    refusals = {
+        "model": ("model", "a text", "Type a model first: a hub id such as org/name, or a path."),
+        "revision": ("revision", "a text", "The revision must be a branch, a tag or a commit."),
+        "token": TOKEN_REFUSAL,
+    }
+    model: SomeText
+    revision: OptionalText = None
+    token: Token = None
+
+
+def _members(body: dict[str, Any]) -> tuple[str, str | None, str | None]:
+    """Model, revision and token of a request. Raises SettingsError."""
+    asked = take(body, ModelBody)
+    return asked.model, asked.revision, asked.token
 
 
 def local_card(model: BaseModel) -> dict[str, Any]:

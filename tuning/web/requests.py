@@ -6,10 +6,12 @@ In: a request. Out: its members, or an error that `tell_problems` turns into an 
 
 import json
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from tuning.access import visitor
 from tuning.asking import TooManyQuestions
@@ -64,24 +66,62 @@ async def json_body(request: Request, most: int = BODY_LIMIT) -> dict[str, Any]:
     return value
 
 
-def take(body: dict[str, Any], *names: str) -> list[Any]:
-    """The named members of a request; a member of another name is refused rather than overlooked."""
-    problems = [
+class Body(BaseModel):
+    """The JSON object of a request: known members only, each of its own kind."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
+    refusals: ClassVar[Mapping[str, tuple[str, str, str]]] = {}
+    """By member: the field, the limit and the sentence of the problem where pydantic refuses its value."""
+
+
+M = TypeVar("M", bound=Body)
+
+
+def take(body: dict[str, Any], model: type[M]) -> M:
+    """The members of a request, checked. Raises SettingsError with a problem for each faulty one; a member of another
+    name is refused rather than overlooked."""
+    names = list(model.model_fields)
+    unknown = [
         Problem(name, body[name], ", ".join(names), f"There is no {name!r} here; known: {', '.join(names)}.")
         for name in sorted(set(body) - set(names))
     ]
-    if problems:
-        raise SettingsError(problems)
-    return [body.get(name) for name in names]
+    if unknown:
+        raise SettingsError(unknown)
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False, include_input=False)
+    problems = []
+    for name in dict.fromkeys(str(one["loc"][0]) for one in details):
+        field, limit, message = model.refusals[name]
+        problems.append(Problem(field, None if name == "token" else body.get(name), limit, message))
+    raise SettingsError(problems)
 
 
-def take_token(token: Any) -> str | None:
-    """A token for the hub as it was typed; a problem never repeats it. Raises SettingsError."""
+def _optional(text: str | None) -> str | None:
+    return (text or "").strip() or None
+
+
+def _some_text(text: str) -> str:
+    if not text.strip():
+        raise ValueError("empty")
+    return text.strip()
+
+
+def _token(text: str | None) -> str | None:
     # a header holds printable ASCII only; anything else was not a token
-    if token is not None and not (isinstance(token, str) and token.isascii() and (token.isprintable() or not token)):
-        message = "The token must be one line of letters, digits and _."
-        raise SettingsError([Problem("token", None, "a token", message)])
-    return (token or "").strip() or None
+    if text is not None and not (text.isascii() and (text.isprintable() or not text)):
+        raise ValueError("not a token")
+    return _optional(text)
+
+
+SomeText = Annotated[str, AfterValidator(_some_text)]
+"""A text without the blanks at its ends, and not empty."""
+OptionalText = Annotated[str | None, AfterValidator(_optional)]
+"""A text without the blanks at its ends; an empty one is none."""
+Token = Annotated[str | None, AfterValidator(_token)]
+"""A token for the hub as it was typed; a problem never repeats it."""
+TOKEN_REFUSAL = ("token", "a token", "The token must be one line of letters, digits and _.")
 
 
 def for_the_holder(field: str) -> None:

@@ -21,12 +21,18 @@ from tuning.command import command_line
 from tuning.errors import RunError
 from tuning.runs import RunService
 from tuning.settings import Settings
-from tuning.web.requests import json_body, row_of, take
+from tuning.web.requests import Body, json_body, row_of, take
 
 PACKING = CapacityLimiter(2)
 """Threads for reading what is packed; apart from those that all other requests share."""
 PIECE_BYTES = 2**20
 STEP_FILE = re.compile(r"step-(\d{8})\.json")
+
+
+class ResultBody(Body):
+    """Which form of a run's result to make; the service knows them."""
+
+    form: Any = None
 
 
 def add_result_routes(app: FastAPI, service: RunService) -> None:
@@ -59,7 +65,7 @@ def add_result_routes(app: FastAPI, service: RunService) -> None:
     @app.post("/fork/runs/{run_id}/results")
     async def make(run_id: str, request: Request) -> JSONResponse:
         await run_sync(row_of, service, run_id, limiter=PACKING)
-        (form,) = take(await json_body(request), "form")
+        form = take(await json_body(request), ResultBody).form
         await run_sync(service.make_result, run_id, str(form), limiter=PACKING)
         states = await run_sync(service.result_states, run_id, limiter=PACKING)
         return JSONResponse(states, status_code=202)
@@ -116,7 +122,7 @@ def _zipped(artifact: Path, run_folder: Path) -> Iterator[bytes]:
     inside = (path for path in sorted(artifact.rglob("*")) if path.is_file())
     files |= {str(Path(artifact.name) / path.relative_to(artifact)): path for path in inside}
     sink = _Sink()
-    with zipfile.ZipFile(sink, "w") as packed:  # type: ignore[arg-type]
+    with zipfile.ZipFile(sink, "w") as packed:
         for name, path in files.items():
             about = zipfile.ZipInfo.from_file(path, name)
             with open(path, "rb") as file, packed.open(about, "w") as entry:

@@ -20,7 +20,7 @@ from tuning.errors import Problem, RunError, SettingsError
 from tuning.rows import ACTIVE_STATES, RunRow
 from tuning.runs import RunService
 from tuning.store import FIRST_LOAD_LIMIT, LIST_LINES, POINT_KINDS
-from tuning.web.requests import RUN_ID, json_body, row_of, take
+from tuning.web.requests import RUN_ID, Body, json_body, row_of, take
 
 SHOWN_RUNS = 50
 STARTING = CapacityLimiter(4)
@@ -200,6 +200,27 @@ def _add_reading(app: FastAPI, service: RunService) -> None:
         return JSONResponse(answer, headers={"Cache-Control": "no-store"})
 
 
+class StartBody(Body):
+    """A run to start; the service judges each member and says what is wrong with it."""
+
+    settings: Any = None
+    name: Any = None
+    parent: Any = None
+    from_step: Any = None
+
+
+class NameBody(Body):
+    """A run's new name, which the service judges."""
+
+    name: Any = None
+
+
+class NoteBody(Body):
+    """A run's note, which the service judges."""
+
+    note: Any = None
+
+
 def _add_running(app: FastAPI, service: RunService) -> None:
     @app.post("/fork/estimate")
     async def estimate(request: Request, device: str | None = None) -> dict[str, Any]:
@@ -207,17 +228,20 @@ def _add_running(app: FastAPI, service: RunService) -> None:
 
     @app.post("/fork/runs")
     async def start(request: Request) -> JSONResponse:
-        settings, name, parent, from_step = take(await json_body(request), "settings", "name", "parent", "from_step")
-        if parent is not None:
-            await run_in_threadpool(row_of, service, str(parent))
-        settings = {} if settings is None else settings
-        run_id = await run_sync(service.start, settings, name, parent, from_step, limiter=STARTING)
+        body = take(await json_body(request), StartBody)
+        if body.parent is not None:
+            await run_in_threadpool(row_of, service, str(body.parent))
+        settings = {} if body.settings is None else body.settings
+        run_id = await run_sync(service.start, settings, body.name, body.parent, body.from_step, limiter=STARTING)
         return JSONResponse({"run_id": run_id}, status_code=201)
 
     @app.post("/fork/runs/{run_id}/{action}")
     async def change(run_id: str, action: str, request: Request) -> JSONResponse:
         await run_in_threadpool(row_of, service, run_id)
-        texts = {"rename": (service.rename, "name"), "note": (service.note, "note")}
+        texts: dict[str, tuple[Callable[[str, Any], None], type[Body], str]] = {
+            "rename": (service.rename, NameBody, "name"),
+            "note": (service.note, NoteBody, "note"),
+        }
         plain = {
             "stop": service.stop,
             "pause": service.pause,
@@ -226,8 +250,8 @@ def _add_running(app: FastAPI, service: RunService) -> None:
             "undelete": service.undelete,
         }
         if action in texts:
-            function, member = texts[action]
-            (text,) = take(await json_body(request), member)
+            function, model, member = texts[action]
+            text = getattr(take(await json_body(request), model), member)
             await run_in_threadpool(function, run_id, text)
         elif action == "go_on":
             step = await run_sync(service.go_on, run_id, limiter=STARTING)

@@ -1,0 +1,135 @@
+"""Inputs for each setting: of a wrong type, out of range, not a number, too long, unknown, nested, or odd but right."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from tuning.errors import SettingsError
+from tuning.methods import METHODS
+from tuning.recipes import RECIPES
+from tuning.settings import Settings
+
+SECTIONS = ("data", "optimizer", "schedule", "eval", "save", "sample")
+WRONG: tuple[Any, ...] = (
+    None,
+    True,
+    "8",
+    "",
+    8,
+    8.0,
+    8.5,
+    0,
+    -1,
+    -0.0,
+    2**53,
+    10**30,
+    10**400,
+    1e300,
+    float("nan"),
+    float("inf"),
+    "x" * 5_000,
+    "\ud800",
+    "auto",
+    [],
+    ["a", 3],
+    ["\ud800"],
+    [0, 0.5],
+    ["accuracy"],
+    {},
+    {"a": 1},
+    {"text": "\ud800"},
+)
+
+
+def nested(path: str, value: Any, method: str = "lora") -> dict[str, Any]:
+    """The settings object that holds this value at a dotted path."""
+    outer, _, name = path.rpartition(".")
+    if outer == "method":
+        return {"method": {"name": method, name: value}}
+    if outer == "recipe":
+        return {"recipe": {"name": "r_tuning", name: value}}
+    return {outer: {name: value}} if outer else {name: value}
+
+
+def paths() -> list[tuple[str, str]]:
+    """Every setting as (dotted path, method it belongs to)."""
+    plain = Settings.from_dict({}).to_dict()
+    found = [(name, "lora") for name in plain]
+    found += [(f"{section}.{name}", "lora") for section in SECTIONS for name in plain[section]]
+    for method in METHODS:
+        own = Settings.from_dict({"method": {"name": method.name}}).to_dict()["method"]
+        found += [(f"method.{name}", method.name) for name in own if name != "name"]
+    found += [("method.name", "lora"), ("recipe.form", ""), ("recipe.threshold", ""), ("recipe.name", "")]
+    return found
+
+
+def cases() -> list[Any]:
+    """All inputs, in a fixed order: each setting alone, several at once, and objects of another form."""
+    found: list[Any] = [nested(path, value, method) for path, method in paths() for value in WRONG]
+    for prefix in ("", *(f"{section}." for section in SECTIONS), "recipe."):
+        found += [nested(f"{prefix}{name}", 1) for name in ("unknown", "", "\ud800", "data.source")]
+    found += [nested("method.unknown", 1, method.name) for method in METHODS]
+    found += [None, [], "settings", 3, {"method": {}}, {"method": {"r": -1}}, {"recipe": {"name": RECIPES[0].name}}]
+    found += [
+        {"max_steps": 5, "num_epochs": 2},
+        {"max_steps": None},
+        {"num_epochs": "x"},
+        {"num_epochs": 0, "max_steps": None},
+        {"num_epochs": 2, "micro_batch_size": 0},
+        {"task": "sequence_classification", "eval": {"metrics": ["exact_match"]}, "save": {"best_by": "perplexity"}},
+        {"save": {"best_by": "exact_match"}, "eval": {"metrics": ["perplexity", "exact_match"]}},
+        {"save": {"best_by": "exact_match"}},
+        {"eval": {"metrics": ["perplexity", "auto", "nonsense"]}},
+        {"sample": {"prompts": ["a", " ", 3]}},
+        {"sample": {"prompts": ["a", " "]}},
+        {"sample": {"prompts": ["a"] * 65}},
+        {"data": {"columns": {"text": 3}, "label_names": [1]}, "optimizer": {"betas": [2]}, "sample": {"prompts": [1]}},
+        {"optimizer": {"betas": [0.9, 1.0]}},
+        {"optimizer": {"betas": [0.9, True]}},
+        {"optimizer": {"betas": [0, 0.9]}},
+        {"optimizer": {"betas": [0.9, float("nan")]}},
+        {"version": 1, "micro_batch_size": 8},
+        {"version": 1, "precision": "bf16", "data": 3},
+        {"version": 3},
+        {"model": "a/" + "b" * 300, "data": {"source": "/" + "x" * 300, "split": "s" * 201}},
+        {"method": {"name": "retrieval", "index": "/" + "x" * 5_000}},
+    ]
+    draw, single = random.Random(0), list(paths())
+    for _ in range(200):
+        several: dict[str, Any] = {}
+        for path, method in draw.sample(single, draw.randint(2, 6)):
+            for name, value in nested(path, draw.choice(WRONG), method).items():
+                if isinstance(value, dict) and isinstance(several.get(name), dict):
+                    several[name] |= value
+                else:
+                    several[name] = value
+        found.append(several)
+    return found
+
+
+def answer(given: Any) -> list[Any]:
+    """What the settings say to an input: each problem as [field, value, limit, message, suggestion] in its order;
+    or, where there is none, one object of the values that are not the default."""
+    try:
+        made = Settings.from_dict(given).to_dict()
+    except SettingsError as error:
+        plain = [(one.to_dict(), one.suggestion) for one in error.problems]
+        return [[one["field"], shorter(one["value"]), one["limit"], one["message"], hint] for one, hint in plain]
+    return [changed(made, Settings.from_dict({}).to_dict())]
+
+
+def shorter(value: Any) -> Any:
+    """A value as it stands in the record: long texts by their beginning and length."""
+    return f"{value[:20]} ({len(value)})" if isinstance(value, str) and len(value) > 60 else value
+
+
+def changed(made: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
+    """The values that differ from the usual ones in value or in type, by key."""
+    found = {name: value for name, value in made.items() if repr(value) != repr(usual.get(name))}
+    return {
+        name: changed(value, usual[name])
+        if isinstance(value, dict) and isinstance(usual.get(name), dict)
+        else shorter(value)
+        for name, value in found.items()
+    }
