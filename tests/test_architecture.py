@@ -15,6 +15,7 @@ FLOORS = {
     "assets": 0,
     "child": 0,
     "errors": 0,
+    "files": 0,
     "events": 0,
     "locks": 0,
     "micro_batches": 0,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tuning.errors import ModelError
+from tuning.files import PART, write_text
 from tuning.hub.lookup import look_up
 from tuning.hub.reach import reach_hub
 from tuning.hub.repo import HubFile, HubRepo, told_plainly
@@ -36,7 +37,7 @@ class _Stopped(Exception):
 
 def part_of(repo: HubRepo, file: HubFile) -> Path:
     """Where a file grows until it is whole."""
-    return repo.folder / "blobs" / f"{file.key}.part"
+    return repo.folder / "blobs" / f"{file.key}{PART}"
 
 
 def bytes_here(repo: HubRepo) -> int:
@@ -200,10 +201,7 @@ def _name_revision(repo: HubRepo) -> None:
     named = repo.folder / "refs" / revision
     if not named.resolve().is_relative_to((repo.folder / "refs").resolve()):
         return
-    named.parent.mkdir(parents=True, exist_ok=True)
-    aside = named.with_name(f"{named.name}.part")
-    aside.write_text(repo.commit, encoding="utf-8")
-    os.replace(aside, named)
+    write_text(named, repo.commit)
 
 
 # -- in the background ------------------------------------------------------------------------------------------------

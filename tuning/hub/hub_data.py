@@ -8,13 +8,13 @@ it listed is kept as JSON in the cache, so that without a network it is known wh
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tuning.errors import DataError, ModelError
+from tuning.files import write_text
 from tuning.hub.classes import Classes, classes_of
 from tuning.hub.download import fetch
 from tuning.hub.layout import CONVERTED, Layout, Splits, layout_of
@@ -176,10 +176,7 @@ def keep_listing(data: HubData) -> None:
         "classes": data.classes,
     }
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        aside = place.with_suffix(".part")
-        aside.write_text(json.dumps(plain), encoding="utf-8")
-        os.replace(aside, place)
+        write_text(place, json.dumps(plain))
     except OSError as error:
         message = f"{place.parent} cannot be written ({error.strerror}); the cache of the hub lies there (HF_HUB_CACHE)"
         raise DataError(message, data.id, "a folder that can be written") from None

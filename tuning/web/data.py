@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from tuning.data.template_choice import template_notices, with_template_chosen
 from tuning.data.whole import look
 from tuning.disk import UPLOAD_PREFIX, UPLOADS
 from tuning.errors import Notice, Problem, SettingsError, TuningError
+from tuning.files import temporary_file
 from tuning.locks import lock_file
 from tuning.models import BaseModel
 from tuning.plan import base_model
@@ -132,22 +132,19 @@ def _check_room(folder: Path, expected: int) -> None:
 
 async def _store(request: Request, folder: Path, name: str) -> Path:
     """Write the body aside, then give it its place; a broken transfer leaves nothing."""
-    handle, aside = tempfile.mkstemp(prefix=UPLOAD_PREFIX, dir=folder)
     digest, size = hashlib.sha256(), 0
-    try:
-        with os.fdopen(handle, "wb") as out:
-            lock_file(handle)  # as long as it is written, no other server's start clears it away
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size % (64 * 2**20) < len(chunk):
-                    _check_room(folder, len(chunk))
-                digest.update(chunk)
-                await run_in_threadpool(out.write, chunk)
+    with temporary_file(folder, UPLOAD_PREFIX) as (out, aside):
+        lock_file(out.fileno())  # as long as it is written, no other server's start clears it away
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size % (64 * 2**20) < len(chunk):
+                _check_room(folder, len(chunk))
+            digest.update(chunk)
+            await run_in_threadpool(out.write, chunk)
+        out.close()
         if size == 0:
             raise SettingsError([Problem("data.source", 0, "a file with rows", "the file is empty; choose another.")])
         place = folder / (visitor().owner or "") / digest.hexdigest()[:16]
         place.mkdir(parents=True, exist_ok=True)
         os.replace(aside, place / name)
         return place / name
-    finally:
-        Path(aside).unlink(missing_ok=True)
