@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tuning.errors import Problem, RunError
+from tuning.families import HEADS
 from tuning.methods.network import ADDED, FROZEN, Part, chosen_linears, linears, target_pattern, unknown_targets
 from tuning.models import ModelShape, shape_from_config
 from tuning.text import Row, TextTokenizer
@@ -262,10 +263,6 @@ def freeze(model: Any) -> None:
     """Nothing moves; a method then says what does."""
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-
-
-HEADS = ("score", "classifier", "pre_classifier")
-"""What the library calls the modules of a classification head."""
 
 
 def new_heads(model: Any) -> Iterator[Any]:
