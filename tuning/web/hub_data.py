@@ -1,34 +1,30 @@
-"""The routes of data sets on the hub: POST /fork/data/lookup, download, cancel; GET /fork/data/download.
+"""The routes of data sets on the hub, under /fork/data/: a data set's card before it is fetched, and downloads.
 
-In: {"source", "subset", "revision", "split", "token"}.  Out: the card as JSON: subsets, splits, sizes, licence, first
-rows; how far a download is.  What is on this machine is read from the disk; the hub is asked only here, because a
-person pressed.  A token is used for the one request, or by the thread that downloads, and is in no answer and no log.
+A request is {"source", "subset", "revision", "split", "token"}. The card has subsets, splits, sizes, the licence and
+the first rows.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
-from starlette.concurrency import run_in_threadpool
+from fastapi import FastAPI
 
 from tuning.data.first_rows import first_rows
 from tuning.data.places import class_words, find_place, split_source
 from tuning.errors import DataError, ModelError, Problem, SettingsError
 from tuning.hub.classes import of_subset
-from tuning.hub.download import Downloads, bytes_here
+from tuning.hub.download import bytes_here
 from tuning.hub.hub_data import HubData, cached_data, chosen, data_error, keep_listing, look_up_data
 from tuning.hub.repo import TOKEN
 from tuning.settings import DataSettings
-from tuning.web.requests import for_the_holder, json_body, take, take_token
+from tuning.web.hub_routes import add_hub_routes
+from tuning.web.requests import take, take_token
 
-KNOWN = 16
-"""Looked-up data sets kept in mind, so that Download need not ask again."""
 SHOWN_SUBSETS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class DataRequest:
     """What a request asks about."""
 
     source: str
@@ -38,60 +34,41 @@ class Asked:
     token: str | None
 
     @property
+    def name(self) -> str:
+        return split_source(self.source)[1]
+
+    @property
     def settings(self) -> DataSettings:
         return DataSettings(source=self.source, subset=self.subset, revision=self.revision, split=self.split)
 
 
 def add_hub_data_routes(app: FastAPI) -> None:
     """Look-up, download and cancel of data sets."""
-    downloads, known = Downloads(), dict[tuple[str, str | None], HubData]()
-
-    def ask(asked: Asked) -> HubData:
-        for_the_holder("data.source")
-        found = look_up_data(asked.source, asked.subset, asked.revision, asked.token)
-        while len(known) >= KNOWN:
-            known.pop(next(iter(known)))
-        known[(found.id, asked.revision)] = found
-        return found
-
-    def card(asked: Asked) -> dict[str, Any]:
-        here = _card_of_what_is_here(asked)
-        return here or hub_card(ask(asked), asked, downloads)
-
-    def begin(asked: Asked) -> dict[str, Any]:
-        for_the_holder("data.source")
-        found = known.get((split_source(asked.source)[1], asked.revision)) or ask(asked)
-        found = chosen(found, asked.subset)
-        if refusal := found.refusal():
-            raise refusal
-        keep_listing(found)
-        return downloads.start(found, asked.token).to_dict()
-
-    @app.post("/fork/data/lookup")
-    async def lookup(request: Request) -> dict[str, Any]:
-        return await run_in_threadpool(card, _asked(await json_body(request)))
-
-    @app.post("/fork/data/download")
-    async def download(request: Request) -> dict[str, Any]:
-        return await run_in_threadpool(begin, _asked(await json_body(request)))
-
-    @app.post("/fork/data/cancel")
-    async def cancel(request: Request) -> dict[str, Any]:
-        asked = _asked(await json_body(request))
-        for_the_holder("data.source")
-        try:
-            return downloads.cancel(split_source(asked.source)[1]).to_dict()
-        except ModelError as error:
-            raise data_error(error) from None
-
-    @app.get("/fork/data/download")
-    def progress(source: str) -> JSONResponse:
-        one = downloads.of(split_source(source)[1])
-        found = one.to_dict() if one else None
-        return JSONResponse(found, status_code=200 if found else 404, headers={"Cache-Control": "no-store"})
+    add_hub_routes(
+        app,
+        "/fork/data",
+        "source",
+        "data.source",
+        read=_asked,
+        name_of=lambda source: split_source(source)[1],
+        local_card=_card_of_what_is_here,
+        look_up=lambda asked: look_up_data(asked.source, asked.subset, asked.revision, asked.token),
+        hub_card=hub_card,
+        to_download=_to_download,
+        refusal=data_error,
+    )
 
 
-def _asked(body: dict[str, Any]) -> Asked:
+def _to_download(data: HubData, asked: DataRequest) -> HubData:
+    """The files of the subset that was asked for, listed beside them. Raises DataError."""
+    data = chosen(data, asked.subset)
+    if refusal := data.refusal():
+        raise refusal
+    keep_listing(data)
+    return data
+
+
+def _asked(body: dict[str, Any]) -> DataRequest:
     source, subset, revision, split, token = take(body, "source", "subset", "revision", "split", "token")
     problems = []
     if not isinstance(source, str) or not source.strip():
@@ -103,10 +80,10 @@ def _asked(body: dict[str, Any]) -> Asked:
     if problems:
         raise SettingsError(problems)
     subset, revision, split = ((one or "").strip() or None for one in (subset, revision, split))
-    return Asked(source.strip(), subset, revision, split, take_token(token))
+    return DataRequest(source.strip(), subset, revision, split, take_token(token))
 
 
-def _card_of_what_is_here(asked: Asked) -> dict[str, Any] | None:
+def _card_of_what_is_here(asked: DataRequest) -> dict[str, Any] | None:
     """The card of bundled sets, files, and what is in the cache; None where the hub has to be asked."""
     kind, name = split_source(asked.source)
     try:
@@ -145,7 +122,7 @@ def _card_of_what_is_here(asked: Asked) -> dict[str, Any] | None:
     return card
 
 
-def hub_card(found: HubData, asked: Asked, downloads: Downloads) -> dict[str, Any]:
+def hub_card(found: HubData, asked: DataRequest) -> dict[str, Any]:
     """What the hub says, with the first rows of the split that would be trained on."""
     rows, why, locked, problem = list[dict[str, str]](), None, found.locked, found.problem
     if problem is None:
@@ -169,7 +146,6 @@ def hub_card(found: HubData, asked: Asked, downloads: Downloads) -> dict[str, An
         }
         for subset in list(found.layout.subsets)[:SHOWN_SUBSETS]
     ]
-    running = downloads.of(found.id)
     return {
         "id": found.id,
         "source": "hub",
@@ -184,5 +160,4 @@ def hub_card(found: HubData, asked: Asked, downloads: Downloads) -> dict[str, An
         "rows": rows,
         "bytes": found.total_bytes,
         "done_bytes": bytes_here(found),
-        "download": running.to_dict() if running else None,
     }

@@ -1,88 +1,75 @@
 """The routes under /fork/models/: a model's card before anything is fetched, and downloads with progress.
 
-In: {"model", "revision", "token"}. Out: the card as JSON; how far a download is. A bundled model, a folder and what is
-in the cache are read from the disk; the hub is asked only here, because a person pressed. A token is used for the one
-request, or by the thread that downloads, and is in no answer and no log.
+A request is {"model", "revision", "token"}. The card says whether the model can be trained on this machine.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
-from starlette.concurrency import run_in_threadpool
+from fastapi import FastAPI
 
 from tuning.data import DataSummary
 from tuning.errors import ModelError, Problem, SettingsError, TuningError
 from tuning.hardware import this_machine
-from tuning.hub.download import Downloads, bytes_here
+from tuning.hub.download import bytes_here
 from tuning.hub.lookup import HubModel, look_up
 from tuning.memory.estimate import estimate
 from tuning.methods import method_named
 from tuning.models import BaseModel, is_cached, named, resolve_model, split_spec, tuned_for
 from tuning.plan import make_plan
 from tuning.settings import Settings
-from tuning.web.requests import for_the_holder, json_body, take, take_token
+from tuning.web.hub_routes import add_hub_routes
+from tuning.web.requests import take, take_token
 
 ROWS, LENGTH = 4, 128
 """What the card's verdict is about, besides the method: a micro-batch of so many rows of so many tokens."""
 METHODS = ("lora", "full")
-KNOWN = 32
-"""Looked-up models kept in mind, so that Download need not ask again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """What a request asks about."""
+
+    spec: str
+    revision: str | None
+    token: str | None
+
+    @property
+    def name(self) -> str:
+        return split_spec(self.spec)[1]
 
 
 def add_model_routes(app: FastAPI) -> None:
-    """POST lookup, download, cancel; GET download."""
-    downloads, known = Downloads(), dict[tuple[str, str | None], HubModel]()
-
-    def asked_hub(name: str, revision: str | None, token: str | None) -> HubModel:
-        for_the_holder("model")
-        found = look_up(name, revision, token)
-        while len(known) >= KNOWN:
-            known.pop(next(iter(known)))
-        known[(name, revision)] = found
-        return found
-
-    def card(spec: str, revision: str | None, token: str | None) -> dict[str, Any]:
-        kind, name = split_spec(spec)
-        if kind != "hub" or is_cached(name, revision):
-            return local_card(resolve_model(spec, revision))
-        found = asked_hub(name, revision, token)
-        running = downloads.of(found.id)
-        return hub_card(found) | {"download": running.to_dict() if running else None}
-
-    def begin(spec: str, revision: str | None, token: str | None) -> dict[str, Any]:
-        for_the_holder("model")
-        _, name = split_spec(spec)
-        found = known.get((name, revision)) or asked_hub(name, revision, token)
-        if found.locked:
-            found = asked_hub(name, revision, token)
-        if found.problem is not None:
-            raise ModelError(found.problem, spec)
-        return downloads.start(found, token).to_dict()
-
-    @app.post("/fork/models/lookup")
-    async def lookup(request: Request) -> dict[str, Any]:
-        return await run_in_threadpool(card, *_asked(await json_body(request)))
-
-    @app.post("/fork/models/download")
-    async def download(request: Request) -> dict[str, Any]:
-        return await run_in_threadpool(begin, *_asked(await json_body(request)))
-
-    @app.post("/fork/models/cancel")
-    async def cancel(request: Request) -> dict[str, Any]:
-        spec, _, _ = _asked(await json_body(request))
-        for_the_holder("model")
-        return downloads.cancel(split_spec(spec)[1]).to_dict()
-
-    @app.get("/fork/models/download")
-    def progress(model: str) -> JSONResponse:
-        one = downloads.of(split_spec(model)[1])
-        found = one.to_dict() if one else None
-        return JSONResponse(found, status_code=200 if found else 404, headers={"Cache-Control": "no-store"})
+    """Look-up, download and cancel of models."""
+    add_hub_routes(
+        app,
+        "/fork/models",
+        "model",
+        "model",
+        read=_asked,
+        name_of=lambda spec: split_spec(spec)[1],
+        local_card=_card_of_what_is_here,
+        look_up=lambda asked: look_up(asked.name, asked.revision, asked.token),
+        hub_card=lambda repo, asked: hub_card(repo),
+        to_download=_to_download,
+    )
 
 
-def _asked(body: dict[str, Any]) -> tuple[str, str | None, str | None]:
-    """Model, revision and token of a request; a problem never repeats the token."""
+def _card_of_what_is_here(asked: ModelRequest) -> dict[str, Any] | None:
+    kind, name = split_spec(asked.spec)
+    if kind == "hub" and not is_cached(name, asked.revision):
+        return None
+    return local_card(resolve_model(asked.spec, asked.revision))
+
+
+def _to_download(model: HubModel, asked: ModelRequest) -> HubModel:
+    if model.problem is not None:
+        raise ModelError(model.problem, asked.spec)
+    return model
+
+
+def _asked(body: dict[str, Any]) -> ModelRequest:
+    """A problem never repeats the token. Raises SettingsError."""
     model, revision, token = take(body, "model", "revision", "token")
     problems = []
     if not isinstance(model, str) or not model.strip():
@@ -91,7 +78,7 @@ def _asked(body: dict[str, Any]) -> tuple[str, str | None, str | None]:
         problems.append(Problem("revision", revision, "a text", "The revision must be a branch, a tag or a commit."))
     if problems:
         raise SettingsError(problems)
-    return model.strip(), (revision or "").strip() or None, take_token(token)
+    return ModelRequest(model.strip(), (revision or "").strip() or None, take_token(token))
 
 
 def local_card(model: BaseModel) -> dict[str, Any]:
