@@ -22,7 +22,8 @@ T = TypeVar("T")
 PART = ".part"
 OLD = ".old"
 """What a folder is called while a new one takes its name."""
-DAY = 24 * 3600
+STALE_SECONDS = 24 * 3600.0
+"""A part of a cache that was not written to for so long is of a program that was killed."""
 
 
 @contextmanager
@@ -157,8 +158,8 @@ class FileCache:
         folder = user_cache(self.name)
         if size > self.limit_bytes or shutil.disk_usage(folder).free < size + self.spare_bytes:
             return False
-        for part in folder.glob(f"*{PART}*"):  # of a program that was killed
-            if time.time() - part.stat().st_mtime > DAY:
+        for part in folder.glob(f"*{PART}*"):
+            if time.time() - part.stat().st_mtime > STALE_SECONDS:
                 part.unlink(missing_ok=True)
         files = sorted(folder.glob(f"*{self.suffix}"), key=lambda file: file.stat().st_mtime)
         total = sum(file.stat().st_size for file in files)

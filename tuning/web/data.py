@@ -17,6 +17,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from filelock import lock_descriptor
 from starlette.concurrency import run_in_threadpool
 
 from tuning.access import visitor
@@ -27,7 +28,6 @@ from tuning.data.whole import look
 from tuning.disk import UPLOAD_PREFIX, UPLOADS
 from tuning.errors import Notice, Problem, SettingsError, TuningError
 from tuning.files import temporary_file
-from tuning.locks import lock_file
 from tuning.models import BaseModel
 from tuning.plan import base_model
 from tuning.settings import Settings
@@ -134,7 +134,9 @@ async def _store(request: Request, folder: Path, name: str) -> Path:
     """Write the body aside, then give it its place; a broken transfer leaves nothing."""
     digest, size = hashlib.sha256(), 0
     with temporary_file(folder, UPLOAD_PREFIX) as (out, aside):
-        lock_file(out.fileno())  # as long as it is written, no other server's start clears it away
+        lock_descriptor(
+            out.fileno(), blocking=False
+        )  # as long as it is written, no other server's start clears it away
         async for chunk in request.stream():
             size += len(chunk)
             if size % (64 * 2**20) < len(chunk):
