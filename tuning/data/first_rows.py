@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tuning.data.formats import PARQUET
 from tuning.data.preview import SHOWN_ROWS, shown_cells
 from tuning.data.record import Record
 from tuning.data.tables import head, open_table
@@ -33,7 +34,7 @@ def first_rows(data: HubData, split: str | None, token: str | None) -> tuple[lis
 
     def read() -> list[Record]:
         remote = RemoteFile(address, data, file, token)
-        return _parquet(remote) if remote.read(4) == b"PAR1" else _text(remote, file.name, file.size)
+        return _parquet(remote) if remote.read(len(PARQUET)) == PARQUET else _text(remote, file.name, file.size)
 
     try:
         records = within(ANSWER_SECONDS, read, late)

@@ -17,10 +17,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuning.data.formats import Format
 from tuning.data.header import MOST_COLUMNS, two_of_one_name
 from tuning.data.progress import look
 from tuning.data.record import MOST_ROW_BYTES, TOO_LONG, BadRow, Record, turns_in_columns
-from tuning.data.sniff import Format
 from tuning.errors import DataError, Notice
 
 if TYPE_CHECKING:

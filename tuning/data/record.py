@@ -9,9 +9,10 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from tuning.data.sniff import Format
+if TYPE_CHECKING:
+    from tuning.data.formats import Format
 
 MOST_ROW_BYTES = 8 * 2**20
 """The longest row, in bytes of its file: tokenizing takes up to 400 bytes of memory for each."""

@@ -14,9 +14,10 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
+from tuning.data.formats import Format
 from tuning.data.progress import look
 from tuning.data.record import JSON_DECODER, MOST_ROW_BYTES, KeyTwice
-from tuning.data.sniff import Format, list_of_rows, objects_only
+from tuning.data.sniff import list_of_rows, objects_only
 from tuning.errors import DataError, Notice
 
 MEMORY_BYTES = 32 * 2**20

@@ -1,9 +1,8 @@
 """Rows of a file, read where they lie: positions in memory, values on disk.
 
-Comes in: a path with the format and encoding a person may have said.  Goes out: a `Table` that knows how many rows
-there are and reads any of them as `Record`s; what cannot be read is a `BadRow` with its line and the reason.  A
-gigabyte costs a few bytes a row.  Nothing is written beside the file; what must be decoded first (UTF-16, one JSON
-document, what was packed) goes into a temporary file that nobody sees.
+A `Table` knows how many rows there are and reads any of them as `Record`s; what cannot be read is a `BadRow` with its
+line and the reason. A gigabyte costs a few bytes a row. Nothing is written beside the file; what must be decoded first
+(UTF-16, one JSON document, what was packed) goes into a temporary file that nobody sees.
 """
 
 from __future__ import annotations
@@ -17,31 +16,26 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from tuning.data.header import MOST_COLUMNS
+from tuning.data.formats import FORMATS, PARQUET, Format, packing_of
 from tuning.data.parquet import ParquetTable
 from tuning.data.progress import read_once, reading
 from tuning.data.record import (
-    JSON_DECODER,
     MOST_ROW_BYTES,
     TOO_LONG,
     BadRow,
-    KeyTwice,
     Record,
     Table,
     Version,
-    turns_in_columns,
     version_of,
 )
-from tuning.data.sniff import PARQUET, Format, sniff
+from tuning.data.sniff import sniff
 from tuning.data.spool import decoded, rows_of_document
-from tuning.data.unpack import packing_of, unpack
+from tuning.data.unpack import unpack
 from tuning.errors import DataError, Notice
 
 BLOCK_BYTES = 2**20
-BLANK = " \t\r\n\v\f"
-"""What a blank line consists of, as bytes.isspace has it."""
 HEAD_ROWS = 200
 HEAD_LETTERS = 8 * 2**20
 """What the first rows that are held at once may have of text."""
@@ -54,8 +48,6 @@ TOLD_ROWS = 50_000
 """How often a long reading says how far it is."""
 KEPT_TABLES = 6
 """How many tables are kept for who asks again: of a packed file each holds a temporary one."""
-MOST_NAME = 200
-"""Letters of a column's name."""
 RECORD_BYTES = 64 * 2**20
 """The longest row of a CSV file; a quotation mark without its partner would else swallow all that follows."""
 
@@ -86,7 +78,7 @@ def _open(path: str, version: Version, kind: str, encoding: str, head_only: bool
             found = unpack(handle, packing, file, size, HEAD_FILE_BYTES if head_only else None)
         handle, words, inner, whole, digest = found.file, found.words, found.name, found.whole, found.digest
         size = handle.seek(0, 2) if whole else size
-    if head_only and whole and size <= HEAD_FILE_BYTES and first[:4] != PARQUET:  # its head is all of it
+    if head_only and whole and size <= HEAD_FILE_BYTES and not first.startswith(PARQUET):  # its head is all of it
         handle.close()
         return open_table(file, kind, encoding)
     handle.seek(0)
@@ -177,41 +169,11 @@ class LineTable:
     def _parsed(self, index: int, line: bytes) -> Record | BadRow:
         number = self._lines[index]
         try:
-            return Record(number, _VALUES[self.format.kind](line.decode("utf-8"), self.format))
+            return Record(number, FORMATS[self.format.kind].parse(line.decode("utf-8"), self.format))
         except UnicodeDecodeError as error:
             return BadRow(number, f"is not UTF-8 (byte 0x{line[error.start]:02x}); data.encoding can say what it is")
         except (ValueError, RecursionError) as error:
             return BadRow(number, str(error))
-
-
-def _json_values(line: str, form: Format) -> dict[str, Any]:
-    try:
-        row = JSON_DECODER.decode(line)
-    except KeyTwice:
-        raise
-    except (ValueError, RecursionError):
-        raise ValueError(f"is not JSON: {line.strip()[:60]!r}") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"is not a JSON object: {line.strip()[:60]!r}")
-    if len(row) > MOST_COLUMNS:
-        raise ValueError(f"has {len(row):,} keys, and the most is {MOST_COLUMNS:,}")
-    if len(line) > MOST_NAME and (long := next((name for name in row if len(name) > MOST_NAME), None)):
-        raise ValueError(f"has a key of {len(long):,} letters, and the most is {MOST_NAME}: {long[:60]!r}")
-    return turns_in_columns(row)
-
-
-def _csv_values(line: str, form: Format) -> dict[str, Any]:
-    csv.field_size_limit(2**31 - 1)
-    try:
-        cells = next(csv.reader([line.rstrip("\r\n")], delimiter=form.delimiter))
-    except csv.Error as error:
-        raise ValueError(f"is not CSV: {error}") from None
-    if "\n" in line.rstrip("\r\n") and _open_quote(line, form):
-        raise ValueError("opens a quotation mark that is never closed")
-    if len(cells) != len(form.columns):
-        many = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
-        raise ValueError(f"has {many} where the header has {len(form.columns)}")
-    return dict(zip(form.columns, cells, strict=True))
 
 
 def _plain_cells(block: bytes, form: Format, rows: int) -> list[list[str]] | None:
@@ -224,29 +186,6 @@ def _plain_cells(block: bytes, form: Format, rows: int) -> list[list[str]] | Non
     width = len(form.columns)
     return found if len(found) == rows and all(len(cells) == width for cells in found) else None
 
-
-def _open_quote(line: str, form: Format) -> bool:
-    try:
-        next(csv.reader([line.rstrip("\r\n")], delimiter=form.delimiter, strict=True))
-    except csv.Error as error:
-        return "unexpected end" in str(error)
-    return False
-
-
-def _text_values(line: str, form: Format) -> dict[str, Any]:
-    lines = line.replace("\r\n", "\n").strip("\n").split("\n")
-    while len(lines) > 1 and not lines[-1].strip(BLANK):  # blank lines up to the next row
-        lines.pop()
-    return {"text": "\n".join(lines)}
-
-
-_VALUES = {
-    "jsonl": _json_values,
-    "json": _json_values,
-    "csv": _csv_values,
-    "lines": _text_values,
-    "paragraphs": _text_values,
-}
 
 Index = tuple["array[int]", "array[int]", int, int]
 

@@ -1,8 +1,8 @@
-"""Compressed files of rows: gzip, bzip2, xz, zstd, and a zip archive with one file in it, told by their first bytes.
+"""Unpacks compressed files of rows: gzip, bzip2, xz, zstd, and a zip archive with one file in it.
 
-Comes in: an open file.  Goes out: an open temporary file of what is inside, in memory while it is small, gone with its
-last user; or only its beginning, where that is enough.  Raises DataError where it is damaged, or where a small file
-would fill the disk.  A format of one's own (Parquet, a tar of many files) inside is told by whoever reads the rows.
+What is inside goes into a temporary file, in memory while it is small; only its beginning, where that is enough. A file
+that is damaged, or a small one that would fill the disk, is refused. Formats inside (Parquet, tar) are detected by the
+reader.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import gzip
 import hashlib
 import io
 import lzma
-import re
 import shutil
 import struct
 import tempfile
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from tuning.data.archive import DICTIONARY_BYTES, open_member, too_much_memory
+from tuning.data.formats import packing_of
 from tuning.data.progress import reading
 from tuning.errors import DataError
 
@@ -34,13 +34,6 @@ LEAST_LIMIT_BYTES, MOST_TIMES, MOST_BYTES = 2**30, 200, 64 * 2**30
 twenty times, and what shrinks much more is made to fill a disk."""
 SPARE_BYTES = 2**30
 """What unpacking leaves free on the disk."""
-_MAGIC = (
-    (re.compile(rb"\x1f\x8b"), "gzip"),
-    (re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), "bzip2"),
-    (re.compile(rb"\xfd7zXZ\0"), "xz"),
-    (re.compile(rb"\x28\xb5\x2f\xfd"), "zstd"),
-    (re.compile(rb"PK(\x03\x04|\x05\x06)"), "zip"),
-)
 _DAMAGED = (
     OSError,
     EOFError,
@@ -69,11 +62,6 @@ class Unpacked:
     digest: str
     name: str
     """What the file inside is called: a member's name, else that of the file itself."""
-
-
-def packing_of(head: bytes) -> str | None:
-    """gzip, bzip2, xz, zstd or zip, by the first bytes of a file; None for anything else."""
-    return next((name for magic, name in _MAGIC if magic.match(head)), None)
 
 
 def unpack(file: BinaryIO, kind: str, path: Path, size: int, most: int | None = None) -> Unpacked:
