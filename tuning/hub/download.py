@@ -22,7 +22,7 @@ from tuning.errors import ModelError
 from tuning.files import PART, write_text
 from tuning.hub.lookup import look_up
 from tuning.hub.reach import reach_hub
-from tuning.hub.repo import HubFile, HubRepo, told_plainly
+from tuning.hub.repo import HubFile, HubRepo, translate_hub_errors
 
 STALL_SECONDS = 10.0
 TRIES = 5
@@ -102,7 +102,7 @@ def _fetch_file(
         except Timeout:
             message = f"another program is downloading {repo.id}; wait for it, then look up again"
             raise ModelError(message, repo.id, "one download at a time") from None
-        with told_plainly(repo.id, repo.commit, token, repo.words):
+        with translate_hub_errors(repo.id, repo.commit, token, repo.words):
             hf_hub_download(
                 repo.id,
                 file.name,
@@ -170,7 +170,7 @@ def _stream(
     url = hf_hub_url(repo.id, file.name, repo_type=repo.repo_type, revision=repo.commit, endpoint=address)
     with get_session().stream("GET", url, headers=headers, timeout=STALL_SECONDS, follow_redirects=True) as answer:
         if answer.status_code >= 400 and answer.status_code < 500:
-            with told_plainly(repo.id, repo.commit, token, repo.words):
+            with translate_hub_errors(repo.id, repo.commit, token, repo.words):
                 hf_raise_for_status(answer)
         hf_raise_for_status(answer)
         begins = answer.headers.get("Content-Range", "").startswith(f"bytes {had}-")
