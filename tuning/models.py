@@ -1,8 +1,8 @@
-"""Base models that are on this machine: bundled, in a local folder, or downloaded from the hub; one code path for all.
+"""Base models that are on this machine: bundled, in a local folder, or downloaded from the hub.
 
-Comes in: a name, a path, or a hub id with its revision.  Goes out: a `BaseModel` with its `ModelShape`, or a ModelError
-naming what is missing and the fix.  No torch and no network: a shape is read from JSON, the weights' size from the file
-system, and a hub id is looked for in the standard cache, where every other program keeps its downloads too.
+A `BaseModel` has a `ModelShape`; a ModelError names what is missing and the fix. No torch and no network: a shape is
+read from JSON, the size of the weights from the file system, and a hub id is looked for in the standard cache, where
+every other program stores its downloads too.
 """
 
 from __future__ import annotations

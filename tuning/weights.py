@@ -1,8 +1,7 @@
-"""Whether the weights in a folder are the model's: what a library would report at load, and not raise, before Start.
+"""Checks before Start that the weights in a folder are the model's: what a library would report at load, and not raise.
 
-Comes in: a base model and a task.  Goes out: notices, or a ModelError naming the tensors and the fix.  The comparison
-is the library's own (`torch_weights`), made in a child process once for each folder and task, and kept in the user's
-cache: importing the libraries takes seconds, and a key press must not.
+The comparison is the library's own (`torch_weights`). It is made in a child process, once for each folder and task, and
+its report is cached: importing the libraries takes seconds, and a key press must not.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The first rows of a data set on the hub, before it is fetched.
 
-Comes in: a `HubData` with a chosen subset, a split, a token.  Goes out: a few rows as short texts, read by the same
-tables that read files here, from the first piece of the split's first file.  Raises ModelError where the hub refuses.
+They are read from the first piece of the split's first file, by the tables that read files here.
 """
 
 from __future__ import annotations

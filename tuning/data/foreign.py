@@ -10,7 +10,7 @@ import re
 from tuning.data.formats import refusal_of
 
 PLAIN_TEXT = (".txt", ".text", ".md")
-"""Endings of files that are text whatever stands in them: what looks like something else is told."""
+"""Endings of files that are text whatever stands in them: what looks like something else gets a notice."""
 _POINTER = re.compile(rb"version https://(git-lfs\.github\.com|hawser\.github\.com)/spec/")
 _ANNEX = re.compile(rb"(\.\./)*(\.git|/annex)/\S*annex/objects/\S+\s*$|/annex/objects/\S+\s*$")
 _ENDINGS = {
@@ -67,7 +67,7 @@ def binary(head: bytes) -> str | None:
 
 
 def document(text: str, ending: str) -> str | None:
-    """What this text is, where it is no rows: an HTML page, YAML, source code; told by its beginning or its ending."""
+    """What this text is, where it is no rows: an HTML page, YAML, source code, by its beginning or its ending."""
     start = text.lstrip()
     found = next((title for rule, title in _TEXTS if rule.match(start)), None)
     return found or _ENDINGS.get(ending)

@@ -44,7 +44,7 @@ class Format:
     """Lines end with a carriage return alone."""
     packed: str = ""
     """How the file was compressed, for a person; empty where it was not."""
-    told: tuple[Notice, ...] = ()
+    notices: tuple[Notice, ...] = ()
     """What was left out or taken in a way that a person should know."""
 
     @property

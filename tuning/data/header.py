@@ -1,8 +1,7 @@
 """The head of a table of separated columns: its delimiter, its header, and what stands above it.
 
-Comes in: the first text of a file.  Goes out: a `TableHead`, or None where it is no table.  Whether the first line
-names the columns or is a row is told from the rows below it; where they do not tell, it is not guessed.  Raises
-DataError with the line shown.
+Whether the first line names the columns or is a row is decided by the rows below it; where they do not say, it is not
+guessed, and the file is refused with the line shown.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ class TableHead:
     above: int = 0
     rule: bool = False
     """Whether a rule of dashes stands under the header, as in Markdown."""
-    told: tuple[Notice, ...] = ()
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +112,8 @@ def table_head(text: str, whole: bool, name: str, sure: bool) -> TableHead | Non
     listed = ", ".join(repr(line[:SHOWN]) for line in shown[:3]) + (", …" if len(shown) > 3 else "")
     many = "1 line above the table is" if len(shown) == 1 else f"{len(shown)} lines above the table are"
     message = f"{many} no row and left out of {name}: {listed}."
-    told = (Notice(field="data.format", message=message, count=len(shown)), *head.told)
-    return replace(head, told=told)
+    notices = (Notice(field="data.format", message=message, count=len(shown)), *head.notices)
+    return replace(head, notices=notices)
 
 
 def one_column(text: str, name: str, sure: bool) -> TableHead | None:
@@ -126,8 +125,8 @@ def one_column(text: str, name: str, sure: bool) -> TableHead | None:
             first = rows[0][0].strip()
             if first.lower() in TEXT_NAMES or _is_header(rows[0], rows[1:]):
                 columns = (first or "text",)
-                told = tuple(_names_changed(name, rows[0], columns))
-                return TableHead(delimiter=delimiter, columns=columns, header=True, told=told)
+                notices = tuple(_names_changed(name, rows[0], columns))
+                return TableHead(delimiter=delimiter, columns=columns, header=True, notices=notices)
             if sure:
                 raise _doubtful(name, first)
     if not sure:
@@ -172,32 +171,32 @@ def _under(rows: Sequence[_Line], delimiter: str, name: str, sure: bool) -> tupl
     if len(first) > MOST_COLUMNS:
         message = f"{name} has {len(first):,} columns, and the most is {MOST_COLUMNS:,}; keep those to learn from"
         raise DataError(message, len(first), f"up to {MOST_COLUMNS:,} columns")
-    told = tuple[Notice, ...]()
+    notices = tuple[Notice, ...]()
     if header:
         columns = tuple(cell or f"column {n}" for n, cell in enumerate(first, 1))
         twice = next((cell for cell, count in Counter(columns).items() if count > 1), None)
         if twice is not None:
             raise two_of_one_name(name, twice)
-        told = tuple(_names_changed(name, table[0].cells, columns))
+        notices = tuple(_names_changed(name, table[0].cells, columns))
     else:
         columns = tuple(f"column {n}" for n in range(1, len(first) + 1))
         message = (
             f"{name} has no header line: its first line {delimiter.join(table[0].cells)[:SHOWN]!r} is read as a row, "
             f"and the columns are called column 1 to column {len(first)}."
         )
-        told = (Notice(field="data.columns", message=message),)
+        notices = (Notice(field="data.columns", message=message),)
     rule = rule and header
     if rule:
         line = delimiter.join(table[1].cells).strip()[:SHOWN]
         message = f"The line under the header of {name} is a rule and no row, and is left out: {line!r}."
-        told = (*told, Notice(field="data.format", message=message, count=1))
+        notices = (*notices, Notice(field="data.format", message=message, count=1))
     lines = table[0].number
-    found = TableHead(delimiter=delimiter, columns=columns, header=header, above=lines, rule=rule, told=told)
+    found = TableHead(delimiter=delimiter, columns=columns, header=header, above=lines, rule=rule, notices=notices)
     return (hits, len(first)), found
 
 
 def _names_changed(name: str, written: Sequence[str], columns: Sequence[str]) -> Iterator[Notice]:
-    """What is told of names in a header that are read otherwise than they stand there."""
+    """Notices of names in a header that are read otherwise than they stand there."""
     pairs = list(zip(written, columns, strict=True))
     trimmed = [f"{cell[:SHOWN]!r} as {column[:SHOWN]!r}" for cell, column in pairs if cell != column and cell.strip()]
     if trimmed:

@@ -1,7 +1,4 @@
-"""What every reader of files gives: rows with their line, bad rows with their reason, a table of both.
-
-Comes in: nothing.  Goes out: the types that the readers and all above them share.
-"""
+"""What every reader of files gives: rows with their line, bad rows with their reason, and the protocol of a table."""
 
 from __future__ import annotations
 

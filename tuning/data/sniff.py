@@ -77,12 +77,12 @@ def sniff(
 
 def _recognised(text: str, whole: bool, file: BinaryIO, name: str, ending: str) -> Format:
     """The format by the content. Raises DataError where the name promises another, or where it is no rows at all."""
-    title, told = document(text, ending), tuple[Notice, ...]()
+    title, notices = document(text, ending), tuple[Notice, ...]()
     if title is not None and ending not in PLAIN_TEXT:
         raise DataError(f"{name} {document_words(title, text)}", name, "JSONL, JSON, CSV, TSV, Parquet or plain text")
     if title is not None:
         message = f"{name} looks like {title} and is read as plain text all the same, for it is called {ending}."
-        told = (Notice(field="data.format", message=message),)
+        notices = (Notice(field="data.format", message=message),)
     promise = PROMISED.get(ending, "")
     if promise == "csv" and not whole and "\n" not in text:
         message = f"the first line of {name} is longer than {HEAD_BYTES >> 10} KiB: it is no table that is read here"
@@ -96,9 +96,9 @@ def _recognised(text: str, whole: bool, file: BinaryIO, name: str, ending: str) 
             message = (
                 f"{name} has blank lines, and what stands between two of them is one row; for a row a line set lines."
             )
-            told = (*told, Notice(field="data.format", message=message))
+            notices = (*notices, Notice(field="data.format", message=message))
     _check_promise(name, ending, found.kind, text)
-    return replace(found, told=(*found.told, *told))
+    return replace(found, notices=(*found.notices, *notices))
 
 
 def _check_promise(name: str, ending: str, kind: str, text: str) -> None:
@@ -124,7 +124,7 @@ def _table(head: TableHead | None) -> Format:
         header=head.header,
         above=head.above,
         rule=head.rule,
-        told=head.told,
+        notices=head.notices,
     )
 
 

@@ -1,8 +1,7 @@
-"""What must be decoded before its rows can be found: other encodings, other line ends, one JSON document.
+"""Rewrites a file as UTF-8 lines where its rows cannot be found otherwise: encodings, line ends, one JSON document.
 
-Comes in: an open file.  Goes out: an open temporary file of UTF-8 lines, in memory while it is small, gone with its
-last user; or its beginning, where that is enough.  Of an array of rows one element is held at a time.  Raises DataError
-naming line and column.
+The lines go into a temporary file, in memory while it is small, gone with its last user; only the beginning, where that
+is enough. Of an array of rows one element is in memory at a time. A refusal names line and column.
 """
 
 from __future__ import annotations
@@ -51,12 +50,12 @@ def decoded(file: BinaryIO, form: Format, name: str, most: int) -> BinaryIO:
 
 
 def rows_of_document(file: BinaryIO, form: Format, name: str, most: int) -> tuple[BinaryIO, tuple[Notice, ...]]:
-    """One JSON document as JSON Lines, about its first `most` bytes, and what is told of what is no row in it."""
+    """One JSON document as JSON Lines, about its first `most` bytes, and notices of what is no row in it."""
     file.seek(form.mark)
-    text, told = _Text(file, form), list[Notice]()
+    text, notices = _Text(file, form), list[Notice]()
     try:
         out = _spool()
-        for row in _elements(text, name) if text.begins_with("[") else _rows(_whole(text, file, name), name, told):
+        for row in _elements(text, name) if text.begins_with("[") else _rows(_whole(text, file, name), name, notices):
             look()
             out.write((row if isinstance(row, bytes) else json.dumps(row, ensure_ascii=True).encode()) + b"\n")
             if out.tell() > most:
@@ -73,7 +72,7 @@ def rows_of_document(file: BinaryIO, form: Format, name: str, most: int) -> tupl
     except RecursionError:
         raise DataError(f"{name} is nested too deeply to be rows", name, "an array of objects") from None
     out.seek(0)
-    return out, tuple(told)
+    return out, tuple(notices)
 
 
 class _Text:
@@ -123,7 +122,7 @@ def _whole(text: _Text, file: BinaryIO, name: str) -> str:
     return text.text
 
 
-def _rows(text: str, name: str, told: list[Notice]) -> Iterator[Any]:
+def _rows(text: str, name: str, notices: list[Notice]) -> Iterator[Any]:
     """The rows of an object: the one list of objects in it, its columns, or itself."""
     value = JSON_DECODER.decode(text)
     if not isinstance(value, dict) or not value:
@@ -140,7 +139,7 @@ def _rows(text: str, name: str, told: list[Notice]) -> Iterator[Any]:
                 f"The rows of {name} are the list under {found!r}; what stands beside it was left out: "
                 f"{_listed(others)}."
             )
-            told.append(Notice(field="data.source", message=message, count=len(others)))
+            notices.append(Notice(field="data.source", message=message, count=len(others)))
         yield from value[found]
     elif len(lists) > 1 and all(isinstance(one, list) for one in value.values()):
         message = f"{name} holds {len(lists)} lists of rows ({_listed(lists)}); save each in a file of its own"
@@ -152,12 +151,12 @@ def _rows(text: str, name: str, told: list[Notice]) -> Iterator[Any]:
             raise DataError(f"{name} is an object of columns of unequal length: {listed}", listed, "equal lengths")
         yield from (dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True))
     elif objects_only(value):
-        yield from _of_objects(value, name, told)
+        yield from _of_objects(value, name, notices)
     else:
         yield value
 
 
-def _of_objects(value: dict[str, dict[str, Any]], name: str, told: list[Notice]) -> Iterator[Any]:
+def _of_objects(value: dict[str, dict[str, Any]], name: str, notices: list[Notice]) -> Iterator[Any]:
     """Rows of an object of objects: columns whose cells are numbered, as pandas writes them, or rows under names."""
     keys = [list(one) for one in value.values()]
     if all(one == keys[0] for one in keys) and all(key.isdecimal() for key in keys[0]):
@@ -167,7 +166,7 @@ def _of_objects(value: dict[str, dict[str, Any]], name: str, told: list[Notice])
         yield value
         return
     message = f"The rows of {name} stand under {len(value):,} names, which were left out: {_listed(list(value))}."
-    told.append(Notice(field="data.source", message=message, count=len(value)))
+    notices.append(Notice(field="data.source", message=message, count=len(value)))
     yield from value.values()
 
 

@@ -109,20 +109,20 @@ class LineTable:
         self._file = file
         most = HEAD_TABLE_BYTES if head_only else sys.maxsize
         if form.kind == "json":
-            self._file, told = rows_of_document(file, form, self.name, most)
-            self.format = replace(form, told=(*form.told, *told))
+            self._file, notices = rows_of_document(file, form, self.name, most)
+            self.format = replace(form, notices=(*form.notices, *notices))
         elif form.encoding != "utf-8" or form.mac_lines:
             self._file = decoded(file, form, self.name, most + 2 * MOST_ROW_BYTES)
         begin = 0 if self._file is not file else form.mark
         self._file.seek(begin)
-        with reading(self.path, self.name, "finding rows", "bytes", size) as tell:
-            self._starts, self._lines, self._end, blank = _index(self._file, form, self.name, most, tell)
+        with reading(self.path, self.name, "finding rows", "bytes", size) as on_progress:
+            self._starts, self._lines, self._end, blank = _index(self._file, form, self.name, most, on_progress)
         if form.kind == "lines" and blank:  # rows of nothing, by others; in tables they are no rows for anybody
             scope = " looked at" if head_only else ""
             many = "1 blank line" if blank == 1 else f"{blank:,} blank lines"
             message = f"{many}{scope} of {self.name} {'is no row' if blank == 1 else 'are no rows'} and left out."
             one = Notice(field="data.format", message=message, count=blank)
-            self.format = replace(self.format, told=(*self.format.told, one))
+            self.format = replace(self.format, notices=(*self.format.notices, one))
         if not self._starts:
             names = ", ".join(form.columns[:20])
             what = f"has a header ({names:.200}) and no rows" if form.kind == "csv" else "has no rows"
@@ -193,19 +193,19 @@ Index = tuple["array[int]", "array[int]", int, int]
 def _digest(file: BinaryIO, path: Path, size: int) -> str:
     digest, done = hashlib.sha256(), 0
     file.seek(0)
-    with reading(str(path), path.name, "hashing", "bytes", size) as tell:
+    with reading(str(path), path.name, "hashing", "bytes", size) as on_progress:
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
             done += len(block)
-            tell(done)
+            on_progress(done)
     return digest.hexdigest()
 
 
-def _index(file: BinaryIO, form: Format, name: str, most: int, tell: Callable[[int], None]) -> Index:
+def _index(file: BinaryIO, form: Format, name: str, most: int, on_progress: Callable[[int], None]) -> Index:
     """Where rows begin, their line numbers, the end of the last one, and how many lines are blank, for about `most`
     bytes from here on."""
     if form.kind == "paragraphs":
-        return _paragraphs(file, most, tell)
+        return _paragraphs(file, most, on_progress)
     starts, lines, quoted = array("Q"), array("Q"), False
     for _ in range(form.above):
         file.readline()
@@ -226,11 +226,11 @@ def _index(file: BinaryIO, form: Format, name: str, most: int, tell: Callable[[i
         if place > most and (fresh or place - line_start > MOST_ROW_BYTES):
             break
         if fresh and number % TOLD_ROWS == 0:
-            tell(place)
+            on_progress(place)
     blank = number - form.above - len(starts)
     if quoted:  # a quoted cell may hold line ends: let the library say where records end
         file.seek(begin)
-        starts, lines, place = _csv_records(file, form, name, most, tell)
+        starts, lines, place = _csv_records(file, form, name, most, on_progress)
     if form.kind == "csv" and form.header:
         del starts[: 1 + form.rule], lines[: 1 + form.rule]
     return starts, lines, place, blank
@@ -241,7 +241,7 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
     return iter(partial(file.readline, BLOCK_BYTES), b"")
 
 
-def _paragraphs(file: BinaryIO, most: int, tell: Callable[[int], None]) -> Index:
+def _paragraphs(file: BinaryIO, most: int, on_progress: Callable[[int], None]) -> Index:
     starts, lines, place, blank = array("Q"), array("Q"), file.tell(), True
     number, line_start, space, fresh = 0, place, True, True
     for piece in _pieces(file):
@@ -258,7 +258,7 @@ def _paragraphs(file: BinaryIO, most: int, tell: Callable[[int], None]) -> Index
         if place > most and (blank or (starts and place - starts[-1] > MOST_ROW_BYTES)):
             break
         if fresh and number % TOLD_ROWS == 0:
-            tell(place)
+            on_progress(place)
     return starts, lines, place, 0
 
 
@@ -282,7 +282,7 @@ class _Counted:
 
 
 def _csv_records(
-    file: BinaryIO, form: Format, name: str, most: int, tell: Callable[[int], None]
+    file: BinaryIO, form: Format, name: str, most: int, on_progress: Callable[[int], None]
 ) -> tuple[array[int], array[int], int]:
     csv.field_size_limit(2**31 - 1)
     counted = _Counted(file, name, form.above)
@@ -297,13 +297,13 @@ def _csv_records(
             cells = next(records)
         except StopIteration:
             return starts, lines, counted.place
-        except csv.Error:  # told when the row is read
+        except csv.Error:  # reported when the row is read
             cells = [""]
         if cells:
             starts.append(place)
             lines.append(number + 1)
             if len(starts) % TOLD_ROWS == 0:
-                tell(place)
+                on_progress(place)
 
 
 def head(table: Table, rows: int = HEAD_ROWS) -> list[Record]:

@@ -68,8 +68,8 @@ def unpack(file: BinaryIO, kind: str, path: Path, size: int, most: int | None = 
     """What is inside this file of `size` bytes, open already; about its first `most` bytes, where they are enough."""
     name, limit, digest = path.name, _limit(size), hashlib.sha256()
     out = tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES)  # noqa: SIM115  held as long as its rows
-    inside, done, whole = _Told(file), 0, False
-    with reading(str(path), name, "unpacking", "bytes", size) as tell:
+    inside, done, whole = _PositionedFile(file), 0, False
+    with reading(str(path), name, "unpacking", "bytes", size) as on_progress:
         try:
             stream, words, member = _stream(inside, kind, name)
             while most is None or done < most:
@@ -82,7 +82,7 @@ def unpack(file: BinaryIO, kind: str, path: Path, size: int, most: int | None = 
                     raise _too_much(name, size, limit)
                 digest.update(piece)
                 out.write(piece)
-                tell(min(size, inside.place))
+                on_progress(min(size, inside.place))
         except _DAMAGED as error:
             if isinstance(error, OSError) and error.errno:  # the disk, not the file
                 raise
@@ -108,7 +108,7 @@ def beginning(content: bytes, name: str, most: int) -> bytes:
     if kind is None or kind == "zip":
         return content
     try:
-        stream, _, _ = _stream(_Told(io.BytesIO(content)), kind, name)
+        stream, _, _ = _stream(_PositionedFile(io.BytesIO(content)), kind, name)
         while len(found) < most and (piece := stream.read(4096)):
             found += piece
     except _DAMAGED as error:  # here the beginning ends
@@ -121,7 +121,7 @@ def _wants_memory(error: Exception) -> bool:
     return any(words in str(error) for words in _MEMORY_WORDS)
 
 
-class _Told(io.RawIOBase):
+class _PositionedFile(io.RawIOBase):
     """A file that knows how far it has been read, for libraries that read ahead of what they give."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -146,7 +146,7 @@ class _Told(io.RawIOBase):
         return found
 
 
-def _stream(file: _Told, kind: str, name: str) -> tuple[BinaryIO, str, str]:
+def _stream(file: _PositionedFile, kind: str, name: str) -> tuple[BinaryIO, str, str]:
     """What is inside, words for how it is packed, and what it is called."""
     if kind == "zip":
         stream, member = open_member(cast(BinaryIO, file), name)
@@ -204,10 +204,10 @@ def _limit(size: int) -> int:
 
 
 def _too_much(name: str, size: int, limit: int) -> DataError:
-    told = f"{limit / 2**20:,.0f} MiB"
+    most = f"{limit / 2**20:,.0f} MiB"
     message = (
-        f"{name} has {size / 2**20:,.1f} MiB and unpacks to more than {told}, which is the limit for it here "
+        f"{name} has {size / 2**20:,.1f} MiB and unpacks to more than {most}, which is the limit for it here "
         f"({MOST_TIMES} times its size and at least {LEAST_LIMIT_BYTES >> 20:,} MiB, at most {MOST_BYTES >> 30} GiB, "
         "and what the disk has room for); if it is meant to, unpack it yourself and give the file"
     )
-    return DataError(message, size, told)
+    return DataError(message, size, most)

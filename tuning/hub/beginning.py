@@ -1,8 +1,8 @@
-"""The beginning of a file on the hub, without the rest of it.
+"""A file on the hub, opened for reading without being fetched whole.
 
-Comes in: a `HubRepo`, a file of it, a token.  Goes out: a file-like object that asks for the bytes it is read at, a
-piece at a time, and not for more than a few MiB in all.  Range requests are enough for every format (Parquet keeps its
-table of contents at its end), need no further library, and keep to the same refusals and waits as a look-up.
+It asks for the bytes it is read at, a piece at a time, and for no more than a few MiB in all. Range requests are enough
+for every format (Parquet has its table of contents at its end), need no further library, and follow the same refusals
+and time limits as a look-up.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Fetching a model or a data set into the standard cache: with progress, to be cancelled, and going on where it ended.
+"""Fetches a model or a data set into the standard cache, with progress; a download can be cancelled and resumed.
 
-Comes in: a `HubRepo`, a token, a stop signal.  Goes out: its folder in the cache that every other program
-on this machine uses too, so that nothing is fetched or kept twice.  The library itself begins a broken file anew, so
-files are fetched here, with Range, into a part beside their place, checked against their hash, and then renamed; the
-library's own call then puts them into that folder.  A revision is named in the cache only when it is complete.
+The cache is the one that every other program on this machine uses, so that nothing is fetched or stored twice. The
+library itself begins a broken file anew, so files are fetched here, with Range, into a part beside their place, checked
+against their hash, and then renamed; the library's own call then puts them into the snapshot's folder. A revision is
+named in the cache only when it is complete.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Which files of a data set are which subset and split, told by its card or by the names of its files.
+"""Which files of a data set are which subset and split, by its card or by the names of its files.
 
-Comes in: file names with their sizes, and the `configs` of the card.  Goes out: subsets, each with its splits in order,
-each with its files in the order they are read.  The rules are those of the `datasets` library (its documentation,
-"Structure your repository", and `datasets.data_files`), so that a data set is split here as it is there; a test holds
-the two beside each other.  Nothing is fetched or imported for it, so it works on a listing alone.
+The rules are those of the `datasets` library (its documentation, "Structure your repository", and
+`datasets.data_files`), so that a data set is split here as it is there; a test holds the two beside each other. Nothing
+is fetched or imported for it, so it works on a listing alone.
 """
 
 from __future__ import annotations

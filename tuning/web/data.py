@@ -1,8 +1,7 @@
-"""The routes under /fork/data/: a file comes in, and what a person's data are goes out before Start.
+"""The routes under /fork/data/: the preview of a person's rows, the facts of all of them, and the upload of a file.
 
-In: settings as JSON, or a file as the body of a request.  Out: the preview of the first rows, the facts of all rows
-once they are read, or the path of the stored file.  Uploads lie in home/uploads under their content's hash, so that
-the same file is kept once; those of a browser of a class in a folder of its own.
+Uploads lie in home/uploads under their content's hash, so that the same file is stored once; those of a browser of a
+class in a folder of its own.
 """
 
 from __future__ import annotations
