@@ -1,9 +1,7 @@
-"""Tokens kept between runs: the same rows, tokenizer and settings are not tokenized a second time.
+"""Tokens stored between runs: the same rows, tokenizer and settings are not tokenized a second time.
 
-Comes in: an opened `DataSet`, a model's folder, `DataSettings`.  Goes out: an `EncodedSet`, from the user's cache where
-it lies there.  A file is named after all that its tokens depend on, the program's own code among it, so that nothing
-has to be thrown away by hand; the ones not used for longest go when there are too many.  A damaged file is made anew,
-and where nothing can be written nothing is kept.
+A file of the user's cache is named after all that its tokens depend on, the program's own code among it, so that
+nothing has to be removed by hand.
 """
 
 from __future__ import annotations
@@ -34,34 +32,34 @@ NO_MATTER = ("source", "subset", "revision", "split", "eval_split", "eval_rows",
 CODE = (
     "tuning.access",
     "tuning.child",
+    "tuning.data.archive",
+    "tuning.data.columns",
+    "tuning.data.conversations",
+    "tuning.data.draw",
+    "tuning.data.encoded",
+    "tuning.data.foreign",
+    "tuning.data.formats",
+    "tuning.data.header",
+    "tuning.data.joined",
+    "tuning.data.parquet",
+    "tuning.data.parse",
+    "tuning.data.places",
+    "tuning.data.recognise",
+    "tuning.data.record",
+    "tuning.data.sets",
+    "tuning.data.sniff",
+    "tuning.data.spool",
+    "tuning.data.tables",
+    "tuning.data.told",
+    "tuning.data.unpack",
+    "tuning.data.values",
     "tuning.text",
-    *(f"tuning.text.{name}" for name in ("chat", "chat_process", "conversations", "rows", "spelling", "tokenizer")),
-    *(
-        f"tuning.data.{name}"
-        for name in (
-            "archive",
-            "columns",
-            "conversations",
-            "draw",
-            "encoded",
-            "foreign",
-            "formats",
-            "header",
-            "joined",
-            "parquet",
-            "parse",
-            "places",
-            "recognise",
-            "record",
-            "sets",
-            "sniff",
-            "spool",
-            "tables",
-            "told",
-            "unpack",
-            "values",
-        )
-    ),
+    "tuning.text.chat",
+    "tuning.text.chat_process",
+    "tuning.text.conversations",
+    "tuning.text.rows",
+    "tuning.text.spelling",
+    "tuning.text.tokenizer",
 )
 """What stands between the bytes of files and tokens. What chooses the files, or names classes for them, changes the
 data's fingerprint instead."""
