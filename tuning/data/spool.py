@@ -127,33 +127,41 @@ def _rows(text: str, name: str, notices: list[Notice]) -> Iterator[Any]:
     value = JSON_DECODER.decode(text)
     if not isinstance(value, dict) or not value:
         yield value
-        return
-    found = list_of_rows(value)
-    lists = [key for key, one in value.items() if isinstance(one, list) and one and isinstance(one[0], dict)]
-    if isinstance(value.get("columns"), list) and _is_matrix(value.get("data"), len(value["columns"])):
+    elif isinstance(value.get("columns"), list) and _is_matrix(value.get("data"), len(value["columns"])):
         yield from (dict(zip(value["columns"], cells, strict=True)) for cells in value["data"])  # pandas' "split"
-    elif found is not None and not (len(value) > 1 and all(isinstance(one, list) for one in value.values())):
-        others = [key for key in value if key != found]
-        if others:
-            message = (
-                f"The rows of {name} are the list under {found!r}; what stands beside it was left out: "
-                f"{_listed(others)}."
-            )
-            notices.append(Notice(field="data.source", message=message, count=len(others)))
-        yield from value[found]
-    elif len(lists) > 1 and all(isinstance(one, list) for one in value.values()):
-        message = f"{name} holds {len(lists)} lists of rows ({_listed(lists)}); save each in a file of its own"
-        raise DataError(message, _listed(lists), "one list of rows")
-    elif all(isinstance(column, list) for column in value.values()):
-        sizes = {column: len(cells) for column, cells in value.items()}
-        if len(set(sizes.values())) > 1:
-            listed = ", ".join(f"{column} {size}" for column, size in sizes.items())
-            raise DataError(f"{name} is an object of columns of unequal length: {listed}", listed, "equal lengths")
-        yield from (dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True))
+    elif all(isinstance(one, list) for one in value.values()):
+        yield from _of_lists(value, name)
+    elif (key := list_of_rows(value)) is not None:
+        others = [other for other in value if other != key]
+        message = (
+            f"The rows of {name} are the list under {key!r}; what stands beside it was left out: {_listed(others)}."
+        )
+        notices.append(Notice(field="data.source", message=message, count=len(others)))
+        yield from value[key]
     elif objects_only(value):
         yield from _of_objects(value, name, notices)
     else:
         yield value
+
+
+def _of_lists(value: dict[str, list[Any]], name: str) -> Iterator[Any]:
+    """Rows of an object of lists: the one list of rows, or columns. Raises DataError for several lists of rows, and
+    for columns of unequal length."""
+    key = list_of_rows(value)
+    if key is not None and len(value) == 1:
+        yield from value[key]
+        return
+    of_objects = [other for other, items in value.items() if items and isinstance(items[0], dict)]
+    if len(of_objects) > 1:
+        message = (
+            f"{name} holds {len(of_objects)} lists of rows ({_listed(of_objects)}); save each in a file of its own"
+        )
+        raise DataError(message, _listed(of_objects), "one list of rows")
+    sizes = {column: len(cells) for column, cells in value.items()}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{column} {size}" for column, size in sizes.items())
+        raise DataError(f"{name} is an object of columns of unequal length: {listed}", listed, "equal lengths")
+    yield from (dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True))
 
 
 def _of_objects(value: dict[str, dict[str, Any]], name: str, notices: list[Notice]) -> Iterator[Any]:
