@@ -23,8 +23,11 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
+from fastapi.testclient import TestClient
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+SECRET = "hf_secretsecretsecret"
+"""A token, looked for wherever it must not be."""
 LARGE = 4096
 """Files from this size on are served as large files are: named by their SHA-256."""
 PIECE = 16 * 1024
@@ -291,6 +294,17 @@ def only_hub(patch: pytest.MonkeyPatch, cache: Path, **content: Any) -> Iterator
     with open_hub(**content) as hub:
         patch.setenv("HF_ENDPOINT", hub.address)
         yield hub
+
+
+def wait_for_download(client: TestClient, address: str, state: str) -> dict[str, Any]:
+    """What GET of this address says of a download once it is in that state."""
+    end = time.monotonic() + 30
+    while True:
+        now = client.get(address).json()
+        if now["state"] == state:
+            return now
+        assert time.monotonic() < end, now
+        time.sleep(0.02)
 
 
 def refusing_address() -> str:

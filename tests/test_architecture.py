@@ -10,11 +10,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
-    "architectures": -1,
+    "assets": -1,
+    "families": -1,
+    "architectures": 0,
     "access": 0,
-    "assets": 0,
     "child": 0,
     "errors": 0,
+    "files": 0,
     "events": 0,
     "locks": 0,
     "micro_batches": 0,

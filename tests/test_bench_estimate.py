@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tuning.bench.estimate import MODELS, WAYS, made, one_estimate, own_cache, plans, report, written
+from tuning.files import user_cache
 from tuning.memory.subject import subject_of
-from tuning.memory.tables import cache_folder
 
 
 def test_the_models_are_as_large_as_their_names_say(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_cache_of_its_own_is_given_back(tmp_path: Path, monkeypatch: pytest.Mo
         else:
             monkeypatch.setenv("TUNING_FORK_CACHE", before)
         with own_cache(tmp_path / "its"):
-            assert cache_folder() == tmp_path / "its" / "memory"
+            assert user_cache("memory") == tmp_path / "its" / "memory"
         assert os.environ.get("TUNING_FORK_CACHE") == before
 
 

@@ -121,13 +121,16 @@ def test_the_key_knows_all_code_that_rows_pass_on_their_way_to_tokens() -> None:
     assert imported(("tuning.data.sets", "tuning.data.encoded")) == set(CODE)
 
 
-@pytest.mark.parametrize("name", ["sniff", "unpack", "archive", "record", "places"])
+@pytest.mark.parametrize(
+    "name",
+    ["tuning.data.sniff", "tuning.data.unpack", "tuning.data.archive", "tuning.data.record", "tuning.data.places"],
+)
 def test_other_code_makes_the_tokens_anew(
     cache: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = DataSettings(source="reviews")
     made(settings)
-    module = sys.modules[f"tuning.data.{name}"]
+    module = sys.modules[name]
     copy = tmp_path / "copy.py"
     shutil.copy(str(module.__file__), copy)
     monkeypatch.setattr(module, "__file__", str(copy))

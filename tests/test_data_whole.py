@@ -22,10 +22,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuning.data import open_data
+from tuning.data.formats import Format
 from tuning.data.progress import Under, reading
 from tuning.data.recognise import Reading, RowFault, make_row, surely_good
 from tuning.data.sets import check
-from tuning.data.sniff import Format
 from tuning.data.tables import KEPT_TABLES, LineTable
 from tuning.data.whole import KEPT, NO_ROW, _reads, how_far, read_whole
 from tuning.errors import DataError, TuningError

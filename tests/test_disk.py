@@ -170,7 +170,7 @@ KILLED = """
 import sys, os, time
 from pathlib import Path
 from tuning.events import Emitter
-from tuning.locks import lock_file
+from filelock import lock_descriptor
 from tuning.store import RunStore
 home = Path(sys.argv[1])
 store = RunStore(home)
@@ -179,7 +179,7 @@ Emitter("r0001", 1, store.append)("started", total_steps=9)
 store.flush()
 (home / "uploads").mkdir(exist_ok=True)
 upload = os.open(home / "uploads" / ".upload-mine", os.O_RDWR | os.O_CREAT)
-lock_file(upload)
+assert lock_descriptor(upload, blocking=False)
 os.write(upload, b"x" * 1000)
 print("ready", flush=True)
 time.sleep(600)

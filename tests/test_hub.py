@@ -14,18 +14,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import COMMIT, Hub, only_hub, refusing_address, vanishing_address
+from hub_server import COMMIT, SECRET, Hub, only_hub, refusing_address, vanishing_address
 from tiny_models import tiny_model
 
-from tuning.errors import ModelError
+from tuning.errors import ModelError, TuningError
 from tuning.hub.download import Download, Downloads, bytes_here, fetch, part_of
+from tuning.hub.hub_data import look_up_data
 from tuning.hub.lookup import HubModel, look_up
 from tuning.hub.reach import ANSWER_SECONDS
+from tuning.hub.repo import HubRepo
 from tuning.models import resolve_model
 from tuning.plan import plan_for
 
 NAME = "town/small-chat"
-SECRET = "hf_secretsecretsecret"
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = "model.safetensors"
 
@@ -96,36 +97,49 @@ def test_what_is_not_there_is_told_at_its_field(
     assert told.value.problems[0].field == field
 
 
-def test_no_network_is_a_sentence_within_a_second(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+LOOK_UPS = [(look_up, "model", "lookup"), (look_up_data, "data.source", "hub_data")]
+both = pytest.mark.parametrize(("ask", "field", "module"), LOOK_UPS, ids=["model", "data set"])
+
+
+@both
+def test_no_network_is_a_sentence_within_a_second(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], HubRepo], field: str, module: str
+) -> None:
     with vanishing_address() as vanishing:
         for address, word in (
             (refusing_address(), "cannot be connected"),
             (vanishing, "does not answer"),
             ("http://no-such-host.invalid", "not reached"),
+            ("http://no..host", "cannot be found"),
             ("nonsense", "no web address"),
         ):
             monkeypatch.setenv("HF_ENDPOINT", address)
             began = time.monotonic()
-            with pytest.raises(ModelError, match=word):
-                look_up(NAME)
+            with pytest.raises(TuningError, match=word) as told:
+                ask(NAME)
             assert time.monotonic() - began < 1.0, address
+            assert told.value.problems[0].field == field
 
 
+@both
 def test_a_hub_that_takes_the_connection_and_says_nothing_is_given_up(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], HubRepo], field: str, module: str
 ) -> None:
-    monkeypatch.setattr("tuning.hub.lookup.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(f"tuning.hub.{module}.ANSWER_SECONDS", 0.5)
     hub.silent = True
     began = time.monotonic()
-    with pytest.raises(ModelError, match="did not answer|could not be asked"):
-        look_up(NAME)
+    with pytest.raises(TuningError, match="did not answer|could not be asked"):
+        ask(NAME)
     assert time.monotonic() - began < 2.0 < ANSWER_SECONDS
 
 
-def test_offline_means_the_hub_is_not_asked(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+@both
+def test_offline_means_the_hub_is_not_asked(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], HubRepo], field: str, module: str
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelError, match="HF_HUB_OFFLINE"):
-        look_up(NAME)
+    with pytest.raises(TuningError, match="HF_HUB_OFFLINE"):
+        ask(NAME)
     assert hub.asked == []
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from hub_server import COMMIT, Hub, only_hub, refusing_address, vanishing_address
+from hub_server import COMMIT, SECRET, Hub, only_hub, wait_for_download
 from routes import client_of
 
 from tuning.data import open_data
@@ -34,7 +34,6 @@ from tuning.web.hub_data import add_hub_data_routes
 
 TALKS, WIDE, SCRIPTED, NAMED = "town/talks", "town/wide", "town/scripted", "town/named"
 PACKED = "town/packed"
-SECRET = "hf_secretsecretsecret"
 ROOT = Path(__file__).resolve().parent.parent
 WIDE_ROWS = 60_000
 
@@ -129,16 +128,6 @@ def texts(**settings: Any) -> tuple[list[str], list[str]]:
     return [row.text or "" for row in data.train], [row.text or "" for row in data.eval]
 
 
-def wait_for(client: TestClient, source: str, state: str) -> dict[str, Any]:
-    end = time.monotonic() + 30
-    while True:
-        now = client.get("/fork/data/download", params={"source": source}).json()
-        if now["state"] == state:
-            return now
-        assert time.monotonic() < end, now
-        time.sleep(0.02)
-
-
 # -- look-up ----------------------------------------------------------------------------------------------------------
 def test_a_look_up_shows_subsets_splits_sizes_licence_and_first_rows(
     hub: Hub, served: dict[str, Path], client: TestClient
@@ -213,25 +202,6 @@ def test_a_subset_that_is_not_there_is_told_with_those_that_are(hub: Hub, client
     assert "'chairs'" in card["problem"] and "beds, meals" in card["problem"] and len(card["subsets"]) == 2
     answer = client.post("/fork/data/download", json={"source": TALKS, "subset": "chairs"})
     assert answer.json()["problems"][0]["field"] == "data.subset"
-
-
-def test_no_network_is_a_sentence_within_a_second(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    with vanishing_address() as vanishing:
-        for address, word in ((refusing_address(), "cannot be connected"), (vanishing, "does not answer")):
-            monkeypatch.setenv("HF_ENDPOINT", address)
-            began = time.monotonic()
-            with pytest.raises(DataError, match=word) as told:
-                look_up_data(TALKS)
-            assert time.monotonic() - began < 1.0 and told.value.problems[0].field == "data.source"
-
-
-def test_a_silent_hub_is_given_up(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuning.hub.hub_data.ANSWER_SECONDS", 0.5)
-    hub.silent = True
-    began = time.monotonic()
-    with pytest.raises(DataError, match="did not answer|could not be asked"):
-        look_up_data(TALKS)
-    assert time.monotonic() - began < 2.0
 
 
 # -- download ---------------------------------------------------------------------------------------------------------
@@ -311,7 +281,7 @@ def test_cancel_keeps_what_came_and_the_next_press_goes_on(
     card = client.post("/fork/data/lookup", json={"source": NAMED}).json()
     assert 100_000 <= card["done_bytes"] < size and not card["here"]
     client.post("/fork/data/download", json={"source": NAMED})
-    assert wait_for(client, NAMED, "done")["done_bytes"] == card["bytes"]
+    assert wait_for_download(client, f"/fork/data/download?source={NAMED}", "done")["done_bytes"] == card["bytes"]
     last = [one for one in hub.bytes_of("train.jsonl") if one.range and one.range.endswith("-")][-1]
     assert last.range == f"bytes={size - last.sent}-" and 0 < last.sent <= size - 100_000
     asked = len(hub.asked)
@@ -352,11 +322,11 @@ def test_a_token_opens_a_gated_data_set_and_stays_nowhere(
     assert shut["gated"] and shut["locked"] and shut["rows"] == [] and "token" in shut["problem"]
     assert shut["subsets"] and not any(one.authorized for one in hub.asked), "a token nobody typed was sent"
     answers.append(client.post("/fork/data/download", json={"source": TALKS}))
-    assert "token" in wait_for(client, TALKS, "failed")["message"]
+    assert "token" in wait_for_download(client, f"/fork/data/download?source={TALKS}", "failed")["message"]
     with_token = {"source": TALKS, "token": SECRET}
     answers += [client.post(f"/fork/data/{what}", json=with_token) for what in ("lookup", "download")]
     assert not answers[2].json()["locked"] and len(answers[2].json()["rows"]) == 4
-    wait_for(client, TALKS, "done")
+    wait_for_download(client, f"/fork/data/download?source={TALKS}", "done")
     answers.append(client.post("/fork/data/lookup", json={"source": TALKS, "token": SECRET + "\n"}))
     assert answers[-1].status_code == 422
     assert len(texts(source=TALKS)[0]) == 60

@@ -18,8 +18,9 @@ from transformers import AutoModelForCausalLM
 from tuning import charts
 from tuning.bench.memory import given
 from tuning.bench.memory_models import make_models
+from tuning.families import family_of
 from tuning.memory.estimate import estimate
-from tuning.memory.evaluation import FLOAT, HALF, HALF_KEPT
+from tuning.memory.evaluation import FLOAT, HALF
 from tuning.memory.known import known
 from tuning.memory.outlook import outlook
 from tuning.memory.process import MIB
@@ -312,7 +313,7 @@ def test_keys_and_values_are_kept_in_as_many_bits_as_counted(tmp_path: Path, kin
         for count in (4, 1):  # prompt, then one token put behind it
             past = model(torch.ones((2, count), dtype=torch.long), past_key_values=past, use_cache=True).past_key_values
     sizes = {one.element_size() for one in (past.layers[0].keys, past.layers[0].values)}
-    assert sizes == {HALF if kind in HALF_KEPT else FLOAT}
+    assert sizes == {HALF if family_of(kind).half_cache else FLOAT}
 
 
 @pytest.mark.slow

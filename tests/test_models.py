@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +14,16 @@ import pytest
 from tiny_kinds import tiny_kind
 from tiny_models import tiny_model, tiny_tokenizer
 
-from tuning.architectures import DECODERS, is_text_model, supports_sdpa, tasks_of
+from tuning.architectures import KINDS, is_text_model, supports_sdpa, tasks_of
+from tuning.assets import asset_path
 from tuning.errors import ModelError, SettingsError
+from tuning.families import FAMILIES, family_of
 from tuning.memory.estimate import estimate
 from tuning.methods import METHODS
 from tuning.methods.network import linears, target_pattern
 from tuning.models import BaseModel, resolve_model, split_spec, tuned_for
 from tuning.plan import plan_for
-from tuning.shapes import FAMILIES, shape_from_config
+from tuning.shapes import shape_from_config
 from tuning.text import TextTokenizer
 
 
@@ -185,16 +188,20 @@ def test_notes_tell_what_a_tokenizer_lacks(folder: Path) -> None:
     assert model.chat_template and any("padding" in note for note in model.notes)
 
 
-def test_what_transformers_knows_is_read_without_importing_it() -> None:
+def test_the_asset_of_kinds_says_what_the_installed_transformers_has_code_for() -> None:
+    maker = Path(__file__).resolve().parent.parent / "assets" / "make" / "model_kinds.py"
+    assert json.loads(asset_path(KINDS).read_text(encoding="utf-8")) == runpy.run_path(str(maker))["model_kinds"]()
+
+
+def test_a_kind_can_be_trained_for_what_its_record_and_transformers_both_have() -> None:
     from transformers.models.auto import modeling_auto
 
     for kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         assert is_text_model(kind)
-    assert {kind for kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if "causal_lm" in tasks_of(kind)} == {
-        *DECODERS
-    }
+        assert ("causal_lm" in tasks_of(kind)) is family_of(kind).writes
     for kind in modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
         assert is_text_model(kind)
+        assert ("sequence_classification" in tasks_of(kind)) is family_of(kind).classifies
     assert tasks_of("townformer") == () and not is_text_model("townformer")
 
 
@@ -220,7 +227,7 @@ SIZES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", [kind for kind, family in FAMILIES.items() if family.exact])
 def test_each_kind_is_counted_as_transformers_builds_it_and_its_layers_are_found(kind: str) -> None:
     torch = pytest.importorskip("torch")
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
@@ -248,7 +255,8 @@ def test_sdpa_is_offered_where_transformers_has_it() -> None:
     import transformers
     from transformers.models.auto import modeling_auto
 
-    for kind in ("llama", "gemma2", "gpt2", "bert", "modernbert", "deberta-v2", "mpnet", "opt", "bloom", "falcon"):
+    kinds = ["llama", "gemma2", "gpt2", "bert", "modernbert", "deberta-v2", "mpnet", "opt", "bloom", "falcon"]
+    for kind in [*kinds, "openai-gpt"]:
         both = {
             **modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
             **modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,

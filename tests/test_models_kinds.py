@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 from tiny_kinds import kind_config, tiny_kind
 
-from tuning.architectures import CLASSIFIERS, DECODERS, DECODERS_IF_TOLD
 from tuning.errors import ModelError
+from tuning.families import FAMILIES
 from tuning.models import read_config
 from tuning.shapes import shape_from_config
 
 LENGTH, PADS = 12, 5
+DECODERS = [kind for kind, family in FAMILIES.items() if family.writes]
+DECODERS_IF_TOLD = [kind for kind, family in FAMILIES.items() if family.writes_if_told]
+CLASSIFIERS = [kind for kind, family in FAMILIES.items() if family.classifies]
 
 
 def table(task: str) -> list[str]:

@@ -345,7 +345,7 @@ def test_a_folder_is_compared_once_and_then_known(place: Path) -> None:
 
 
 def test_the_bundled_models_comparison_is_shipped() -> None:
-    """Else the first look at the page would wait for the libraries. Made by `shipped_reports`."""
+    """Else the first look at the page would wait for the libraries. Made by assets/make/weight_reports.py."""
     from tuning.models import model_catalogue
     from tuning.weights import _key, _shipped, weight_files
 

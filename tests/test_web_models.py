@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from hub_server import Hub, only_hub, refusing_address
+from hub_server import SECRET, Hub, only_hub, refusing_address, wait_for_download
 from routes import client_of
 from tiny_models import tiny_model, tiny_tokenizer
 
 from tuning.web.models import add_model_routes
 
-NAME, SECRET = "town/small-chat", "hf_secretsecretsecret"
+NAME = "town/small-chat"
+PROGRESS = f"/fork/models/download?model={NAME}"
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +34,6 @@ def hub(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 @pytest.fixture
 def client() -> TestClient:
     return client_of(add_model_routes)
-
-
-def wait_for(client: TestClient, state: str) -> dict[str, Any]:
-    end = time.monotonic() + 30
-    while True:
-        now = client.get("/fork/models/download", params={"model": NAME}).json()
-        if now["state"] == state:
-            return now
-        assert time.monotonic() < end, now
-        time.sleep(0.02)
 
 
 def test_a_card_of_what_is_here_asks_nobody(hub: Hub, client: TestClient, served: Path) -> None:
@@ -66,7 +56,7 @@ def test_from_look_up_to_download_and_back(hub: Hub, client: TestClient) -> None
     assert card["done_bytes"] == 0 < card["bytes"] and card["max_positions"] == 64 and card["fits"]
     hub.seconds_a_piece = 0.05
     assert client.post("/fork/models/download", json={"model": NAME}).json()["state"] == "running"
-    while client.get("/fork/models/download", params={"model": NAME}).json()["done_bytes"] < 50_000:
+    while client.get(PROGRESS).json()["done_bytes"] < 50_000:
         time.sleep(0.02)
     assert client.post("/fork/models/lookup", json={"model": NAME}).json()["download"]["state"] == "running"
     assert client.post("/fork/models/cancel", json={"model": NAME}).json()["state"] == "cancelled"
@@ -74,7 +64,7 @@ def test_from_look_up_to_download_and_back(hub: Hub, client: TestClient) -> None
     card = client.post("/fork/models/lookup", json={"model": NAME}).json()
     assert not card["here"] and card["done_bytes"] >= 50_000
     client.post("/fork/models/download", json={"model": NAME})
-    assert wait_for(client, "done")["done_bytes"] == card["bytes"]
+    assert wait_for_download(client, PROGRESS, "done")["done_bytes"] == card["bytes"]
     assert client.post("/fork/models/lookup", json={"model": NAME}).json()["here"]
 
 
@@ -87,7 +77,7 @@ def test_a_token_opens_a_gated_model_and_is_in_no_answer(hub: Hub, client: TestC
     with_token = {"model": NAME, "token": SECRET}
     answers += [client.post(f"/fork/models/{what}", json=with_token) for what in ("lookup", "download")]
     assert not answers[2].json()["locked"] and answers[3].json()["state"] == "running"
-    wait_for(client, "done")
+    wait_for_download(client, PROGRESS, "done")
     for wrong in ({"model": 3, "token": SECRET}, {"model": "nobody/none", "token": SECRET + "\n"}):
         answers.append(client.post("/fork/models/lookup", json=wrong))
         assert answers[-1].status_code == 422 and answers[-1].json()["problems"]

@@ -1,7 +1,4 @@
-"""Finds the bundled files from any working directory, in a checkout and in an installed wheel.
-
-Comes in: the parts of a path below the assets folder.  Goes out: a Path, checked to exist.
-"""
+"""Finds the bundled files from any working directory, in a checkout and in an installed wheel."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""The model card of a run: what came out, from what, how, and how good, as Markdown that hubs understand.
+"""The model card of a run: what was trained, from what, how, and how good it is, as Markdown that hubs understand.
 
-Comes in: the plan, the evaluations, the versions of the libraries.  Goes out: one text, without any path of the machine
-it was written on: a card travels with the weights.
+It names no path of the machine it was written on: a card travels with the weights.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""What a home folder takes on the disk, and what killed programs have left in it.
+"""What a home folder takes on the disk, and the removal of what killed programs have left in it.
 
-In: folders. Out: counts and bytes; what nobody needs any more is gone afterwards. What a living process is writing is
-never touched: it holds a lock.
+What a living process is writing is never touched: it holds a lock.
 """
 
 import logging
@@ -12,7 +11,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from tuning.locks import lock_file
+from filelock import lock_descriptor
+
+from tuning.files import PART
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def remove(place: Path) -> None:
 
 def clear_parts(folder: Path) -> None:
     """What was being written in a run's folder when its process was killed. Nobody may be writing there."""
-    for pattern in ("*.part", ".tmp*"):  # safetensors writes aside to .tmpXXXXXX
+    for pattern in (f"*{PART}", ".tmp*"):  # safetensors writes aside to .tmpXXXXXX
         for left in list(folder.rglob(pattern)):
             remove(left)
 
@@ -60,10 +61,8 @@ def clear_uploads(home: Path) -> None:
         except OSError:
             continue
         try:
-            lock_file(handle)
-            remove(left)
-        except OSError:  # somebody is writing it
-            continue
+            if lock_descriptor(handle, blocking=False):  # else somebody is writing it
+                remove(left)
         finally:
             os.close(handle)
 

@@ -1,16 +1,19 @@
-"""Devices: this machine's, and named ones it does not have.
+"""Devices, this machine's and named ones that it does not have: their capacity, and the number types they compute in.
 
-Comes in: a device name.  Goes out: capacity in bytes and what number types it computes in.  Never imports torch:
-memory is read from the operating system, a CUDA card through `nvidia-smi`, so that the page opens without waiting.
+Memory is read from the operating system, a CUDA card through `nvidia-smi`, and not with torch, so that the page opens
+without waiting.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
+
+import psutil
 
 from tuning.errors import Problem, SettingsError
 
@@ -63,20 +66,12 @@ DEVICES: tuple[Device, ...] = (
 """Capacities are what a driver reports as usable, rounded down; the printed size is larger."""
 
 
-def _memory() -> tuple[int, int | None]:
+def _memory() -> tuple[int, int]:
     """Total and free bytes of main memory; a container's limit counts where it is smaller."""
-    total, free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), None
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
-        free = sizes.get("MemAvailable")
-        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as limit:
-            text = limit.read().strip()
-        if text.isdigit():
-            total = min(total, int(text))
-    except OSError:
-        pass
-    return total, free
+    memory, limit = psutil.virtual_memory(), ""
+    with suppress(OSError):
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    return min(memory.total, int(limit)) if limit.isdigit() else memory.total, memory.available
 
 
 @lru_cache(maxsize=1)

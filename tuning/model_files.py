@@ -1,8 +1,7 @@
-"""Whether the files of a model are those that a plan was made with: a digest of each, compared later.
+"""Digests of a model's files, to tell later whether they are those that a plan was made with.
 
-Comes in: files, a folder with the digests of an earlier moment.  Goes out: digests by file name; sentences about what
-has changed since.  Weights are not read whole: the header of a safetensors file and a few bytes of every tensor tell
-apart what training or copying another file over it changes, at the cost of one short read a tensor.
+Weights are not read whole: the header of a safetensors file and a few bytes of every tensor show what training or
+copying another file over it changes, at the cost of one short read a tensor.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Base models that are on this machine: bundled, in a local folder, or downloaded from the hub; one code path for all.
+"""Base models that are on this machine: bundled, in a local folder, or downloaded from the hub.
 
-Comes in: a name, a path, or a hub id with its revision.  Goes out: a `BaseModel` with its `ModelShape`, or a ModelError
-naming what is missing and the fix.  No torch and no network: a shape is read from JSON, the weights' size from the file
-system, and a hub id is looked for in the standard cache, where every other program keeps its downloads too.
+A `BaseModel` has a `ModelShape`; a ModelError names what is missing and the fix. No torch and no network: a shape is
+read from JSON, the size of the weights from the file system, and a hub id is looked for in the standard cache, where
+every other program stores its downloads too.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tuning.access import path_refusal, special_file
 from tuning.architectures import is_text_model, not_for_text, tasks_of, transformers_version
 from tuning.assets import assets_folder
 from tuning.errors import ModelError, Notice
+from tuning.families import DROPOUTS
 from tuning.model_files import base_files
 from tuning.shapes import ModelShape, ShapeError, shape_from_config
 from tuning.tensors import HeaderError, Tensor, packed_words, read_tensors, some
@@ -27,16 +28,6 @@ HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-DROPOUTS = (
-    "hidden_dropout_prob",
-    "resid_pdrop",
-    "embd_pdrop",
-    "attn_pdrop",
-    "dropout",
-    "attention_dropout",
-    "attention_probs_dropout_prob",
-)
-"""Members of a config.json that give a model dropout of its own."""
 _CHAT_WORDS = re.compile(r"(^|[-_.])(instruct|chat|it|sft|dpo|rlhf|assistant|zephyr)([-_.]|$)", re.IGNORECASE)
 _BASE_WORDS = re.compile(r"(^|[-_.])(base|pt|pretrained|foundation)([-_.]|$)", re.IGNORECASE)
 

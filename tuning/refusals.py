@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from tuning.architectures import PACKING, supports_sdpa
+from tuning.architectures import supports_sdpa
 from tuning.data import PAIRS, DataSummary, bundled_folder, open_data
 from tuning.errors import Notice, Problem
 from tuning.hardware import Device
@@ -144,7 +144,7 @@ def packing_lacks(settings: Settings, model: BaseModel) -> str | None:
         return f"{method.title} puts something before every row, and packing makes one row of many"
     if method.caches(settings.method):
         return "the frozen body's states are computed once, row by row, and kept: there is no padding to save"
-    if kind not in PACKING:
+    if not model.shape.family.supports_packing:
         return f"a model of kind {kind} lets packed rows see each other, or has not been proven not to"
     return None
 

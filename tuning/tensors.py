@@ -1,6 +1,6 @@
 """The tensors of safetensors files, read from their headers: names, number formats, shapes.
 
-Comes in: a file.  Goes out: a `Tensor` for each name, or a HeaderError.  No weight is read, and nothing heavy imported.
+No weight is read, and nothing heavy imported.
 """
 
 from __future__ import annotations

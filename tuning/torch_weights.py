@@ -1,9 +1,9 @@
-"""What `transformers` says of a file's tensors, without reading one: a child process of its own.
+"""Reports what `transformers` says of a file's tensors, without reading one: the program of a child process.
 
-Comes in: questions as JSON on standard input, one a line (a model folder, its files, a task).  Goes out: for each, one
-line on standard output: the report, or {"error": why the model cannot be made}.  The model and the tensors have sizes
-and no numbers, so that a model of any size is compared at the same cost.  Loading changes library globals, which must
-not happen beside a run.
+It answers questions, JSON on standard input, one a line (a model folder, its files, a task), each with one line on
+standard output: the report, or {"error": why the model cannot be made}. Model and tensors have sizes and no numbers,
+so that a model of any size is compared at the same cost. Loading changes library globals, which must not happen beside
+a run.
 """
 
 from __future__ import annotations

@@ -1,16 +1,13 @@
-"""Whether the weights in a folder are the model's: what a library would report at load, and not raise, before Start.
+"""Checks before Start that the weights in a folder are the model's: what a library would report at load, and not raise.
 
-Comes in: a base model and a task.  Goes out: notices, or a ModelError naming the tensors and the fix.  The comparison
-is the library's own (`torch_weights`), made in a child process once for each folder and task, and kept in the user's
-cache: importing the libraries takes seconds, and a key press must not.
+The comparison is the library's own (`torch_weights`). It is made in a child process, once for each folder and task, and
+its report is cached: importing the libraries takes seconds, and a key press must not.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -25,12 +22,14 @@ from typing import Any
 from tuning.assets import assets_folder
 from tuning.child import Child
 from tuning.errors import ModelError, Notice
+from tuning.files import FileCache
 from tuning.models import BaseModel, class_names
 from tuning.tensors import some
 
 COMPARED = 1
 """Raise it when a report says more or otherwise: reports kept before are then not used any more."""
 SHIPPED = "models/weights.json"
+_CACHE = FileCache(name="weights", suffix=".json", limit_bytes=2**28)
 _ANSWER_SECONDS = 120.0
 _RENAMED = (
     (re.compile(r"(^|\.)_orig_mod\."), "a compiled model was saved; save model._orig_mod instead"),
@@ -184,7 +183,7 @@ _LOCK = threading.Lock()
 def _report(model: BaseModel, task: str, seconds: float | None) -> dict[str, Any] | None:
     files = _files(model.path)
     key = _key(model.path, files, task)
-    found = _KEPT.get(key) or _shipped().get(key) or _read(key)
+    found = _KEPT.get(key) or _shipped().get(key) or _CACHE.read(key, _read)
     if found is not None:
         _KEPT[key] = found
         return found
@@ -207,7 +206,8 @@ def _ask(key: str, question: dict[str, Any], waiting: Future[dict[str, Any]]) ->
     else:
         _KEPT[key] = answer
         if "error" not in answer:
-            _write(key, answer)
+            report = json.dumps(answer).encode()
+            _CACHE.write(key, len(report), lambda out: out.write(report))
     with _LOCK:
         _ASKED.pop(key, None)
     waiting.set_result(answer)
@@ -276,31 +276,11 @@ def shipped_reports(models: list[BaseModel]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _cache_folder() -> Path:
-    """The user's cache; TUNING_FORK_CACHE names another place."""
-    from platformdirs import user_cache_path
-
-    return Path(os.environ.get("TUNING_FORK_CACHE") or user_cache_path("tuning-fork", appauthor=False)) / "weights"
-
-
-def _read(key: str) -> dict[str, Any] | None:
-    try:
-        found = json.loads((_cache_folder() / f"{key}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _write(key: str, report: dict[str, Any]) -> None:
-    """Write aside, then rename. A cache that cannot be written is no reason to fail: the report is in memory."""
-    folder = _cache_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".part", delete=False, encoding="utf-8") as aside:
-            json.dump(report, aside)
-        os.replace(aside.name, folder / f"{key}.json")
-    except OSError:
-        return
+def _read(file: Path) -> dict[str, Any]:
+    report = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(report, dict):
+        raise ValueError(f"{file} holds no report")
+    return report
 
 
 _COMPARER = Child("tuning.torch_weights", _ANSWER_SECONDS)

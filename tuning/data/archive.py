@@ -1,8 +1,7 @@
-"""The one file of rows in a zip archive.
+"""Opens the one file of rows in a zip archive.
 
-Comes in: an open archive.  Goes out: a stream of the member that holds rows, and words for it.  A member's name says
-which one is meant and is never a path here; what goes with rows by its name (README.md) is rows where nothing else is
-there.  Raises DataError where it is not one file, or where it cannot be opened.
+A member's name says which one is meant and is never a path here; what goes with rows by its name (README.md) is rows
+where nothing else is there. An archive that holds several files of rows, or one that cannot be opened, is refused.
 """
 
 from __future__ import annotations
@@ -31,19 +30,7 @@ _LZMA_HEADER = struct.Struct("<2xHxL")
 def open_member(file: BinaryIO, name: str) -> tuple[BinaryIO, str]:
     """The stream of the one file of rows in this archive, and its name. Raises DataError, and what zipfile does."""
     archive = zipfile.ZipFile(file)
-    listed = [one for one in archive.infolist() if one.filename[-1:] not in ("", "/")]
-    if "[Content_Types].xml" in (one.filename for one in listed):
-        raise DataError(f"{name} is an Excel workbook or another office file; save the sheet as CSV", name, "CSV")
-    seen = [one for one in listed if not _hidden(one)]
-    rows = [one for one in seen if not NOT_ROWS.fullmatch(_short(one))] or seen or listed
-    if len(rows) != 1:
-        told = ", ".join(one.filename[:NAME_LETTERS] for one in rows[:5]) + (", …" if len(rows) > 5 else "")
-        message = (
-            f"{name} is a zip archive of {len(rows)} files ({told})" if rows else f"{name} is an empty zip archive"
-        )
-        fix = "unpack it and choose one, or give the folder" if rows else "put a file of rows into it"
-        raise DataError(f"{message}; {fix}", len(rows), "one file of rows")
-    (info,) = rows
+    info = _member_of_rows(archive, name)
     if info.flag_bits & 1:
         raise DataError(f"{_short(info)} in {name} is locked with a password; unpack it first", name, "an open file")
     try:
@@ -54,6 +41,24 @@ def open_member(file: BinaryIO, name: str) -> tuple[BinaryIO, str]:
     if info.compress_type == zipfile.ZIP_LZMA and _dictionary(file, info) > DICTIONARY_BYTES:
         raise too_much_memory(name)
     return cast(BinaryIO, opened), _short(info)
+
+
+def _member_of_rows(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    """The one member that holds rows. Raises DataError where there are several, or none."""
+    members = [one for one in archive.infolist() if one.filename[-1:] not in ("", "/")]
+    if any(one.filename == "[Content_Types].xml" for one in members):
+        raise DataError(f"{name} is an Excel workbook or another office file; save the sheet as CSV", name, "CSV")
+    visible = [one for one in members if not _hidden(one)]
+    # where nothing else is there, what goes with rows by its name, or is hidden, is the file of rows
+    rows = [one for one in visible if not NOT_ROWS.fullmatch(_short(one))] or visible or members
+    if len(rows) == 1:
+        return rows[0]
+    if not rows:
+        message = f"{name} is an empty zip archive; put a file of rows into it"
+        raise DataError(message, 0, "one file of rows")
+    listed = ", ".join(one.filename[:NAME_LETTERS] for one in rows[:5]) + (", …" if len(rows) > 5 else "")
+    message = f"{name} is a zip archive of {len(rows)} files ({listed}); unpack it and choose one, or give the folder"
+    raise DataError(message, len(rows), "one file of rows")
 
 
 def too_much_memory(name: str) -> DataError:

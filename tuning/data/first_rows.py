@@ -1,7 +1,6 @@
 """The first rows of a data set on the hub, before it is fetched.
 
-Comes in: a `HubData` with a chosen subset, a split, a token.  Goes out: a few rows as short texts, read by the same
-tables that read files here, from the first piece of the split's first file.  Raises ModelError where the hub refuses.
+They are read from the first piece of the split's first file, by the tables that read files here.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tuning.data.formats import PARQUET
 from tuning.data.preview import SHOWN_ROWS, shown_cells
 from tuning.data.record import Record
 from tuning.data.tables import head, open_table
@@ -33,7 +33,7 @@ def first_rows(data: HubData, split: str | None, token: str | None) -> tuple[lis
 
     def read() -> list[Record]:
         remote = RemoteFile(address, data, file, token)
-        return _parquet(remote) if remote.read(4) == b"PAR1" else _text(remote, file.name, file.size)
+        return _parquet(remote) if remote.read(len(PARQUET)) == PARQUET else _text(remote, file.name, file.size)
 
     try:
         records = within(ANSWER_SECONDS, read, late)

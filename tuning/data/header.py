@@ -1,8 +1,7 @@
 """The head of a table of separated columns: its delimiter, its header, and what stands above it.
 
-Comes in: the first text of a file.  Goes out: a `TableHead`, or None where it is no table.  Whether the first line
-names the columns or is a row is told from the rows below it; where they do not tell, it is not guessed.  Raises
-DataError with the line shown.
+Whether the first line names the columns or is a row is decided by the rows below it; where they do not say, it is not
+guessed, and the file is refused with the line shown.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ class TableHead:
     above: int = 0
     rule: bool = False
     """Whether a rule of dashes stands under the header, as in Markdown."""
-    told: tuple[Notice, ...] = ()
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +112,8 @@ def table_head(text: str, whole: bool, name: str, sure: bool) -> TableHead | Non
     listed = ", ".join(repr(line[:SHOWN]) for line in shown[:3]) + (", …" if len(shown) > 3 else "")
     many = "1 line above the table is" if len(shown) == 1 else f"{len(shown)} lines above the table are"
     message = f"{many} no row and left out of {name}: {listed}."
-    told = (Notice(field="data.format", message=message, count=len(shown)), *head.told)
-    return replace(head, told=told)
+    notices = (Notice(field="data.format", message=message, count=len(shown)), *head.notices)
+    return replace(head, notices=notices)
 
 
 def one_column(text: str, name: str, sure: bool) -> TableHead | None:
@@ -126,8 +125,8 @@ def one_column(text: str, name: str, sure: bool) -> TableHead | None:
             first = rows[0][0].strip()
             if first.lower() in TEXT_NAMES or _is_header(rows[0], rows[1:]):
                 columns = (first or "text",)
-                told = tuple(_names_changed(name, rows[0], columns))
-                return TableHead(delimiter=delimiter, columns=columns, header=True, told=told)
+                notices = tuple(_names_changed(name, rows[0], columns))
+                return TableHead(delimiter=delimiter, columns=columns, header=True, notices=notices)
             if sure:
                 raise _doubtful(name, first)
     if not sure:
@@ -140,6 +139,55 @@ def one_column(text: str, name: str, sure: bool) -> TableHead | None:
     raise DataError(message, line[:SHOWN], "a header line and rows of as many cells")
 
 
+@dataclass(frozen=True, slots=True)
+class _Parted:
+    """The lines of a file as one delimiter parts them, into what stands above the table and the table."""
+
+    delimiter: str
+    above: Sequence[_Line]
+    table: Sequence[_Line]
+
+    @property
+    def first(self) -> list[str]:
+        """The cells of the table's first line, which may name the columns."""
+        return [cell.strip() for cell in self.table[0].cells]
+
+    @property
+    def hits(self) -> int:
+        """How many cells of the first line are names that tables of texts have."""
+        return sum(cell.lower() in KNOWN_NAMES for cell in self.first)
+
+    @property
+    def first_line(self) -> str:
+        return self.delimiter.join(self.table[0].cells)
+
+    @property
+    def second_is_rule(self) -> bool:
+        return len(self.table) > 1 and self.delimiter == "|" and _is_rule(self.table[1].cells)
+
+    def text_column(self) -> str | None:
+        """The one name that stands above rows of texts with the delimiter in them; None where there is no such name."""
+        cells = [cell.strip() for cell in self.above[-1].cells] if self.above else []
+        return cells[0] if len(cells) == 1 and cells[0].lower() in KNOWN_NAMES and not self.hits else None
+
+    def is_table(self, sure: bool) -> bool:
+        """Whether lines have as many cells as the first one, and its cells may be names of columns."""
+        first, hits = self.first, self.hits
+        share = sum(len(row.cells) == len(first) for row in self.table) / len(self.table)
+        if len(first) < 2 or share < (0.5 if hits else 0.9):
+            return False
+        plain = all(len(cell) <= 40 and len(cell.split()) <= 4 for cell in first)
+        if not (hits or plain or sure or self.delimiter == "\t"):
+            return False
+        return len(self.table) > 1 or sure or hits == sum(map(bool, first))
+
+    def has_header(self) -> bool | None:
+        """Whether the first line names the columns; None where the other lines do not say."""
+        header = _is_header(self.first, [row.cells for row in self.table[1 + self.second_is_rule :]])
+        odd = any(sum(map(bool, row.cells)) > 1 and not row.cells[0].startswith("#") for row in self.above)
+        return None if odd and not header else header
+
+
 def _under(rows: Sequence[_Line], delimiter: str, name: str, sure: bool) -> tuple[tuple[int, int], TableHead] | None:
     """The table under this delimiter, with how well it fits: known names first, then columns."""
     widths = Counter(len(row.cells) for row in rows)
@@ -147,57 +195,61 @@ def _under(rows: Sequence[_Line], delimiter: str, name: str, sure: bool) -> tupl
     if width < 2:
         return None
     start = _first_of_table(rows, width)
-    table = rows[start:]
-    first = [cell.strip() for cell in table[0].cells]
-    filled = [cell for cell in first if cell]
-    hits = sum(cell.lower() in KNOWN_NAMES for cell in first)
-    share = sum(len(row.cells) == len(first) for row in table) / len(table)
-    above = [cell.strip() for cell in rows[start - 1].cells] if start else []
-    if len(above) == 1 and above[0].lower() in KNOWN_NAMES and not hits:  # texts with the delimiter in them
+    parted = _Parted(delimiter, rows[:start], rows[start:])
+    texts = parted.text_column()
+    if texts is not None:
         if not sure:
             return None
-        raise _cut_texts(name, above[0], table[0], delimiter)
-    rule = len(table) > 1 and delimiter == "|" and _is_rule(table[1].cells)
-    plain = all(len(cell) <= 40 and len(cell.split()) <= 4 for cell in first)
-    if len(first) < 2 or share < (0.5 if hits else 0.9) or not (hits or plain or sure or delimiter == "\t"):
+        raise _cut_texts(name, texts, parted.table[0], delimiter)
+    if not parted.is_table(sure):
         return None
-    if len(table) == 1 and not (sure or hits == len(filled)):
-        return None
-    header = _is_header(first, [row.cells for row in table[1 + rule :]])
-    odd = any(sum(map(bool, row.cells)) > 1 and not row.cells[0].startswith("#") for row in rows[:start])
-    if header is None or (odd and not header):
+    header = parted.has_header()
+    if header is None:
         if not sure:
             return None
-        raise _doubtful(name, delimiter.join(table[0].cells))
-    if len(first) > MOST_COLUMNS:
-        message = f"{name} has {len(first):,} columns, and the most is {MOST_COLUMNS:,}; keep those to learn from"
-        raise DataError(message, len(first), f"up to {MOST_COLUMNS:,} columns")
-    told = tuple[Notice, ...]()
-    if header:
-        columns = tuple(cell or f"column {n}" for n, cell in enumerate(first, 1))
-        twice = next((cell for cell, count in Counter(columns).items() if count > 1), None)
-        if twice is not None:
-            raise two_of_one_name(name, twice)
-        told = tuple(_names_changed(name, table[0].cells, columns))
-    else:
-        columns = tuple(f"column {n}" for n in range(1, len(first) + 1))
-        message = (
-            f"{name} has no header line: its first line {delimiter.join(table[0].cells)[:SHOWN]!r} is read as a row, "
-            f"and the columns are called column 1 to column {len(first)}."
-        )
-        told = (Notice(field="data.columns", message=message),)
-    rule = rule and header
-    if rule:
-        line = delimiter.join(table[1].cells).strip()[:SHOWN]
+        raise _doubtful(name, parted.first_line)
+    if len(parted.first) > MOST_COLUMNS:
+        many = len(parted.first)
+        message = f"{name} has {many:,} columns, and the most is {MOST_COLUMNS:,}; keep those to learn from"
+        raise DataError(message, many, f"up to {MOST_COLUMNS:,} columns")
+    columns, notices = _named_columns(parted, name) if header else _numbered_columns(parted, name)
+    found = TableHead(
+        delimiter=delimiter,
+        columns=columns,
+        header=header,
+        above=parted.table[0].number,
+        rule=header and parted.second_is_rule,
+        notices=notices,
+    )
+    return (parted.hits, len(columns)), found
+
+
+def _named_columns(parted: _Parted, name: str) -> tuple[tuple[str, ...], tuple[Notice, ...]]:
+    """The columns as the first line names them, and the notices of that. Raises DataError for two of one name."""
+    columns = tuple(cell or f"column {n}" for n, cell in enumerate(parted.first, 1))
+    twice = next((cell for cell, count in Counter(columns).items() if count > 1), None)
+    if twice is not None:
+        raise two_of_one_name(name, twice)
+    notices = tuple(_names_changed(name, parted.table[0].cells, columns))
+    if parted.second_is_rule:
+        line = parted.delimiter.join(parted.table[1].cells).strip()[:SHOWN]
         message = f"The line under the header of {name} is a rule and no row, and is left out: {line!r}."
-        told = (*told, Notice(field="data.format", message=message, count=1))
-    lines = table[0].number
-    found = TableHead(delimiter=delimiter, columns=columns, header=header, above=lines, rule=rule, told=told)
-    return (hits, len(first)), found
+        notices = (*notices, Notice(field="data.format", message=message, count=1))
+    return columns, notices
+
+
+def _numbered_columns(parted: _Parted, name: str) -> tuple[tuple[str, ...], tuple[Notice, ...]]:
+    """The columns of a table without a header, and the notice of that."""
+    columns = tuple(f"column {n}" for n in range(1, len(parted.first) + 1))
+    message = (
+        f"{name} has no header line: its first line {parted.first_line[:SHOWN]!r} is read as a row, "
+        f"and the columns are called column 1 to column {len(columns)}."
+    )
+    return columns, (Notice(field="data.columns", message=message),)
 
 
 def _names_changed(name: str, written: Sequence[str], columns: Sequence[str]) -> Iterator[Notice]:
-    """What is told of names in a header that are read otherwise than they stand there."""
+    """Notices of names in a header that are read otherwise than they stand there."""
     pairs = list(zip(written, columns, strict=True))
     trimmed = [f"{cell[:SHOWN]!r} as {column[:SHOWN]!r}" for cell, column in pairs if cell != column and cell.strip()]
     if trimmed:

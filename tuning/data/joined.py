@@ -1,7 +1,4 @@
-"""Several files of one split as one table: their rows one after another.
-
-Comes in: paths, in the order they are read.  Goes out: a `Table`.  One file is its own table.
-"""
+"""Several files of one split as one table: their rows one after another. One file is its own table."""
 
 from __future__ import annotations
 
@@ -46,8 +43,8 @@ class JoinedTable:
 
     def __init__(self, tables: list[Table], size: int, files: int) -> None:
         self.path, self.name = tables[0].path, f"{tables[0].name} and {files - 1} more"
-        told = tuple(dict.fromkeys(one for table in tables for one in table.format.told))
-        self.format, self.classes = replace(tables[0].format, told=told), tables[0].classes
+        notices = tuple(dict.fromkeys(one for table in tables for one in table.format.notices))
+        self.format, self.classes = replace(tables[0].format, notices=notices), tables[0].classes
         self.size, self.whole = size, len(tables) == files and all(table.whole for table in tables)
         digests = [table.digest for table in tables]
         self.digest = sha256(" ".join(digests).encode()).hexdigest() if all(digests) else ""

@@ -1,9 +1,9 @@
 """Rows of a Parquet file, a few at a time.
 
-Comes in: a path.  Goes out: a `Table`.  Only the row groups that are asked for are read, in batches whose decoded bytes
-are bounded: a few bytes of a file may stand for gigabytes of rows.  Values come as those of JSON: what Parquet has
-besides (decimals, dates, bytes of text, maps, conversations stored as columns) is written as text, lists and objects.
-pyarrow is imported when a Parquet file is there.
+Only the row groups that are asked for are read, in batches whose decoded bytes are bounded: a few bytes of a file may
+stand for gigabytes of rows. Values come as those of JSON: what Parquet has besides (decimals, dates, bytes of text,
+maps, conversations stored as columns) is written as text, lists and objects. pyarrow is imported when a Parquet file is
+there.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuning.data.formats import Format
 from tuning.data.header import MOST_COLUMNS, two_of_one_name
 from tuning.data.progress import look
 from tuning.data.record import MOST_ROW_BYTES, TOO_LONG, BadRow, Record, turns_in_columns
-from tuning.data.sniff import Format
 from tuning.errors import DataError, Notice
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class ParquetTable:
     def __init__(self, path: Path, form: Format, most: int | None = None) -> None:
         self.path, self.name, self.format, self.size = str(path), path.name, form, path.stat().st_size
         self.digest = ""
-        with _told(self.name), _opened(self.path) as opened:
+        with _translate_errors(self.name), _opened(self.path) as opened:
             meta = opened.metadata
             self._groups = [meta.row_group(n).num_rows for n in range(meta.num_row_groups)]
             rows = sum(self._groups)
@@ -60,8 +61,8 @@ class ParquetTable:
                 raise DataError(f"{self.name} has columns ({names:.200}) and no rows; give at least one", self.name)
             seen, found = self._measure(opened, rows if most is None else min(most, rows))
             self.classes = _classes(opened.schema_arrow)
-            self._converters, told = _converters(opened.schema_arrow)
-        self.format = replace(form, told=(*form.told, *told))
+            self._converters, notices = _converters(opened.schema_arrow)
+        self.format = replace(form, notices=(*form.notices, *notices))
         unpacked = sum(meta.row_group(n).total_byte_size for n in range(meta.num_row_groups))
         self.row_bytes = max(1, found // seen)
         self.whole = most is None or seen == rows
@@ -81,7 +82,7 @@ class ParquetTable:
     def read(self, indices: Sequence[int]) -> Iterator[Record | BadRow]:
         wanted, at = iter(indices), 0
         index = next(wanted, None)
-        with _told(self.name), _opened(self.path) as opened:
+        with _translate_errors(self.name), _opened(self.path) as opened:
             for group, rows in enumerate(self._groups):
                 if index is None:
                     return
@@ -116,7 +117,7 @@ class ParquetTable:
         return turns_in_columns(values)
 
     def _check(self, opened: pyarrow.parquet.ParquetFile) -> None:
-        """Raises DataError where columns cannot be told apart, or a group would take too much memory."""
+        """Raises DataError where columns cannot be distinguished, or a group would take too much memory."""
         names = opened.schema_arrow.names
         twice = next((name for name, count in Counter(names).items() if count > 1), None)
         if twice is not None:
@@ -184,23 +185,18 @@ def _opened(path: str) -> pyarrow.parquet.ParquetFile:
     return pyarrow.parquet.ParquetFile(path, pre_buffer=False)
 
 
-class _told:
-    """What pyarrow raises at broken bytes, as a sentence."""
+@contextmanager
+def _translate_errors(name: str) -> Iterator[None]:
+    """Turns what pyarrow raises at broken bytes into a DataError."""
+    import pyarrow
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        import pyarrow
-
-        if isinstance(error, MemoryError):
-            message = f"{self._name} has rows that do not fit the memory of this machine; write it with shorter rows"
-            raise DataError(message, self._name, "shorter rows") from None
-        if isinstance(error, pyarrow.ArrowException | OSError | UnicodeDecodeError):
-            raise DataError(f"{self._name} is a broken Parquet file: {error}"[:300], self._name) from None
+    try:
+        yield
+    except MemoryError:
+        message = f"{name} has rows that do not fit the memory of this machine; write it with shorter rows"
+        raise DataError(message, name, "shorter rows") from None
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{name} is a broken Parquet file: {error}"[:300], name) from None
 
 
 def _classes(schema: pyarrow.Schema) -> dict[str, tuple[str, ...]]:
@@ -214,18 +210,18 @@ def _classes(schema: pyarrow.Schema) -> dict[str, tuple[str, ...]]:
 
 
 def _converters(schema: pyarrow.Schema) -> tuple[dict[str, Converter], tuple[Notice, ...]]:
-    """What makes values of each column such as JSON has, where they are others; and what is told of it."""
+    """What makes values of each column such as JSON has, where they are others; and the notices of it."""
     import pyarrow.types as types
 
-    found, told = dict[str, Converter](), list[Notice]()
+    found, notices = dict[str, Converter](), list[Notice]()
     for field in schema:
         kind = field.type.value_type if types.is_dictionary(field.type) else field.type
         if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
             message = f"Column {field.name!r:.80} holds bytes, which are read as UTF-8 text where they are that."
-            told.append(Notice(field="data.columns", message=message))
+            notices.append(Notice(field="data.columns", message=message))
         if not _as_json(kind):
             found[field.name] = _plain_value
-    return found, tuple(told)
+    return found, tuple(notices)
 
 
 def _as_json(kind: pyarrow.DataType) -> bool:

@@ -1,8 +1,7 @@
-"""How far the long readings of files are, told while they go; and one reading for all who want the same.
+"""Progress of long readings of files, and one reading for all who want the same.
 
-Comes in: what is done, as the readers say it, from any thread; whether the reading is still wanted.  Goes out: what
-is under way, for whoever shows it; Stopped, in the thread whose reading is not wanted any more.
-Several parts of the page ask for the same file at the same moment: the first one reads, the others wait for it.
+Readers report from any thread; whoever shows it asks `under_way`. A reading that is not wanted any more ends with
+Stopped. Several parts of the page ask for the same file at the same moment: the first one reads, the others wait.
 """
 
 from __future__ import annotations
@@ -66,16 +65,16 @@ def look() -> None:
 
 @contextmanager
 def reading(path: str, name: str, doing: str, unit: str, total: int) -> Iterator[Callable[[int], None]]:
-    """For as long as the block lasts this is under way; what it gives is told how much is done."""
+    """For as long as the block lasts this is under way; call what it gives with how much is done."""
     number = next(_numbers)
 
-    def tell(done: int) -> None:
+    def on_progress(done: int) -> None:
         look()
         _under_way[number] = Under(path, name, doing, unit, done, total)
 
-    tell(0)
+    on_progress(0)
     try:
-        yield tell
+        yield on_progress
     finally:
         _under_way.pop(number, None)
 

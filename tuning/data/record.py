@@ -1,7 +1,4 @@
-"""What every reader of files gives: rows with their line, bad rows with their reason, a table of both.
-
-Comes in: nothing.  Goes out: the types that the readers and all above them share.
-"""
+"""What every reader of files gives: rows with their line, bad rows with their reason, and the protocol of a table."""
 
 from __future__ import annotations
 
@@ -9,9 +6,10 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from tuning.data.sniff import Format
+if TYPE_CHECKING:
+    from tuning.data.formats import Format
 
 MOST_ROW_BYTES = 8 * 2**20
 """The longest row, in bytes of its file: tokenizing takes up to 400 bytes of memory for each."""

@@ -207,7 +207,7 @@ def _opened(settings: DataSettings, task: str, seed: int, head_only: bool) -> Da
             dict.fromkeys(
                 (
                     *place.notices,
-                    *(one for table in tables for one in table.format.told),
+                    *(one for table in tables for one in table.format.notices),
                     *_row_notices(reading, tables, checks, names or ()),
                     *notices,
                 )

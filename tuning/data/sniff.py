@@ -1,9 +1,7 @@
-"""What a file of rows is, told by its first bytes; what its name promises has to agree with them.
+"""Recognises the format of a file of rows by its first bytes; what its name promises has to agree with them.
 
-Comes in: an open file, its name, and the format and encoding a person may have said outright.  Goes out: a `Format`:
-how the bytes become text, what separates rows and columns, and a sentence that says so.  Raises DataError with the fix
-for what is no table of rows (archives, pickles, web pages, source code, bytes of an unknown encoding), and for a file
-that is called one format and holds another.
+What is no table of rows (archives, pickles, web pages, source code, bytes of an unknown encoding) is refused with the
+fix, and so is a file that is called one format and holds another.
 """
 
 from __future__ import annotations
@@ -11,16 +9,15 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any, BinaryIO
 
-from tuning.data.foreign import FAMILIES, PLAIN_TEXT, PROMISED, TITLES, binary, document, document_words, ending_of
-from tuning.data.header import DELIMITERS, ROW_NAMES, SHOWN, TEXT_NAMES, TableHead, one_column, table_head
+from tuning.data.foreign import PLAIN_TEXT, binary, document, document_words
+from tuning.data.formats import FORMATS, PARQUET, PROMISED, TITLES, Format, ending_of
+from tuning.data.header import ROW_NAMES, SHOWN, TEXT_NAMES, TableHead, one_column, table_head
 from tuning.errors import DataError, Notice
 
-PARQUET = b"PAR1"
-"""How a Parquet file begins."""
 HEAD_BYTES = 256 * 1024
 FIRST_LINE_BYTES = 64 * 2**20
 """How far a first line without an end is followed to tell JSON Lines from one JSON document."""
@@ -34,53 +31,6 @@ _MARKS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Format:
-    """How bytes become rows. `mark` counts the bytes of a UTF-8 byte-order mark to leave out."""
-
-    kind: str
-    """jsonl, json, csv, parquet, lines or paragraphs."""
-    encoding: str = "utf-8"
-    encoding_words: str = "UTF-8"
-    mark: int = 0
-    delimiter: str = ""
-    columns: tuple[str, ...] = ("text",)
-    """Of a CSV file; plain text has the one column `text`."""
-    header: bool = True
-    above: int = 0
-    """Lines of a CSV file that stand over its header, or over its first row."""
-    rule: bool = False
-    """A rule of dashes stands under the header of a CSV file, as in Markdown."""
-    in_array: bool = False
-    """The rows of a JSON document are the elements of one array, and can be read one by one."""
-    mac_lines: bool = False
-    """Lines end with a carriage return alone."""
-    packed: str = ""
-    """How the file was compressed, for a person; empty where it was not."""
-    told: tuple[Notice, ...] = ()
-    """What was left out or taken in a way that a person should know."""
-
-    @property
-    def words(self) -> str:
-        """What was recognised, for a person."""
-        return f"{self._plain_words}, {self.packed}" if self.packed else self._plain_words
-
-    @property
-    def _plain_words(self) -> str:
-        if self.kind == "csv":
-            name = "TSV" if self.delimiter == "\t" else "CSV"
-            return f"{name}, columns separated by {DELIMITERS.get(self.delimiter, self.delimiter)}" + (
-                "" if self.header else ", without a header line"
-            )
-        return {
-            "jsonl": "JSON Lines, one object a line",
-            "json": "JSON, one document",
-            "parquet": "Parquet",
-            "lines": "plain text, each line a row",
-            "paragraphs": "plain text, a blank line between rows",
-        }[self.kind]
-
-
 def sniff(
     file: BinaryIO, name: str, kind: str = "auto", encoding: str = "auto", packed: str = "", inner: str = ""
 ) -> Format:
@@ -92,7 +42,7 @@ def sniff(
     if not head:
         raise DataError(f"{name} is empty and has no rows; give at least one", name)
     ending = ending_of(inner or name)
-    if head[:4] == PARQUET:
+    if head.startswith(PARQUET):
         if kind == "auto":
             _check_promise(name, ending, "parquet", "")
         return Format(kind="parquet", encoding_words="Parquet's own")
@@ -127,18 +77,18 @@ def sniff(
 
 def _recognised(text: str, whole: bool, file: BinaryIO, name: str, ending: str) -> Format:
     """The format by the content. Raises DataError where the name promises another, or where it is no rows at all."""
-    title, told = document(text, ending), tuple[Notice, ...]()
+    title, notices = document(text, ending), tuple[Notice, ...]()
     if title is not None and ending not in PLAIN_TEXT:
         raise DataError(f"{name} {document_words(title, text)}", name, "JSONL, JSON, CSV, TSV, Parquet or plain text")
     if title is not None:
         message = f"{name} looks like {title} and is read as plain text all the same, for it is called {ending}."
-        told = (Notice(field="data.format", message=message),)
+        notices = (Notice(field="data.format", message=message),)
     promise = PROMISED.get(ending, "")
     if promise == "csv" and not whole and "\n" not in text:
         message = f"the first line of {name} is longer than {HEAD_BYTES >> 10} KiB: it is no table that is read here"
         raise DataError(message, name, f"a header of up to {HEAD_BYTES >> 10} KiB")
     found = Format(kind="lines") if title is not None else _kind(text, whole, file, name, ending)
-    if FAMILIES[found.kind] == "text":
+    if FORMATS[found.kind].family == "text":
         body = text.strip()
         found = replace(found, kind="lines")
         if re.search(r"\S[ \t\r]*\n[ \t\r]*\n", body):
@@ -146,14 +96,14 @@ def _recognised(text: str, whole: bool, file: BinaryIO, name: str, ending: str) 
             message = (
                 f"{name} has blank lines, and what stands between two of them is one row; for a row a line set lines."
             )
-            told = (*told, Notice(field="data.format", message=message))
+            notices = (*notices, Notice(field="data.format", message=message))
     _check_promise(name, ending, found.kind, text)
-    return replace(found, told=(*found.told, *told))
+    return replace(found, notices=(*found.notices, *notices))
 
 
 def _check_promise(name: str, ending: str, kind: str, text: str) -> None:
     """Raises DataError where a file is called one format and holds another."""
-    promise, family = PROMISED.get(ending), FAMILIES[kind]
+    promise, family = PROMISED.get(ending), FORMATS[kind].family
     if promise is None or promise == family:
         return
     shown = f" (it begins {text.strip()[:SHOWN]!r})" if family == "text" else ""
@@ -174,7 +124,7 @@ def _table(head: TableHead | None) -> Format:
         header=head.header,
         above=head.above,
         rule=head.rule,
-        told=head.told,
+        notices=head.notices,
     )
 
 

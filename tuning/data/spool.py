@@ -1,8 +1,7 @@
-"""What must be decoded before its rows can be found: other encodings, other line ends, one JSON document.
+"""Rewrites a file as UTF-8 lines where its rows cannot be found otherwise: encodings, line ends, one JSON document.
 
-Comes in: an open file.  Goes out: an open temporary file of UTF-8 lines, in memory while it is small, gone with its
-last user; or its beginning, where that is enough.  Of an array of rows one element is held at a time.  Raises DataError
-naming line and column.
+The lines go into a temporary file, in memory while it is small, gone with its last user; only the beginning, where that
+is enough. Of an array of rows one element is in memory at a time. A refusal names line and column.
 """
 
 from __future__ import annotations
@@ -14,9 +13,10 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
+from tuning.data.formats import Format
 from tuning.data.progress import look
 from tuning.data.record import JSON_DECODER, MOST_ROW_BYTES, KeyTwice
-from tuning.data.sniff import Format, list_of_rows, objects_only
+from tuning.data.sniff import list_of_rows, objects_only
 from tuning.errors import DataError, Notice
 
 MEMORY_BYTES = 32 * 2**20
@@ -50,12 +50,12 @@ def decoded(file: BinaryIO, form: Format, name: str, most: int) -> BinaryIO:
 
 
 def rows_of_document(file: BinaryIO, form: Format, name: str, most: int) -> tuple[BinaryIO, tuple[Notice, ...]]:
-    """One JSON document as JSON Lines, about its first `most` bytes, and what is told of what is no row in it."""
+    """One JSON document as JSON Lines, about its first `most` bytes, and notices of what is no row in it."""
     file.seek(form.mark)
-    text, told = _Text(file, form), list[Notice]()
+    text, notices = _Text(file, form), list[Notice]()
     try:
         out = _spool()
-        for row in _elements(text, name) if text.begins_with("[") else _rows(_whole(text, file, name), name, told):
+        for row in _elements(text, name) if text.begins_with("[") else _rows(_whole(text, file, name), name, notices):
             look()
             out.write((row if isinstance(row, bytes) else json.dumps(row, ensure_ascii=True).encode()) + b"\n")
             if out.tell() > most:
@@ -72,7 +72,7 @@ def rows_of_document(file: BinaryIO, form: Format, name: str, most: int) -> tupl
     except RecursionError:
         raise DataError(f"{name} is nested too deeply to be rows", name, "an array of objects") from None
     out.seek(0)
-    return out, tuple(told)
+    return out, tuple(notices)
 
 
 class _Text:
@@ -122,41 +122,49 @@ def _whole(text: _Text, file: BinaryIO, name: str) -> str:
     return text.text
 
 
-def _rows(text: str, name: str, told: list[Notice]) -> Iterator[Any]:
+def _rows(text: str, name: str, notices: list[Notice]) -> Iterator[Any]:
     """The rows of an object: the one list of objects in it, its columns, or itself."""
     value = JSON_DECODER.decode(text)
     if not isinstance(value, dict) or not value:
         yield value
-        return
-    found = list_of_rows(value)
-    lists = [key for key, one in value.items() if isinstance(one, list) and one and isinstance(one[0], dict)]
-    if isinstance(value.get("columns"), list) and _is_matrix(value.get("data"), len(value["columns"])):
+    elif isinstance(value.get("columns"), list) and _is_matrix(value.get("data"), len(value["columns"])):
         yield from (dict(zip(value["columns"], cells, strict=True)) for cells in value["data"])  # pandas' "split"
-    elif found is not None and not (len(value) > 1 and all(isinstance(one, list) for one in value.values())):
-        others = [key for key in value if key != found]
-        if others:
-            message = (
-                f"The rows of {name} are the list under {found!r}; what stands beside it was left out: "
-                f"{_listed(others)}."
-            )
-            told.append(Notice(field="data.source", message=message, count=len(others)))
-        yield from value[found]
-    elif len(lists) > 1 and all(isinstance(one, list) for one in value.values()):
-        message = f"{name} holds {len(lists)} lists of rows ({_listed(lists)}); save each in a file of its own"
-        raise DataError(message, _listed(lists), "one list of rows")
-    elif all(isinstance(column, list) for column in value.values()):
-        sizes = {column: len(cells) for column, cells in value.items()}
-        if len(set(sizes.values())) > 1:
-            listed = ", ".join(f"{column} {size}" for column, size in sizes.items())
-            raise DataError(f"{name} is an object of columns of unequal length: {listed}", listed, "equal lengths")
-        yield from (dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True))
+    elif all(isinstance(one, list) for one in value.values()):
+        yield from _of_lists(value, name)
+    elif (key := list_of_rows(value)) is not None:
+        others = [other for other in value if other != key]
+        message = (
+            f"The rows of {name} are the list under {key!r}; what stands beside it was left out: {_listed(others)}."
+        )
+        notices.append(Notice(field="data.source", message=message, count=len(others)))
+        yield from value[key]
     elif objects_only(value):
-        yield from _of_objects(value, name, told)
+        yield from _of_objects(value, name, notices)
     else:
         yield value
 
 
-def _of_objects(value: dict[str, dict[str, Any]], name: str, told: list[Notice]) -> Iterator[Any]:
+def _of_lists(value: dict[str, list[Any]], name: str) -> Iterator[Any]:
+    """Rows of an object of lists: the one list of rows, or columns. Raises DataError for several lists of rows, and
+    for columns of unequal length."""
+    key = list_of_rows(value)
+    if key is not None and len(value) == 1:
+        yield from value[key]
+        return
+    of_objects = [other for other, items in value.items() if items and isinstance(items[0], dict)]
+    if len(of_objects) > 1:
+        message = (
+            f"{name} holds {len(of_objects)} lists of rows ({_listed(of_objects)}); save each in a file of its own"
+        )
+        raise DataError(message, _listed(of_objects), "one list of rows")
+    sizes = {column: len(cells) for column, cells in value.items()}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{column} {size}" for column, size in sizes.items())
+        raise DataError(f"{name} is an object of columns of unequal length: {listed}", listed, "equal lengths")
+    yield from (dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True))
+
+
+def _of_objects(value: dict[str, dict[str, Any]], name: str, notices: list[Notice]) -> Iterator[Any]:
     """Rows of an object of objects: columns whose cells are numbered, as pandas writes them, or rows under names."""
     keys = [list(one) for one in value.values()]
     if all(one == keys[0] for one in keys) and all(key.isdecimal() for key in keys[0]):
@@ -166,7 +174,7 @@ def _of_objects(value: dict[str, dict[str, Any]], name: str, told: list[Notice])
         yield value
         return
     message = f"The rows of {name} stand under {len(value):,} names, which were left out: {_listed(list(value))}."
-    told.append(Notice(field="data.source", message=message, count=len(value)))
+    notices.append(Notice(field="data.source", message=message, count=len(value)))
     yield from value.values()
 
 

@@ -1,9 +1,8 @@
 """Rows of a file, read where they lie: positions in memory, values on disk.
 
-Comes in: a path with the format and encoding a person may have said.  Goes out: a `Table` that knows how many rows
-there are and reads any of them as `Record`s; what cannot be read is a `BadRow` with its line and the reason.  A
-gigabyte costs a few bytes a row.  Nothing is written beside the file; what must be decoded first (UTF-16, one JSON
-document, what was packed) goes into a temporary file that nobody sees.
+A `Table` knows how many rows there are and reads any of them as `Record`s; what cannot be read is a `BadRow` with its
+line and the reason. A gigabyte costs a few bytes a row. Nothing is written beside the file; what must be decoded first
+(UTF-16, one JSON document, what was packed) goes into a temporary file that nobody sees.
 """
 
 from __future__ import annotations
@@ -17,31 +16,26 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from tuning.data.header import MOST_COLUMNS
+from tuning.data.formats import FORMATS, PARQUET, Format, packing_of
 from tuning.data.parquet import ParquetTable
 from tuning.data.progress import read_once, reading
 from tuning.data.record import (
-    JSON_DECODER,
     MOST_ROW_BYTES,
     TOO_LONG,
     BadRow,
-    KeyTwice,
     Record,
     Table,
     Version,
-    turns_in_columns,
     version_of,
 )
-from tuning.data.sniff import PARQUET, Format, sniff
+from tuning.data.sniff import sniff
 from tuning.data.spool import decoded, rows_of_document
-from tuning.data.unpack import packing_of, unpack
+from tuning.data.unpack import unpack
 from tuning.errors import DataError, Notice
 
 BLOCK_BYTES = 2**20
-BLANK = " \t\r\n\v\f"
-"""What a blank line consists of, as bytes.isspace has it."""
 HEAD_ROWS = 200
 HEAD_LETTERS = 8 * 2**20
 """What the first rows that are held at once may have of text."""
@@ -54,8 +48,6 @@ TOLD_ROWS = 50_000
 """How often a long reading says how far it is."""
 KEPT_TABLES = 6
 """How many tables are kept for who asks again: of a packed file each holds a temporary one."""
-MOST_NAME = 200
-"""Letters of a column's name."""
 RECORD_BYTES = 64 * 2**20
 """The longest row of a CSV file; a quotation mark without its partner would else swallow all that follows."""
 
@@ -86,7 +78,7 @@ def _open(path: str, version: Version, kind: str, encoding: str, head_only: bool
             found = unpack(handle, packing, file, size, HEAD_FILE_BYTES if head_only else None)
         handle, words, inner, whole, digest = found.file, found.words, found.name, found.whole, found.digest
         size = handle.seek(0, 2) if whole else size
-    if head_only and whole and size <= HEAD_FILE_BYTES and first[:4] != PARQUET:  # its head is all of it
+    if head_only and whole and size <= HEAD_FILE_BYTES and not first.startswith(PARQUET):  # its head is all of it
         handle.close()
         return open_table(file, kind, encoding)
     handle.seek(0)
@@ -117,20 +109,20 @@ class LineTable:
         self._file = file
         most = HEAD_TABLE_BYTES if head_only else sys.maxsize
         if form.kind == "json":
-            self._file, told = rows_of_document(file, form, self.name, most)
-            self.format = replace(form, told=(*form.told, *told))
+            self._file, notices = rows_of_document(file, form, self.name, most)
+            self.format = replace(form, notices=(*form.notices, *notices))
         elif form.encoding != "utf-8" or form.mac_lines:
             self._file = decoded(file, form, self.name, most + 2 * MOST_ROW_BYTES)
         begin = 0 if self._file is not file else form.mark
         self._file.seek(begin)
-        with reading(self.path, self.name, "finding rows", "bytes", size) as tell:
-            self._starts, self._lines, self._end, blank = _index(self._file, form, self.name, most, tell)
+        with reading(self.path, self.name, "finding rows", "bytes", size) as on_progress:
+            self._starts, self._lines, self._end, blank = _index(self._file, form, self.name, most, on_progress)
         if form.kind == "lines" and blank:  # rows of nothing, by others; in tables they are no rows for anybody
             scope = " looked at" if head_only else ""
             many = "1 blank line" if blank == 1 else f"{blank:,} blank lines"
             message = f"{many}{scope} of {self.name} {'is no row' if blank == 1 else 'are no rows'} and left out."
             one = Notice(field="data.format", message=message, count=blank)
-            self.format = replace(self.format, told=(*self.format.told, one))
+            self.format = replace(self.format, notices=(*self.format.notices, one))
         if not self._starts:
             names = ", ".join(form.columns[:20])
             what = f"has a header ({names:.200}) and no rows" if form.kind == "csv" else "has no rows"
@@ -177,41 +169,11 @@ class LineTable:
     def _parsed(self, index: int, line: bytes) -> Record | BadRow:
         number = self._lines[index]
         try:
-            return Record(number, _VALUES[self.format.kind](line.decode("utf-8"), self.format))
+            return Record(number, FORMATS[self.format.kind].parse(line.decode("utf-8"), self.format))
         except UnicodeDecodeError as error:
             return BadRow(number, f"is not UTF-8 (byte 0x{line[error.start]:02x}); data.encoding can say what it is")
         except (ValueError, RecursionError) as error:
             return BadRow(number, str(error))
-
-
-def _json_values(line: str, form: Format) -> dict[str, Any]:
-    try:
-        row = JSON_DECODER.decode(line)
-    except KeyTwice:
-        raise
-    except (ValueError, RecursionError):
-        raise ValueError(f"is not JSON: {line.strip()[:60]!r}") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"is not a JSON object: {line.strip()[:60]!r}")
-    if len(row) > MOST_COLUMNS:
-        raise ValueError(f"has {len(row):,} keys, and the most is {MOST_COLUMNS:,}")
-    if len(line) > MOST_NAME and (long := next((name for name in row if len(name) > MOST_NAME), None)):
-        raise ValueError(f"has a key of {len(long):,} letters, and the most is {MOST_NAME}: {long[:60]!r}")
-    return turns_in_columns(row)
-
-
-def _csv_values(line: str, form: Format) -> dict[str, Any]:
-    csv.field_size_limit(2**31 - 1)
-    try:
-        cells = next(csv.reader([line.rstrip("\r\n")], delimiter=form.delimiter))
-    except csv.Error as error:
-        raise ValueError(f"is not CSV: {error}") from None
-    if "\n" in line.rstrip("\r\n") and _open_quote(line, form):
-        raise ValueError("opens a quotation mark that is never closed")
-    if len(cells) != len(form.columns):
-        many = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
-        raise ValueError(f"has {many} where the header has {len(form.columns)}")
-    return dict(zip(form.columns, cells, strict=True))
 
 
 def _plain_cells(block: bytes, form: Format, rows: int) -> list[list[str]] | None:
@@ -225,48 +187,25 @@ def _plain_cells(block: bytes, form: Format, rows: int) -> list[list[str]] | Non
     return found if len(found) == rows and all(len(cells) == width for cells in found) else None
 
 
-def _open_quote(line: str, form: Format) -> bool:
-    try:
-        next(csv.reader([line.rstrip("\r\n")], delimiter=form.delimiter, strict=True))
-    except csv.Error as error:
-        return "unexpected end" in str(error)
-    return False
-
-
-def _text_values(line: str, form: Format) -> dict[str, Any]:
-    lines = line.replace("\r\n", "\n").strip("\n").split("\n")
-    while len(lines) > 1 and not lines[-1].strip(BLANK):  # blank lines up to the next row
-        lines.pop()
-    return {"text": "\n".join(lines)}
-
-
-_VALUES = {
-    "jsonl": _json_values,
-    "json": _json_values,
-    "csv": _csv_values,
-    "lines": _text_values,
-    "paragraphs": _text_values,
-}
-
 Index = tuple["array[int]", "array[int]", int, int]
 
 
 def _digest(file: BinaryIO, path: Path, size: int) -> str:
     digest, done = hashlib.sha256(), 0
     file.seek(0)
-    with reading(str(path), path.name, "hashing", "bytes", size) as tell:
+    with reading(str(path), path.name, "hashing", "bytes", size) as on_progress:
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
             done += len(block)
-            tell(done)
+            on_progress(done)
     return digest.hexdigest()
 
 
-def _index(file: BinaryIO, form: Format, name: str, most: int, tell: Callable[[int], None]) -> Index:
+def _index(file: BinaryIO, form: Format, name: str, most: int, on_progress: Callable[[int], None]) -> Index:
     """Where rows begin, their line numbers, the end of the last one, and how many lines are blank, for about `most`
     bytes from here on."""
     if form.kind == "paragraphs":
-        return _paragraphs(file, most, tell)
+        return _paragraphs(file, most, on_progress)
     starts, lines, quoted = array("Q"), array("Q"), False
     for _ in range(form.above):
         file.readline()
@@ -287,11 +226,11 @@ def _index(file: BinaryIO, form: Format, name: str, most: int, tell: Callable[[i
         if place > most and (fresh or place - line_start > MOST_ROW_BYTES):
             break
         if fresh and number % TOLD_ROWS == 0:
-            tell(place)
+            on_progress(place)
     blank = number - form.above - len(starts)
     if quoted:  # a quoted cell may hold line ends: let the library say where records end
         file.seek(begin)
-        starts, lines, place = _csv_records(file, form, name, most, tell)
+        starts, lines, place = _csv_records(file, form, name, most, on_progress)
     if form.kind == "csv" and form.header:
         del starts[: 1 + form.rule], lines[: 1 + form.rule]
     return starts, lines, place, blank
@@ -302,7 +241,7 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
     return iter(partial(file.readline, BLOCK_BYTES), b"")
 
 
-def _paragraphs(file: BinaryIO, most: int, tell: Callable[[int], None]) -> Index:
+def _paragraphs(file: BinaryIO, most: int, on_progress: Callable[[int], None]) -> Index:
     starts, lines, place, blank = array("Q"), array("Q"), file.tell(), True
     number, line_start, space, fresh = 0, place, True, True
     for piece in _pieces(file):
@@ -319,7 +258,7 @@ def _paragraphs(file: BinaryIO, most: int, tell: Callable[[int], None]) -> Index
         if place > most and (blank or (starts and place - starts[-1] > MOST_ROW_BYTES)):
             break
         if fresh and number % TOLD_ROWS == 0:
-            tell(place)
+            on_progress(place)
     return starts, lines, place, 0
 
 
@@ -343,7 +282,7 @@ class _Counted:
 
 
 def _csv_records(
-    file: BinaryIO, form: Format, name: str, most: int, tell: Callable[[int], None]
+    file: BinaryIO, form: Format, name: str, most: int, on_progress: Callable[[int], None]
 ) -> tuple[array[int], array[int], int]:
     csv.field_size_limit(2**31 - 1)
     counted = _Counted(file, name, form.above)
@@ -358,13 +297,13 @@ def _csv_records(
             cells = next(records)
         except StopIteration:
             return starts, lines, counted.place
-        except csv.Error:  # told when the row is read
+        except csv.Error:  # reported when the row is read
             cells = [""]
         if cells:
             starts.append(place)
             lines.append(number + 1)
             if len(starts) % TOLD_ROWS == 0:
-                tell(place)
+                on_progress(place)
 
 
 def head(table: Table, rows: int = HEAD_ROWS) -> list[Record]:

@@ -1,8 +1,8 @@
-"""Compressed files of rows: gzip, bzip2, xz, zstd, and a zip archive with one file in it, told by their first bytes.
+"""Unpacks compressed files of rows: gzip, bzip2, xz, zstd, and a zip archive with one file in it.
 
-Comes in: an open file.  Goes out: an open temporary file of what is inside, in memory while it is small, gone with its
-last user; or only its beginning, where that is enough.  Raises DataError where it is damaged, or where a small file
-would fill the disk.  A format of one's own (Parquet, a tar of many files) inside is told by whoever reads the rows.
+What is inside goes into a temporary file, in memory while it is small; only its beginning, where that is enough. A file
+that is damaged, or a small one that would fill the disk, is refused. Formats inside (Parquet, tar) are detected by the
+reader.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import gzip
 import hashlib
 import io
 import lzma
-import re
 import shutil
 import struct
 import tempfile
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from tuning.data.archive import DICTIONARY_BYTES, open_member, too_much_memory
+from tuning.data.formats import packing_of
 from tuning.data.progress import reading
 from tuning.errors import DataError
 
@@ -34,13 +34,6 @@ LEAST_LIMIT_BYTES, MOST_TIMES, MOST_BYTES = 2**30, 200, 64 * 2**30
 twenty times, and what shrinks much more is made to fill a disk."""
 SPARE_BYTES = 2**30
 """What unpacking leaves free on the disk."""
-_MAGIC = (
-    (re.compile(rb"\x1f\x8b"), "gzip"),
-    (re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), "bzip2"),
-    (re.compile(rb"\xfd7zXZ\0"), "xz"),
-    (re.compile(rb"\x28\xb5\x2f\xfd"), "zstd"),
-    (re.compile(rb"PK(\x03\x04|\x05\x06)"), "zip"),
-)
 _DAMAGED = (
     OSError,
     EOFError,
@@ -71,17 +64,12 @@ class Unpacked:
     """What the file inside is called: a member's name, else that of the file itself."""
 
 
-def packing_of(head: bytes) -> str | None:
-    """gzip, bzip2, xz, zstd or zip, by the first bytes of a file; None for anything else."""
-    return next((name for magic, name in _MAGIC if magic.match(head)), None)
-
-
 def unpack(file: BinaryIO, kind: str, path: Path, size: int, most: int | None = None) -> Unpacked:
     """What is inside this file of `size` bytes, open already; about its first `most` bytes, where they are enough."""
     name, limit, digest = path.name, _limit(size), hashlib.sha256()
     out = tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES)  # noqa: SIM115  held as long as its rows
-    inside, done, whole = _Told(file), 0, False
-    with reading(str(path), name, "unpacking", "bytes", size) as tell:
+    inside, done, whole = _PositionedFile(file), 0, False
+    with reading(str(path), name, "unpacking", "bytes", size) as on_progress:
         try:
             stream, words, member = _stream(inside, kind, name)
             while most is None or done < most:
@@ -94,7 +82,7 @@ def unpack(file: BinaryIO, kind: str, path: Path, size: int, most: int | None = 
                     raise _too_much(name, size, limit)
                 digest.update(piece)
                 out.write(piece)
-                tell(min(size, inside.place))
+                on_progress(min(size, inside.place))
         except _DAMAGED as error:
             if isinstance(error, OSError) and error.errno:  # the disk, not the file
                 raise
@@ -120,7 +108,7 @@ def beginning(content: bytes, name: str, most: int) -> bytes:
     if kind is None or kind == "zip":
         return content
     try:
-        stream, _, _ = _stream(_Told(io.BytesIO(content)), kind, name)
+        stream, _, _ = _stream(_PositionedFile(io.BytesIO(content)), kind, name)
         while len(found) < most and (piece := stream.read(4096)):
             found += piece
     except _DAMAGED as error:  # here the beginning ends
@@ -133,7 +121,7 @@ def _wants_memory(error: Exception) -> bool:
     return any(words in str(error) for words in _MEMORY_WORDS)
 
 
-class _Told(io.RawIOBase):
+class _PositionedFile(io.RawIOBase):
     """A file that knows how far it has been read, for libraries that read ahead of what they give."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -158,7 +146,7 @@ class _Told(io.RawIOBase):
         return found
 
 
-def _stream(file: _Told, kind: str, name: str) -> tuple[BinaryIO, str, str]:
+def _stream(file: _PositionedFile, kind: str, name: str) -> tuple[BinaryIO, str, str]:
     """What is inside, words for how it is packed, and what it is called."""
     if kind == "zip":
         stream, member = open_member(cast(BinaryIO, file), name)
@@ -216,10 +204,10 @@ def _limit(size: int) -> int:
 
 
 def _too_much(name: str, size: int, limit: int) -> DataError:
-    told = f"{limit / 2**20:,.0f} MiB"
+    most = f"{limit / 2**20:,.0f} MiB"
     message = (
-        f"{name} has {size / 2**20:,.1f} MiB and unpacks to more than {told}, which is the limit for it here "
+        f"{name} has {size / 2**20:,.1f} MiB and unpacks to more than {most}, which is the limit for it here "
         f"({MOST_TIMES} times its size and at least {LEAST_LIMIT_BYTES >> 20:,} MiB, at most {MOST_BYTES >> 30} GiB, "
         "and what the disk has room for); if it is meant to, unpack it yourself and give the file"
     )
-    return DataError(message, size, told)
+    return DataError(message, size, most)

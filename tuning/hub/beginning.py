@@ -1,8 +1,8 @@
-"""The beginning of a file on the hub, without the rest of it.
+"""A file on the hub, opened for reading without being fetched whole.
 
-Comes in: a `HubRepo`, a file of it, a token.  Goes out: a file-like object that asks for the bytes it is read at, a
-piece at a time, and not for more than a few MiB in all.  Range requests are enough for every format (Parquet keeps its
-table of contents at its end), need no further library, and keep to the same refusals and waits as a look-up.
+It asks for the bytes it is read at, a piece at a time, and for no more than a few MiB in all. Range requests are enough
+for every format (Parquet has its table of contents at its end), need no further library, and follow the same refusals
+and time limits as a look-up.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 
 from tuning.hub.reach import ANSWER_SECONDS
-from tuning.hub.repo import HubFile, HubRepo, told_plainly
+from tuning.hub.repo import HubFile, HubRepo, translate_hub_errors
 
 PIECE_BYTES = 256 * 1024
 MOST_BYTES = 16 * 2**20
@@ -71,7 +71,7 @@ class RemoteFile(io.RawIOBase):
         )
         headers = build_hf_headers(token=self._token or False)
         headers |= {"Accept-Encoding": "identity", "Range": f"bytes={start}-{last}"}
-        with told_plainly(repo.id, repo.commit, self._token, repo.words):
+        with translate_hub_errors(repo.id, repo.commit, self._token, repo.words):
             request = get_session().stream("GET", url, headers=headers, timeout=ANSWER_SECONDS, follow_redirects=True)
             with request as answer:
                 hf_raise_for_status(answer)

@@ -1,8 +1,7 @@
 """Names of classes that a data set's card gives for the numbers in its rows.
 
-Comes in: the `dataset_info` of a card, as it came.  Goes out: for each subset the columns that hold numbers of classes,
-with their names in the order of the numbers (the `class_label` feature of the `datasets` library).  What is not written
-as it should be is passed over: the numbers themselves are still there.
+They stand in the `dataset_info` of a card (the `class_label` feature of the `datasets` library). What is not written as
+it should be is passed over: the numbers themselves are still there.
 """
 
 from __future__ import annotations

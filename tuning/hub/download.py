@@ -1,9 +1,9 @@
-"""Fetching a model or a data set into the standard cache: with progress, to be cancelled, and going on where it ended.
+"""Fetches a model or a data set into the standard cache, with progress; a download can be cancelled and resumed.
 
-Comes in: a `HubRepo`, a token, a stop signal.  Goes out: its folder in the cache that every other program
-on this machine uses too, so that nothing is fetched or kept twice.  The library itself begins a broken file anew, so
-files are fetched here, with Range, into a part beside their place, checked against their hash, and then renamed; the
-library's own call then puts them into that folder.  A revision is named in the cache only when it is complete.
+The cache is the one that every other program on this machine uses, so that nothing is fetched or stored twice. The
+library itself begins a broken file anew, so files are fetched here, with Range, into a part beside their place, checked
+against their hash, and then renamed; the library's own call then puts them into the snapshot's folder. A revision is
+named in the cache only when it is complete.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from tuning.errors import ModelError
+from tuning.files import PART, write_text
 from tuning.hub.lookup import look_up
 from tuning.hub.reach import reach_hub
-from tuning.hub.repo import HubFile, HubRepo, told_plainly
+from tuning.hub.repo import HubFile, HubRepo, translate_hub_errors
 
 STALL_SECONDS = 10.0
 TRIES = 5
@@ -36,7 +37,7 @@ class _Stopped(Exception):
 
 def part_of(repo: HubRepo, file: HubFile) -> Path:
     """Where a file grows until it is whole."""
-    return repo.folder / "blobs" / f"{file.key}.part"
+    return repo.folder / "blobs" / f"{file.key}{PART}"
 
 
 def bytes_here(repo: HubRepo) -> int:
@@ -101,7 +102,7 @@ def _fetch_file(
         except Timeout:
             message = f"another program is downloading {repo.id}; wait for it, then look up again"
             raise ModelError(message, repo.id, "one download at a time") from None
-        with told_plainly(repo.id, repo.commit, token, repo.words):
+        with translate_hub_errors(repo.id, repo.commit, token, repo.words):
             hf_hub_download(
                 repo.id,
                 file.name,
@@ -169,7 +170,7 @@ def _stream(
     url = hf_hub_url(repo.id, file.name, repo_type=repo.repo_type, revision=repo.commit, endpoint=address)
     with get_session().stream("GET", url, headers=headers, timeout=STALL_SECONDS, follow_redirects=True) as answer:
         if answer.status_code >= 400 and answer.status_code < 500:
-            with told_plainly(repo.id, repo.commit, token, repo.words):
+            with translate_hub_errors(repo.id, repo.commit, token, repo.words):
                 hf_raise_for_status(answer)
         hf_raise_for_status(answer)
         begins = answer.headers.get("Content-Range", "").startswith(f"bytes {had}-")
@@ -200,10 +201,7 @@ def _name_revision(repo: HubRepo) -> None:
     named = repo.folder / "refs" / revision
     if not named.resolve().is_relative_to((repo.folder / "refs").resolve()):
         return
-    named.parent.mkdir(parents=True, exist_ok=True)
-    aside = named.with_name(f"{named.name}.part")
-    aside.write_text(repo.commit, encoding="utf-8")
-    os.replace(aside, named)
+    write_text(named, repo.commit)
 
 
 # -- in the background ------------------------------------------------------------------------------------------------

@@ -1,25 +1,25 @@
-"""What the hub says about a data set before its files are fetched, and what was said, kept beside them in the cache.
+"""Looks a data set up on the hub before its files are fetched, and stores the listing beside them in the cache.
 
-Comes in: a hub id, a subset, a revision, a token where a person gave one.  Goes out: a `HubData` with subsets, splits,
-sizes and licence, refused where rows would need a script.  The hub is asked only when a person pressed for it.  What
-it listed is kept as JSON in the cache, so that without a network it is known what each subset consists of.
+A `HubData` has subsets, splits, sizes and licence; a data set whose rows would need a script is refused. The hub is
+asked only when a person pressed for it. The listing is JSON in the cache, so that without a network it is known what
+each subset consists of.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tuning.errors import DataError, ModelError
+from tuning.files import write_text
 from tuning.hub.classes import Classes, classes_of
 from tuning.hub.download import fetch
 from tuning.hub.layout import CONVERTED, Layout, Splits, layout_of
 from tuning.hub.reach import ANSWER_SECONDS, reach_hub, within
-from tuning.hub.repo import HubFile, HubRepo, told_plainly
+from tuning.hub.repo import HubFile, HubRepo, hub_file, licence_of, translate_hub_errors
 from tuning.models import COMMIT, HUB_ID, cache_folder
 
 FIELDS = {"model": "data.source", "revision": "data.revision"}
@@ -67,7 +67,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def data_error(error: ModelError) -> DataError:
-    """The same refusal at the fields of the data."""
+    """The refusal of a model at the fields of a data set."""
     (problem,) = error.problems
     return DataError(str(error), problem.value, problem.limit, FIELDS.get(problem.field, problem.field))
 
@@ -111,7 +111,7 @@ def no_subset(name: str, layout: Layout, subset: str | None) -> DataError:
 def _ask(address: str, name: str, revision: str | None, token: str | None) -> HubData:
     from huggingface_hub import HfApi
 
-    with told_plainly(name, revision, token, HubData.words):
+    with translate_hub_errors(name, revision, token, HubData.words):
         api = HfApi(endpoint=address, token=token or False)  # False: a token kept on this machine is not sent unasked
         info = api.dataset_info(name, revision=revision, files_metadata=True, timeout=ANSWER_SECONDS)
     siblings = {one.rfilename: one for one in info.siblings or ()}
@@ -119,13 +119,7 @@ def _ask(address: str, name: str, revision: str | None, token: str | None) -> Hu
     configs = card.get("configs")
     layout = layout_of(list(siblings), configs, revision)
     held = {file for splits in layout.subsets.values() for files in splits.values() for file in files}
-    listed = tuple(
-        HubFile(file, int(one.size or 0), one.lfs.sha256 if one.lfs else str(one.blob_id))
-        for file, one in sorted(siblings.items())
-        if file in held
-    )
-    licence = card.get("license_name") or card.get("license")
-    licence = ", ".join(map(str, licence)) if isinstance(licence, list) else licence
+    listed = tuple(hub_file(one) for file, one in sorted(siblings.items()) if file in held)
     own = f"{name.rpartition('/')[2]}.py"
     script = own if own in siblings else None
     return HubData(
@@ -133,7 +127,7 @@ def _ask(address: str, name: str, revision: str | None, token: str | None) -> Hu
         revision=revision,
         commit=str(info.sha),
         files=(),
-        licence=str(licence) if licence else None,
+        licence=licence_of(card),
         gated=bool(info.gated),
         locked=False,
         problem=None if listed else _why_none(name, set(siblings), script),
@@ -176,10 +170,7 @@ def keep_listing(data: HubData) -> None:
         "classes": data.classes,
     }
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        aside = place.with_suffix(".part")
-        aside.write_text(json.dumps(plain), encoding="utf-8")
-        os.replace(aside, place)
+        write_text(place, json.dumps(plain))
     except OSError as error:
         message = f"{place.parent} cannot be written ({error.strerror}); the cache of the hub lies there (HF_HUB_CACHE)"
         raise DataError(message, data.id, "a folder that can be written") from None

@@ -1,9 +1,8 @@
-"""Which files of a data set are which subset and split, told by its card or by the names of its files.
+"""Which files of a data set are which subset and split, by its card or by the names of its files.
 
-Comes in: file names with their sizes, and the `configs` of the card.  Goes out: subsets, each with its splits in order,
-each with its files in the order they are read.  The rules are those of the `datasets` library (its documentation,
-"Structure your repository", and `datasets.data_files`), so that a data set is split here as it is there; a test holds
-the two beside each other.  Nothing is fetched or imported for it, so it works on a listing alone.
+The rules are those of the `datasets` library (its documentation, "Structure your repository", and
+`datasets.data_files`), so that a data set is split here as it is there; a test holds the two beside each other. Nothing
+is fetched or imported for it, so it works on a listing alone.
 """
 
 from __future__ import annotations
@@ -63,6 +62,12 @@ class Layout:
     default: str | None
 
 
+def rows_ending(name: str, packed: Sequence[str] = PACKED) -> str:
+    """The ending that says what the rows are, in small letters: .jsonl of rows.jsonl.gz."""
+    path = PurePosixPath(name.lower())
+    return PurePosixPath(path.stem).suffix if path.suffix in packed else path.suffix
+
+
 def layout_of(names: Sequence[str], configs: Any, revision: str | None = None) -> Layout:
     """The subsets and splits of these files (paths inside the data set); empty where no file holds rows."""
     rows = [name for name in sorted(names) if _holds_rows(name)]
@@ -83,13 +88,7 @@ def _holds_rows(name: str) -> bool:
     path = PurePosixPath(name)
     hidden = any(part.startswith(".") for part in path.parts) or any(p.startswith("__") for p in path.parent.parts)
     strange = path.is_absolute() or ".." in path.parts or "\\" in name
-    return _ending(name) in KINDS and path.name not in NOT_ROWS and not hidden and not strange
-
-
-def _ending(name: str) -> str:
-    """The ending that says what the rows are: .jsonl of rows.jsonl.gz."""
-    path = PurePosixPath(name.lower())
-    return PurePosixPath(path.stem).suffix if path.suffix in PACKED else path.suffix
+    return rows_ending(name) in KINDS and path.name not in NOT_ROWS and not hidden and not strange
 
 
 def _described(rows: Sequence[str], config: dict[str, Any]) -> Splits:
@@ -163,7 +162,7 @@ def _rule(pattern: str) -> re.Pattern[str]:
 
 def _one_kind(names: Sequence[str]) -> tuple[str, ...]:
     """The files of the commonest format: the same rows often lie there in two formats, and would count twice."""
-    kinds = Counter(KINDS[_ending(name)] for name in names)
+    kinds = Counter(KINDS[rows_ending(name)] for name in names)
     most = max(kinds.values(), default=0)
     kind = next((kind for kind in ("parquet", "json", "csv", "text") if kinds[kind] == most), None)
-    return tuple(name for name in names if KINDS[_ending(name)] == kind)
+    return tuple(name for name in names if KINDS[rows_ending(name)] == kind)

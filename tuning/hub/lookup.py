@@ -1,19 +1,20 @@
-"""What the hub says about a model, before any weight is fetched.
+"""Looks a model up on the hub, before any weight is fetched.
 
-Comes in: a hub id, a revision, and a token where a person gave one.  Goes out: a `HubModel`: files, sizes, licence,
-shape, and what would keep it from being trained here.  The hub is asked only when a person pressed for it.  A token is
-passed on with the request and is nowhere kept; no error text of the library is shown, so none can carry it.
+A `HubModel` has files, sizes, licence, shape, and what would keep it from being trained here. The hub is asked only
+when a person pressed for it. A token is passed on with the request and is stored nowhere; no error text of the library
+is shown, so none can carry it.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from tuning.errors import ModelError
 from tuning.hub.reach import ANSWER_SECONDS, reach_hub, within
-from tuning.hub.repo import HubFile, HubRepo, told_plainly
+from tuning.hub.repo import HubFile, HubRepo, hub_file, licence_of, translate_hub_errors
 from tuning.models import HUB_ID, INDEX, WEIGHTS, read_config, tuned_for
 from tuning.shapes import ModelShape
 
@@ -71,42 +72,42 @@ def look_up(model_id: str, revision: str | None = None, token: str | None = None
 def _ask(address: str, name: str, revision: str | None, token: str | None) -> HubModel:
     from huggingface_hub import HfApi
 
-    with told_plainly(name, revision, token):
+    with translate_hub_errors(name, revision, token):
         # False where no token was typed: one kept on this machine is not sent without being asked for
         api = HfApi(endpoint=address, token=token or False)
         info = api.model_info(name, revision=revision, files_metadata=True, timeout=ANSWER_SECONDS)
-    # other programs' names are not ours to trust: only plain names at the top of the model
-    files = tuple(
-        HubFile(one.rfilename, int(one.size or 0), one.lfs.sha256 if one.lfs else str(one.blob_id))
-        for one in info.siblings or ()
-        if one.rfilename in ALLOWED or _SHARD.fullmatch(one.rfilename)
-    )
-    files = tuple(sorted(files, key=lambda file: (file.name.endswith(".safetensors"), file.name)))  # weights last
-    if any(file.name == WEIGHTS for file in files):  # one file or shards: never both
-        files = tuple(file for file in files if file.name != INDEX and not _SHARD.fullmatch(file.name))
     names = {one.rfilename for one in info.siblings or ()}
     config, locked = _config(address, name, str(info.sha), token) if "config.json" in names else (None, False)
     shape, tasks, problem = _judge(name, names, config, locked)
-    card = info.card_data.to_dict() if info.card_data else {}
-    licence = card.get("license_name") or card.get("license")
-    about = info.config if isinstance(info.config, dict) else {}
-    told = about.get("tokenizer_config")
-    template = "chat_template.jinja" in names or bool(isinstance(told, dict) and told.get("chat_template"))
-    counted = info.safetensors.total if info.safetensors else shape.parameters if shape else None
     return HubModel(
         id=name,
         revision=revision,
         commit=str(info.sha),
-        files=files,
+        files=_files_to_fetch(info.siblings or ()),
         gated=bool(info.gated),
         locked=locked,
-        licence=str(licence) if licence else None,
+        licence=licence_of(info.card_data.to_dict() if info.card_data else {}),
         shape=shape,
         tasks=tasks,
-        chat_template=template,
-        parameters=counted,
+        chat_template=_has_chat_template(names, info.config),
+        parameters=info.safetensors.total if info.safetensors else shape.parameters if shape else None,
         problem=problem,
     )
+
+
+def _files_to_fetch(siblings: Iterable[Any]) -> tuple[HubFile, ...]:
+    """The allowed files, weights last: plain names at the top of the model, for names of others are not trusted."""
+    files = [hub_file(one) for one in siblings if one.rfilename in ALLOWED or _SHARD.fullmatch(one.rfilename)]
+    files.sort(key=lambda file: (file.name.endswith(".safetensors"), file.name))
+    if any(file.name == WEIGHTS for file in files):  # one file or shards: never both
+        return tuple(file for file in files if file.name != INDEX and not _SHARD.fullmatch(file.name))
+    return tuple(files)
+
+
+def _has_chat_template(names: set[str], about: Any) -> bool:
+    """Whether the model brings a chat template: a file of its own, or in what the hub read of its tokenizer."""
+    tokenizer = about.get("tokenizer_config") if isinstance(about, dict) else None
+    return "chat_template.jinja" in names or bool(isinstance(tokenizer, dict) and tokenizer.get("chat_template"))
 
 
 def _config(address: str, name: str, commit: str, token: str | None) -> tuple[Any, bool]:
@@ -115,7 +116,7 @@ def _config(address: str, name: str, commit: str, token: str | None) -> tuple[An
     from huggingface_hub.utils import build_hf_headers, get_session
 
     url = hf_hub_url(name, "config.json", revision=commit, endpoint=address)
-    with told_plainly(name, commit, token):
+    with translate_hub_errors(name, commit, token):
         answer = get_session().get(url, headers=build_hf_headers(token=token or False), timeout=ANSWER_SECONDS)
         if answer.status_code in (401, 403):
             return None, True

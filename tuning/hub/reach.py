@@ -1,18 +1,17 @@
-"""Is the hub there at all? Asked within a second, before anything is asked of it.
+"""The address of the hub, and whether it can be reached: refused within a second where it cannot.
 
-Comes in: nothing but the environment (HF_ENDPOINT, proxies, HF_HUB_OFFLINE).  Goes out: its address, or a ModelError
-that says what is wrong with the network.  Libraries wait ten seconds or for ever where packets vanish; a person at a
-page does not.
+The environment says where it is (HF_ENDPOINT, proxies, HF_HUB_OFFLINE). Libraries wait ten seconds or for ever where
+packets vanish; a person at a page does not.
 """
 
 from __future__ import annotations
 
 import os
-import queue
 import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, as_completed, wait
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -66,54 +65,46 @@ def reach_hub() -> str:
 def _connect_within(host: str, port: int, seconds: float) -> OSError | None:
     """Tries all addresses of a host side by side, so that one dead route does not hide a good one."""
     end = time.monotonic() + seconds
-    answers: queue.SimpleQueue[tuple[OSError | None, int]] = queue.SimpleQueue()
 
-    def look() -> None:
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            answers.put((error, 0))
-            return
-        for family, _, _, _, place in found:
-            threading.Thread(target=connect, args=(family, place, len(found)), daemon=True).start()
-
-    def connect(family: int, place: Any, count: int) -> None:
+    def connect(family: int, address: Any) -> None:
         with socket.socket(family, socket.SOCK_STREAM) as opened:
             opened.settimeout(max(0.05, end - time.monotonic()))
-            try:
-                opened.connect(place)
-            except OSError as error:
-                answers.put((error, count))
-            else:
-                answers.put((None, count))
+            opened.connect(address)
 
-    threading.Thread(target=look, daemon=True).start()
-    failed = 0
-    while True:
-        try:
-            fault, count = answers.get(timeout=max(0.0, end - time.monotonic()))
-        except queue.Empty:
-            return TimeoutError("timed out")
-        failed += 1
-        if fault is None or failed >= count:
-            return fault
+    fault: OSError = TimeoutError("timed out")
+    try:
+        found = _in_background(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM).result(timeout=seconds)
+        attempts = [_in_background(connect, family, address) for family, _, _, _, address in found]
+        for attempt in as_completed(attempts, timeout=max(0.0, end - time.monotonic())):
+            error = attempt.exception()
+            if error is None:
+                return None
+            fault = error if isinstance(error, OSError) else fault
+    except UnicodeError:
+        return socket.gaierror("no name of a host")
+    except OSError as error:  # the name is not found, or the time is over
+        return error
+    return fault
 
 
 def within(seconds: float, work: Callable[[], Result], late: str) -> Result:
     """The work's result or error; raises ModelError with the sentence `late` when it takes longer. The rest is left."""
-    answers: queue.SimpleQueue[tuple[Result | None, BaseException | None]] = queue.SimpleQueue()
+    running = _in_background(work)
+    done, _ = wait([running], timeout=seconds)
+    if not done:
+        raise ModelError(late, None, f"{seconds:g} seconds")
+    return running.result()
+
+
+def _in_background(work: Callable[..., Result], *arguments: Any, **named: Any) -> Future[Result]:
+    """Do it in a daemon thread: the program can end meanwhile, which an executor's threads would hold up."""
+    future: Future[Result] = Future()
 
     def run() -> None:
         try:
-            answers.put((work(), None))
+            future.set_result(work(*arguments, **named))
         except BaseException as error:
-            answers.put((None, error))
+            future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    try:
-        result, error = answers.get(timeout=seconds)
-    except queue.Empty:
-        raise ModelError(late, None, f"{seconds:g} seconds") from None
-    if error is not None:
-        raise error
-    return result  # type: ignore[return-value]
+    return future

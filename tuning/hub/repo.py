@@ -1,11 +1,13 @@
-"""What is common to everything on the hub: files with their hashes, a place in the cache, refusals as sentences.
+"""What models and data sets of the hub share: files with their hashes, a folder in the cache, refusals as sentences.
 
-Comes in: nothing.  Goes out: `HubRepo`, which a look-up fills and a download fetches, and `told_plainly`.  No error
-text of the library is shown, so none can carry a token.
+A look-up fills a `HubRepo`, and a download fetches it. No error text of the library is shown, so none can carry a
+token.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -59,41 +61,50 @@ class HubRepo:
         return sum(file.size for file in self.files)
 
 
-class told_plainly:
-    """Turns what the library raises into our own sentence: its texts hold addresses and headers, and are not shown."""
+def hub_file(sibling: Any) -> HubFile:
+    """A file as the library lists it (RepoSibling)."""
+    key = sibling.lfs.sha256 if sibling.lfs else str(sibling.blob_id)
+    return HubFile(sibling.rfilename, int(sibling.size or 0), key)
 
-    def __init__(self, name: str, revision: str | None, token: str | None, words: str = HubRepo.words) -> None:
-        self._name, self._revision, self._has_token, self._words = name, revision, token is not None, words
 
-    def __enter__(self) -> None:
-        return None
+def licence_of(card: dict[str, Any]) -> str | None:
+    """The licence that a card names, or several of them in one text."""
+    licence = card.get("license_name") or card.get("license")
+    if isinstance(licence, list):
+        licence = ", ".join(map(str, licence))
+    return str(licence) if licence else None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception) and not isinstance(error, ModelError):
-            raise self._told(error) from None
 
-    def _told(self, error: Exception) -> ModelError:
-        from huggingface_hub import errors
+@contextmanager
+def translate_hub_errors(
+    name: str, revision: str | None, token: str | None, words: str = HubRepo.words
+) -> Iterator[None]:
+    """Turns what the library raises into a ModelError of our own: its texts hold addresses and headers, and are not
+    shown."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        raise _translated(error, name, revision, token is not None, words) from None
 
-        name, status = self._name, getattr(getattr(error, "response", None), "status_code", None)
-        rights = "the token may not read it" if self._has_token else "it needs a token"
-        if isinstance(error, errors.GatedRepoError):
-            message = f"{name} is gated, and {rights}: accept its licence on the hub's page, then paste a token."
-            return ModelError(message, name, "a token with access", TOKEN)
-        if isinstance(error, errors.RevisionNotFoundError):
-            return ModelError(
-                f"{name} has no revision {self._revision!r}", self._revision, "a branch, tag or commit", "revision"
-            )
-        if isinstance(error, errors.RepositoryNotFoundError):
-            message = (
-                f"The hub has no {self._words} {name}, or it is private and {rights}; check the spelling of org/name."
-            )
-            return ModelError(message, name, f"a {self._words} on the hub", TOKEN if self._has_token else "model")
-        if status in (401, 403):
-            return ModelError(f"The hub refuses {name}: {rights}. Check the token.", name, "a token with access", TOKEN)
-        if status is not None:
-            return ModelError(f"The hub answers {status} for {name}; try again later.", name, "an answer from the hub")
-        kind = type(error).__name__
-        return ModelError(
-            f"The hub could not be asked about {name} ({kind}); try again.", name, "an answer from the hub"
-        )
+
+def _translated(error: Exception, name: str, revision: str | None, has_token: bool, words: str) -> ModelError:
+    from huggingface_hub import errors
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    rights = "the token may not read it" if has_token else "it needs a token"
+    if isinstance(error, errors.GatedRepoError):
+        message = f"{name} is gated, and {rights}: accept its licence on the hub's page, then paste a token."
+        return ModelError(message, name, "a token with access", TOKEN)
+    if isinstance(error, errors.RevisionNotFoundError):
+        return ModelError(f"{name} has no revision {revision!r}", revision, "a branch, tag or commit", "revision")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        message = f"The hub has no {words} {name}, or it is private and {rights}; check the spelling of org/name."
+        return ModelError(message, name, f"a {words} on the hub", TOKEN if has_token else "model")
+    if status in (401, 403):
+        return ModelError(f"The hub refuses {name}: {rights}. Check the token.", name, "a token with access", TOKEN)
+    if status is not None:
+        return ModelError(f"The hub answers {status} for {name}; try again later.", name, "an answer from the hub")
+    kind = type(error).__name__
+    return ModelError(f"The hub could not be asked about {name} ({kind}); try again.", name, "an answer from the hub")

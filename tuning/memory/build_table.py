@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from tuning.child import serve
+from tuning.families import DEPTHS
 from tuning.memory.fit import (
     FEW,
     LONGER,
@@ -26,7 +27,7 @@ from tuning.memory.fit import (
     larger,
 )
 from tuning.memory.layers import Layout, Unfit, every_layer, layers_of, layout_of, per_layer, resolved, window_of
-from tuning.memory.subject import DEPTHS, Subject
+from tuning.memory.subject import Subject
 from tuning.memory.table import BEYOND, Block, Table
 from tuning.memory.trace import Trace
 from tuning.micro_batches import Shape

@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from tuning.families import DROPOUT_GROUPS
 from tuning.memory.subject import config_of
 from tuning.methods import method_named
 from tuning.micro_batches import Moment, Shape
@@ -20,9 +21,6 @@ from tuning.settings import OptimizerSettings
 MIB = 2**20
 STATES = {"adamw": 2.0, "adafactor": 0.1, "adamw_8bit": 0.52, "muon": 1.0}
 """Of each trained weight; SGD's follow from its momentum."""
-ATTENTION_DROPOUTS = ("attn_pdrop", "attention_probs_dropout_prob", "attention_dropout")
-NO_DROPOUT = ("opt",)
-"""Kinds with learned positions whose attention has no dropout where config.json does not say."""
 
 
 def closed_form(plan: Plan, moment: Moment) -> tuple[dict[str, int], str]:
@@ -95,8 +93,8 @@ def attention_matrices(plan: Plan) -> int:
     With dropout there is no other way on a processor than to store them, a mask of numbers among them.
     """
     model, config = plan.model.shape, _config(plan)
-    given = next((config[name] for name in ATTENTION_DROPOUTS if name in config), None)
-    silent = model.family.positions and model.model_type not in NO_DROPOUT
+    given = next((config[group[-1]] for group in DROPOUT_GROUPS if group[-1] in config), None)
+    silent = model.family.positions and model.family.default_dropout
     dropped = bool(silent if given is None else given)
     if dropped and plan.device.kind == "cpu":
         return 3
@@ -106,8 +104,10 @@ def attention_matrices(plan: Plan) -> int:
 def inner_tensors(plan: Plan) -> int:
     """Tensors as wide as the feed-forward that a block keeps: of an activation written out in steps, those of each."""
     config = _config(plan)
-    written_out = any(config.get(name) in ("gelu_new", "gelu_fast") for name in ("activation_function", "hidden_act"))
-    return 4 if plan.model.shape.gated else 6 if written_out or plan.model.shape.model_type == "gpt2" else 2
+    family, stepwise = plan.model.shape.family, ("gelu_new", "gelu_fast")
+    named = any(config.get(name) in stepwise for name in ("activation_function", "hidden_act"))
+    written_out = named or family.stepwise_activation
+    return 4 if family.gated else 6 if written_out else 2
 
 
 def _config(plan: Plan) -> dict[str, Any]:

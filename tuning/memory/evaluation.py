@@ -18,9 +18,7 @@ from tuning.question import ANSWER_ROWS
 from tuning.settings import WRITTEN_METRICS
 
 FLOAT, HALF = 4, 2
-HALF_KEPT = ("cohere", "ernie4_5", "gpt2", "olmo", "olmo2", "olmo3")
-"""Kinds that keep keys and values in 16 bits under bf16; the others' come out of their rotation in 32, and are kept so.
-A test looks at each kind it can build."""
+"""Bytes of a number. Keys and values of most families come out of their rotation in 32 bits, and are stored so."""
 
 
 def evaluation_bytes(
@@ -87,12 +85,12 @@ def _writing(plan: Plan, subject: Subject | None, table: Table | None, rows: int
 
     The higher of reading the prompt and writing the last token: what a pass over these tokens takes, with the keys and
     values of all tokens so far: 2 x layers x rows x tokens x key heads x head size (Pope et al. 2023, arXiv 2211.05102,
-    section 2.1), 4 bytes each, or 2 (`HALF_KEPT`). A layer's stand twice while one more is put behind them; under bf16
-    its keys alone, for then the output layer's 16-bit copy, which the pass counts, is not there.
+    section 2.1), 4 bytes each, or 2 (`Family.half_cache`). A layer's stand twice while one more is put behind them;
+    under bf16 its keys alone, for then the output layer's 16-bit copy, which the pass counts, is not there.
     """
     model = plan.model.shape
     last = min(prompt + plan.settings.eval.max_new_tokens, model.max_positions)
-    each = HALF if half and model.model_type in HALF_KEPT else FLOAT
+    each = HALF if half and model.family.half_cache else FLOAT
     cache = 2 * rows * model.num_kv_heads * model.head_dim * each
     moments = (
         (prompt, model.num_layers * prompt * cache),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tuning.memory.subject import DEPTHS
+from tuning.families import DEPTHS
 
 MOST_TRACED = 9
 

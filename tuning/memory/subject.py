@@ -14,38 +14,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from tuning.families import DROPOUT_GROUPS, DROPOUTS, WITHOUT_SIZE
 from tuning.memory.moments import rows_of
 from tuning.methods import method_named
-from tuning.models import DROPOUTS
 from tuning.plan import Plan
 
 CATEGORIES = ("weights", "gradients", "optimizer", "activations", "logits", "workspace")
 TRACED = 4
 """Raise it when the training code allocates differently: tables made before are then not used any more."""
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
-DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-"""The members of a config.json that say how many blocks there are, by the families' ways of naming it."""
-_IDLE = (
-    "transformers_version",
-    "dtype",
-    "torch_dtype",
-    "_name_or_path",
-    "architectures",
-    "initializer_range",
-    "bos_token_id",
-    "eos_token_id",
-    "pretraining_tp",
-    "auto_map",
-    "id2label",
-    "label2id",
-)
-"""Members of a config.json that change no size."""
-_EACH_DROPOUT: tuple[set[str], ...] = (
-    {"resid_pdrop", "embd_pdrop", "attn_pdrop"},
-    {"hidden_dropout_prob", "attention_probs_dropout_prob"},
-    {"dropout", "attention_dropout"},
-)
-"""The members that together speak of all dropout, by the families' ways of naming it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +102,7 @@ def _differs_on_a_card(config: dict[str, Any], settings: dict[str, Any], learned
     Kinds with learned positions (GPT-2's and BERT's age) have dropout unless their config switches each off.
     """
     told = {name: config[name] for name in DROPOUTS if name in config}
-    silent = learned_positions and not any(names <= told.keys() for names in _EACH_DROPOUT)
+    silent = learned_positions and not any(told.keys() >= {*names} for names in DROPOUT_GROUPS)
     drops = silent or any(told.values()) or bool(settings["method"].get("dropout"))
     return drops or settings["precision"] != "fp32"
 
@@ -137,7 +114,7 @@ def _plain(block: Any) -> dict[str, Any]:
 @lru_cache(maxsize=32)
 def _config_at(file: Path, changed: int) -> dict[str, Any]:
     config = json.loads(file.read_text(encoding="utf-8"))
-    return {name: value for name, value in config.items() if name not in _IDLE}
+    return {name: value for name, value in config.items() if name not in WITHOUT_SIZE}
 
 
 def config_of(folder: str) -> dict[str, Any]:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import queue
-import tempfile
 import threading
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 
 from tuning.assets import assets_folder
 from tuning.child import IDLE_SECONDS, Child
+from tuning.files import FileCache
 from tuning.memory.subject import Subject
 from tuning.memory.table import Table
 
@@ -25,20 +24,14 @@ SHIPPED = "memory/tables.jsonl.gz"
 BUILD_SECONDS = 300.0
 _OPEN: dict[str, Table | str] = {}
 """Tables read so far, or why there is none, by key."""
-
-
-def cache_folder() -> Path:
-    """The user's cache; TUNING_FORK_CACHE names another place."""
-    from platformdirs import user_cache_path
-
-    return Path(os.environ.get("TUNING_FORK_CACHE") or user_cache_path("tuning-fork", appauthor=False)) / "memory"
+CACHE = FileCache(name="memory", suffix=".json.gz", limit_bytes=2**28)
 
 
 def find_table(subject: Subject) -> Table | None:
     """The table of this subject where it has been made; None where it has not, or cannot be."""
     key = subject.key
     if key not in _OPEN:
-        plain = _shipped().get(key) or _read(cache_folder() / f"{key}.json.gz")
+        plain = _shipped().get(key) or CACHE.read(key, _read)
         if plain is None:
             return None
         _OPEN[key] = Table.from_dict(plain)
@@ -129,7 +122,8 @@ def _ask(builder: Child, subject: Subject) -> None:
         _OPEN[subject.key] = plain["error"]
         return
     _OPEN[subject.key] = Table.from_dict(plain)
-    _write(cache_folder() / f"{subject.key}.json.gz", plain)
+    packed = gzip.compress(json.dumps(plain, separators=(",", ":")).encode(), mtime=0)
+    CACHE.write(subject.key, len(packed), lambda out: out.write(packed))
 
 
 @lru_cache(maxsize=1)
@@ -142,20 +136,6 @@ def _shipped() -> dict[str, dict[str, Any]]:
         return {one["key"]: one["table"] for one in map(json.loads, lines)}
 
 
-def _read(file: Path) -> dict[str, Any] | None:
-    try:
-        with gzip.open(file, "rt", encoding="utf-8") as opened:
-            return json.load(opened)
-    except (OSError, EOFError, ValueError):
-        return None
-
-
-def _write(file: Path, plain: dict[str, Any]) -> None:
-    """Write aside, then rename: a reader finds all of it or nothing."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as aside:
-            aside.write(gzip.compress(json.dumps(plain, separators=(",", ":")).encode(), mtime=0))
-        os.replace(aside.name, file)
-    except OSError:  # a cache that cannot be written is no reason to fail: the table is in memory
-        return
+def _read(file: Path) -> Any:
+    with gzip.open(file, "rt", encoding="utf-8") as opened:
+        return json.load(opened)

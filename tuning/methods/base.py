@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from tuning.errors import Problem, RunError
+from tuning.families import HEADS
 from tuning.fields import SettingsBlock
 from tuning.methods.network import ADDED, FROZEN, Part, chosen_linears, linears, target_pattern, unknown_targets
 from tuning.models import ModelShape, shape_from_config
@@ -277,10 +278,6 @@ def freeze(model: Any) -> None:
     """Nothing moves; a method then says what does."""
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-
-
-HEADS = ("score", "classifier", "pre_classifier")
-"""What the library calls the modules of a classification head."""
 
 
 def new_heads(model: Any) -> Iterator[Any]:

@@ -56,23 +56,10 @@ class Ia3(PeftMethod[Ia3Settings]):
         return shape
 
 
-_KEYS_AND_VALUES = (
-    "k_proj",
-    "v_proj",
-    "key",
-    "value",
-    "k_lin",
-    "v_lin",
-    "qkv_proj",
-    "c_attn",
-    "query_key_value",
-)
-
-
 def _targets(shape: ModelShape) -> tuple[list[Linear], list[Linear]]:
     """Keys and values (whole, where a family fuses them with queries), and the feed-forward's last layer."""
     by_name = {linear.name: linear for linear in linears(shape)}
-    keys = [by_name[name] for name in _KEYS_AND_VALUES if name in by_name]
+    keys = [by_name[name] for name in shape.family.scaled_by_ia3]
     return keys, [[linear for linear in linears(shape) if linear.half == FEED_FORWARD][-1]]
 
 

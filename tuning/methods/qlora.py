@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tuning.errors import Problem
+from tuning.families import UNQUANTIZED
 from tuning.methods.base import Case, LoadingCode
 from tuning.methods.lora import INITS, MOVES_THE_BASE, LoraSettings, LowRankMethod, lora_model
 from tuning.methods.network import linears
 from tuning.models import ModelShape
 
-KEPT_WHOLE = ("lm_head", "embed_out", "score", "classifier", "pre_classifier", "pooler")
-"""Modules that stay in 32 bits: what writes the answer, and what is trained."""
 BLOCK, OUTER_BLOCK = 64, 256
 """Weights that share a scale, and scales that share one under double quantization (bitsandbytes)."""
 _FILE = "quantization.json"
@@ -121,7 +120,7 @@ class Qlora(LowRankMethod[QloraSettings]):
             f'load_in_4bit=True, bnb_4bit_quant_type="{settings.quant_type}", '
             f"bnb_4bit_use_double_quant={settings.double_quant},\n"
             f'    bnb_4bit_compute_dtype="{_DTYPES[self.on(settings, device).compute_dtype]}",\n'
-            f"    llm_int8_skip_modules={list(KEPT_WHOLE)!r},"
+            f"    llm_int8_skip_modules={list(UNQUANTIZED)!r},"
         ).replace("'", '"')
         return LoadingCode(
             imports=("BitsAndBytesConfig",),
@@ -153,7 +152,7 @@ def _options(way: dict[str, Any], device: str) -> dict[str, Any]:
         bnb_4bit_quant_type=way["quant_type"],
         bnb_4bit_use_double_quant=way["double_quant"],
         bnb_4bit_compute_dtype=getattr(torch, _DTYPES[way["compute_dtype"]]),
-        llm_int8_skip_modules=list(KEPT_WHOLE),
+        llm_int8_skip_modules=list(UNQUANTIZED),
     )
     return {"quantization_config": config, "device_map": {"": device}}
 

@@ -1,7 +1,6 @@
 """From rows to tokens: the tokenizer as its folder says, chat templates, and which tokens are learned.
 
-Comes in: `Row`s and a model folder's tokenizer.  Goes out: token ids with a mask that says which of them count in the
-loss.  Tokens are those that transformers gives for the same folder; torch is not needed to count them.
+Tokens are those that transformers gives for the same folder; a mask says which of them count in the loss. No torch.
 """
 
 from tuning.text.chat import ChatTemplateError, ConversationError

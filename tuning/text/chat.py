@@ -1,10 +1,10 @@
 """Chat templates, as tokenizers carry them: Jinja in a sandbox, with what such templates expect to find.
 
-Comes in: a template, messages, tools, the special tokens' text.  Goes out: the conversation as one string, and where
-in it the template marks the assistant's words.  A template may loop without end or want all the memory, which a
-sandbox does not hold: `chat_process` has this done in a process that can be ended.  The dialect is that of transformers
-(https://huggingface.co/docs/transformers/chat_templating), whose own rendering is not used because importing it takes
-seconds, and because it keeps the marks of a rendering in one object that two threads would share.
+A conversation becomes one string, with the places in it that the template marks as the assistant's words. A template
+may loop without end or want all the memory, which a sandbox does not prevent: `chat_process` does the work in a process
+that can be ended. The dialect is that of transformers (https://huggingface.co/docs/transformers/chat_templating), whose
+own rendering is not used because importing it takes seconds, and because it stores the marks of a rendering in one
+object that two threads would share.
 """
 
 from __future__ import annotations

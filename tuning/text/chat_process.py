@@ -1,8 +1,8 @@
 """Chat templates in child processes, which end where a template takes too long or too much memory.
 
-Comes in: chat templates with messages, or rows with conversations.  Goes out: what `ChatTemplates` and `conversations`
-make of them.  A template is a program that a model folder brings: its sandbox keeps it from files, and not from looping
-without end.  One that went beyond a limit is refused from then on, for it would at every row.
+The child does what `ChatTemplates` and `conversations` do. A template is a program that a model folder brings: its
+sandbox bars it from files, and not from looping without end. One that went beyond a limit is refused from then on, for
+it would at every row.
 """
 
 from __future__ import annotations

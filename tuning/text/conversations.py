@@ -1,10 +1,9 @@
 """Conversations through the model's chat template, and which characters of them are learned.
 
-Comes in: turns, tools, chat templates.  Goes out: the text exactly as the template writes it, and
-the stretches of it that an assistant says.  A template is a program, so stretches are found by rendering the
-conversation turn by turn: what is added behind the question that the model is asked is what it says.  Templates that
-rewrite earlier turns as a conversation goes on (thinking taken out, a system prompt moved) are rendered with marks in
-the place of an answer too.  Where no rendering agrees the conversation is refused, never guessed.
+The text is exactly as the template writes it. A template is a program, so the stretches that an assistant says are
+found by rendering the conversation turn by turn: what is added behind the question that the model is asked is what it
+says. Templates that rewrite earlier turns as a conversation goes on (thinking taken out, a system prompt moved) are
+rendered with marks in the place of an answer too. Where no rendering agrees the conversation is refused, never guessed.
 """
 
 from __future__ import annotations

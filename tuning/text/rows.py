@@ -1,6 +1,6 @@
 """What one example is: as text with its roles, and as tokens with what is learned of them.
 
-Comes in: nothing.  Goes out: the types that readers of data fill and everything below the loop takes.
+Readers of data make these, and everything below the loop takes them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Rows as token ids with what is learned of them, whole and cut to max_seq_length.
 
-Comes in: rows, a tokenizer, how prompts are written.  Goes out: `Spelled` rows, and `Encoded` ones cut or split to a
-limit.  What is encoded is always the whole text of a row at once, as transformers would; which tokens are learned
-follows from the characters that each token stands for.
+What is encoded is always the whole text of a row at once, as transformers would; which tokens are learned follows from
+the characters that each token stands for. `Spelled` rows are whole, `Encoded` ones cut or split to a limit.
 
 The rules, with `special_tokens` `tokenizer`:
 - A text is `tokenizer(text).input_ids`; a prompt with a completion the same of both joined as written. The tokenizer's

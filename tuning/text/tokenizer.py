@@ -1,9 +1,8 @@
 """A model folder's tokenizer: token ids and begin, end and pad as transformers has them for the same folder.
 
-Comes in: a folder.  Goes out: a `TextTokenizer`.  Where the folder names the general tokenizer class, what transformers
-does is little and done here with the `tokenizers` package alone, so that counting tokens imports nothing heavy; where
-it names another class (LlamaTokenizer, BertTokenizer, ...), that class may build its tokenizer otherwise than
-tokenizer.json says, and transformers opens it.
+Where the folder names the general tokenizer class, what transformers does is little and done here with the `tokenizers`
+package alone, so that counting tokens imports nothing heavy; where it names another class (LlamaTokenizer,
+BertTokenizer, ...), that class may build its tokenizer otherwise than tokenizer.json says, and transformers opens it.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ before it has its name, and one that cannot be read is passed over for the one b
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import zlib
@@ -22,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from tuning.errors import RunError
+from tuning.files import new_file, new_folder
 from tuning.training.build import Built, random_state, set_random_state
 from tuning.training.loop import Progress
 
@@ -48,14 +48,8 @@ def trainable_weights(built: Built) -> dict[str, torch.Tensor]:
 
 def write_weights(built: Built, file: Path, about: dict[str, str] | None = None) -> None:
     """Write the trainable weights and what is to be known of them; the file appears whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    try:
+    with new_file(file, sync=True) as part:
         save_file({name: weight.contiguous() for name, weight in trainable_weights(built).items()}, part, about)
-        _to_disk(part)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)  # of a full disk
 
 
 def weights_about(file: Path) -> dict[str, str]:
@@ -95,29 +89,16 @@ def write_checkpoint(
     Those of later steps, of an attempt whose newest could not be read, stay until this one comes there.
     """
     place = folder / "checkpoints" / f"step-{progress.step:08d}"
-    part, old = place.with_suffix(".part"), place.with_suffix(".old")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    with new_folder(place, sync=True) as part:
         write_weights(built, part / WEIGHTS)
         kept = dict(_flat(built.optimizer.state_dict()["state"]))
         tensors = {f"{_RANDOM}{name}": state for name, state in random_state(built.device).items()}
         save_file(tensors | _apart(kept), part / OPTIMIZER)
-        _to_disk(part / OPTIMIZER)
         state = {key: getattr(progress, key) for key in _COUNTED} | {"fingerprint": fingerprint, _SO_FAR: so_far}
         # some optimizers count their steps in plain numbers
         state[_COUNTS] = {name: value for name, value in kept.items() if isinstance(value, int)}
         state[_SUMS] = {name: _sum(part / name) for name in (WEIGHTS, OPTIMIZER)}
         (part / STATE).write_text(json.dumps(state), encoding="utf-8")
-        _to_disk(part / STATE)
-        _to_disk(part)
-        if place.is_dir():
-            place.rename(old)
-        part.rename(place)
-        _to_disk(place.parent)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
     behind = [one for one in checkpoint_places(folder) if _step(one) <= progress.step]
     for one in behind[keep:]:
         shutil.rmtree(one, ignore_errors=True)
@@ -268,14 +249,3 @@ def _sum(file: Path) -> int:
         while piece := opened.read(1 << 20):
             found = zlib.crc32(piece, found)
     return found
-
-
-def _to_disk(path: Path) -> None:
-    """Wait until a file, or the names in a folder, would be there after a power cut."""
-    if path.is_dir() and os.name == "nt":  # Windows keeps names by itself, and opens no folder
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

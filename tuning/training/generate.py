@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from tuning.errors import GoOn, RunError, check_stop
+from tuning.families import POSITIONS
 from tuning.prompts import question_ids
 from tuning.question import Question
-from tuning.shapes import POSITIONS, shape_from_config
+from tuning.shapes import shape_from_config
 from tuning.text import TextTokenizer
 from tuning.training.loss import last_states_only
 

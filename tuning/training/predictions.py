@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tuning.files import write_text
 from tuning.text import Encoded, Row, TextTokenizer, headed
 from tuning.training.evaluate import Evaluation, Guess, confusion
 
@@ -56,10 +57,7 @@ def predictions(
 def write_predictions(folder: Path, step: int, table: dict[str, Any]) -> Path:
     """The file of this step; an older one of the same step is replaced."""
     place = folder / "predictions" / f"step-{step:08d}.json"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    part = place.with_suffix(".part")
-    part.write_text(json.dumps({"step": step, **table}, ensure_ascii=False), encoding="utf-8")
-    part.replace(place)
+    write_text(place, json.dumps({"step": step, **table}, ensure_ascii=False))
     return place
 
 

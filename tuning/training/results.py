@@ -7,12 +7,12 @@ there.
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 
 import torch
 
 from tuning.errors import GoOn, RunError
+from tuning.files import new_folder
 from tuning.job import Job
 from tuning.methods import method_named
 from tuning.text import TextTokenizer
@@ -45,18 +45,12 @@ def merged_folder(job: Job, card: str, *, best: bool = False, go_on: GoOn = lamb
         merged = method.merge(method.load(base, artifact))
     if merged is None:
         raise RunError(f"{method.title} cannot be merged into the base model; download it as it was trained.")
-    part = folder / f"{MERGED}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    try:
+    with new_folder(place) as part:
         with look_between_tensors(go_on):
             merged.save_pretrained(part)
         copy_tokenizer(Path(job.plan.model.path), part)
         (part / "README.md").write_text(card, encoding="utf-8")
         same_modes(part)
-        shutil.rmtree(place, ignore_errors=True)
-        part.rename(place)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)  # a full disk leaves no half of a model
     return place
 
 

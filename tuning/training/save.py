@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from tuning.errors import RunError
+from tuning.files import new_folder
 from tuning.methods import method_named
 from tuning.methods.base import Method
 from tuning.models import BaseModel
@@ -40,10 +41,7 @@ def save_artifact(
 ) -> Path:
     """Write the run's result under `folder`, `card` as its README.md; an older one is replaced by the complete one."""
     place = folder / method.artifact
-    part = folder / f"{method.artifact}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.mkdir(parents=True)
+    with new_folder(place) as part:
         method.save(model, part)
         copy_tokenizer(Path(base.path), part)
         name_base(part, base.public_name)
@@ -51,10 +49,6 @@ def save_artifact(
         if labels is not None:
             (part / LABELS_FILE).write_text(json.dumps(list(labels), ensure_ascii=False), encoding="utf-8")
         same_modes(part)
-        shutil.rmtree(place, ignore_errors=True)
-        part.rename(place)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)  # a full disk leaves no half of a result
     return place
 
 

@@ -1,8 +1,7 @@
-"""The routes under /fork/data/: a file comes in, and what a person's data are goes out before Start.
+"""The routes under /fork/data/: the preview of a person's rows, the facts of all of them, and the upload of a file.
 
-In: settings as JSON, or a file as the body of a request.  Out: the preview of the first rows, the facts of all rows
-once they are read, or the path of the stored file.  Uploads lie in home/uploads under their content's hash, so that
-the same file is kept once; those of a browser of a class in a folder of its own.
+Uploads lie in home/uploads under their content's hash, so that the same file is stored once; those of a browser of a
+class in a folder of its own.
 """
 
 from __future__ import annotations
@@ -11,13 +10,13 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from filelock import lock_descriptor
 from starlette.concurrency import run_in_threadpool
 
 from tuning.access import visitor
@@ -27,7 +26,7 @@ from tuning.data.template_choice import template_notices, with_template_chosen
 from tuning.data.whole import look
 from tuning.disk import UPLOAD_PREFIX, UPLOADS
 from tuning.errors import Notice, Problem, SettingsError, TuningError
-from tuning.locks import lock_file
+from tuning.files import temporary_file
 from tuning.models import BaseModel
 from tuning.plan import base_model
 from tuning.settings import Settings
@@ -132,22 +131,21 @@ def _check_room(folder: Path, expected: int) -> None:
 
 async def _store(request: Request, folder: Path, name: str) -> Path:
     """Write the body aside, then give it its place; a broken transfer leaves nothing."""
-    handle, aside = tempfile.mkstemp(prefix=UPLOAD_PREFIX, dir=folder)
     digest, size = hashlib.sha256(), 0
-    try:
-        with os.fdopen(handle, "wb") as out:
-            lock_file(handle)  # as long as it is written, no other server's start clears it away
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size % (64 * 2**20) < len(chunk):
-                    _check_room(folder, len(chunk))
-                digest.update(chunk)
-                await run_in_threadpool(out.write, chunk)
+    with temporary_file(folder, UPLOAD_PREFIX) as (out, aside):
+        lock_descriptor(
+            out.fileno(), blocking=False
+        )  # as long as it is written, no other server's start clears it away
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size % (64 * 2**20) < len(chunk):
+                _check_room(folder, len(chunk))
+            digest.update(chunk)
+            await run_in_threadpool(out.write, chunk)
+        out.close()
         if size == 0:
             raise SettingsError([Problem("data.source", 0, "a file with rows", "the file is empty; choose another.")])
         place = folder / (visitor().owner or "") / digest.hexdigest()[:16]
         place.mkdir(parents=True, exist_ok=True)
         os.replace(aside, place / name)
         return place / name
-    finally:
-        Path(aside).unlink(missing_ok=True)

@@ -1,28 +1,24 @@
-"""The routes of data sets on the hub: POST /fork/data/lookup, download, cancel; GET /fork/data/download.
+"""The routes of data sets on the hub, under /fork/data/: a data set's card before it is fetched, and downloads.
 
-In: {"source", "subset", "revision", "split", "token"}.  Out: the card as JSON: subsets, splits, sizes, licence, first
-rows; how far a download is.  What is on this machine is read from the disk; the hub is asked only here, because a
-person pressed.  A token is used for the one request, or by the thread that downloads, and is in no answer and no log.
+A request is {"source", "subset", "revision", "split", "token"}. The card has subsets, splits, sizes, the licence and
+the first rows.
 """
 
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
-from starlette.concurrency import run_in_threadpool
+from fastapi import FastAPI
 
 from tuning.data.first_rows import first_rows
 from tuning.data.places import class_words, find_place, split_source
 from tuning.errors import DataError, ModelError
 from tuning.hub.classes import of_subset
-from tuning.hub.download import Downloads, bytes_here
+from tuning.hub.download import bytes_here
 from tuning.hub.hub_data import HubData, cached_data, chosen, data_error, keep_listing, look_up_data
 from tuning.hub.repo import TOKEN
 from tuning.settings import DataSettings
-from tuning.web.requests import TOKEN_REFUSAL, Body, OptionalText, SomeText, Token, for_the_holder, json_body, take
+from tuning.web.hub_routes import add_hub_routes
+from tuning.web.requests import TOKEN_REFUSAL, Body, OptionalText, SomeText, Token, take
 
-KNOWN = 16
-"""Looked-up data sets kept in mind, so that Download need not ask again."""
 SHOWN_SUBSETS = 200
 
 
@@ -41,57 +37,38 @@ class DataBody(Body):
     token: Token = None
 
     @property
+    def name(self) -> str:
+        return split_source(self.source)[1]
+
+    @property
     def settings(self) -> DataSettings:
         return DataSettings(source=self.source, subset=self.subset, revision=self.revision, split=self.split)
 
 
 def add_hub_data_routes(app: FastAPI) -> None:
     """Look-up, download and cancel of data sets."""
-    downloads, known = Downloads(), dict[tuple[str, str | None], HubData]()
+    add_hub_routes(
+        app,
+        "/fork/data",
+        "source",
+        "data.source",
+        read=lambda body: take(body, DataBody),
+        name_of=lambda source: split_source(source)[1],
+        local_card=_card_of_what_is_here,
+        look_up=lambda asked: look_up_data(asked.source, asked.subset, asked.revision, asked.token),
+        hub_card=hub_card,
+        to_download=_to_download,
+        refusal=data_error,
+    )
 
-    def ask(asked: DataBody) -> HubData:
-        for_the_holder("data.source")
-        found = look_up_data(asked.source, asked.subset, asked.revision, asked.token)
-        while len(known) >= KNOWN:
-            known.pop(next(iter(known)))
-        known[(found.id, asked.revision)] = found
-        return found
 
-    def card(asked: DataBody) -> dict[str, Any]:
-        here = _card_of_what_is_here(asked)
-        return here or hub_card(ask(asked), asked, downloads)
-
-    def begin(asked: DataBody) -> dict[str, Any]:
-        for_the_holder("data.source")
-        found = known.get((split_source(asked.source)[1], asked.revision)) or ask(asked)
-        found = chosen(found, asked.subset)
-        if refusal := found.refusal():
-            raise refusal
-        keep_listing(found)
-        return downloads.start(found, asked.token).to_dict()
-
-    @app.post("/fork/data/lookup")
-    async def lookup(request: Request) -> dict[str, Any]:
-        return await run_in_threadpool(card, take(await json_body(request), DataBody))
-
-    @app.post("/fork/data/download")
-    async def download(request: Request) -> dict[str, Any]:
-        return await run_in_threadpool(begin, take(await json_body(request), DataBody))
-
-    @app.post("/fork/data/cancel")
-    async def cancel(request: Request) -> dict[str, Any]:
-        asked = take(await json_body(request), DataBody)
-        for_the_holder("data.source")
-        try:
-            return downloads.cancel(split_source(asked.source)[1]).to_dict()
-        except ModelError as error:
-            raise data_error(error) from None
-
-    @app.get("/fork/data/download")
-    def progress(source: str) -> JSONResponse:
-        one = downloads.of(split_source(source)[1])
-        found = one.to_dict() if one else None
-        return JSONResponse(found, status_code=200 if found else 404, headers={"Cache-Control": "no-store"})
+def _to_download(data: HubData, asked: DataBody) -> HubData:
+    """The files of the subset that was asked for, listed beside them. Raises DataError."""
+    data = chosen(data, asked.subset)
+    if refusal := data.refusal():
+        raise refusal
+    keep_listing(data)
+    return data
 
 
 def _card_of_what_is_here(asked: DataBody) -> dict[str, Any] | None:
@@ -133,7 +110,7 @@ def _card_of_what_is_here(asked: DataBody) -> dict[str, Any] | None:
     return card
 
 
-def hub_card(found: HubData, asked: DataBody, downloads: Downloads) -> dict[str, Any]:
+def hub_card(found: HubData, asked: DataBody) -> dict[str, Any]:
     """What the hub says, with the first rows of the split that would be trained on."""
     rows, why, locked, problem = list[dict[str, str]](), None, found.locked, found.problem
     if problem is None:
@@ -157,7 +134,6 @@ def hub_card(found: HubData, asked: DataBody, downloads: Downloads) -> dict[str,
         }
         for subset in list(found.layout.subsets)[:SHOWN_SUBSETS]
     ]
-    running = downloads.of(found.id)
     return {
         "id": found.id,
         "source": "hub",
@@ -172,5 +148,4 @@ def hub_card(found: HubData, asked: DataBody, downloads: Downloads) -> dict[str,
         "rows": rows,
         "bytes": found.total_bytes,
         "done_bytes": bytes_here(found),
-        "download": running.to_dict() if running else None,
     }

@@ -1,97 +1,32 @@
 """The routes under /fork/models/: a model's card before anything is fetched, and downloads with progress.
 
-In: {"model", "revision", "token"}. Out: the card as JSON; how far a download is. A bundled model, a folder and what is
-in the cache are read from the disk; the hub is asked only here, because a person pressed. A token is used for the one
-request, or by the thread that downloads, and is in no answer and no log.
+A request is {"model", "revision", "token"}. The card says whether the model can be trained on this machine.
 """
 
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
-from starlette.concurrency import run_in_threadpool
+from fastapi import FastAPI
 
 from tuning.data import DataSummary
 from tuning.errors import ModelError, TuningError
 from tuning.hardware import this_machine
-from tuning.hub.download import Downloads, bytes_here
+from tuning.hub.download import bytes_here
 from tuning.hub.lookup import HubModel, look_up
 from tuning.memory.estimate import estimate
 from tuning.methods import method_named
 from tuning.models import BaseModel, is_cached, named, resolve_model, split_spec, tuned_for
 from tuning.plan import make_plan
 from tuning.settings import Settings
-from tuning.web.requests import (
-    TOKEN_REFUSAL,
-    Body,
-    OptionalText,
-    SomeText,
-    Token,
-    for_the_holder,
-    json_body,
-    take,
-)
+from tuning.web.hub_routes import add_hub_routes
+from tuning.web.requests import TOKEN_REFUSAL, Body, OptionalText, SomeText, Token, take
 
 ROWS, LENGTH = 4, 128
 """What the card's verdict is about, besides the method: a micro-batch of so many rows of so many tokens."""
 METHODS = ("lora", "full")
-KNOWN = 32
-"""Looked-up models kept in mind, so that Download need not ask again."""
-
-
-def add_model_routes(app: FastAPI) -> None:
-    """POST lookup, download, cancel; GET download."""
-    downloads, known = Downloads(), dict[tuple[str, str | None], HubModel]()
-
-    def asked_hub(name: str, revision: str | None, token: str | None) -> HubModel:
-        for_the_holder("model")
-        found = look_up(name, revision, token)
-        while len(known) >= KNOWN:
-            known.pop(next(iter(known)))
-        known[(name, revision)] = found
-        return found
-
-    def card(spec: str, revision: str | None, token: str | None) -> dict[str, Any]:
-        kind, name = split_spec(spec)
-        if kind != "hub" or is_cached(name, revision):
-            return local_card(resolve_model(spec, revision))
-        found = asked_hub(name, revision, token)
-        running = downloads.of(found.id)
-        return hub_card(found) | {"download": running.to_dict() if running else None}
-
-    def begin(spec: str, revision: str | None, token: str | None) -> dict[str, Any]:
-        for_the_holder("model")
-        _, name = split_spec(spec)
-        found = known.get((name, revision)) or asked_hub(name, revision, token)
-        if found.locked:
-            found = asked_hub(name, revision, token)
-        if found.problem is not None:
-            raise ModelError(found.problem, spec)
-        return downloads.start(found, token).to_dict()
-
-    @app.post("/fork/models/lookup")
-    async def lookup(request: Request) -> dict[str, Any]:
-        return await run_in_threadpool(card, *_members(await json_body(request)))
-
-    @app.post("/fork/models/download")
-    async def download(request: Request) -> dict[str, Any]:
-        return await run_in_threadpool(begin, *_members(await json_body(request)))
-
-    @app.post("/fork/models/cancel")
-    async def cancel(request: Request) -> dict[str, Any]:
-        spec = take(await json_body(request), ModelBody).model
-        for_the_holder("model")
-        return downloads.cancel(split_spec(spec)[1]).to_dict()
-
-    @app.get("/fork/models/download")
-    def progress(model: str) -> JSONResponse:
-        one = downloads.of(split_spec(model)[1])
-        found = one.to_dict() if one else None
-        return JSONResponse(found, status_code=200 if found else 404, headers={"Cache-Control": "no-store"})
 
 
 class ModelBody(Body):
-    """The base model that a request asks about."""
+    """What a request asks about."""
 
     refusals = {
         "model": ("model", "a text", "Type a model first: a hub id such as org/name, or a path."),
@@ -102,11 +37,38 @@ class ModelBody(Body):
     revision: OptionalText = None
     token: Token = None
 
+    @property
+    def name(self) -> str:
+        return split_spec(self.model)[1]
 
-def _members(body: dict[str, Any]) -> tuple[str, str | None, str | None]:
-    """Model, revision and token of a request. Raises SettingsError."""
-    asked = take(body, ModelBody)
-    return asked.model, asked.revision, asked.token
+
+def add_model_routes(app: FastAPI) -> None:
+    """Look-up, download and cancel of models."""
+    add_hub_routes(
+        app,
+        "/fork/models",
+        "model",
+        "model",
+        read=lambda body: take(body, ModelBody),
+        name_of=lambda spec: split_spec(spec)[1],
+        local_card=_card_of_what_is_here,
+        look_up=lambda asked: look_up(asked.name, asked.revision, asked.token),
+        hub_card=lambda repo, asked: hub_card(repo),
+        to_download=_to_download,
+    )
+
+
+def _card_of_what_is_here(asked: ModelBody) -> dict[str, Any] | None:
+    kind, name = split_spec(asked.model)
+    if kind == "hub" and not is_cached(name, asked.revision):
+        return None
+    return local_card(resolve_model(asked.model, asked.revision))
+
+
+def _to_download(model: HubModel, asked: ModelBody) -> HubModel:
+    if model.problem is not None:
+        raise ModelError(model.problem, asked.model)
+    return model
 
 
 def local_card(model: BaseModel) -> dict[str, Any]:

@@ -1,0 +1,19 @@
+"""Writes assets/models/weights.json: what transformers says of the bundled models' tensors.
+
+    python assets/make/weight_reports.py
+
+Without it the first look at the page would wait for the libraries. Run it after a change of a bundled model or an
+upgrade of transformers; tests/test_models_tensors.py fails until then.
+"""
+
+from __future__ import annotations
+
+import json
+
+from tuning.assets import assets_folder
+from tuning.models import model_catalogue
+from tuning.weights import SHIPPED, shipped_reports
+
+if __name__ == "__main__":
+    reports = shipped_reports(list(model_catalogue()))
+    (assets_folder() / SHIPPED).write_text(json.dumps(reports, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,110 @@
+"""The four routes of things on the hub: POST lookup, download, cancel; GET download.
+
+Models and data sets share them. What is bundled, in a folder or in the cache is read from the disk; the hub is asked
+only here, because a person pressed. A token is used for the one request, or by the thread that downloads, and is in no
+answer and no log.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Protocol, TypeVar
+
+from fastapi import FastAPI, Query, Request
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from tuning.errors import ModelError, TuningError
+from tuning.hub.download import Downloads
+from tuning.hub.repo import HubRepo
+from tuning.web.requests import for_the_holder, json_body
+
+LOOK_UPS = 32
+"""Look-ups that stay in memory, so that Download need not ask again."""
+
+
+class HubRequest(Protocol):
+    """What a request asks about."""
+
+    @property
+    def name(self) -> str:
+        """The hub id."""
+
+    @property
+    def revision(self) -> str | None: ...
+
+    @property
+    def token(self) -> str | None: ...
+
+
+Asked = TypeVar("Asked", bound=HubRequest)
+Repo = TypeVar("Repo", bound=HubRepo)
+
+
+def add_hub_routes(
+    app: FastAPI,
+    prefix: str,
+    parameter: str,
+    field: str,
+    *,
+    read: Callable[[dict[str, Any]], Asked],
+    name_of: Callable[[str], str],
+    local_card: Callable[[Asked], dict[str, Any] | None],
+    look_up: Callable[[Asked], Repo],
+    hub_card: Callable[[Repo, Asked], dict[str, Any]],
+    to_download: Callable[[Repo, Asked], Repo],
+    refusal: Callable[[ModelError], TuningError] = lambda error: error,
+) -> None:
+    """The routes below `prefix`.
+
+    `parameter` names the thing in the address of GET download, from which `name_of` takes its hub id; `field` is where
+    a browser that may not ask the hub is refused. `read` makes a request of a JSON object, or raises SettingsError;
+    `local_card` describes what needs no hub, None where the hub has to be asked; `to_download` raises TuningError for
+    what cannot be fetched; `refusal` puts what a download raises at the fields of this kind of thing.
+    """
+    downloads, looked_up = Downloads(), dict[tuple[str, str | None], Repo]()
+
+    def ask(asked: Asked) -> Repo:
+        for_the_holder(field)
+        repo = look_up(asked)
+        while len(looked_up) >= LOOK_UPS:
+            looked_up.pop(next(iter(looked_up)))
+        looked_up[(asked.name, asked.revision)] = repo
+        return repo
+
+    def card(asked: Asked) -> dict[str, Any]:
+        here = local_card(asked)
+        if here is not None:
+            return here
+        repo = ask(asked)
+        shown = hub_card(repo, asked)
+        running = downloads.of(repo.id)
+        return shown | {"download": running.to_dict() if running else None}
+
+    def begin(asked: Asked) -> dict[str, Any]:
+        for_the_holder(field)
+        repo = looked_up.get((asked.name, asked.revision))
+        if repo is None or repo.locked:  # this request may bring the token
+            repo = ask(asked)
+        return downloads.start(to_download(repo, asked), asked.token).to_dict()
+
+    @app.post(f"{prefix}/lookup")
+    async def lookup(request: Request) -> dict[str, Any]:
+        return await run_in_threadpool(card, read(await json_body(request)))
+
+    @app.post(f"{prefix}/download")
+    async def download(request: Request) -> dict[str, Any]:
+        return await run_in_threadpool(begin, read(await json_body(request)))
+
+    @app.post(f"{prefix}/cancel")
+    async def cancel(request: Request) -> dict[str, Any]:
+        asked = read(await json_body(request))
+        for_the_holder(field)
+        try:
+            return downloads.cancel(asked.name).to_dict()
+        except ModelError as error:
+            raise refusal(error) from None
+
+    @app.get(f"{prefix}/download")
+    def progress(text: Annotated[str, Query(alias=parameter)]) -> JSONResponse:
+        one = downloads.of(name_of(text))
+        found = one.to_dict() if one else None
+        return JSONResponse(found, status_code=200 if found else 404, headers={"Cache-Control": "no-store"})
