@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tuning.bench.estimate import MODELS, WAYS, made, one_estimate, own_cache, plans, report, written
-from tuning.memory.subject import subject_of
+from tuning.memory.subject import workload_of
 from tuning.memory.tables import cache_folder
 
 
@@ -55,12 +55,12 @@ def test_tables_and_estimates_are_timed(tmp_path: Path) -> None:
     small = {"model_type": "gpt2", "n_embd": 64, "n_layer": 4, "n_head": 2, "vocab_size": 512, "n_positions": 256}
     with own_cache(tmp_path / "cache"):
         some = plans(written(tmp_path / "small", small), {"LoRA": WAYS["LoRA"]}, (16, 32))
-        seconds = made([subject_of(some[0])])
+        seconds = made([workload_of(some[0])])
         assert len(seconds) == 1 and 0 < seconds[0] < 30
         text = one_estimate(some, 50)
     assert "| it fits | 50 |" in text and "| the list alone | 50 |" in text
     folder = written(tmp_path / "broken", small | {"activation_function": "nonsense"})
-    broken = subject_of(plans(folder, {"full": WAYS["full"]})[0])
+    broken = workload_of(plans(folder, {"full": WAYS["full"]})[0])
     with pytest.raises(RuntimeError, match="gpt2 full"):
         made([broken])
 

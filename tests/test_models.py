@@ -16,6 +16,7 @@ from tiny_models import tiny_model, tiny_tokenizer
 from tuning.architectures import DECODERS, is_text_model, supports_sdpa, tasks_of
 from tuning.errors import ModelError, SettingsError
 from tuning.memory.estimate import estimate
+from tuning.memory.known import usage_of
 from tuning.methods import METHODS
 from tuning.methods.network import linears, target_pattern
 from tuning.models import BaseModel, resolve_model, split_spec, tuned_for
@@ -132,7 +133,7 @@ def test_a_config_alone_is_enough_to_estimate_but_not_to_train(whole: Path, tmp_
     shutil.copyfile(whole / "config.json", tmp_path / "config.json")
     plan = plan_for({"model": str(tmp_path), "data": {"max_seq_length": 48}})
     assert plan.value("widest_length") == 48
-    alone = estimate(plan)
+    alone = estimate(usage_of(plan))
     assert alone.total_parameters > alone.trainable_parameters > 0
     with pytest.raises(ModelError, match="copy the weights"):
         plan.model.check_complete()

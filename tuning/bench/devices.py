@@ -19,7 +19,7 @@ from typing import Any
 from tuning.bench.measure import markdown
 from tuning.bench.memory import MIB, given
 from tuning.bench.memory_models import make_models
-from tuning.memory.known import known
+from tuning.memory.known import usage_of
 from tuning.memory.several import DATA_PARALLEL, FULLY_SHARDED, several
 from tuning.plan import plan_for
 
@@ -55,9 +55,9 @@ def measured(cases: list[dict[str, Any]], counts: tuple[int, ...] = COUNTS) -> I
         assert child.stdin is not None and child.stdout is not None
         for case in cases:
             plan = plan_for(case)
-            found = known(plan, make=True)
+            found = usage_of(plan, make=True)
             for count in counts:
-                for share in several(found, plan.device, count):
+                for share in several(found, count):
                     child.stdin.write(json.dumps({"settings": case, "way": share.way, "count": count}) + "\n")
                     child.stdin.flush()
                     told = json.loads(child.stdout.readline())

@@ -24,7 +24,7 @@ from tuning.bench.measure import markdown
 from tuning.bench.memory_models import make_models
 from tuning.errors import TuningError
 from tuning.memory.estimate import MemoryEstimate, estimate
-from tuning.memory.known import known
+from tuning.memory.known import usage_of
 from tuning.memory.tables import find_table, make_tables
 from tuning.methods import METHODS, method_named
 from tuning.methods.network import linears
@@ -142,9 +142,9 @@ def measured(cases: list[dict[str, Any]], scratch: Path) -> Iterator[dict[str, A
     """
     tracer = _allocator_tracer(scratch)
     plans = [plan_for(case) for case in cases]
-    wanted = [subject for plan in plans for subject in known(plan).wanted]
-    subjects = {subject.key: subject for subject in wanted if find_table(subject) is None}
-    make_tables(list(subjects.values()))
+    wanted = [workload for plan in plans for workload in usage_of(plan).workloads]
+    workloads = {workload.key: workload for workload in wanted if find_table(workload) is None}
+    make_tables(list(workloads.values()))
     with contextlib.ExitStack() as stack:
         plain = stack.enter_context(_runner({}))
         traced = None if tracer is None else stack.enter_context(_runner({"LD_PRELOAD": str(tracer)}))
@@ -155,7 +155,7 @@ def measured(cases: list[dict[str, Any]], scratch: Path) -> Iterator[dict[str, A
                 child.stdin.write(json.dumps(case) + "\n")
                 child.stdin.flush()
             runs = [json.loads(child.stdout.readline()) for child in children if child.stdout is not None]
-            yield _line(plan, estimate(plan), runs[0] | {name: runs[-1].get(name) for name in LIVE})
+            yield _line(plan, estimate(usage_of(plan)), runs[0] | {name: runs[-1].get(name) for name in LIVE})
 
 
 def _runner(more: dict[str, str]) -> subprocess.Popen[str]:

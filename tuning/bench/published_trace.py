@@ -1,6 +1,6 @@
 """Tables of runs that our loop does not make, with a base or an adapter in 16 bits, for `published.py`.
 
-Comes in: on standard input, one JSON object a line: a memory subject, with the way its run is made elsewhere.  Goes
+Comes in: on standard input, one JSON object a line: a memory workload, with the way its run is made elsewhere.  Goes
 out: for each, one line, its table as `memory.build_table` makes it, or {"error": why not}.  A process of its own
 (`python -m tuning.bench.published_trace`), because it changes what the libraries do: others train in ways that the
 product has no setting for, and needs none.
@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from tuning.child import Child
-from tuning.memory.subject import Subject
+from tuning.memory.subject import Workload
 from tuning.memory.table import Table
 
 TABLE_SECONDS = 600.0
@@ -31,9 +31,9 @@ class Way:
     adapter: str = "fp32"
 
 
-def traced(asked: Sequence[tuple[Subject, Way]]) -> list[Table]:
+def traced(asked: Sequence[tuple[Workload, Way]]) -> list[Table]:
     """A table for each. Raises RuntimeError where one cannot be made."""
-    questions = [{"subject": subject.to_dict(), "way": asdict(way)} for subject, way in asked]
+    questions = [{"workload": workload.to_dict(), "way": asdict(way)} for workload, way in asked]
     child = Child("tuning.bench.published_trace", TABLE_SECONDS)
     found = [child.ask(one) or {"error": "the process ended"} for one in questions]
     child.close()
@@ -76,7 +76,7 @@ def main() -> None:
 
     def table_of(asked: dict[str, Any]) -> Table:
         with elsewhere(Way(**asked["way"])):
-            return build_table(Subject(**asked["subject"]))
+            return build_table(Workload(**asked["workload"]))
 
     gc.freeze()
     answer_each(table_of)

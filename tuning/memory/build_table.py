@@ -1,4 +1,4 @@
-"""Make the table of one subject. A child process of its own: `python -m tuning.memory.build_table`.
+"""Make the table of one workload. A child process of its own: `python -m tuning.memory.build_table`.
 
 Comes in: a subject as JSON on standard input, one a line.  Goes out: for each, one line on standard output: the table,
 or {"error": why it cannot be traced}.
@@ -26,7 +26,7 @@ from tuning.memory.fit import (
     larger,
 )
 from tuning.memory.layers import Layout, Unfit, every_layer, layers_of, layout_of, per_layer, resolved, window_of
-from tuning.memory.subject import DEPTHS, Subject
+from tuning.memory.subject import DEPTHS, Workload
 from tuning.memory.table import BEYOND, Block, Table
 from tuning.memory.trace import Trace
 from tuning.micro_batches import Shape
@@ -41,27 +41,27 @@ JOINED = 448
 """Tokens of the larger shape where a micro-batch's rows are joined into one."""
 
 
-def build_table(subject: Subject) -> Table:
+def build_table(workload: Workload) -> Table:
     """Trace and fit. Raises Unfit, or what the libraries raise on a model they cannot build."""
     gc.disable()  # frees must come where reference counts put them
-    config = resolved(subject.config)
+    config = resolved(workload.config)
     layout, layers = layout_of(config), layers_of(config)
     try:
         if layout is None:
             raise Unfit("its layers are of too many kinds")
-        return _build(subject, config, layout)
+        return _build(workload, config, layout)
     except Unfit:
         if layers > DEEP or layout == every_layer(layers):
             raise
-        return _build(subject, config, every_layer(layers))
+        return _build(workload, config, every_layer(layers))
 
 
-def _build(subject: Subject, config: dict[str, Any], layout: Layout) -> Table:
-    bench = _Bench(subject, config, layout)
+def _build(workload: Workload, config: dict[str, Any], layout: Layout) -> Table:
+    bench = _Bench(workload, config, layout)
     if bench.grows_outside():
-        return _build(subject, config, every_layer(layout.layers))
+        return _build(workload, config, every_layer(layout.layers))
     # eager attention has a mask for every layer whatever the length
-    window = window_of(config) if subject.settings["attention"] != "eager" else None
+    window = window_of(config) if workload.settings["attention"] != "eager" else None
     blocks = bench.blocks(None if window is None else NEVER)
     if window is not None:
         blocks |= {BEYOND + name: block for name, block in bench.blocks(bench.shortest, blocks).items()}
@@ -76,12 +76,12 @@ def _build(subject: Subject, config: dict[str, Any], layout: Layout) -> Table:
 
 
 class _Bench:
-    """The models that are traced for one subject: one a rank, and one with more layers for a check."""
+    """The models that are traced for one workload: one a rank, and one with more layers for a check."""
 
-    def __init__(self, subject: Subject, config: dict[str, Any], layout: Layout) -> None:
-        self._subject, self._config, self._layout = subject, config, layout
-        ranks: list[int | None] = [None] if subject.rank is None else list(RANKS)
-        positions = shape_from_config(config).max_positions - subject.settings["method"].get("virtual_tokens", 0)
+    def __init__(self, workload: Workload, config: dict[str, Any], layout: Layout) -> None:
+        self._workload, self._config, self._layout = workload, config, layout
+        ranks: list[int | None] = [None] if workload.rank is None else list(RANKS)
+        positions = shape_from_config(config).max_positions - workload.settings["method"].get("virtual_tokens", 0)
         self._positions = max(1, positions)
         """Tokens that a row can have: beyond them there is no embedding of a place to trace."""
         self._sizes: dict[Any, Any] = {}
@@ -91,12 +91,12 @@ class _Bench:
     def _tracer(self, layout: Layout, rank: int | None) -> Any:
         from tuning.memory.torch_trace import Tracer
 
-        given = self._subject.config
+        given = self._workload.config
         lists = per_layer(self._config | given, self._layout.layers)
         picked = {name: [values[place] for place in layout.picks] for name, values in lists.items()}
         depths = {name: layout.depth for name in DEPTHS if name in self._config}
         return Tracer(
-            self._subject, given | picked | depths, layout.depth, rank, self._sizes, positions=self._positions
+            self._workload, given | picked | depths, layout.depth, rank, self._sizes, positions=self._positions
         )
 
     @property
@@ -119,15 +119,15 @@ class _Bench:
         length, are taken over, and so is the proof that the traced layers stand for all. What is evaluated is never
         packed, so it needs padding.
         """
-        subject, packed = self._subject, self._subject.packed
+        workload, packed = self._workload, self._workload.packed
         if window is not None:
             for tracer in [*self._tracers.values(), *filter(None, [self._deeper])]:
                 tracer.set_window(window)
         ways = {
             "one": ("trace", False, False),
-            "many": ("trace", True, subject.padded),
+            "many": ("trace", True, workload.padded),
             "evaluation_one": ("evaluation", False, False),
-            "evaluation_many": ("evaluation", True, subject.pads_evaluation),
+            "evaluation_many": ("evaluation", True, workload.pads_evaluation),
         }
         found: dict[str, Block] = {}
         for name, (what, many, padded) in ways.items():
@@ -184,7 +184,7 @@ def main() -> None:
     import transformers  # noqa: F401
 
     gc.freeze()
-    answer_each(lambda line: build_table(Subject(**line)))
+    answer_each(lambda line: build_table(Workload(**line)))
 
 
 def words_of(error: Exception) -> str:

@@ -143,7 +143,7 @@ BEYOND = "beyond_"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """All that is known about one subject. Counts are polynomials too: constant, and a part for each rank."""
+    """All that is known about one workload. Counts are polynomials too: constant, and a part for each rank."""
 
     layers: int
     window: int | None

@@ -1,6 +1,6 @@
 """Where tables are: shipped with the program, kept in the user's cache, or made now in a child process.
 
-Comes in: a `Subject`.  Goes out: its `Table`, or None while there is none.  Tracing changes library globals and takes
+Comes in: a `Workload`.  Goes out: its `Table`, or None while there is none.  Tracing changes library globals and takes
 seconds, so it happens in a process of its own, one at a time, and never beside a run in this one.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from tuning.assets import assets_folder
 from tuning.child import IDLE_SECONDS, Child
-from tuning.memory.subject import Subject
+from tuning.memory.subject import Workload
 from tuning.memory.table import Table
 
 SHIPPED = "memory/tables.jsonl.gz"
@@ -34,9 +34,9 @@ def cache_folder() -> Path:
     return Path(os.environ.get("TUNING_FORK_CACHE") or user_cache_path("tuning-fork", appauthor=False)) / "memory"
 
 
-def find_table(subject: Subject) -> Table | None:
-    """The table of this subject where it has been made; None where it has not, or cannot be."""
-    key = subject.key
+def find_table(workload: Workload) -> Table | None:
+    """The table of this workload where it has been made; None where it has not, or cannot be."""
+    key = workload.key
     if key not in _OPEN:
         plain = _shipped().get(key) or _read(cache_folder() / f"{key}.json.gz")
         if plain is None:
@@ -46,10 +46,10 @@ def find_table(subject: Subject) -> Table | None:
     return found if isinstance(found, Table) else None
 
 
-def untraceable(subject: Subject) -> str | None:
-    """Why this subject's table could not be made; None where nobody has tried yet."""
-    find_table(subject)
-    found = _OPEN.get(subject.key)
+def untraceable(workload: Workload) -> str | None:
+    """Why this workload's table could not be made; None where nobody has tried yet."""
+    find_table(workload)
+    found = _OPEN.get(workload.key)
     return found if isinstance(found, str) else None
 
 
@@ -57,21 +57,21 @@ class TableMaker:
     """Makes tables in a child process, in the order they were asked for; a later wish goes first."""
 
     def __init__(self) -> None:
-        self._wishes: queue.LifoQueue[Subject] = queue.LifoQueue()
+        self._wishes: queue.LifoQueue[Workload] = queue.LifoQueue()
         self._pending: set[str] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._builder = _builder()
 
-    def want(self, subject: Subject) -> bool:
+    def want(self, workload: Workload) -> bool:
         """Ask for a table; True while it is being made, False where it is there or cannot be made."""
-        key = subject.key
+        key = workload.key
         with self._lock:
-            if find_table(subject) is not None or key in _OPEN:
+            if find_table(workload) is not None or key in _OPEN:
                 return False
             if key not in self._pending:
                 self._pending.add(key)
-                self._wishes.put(subject)
+                self._wishes.put(workload)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="memory-tables", daemon=True)
                 self._thread.start()
@@ -84,7 +84,7 @@ class TableMaker:
     def _work(self) -> None:
         while True:
             try:
-                subject = self._wishes.get(timeout=IDLE_SECONDS)
+                workload = self._wishes.get(timeout=IDLE_SECONDS)
             except queue.Empty:
                 with self._lock:
                     if self._wishes.empty():
@@ -92,23 +92,23 @@ class TableMaker:
                         self._thread = None
                         return
                 continue
-            _ask(self._builder, subject)
+            _ask(self._builder, workload)
             with self._lock:
-                self._pending.discard(subject.key)
+                self._pending.discard(workload.key)
 
 
-def make_table(subject: Subject) -> Table | None:
+def make_table(workload: Workload) -> Table | None:
     """Make a table now and wait for it; None where it cannot be made (`untraceable` says why)."""
-    found = find_table(subject)
-    if found is None and subject.key not in _OPEN:
-        make_tables([subject])
-    return find_table(subject)
+    found = find_table(workload)
+    if found is None and workload.key not in _OPEN:
+        make_tables([workload])
+    return find_table(workload)
 
 
-def make_tables(subjects: list[Subject]) -> None:
+def make_tables(workloads: list[Workload]) -> None:
     """Make several, one after another, in a child process that stays for the next as long as this process does."""
-    for subject in subjects:
-        _ask(_KEPT, subject)
+    for workload in workloads:
+        _ask(_KEPT, workload)
 
 
 def _builder() -> Child:
@@ -119,17 +119,17 @@ def _builder() -> Child:
 _KEPT = _builder()
 
 
-def _ask(builder: Child, subject: Subject) -> None:
+def _ask(builder: Child, workload: Workload) -> None:
     """Have one table made, keep it, and remember it. A child that dies is a table that cannot be made."""
-    plain = builder.ask(subject.to_dict())
+    plain = builder.ask(workload.to_dict())
     if plain is None:
-        _OPEN[subject.key] = "the tracing process ended"
+        _OPEN[workload.key] = "the tracing process ended"
         return
     if "error" in plain:
-        _OPEN[subject.key] = plain["error"]
+        _OPEN[workload.key] = plain["error"]
         return
-    _OPEN[subject.key] = Table.from_dict(plain)
-    _write(cache_folder() / f"{subject.key}.json.gz", plain)
+    _OPEN[workload.key] = Table.from_dict(plain)
+    _write(cache_folder() / f"{workload.key}.json.gz", plain)
 
 
 @lru_cache(maxsize=1)

@@ -44,7 +44,7 @@ TOLD = ("softmax", "log_softmax", "cumsum", "cumprod", "prod", "sum")
 
 
 @contextmanager
-def card() -> Iterator[None]:
+def cuda_allocations() -> Iterator[None]:
     """While this is on, torch's functions allocate what they would on a card."""
     with ExitStack() as changes:
         for names, way in ((CAST, _in_32_bits), (TOLD, _told_32_bits)):

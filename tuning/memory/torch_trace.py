@@ -1,6 +1,6 @@
 """Trace one update of the real training code on a model without weights.
 
-Comes in: a `Subject` (a config.json, the settings that shape the computation).  Goes out: for each `Shape` asked for,
+Comes in: a `Workload` (a config.json, the settings that shape the computation).  Goes out: for each `Shape` asked for,
 the live bytes by category after every allocation of the update, in order, named by where in the step they happen.
 The model is built by `training.build` and the update made by `training.loop`: what they do is what is counted.
 Torch-only, for a child process: the loader of weights is replaced and `Tensor.backward` is watched.
@@ -21,8 +21,8 @@ import torch
 from torch import nn
 
 from tuning.memory.layers import Layout
-from tuning.memory.subject import CATEGORIES, Subject
-from tuning.memory.torch_card import card
+from tuning.memory.subject import CATEGORIES, Workload
+from tuning.memory.torch_card import cuda_allocations
 from tuning.memory.torch_phantom import Ledger, Phantom
 from tuning.memory.trace import Trace
 from tuning.methods import method_named
@@ -39,15 +39,15 @@ WEIGHTS, GRADIENTS, OPTIMIZER, ACTIVATIONS, LOGITS, WORKSPACE = range(len(CATEGO
 
 
 class Tracer:
-    """A model of some of the subject's layers built once; `trace` may be called for many shapes.
+    """A model of some of the workload's layers built once; `trace` may be called for many shapes.
 
-    `config` is what is built: the subject's own, with these layers. `sizes` keeps what operations give, and can be
+    `config` is what is built: the workload's own, with these layers. `sizes` keeps what operations give, and can be
     shared by tracers. `positions` are the tokens that a row can have.
     """
 
     def __init__(
         self,
-        subject: Subject,
+        workload: Workload,
         config: dict[str, Any],
         depth: int,
         rank: int | None,
@@ -55,15 +55,15 @@ class Tracer:
         *,
         positions: int = 16,
     ) -> None:
-        self._subject, self._depth = subject, depth
+        self._workload, self._depth = workload, depth
         self._ledger = Ledger(len(CATEGORIES))
         self._in_backward, self._micro = False, 0
         self._mode = Phantom(self._ledger, sizes)
-        self._settings = Settings.from_dict(subject.settings_for(rank))
+        self._settings = Settings.from_dict(workload.settings_for(rank))
         with self._mode, _without_weights(config) as folder:
-            labels = [str(number) for number in range(subject.labels)] if subject.labels else None
+            labels = [str(number) for number in range(workload.labels)] if workload.labels else None
             self._built = build_room.build(self._settings, folder, labels, 1e-4, 0)
-        self._kernels = card if subject.card else nullcontext
+        self._kernels = cuda_allocations if workload.on_cuda else nullcontext
         for weight in self._built.model.parameters():
             self._ledger.lose(weight)  # a small one is really there, with whatever lay in that memory
         self._layers = _layers(self._built.model, depth)
@@ -135,7 +135,7 @@ class Tracer:
         return found[0], found[1]
 
     def _update(self, shape: Shape, *, micro_batches: int = 2) -> None:
-        rows = _rows(_halved(shape) if self._subject.packed else shape, classes=self._built.classes)
+        rows = _rows(_halved(shape) if self._workload.packed else shape, classes=self._built.classes)
         pieces = [list(range(len(rows)))] * micro_batches
         course = _course(self._settings, len(rows))
         ledger = self._ledger

@@ -15,7 +15,7 @@ from tuning.errors import Notice, Problem, SettingsError, TuningError, counted
 from tuning.hardware import this_machine
 from tuning.methods import METHODS, method_named
 from tuning.refusals import methods_refused
-from tuning.runs import NAME_LENGTH
+from tuning.runs import NAME_LENGTH, Preview
 from tuning.settings import Settings
 from tuning.ui.form import dom_id, within
 from tuning.ui.network import network_value
@@ -158,12 +158,23 @@ def _computed(service: Any, values: dict[str, Any]) -> dict[str, Any]:
     return {
         "refused": methods_refused(settings.task, plan.model.shape, weights.new_pooler if weights else ()),
         "tiles": tiles(plan, preview.seconds),
-        "memory": charts.memory_bar(estimate, preview.against.device.kind),
+        "memory": charts.memory_bar(estimate, preview.usage.plan.device.kind),
         "network": network_value(plan),
-        "outlook": service.outlook(preview),
+        "outlook": _outlook(preview),
         "device": device,
         "hints": hints,
         "notices": plan.notices,
+    }
+
+
+def _outlook(preview: Preview) -> dict[str, Any]:
+    """What the page needs to ask POST /fork/memory with, when "More about memory" is opened."""
+    device = preview.usage.plan.device
+    return {
+        "settings": preview.plan.settings.to_dict(),
+        "device": {"name": device.name, "bytes": device.total_bytes},
+        "kind": preview.estimate.kind,
+        "pending": preview.pending,
     }
 
 
