@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from bench.published import fitted, lines_of, report
+from bench.published_line import ADDED, Line
+from bench.published_peaks import BERT, LITGPT, MIB, PEFT, SOURCES, Peak, Source
 
-from tuning.bench.published import fitted, lines_of, report
-from tuning.bench.published_line import ADDED, Line
-from tuning.bench.published_peaks import BERT, LITGPT, MIB, PEFT, SOURCES, Peak, Source
 from tuning.memory.subject import Workload
 from tuning.memory.table import Block, Row, Table
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.memory import given
+from bench.memory_models import make_models
 from memory_world import measured_peak
 
-from tuning.bench.memory import given
-from tuning.bench.memory_models import make_models
 from tuning.memory.estimate import estimate
 from tuning.memory.known import usage_of
 from tuning.memory.process import MIB

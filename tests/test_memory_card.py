@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from bench.memory import given
+from bench.memory_models import make_models
 from torch.nn import functional
 
-from tuning.bench.memory import given
-from tuning.bench.memory_models import make_models
 from tuning.hardware import named_device
 from tuning.memory.known import MemoryUsage, usage_of
 from tuning.memory.subject import workload_of

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from bench.memory import given
+from bench.memory_models import make_models
 from memory_world import measured_peak
 from tiny_models import ENCODERS, SMALL, tiny_model
 from transformers import AutoModelForCausalLM
 
 from tuning import charts
-from tuning.bench.memory import given
-from tuning.bench.memory_models import make_models
 from tuning.memory.estimate import estimate
 from tuning.memory.evaluation import FLOAT, HALF, HALF_KEPT
 from tuning.memory.known import usage_of

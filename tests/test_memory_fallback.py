@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.ragged import MODELS
 
-from tuning.bench.ragged import MODELS
 from tuning.memory.build_table import build_table, words_of
 from tuning.memory.estimate import estimate
 from tuning.memory.known import usage_of

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from bench.devices import measured
+from bench.memory import given
+from bench.memory_models import make_models
 from test_memory_doors import GPT2, config_folder
 
-from tuning.bench.devices import measured
-from tuning.bench.memory import given
-from tuning.bench.memory_models import make_models
 from tuning.cli import main
 from tuning.errors import SettingsError
 from tuning.hardware import named_device

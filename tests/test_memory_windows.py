@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import torch
+from bench.memory import measured
+from bench.memory_models import make_model
+from bench.ragged import CONFIGURATIONS, MODELS, settings_of, write_pages
 from memory_world import measured_peak
 
-from tuning.bench.memory import measured
-from tuning.bench.memory_models import make_model
-from tuning.bench.ragged import CONFIGURATIONS, MODELS, settings_of, write_pages
 from tuning.charts import memory_bar
 from tuning.memory import moments
 from tuning.memory.estimate import estimate

@@ -1,4 +1,4 @@
-"""One update as one of several devices makes it, measured: `python -m tuning.bench.devices_run`.
+"""One update as one of several devices makes it, measured: `python -m bench.devices_run`.
 
 Comes in: JSON lines on standard input: settings, how the work is shared out, among how many.  Goes out: for each the
 most bytes that tensors took on one of the devices.  The sharing is torch's own (`DistributedDataParallel`,

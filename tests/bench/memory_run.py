@@ -1,4 +1,4 @@
-"""One run after another, each in a forked process, measured: `python -m tuning.bench.memory_run`.
+"""One run after another, each in a forked process, measured: `python -m bench.memory_run`.
 
 Comes in: settings as JSON lines on standard input.  Goes out: for each the measured peak as the run told it, the
 allocator tracer's peaks where one is preloaded (of the run, of its updates, of its evaluations), and the process's

@@ -2,7 +2,7 @@
 
 Comes in: repeats (a thousand estimates each).  Goes out: CPU seconds by model and method, with none of the caches
 used, and CPU milliseconds of an estimate, with the list of fixes and without.  Tables are made in a child process,
-`python -m tuning.bench.estimate`, one workload a line, importing apart.
+`python -m bench.estimate`, one workload a line, importing apart.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench import child_environment
 from tuning.architectures import supports_sdpa
 from tuning.bench.measure import cpu, markdown
 from tuning.hardware import DEVICES, named_device
@@ -151,14 +152,13 @@ def plans(folder: Path, ways: dict[str, dict[str, Any]], lengths: tuple[int, ...
 def made(workloads: list[Workload]) -> list[float]:
     """CPU seconds of each table, made one after another in a child process. Raises RuntimeError where one is not."""
     lines = "".join(json.dumps(workload.to_dict()) + "\n" for workload in workloads)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     child = subprocess.run(
-        [sys.executable, "-m", "tuning.bench.estimate"],
+        [sys.executable, "-m", "bench.estimate"],
         input=lines,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=environment,
+        env=child_environment(HF_HUB_OFFLINE="1"),
         check=True,
     )
     answers = [json.loads(line) for line in child.stdout.splitlines()]

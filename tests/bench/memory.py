@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import statistics
 import subprocess
@@ -19,9 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench import child_environment
+from bench.memory_models import make_models
 from tuning.assets import asset_path
 from tuning.bench.measure import markdown
-from tuning.bench.memory_models import make_models
 from tuning.errors import TuningError
 from tuning.memory.estimate import MemoryEstimate, estimate
 from tuning.memory.known import usage_of
@@ -161,12 +161,12 @@ def measured(cases: list[dict[str, Any]], scratch: Path) -> Iterator[dict[str, A
 def _runner(more: dict[str, str]) -> subprocess.Popen[str]:
     """A child that runs what it is given, with more in its environment."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tuning.bench.memory_run"],
+        [sys.executable, "-m", "bench.memory_run"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | more,
+        env=child_environment(**more),
     )
 
 

@@ -16,9 +16,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from bench.memory import MIB, measured
+from bench.memory_models import make_model
 from tuning.bench.measure import markdown
-from tuning.bench.memory import MIB, measured
-from tuning.bench.memory_models import make_model
 
 SEEDS = 86028121
 """The first of the seeds; none of these runs was looked at while the estimate was made."""

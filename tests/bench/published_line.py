@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from tuning.bench.published_peaks import MODELS, Peak, Source
+from bench.published_peaks import MODELS, Peak, Source
 from tuning.memory.process import BANDS
 from tuning.memory.subject import Workload
 from tuning.memory.table import Table

@@ -10,10 +10,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 
+from bench.published_line import ADDED, Line
+from bench.published_peaks import MODELS, SOURCES, Peak, Source
+from bench.published_trace import Way, traced
 from tuning.bench.measure import markdown
-from tuning.bench.published_line import ADDED, Line
-from tuning.bench.published_peaks import MODELS, SOURCES, Peak, Source
-from tuning.bench.published_trace import Way, traced
 from tuning.memory.subject import Workload
 
 GIB = 2**30
