@@ -12,7 +12,7 @@ from bench.ragged import MODELS
 from tuning.memory.build_table import build_table, words_of
 from tuning.memory.estimate import estimate
 from tuning.memory.known import usage_of
-from tuning.memory.layers import Unfit, layers_of, resolved
+from tuning.memory.layers import UntraceableError, layers_of, resolved
 from tuning.memory.process import BANDS
 from tuning.memory.subject import Workload, workload_of
 from tuning.memory.tables import make_table
@@ -96,7 +96,7 @@ def test_a_trace_stays_inside_the_positions_that_a_model_has(
 
 
 def test_a_config_that_says_nothing_of_its_layers_is_told_in_words() -> None:
-    with pytest.raises(Unfit) as caught:
+    with pytest.raises(UntraceableError) as caught:
         layers_of({"hidden_size": 32})
     assert words_of(caught.value).startswith("its config.json does not say how many layers it has")
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tuning.bench.measure import each_in_a_fork, training_rows
+from bench.forks import each_in_a_fork
+from tuning.bench.measure import training_rows
 from tuning.memory.several import DATA_PARALLEL
 from tuning.plan import Plan, plan_for
 

@@ -11,7 +11,7 @@ import ctypes
 import tempfile
 from typing import Any
 
-from tuning.bench.measure import each_in_a_fork
+from bench.forks import each_in_a_fork
 
 
 def run_one(settings: dict[str, Any]) -> dict[str, Any]:

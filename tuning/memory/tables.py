@@ -1,7 +1,6 @@
-"""Where tables are: shipped with the program, kept in the user's cache, or made now in a child process.
+"""The memory tables: shipped with the program, in the user's cache, or made now in a child process.
 
-Comes in: a `Workload`.  Goes out: its `Table`, or None while there is none.  Tracing changes library globals and takes
-seconds, so it happens in a process of its own, one at a time, and never beside a run in this one.
+Tracing changes library globals and takes seconds, so it happens in a process of its own, one table at a time.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from tuning.memory.table import Table
 
 SHIPPED = "memory/tables.jsonl.gz"
 BUILD_SECONDS = 300.0
-_OPEN: dict[str, Table | str] = {}
+_READ: dict[str, Table | str] = {}
 """Tables read so far, or why there is none, by key."""
 
 
 def cache_folder() -> Path:
-    """The user's cache; TUNING_FORK_CACHE names another place."""
+    """The memory tables' folder in the user's cache; TUNING_FORK_CACHE names another cache."""
     from platformdirs import user_cache_path
 
     return Path(os.environ.get("TUNING_FORK_CACHE") or user_cache_path("tuning-fork", appauthor=False)) / "memory"
@@ -37,27 +36,27 @@ def cache_folder() -> Path:
 def find_table(workload: Workload) -> Table | None:
     """The table of this workload where it has been made; None where it has not, or cannot be."""
     key = workload.key
-    if key not in _OPEN:
+    if key not in _READ:
         plain = _shipped().get(key) or _read(cache_folder() / f"{key}.json.gz")
         if plain is None:
             return None
-        _OPEN[key] = Table.from_dict(plain)
-    found = _OPEN[key]
+        _READ[key] = Table.from_dict(plain)
+    found = _READ[key]
     return found if isinstance(found, Table) else None
 
 
 def untraceable(workload: Workload) -> str | None:
-    """Why this workload's table could not be made; None where nobody has tried yet."""
+    """Why this workload's table could not be made; None where it was made, or nobody has tried yet."""
     find_table(workload)
-    found = _OPEN.get(workload.key)
+    found = _READ.get(workload.key)
     return found if isinstance(found, str) else None
 
 
 class TableMaker:
-    """Makes tables in a child process, in the order they were asked for; a later wish goes first."""
+    """Makes tables in a child process, one at a time; what was asked for last goes first."""
 
     def __init__(self) -> None:
-        self._wishes: queue.LifoQueue[Workload] = queue.LifoQueue()
+        self._requests: queue.LifoQueue[Workload] = queue.LifoQueue()
         self._pending: set[str] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -67,27 +66,27 @@ class TableMaker:
         """Ask for a table; True while it is being made, False where it is there or cannot be made."""
         key = workload.key
         with self._lock:
-            if find_table(workload) is not None or key in _OPEN:
+            if find_table(workload) is not None or key in _READ:
                 return False
             if key not in self._pending:
                 self._pending.add(key)
-                self._wishes.put(workload)
+                self._requests.put(workload)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="memory-tables", daemon=True)
                 self._thread.start()
             return True
 
     def close(self) -> None:
-        """End the child, if there is one."""
+        """End the child process, if there is one."""
         self._builder.kill()
 
     def _work(self) -> None:
         while True:
             try:
-                workload = self._wishes.get(timeout=IDLE_SECONDS)
+                workload = self._requests.get(timeout=IDLE_SECONDS)
             except queue.Empty:
                 with self._lock:
-                    if self._wishes.empty():
+                    if self._requests.empty():
                         self._builder.close()
                         self._thread = None
                         return
@@ -100,35 +99,35 @@ class TableMaker:
 def make_table(workload: Workload) -> Table | None:
     """Make a table now and wait for it; None where it cannot be made (`untraceable` says why)."""
     found = find_table(workload)
-    if found is None and workload.key not in _OPEN:
+    if found is None and workload.key not in _READ:
         make_tables([workload])
     return find_table(workload)
 
 
 def make_tables(workloads: list[Workload]) -> None:
-    """Make several, one after another, in a child process that stays for the next as long as this process does."""
+    """Make several tables, one after another, in a child process that stays for later ones."""
     for workload in workloads:
-        _ask(_KEPT, workload)
+        _ask(_SHARED_BUILDER, workload)
 
 
 def _builder() -> Child:
-    """A child process that makes tables one after another."""
+    """A child process that makes tables one after another, of which none may take longer than `BUILD_SECONDS`."""
     return Child("tuning.memory.build_table", BUILD_SECONDS)
 
 
-_KEPT = _builder()
+_SHARED_BUILDER = _builder()
 
 
 def _ask(builder: Child, workload: Workload) -> None:
-    """Have one table made, keep it, and remember it. A child that dies is a table that cannot be made."""
+    """Have one table made and keep it in memory and in the cache. Where the child dies it cannot be made."""
     plain = builder.ask(workload.to_dict())
     if plain is None:
-        _OPEN[workload.key] = "the tracing process ended"
+        _READ[workload.key] = "the tracing process ended"
         return
     if "error" in plain:
-        _OPEN[workload.key] = plain["error"]
+        _READ[workload.key] = plain["error"]
         return
-    _OPEN[workload.key] = Table.from_dict(plain)
+    _READ[workload.key] = Table.from_dict(plain)
     _write(cache_folder() / f"{workload.key}.json.gz", plain)
 
 
@@ -151,7 +150,7 @@ def _read(file: Path) -> dict[str, Any] | None:
 
 
 def _write(file: Path, plain: dict[str, Any]) -> None:
-    """Write aside, then rename: a reader finds all of it or nothing."""
+    """Write a table to the cache, whole or not at all."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as aside:

@@ -41,7 +41,7 @@ class TracedMemory:
         return [
             (batch, place, parts)
             for batch in batches
-            for place, parts in self.table.block(batch.shape).moments(batch, self.rank)
+            for place, parts in self.table.block(batch.shape).candidates(batch, self.rank)
         ]
 
     def through_step(self, batch: Moment) -> list[tuple[str, int]]:
