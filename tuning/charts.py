@@ -1,6 +1,6 @@
 """What the pictures on the page are made of, as plain data: colours, axes, the parts of the memory bar.
 
-Comes in: an estimate as a dict.  Goes out: dicts that the page's script draws.  Pure functions, no drawing library.
+The page's script draws them: pure functions, no drawing library.
 """
 
 from __future__ import annotations

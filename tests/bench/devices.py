@@ -1,7 +1,7 @@
 """What each of several devices takes: the arithmetic of `memory/several.py` against torch's own code.
 
-Comes in: nothing to choose.  Goes out: a table of small models, methods and ways to share the work; each line is one
-update of our loop under `DistributedDataParallel` or `fully_shard`, as one device among several makes it.
+The table has small models, methods and ways to share the work; each line is one update of our loop under
+`DistributedDataParallel` or `fully_shard`, as one device among several makes it.
 """
 
 from __future__ import annotations

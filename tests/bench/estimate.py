@@ -1,8 +1,8 @@
 """What an estimate costs: making a model's table from its config alone, and one estimate by a table that is there.
 
-Comes in: repeats (a thousand estimates each).  Goes out: CPU seconds by model and method, with none of the caches
-used, and CPU milliseconds of an estimate, with the list of fixes and without.  Tables are made in a child process,
-`python -m bench.estimate`, one workload a line, importing apart.
+The tables have CPU seconds by model and method, with none of the caches used, and CPU milliseconds of an estimate, with
+the list of fixes and without. Tables are made in a child process, `python -m bench.estimate`, one workload a line,
+importing apart.
 """
 
 from __future__ import annotations

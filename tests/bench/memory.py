@@ -1,8 +1,8 @@
 """Estimated against measured memory: real runs of small models of nine kinds, some chosen, some drawn at random.
 
-Comes in: the number of random draws (times ten).  Goes out: a table with each run's error at the allocator and at the
-process, medians and worst cases, and what two common rules say about the same runs: accelerate's estimate, and 16
-bytes a parameter.  Every run happens in a process of its own, forked from one that has imported the libraries.
+Repeats are the number of random draws (times ten). The table has each run's error at the allocator and at the process,
+medians and worst cases, and what two common rules say about the same runs: accelerate's estimate, and 16 bytes a
+parameter. Every run happens in a process of its own, forked from one that has imported the libraries.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Our estimate against GPU peaks that others published: no GPU and no network needed, the tables are traced here.
 
-Comes in: `published_peaks.SOURCES`.  Goes out: every figure with what was added, the error, and beside it what two
-common rules and the null model (all runs take what the first takes) say.  One number is fitted where it is not
-published, and said to be: the longest row of PEFT's comparison, from its first run.
+The table has every figure of `published_peaks.SOURCES` with what was added, the error, and beside it what two common
+rules and the null model (all runs take what the first takes) say. One number is fitted where it is not published, and
+said to be: the longest row of PEFT's comparison, from its first run.
 """
 
 from __future__ import annotations

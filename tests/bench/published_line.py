@@ -1,7 +1,7 @@
 """One published figure beside the memory table of the same run, and what is added where other loops keep more.
 
-Comes in: a `Source`, a `Peak`, its table.  Goes out: bytes.  What is added is arithmetic from the other's source code,
-written down with its reason in `ADDED`; nothing of it is fitted.
+What is added is arithmetic from the other's source code, written down with its reason in `ADDED`; nothing of it is
+fitted.
 """
 
 from __future__ import annotations

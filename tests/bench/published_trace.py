@@ -1,9 +1,9 @@
 """Tables of runs that our loop does not make, with a base or an adapter in 16 bits, for `published.py`.
 
-Comes in: on standard input, one JSON object a line: a memory workload, with the way its run is made elsewhere.  Goes
-out: for each, one line, its table as `memory.build_table` makes it, or {"error": why not}.  A process of its own
-(`python -m bench.published_trace`), because it changes what the libraries do: others train in ways that the
-product has no setting for, and needs none.
+It reads from standard input one JSON object a line, a memory workload with the way its run is made elsewhere, and
+answers each with a line: its table as `memory.build_table` makes it, or {"error": why not}. A process of its own
+(`python -m bench.published_trace`), because it changes what the libraries do: others train in ways that the product has
+no setting for, and needs none.
 """
 
 from __future__ import annotations

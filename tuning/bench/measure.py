@@ -1,7 +1,6 @@
 """How things are measured here: CPU seconds, interleaved repeats, medians, one table.
 
-Comes in: named pieces of work, or a plan.  Goes out: for each the median, and Markdown; the events of a run.  Absolute
-times belong to the machine; the ratios of one run are what to read.
+Absolute times belong to the machine; the ratios of one run are what to read.
 """
 
 from __future__ import annotations

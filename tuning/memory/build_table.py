@@ -117,7 +117,7 @@ class _Tracers:
         return min(shape.length for shape, _ in design([None, None], many=False, padded=False, longest=self._positions))
 
     def grows_outside(self) -> bool:
-        """Whether weights outside the layers grow with their number, as a prefix does: no layer can stand for others."""
+        """Whether weights outside the layers grow with their number, as a prefix does: no layer stands for others."""
         return self._deeper is not None and self._deeper.outside() != next(iter(self._tracers.values())).outside()
 
     def counts(self) -> list[tuple[int, int]]:
