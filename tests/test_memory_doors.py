@@ -149,3 +149,18 @@ def test_a_table_that_comes_while_the_page_is_told_is_asked_for_once_more(
         assert ("The estimate is traced." if activation == "gelu" else "nonsense") in last["memory"]["note"]
     finally:
         service.close()
+
+
+def test_a_form_change_computes_nothing_for_the_closed_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The charts under More about memory took three quarters of a key press; the page asks for them when it opens."""
+    values = values_from_settings(Settings.from_dict({"device": "cpu"}).to_dict())
+    service = RunService(tmp_path / "home", executor=InlineExecutor())
+    try:
+        with monkeypatch.context() as closed:
+            closed.setattr("tuning.runs.what_if", lambda usage: pytest.fail("nobody has opened the panel"))
+            shown = preview_value(service, values)
+        assert shown["memory"] and set(shown["outlook"]) == {"settings", "device", "kind", "pending"}
+        answer = service.what_if(service.preview(shown["outlook"]["settings"], shown["device"]))
+        assert answer["device"] == shown["outlook"]["device"] and answer["rows"]["curves"][0]["tensors"]
+    finally:
+        service.close()
