@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+from bench.estimate import MODELS, WAYS, made, one_estimate, own_cache, plans, report, written
 
-from tuning.bench.estimate import MODELS, WAYS, made, one_estimate, own_cache, plans, report, written
 from tuning.files import user_cache
-from tuning.memory.subject import subject_of
+from tuning.memory.subject import workload_of
 
 
 def test_the_models_are_as_large_as_their_names_say(tmp_path: Path) -> None:
@@ -55,21 +55,48 @@ def test_tables_and_estimates_are_timed(tmp_path: Path) -> None:
     small = {"model_type": "gpt2", "n_embd": 64, "n_layer": 4, "n_head": 2, "vocab_size": 512, "n_positions": 256}
     with own_cache(tmp_path / "cache"):
         some = plans(written(tmp_path / "small", small), {"LoRA": WAYS["LoRA"]}, (16, 32))
-        seconds = made([subject_of(some[0])])
+        seconds = made([workload_of(some[0])])
         assert len(seconds) == 1 and 0 < seconds[0] < 30
         text = one_estimate(some, 50)
     assert "| it fits | 50 |" in text and "| the list alone | 50 |" in text
     folder = written(tmp_path / "broken", small | {"activation_function": "nonsense"})
-    broken = subject_of(plans(folder, {"full": WAYS["full"]})[0])
+    broken = workload_of(plans(folder, {"full": WAYS["full"]})[0])
     with pytest.raises(RuntimeError, match="gpt2 full"):
         made([broken])
 
 
 def test_the_help_of_bench_names_every_one(capsys: pytest.CaptureFixture[str]) -> None:
-    from tuning.bench.tables import BENCHES, BY_NAME
+    from tuning.bench.tables import BENCHES, EVIDENCE
     from tuning.cli import main
 
     with pytest.raises(SystemExit):
         main(["bench", "--help"])
     told = set(re.findall(r"[\w-]+", capsys.readouterr().out))
-    assert {*BENCHES, *BY_NAME} <= told
+    assert {*BENCHES, *EVIDENCE} <= told
+
+
+def test_evidence_is_found_in_a_checkout() -> None:
+    from tuning.bench.tables import EVIDENCE, _evidence
+
+    for name, function in EVIDENCE.items():
+        module, _, attribute = function.partition(".")
+        found = _evidence(name)
+        assert (found.__module__, found.__name__) == (f"bench.{module}", attribute)
+
+
+def test_without_a_checkout_evidence_is_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in an installed package, which has no tests beside it."""
+    from tuning.bench import tables
+    from tuning.cli import main
+
+    monkeypatch.setattr(tables, "TESTS", tmp_path / "tests")
+    monkeypatch.setattr(tables, "BENCHES", {"loop": lambda repeats: "the loop's table"})
+    assert main(["bench", "published"]) == 2
+    out = capsys.readouterr()
+    assert out.out == "" and out.err.startswith("published needs a checkout of the repository")
+    assert main(["bench"]) == 0
+    out = capsys.readouterr()
+    assert out.out == "the loop's table\n" and out.err.startswith("memory, devices, data need a checkout")
+    assert main(["bench", "nonsense"]) == 2 and "'nonsense'" in capsys.readouterr().err

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.memory import given
+from bench.memory_models import make_models
 from memory_world import measured_peak
 
-from tuning.bench.memory import given
-from tuning.bench.memory_models import make_models
 from tuning.memory.estimate import estimate
-from tuning.memory.known import known
+from tuning.memory.known import usage_of
 from tuning.memory.process import MIB
 from tuning.memory.tables import make_tables, untraceable
 from tuning.plan import Plan, plan_for
@@ -23,15 +23,15 @@ from tuning.plan import Plan, plan_for
 def traced(settings: dict[str, Any]) -> Plan:
     """The plan of these settings, its table made."""
     plan = plan_for(settings)
-    assert known(plan, make=True).table is not None, untraceable(known(plan).subject)  # type: ignore[arg-type]
+    assert usage_of(plan, make=True).kind == "traced", untraceable(usage_of(plan).workloads[0])
     return plan
 
 
 def test_the_formula_moves_the_right_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuning.memory.known.find_table", lambda subject: None)
+    monkeypatch.setattr("tuning.memory.known.find_table", lambda workload: None)
 
     def total(**more: object) -> int:
-        return estimate(plan_for({"method": {"name": "full"}, **more})).total_bytes
+        return estimate(usage_of(plan_for({"method": {"name": "full"}, **more}))).total_bytes
 
     base = total(micro_batch_size=4)
     assert total(micro_batch_size=16) > 1.5 * base
@@ -44,9 +44,9 @@ def test_the_formula_moves_the_right_way(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_fallback_says_so_and_has_a_wider_band(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = traced({})
-    exact = estimate(plan)
-    monkeypatch.setattr("tuning.memory.known.find_table", lambda subject: None)
-    rough = estimate(plan)
+    exact = estimate(usage_of(plan))
+    monkeypatch.setattr("tuning.memory.known.find_table", lambda workload: None)
+    rough = estimate(usage_of(plan))
     assert (exact.kind, rough.kind) == ("traced", "approximate")
     for one in (exact, rough):
         assert one.total_bytes == sum(one.parts.values())
@@ -57,14 +57,16 @@ def test_the_fallback_says_so_and_has_a_wider_band(monkeypatch: pytest.MonkeyPat
 def test_fixes_save_what_they_say_and_keep_the_effective_batch() -> None:
     plan = traced({"micro_batch_size": 64, "gradient_accumulation_steps": 1, "method": {"name": "full"}})
     small = replace(plan.device, total_bytes=2**20)
-    shown = estimate(plan, small)
+    shown = estimate(usage_of(plan, small))
     assert not shown.fits and shown.fixes and shown.largest_micro_batch is None
     saved = [fix["saved_bytes"] for fix in shown.fixes]
     assert saved == sorted(saved, reverse=True)
     halved = next(fix for fix in shown.fixes if "micro_batch_size" in fix["settings"])
     changed = plan_for(plan.settings.to_dict() | halved["settings"])
     assert changed.value("effective_batch") == plan.value("effective_batch")
-    assert estimate(plan).total_bytes - estimate(changed).total_bytes == halved["update_saved_bytes"]
+    assert (
+        estimate(usage_of(plan)).total_bytes - estimate(usage_of(changed)).total_bytes == halved["update_saved_bytes"]
+    )
 
 
 def test_the_largest_micro_batch_fits_and_one_row_more_does_not() -> None:
@@ -72,19 +74,19 @@ def test_the_largest_micro_batch_fits_and_one_row_more_does_not() -> None:
     rows = plan.data.train_rows // 4
     device = replace(
         plan.device,
-        total_bytes=estimate(replace(plan, settings=plan.settings.replace(micro_batch_size=rows))).high_bytes,
+        total_bytes=estimate(usage_of(replace(plan, settings=plan.settings.replace(micro_batch_size=rows)))).high_bytes,
     )
-    assert estimate(plan, device).largest_micro_batch == rows
+    assert estimate(usage_of(plan, device)).largest_micro_batch == rows
     wider = replace(plan, settings=plan.settings.replace(micro_batch_size=rows + 1))
-    assert not estimate(wider, device).fits
+    assert not estimate(usage_of(wider, device)).fits
 
 
 def test_a_shorter_limit_on_the_same_data_is_another_shape() -> None:
     long = traced({"data": {"source": "reviews", "max_seq_length": 64}, "micro_batch_size": 8})
     short = plan_for({"data": {"source": "reviews", "max_seq_length": 24}, "micro_batch_size": 8})
-    first = [estimate(plan).total_bytes for plan in (long, short)]
-    assert first == [estimate(plan).total_bytes for plan in (long, short)] and first[0] > first[1]
-    assert first[::-1] == [estimate(plan).total_bytes for plan in (short, long)]
+    first = [estimate(usage_of(plan)).total_bytes for plan in (long, short)]
+    assert first == [estimate(usage_of(plan)).total_bytes for plan in (long, short)] and first[0] > first[1]
+    assert first[::-1] == [estimate(usage_of(plan)).total_bytes for plan in (short, long)]
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "ia3", "prompt_tuning"])
@@ -93,7 +95,7 @@ def test_the_line_of_a_step_is_highest_at_the_peak_that_the_bar_tells(method: st
         data = {"source": "reviews", "max_seq_length": longest}
         sizes = {"micro_batch_size": rows, "gradient_accumulation_steps": steps}
         plan = traced({"method": {"name": method}, "data": data, **sizes})
-        found, line = estimate(plan), known(plan).through_step()
+        found, line = estimate(usage_of(plan)), usage_of(plan).through_step()
         top = max(count for _, count in line)
         assert top == found.total_bytes
         assert found.peak_at in [place for place, count in line if count == top]
@@ -120,11 +122,11 @@ def test_the_estimate_is_what_real_runs_take(tmp_path: Path) -> None:
     settings = [given(models[name], name, method, **more) for name, method, more in CASES]
     plans = [plan_for(one) for one in settings if one is not None]
     assert len(plans) == len(CASES)
-    make_tables([subject for plan in plans if (subject := known(plan).subject) is not None])
+    make_tables([usage_of(plan).workloads[0] for plan in plans])
     errors = []
     for number, plan in enumerate(plans):
-        found, peak = estimate(plan), measured_peak(plan, tmp_path / f"run{number}")
-        assert found.kind == "traced", untraceable(known(plan).subject)  # type: ignore[arg-type]
+        found, peak = estimate(usage_of(plan)), measured_peak(plan, tmp_path / f"run{number}")
+        assert found.kind == "traced", untraceable(usage_of(plan).workloads[0])
         gap = abs(found.total_bytes - peak)
         assert gap <= max(0.03 * peak, 12 * MIB), f"{CASES[number]}: {found.total_bytes} for {peak}"
         errors.append(gap / peak)
@@ -146,6 +148,6 @@ def test_a_model_that_is_nowhere_is_estimated_from_its_config(tmp_path: Path) ->
     }
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     plan = traced({"model": str(tmp_path), "method": {"name": "lora", "r": 16}, "gradient_checkpointing": True})
-    found = estimate(plan)
+    found = estimate(usage_of(plan))
     assert found.kind == "traced" and not found.fits
     assert found.parts["weights"] == pytest.approx(4 * 70.55e9, rel=0.01)

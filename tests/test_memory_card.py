@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from bench.memory import given
+from bench.memory_models import make_models
 from torch.nn import functional
 
-from tuning.bench.memory import given
-from tuning.bench.memory_models import make_models
 from tuning.hardware import named_device
-from tuning.memory.known import Known, known
-from tuning.memory.subject import subject_of
+from tuning.memory.known import MemoryUsage, usage_of
+from tuning.memory.subject import workload_of
 from tuning.memory.tables import untraceable
-from tuning.memory.torch_card import card
+from tuning.memory.torch_card import cuda_allocations
 from tuning.plan import Plan, plan_for
 
 CARD = named_device("A100 80 GB")
@@ -34,10 +34,10 @@ def plan_of(models: dict[str, str], kind: str, **more: object) -> Plan:
     return plan_for(settings)
 
 
-def traced(plan: Plan) -> Known:
-    found = known(plan, make=True)
-    assert found.table is not None and found.subject is not None, untraceable(subject_of(plan))
-    return found
+def traced(plan: Plan) -> MemoryUsage:
+    usage = usage_of(plan, make=True)
+    assert usage.kind == "traced", untraceable(workload_of(plan))
+    return usage
 
 
 @pytest.mark.slow
@@ -60,10 +60,10 @@ def test_recomputed_layers_draw_the_same_on_a_card(models: dict[str, str]) -> No
 
 def test_where_a_card_makes_no_difference_the_table_is_the_processors(models: dict[str, str]) -> None:
     plain = plan_of(models, "llama")
-    assert subject_of(plain.on(CARD)) == subject_of(plain)
+    assert workload_of(plain.on(CARD)) == workload_of(plain)
     for other in (plan_of(models, "llama", precision="autocast_bf16"), plan_of(models, "bert")):
-        assert subject_of(other.on(CARD)).card and not subject_of(other).card
-        assert subject_of(other.on(CARD)).key != subject_of(other).key
+        assert workload_of(other.on(CARD)).on_cuda and not workload_of(other).on_cuda
+        assert workload_of(other.on(CARD)).key != workload_of(other).key
 
 
 def test_under_autocast_a_card_computes_norms_and_powers_in_32_bits_and_only_while_it_is_on() -> None:
@@ -74,7 +74,7 @@ def test_under_autocast_a_card_computes_norms_and_powers_in_32_bits_and_only_whi
             made = [functional.layer_norm(x, (4,)), x.pow(2), torch.pow(x, 2.0), x.sum(), x @ x.T]
             return [one.dtype for one in made]
 
-    with card():
+    with cuda_allocations():
         assert kinds() == [torch.float32] * 4 + [torch.bfloat16]
         assert functional.layer_norm(x, (4,)).dtype == torch.bfloat16  # without autocast as it comes
     assert torch.Tensor.pow is before and torch.bfloat16 in kinds()[1:4]
@@ -88,7 +88,7 @@ def test_what_a_config_leaves_unsaid_of_dropout_is_taken_to_drop(models: dict[st
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(small | told), encoding="utf-8")
-        assert subject_of(plan_for({"model": str(folder)}).on(CARD)).card is drops
+        assert workload_of(plan_for({"model": str(folder)}).on(CARD)).on_cuda is drops
 
 
 def test_auto_means_on_a_card_what_a_run_there_takes(models: dict[str, str]) -> None:
@@ -96,5 +96,5 @@ def test_auto_means_on_a_card_what_a_run_there_takes(models: dict[str, str]) -> 
     plans = {
         kind: plan_for(settings | {"method": {"name": "qlora", "compute_dtype": kind}}) for kind in ("auto", "bf16")
     }
-    assert subject_of(plans["auto"].on(CARD)) == subject_of(plans["bf16"].on(CARD))
-    assert subject_of(plans["auto"]) != subject_of(plans["bf16"])
+    assert workload_of(plans["auto"].on(CARD)) == workload_of(plans["bf16"].on(CARD))
+    assert workload_of(plans["auto"]) != workload_of(plans["bf16"])

@@ -14,10 +14,10 @@ from tuning.errors import TuningError
 from tuning.executors.inline import InlineExecutor
 from tuning.hardware import named_device
 from tuning.memory.estimate import MemoryEstimate, estimate
-from tuning.memory.known import known
-from tuning.memory.outlook import outlook
+from tuning.memory.known import MemoryUsage, usage_of
+from tuning.memory.outlook import what_if
 from tuning.memory.tables import make_table, untraceable
-from tuning.plan import Plan, plan_for
+from tuning.plan import plan_for
 from tuning.runs import RunService
 from tuning.settings import Settings
 from tuning.ui.page import build_app
@@ -64,29 +64,30 @@ def test_what_cannot_be_estimated_is_one_sentence(tmp_path: Path, config: dict, 
 def test_a_model_that_cannot_be_traced_falls_back_and_says_why(tmp_path: Path) -> None:
     """An activation that there is not: the sizes can be counted, the library refuses to build it."""
     plan = plan_for({"model": config_folder(tmp_path / "odd", GPT2 | {"activation_function": "nonsense"})})
-    found = estimate(plan, make=True)
-    subject = known(plan).subject
-    assert found.kind == "approximate" and subject is not None and untraceable(subject)
+    found = estimate(usage_of(plan, make=True))
+    assert found.kind == "approximate" and untraceable(usage_of(plan).workloads[0])
     assert found.why_approximate is not None and "nonsense" in found.why_approximate
-    assert found.why_approximate == outlook(plan, plan.device)["why_approximate"] and "\n" not in found.why_approximate
-    whole = estimate(plan_for({"model": config_folder(tmp_path / "even", GPT2)}), make=True)
+    assert found.why_approximate == what_if(usage_of(plan))["why_approximate"] and "\n" not in found.why_approximate
+    whole = estimate(usage_of(plan_for({"model": config_folder(tmp_path / "even", GPT2)}), make=True))
     assert whole.why_approximate is None
     assert found.high_bytes - found.low_bytes > whole.high_bytes - whole.low_bytes
 
 
 def test_a_larger_device_never_turns_a_yes_into_a_no() -> None:
     plan = plan_for({})
-    estimate(plan, make=True)
+    estimate(usage_of(plan, make=True))
     small, large = named_device("RTX 4060 8 GB"), named_device("H200 141 GB")
-    assert estimate(plan, small).fits and estimate(plan, large).fits
-    assert outlook(plan, small)["largest_micro_batch"] <= outlook(plan, large)["largest_micro_batch"]
+    assert estimate(usage_of(plan, small)).fits and estimate(usage_of(plan, large)).fits
+    assert (
+        what_if(usage_of(plan, small))["largest_micro_batch"] <= what_if(usage_of(plan, large))["largest_micro_batch"]
+    )
 
 
 def test_the_route_gives_curves_that_rise_and_meet_the_estimate(tmp_path: Path) -> None:
     service = RunService(tmp_path, InlineExecutor())
     try:
         plan = plan_for({})
-        total = estimate(plan, make=True).total_bytes
+        total = estimate(usage_of(plan, make=True)).total_bytes
         client = TestClient(build_app(service, "127.0.0.1", 7860))
         found = client.post("/fork/memory", json={}).json()
         assert found["kind"] == "traced" and not found["pending"]
@@ -125,10 +126,9 @@ def test_a_table_that_comes_while_the_page_is_told_is_asked_for_once_more(
     service = RunService(tmp_path / "home", executor=InlineExecutor())
     service.warm_up().join()
 
-    def then_made(plan: Plan) -> MemoryEstimate:
-        found, subject = estimate(plan), known(plan).subject
-        assert subject is not None
-        make_table(subject)
+    def then_made(usage: MemoryUsage) -> MemoryEstimate:
+        found = estimate(usage)
+        make_table(usage.workloads[0])
         return found
 
     try:
@@ -136,9 +136,24 @@ def test_a_table_that_comes_while_the_page_is_told_is_asked_for_once_more(
             between.setattr("tuning.runs.estimate", then_made)
             first = preview_value(service, values)
         assert first["outlook"]["pending"] and first["memory"]["note"].endswith("The estimate is approximate.")
-        assert (first["outlook"]["kind"] == "traced") == (activation == "gelu")
+        assert first["outlook"]["kind"] == "approximate"
         last = preview_value(service, values)
         assert not last["outlook"]["pending"]
         assert ("The estimate is traced." if activation == "gelu" else "nonsense") in last["memory"]["note"]
+    finally:
+        service.close()
+
+
+def test_a_form_change_computes_nothing_for_the_closed_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The charts under More about memory took three quarters of a key press; the page asks for them when it opens."""
+    values = values_from_settings(Settings.from_dict({"device": "cpu"}).to_dict())
+    service = RunService(tmp_path / "home", executor=InlineExecutor())
+    try:
+        with monkeypatch.context() as closed:
+            closed.setattr("tuning.runs.what_if", lambda usage: pytest.fail("nobody has opened the panel"))
+            shown = preview_value(service, values)
+        assert shown["memory"] and set(shown["outlook"]) == {"settings", "device", "kind", "pending"}
+        answer = service.what_if(service.preview(shown["outlook"]["settings"], shown["device"]))
+        assert answer["device"] == shown["outlook"]["device"] and answer["rows"]["curves"][0]["tensors"]
     finally:
         service.close()

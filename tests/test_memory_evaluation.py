@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 import torch
+from bench.memory import given
+from bench.memory_models import make_models
 from memory_world import measured_peak
 from tiny_models import ENCODERS, SMALL, tiny_model
 from transformers import AutoModelForCausalLM
 
 from tuning import charts
-from tuning.bench.memory import given
-from tuning.bench.memory_models import make_models
 from tuning.families import family_of
 from tuning.memory.estimate import estimate
 from tuning.memory.evaluation import FLOAT, HALF
-from tuning.memory.known import known
-from tuning.memory.outlook import outlook
+from tuning.memory.known import usage_of
+from tuning.memory.outlook import what_if
 from tuning.memory.process import MIB
 from tuning.memory.tables import untraceable
 from tuning.plan import Plan, plan_for
@@ -94,8 +94,8 @@ def test_an_evaluation_takes_what_was_estimated(
 ) -> None:
     settings = given(make_models(tmp_path, (kind,))[kind], kind, method, **more)
     plan = held_out(plan_for(settings))
-    found = estimate(plan, make=True)
-    assert found.kind == "traced", untraceable(known(plan).subject)  # type: ignore[arg-type]
+    found = estimate(usage_of(plan, make=True))
+    assert found.kind == "traced", untraceable(usage_of(plan).workloads[0])
     measured_peak(plan, tmp_path / "run")
     assert found.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.01, abs=MIB // 4)
 
@@ -105,7 +105,7 @@ def test_a_batch_is_gone_before_the_next_one(tmp_path: Path, peaks: dict[str, in
     data = {"source": "people-questions", "max_seq_length": 16, "train_rows": 40}
     plan = plan_for({"max_steps": 1, "device": "cpu", "data": data, "eval": {"every": None}})
     assert plan.data.eval_rows > plan.evaluation_rows()
-    found = estimate(plan, make=True)
+    found = estimate(usage_of(plan, make=True))
     measured_peak(plan, tmp_path / "run")
     assert found.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.005)
 
@@ -126,7 +126,7 @@ def test_held_out_rows_count_as_long_as_they_are(
         {"data": data, "method": {"name": "full"}, "max_steps": 1, "device": "cpu", "eval": {"every": None}}
     )
     assert len(plan.data.eval_lengths) == plan.data.eval_rows == 80
-    found = estimate(plan, make=True)
+    found = estimate(usage_of(plan, make=True))
     measured_peak(plan, tmp_path / "run")
     assert found.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.005)
 
@@ -138,7 +138,7 @@ def test_the_states_of_a_frozen_body_count_where_nothing_is_evaluated(tmp_path: 
     settings = {"data": {"source": str(tmp_path)}, "method": {"name": "feature_extraction"}, "max_steps": 1}
     plan = plan_for(settings | {"device": "cpu"})
     assert plan.data.eval_rows == 0
-    found = estimate(plan, make=True)
+    found = estimate(usage_of(plan, make=True))
     measured_peak(plan, tmp_path / "run")
     assert found.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.01)
 
@@ -167,12 +167,12 @@ def test_writing_answers_takes_what_was_estimated(
             "precision": precision,
         }
     )
-    found = estimate(plan, make=True)
+    found = estimate(usage_of(plan, make=True))
     measured_peak(plan, tmp_path / "run")
     assert found.generation_bytes == pytest.approx(peaks["generation"], rel=0.05)
     assert found.generation_bytes > max(found.total_bytes, found.evaluation_bytes)
     silent = plan_for(plan.settings.to_dict() | {"eval": {"every": None}})
-    assert estimate(silent).generation_bytes == 0
+    assert estimate(usage_of(silent)).generation_bytes == 0
 
 
 @pytest.mark.parametrize(
@@ -187,13 +187,13 @@ def test_prompts_that_a_method_writes_take_what_was_estimated(
     plan = plan_for(settings)
     assert plan.value("prompted_length") == longest > 10 * plan.value("widest_length")
     assert plan.derived["prompted_length"].origin.startswith("the longest of ")
-    found = estimate(plan, make=True)
+    found = estimate(usage_of(plan, make=True))
     assert found.kind == "traced" and found.total_bytes == found.evaluation_bytes
     assert found.total_bytes == pytest.approx(measured_peak(plan, tmp_path / "run"), rel=0.002)
     asking = plan_for(settings | {"eval": {"metrics": ["exact_match"]}})
     assert longest - 16 < asking.value("answered_length") < longest
     cut = plan_for(settings | {"data": settings["data"] | {"max_seq_length": 16}})
-    assert estimate(cut).evaluation_bytes == found.evaluation_bytes
+    assert estimate(usage_of(cut)).evaluation_bytes == found.evaluation_bytes
 
 
 def test_writing_answers_to_prompts_that_training_cuts_takes_what_was_estimated(
@@ -210,7 +210,7 @@ def test_writing_answers_to_prompts_that_training_cuts_takes_what_was_estimated(
     }
     plan = plan_for(settings)
     assert plan.value("widest_length") == 16 < 100 < plan.value("answered_length")
-    found = estimate(plan, make=True)
+    found = estimate(usage_of(plan, make=True))
     measured_peak(plan, tmp_path / "run")
     assert found.generation_bytes == pytest.approx(peaks["generation"], rel=0.05)
     assert found.evaluation_bytes < found.generation_bytes
@@ -224,9 +224,9 @@ def test_sample_prompts_count_however_short_the_rows_are(
 ) -> None:
     data = {"source": source, "max_seq_length": 16, "train_rows": 40}
     settings = {"task": task, "max_steps": 1, "device": "cpu", "data": data, "eval": {"every": None}}
-    assert estimate(plan_for(settings)).generation_bytes == 0
+    assert estimate(usage_of(plan_for(settings))).generation_bytes == 0
     plan = plan_for(settings | {"sample": {"prompts": ["Who?", "The river is old. " * 80]}})
-    found = estimate(plan, make=True)
+    found = estimate(usage_of(plan, make=True))
     measured_peak(plan, tmp_path / "run")
     assert found.generation_bytes == pytest.approx(peaks["sample"], rel=0.05)
 
@@ -235,12 +235,12 @@ def test_the_verdict_counts_an_evaluation_that_takes_more_than_training() -> Non
     """One row at a time in training, many in an evaluation: what fits is what holds the larger one."""
     settings = {"method": {"name": "lora"}, "micro_batch_size": 1}
     plan, short = plan_for(settings), plan_for(settings | {"data": {"source": "reviews", "eval_rows": 1}})
-    found, alone = estimate(plan, make=True), estimate(short)
+    found, alone = estimate(usage_of(plan, make=True)), estimate(usage_of(short))
     assert found.total_bytes == alone.total_bytes
     assert found.evaluation_bytes > 1.5 * found.total_bytes > alone.evaluation_bytes
     between = replace(plan.device, total_bytes=(found.high_bytes + alone.high_bytes) // 2)
-    assert not estimate(plan, between).fits and estimate(short, between).fits
-    bars = [charts.memory_bar(one.to_dict()) for one in (found, estimate(plan, between), alone)]
+    assert not estimate(usage_of(plan, between)).fits and estimate(usage_of(short, between)).fits
+    bars = [charts.memory_bar(one.to_dict()) for one in (found, estimate(usage_of(plan, between)), alone)]
     assert f"but evaluating takes {charts.size_text(found.evaluation_bytes)}" in bars[0]["note"]
     assert "evaluating" not in bars[2]["note"]
     more = {part["name"]: part["bytes"] for part in bars[1]["parts"]}[charts.BETWEEN]
@@ -249,9 +249,9 @@ def test_the_verdict_counts_an_evaluation_that_takes_more_than_training() -> Non
 
 def test_without_a_table_the_formula_still_tells_of_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_for({"micro_batch_size": 1, "method": {"name": "full"}})
-    exact = estimate(plan, make=True)
-    monkeypatch.setattr("tuning.memory.known.find_table", lambda subject: None)
-    rough = estimate(plan)
+    exact = estimate(usage_of(plan, make=True))
+    monkeypatch.setattr("tuning.memory.known.find_table", lambda workload: None)
+    rough = estimate(usage_of(plan))
     assert rough.kind == "approximate"
     assert 0.55 * exact.evaluation_bytes < rough.evaluation_bytes < 1.6 * exact.evaluation_bytes
 
@@ -260,8 +260,8 @@ def test_shorter_prompts_save_in_a_real_run_what_was_offered(tmp_path: Path) -> 
     """The fix that a run without updates is offered, applied and measured."""
     settings = {"data": {"source": "people-questions"}, "method": {"name": "retrieval", "top_k": 8}, "device": "cpu"}
     long = plan_for(settings)
-    estimate(long, make=True)
-    (fix,) = (fix for fix in outlook(long, long.device)["fixes"] if "method" in fix["settings"])
+    estimate(usage_of(long, make=True))
+    (fix,) = (fix for fix in what_if(usage_of(long))["fixes"] if "method" in fix["settings"])
     shorter = plan_for(settings | fix["settings"])
     saved = measured_peak(long, tmp_path / "long") - measured_peak(shorter, tmp_path / "shorter")
     assert fix["saved_bytes"] == pytest.approx(saved, rel=0.02)
@@ -279,7 +279,7 @@ def test_rows_that_a_recipe_rewrites_count_as_long_as_they_may_become(
     plan = plan_for(settings | {"recipe": {"name": "r_tuning", "form": form}, "eval": {"max_new_tokens": 8}})
     assert plan.value("widest_length") > plain.value("widest_length") and plan.fingerprint != plain.fingerprint
     assert "recipe" in plan.derived["widest_length"].origin
-    found = estimate(plan, make=True)
+    found = estimate(usage_of(plan, make=True))
     peak = measured_peak(plan, tmp_path / "run")
     # rows that a recipe writes are known by their longest form alone, so the widest batch is taken, not the run's own
     assert 0.999 * peak <= found.total_bytes <= 1.05 * peak
@@ -300,7 +300,7 @@ def test_questions_to_the_base_model_take_what_was_estimated(tmp_path: Path, mon
     method = {"name": "retrieval", "top_k": 8, "policy": "conflict_aware"}
     data = {"source": "people-questions", "eval_rows": 5}
     plan = plan_for({"data": data, "method": method, "eval": {"max_new_tokens": 12}, "device": "cpu"})
-    found = estimate(plan, make=True)
+    found = estimate(usage_of(plan, make=True))
     assert found.total_bytes == pytest.approx(measured_peak(plan, tmp_path / "run"), rel=0.01)
     assert found.generation_bytes == pytest.approx(asking.peak_bytes, rel=0.05)
 
@@ -324,6 +324,6 @@ def test_a_sample_of_a_bf16_run_is_never_taken_for_less_than_it_is(tmp_path: Pat
         make_models(tmp_path, ("gpt2",))["gpt2"], "gpt2", {"name": "lora"}, rows=1, precision="autocast_bf16"
     )
     plan = plan_for((settings or {}) | {"sample": sample, "eval": {"every": None, "max_new_tokens": 200}})
-    found = estimate(plan, make=True)
+    found = estimate(usage_of(plan, make=True))
     measured_peak(plan, tmp_path / "run")
     assert peaks["sample"] <= found.generation_bytes <= 1.17 * peaks["sample"]

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.ragged import MODELS
 
-from tuning.bench.ragged import MODELS
 from tuning.memory.build_table import build_table, words_of
 from tuning.memory.estimate import estimate
-from tuning.memory.layers import Unfit, layers_of, resolved
+from tuning.memory.known import usage_of
+from tuning.memory.layers import UntraceableError, layers_of, resolved
 from tuning.memory.process import BANDS
-from tuning.memory.subject import Subject, subject_of
+from tuning.memory.subject import Workload, workload_of
 from tuning.memory.tables import make_table
 from tuning.micro_batches import Moment, Shape
 from tuning.plan import Plan, plan_for
@@ -44,10 +45,10 @@ def test_the_band_of_the_formula_holds_what_the_trace_says(
     """As if the trace had failed: what it would have said stays between the edges, of updates and evaluations."""
     data = {"source": "topics" if kind in CLASSES else "chats", "max_seq_length": length}
     plan = plan_of(tmp_path / kind, kind, method, data=data)
-    exact = estimate(plan, make=True)
+    exact = estimate(usage_of(plan, make=True))
     assert exact.kind == "traced"
-    monkeypatch.setattr("tuning.memory.known.find_table", lambda subject: None)
-    rough, band = estimate(plan), BANDS["approximate", "cpu"]
+    monkeypatch.setattr("tuning.memory.known.find_table", lambda workload: None)
+    rough, band = estimate(usage_of(plan)), BANDS["approximate", "cpu"]
     assert rough.kind == "approximate"
     assert band.low * rough.total_bytes <= exact.total_bytes <= band.high * rough.total_bytes
     assert band.low * rough.evaluation_bytes <= exact.evaluation_bytes <= band.high * rough.evaluation_bytes
@@ -58,16 +59,16 @@ def test_distilbert_is_traced(tmp_path: Path, method: str) -> None:
     """Its config.json names its layers as no other does: the trace ended in StopIteration, and the formula was 13 %
     too low."""
     plan = plan_of(tmp_path / "distilbert", "distilbert", method)
-    table = make_table(subject_of(plan))
+    table = make_table(workload_of(plan))
     assert table is not None and table.layers == MODELS["distilbert"]["n_layers"]
-    assert table.counts(subject_of(plan).rank)[0] == plan.value("trainable_parameters")
+    assert table.counts(workload_of(plan).rank)[0] == plan.value("trainable_parameters")
 
 
 @pytest.fixture
-def of_positions(tmp_path: Path) -> Callable[[int], Subject]:
+def of_positions(tmp_path: Path) -> Callable[[int], Workload]:
     """Subjects of a roberta with places for so many tokens; two more are its padding's."""
 
-    def made(count: int) -> Subject:
+    def made(count: int) -> Workload:
         import transformers
 
         folder, size = tmp_path / str(count), MODELS["bert"] | {"max_position_embeddings": count + 2, "pad_token_id": 1}
@@ -75,14 +76,14 @@ def of_positions(tmp_path: Path) -> Callable[[int], Subject]:
         transformers.AutoConfig.for_model("roberta", **size).save_pretrained(folder)
         data = {"source": "topics", "max_seq_length": 8}
         settings = {"model": str(folder), "task": "sequence_classification", "method": {"name": "full"}, "data": data}
-        return subject_of(plan_for(settings | {"device": "cpu"}))
+        return workload_of(plan_for(settings | {"device": "cpu"}))
 
     return made
 
 
 @pytest.mark.parametrize("positions", [8, 64])
 def test_a_trace_stays_inside_the_positions_that_a_model_has(
-    of_positions: Callable[[int], Subject], positions: int
+    of_positions: Callable[[int], Workload], positions: int
 ) -> None:
     """With rows of 112 it ended in `index 66 is out of bounds`; what shorter ones say is what longer ones say."""
     few, many = build_table(of_positions(positions)), build_table(of_positions(512))
@@ -95,7 +96,7 @@ def test_a_trace_stays_inside_the_positions_that_a_model_has(
 
 
 def test_a_config_that_says_nothing_of_its_layers_is_told_in_words() -> None:
-    with pytest.raises(Unfit) as caught:
+    with pytest.raises(UntraceableError) as caught:
         layers_of({"hidden_size": 32})
     assert words_of(caught.value).startswith("its config.json does not say how many layers it has")
 

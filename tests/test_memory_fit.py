@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy
 import pytest
 
-from tuning.memory.fit import FEW, SOME, Unfit, design, exact, fitted, larger
+from tuning.memory.fit import FEW, SOME, UntraceableError, design, exact, fitted, larger
 from tuning.memory.subject import CATEGORIES
 from tuning.memory.table import monomials
 from tuning.memory.trace import Trace
@@ -83,7 +83,7 @@ def test_traces_whose_storages_go_at_other_moments_are_refused() -> None:
     shapes = design([None], many=False, padded=False)[:FEW]
     traces = [traced(lambda x, r: x.length, lambda x, r: 8, shape=shape, rank=rank) for shape, rank in shapes]
     later = [(category, first, 2, size) for category, first, _, size in traces[0].columns]
-    with pytest.raises(Unfit, match="depend on its sizes"):
+    with pytest.raises(UntraceableError, match="depend on its sizes"):
         fitted([Trace(labels=traces[0].labels, columns=later, layers=traces[0].layers), *traces[1:]], shapes, 1)
 
 

@@ -12,8 +12,8 @@ import pytest
 from tuning.charts import memory_bar
 from tuning.hardware import Device, named_device
 from tuning.memory.estimate import MemoryEstimate, estimate
-from tuning.memory.known import known
-from tuning.memory.outlook import outlook
+from tuning.memory.known import usage_of
+from tuning.memory.outlook import what_if
 from tuning.memory.tables import make_tables
 from tuning.plan import Plan, plan_for
 
@@ -24,8 +24,8 @@ def offered(settings: dict[str, Any]) -> tuple[Plan, Device, list[dict[str, Any]
     """The plan, a device that is too small for it, and what is offered there."""
     plan = plan_for({"device": "cpu"} | settings)
     device = replace(plan.device, total_bytes=2**20)
-    estimate(plan, device, make=True)
-    return plan, device, outlook(plan, device)["fixes"]
+    estimate(usage_of(plan, device, make=True))
+    return plan, device, what_if(usage_of(plan, device))["fixes"]
 
 
 def applied(plan: Plan, fix: dict[str, Any]) -> Plan:
@@ -41,13 +41,12 @@ def highest(found: MemoryEstimate) -> int:
 
 
 def assert_each_saves_what_it_says(plan: Plan, device: Device) -> None:
-    subjects = [known(applied(plan, fix)).subject for fix in outlook(plan, device)["fixes"]]
-    make_tables([subject for subject in subjects if subject is not None])
-    before, fixes = estimate(plan, device), outlook(plan, device)["fixes"]
+    make_tables([usage_of(applied(plan, fix)).workloads[0] for fix in what_if(usage_of(plan, device))["fixes"]])
+    before, fixes = estimate(usage_of(plan, device)), what_if(usage_of(plan, device))["fixes"]
     ranks = [(not fix["fits"], -fix["saved_bytes"]) for fix in fixes]
     assert fixes and ranks == sorted(ranks)
     for fix in fixes:
-        after = estimate(applied(plan, fix), device)
+        after = estimate(usage_of(applied(plan, fix), device))
         assert after.kind == "traced"
         saved = highest(before) - highest(after)
         if "generate_rows" in fix["cost"]:  # the rows that are left may have shorter prompts besides: never less saved
@@ -75,7 +74,7 @@ def test_a_run_without_updates_is_offered_what_it_can_shorten(method: dict[str, 
     (block,) = (fix["settings"]["method"] for fix in fixes if "method" in fix["settings"])
     assert block["name"] == method["name"] and block[shorter[0]] == shorter[1]
     assert_each_saves_what_it_says(plan, device)
-    shown = outlook(plan, device)
+    shown = what_if(usage_of(plan, device))
     assert shown["effective_batch"] is None and not shown["several"] and not shown["step"]
     assert shown["lengths"]["at"] == plan.value("prompted_length")
 
@@ -84,7 +83,7 @@ def test_nothing_is_offered_where_nothing_helps() -> None:
     """A question as it stands, few rows at once, no answer written."""
     settings = {"data": {"source": "people-questions"}, "method": {"name": "prompt_engineering"}}
     plan, device, fixes = offered(settings)
-    found = estimate(plan, device)
+    found = estimate(usage_of(plan, device))
     assert fixes == [] and not found.fits and found.largest_micro_batch is None
     assert found.total_bytes == found.evaluation_bytes == sum(found.parts.values())
 
@@ -92,9 +91,11 @@ def test_nothing_is_offered_where_nothing_helps() -> None:
 def test_the_largest_micro_batch_of_a_run_without_updates_is_about_its_evaluation() -> None:
     plan = plan_for({"data": {"source": "people-questions"}, "method": {"name": "prompt_engineering", "shots": 8}})
     wanted = replace(plan, settings=plan.settings.replace(micro_batch_size=20))
-    device = replace(plan.device, total_bytes=estimate(wanted, make=True).high_bytes)
-    assert estimate(plan, device).largest_micro_batch == 20
-    assert estimate(plan).largest_micro_batch == -(-plan.data.eval_rows // 2), "more than that changes nothing"
+    device = replace(plan.device, total_bytes=estimate(usage_of(wanted, make=True)).high_bytes)
+    assert estimate(usage_of(plan, device)).largest_micro_batch == 20
+    assert estimate(usage_of(plan)).largest_micro_batch == -(-plan.data.eval_rows // 2), (
+        "more than that changes nothing"
+    )
 
 
 @pytest.mark.parametrize("by_length", [True, False])
@@ -104,13 +105,14 @@ def test_the_largest_micro_batch_is_found_where_more_rows_take_less(by_length: b
     data = {"train_rows": 40, "eval_rows": 8, "max_seq_length": 12, "group_by_length": by_length}
     settings = {"method": {"name": "full"}, "micro_batch_size": 4, "gradient_accumulation_steps": 4, "data": data}
     plan = plan_for({"device": "cpu"} | settings)
-    found = known(plan, make=True)
-    assert found.highest(8) > found.highest(16), "what this test is about"
+    found = usage_of(plan, make=True)
+    assert found.peak_of_run(8) > found.peak_of_run(16), "what this test is about"
     for rows in (16, 8, 5):
-        high = found.process(found.highest(rows), plan.device)[2]
+        high = found.process(found.peak_of_run(rows))[2]
         device = replace(plan.device, total_bytes=int(share * high))
-        fitting = [count for count in range(1, plan.data.train_rows + 1) if found.fits(device, count)]
-        assert estimate(plan, device).largest_micro_batch == max(fitting, default=None)
+        held = usage_of(plan, device)
+        fitting = [count for count in range(1, plan.data.train_rows + 1) if held.fits(count)]
+        assert estimate(held).largest_micro_batch == max(fitting, default=None)
 
 
 def test_what_is_highest_is_what_the_fixes_are_about() -> None:
@@ -118,7 +120,7 @@ def test_what_is_highest_is_what_the_fixes_are_about() -> None:
     data = {"source": "people-questions", "train_rows": 40, "eval_rows": 16}
     settings = {"data": data, "eval": WRITTEN | {"max_new_tokens": 400}, "sample": {"prompts": ["Who?"]}}
     plan, device, fixes = offered(settings | {"micro_batch_size": 2})
-    found = estimate(plan, device)
+    found = estimate(usage_of(plan, device))
     assert found.generation_bytes > max(found.total_bytes, found.evaluation_bytes)
     assert names(fixes)[:2] == [{"eval"}, {"eval"}] and all(fix["saved_bytes"] > 2**20 for fix in fixes[:2])
     behind = [fix for fix in fixes if not fix["saved_bytes"]]
@@ -132,7 +134,7 @@ def test_sample_prompts_are_let_go_where_they_are_what_is_highest() -> None:
     data = {"source": "people-questions", "max_seq_length": 16, "train_rows": 40, "eval_rows": 8}
     sample = {"prompts": ["Who?", "The river is old. " * 80]}
     plan, device, fixes = offered({"data": data, "sample": sample, "micro_batch_size": 1})
-    assert estimate(plan, device).generation_bytes == highest(estimate(plan, device))
+    assert estimate(usage_of(plan, device)).generation_bytes == highest(estimate(usage_of(plan, device)))
     assert {"sample": {"prompts": []}} in [fix["settings"] for fix in fixes[:2]]
     assert_each_saves_what_it_says(plan, device)
 
@@ -147,19 +149,19 @@ def test_rows_and_steps_that_are_told_reach_the_effective_batch_exactly() -> Non
     """Of 24 rows at most 13 fit: 12 x 2 is told, not 13 x 2."""
     settings = {"method": {"name": "lora"}, "micro_batch_size": 6, "gradient_accumulation_steps": 4}
     plan = plan_for({"device": "cpu"} | settings)
-    found = known(plan, make=True)
-    device = replace(plan.device, total_bytes=found.process(found.highest(13), plan.device)[2])
-    shown = outlook(plan, device)
+    found = usage_of(plan, make=True)
+    device = replace(plan.device, total_bytes=found.process(found.peak_of_run(13))[2])
+    shown = what_if(usage_of(plan, device))
     assert shown["largest_micro_batch"] == 13 and shown["reaches"] == {"rows": 12, "steps": 2} and shown["fits"]
-    assert shown["all_rows"] is None and outlook(plan, plan.device)["all_rows"] == plan.data.train_rows
-    small = outlook(plan, replace(plan.device, total_bytes=2**20))
+    assert shown["all_rows"] is None and what_if(usage_of(plan))["all_rows"] == plan.data.train_rows
+    small = what_if(usage_of(plan, replace(plan.device, total_bytes=2**20)))
     assert small["reaches"] is None and not small["fits"]
 
 
 def test_where_the_held_out_rows_are_the_limit_it_says_so() -> None:
     plan = plan_for({"data": {"source": "people-questions"}, "method": {"name": "prompt_engineering", "shots": 8}})
-    known(plan, make=True)
-    assert outlook(plan, plan.device)["all_rows"] == plan.data.eval_rows
+    usage_of(plan, make=True)
+    assert what_if(usage_of(plan))["all_rows"] == plan.data.eval_rows
 
 
 LLAMA_8B = {
@@ -191,10 +193,13 @@ def test_a_card_that_cannot_compute_in_bf16_is_told_and_offered_what_adds_no_ref
     tmp_path: Path, settings: dict[str, Any], word: str
 ) -> None:
     plan, card = on_t4(tmp_path, micro_batch_size=32, **settings)
-    found = estimate(plan, card)
+    found = estimate(usage_of(plan, card))
     assert found.device_lacks is not None and word in found.device_lacks
-    assert estimate(plan, named_device("A100 80 GB")).device_lacks is None and estimate(plan).device_lacks is None
-    assert {"gradient_checkpointing"} in names(outlook(plan, card)["fixes"])
+    assert (
+        estimate(usage_of(plan, named_device("A100 80 GB"))).device_lacks is None
+        and estimate(usage_of(plan)).device_lacks is None
+    )
+    assert {"gradient_checkpointing"} in names(what_if(usage_of(plan, card))["fixes"])
     bar = memory_bar(found.to_dict(), card.kind)
     assert bar["verdict"] == "over" and bar["words"].startswith("Cannot run there") and word in bar["note"]
 
@@ -202,22 +207,24 @@ def test_a_card_that_cannot_compute_in_bf16_is_told_and_offered_what_adds_no_ref
 def test_pressing_what_saves_most_leads_to_a_run_that_fits(tmp_path: Path) -> None:
     """An 8B model, all weights trained: LoRA alone does not fit 16 GB; the four bits it leads to do."""
     plan, card = on_t4(tmp_path, method={"name": "full"})
-    shown = outlook(plan, card)
+    shown = what_if(usage_of(plan, card))
     assert not shown["fits"]
     optimizers = [fix["settings"]["optimizer"]["name"] for fix in shown["fixes"] if "optimizer" in fix["settings"]]
     assert set(optimizers) == {"adamw_8bit", "adafactor"}
     for _ in range(8):
-        if estimate(plan, card).fits:
+        if estimate(usage_of(plan, card)).fits:
             break
-        plan = applied(plan, outlook(plan, card)["fixes"][0])
-    found = estimate(plan, card)
+        plan = applied(plan, what_if(usage_of(plan, card))["fixes"][0])
+    found = estimate(usage_of(plan, card))
     assert found.fits and found.device_lacks is None and plan.settings.method.name == "qlora"
 
 
 def test_lora_becomes_qlora_of_the_same_rank_and_one_that_cannot_starts_plainly(tmp_path: Path) -> None:
     for init, rank in (("default", 64), ("pissa", 8)):
         plan, card = on_t4(tmp_path, method={"name": "lora", "r": 64, "init": init})
-        (block,) = (fix["settings"]["method"] for fix in outlook(plan, card)["fixes"] if "method" in fix["settings"])
+        (block,) = (
+            fix["settings"]["method"] for fix in what_if(usage_of(plan, card))["fixes"] if "method" in fix["settings"]
+        )
         assert (block["name"], block["r"], block["init"], block["compute_dtype"]) == ("qlora", rank, "default", "fp32")
         applied(plan, {"settings": {"method": block}})
 
@@ -237,6 +244,6 @@ def test_cutting_rows_names_the_field_as_it_stands_and_is_offered_only_where_it_
     assert cost.startswith(f"max_seq_length 128 -> {longest // 2} (the longest row has {longest} tokens): ")
     few = {"data": {"max_seq_length": 40}, "micro_batch_size": 1, "method": {"name": "full"}}
     plan, _, fixes = offered(few | {"gradient_checkpointing": True})
-    saved = known(plan).total() - known(plan).total(length=20)
-    assert 0 <= saved < 0.02 * known(plan).highest(), "what this test is about"
+    saved = usage_of(plan).total() - usage_of(plan).total(length=20)
+    assert 0 <= saved < 0.02 * usage_of(plan).peak_of_run(), "what this test is about"
     assert not any("data" in fix["settings"] for fix in fixes)

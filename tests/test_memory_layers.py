@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench import memory_models
+from bench.memory import given
+from bench.memory_models import make_models
 from memory_world import measured_peak
 
-from tuning.bench import memory_models
-from tuning.bench.memory import given
-from tuning.bench.memory_models import make_models
 from tuning.errors import RunError
 from tuning.memory.estimate import estimate
-from tuning.memory.known import known
+from tuning.memory.known import usage_of
 from tuning.memory.layers import layout_of, window_of
 from tuning.memory.process import MIB
 from tuning.memory.tables import untraceable
+from tuning.memory.traced import TracedMemory
 from tuning.plan import plan_for
 from tuning.training.build import build
 
@@ -70,8 +71,8 @@ def test_layers_that_differ_are_traced_and_meet_real_runs(
 ) -> None:
     """Rows of 128 tokens are beyond the window of 96, rows of 64 within."""
     plan = plan_for(given(make_models(tmp_path, (kind,))[kind], kind, method, **more))
-    found = estimate(plan, make=True)
-    assert found.kind == "traced", untraceable(known(plan).subject)  # type: ignore[arg-type]
+    found = estimate(usage_of(plan, make=True))
+    assert found.kind == "traced", untraceable(usage_of(plan).workloads[0])
     peak = measured_peak(plan, tmp_path / "run")
     assert found.total_bytes == pytest.approx(peak, rel=0.005, abs=MIB // 4)
 
@@ -83,9 +84,9 @@ def test_a_prefix_is_counted_for_every_layer(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(memory_models.SIZES, "qwen2", sizes)
     method = {"name": "prefix_tuning", "virtual_tokens": 100}
     plan = plan_for(given(make_models(tmp_path, ("qwen2",))["qwen2"], "qwen2", method, rows=4))
-    found = known(plan, make=True)
-    assert found.table is not None, untraceable(found.subject)  # type: ignore[arg-type]
-    assert found.table.counts(None) == (plan.value("trainable_parameters"), plan.value("total_parameters"))
+    found = usage_of(plan, make=True)
+    assert isinstance(found.memory, TracedMemory), untraceable(found.workloads[0])
+    assert found.memory.table.counts(None) == (plan.value("trainable_parameters"), plan.value("total_parameters"))
     assert found.total() == pytest.approx(measured_peak(plan, tmp_path / "run"), rel=0.005)
 
 

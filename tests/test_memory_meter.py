@@ -16,7 +16,7 @@ from memory_world import GPT2, config_folder
 
 from tuning.child import Child
 from tuning.memory import tables
-from tuning.memory.known import known
+from tuning.memory.known import usage_of
 from tuning.memory.tables import find_table, untraceable
 from tuning.plan import plan_for
 from tuning.text import Encoded
@@ -96,7 +96,7 @@ def test_a_tracing_process_that_ended_or_was_left_waiting_is_replaced(tmp_path: 
     plans = [
         plan_for({"model": config_folder(tmp_path / str(n), GPT2 | {"n_layer": n, "n_embd": 112})}) for n in (3, 4, 5)
     ]
-    ended, left, last = (subject for plan in plans if (subject := known(plan).subject) is not None)
+    ended, left, last = (usage_of(plan).workloads[0] for plan in plans)
     short, builder = (Child("tuning.memory.build_table", seconds) for seconds in (0.01, 300.0))
 
     def interrupt(*_: object) -> None:

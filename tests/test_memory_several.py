@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+from bench.devices import measured
+from bench.memory import given
+from bench.memory_models import make_models
 from memory_world import GPT2, config_folder
 
-from tuning.bench.devices import measured
-from tuning.bench.memory import given
-from tuning.bench.memory_models import make_models
 from tuning.cli import main
 from tuning.errors import SettingsError
 from tuning.hardware import named_device
-from tuning.memory.known import Known, known
+from tuning.memory.known import MemoryUsage, usage_of
 from tuning.memory.several import DATA_PARALLEL, FULLY_SHARDED, several
 from tuning.plan import plan_for
 
@@ -33,30 +33,30 @@ SEVEN_B = {
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory) -> Known:
+def full(tmp_path_factory: pytest.TempPathFactory) -> MemoryUsage:
     """Seven billion weights, all trained."""
     folder = config_folder(tmp_path_factory.mktemp("models") / "seven", SEVEN_B)
-    return known(plan_for({"model": folder, "method": {"name": "full"}, "micro_batch_size": 1}), make=True)
+    return usage_of(plan_for({"model": folder, "method": {"name": "full"}, "micro_batch_size": 1}), CARD, make=True)
 
 
-def by_way(found: Known, count: int) -> dict[str, int]:
-    return {one.way: one.total_bytes for one in several(found, CARD, count)}
+def by_way(found: MemoryUsage, count: int) -> dict[str, int]:
+    return {one.way: one.total_bytes for one in several(found, count)}
 
 
-def test_one_device_is_the_estimate_itself(full: Known) -> None:
-    assert set(by_way(full, 1).values()) == {full.highest()}
+def test_one_device_is_the_estimate_itself(full: MemoryUsage) -> None:
+    assert set(by_way(full, 1).values()) == {full.peak_of_run()}
 
 
-def test_data_parallel_adds_buckets_as_large_as_the_gradients(full: Known) -> None:
+def test_data_parallel_adds_buckets_as_large_as_the_gradients(full: MemoryUsage) -> None:
     weights = full.plan.value("total_parameters")
     assert weights == pytest.approx(6.74e9, rel=0.01)
-    assert {by_way(full, count)[DATA_PARALLEL] for count in (2, 8, 64)} == {full.highest() + 4 * weights}
+    assert {by_way(full, count)[DATA_PARALLEL] for count in (2, 8, 64)} == {full.peak_of_run() + 4 * weights}
 
 
-def test_sharding_shares_out_what_lasts_and_keeps_a_unit_whole(full: Known) -> None:
+def test_sharding_shares_out_what_lasts_and_keeps_a_unit_whole(full: MemoryUsage) -> None:
     """16 bytes a weight in fp32 with AdamW, an n-th on each; whole: two blocks and the ends, and a unit's gradients."""
     totals = [by_way(full, count)[FULLY_SHARDED] for count in (2, 4, 8, 64)]
-    assert totals == sorted(totals, reverse=True) and totals[0] < full.highest()
+    assert totals == sorted(totals, reverse=True) and totals[0] < full.peak_of_run()
     weights, block, ends = full.plan.value("total_parameters"), 4 * 202_383_360, 4 * 2 * 32000 * 4096
     passing = totals[-1] - 16 * weights // 64 - ends - 2 * block - max(block, ends)
     assert 0 < passing < 0.02 * 16 * weights
@@ -64,8 +64,8 @@ def test_sharding_shares_out_what_lasts_and_keeps_a_unit_whole(full: Known) -> N
     assert saved == pytest.approx(16 * weights / 4, rel=0.02)
 
 
-def test_a_card_that_cannot_hold_it_alone_can_in_a_group(full: Known) -> None:
-    found = {count: {one.way: one.fits for one in several(full, CARD, count)} for count in (1, 8)}
+def test_a_card_that_cannot_hold_it_alone_can_in_a_group(full: MemoryUsage) -> None:
+    found = {count: {one.way: one.fits for one in several(full, count)} for count in (1, 8)}
     assert found[1] == {DATA_PARALLEL: False, FULLY_SHARDED: False}
     assert found[8] == {DATA_PARALLEL: False, FULLY_SHARDED: True}
 
@@ -81,9 +81,9 @@ def test_the_command_line_answers_for_several(tmp_path: Path, capsys: pytest.Cap
     assert json.loads(capsys.readouterr().out)["problems"][0]["limit"] == "1 to 1024"
 
 
-def test_a_number_of_devices_nobody_has_is_refused(full: Known) -> None:
+def test_a_number_of_devices_nobody_has_is_refused(full: MemoryUsage) -> None:
     with pytest.raises(SettingsError, match="1 to 1024"):
-        several(full, CARD, 4096)
+        several(full, 4096)
 
 
 @pytest.mark.slow

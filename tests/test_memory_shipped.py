@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tuning.memory.estimate import estimate
-from tuning.memory.known import known
+from tuning.memory.known import usage_of
 from tuning.memory.tables import _shipped
 from tuning.plan import plan_for
 
@@ -26,7 +26,7 @@ def maker() -> Any:
 
 
 def test_every_table_that_the_script_would_make_is_found_under_todays_key() -> None:
-    """A setting renamed, or a kind of subject told otherwise, changes the keys: the tables then have to move along."""
+    """A setting renamed, or a kind of workload told otherwise, changes the keys: the tables then have to move along."""
     wanted, shipped = maker().wanted(), _shipped()
     assert len(wanted) > 60
     assert wanted.keys() == shipped.keys()
@@ -39,6 +39,5 @@ def test_the_first_estimate_on_a_new_machine_is_traced(
 ) -> None:
     monkeypatch.setenv("TUNING_FORK_CACHE", str(tmp_path / "empty"))
     plan = plan_for({"device": "cpu", "precision": precision, "method": {"name": method}})
-    assert estimate(plan).kind == "traced"
-    subject = known(plan).subject
-    assert subject is not None and subject.key in _shipped()
+    assert estimate(usage_of(plan)).kind == "traced"
+    assert usage_of(plan).workloads[0].key in _shipped()

@@ -14,16 +14,16 @@ from typing import Any
 
 import pytest
 import torch
+from bench.memory import measured
+from bench.memory_models import make_model
+from bench.ragged import CONFIGURATIONS, MODELS, settings_of, write_pages
 from memory_world import measured_peak
 
-from tuning.bench.memory import measured
-from tuning.bench.memory_models import make_model
-from tuning.bench.ragged import CONFIGURATIONS, MODELS, settings_of, write_pages
 from tuning.charts import memory_bar
 from tuning.memory import moments
 from tuning.memory.estimate import estimate
-from tuning.memory.known import known
-from tuning.memory.moments import moments_of, windows_pending
+from tuning.memory.known import usage_of
+from tuning.memory.moments import peak_batches, update_batches_pending
 from tuning.memory.process import MIB
 from tuning.micro_batches import (
     Moment,
@@ -140,7 +140,7 @@ def test_the_windows_of_the_estimate_are_those_that_are_trained_on(
 
     monkeypatch.setattr("tuning.training.loop.accumulate", watched)
     measured_peak(plan, tmp_path / "run")
-    expected = moments_of(plan)
+    expected = peak_batches(plan)
     assert len(seen) >= 9 and set(expected) <= set(seen)
     assert all(any(at_or_below(one, other) for other in expected) for one in seen)
 
@@ -152,7 +152,7 @@ def test_on_ragged_rows_the_estimate_is_the_peak(tmp_path: Path, method: str, se
     source = ragged(tmp_path / "rows.jsonl", 60, seed)
     given = settings_on(source, method={"name": method}, gradient_accumulation_steps=2, seed=seed)
     plan = plan_for(given)
-    found, peak = estimate(plan, make=True), measured_peak(plan, tmp_path / "run")
+    found, peak = estimate(usage_of(plan, make=True)), measured_peak(plan, tmp_path / "run")
     assert found.kind == "traced" and found.batches == "the widest of the batches that its 5 updates will have"
     assert peak <= found.total_bytes * 1.0001 and found.total_bytes <= 1.002 * peak
 
@@ -166,19 +166,20 @@ def test_rows_of_one_length_among_others_need_no_mask(tmp_path: Path, seed: int)
     (tmp_path / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
     data = {"source": str(tmp_path / "texts.jsonl"), "max_seq_length": 256, "eval_fraction": 0.1}
     plan = plan_for(settings_on("", data=data, method={"name": "full"}, seed=seed, max_steps=3))
-    shapes = [one.shape for one in moments_of(plan)]
+    shapes = [one.shape for one in peak_batches(plan)]
     assert any(not one.padded for one in shapes) and any(one.padded for one in shapes)
-    found, peak = estimate(plan, make=True), measured_peak(plan, tmp_path / "run")
+    found, peak = estimate(usage_of(plan, make=True)), measured_peak(plan, tmp_path / "run")
     # 16 KiB more: places and labels of a whole micro-batch, in 64 bits
     assert peak <= found.total_bytes * 1.0002 and found.total_bytes <= 1.002 * peak
-    masked = replace(known(plan), even_subject=None, even_table=None)
+    usage = usage_of(plan)
+    masked = replace(usage, memory=replace(usage.memory, even_table=None))  # type: ignore[type-var]
     assert sum(masked.peak()[0].values()) > 1.01 * found.total_bytes
 
 
 def test_the_first_update_counts_where_it_is_the_widest(tmp_path: Path) -> None:
     """With few trained weights the optimizer's state is next to nothing, and a run of one update has no other."""
     plan = plan_for(settings_on(ragged(tmp_path / "rows.jsonl", 60), gradient_accumulation_steps=2, max_steps=1))
-    found, peak = estimate(plan, make=True), measured_peak(plan, tmp_path / "run")
+    found, peak = estimate(usage_of(plan, make=True)), measured_peak(plan, tmp_path / "run")
     assert found.total_bytes == pytest.approx(peak, rel=0.001) and peak > 0
     rows = [json.dumps({"text": "the old town and the river " * count}) for count in (2, 2, 2, 2, 40, 2, 2, 2)]
     (tmp_path / "one.jsonl").write_text("\n".join(rows), encoding="utf-8")
@@ -186,8 +187,10 @@ def test_the_first_update_counts_where_it_is_the_widest(tmp_path: Path) -> None:
     first = next(seed for seed in range(20) if epoch_order(8, seed, 0)[0] == 4)
     settings = {"device": "cpu", "data": data, "micro_batch_size": 1, "gradient_accumulation_steps": 1, "max_steps": 4}
     plan = plan_for(settings | {"seed": first})
-    assert [one.first for one in moments_of(plan)] == [True, False]
-    assert estimate(plan, make=True).total_bytes == pytest.approx(measured_peak(plan, tmp_path / "wide"), rel=0.001)
+    assert [one.first for one in peak_batches(plan)] == [True, False]
+    assert estimate(usage_of(plan, make=True)).total_bytes == pytest.approx(
+        measured_peak(plan, tmp_path / "wide"), rel=0.001
+    )
 
 
 def test_an_update_is_measured_for_its_labels_though_another_has_more_places(tmp_path: Path) -> None:
@@ -198,11 +201,11 @@ def test_an_update_is_measured_for_its_labels_though_another_has_more_places(tmp
     data = {"source": str(tmp_path / "rows.jsonl"), "eval_fraction": 0.0, "max_seq_length": 256}
     settings = {"device": "cpu", "data": data, "micro_batch_size": 1, "gradient_accumulation_steps": 1, "max_steps": 16}
     plan = plan_for(settings | {"method": {"name": "lora"}})
-    long, labelled = sorted(moments_of(plan), key=lambda one: one.shape.labels)[:: len(moments_of(plan)) - 1]
+    long, labelled = sorted(peak_batches(plan), key=lambda one: one.shape.labels)[:: len(peak_batches(plan)) - 1]
     assert long.shape.length > labelled.shape.length and long.shape.labels < labelled.shape.labels
-    found, peak = estimate(plan, make=True), measured_peak(plan, tmp_path / "run")
+    found, peak = estimate(usage_of(plan, make=True)), measured_peak(plan, tmp_path / "run")
     assert found.total_bytes == pytest.approx(peak, rel=0.001)
-    by_places = known(plan)._total(long)  # noqa: SLF001
+    by_places = usage_of(plan).batch_total(long)
     assert by_places < 0.95 * peak, "what this test is about"
 
 
@@ -240,20 +243,23 @@ def test_what_is_not_known_before_the_run_takes_the_widest_rows_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_for(settings_on(ragged(tmp_path / "rows.jsonl", 60), gradient_accumulation_steps=2))
-    own = estimate(plan, make=True)
+    own = estimate(usage_of(plan, make=True))
     with monkeypatch.context() as few:
-        few.setattr(moments, "MOST_PASSED", 10)
-        widest = estimate(plan)
+        few.setattr(moments, "MOST_ROWS_READ", 10)
+        widest = estimate(usage_of(plan))
     assert widest.total_bytes > own.total_bytes
     assert widest.batches == "the widest batch that its rows can give (its updates read more than 10 rows)"
     assert f"It is for {widest.batches}." in memory_bar(widest.to_dict())["note"]
     recipe = plan_for({"data": {"source": "people-questions"}, "recipe": {"name": "r_tuning"}})
-    assert "recipe" in estimate(recipe).batches
+    assert "recipe" in estimate(usage_of(recipe)).batches
     monkeypatch.setattr("tuning.data.summary.COUNTED_BYTES", 100)
     (tmp_path / "more").mkdir()
     sampled = plan_for(settings_on(ragged(tmp_path / "more" / "rows.jsonl", 60), gradient_accumulation_steps=2))
     assert sampled.data.sampled
-    assert "rows were counted" in estimate(sampled).batches and estimate(sampled).total_bytes >= widest.total_bytes
+    assert (
+        "rows were counted" in estimate(usage_of(sampled)).batches
+        and estimate(usage_of(sampled)).total_bytes >= widest.total_bytes
+    )
 
 
 def test_many_windows_are_counted_in_the_background_and_asked_for_again(
@@ -261,24 +267,25 @@ def test_many_windows_are_counted_in_the_background_and_asked_for_again(
 ) -> None:
     given = settings_on(ragged(tmp_path / "rows.jsonl", 60), gradient_accumulation_steps=2)
     first, then = plan_for(given | {"seed": 11}), plan_for(given | {"seed": 12})
-    whole = {plan.settings.seed: estimate(plan, make=True).total_bytes for plan in (first,)}
-    monkeypatch.setattr(moments, "AT_ONCE", 0)
-    rows, held = moments.rows_of(then.data), []
+    whole = {plan.settings.seed: estimate(usage_of(plan, make=True)).total_bytes for plan in (first,)}
+    monkeypatch.setattr(moments, "COUNTED_AT_ONCE", 0)
+    rows, held = moments.row_sizes_of(then.data), []
     with rows._counting:  # noqa: SLF001
-        assert windows_pending(then)
-        held.append(estimate(then))
+        assert update_batches_pending(then)
+        held.append(estimate(usage_of(then)))
     assert "being counted" in held[0].batches
     for thread in list(rows._threads.values()):  # noqa: SLF001
         thread.join()
-    assert not windows_pending(then) and "will have" in estimate(then).batches
-    assert estimate(then).total_bytes <= held[0].total_bytes and not windows_pending(first)
-    assert estimate(first).total_bytes == whole[11]
+    assert not update_batches_pending(then) and "will have" in estimate(usage_of(then)).batches
+    assert estimate(usage_of(then)).total_bytes <= held[0].total_bytes and not update_batches_pending(first)
+    assert estimate(usage_of(first)).total_bytes == whole[11]
 
 
 def test_an_estimate_of_the_runs_own_windows_loads_no_torch() -> None:
     code = (
         "import sys\nfrom tuning.plan import plan_for\nfrom tuning.memory.estimate import estimate\n"
-        "print(estimate(plan_for({'device': 'cpu'})).batches, 'torch' in sys.modules)"
+        "from tuning.memory.known import usage_of\n"
+        "print(estimate(usage_of(plan_for({'device': 'cpu'}))).batches, 'torch' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert out.strip() == "the widest of the batches that its 100 updates will have False"
@@ -292,9 +299,9 @@ def test_rows_cut_shorter_are_sorted_and_cut_anew(tmp_path: Path) -> None:
     short = plan_for(given | {"data": given["data"] | {"max_seq_length": 24}})
     sizes = [
         {(one.shape.rows, one.shape.length) for one in each}
-        for each in (moments_of(long, length=24), moments_of(short))
+        for each in (peak_batches(long, length=24), peak_batches(short))
     ]
-    assert sizes[0] == sizes[1] != {(one.shape.rows, one.shape.length) for one in moments_of(long)}
+    assert sizes[0] == sizes[1] != {(one.shape.rows, one.shape.length) for one in peak_batches(long)}
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from tuning.assets import asset_path
 from tuning.errors import ModelError, SettingsError
 from tuning.families import FAMILIES, family_of
 from tuning.memory.estimate import estimate
+from tuning.memory.known import usage_of
 from tuning.methods import METHODS
 from tuning.methods.network import linears, target_pattern
 from tuning.models import BaseModel, resolve_model, split_spec, tuned_for
@@ -135,7 +136,7 @@ def test_a_config_alone_is_enough_to_estimate_but_not_to_train(whole: Path, tmp_
     shutil.copyfile(whole / "config.json", tmp_path / "config.json")
     plan = plan_for({"model": str(tmp_path), "data": {"max_seq_length": 48}})
     assert plan.value("widest_length") == 48
-    alone = estimate(plan)
+    alone = estimate(usage_of(plan))
     assert alone.total_parameters > alone.trainable_parameters > 0
     with pytest.raises(ModelError, match="copy the weights"):
         plan.model.check_complete()

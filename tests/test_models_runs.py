@@ -15,6 +15,7 @@ from tiny_models import ENCODERS, POSITIONS, SMALL, labelled_rows, tiny_model
 from tuning.events import Emitter, Event
 from tuning.job import Commands, Job
 from tuning.memory.estimate import estimate
+from tuning.memory.known import usage_of
 from tuning.plan import plan_for
 from tuning.training.entry import run_job
 
@@ -80,7 +81,7 @@ def test_a_family_trains_and_its_result_loads_again(
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     plan = plan_for(settings(folders[family], task, method))
-    assert estimate(plan).total_bytes > 0
+    assert estimate(usage_of(plan)).total_bytes > 0
     events: list[Event] = []
     job = Job(run_id="r", attempt=1, plan=plan, folder=str(tmp_path))
     assert run_job(job, Emitter("r", 1, events.append), Commands()) == "finished", events[-1].data

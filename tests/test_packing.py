@@ -12,7 +12,7 @@ from memory_world import measured_peak
 from tuning.errors import SettingsError
 from tuning.families import FAMILIES
 from tuning.memory.estimate import estimate
-from tuning.memory.known import known
+from tuning.memory.known import usage_of
 from tuning.memory.tables import make_tables
 from tuning.plan import plan_for
 
@@ -108,9 +108,7 @@ def test_the_estimate_of_a_packed_run_is_what_it_takes(method: str, tmp_path: Pa
     plan = plan_for(
         settings(method={"name": method}, micro_batch_size=12, gradient_accumulation_steps=1, max_steps=6, data=data)
     )
-    subject = known(plan).subject
-    assert subject is not None
-    make_tables([subject])
-    found, peak = estimate(plan), measured_peak(plan, tmp_path)
+    make_tables([usage_of(plan).workloads[0]])
+    found, peak = estimate(usage_of(plan)), measured_peak(plan, tmp_path)
     assert found.kind == "traced"
     assert abs(found.total_bytes - peak) <= 0.03 * peak

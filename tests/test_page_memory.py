@@ -65,7 +65,8 @@ def check_other_methods(part: Any, pictures: Any) -> None:
 
 
 def test_the_charts_of_memory_are_drawn_and_a_fix_changes_the_form(tab: Tab) -> None:
-    part = opened(tab, "More about memory")
+    with tab.page.expect_response(re.compile(r"fork/memory$")):  # asked for when the part is opened
+        part = opened(tab, "More about memory")
     pictures = part.locator("svg.tf-mini")
     playwright.expect(pictures).to_have_count(3, timeout=30_000)
     step, rows, lengths = (drawn(pictures.nth(number)) for number in range(3))

@@ -1,11 +1,11 @@
 """What the pictures on the page are made of, as plain data: colours, axes, the parts of the memory bar.
 
-Comes in: an estimate as a dict.  Goes out: dicts that the page's script draws.  Pure functions, no drawing library.
+The page's script draws them: pure functions, no drawing library.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 PALETTE = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#db2777", "#0891b2", "#a16207", "#64748b")
 """One colour for each run's slot; each has at least 3:1 against the light and the dark page."""
@@ -26,6 +26,34 @@ BETWEEN = "more between updates"
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
+class BarPart(TypedDict):
+    """One piece of the stacked bar."""
+
+    name: str
+    bytes: int
+    color: str
+
+
+class MemoryBar(TypedDict):
+    """What preview.js draws of an estimate: bytes on the scale of the bar, and the words around it."""
+
+    parts: list[BarPart]
+    total: int
+    low: int
+    high: int
+    limit: int
+    scale: float
+    verdict: str
+    words: str
+    left: str
+    right: str
+    limit_words: str
+    band_words: str
+    note: str
+    fixes: list[str]
+    summary: str
+
+
 def chart_config(methods: dict[str, str]) -> dict[str, Any]:
     """The constant part of the live chart and the runs table."""
     return {"palette": list(PALETTE), "metrics": METRICS, "axes": AXES, "methods": methods, "tasks": TASKS}
@@ -39,13 +67,13 @@ def size_text(count: float) -> str:
     return f"{count:.0f} {UNITS[unit]}" if count >= 100 or unit == 0 else f"{count:.3g} {UNITS[unit]}"
 
 
-def memory_bar(estimate: dict[str, Any], kind: str = "cpu") -> dict[str, Any]:
+def memory_bar(estimate: dict[str, Any], kind: str = "cpu") -> MemoryBar:
     """The stacked bar: what the run takes at its peak on this kind of device, on a scale that shows the parts.
 
     A toy model against a large machine would be a line one pixel wide, so the bar then has a scale of its own and
     the limit is told in words; the scale reaches the limit as soon as the run fills an eighth of the device.
     """
-    parts = [
+    parts: list[BarPart] = [
         {"name": name, "bytes": count, "color": PARTS.get(name, PARTS["workspace"])}
         for name, count in estimate["parts"].items()
         if count > 0

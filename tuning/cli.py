@@ -28,7 +28,7 @@ from tuning.executors.thread import ThreadExecutor, ThreadHandle
 from tuning.hardware import Device, named_device
 from tuning.job import Commands, Job
 from tuning.memory.estimate import estimate
-from tuning.memory.known import known
+from tuning.memory.known import usage_of
 from tuning.memory.markdown import memory_table
 from tuning.memory.several import several
 from tuning.models import is_cached, split_spec
@@ -122,9 +122,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _estimated(plan: Plan, device: Device, devices: int | None) -> str:
-    found = estimate(plan, device, make=True).to_dict() | {"notices": [one.to_dict() for one in plan.notices]}
+    usage = usage_of(plan, device, make=True)
+    found = estimate(usage).to_dict() | {"notices": [one.to_dict() for one in plan.notices]}
     if devices is not None:
-        found["on_several"] = [one.to_dict() for one in several(known(plan.on(device)), device, devices)]
+        found["on_several"] = [one.to_dict() for one in several(usage, devices)]
     return json.dumps(found)
 
 

@@ -27,9 +27,9 @@ from tuning.executors.thread import ThreadExecutor
 from tuning.hardware import named_device
 from tuning.job import Job
 from tuning.memory.estimate import MemoryEstimate, estimate
-from tuning.memory.known import known
-from tuning.memory.moments import windows_pending
-from tuning.memory.outlook import outlook
+from tuning.memory.known import MemoryUsage, usage_of, workloads_of
+from tuning.memory.moments import update_batches_pending
+from tuning.memory.outlook import what_if
 from tuning.memory.tables import TableMaker
 from tuning.methods import method_named
 from tuning.models import BaseModel
@@ -68,8 +68,8 @@ class Preview:
     """What a run would be, before it is started."""
 
     plan: Plan
-    against: Plan
-    """The same held against the device that was named."""
+    usage: MemoryUsage
+    """The memory of the plan on the device that was named, or else on this machine."""
     estimate: MemoryEstimate
     seconds: float | None
     """Expected duration; None until a run like it has been timed here."""
@@ -148,12 +148,13 @@ class RunService:
     def preview(self, settings: Any, device: str | None = None) -> Preview:
         """The plan on this machine, with the estimate on it or on a named device. Raises TuningError."""
         plan = plan_for(settings, self._results.model)
-        against = plan.on(named_device(device)) if device else plan
+        on_device = plan.on(named_device(device)) if device else plan
         # asked before the figures are: where the table comes a moment later, whoever looks must look once more
-        pending = self._tables is not None and any([self._tables.want(one) for one in known(against).wanted])
-        pending = pending or windows_pending(against)
+        pending = self._tables is not None and any([self._tables.want(one) for one in workloads_of(on_device)])
+        pending = pending or update_batches_pending(plan)
+        usage = usage_of(on_device)
         seconds = self.expected_seconds(plan)
-        return Preview(plan=plan, against=against, estimate=estimate(against), seconds=seconds, pending=pending)
+        return Preview(plan=plan, usage=usage, estimate=estimate(usage), seconds=seconds, pending=pending)
 
     def weights_known(self, settings: Settings, seconds: float) -> bool:
         """Whether the base model's tensors are compared, waiting so long for it. Raises TuningError where they are
@@ -169,9 +170,9 @@ class RunService:
         method is to train it on. Raises ModelError."""
         return self._results.own_base(settings) if settings.model.startswith("run:") else self.base_model(settings)
 
-    def outlook(self, preview: Preview) -> dict[str, Any]:
+    def what_if(self, preview: Preview) -> dict[str, Any]:
         """Memory through a step, against rows and length, what to change; `pending` is that of the estimate."""
-        return outlook(preview.against, preview.against.device) | {"pending": preview.pending}
+        return {**what_if(preview.usage), "pending": preview.pending}
 
     def expected_seconds(self, plan: Plan) -> float | None:
         """From the latest runs with this model, method and device, by the tokens they read."""

@@ -23,17 +23,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from tuning.assets import assets_folder  # noqa: E402
 from tuning.data import data_catalogue  # noqa: E402
 from tuning.errors import TuningError  # noqa: E402
-from tuning.memory.subject import Subject, subject_of  # noqa: E402
+from tuning.memory.subject import Workload, workload_of  # noqa: E402
 from tuning.memory.tables import SHIPPED, find_table, make_tables, untraceable  # noqa: E402
 from tuning.methods import METHODS  # noqa: E402
 from tuning.models import model_catalogue  # noqa: E402
 from tuning.plan import plan_for  # noqa: E402
 
 
-def wanted() -> dict[str, Subject]:
-    """The subjects to ship, by key; combinations that are refused are left out."""
+def wanted() -> dict[str, Workload]:
+    """The workloads to ship, by key; combinations that are refused are left out."""
     classed = [card["name"] for card in data_catalogue()]
-    found: dict[str, Subject] = {}
+    found: dict[str, Workload] = {}
     for model, method in itertools.product(model_catalogue(), METHODS):
         text = "reviews" if method.updates else "people-questions"  # without updates prompts and answers are needed
         for task, places in {"causal_lm": [text], "sequence_classification": classed}.items():
@@ -53,24 +53,24 @@ def wanted() -> dict[str, Subject]:
                     "data": {"source": source},
                 }
                 try:
-                    subject = subject_of(plan_for(settings))
+                    workload = workload_of(plan_for(settings))
                 except TuningError:
                     continue
-                found[subject.key] = subject
+                found[workload.key] = workload
     return found
 
 
 def main() -> None:
-    subjects = wanted()
+    workloads = wanted()
     target = assets_folder() / SHIPPED
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["TUNING_FORK_CACHE"] = scratch  # the user's own tables stay as they are
-        make_tables(list(subjects.values()))
+        make_tables(list(workloads.values()))
         lines = []
-        for key in sorted(subjects):
-            table = find_table(subjects[key])
+        for key in sorted(workloads):
+            table = find_table(workloads[key])
             if table is None:
-                print(f"left out: {subjects[key].settings}: {untraceable(subjects[key])}", file=sys.stderr)
+                print(f"left out: {workloads[key].settings}: {untraceable(workloads[key])}", file=sys.stderr)
                 continue
             lines.append(json.dumps({"key": key, "table": table.to_dict()}, separators=(",", ":")))
     target.parent.mkdir(exist_ok=True)

@@ -5,6 +5,9 @@ import { plural } from "./notices.js";
 import { isRefused, sendJson } from "./requests.js";
 import { otherNames, sizePanel, stepPanel } from "./memory_charts.js";
 
+/** The route that answers for the device that was chosen; for that of the settings where none was. */
+function memoryPath(device) { return `fork/memory${device ? `?device=${encodeURIComponent(device)}` : ""}`; }
+
 // -- what to change ---------------------------------------------------------------------------------------------------
 function merged(settings, change) {
   const found = { ...settings };
@@ -62,12 +65,27 @@ function stateOf(outlook) {
   return outlook.kind === "traced" || outlook.why_approximate ? "" : "There is no exact table for these settings: these stay approximate, with a wider band.";
 }
 
+/** "More about memory": closed it costs nothing; its numbers are asked for when it is opened, and while it is open at each
+ * change of the form. `show` takes the settings and device to ask for. */
 export function memoryDetails(apply) {
   const body = element("div", { class: "tf-mem" });
   const node = element("details", { class: "tf-mem-details" }, [element("summary", {}, "More about memory"), body]);
-  let now = null;
-  const fill = () => {
-    if (!node.open || !now) return;
+  let asked = null, drawn = null;  // the settings and device that the form has now, and those of the last question
+  const fill = async () => {
+    if (!node.open || !asked || asked === drawn) return;
+    const question = drawn = asked;
+    let now;
+    try {
+      const answer = await sendJson(memoryPath(question.device), question.settings);
+      now = isRefused(answer) ? null : await answer.json();
+    } catch {
+      if (drawn === question) drawn = null;  // the server is away: opening it again asks again
+      return;
+    }
+    if (question !== asked) return;  // the form has changed meanwhile
+    if (now) draw(now); else body.replaceChildren();  // never the numbers of other settings
+  };
+  const draw = (now) => {
     const panels = [now.step.length ? stepPanel(now.step) : null,
       sizePanel("Against rows at once", now.rows, now.device, "Rows in one micro-batch, the effective batch as set"),
       sizePanel("Against the longest row", now.lengths, now.device, "Tokens")];
@@ -76,7 +94,7 @@ export function memoryDetails(apply) {
       ...fixList(now, apply), ...severalTable(now)].filter(Boolean));
   };
   node.addEventListener("toggle", fill);
-  return { node, show(outlook) { now = outlook; fill(); } };
+  return { node, show(outlook, device) { asked = { settings: outlook.settings, device }; fill(); } };
 }
 
 const ASK_AGAIN = 1000;
@@ -84,11 +102,10 @@ const ASK_AGAIN = 1000;
 /** Asks until the table is there, or cannot be made, for the device that was chosen; then calls `done` once. */
 export function awaitTable(outlook, device, done) {
   let stopped = false;
-  const query = device ? `?device=${encodeURIComponent(device)}` : "";
   const ask = async () => {
     let over = false;
     try {
-      const answer = await sendJson(`fork/memory${query}`, outlook.settings);
+      const answer = await sendJson(memoryPath(device), outlook.settings);
       over = isRefused(answer) || !(await answer.json()).pending;
     } catch { /* the server is away: the next try may find it */ }
     if (stopped) return;

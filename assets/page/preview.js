@@ -36,7 +36,7 @@ export function mountPreview(root, props, watch, trigger, fillForm) {
     if (value.tiles) tiles.replaceChildren(...value.tiles.map(tile));
     if (value.memory) { drawMemory(memory, value.memory); memory.append(details.node); }
     if (value.outlook) {
-      details.show(value.outlook);
+      details.show(value.outlook, value.device);
       stopWaiting?.();
       stopWaiting = value.outlook.pending ? awaitTable(value.outlook, value.device, () => trigger("traced", {})) : null;
     }

@@ -21,6 +21,7 @@ from tuning.data import encode_pairs, open_data
 from tuning.errors import TuningError
 from tuning.job import Job
 from tuning.memory.estimate import estimate
+from tuning.memory.known import usage_of
 from tuning.plan import plan_for
 from tuning.text import TextTokenizer
 
@@ -86,7 +87,7 @@ def went(kind: str, folder: Path, rows: Path, task: str, place: Path) -> tuple[s
     try:
         plan = plan_for(settings)
         plan.model.check_complete()
-        json.dumps(estimate(plan).to_dict())
+        json.dumps(estimate(usage_of(plan)).to_dict())
     except TuningError as error:
         assert error.problems and all(one.message and one.field for one in error.problems)
         return "refused", []

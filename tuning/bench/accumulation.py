@@ -1,7 +1,7 @@
 """What accumulation does to the gradient of a classifier: the first update's norm, whole and cut into single rows.
 
-Comes in: nothing to choose.  Goes out: a table, ours beside transformers.Trainer.  Both see the same model, head, rows
-and order; the same eight rows must give the same gradient, however they are cut.
+The table has our loop beside transformers.Trainer. Both see the same model, head, rows and order; the same eight rows
+must give the same gradient, however they are cut.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From the click on Start to the first point in the browser: warm, and cold in a fresh server.
 
-Comes in: repeats.  Goes out: a table of wall seconds.  Needs Chromium and the `test` extra (Playwright).
+The table has wall seconds. Needs Chromium and the `test` extra (Playwright).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """CPU time per micro-step: our loop against a bare PyTorch loop and transformers.Trainer, same model, rows and order.
 
-Comes in: the number of interleaved repeats.  Goes out: a table with ratios to the bare loop, which clips, accumulates
-and keeps a schedule too, and computes logits at every place as the usual loop does.
+The table has ratios to the bare loop, over interleaved repeats. That loop clips, accumulates and keeps a schedule too,
+and computes logits at every place as the usual loop does.
 """
 
 from __future__ import annotations

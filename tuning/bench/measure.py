@@ -1,15 +1,11 @@
 """How things are measured here: CPU seconds, interleaved repeats, medians, one table.
 
-Comes in: named pieces of work, or a plan.  Goes out: for each the median, and Markdown; the events of a run.  Absolute
-times belong to the machine; the ratios of one run are what to read.
+Absolute times belong to the machine; the ratios of one run are what to read.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -59,27 +55,6 @@ def training_rows(plan: Plan) -> list[Any]:
 
     data = open_data(plan.settings.data, plan.settings.task, plan.settings.seed)
     return list(encode_set(data.train, TextTokenizer(plan.model.path), plan.settings.data, plan.settings.task))
-
-
-def each_in_a_fork(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Answer each JSON line of standard input with one: what `work` makes of it in a process of its own.
-
-    A fork of this one, so what is imported here is there; what goes wrong in it comes back as `failed`.
-    """
-    for line in sys.stdin:
-        into, out = os.pipe()
-        if os.fork() == 0:
-            try:
-                answer = work(json.loads(line))
-            except Exception as error:  # whatever the libraries say of such a model
-                answer = {"failed": f"{type(error).__name__}: {error}"}
-            os.write(out, json.dumps(answer).encode())
-            os._exit(0)
-        os.close(out)
-        with os.fdopen(into, "rb") as pipe:
-            found = pipe.read().decode()
-        os.wait()
-        print(found or json.dumps({"failed": "the process ended"}), flush=True)
 
 
 def markdown(title: str, head: list[str], lines: list[list[str]]) -> str:

@@ -1,8 +1,8 @@
 """Every method on the bundled task: what it trains, takes, reaches, and keeps of what the model knew.
 
-Comes in: repeats.  Goes out: two tables.  The first runs each method once at its defaults on the labelled reviews, as
-text; "kept" is the share of answers of the retention set that the run still gets right, where the base is measured the
-same way.  The second compares an epoch with cached and with recomputed features, in CPU seconds.
+There are two tables. The first runs each method once at its defaults on the labelled reviews, as text; "kept" is the
+share of answers of the retention set that the run still gets right, where the base is measured the same way. The second
+compares an epoch with cached and with recomputed features, in CPU seconds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """One poll of the live curve: bytes and milliseconds with 1 and with 100,000 stored points.
 
-Comes in: repeats.  Goes out: a table.  The first poll asks for everything (capped by the server); a later one asks for
-what came after its cursor.
+The first poll asks for everything (capped by the server); a later one asks for what came after its cursor.
 """
 
 from __future__ import annotations

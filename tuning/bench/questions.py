@@ -1,8 +1,8 @@
 """Live polls while many long questions wait on a run that trains, and how soon a stop ends it then.
 
-Comes in: repeats.  Goes out: a table of p50 and p95 of GET /fork/live without and with the questions, the updates the
-run makes meanwhile, and the seconds from Stop to the end of the run.  The server is a process of its own; each question
-comes from another address of this machine.
+The table has p50 and p95 of GET /fork/live without and with the questions, the updates the run makes meanwhile, and the
+seconds from Stop to the end of the run. The server is a process of its own; each question comes from another address of
+this machine.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What passages in the prompt bring in, and what misleading ones cost: nothing is trained here.
 
-Comes in: nothing to choose.  Goes out: a table of exact match on held-out questions for growing shares of misleading
-passages: closed book, every passage trusted, and the rule that keeps what the model is sure of.
+The table has exact match on held-out questions for growing shares of misleading passages: closed book, every passage
+trusted, and the rule that keeps what the model is sure of.
 """
 
 from __future__ import annotations

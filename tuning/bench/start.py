@@ -1,6 +1,6 @@
 """From the command to the page: CPU seconds until the first byte is served, against `import gradio` alone.
 
-Comes in: repeats.  Goes out: a table.  Each measurement is a fresh process; CPU time is that of the process.
+Each measurement is a fresh process; CPU time is that of the process.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""python -m tuning bench: which benchmarks there are, run one after another, printed as Markdown.
+"""The benchmarks of `python -m tuning bench`, run one after another and printed as Markdown tables.
 
-Comes in: a name or `all`, and the number of repeats.  Goes out: tables on standard output and an exit code.
+What is measured for a user stands here; evidence against other libraries and published figures stands in tests/bench,
+and is found in a checkout alone.
 """
 
 from __future__ import annotations
@@ -8,20 +9,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 
 from tuning.bench import (
     accumulation,
     click,
-    data,
-    devices,
-    estimate,
     loop,
-    memory,
     methods,
     poll,
-    published,
     questions,
-    ragged,
     retrieval,
     start,
     stored,
@@ -39,26 +36,54 @@ BENCHES: dict[str, Callable[[int], str]] = {
     "stored": stored.table,
     "methods": methods.table,
     "retrieval": retrieval.table,
-    "memory": memory.table,
-    "devices": devices.table,
-    "data": data.table,
 }
-BY_NAME: dict[str, Callable[[int], str]] = {
-    "data-large": data.large_table,
-    "published": published.table,
-    "estimate": estimate.table,
-    "ragged": ragged.table,
+EVIDENCE = {
+    "memory": "memory.table",
+    "devices": "devices.table",
+    "data": "data.table",
+    "data-large": "data.large_table",
+    "published": "published.table",
+    "estimate": "estimate.table",
+    "ragged": "ragged.table",
 }
-"""Those that take minutes, and are not among `all`."""
+"""Module and function in tests/bench."""
+BY_NAME = ("data-large", "published", "estimate", "ragged")
+"""Benchmarks that take minutes, and are not among `all`."""
+TESTS = Path(__file__).resolve().parent.parent.parent / "tests"
 
 
 def run_benches(name: str, repeats: int) -> int:
-    """Run the named benchmark, or all; 2 for a name that is none."""
-    known = BENCHES | BY_NAME
-    if name != "all" and name not in known:
-        print(f"no benchmark is named {name!r}; use one of {', '.join(known)}, or all", file=sys.stderr)
+    """Run the named benchmark, or all that are here; 2 for a name that is none, or that needs a checkout."""
+    names = [*BENCHES, *EVIDENCE]
+    if name != "all" and name not in names:
+        print(f"no benchmark is named {name!r}; use one of {', '.join(names)}, or all", file=sys.stderr)
+        return 2
+    in_checkout = (TESTS / "bench").is_dir()
+    if name in EVIDENCE and not in_checkout:
+        print(_needs_checkout([name]), file=sys.stderr)
         return 2
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    for one in BENCHES if name == "all" else [name]:
-        print(known[one](repeats), flush=True)
+    chosen = [one for one in names if one not in BY_NAME] if name == "all" else [name]
+    for one in chosen:
+        if one in BENCHES:
+            print(BENCHES[one](repeats), flush=True)
+        elif in_checkout:
+            print(_evidence(one)(repeats), flush=True)
+    left_out = [one for one in chosen if one in EVIDENCE and not in_checkout]
+    if left_out:
+        print(_needs_checkout(left_out), file=sys.stderr)
     return 0
+
+
+def _evidence(name: str) -> Callable[[int], str]:
+    """The function of this benchmark in tests/bench."""
+    if str(TESTS) not in sys.path:
+        sys.path.insert(0, str(TESTS))
+    module, _, function = EVIDENCE[name].partition(".")
+    table: Callable[[int], str] = getattr(import_module(f"bench.{module}"), function)
+    return table
+
+
+def _needs_checkout(names: list[str]) -> str:
+    verb = "needs" if len(names) == 1 else "need"
+    return f"{', '.join(names)} {verb} a checkout of the repository: what it measures against is in its tests/bench."

@@ -1,7 +1,7 @@
 """Training speed with 0, 1 and 30 watching clients: the training thread's CPU time for the same run.
 
-Comes in: repeats.  Goes out: a table with the ratio to training alone.  Watchers are HTTP clients in a process of their
-own that poll twice a second as the page does.
+The table has the ratio to training alone. Watchers are HTTP clients in a process of their own that poll twice a second
+as the page does.
 """
 
 from __future__ import annotations

@@ -1,17 +1,21 @@
 """The estimate by formula, for where no table has been traced: labelled `approximate`, with a wider band.
 
-Comes in: a plan.  Goes out: bytes by category at whichever is larger, the loss or the optimizer's update.  Sizes that
-follow from the shape are exact; what a block keeps for its backward pass is counted for blocks with RMS norms, rotary
-positions and a gated feed-forward as `transformers` writes them; other families come close.
+The peak is taken to be the larger of the loss and the optimizer's update. Sizes that follow from the shape are exact;
+what a block keeps for its backward pass is counted for blocks with RMS norms, rotary positions and a gated feed-forward
+as `transformers` writes them; other families come close.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from tuning.families import DROPOUT_GROUPS
-from tuning.memory.subject import config_of
+from tuning.memory.batch_memory import Parts
+from tuning.memory.moments import cached_features_bytes
+from tuning.memory.subject import CATEGORIES, config_of
 from tuning.methods import method_named
 from tuning.micro_batches import Moment, Shape
 from tuning.models import ModelShape
@@ -20,12 +24,58 @@ from tuning.settings import OptimizerSettings
 
 MIB = 2**20
 STATES = {"adamw": 2.0, "adafactor": 0.1, "adamw_8bit": 0.52, "muon": 1.0}
-"""Of each trained weight; SGD's follow from its momentum."""
+"""Values that an optimizer keeps of each trained weight; SGD's follow from its momentum."""
 
 
-def closed_form(plan: Plan, moment: Moment) -> tuple[dict[str, int], str]:
-    """Bytes by category at the peak, and where it is."""
-    settings, model, shape = plan.settings, plan.model.shape, moment.shape
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormulaMemory:
+    """Answers from the shape of a plan's model and its settings; it implements `BatchMemory`."""
+
+    plan: Plan
+
+    @property
+    def kind(self) -> str:
+        return "approximate"
+
+    def with_plan(self, plan: Plan) -> FormulaMemory:
+        return FormulaMemory(plan=plan)
+
+    def peak(self, batch: Moment) -> tuple[Parts, str]:
+        return _update_peak(self.plan, batch)
+
+    def total(self, batch: Moment) -> int:
+        return sum(_update_peak(self.plan, batch)[0].values())
+
+    def candidates(self, batches: Sequence[Moment]) -> list[tuple[Moment, str, Parts]]:
+        """The peak of the highest micro-batch alone: the formula has no other points."""
+        batch = max(batches, key=lambda one: self.total(one) + cached_features_bytes(self.plan, one.shape))
+        parts, place = self.peak(batch)
+        return [(batch, f"0.{place}", parts)]
+
+    def through_step(self, batch: Moment) -> list[tuple[str, int]]:
+        """Empty: the formula has no order of time."""
+        return []
+
+    def forward_peak(self, shape: Shape) -> tuple[Parts, str]:
+        total, plan = self.forward_total(shape), self.plan
+        method = plan.settings.method
+        weights = min(total, method_named(method.name).weight_bytes(plan.model.shape, method, plan.labels))
+        return dict.fromkeys(CATEGORIES, 0) | {"weights": weights, "activations": total - weights}, "forward"
+
+    def forward_total(self, shape: Shape) -> int:
+        """One block's own tensors, or the logits, beside what lasts: a pass without gradients keeps nothing else."""
+        plan, model, tokens = self.plan, self.plan.model.shape, shape.rows * shape.length
+        heads = (model.num_heads + model.num_kv_heads) * model.head_dim
+        inner = (5 if model.gated else 4) * model.intermediate_size
+        block = 4 * tokens * (2 * model.hidden_size + max(2 * heads, inner))
+        if plan.settings.attention == "eager":
+            block += 2 * 4 * shape.rows * model.num_heads * shape.length**2
+        return sum(_lasting_bytes(plan)) + max(block, head_bytes(model, shape, plan.labels))
+
+
+def _update_peak(plan: Plan, batch: Moment) -> tuple[Parts, str]:
+    """Bytes by category at the peak of this micro-batch or the update after it, and the name of that point."""
+    settings, model, shape = plan.settings, plan.model.shape, batch.shape
     trainable, total = int(plan.value("trainable_parameters")), int(plan.value("total_parameters"))
     half = settings.precision == "autocast_bf16"
     saved = model.num_layers * block_saved_bytes(
@@ -46,43 +96,35 @@ def closed_form(plan: Plan, moment: Moment) -> tuple[dict[str, int], str]:
     if half:  # autocast keeps a 16-bit copy of each matrix until the forward pass is over
         workspace += 2 * total
     head = head_bytes(model, shape, plan.labels)
-    weights, states = _kept(plan)
-    kept = {"weights": weights, "gradients": 4 * trainable, "optimizer": states}
+    weights, states = _lasting_bytes(plan)
+    lasting = {"weights": weights, "gradients": 4 * trainable, "optimizer": states}
     # with accumulation the gradients live through the forward pass; without, they are born while activations go
-    alive = kept | ({} if moment.accumulate else {"gradients": 0}) | ({"optimizer": 0} if moment.first else {})
+    alive = lasting | ({} if batch.accumulate else {"gradients": 0}) | ({"optimizer": 0} if batch.first else {})
     at_loss = alive | {"activations": saved, "logits": head, "workspace": workspace}
-    at_step = kept | {"activations": 0, "logits": 0, "workspace": MIB // 4}
+    at_step = lasting | {"activations": 0, "logits": 0, "workspace": MIB // 4}
     if sum(at_loss.values()) >= sum(at_step.values()):
         return at_loss, "loss"
     return at_step, "optimizer step"
 
 
-def closed_form_pass(plan: Plan, shape: Shape) -> int:
-    """Bytes at the peak of a forward pass alone: one block's own tensors, or the logits; nothing else is kept."""
-    model, tokens = plan.model.shape, shape.rows * shape.length
-    heads = (model.num_heads + model.num_kv_heads) * model.head_dim
-    inner = (5 if model.gated else 4) * model.intermediate_size
-    block = 4 * tokens * (2 * model.hidden_size + max(2 * heads, inner))
-    if plan.settings.attention == "eager":
-        block += 2 * 4 * shape.rows * model.num_heads * shape.length**2
-    return sum(_kept(plan)) + max(block, head_bytes(model, shape, plan.labels))
-
-
-def _kept(plan: Plan) -> tuple[int, int]:
-    """Bytes of weights, and of what the optimizer keeps."""
+def _lasting_bytes(plan: Plan) -> tuple[int, int]:
+    """Bytes of the weights, and of the optimizer's state."""
     settings = plan.settings
-    weights, values = _counted(plan.model.shape, settings.method, plan.labels)
+    weights, values = _weights_and_values(plan.model.shape, settings.method, plan.labels)
     return weights, int(4 * values * optimizer_values(settings.optimizer))
 
 
 def optimizer_values(chosen: OptimizerSettings) -> float:
-    """Values that it keeps for each trained weight."""
+    """Values that an optimizer keeps for each trained weight."""
     return STATES.get(chosen.name, 1.0 if chosen.momentum else 0.0)
 
 
 @lru_cache(maxsize=64)
-def _counted(shape: ModelShape, method: Any, labels: int) -> tuple[int, int]:
-    """Bytes of weights, and numbers kept of the trained ones if one is kept of each; a search asks for them often."""
+def _weights_and_values(shape: ModelShape, method: Any, labels: int) -> tuple[int, int]:
+    """Bytes of the weights, and values of an optimizer that keeps one of each trained weight.
+
+    Cached, for a search over sizes asks for them often.
+    """
     chosen = method_named(method.name)
     return chosen.weight_bytes(shape, method, labels), chosen.optimizer_values(shape, method, labels, 1)
 

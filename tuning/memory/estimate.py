@@ -1,8 +1,7 @@
-"""What a run will take at its peak, before it starts.
+"""The estimate of a run's memory before it starts: its peak by category, a band around it, and whether it fits.
 
-Comes in: a `Plan` and the device to hold it against.  Goes out: a `MemoryEstimate` by category, with an honest band,
-a verdict from the band's upper edge, and what to change when it does not fit.  `kind` says how it was found: `traced`
-from a table of the real training code (`tables.py`), or `approximate` by formula where there is no table yet.
+The verdict is taken from the band's upper edge. `kind` says how the figures were found: `traced` from a table of the
+real training code, or `approximate` by formula where there is no table yet.
 """
 
 from __future__ import annotations
@@ -10,10 +9,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tuning.hardware import Device
-from tuning.memory.fixes import fixes, largest_micro_batch
-from tuning.memory.known import known
-from tuning.memory.moments import which
+from tuning.memory.fixes import Fix, fixes, largest_micro_batch
+from tuning.memory.known import MemoryUsage
+from tuning.memory.moments import batches_in_words
 from tuning.plan import Plan
 from tuning.refusals import device_lacks
 
@@ -31,40 +29,40 @@ class MemoryEstimate:
     evaluation_bytes: int
     """Bytes of tensors at the peak of an evaluation; 0 where no rows are held out."""
     generation_bytes: int
-    """The same while answers are written; 0 where none are."""
+    """Bytes of tensors at the peak while answers are written; 0 where none are."""
     process_bytes: int
     low_bytes: int
     high_bytes: int
     fits: bool
     kind: str
     why_approximate: str | None
-    """Why it is by formula, where tracing was tried and failed."""
+    """Why the figures are by formula, where tracing was tried and failed."""
     batches: str
-    """Which batches it is for, in words that follow "for": those that the run will have, or the widest that can be."""
+    """The batches that the figures are for, in words that follow "for": those of this run, or the widest that its rows
+    can give."""
     peak_at: str
     trainable_parameters: int
     total_parameters: int
     device: str
     device_bytes: int
     device_lacks: str | None
-    """What of these settings a device that is not here cannot compute, in a sentence; the sizes are right anyway."""
+    """What a device that is not here cannot compute of these settings, in a sentence; the sizes are right anyway."""
     largest_micro_batch: int | None
     """The largest micro_batch_size that fits, of these data, evaluations and written answers included; None where not
     even 1 does."""
-    fixes: list[dict[str, Any]]
+    fixes: list[Fix]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def estimate(plan: Plan, device: Device | None = None, *, make: bool = False) -> MemoryEstimate:
-    """The estimate for this plan on `device` (default: the plan's own)."""
-    target = device or plan.device
-    found = known(plan.on(target), make=make)
-    parts, peak_at = found.peak()
-    total, evaluation, generation = sum(parts.values()), found.evaluation(), found.generation()
-    process, low, high = found.process(max(total, evaluation, generation), target)
-    trainable, everything = int(plan.value("trainable_parameters")), int(plan.value("total_parameters"))
+def estimate(usage: MemoryUsage) -> MemoryEstimate:
+    """The estimate for the plan and device of a usage."""
+    plan, device = usage.plan, usage.plan.device
+    parts, peak_at = usage.peak()
+    total, evaluation, generation = sum(parts.values()), usage.evaluation(), usage.generation()
+    process, low, high = usage.process(max(total, evaluation, generation))
+    fits = high <= device.total_bytes
     return MemoryEstimate(
         total_bytes=total,
         parts=parts,
@@ -73,23 +71,25 @@ def estimate(plan: Plan, device: Device | None = None, *, make: bool = False) ->
         process_bytes=process,
         low_bytes=low,
         high_bytes=high,
-        fits=high <= target.total_bytes,
-        kind=found.kind,
-        why_approximate=found.why_approximate,
-        batches=which(plan),
+        fits=fits,
+        kind=usage.kind,
+        why_approximate=usage.why_approximate,
+        batches=batches_in_words(plan),
         peak_at=peak_at,
-        trainable_parameters=trainable,
-        total_parameters=everything,
-        device=target.name,
-        device_bytes=target.total_bytes,
-        device_lacks=_lacks(plan.on(target)),
-        largest_micro_batch=largest_micro_batch(found, target),
-        fixes=[fix for fix in fixes(found, target) if fix["saved_bytes"] > 0] if high > target.total_bytes else [],
+        trainable_parameters=int(plan.value("trainable_parameters")),
+        total_parameters=int(plan.value("total_parameters")),
+        device=device.name,
+        device_bytes=device.total_bytes,
+        device_lacks=_device_lacks(plan),
+        largest_micro_batch=largest_micro_batch(usage),
+        fixes=[] if fits else [fix for fix in fixes(usage) if fix["saved_bytes"] > 0],
     )
 
 
-def _lacks(plan: Plan) -> str | None:
-    if plan.device.here:  # it would have been refused
+def _device_lacks(plan: Plan) -> str | None:
+    """The first thing that the plan's device cannot compute, without the full stop; None where the device is here, for
+    the settings would have been refused."""
+    if plan.device.here:
         return None
-    found = device_lacks(plan.settings, plan.model, plan.data, plan.device)
-    return found[0].message.rstrip(".") if found else None
+    problems = device_lacks(plan.settings, plan.model, plan.data, plan.device)
+    return problems[0].message.rstrip(".") if problems else None

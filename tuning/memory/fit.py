@@ -1,9 +1,9 @@
-"""From traces of small shapes to a table: for each moment that can be the peak, bytes as a polynomial in the sizes.
+"""The fit of a memory table to traces of small shapes: for each point that can be the peak, a polynomial in the sizes.
 
-Comes in: traces of one update, all with the same sequence of events.  Goes out: a `Table`.  The peak itself is no
-polynomial (it moves between the loss, the layers' backward passes and the update), but the live bytes at any one event
-are: sums of tensors whose sizes are products of rows, tokens, rank.  So every event is fitted, and those that can
-never be the largest are dropped.  Layers: those in the middle stand for all of their kind that the trace leaves out.
+The peak itself is no polynomial (it moves between the loss, the layers' backward passes and the update), but the live
+bytes at any one event are: sums of tensors whose sizes are products of rows, tokens, rank. So every event is fitted,
+and those that can never be the largest are dropped. Of the layers, those in the middle stand for all of their kind that
+the trace leaves out.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
-from tuning.memory.layers import Layout, Unfit
+import numpy
+
+from tuning.memory.layers import Layout, UntraceableError
 from tuning.memory.subject import CATEGORIES
 from tuning.memory.table import MONOMIALS, Block, Monomial, Row, monomials
-from tuning.memory.trace import Trace, summed
+from tuning.memory.trace import Array, Trace, summed
 from tuning.micro_batches import Moment, Shape
 
 GRADIENTS = CATEGORIES.index("gradients")
@@ -28,18 +29,14 @@ GRID = (
     (0.02, 0.3, 1.0),
     (1, 8, 64, 512),
 )
-"""Rows, tokens, share of label tokens, ranks at which an event must be the largest to be kept."""
-
-
+"""Rows, tokens, shares of label tokens and ranks, at one of which an event must be the largest to stay in the table."""
 EXACT = 1e-8
-"""How far a storage's bytes may be off what they are taken to be made of: rounding alone."""
+"""The share by which a storage's bytes may be off the polynomial that is taken for them: rounding alone."""
 TOLERANCE = 0.002
-"""How far the polynomials may be off a trace of another shape or depth."""
-
-
+"""The share of the peak by which the polynomials may be off a trace of another shape or depth."""
 FEW, SOME = 3, 5
-"""Traces that tell what a storage's bytes are made of, if that is one product of the sizes or two; or three, as the
-square of a prompt and a row is."""
+"""Numbers of traces that are enough where a storage's bytes are one product of the sizes or two; or three, as those of
+the square of a prompt and a row."""
 SIZES = (
     (3, 64, 16, 0),
     (2, 24, 22, 0),
@@ -51,9 +48,9 @@ SIZES = (
     (3, 28, 10, 0),
     (5, 20, 12, 1),
 )
-"""Rows, tokens, label tokens, and which rank, of the shapes to trace."""
+"""Rows, tokens, label tokens and the index of the rank, of the shapes to trace."""
 LONGER = 112
-"""Tokens of the larger shape that a fit is held against."""
+"""Tokens of the larger shape against which a fit is checked."""
 
 
 def design(
@@ -65,60 +62,58 @@ def design(
     from any other three: what meets them all is no chance. Where a model has no positions for a row of `LONGER`, but
     for one of `longest`, all are shorter in that proportion.
     """
-    found = []
+    shapes = []
     for rows, length, labels, which in SIZES:
         if longest < LONGER:
             length = max(3, length * longest // LONGER)
             labels = max(1, min(length - 1, labels * longest // LONGER))
         shape = Shape(rows=rows if many else 1, length=length, labels=labels, padded=padded)
-        found.append((shape, ranks[-which]))
-    return found
+        shapes.append((shape, ranks[-which]))
+    return shapes
 
 
 def larger(ranks: Sequence[int | None], length: int, *, many: bool, padded: bool) -> tuple[Shape, int | None]:
-    """The shape that a fit is held against."""
+    """The larger shape against which a fit is checked, and its rank."""
     return Shape(rows=4 if many else 1, length=length, labels=min(200, length - 1), padded=padded), ranks[-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """Polynomials of the traced layers: events in order, and what each layer keeps between updates."""
+    """Polynomials of the traced model: of its events in order, and of what each layer has between updates."""
 
     labels: list[str]
     names: dict[str, Monomial]
-    events: Any
-    """Bytes an event, a category, a monomial; one each."""
-    layers: Any
-    """The same, a layer instead of an event."""
+    events: Array
+    """Coefficients in bytes: events x categories x monomials."""
+    layers: Array
+    """Coefficients in bytes: layers x categories x monomials."""
 
 
 def fitted(traces: Sequence[Trace], shapes: Sequence[tuple[Shape, int | None]], depth: int) -> Fit | None:
-    """The polynomials of every event, or None where these traces are too few to tell. Raises Unfit."""
-    import numpy
-
+    """The polynomials of every event; None where the traces are too few to determine them. Raises UntraceableError."""
     first = traces[0]
     if any(one.labels != first.labels or not numpy.array_equal(one.places, first.places) for one in traces):
-        raise Unfit("the operations of an update depend on its sizes")
+        raise UntraceableError("the operations of an update depend on its sizes")
     many, ranked = any(shape.rows > 1 for shape, _ in shapes), len({rank for _, rank in shapes}) > 1
     names = monomials(many=many, ranked=ranked)
     matrix = numpy.array([_values(names, shape, rank) for shape, rank in shapes])
     own = numpy.array([trace.layers for trace in traces], dtype=float).reshape(len(traces), -1)
-    parts = [_coefficients(matrix, given) for given in (numpy.array([one.bytes for one in traces], dtype=float), own)]
-    if any(one is None for one in parts):
+    columns = _coefficients(matrix, numpy.array([trace.bytes for trace in traces], dtype=float))
+    layers = _coefficients(matrix, own)
+    if columns is None or layers is None:
         return None
-    columns, layers = parts
     events = summed(first.places, columns, len(first.labels))
     return Fit(labels=first.labels, names=names, events=events, layers=layers.reshape(depth, len(CATEGORIES), -1))
 
 
-def _coefficients(matrix: Any, values: Any) -> Any:
-    """For each column of values (a row for each trace) the coefficients of the monomials, whose values are the matrix.
+def _coefficients(matrix: Array, values: Array) -> Array | None:
+    """The coefficients of the monomials for each column of `values`; `matrix` has the monomials' values.
 
-    The fewest that meet all traces: up to three monomials and fewer than traces; then any number, for which the traces
-    must be as many as the monomials; None where they are not.
+    Both have a row for each trace. The answer is columns x monomials.
+
+    Of each column they are the fewest that meet all traces: up to three monomials and fewer than traces; then any
+    number, for which the traces must be as many as the monomials. None where they are not.
     """
-    import numpy
-
     unlike, which = numpy.unique(values, axis=1, return_inverse=True)
     found = numpy.zeros((unlike.shape[1], matrix.shape[1]))
     left = numpy.flatnonzero(abs(unlike).max(axis=0))
@@ -142,101 +137,101 @@ def _values(names: dict[str, Monomial], shape: Shape, rank: int | None) -> list[
 
 
 def block_of(fit: Fit, layout: Layout) -> Block:
-    """The left-out layers added, pruned to the events that can be the peak."""
+    """The table's block of a fit, with the layers that were left out and only the events that can be the peak."""
     places, matrices = _with_layers(fit, layout)
     return _pruned([_words(place, layout) for place in places], matrices, fit.names)
 
 
 def exact(fit: Fit, shape: Shape, rank: int | None, trace: Trace) -> bool:
-    """Whether every event and category is met to the byte at a larger shape. Raises Unfit."""
-    import numpy
-
+    """Whether every event and category is met to the byte at a larger shape. Raises UntraceableError."""
     if trace.labels != fit.labels:
-        raise Unfit("the operations of an update depend on its sizes")
+        raise UntraceableError("the operations of an update depend on its sizes")
     gaps = fit.events @ numpy.array(_values(fit.names, shape, rank)) - trace.live
     return bool(abs(gaps).max() < 0.5 + 1e-9 * trace.peak)
 
 
 def check_events(fit: Fit, shape: Shape, rank: int | None, trace: Trace) -> None:
-    """Every event's sum against a trace of another shape. Raises Unfit."""
-    import numpy
-
+    """Check every event's sum against a trace of another shape. Raises UntraceableError."""
     gaps = fit.events.sum(axis=1) @ numpy.array(_values(fit.names, shape, rank)) - trace.live.sum(axis=1)
-    _near(float(gaps[abs(gaps).argmax()]), trace.peak)
+    _check_gap(float(gaps[abs(gaps).argmax()]), trace.peak)
 
 
 def check_layers(fit: Fit, layout: Layout, shape: Shape, rank: int | None, trace: Trace) -> None:
-    """The peak with left-out layers against a trace of another shape that has them all. Raises Unfit."""
-    found = sum(block_of(fit, layout).peak(Moment(shape=shape, accumulate=True), rank)[0].values())
-    _near(found - trace.peak, trace.peak)
+    """Check the peak, left-out layers included, against a trace that has them all. Raises UntraceableError."""
+    peak = sum(block_of(fit, layout).peak(Moment(shape=shape, accumulate=True), rank)[0].values())
+    _check_gap(peak - trace.peak, trace.peak)
 
 
-def _near(gap: float, peak: int) -> None:
+def _check_gap(gap: float, peak: int) -> None:
     if abs(gap) > TOLERANCE * peak:
-        raise Unfit(f"the table is {100 * gap / peak:+.2f} % off a trace it was not made from")
+        raise UntraceableError(f"the table is {100 * gap / peak:+.2f} % off a trace it was not made from")
 
 
-def _with_layers(fit: Fit, layout: Layout) -> tuple[list[str], Any]:
-    """Each event with the bytes of the layers that were left out; events of a standing layer come at both ends.
+def _with_layers(fit: Fit, layout: Layout) -> tuple[list[str], Array]:
+    """Labels and coefficients of the events, with the layers that were left out.
+
+    Events of a layer that stands for others come twice: before the first of those, and after the last.
 
     Kinds of layers take turns, so all that are left out are passed together: before the first, or after the last.
     """
-    import numpy
-
     labels, events, layers = fit.labels, fit.events, fit.layers
     if layout.whole:
         return labels, events
     first: dict[str, int] = {}
-    for number, label in enumerate(labels):
-        first.setdefault(label, number)
+    for i, label in enumerate(labels):
+        first.setdefault(label, i)
 
-    def step(micro: str, direction: str, one: int, other: int) -> Any:
+    def step(micro: str, direction: str, one: int, other: int) -> Array | None:
         a, b = first.get(f"{micro}.{direction} {one}|"), first.get(f"{micro}.{direction} {other}|")
         return None if a is None or b is None else events[b] - events[a]
 
-    def left_out(micro: str) -> dict[str, Any]:
-        """Bytes of all left-out layers by how far they are."""
-        found = {state: numpy.zeros_like(events[0]) for state in ("before", "up", "held", "back")}
-        for place in layout.standing():
-            base = layers[place].copy()
+    def left_out(micro: str) -> dict[str, Array]:
+        """Coefficients of all left-out layers by their state (`_states_of`)."""
+        total = {state: numpy.zeros_like(events[0]) for state in ("before", "up", "held", "back")}
+        for i in layout.standing():
+            base = layers[i].copy()
             if micro == "0":  # the gradients of this update are not there yet
                 base[GRADIENTS] = 0
-            up, down = step(micro, "forward", place, place + 1), step(micro, "backward", place, place - 1)
+            up, down = step(micro, "forward", i, i + 1), step(micro, "backward", i, i - 1)
             up = 0 * base if up is None else up
             # what of it lives on in the backward pass (none where no gradient passes): not autocast's 16-bit copies
-            kept = numpy.array([[name != "gradients"] for name in CATEGORIES])
-            held = 0 * base if down is None else -down * kept
+            lasting = numpy.array([[name != "gradients"] for name in CATEGORIES])
+            held = 0 * base if down is None else -down * lasting
             passed = {"before": 0 * base, "up": up, "held": held, "back": 0 * base if down is None else held + down}
             for state, more in passed.items():
-                found[state] += layout.stands_for[place] * (base + more)
-        return found
+                total[state] += layout.stands_for[i] * (base + more)
+        return total
 
     extra = {micro: left_out(micro) for micro in {label.partition(".")[0] for label in labels}}
-    added: dict[str, list[Any]] = {}
+    added: dict[str, list[Array]] = {}
     for label in set(labels):
         micro, _, place = label.rstrip("|").partition(".")
-        states = _passed(place, layout) if place else []
+        states = _states_of(place, layout) if place else []
         added[label] = [extra[micro][state] for state in states] or [numpy.zeros_like(events[0])]
-    numbers = [number for number, label in enumerate(labels) for _ in added[label]]
+    indices = [i for i, label in enumerate(labels) for _ in added[label]]
     more = numpy.array([one for label in labels for one in added[label]])
-    return [labels[number] for number in numbers], events[numbers] + more
+    return [labels[i] for i in indices], events[indices] + more
 
 
-def _passed(place: str, layout: Layout) -> list[str]:
-    """How far the left-out layers are at a place: before, up (forward done), held (autocast left too), back."""
+def _states_of(place: str, layout: Layout) -> list[str]:
+    """The states of the left-out layers at a place.
+
+    They are `before` their forward pass, `up` after it, `held` when autocast has ended too, `back` after the backward
+    pass.
+    """
     if place in ("loss", "loss value", "backward loss"):
         return ["up" if place == "loss" else "held"]
-    found = re.fullmatch(r"(forward|backward) (\d+)", place)
-    if not found:
+    match = re.fullmatch(r"(forward|backward) (\d+)", place)
+    if not match:
         return ["before"]
-    standing, number = layout.standing(), int(found[2])
-    before, after = ("before", "up") if found[1] == "forward" else ("back", "held")
-    return [before] * (number <= standing[-1]) + [after] * (number >= standing[0])
+    standing, layer = layout.standing(), int(match[2])
+    before, after = ("before", "up") if match[1] == "forward" else ("back", "held")
+    return [before] * (layer <= standing[-1]) + [after] * (layer >= standing[0])
 
 
 @lru_cache(maxsize=4096)
 def _words(label: str, layout: Layout) -> str:
-    """A place as people read it: layers counted from 1, of the whole model."""
+    """A place in words, with layers counted from 1 in the whole model."""
     micro, _, place = label.rstrip("|").partition(".")
     direction, _, number = place.partition(" ")
     if direction in ("forward", "backward") and number.isdigit():
@@ -247,10 +242,8 @@ def _words(label: str, layout: Layout) -> str:
 
 
 @lru_cache(maxsize=4)
-def _grid(order: tuple[str, ...]) -> Any:
-    """The monomials' values at the sizes where an event must be the largest to be kept."""
-    import numpy
-
+def _grid(order: tuple[str, ...]) -> Array:
+    """The monomials' values at the sizes of `GRID`: sizes x monomials."""
     sizes = (
         (Shape(rows=b, length=s, labels=max(1, int(b * s * share)), padded=False), r)
         for b, s, share, r in itertools.product(*GRID)
@@ -259,32 +252,30 @@ def _grid(order: tuple[str, ...]) -> Any:
     return numpy.array([[MONOMIALS[name](shape, r) for name in order] for shape, r in sizes], dtype=float)
 
 
-def _pruned(places: list[str], matrices: Any, names: dict[str, Monomial]) -> Block:
-    import numpy
-
+def _pruned(places: list[str], matrices: Array, names: dict[str, Monomial]) -> Block:
+    """The block of the events that are the largest at some size of `GRID`."""
     grid, sums = _grid(tuple(names)), matrices.sum(axis=1)
-    first = numpy.array([n for n, place in enumerate(places) if not place.startswith("1.")])  # of no later micro-batch
-    kept = {*first[_largest(sums[first], grid)].tolist(), *_largest(sums, grid).tolist()}
-    rows = [Row(place=places[n], bytes=_rounded(matrices[n])) for n in sorted(kept)]
+    # the events of a first micro-batch and of the update: where there is no later one, the peak is among them
+    first = numpy.array([i for i, place in enumerate(places) if not place.startswith("1.")])
+    chosen = {*first[_largest(sums[first], grid)].tolist(), *_largest(sums, grid).tolist()}
+    rows = [Row(place=places[i], bytes=_rounded(matrices[i])) for i in sorted(chosen)]
     return Block(monomials=list(names), rows=rows, line=_line(places, sums, sums @ grid.mean(axis=0)))
 
 
-def _largest(sums: Any, grid: Any) -> Any:
-    """The numbers of the events that are the largest somewhere; in pieces, which stay in the processor's cache."""
-    import numpy
-
+def _largest(sums: Array, grid: Array) -> Array:
+    """The indices of the events that are the largest at some size; in pieces, which stay in the processor's cache."""
     pieces = [(grid[start : start + 16] @ sums.T).argmax(axis=1) for start in range(0, len(grid), 16)]
     return numpy.unique(numpy.concatenate(pieces))
 
 
-def _line(places: list[str], sums: Any, middle: Any) -> list[Row]:
-    """Two moments of each stretch of the step, where it begins and its largest, for a picture of the memory in time."""
-    found = []
+def _line(places: list[str], sums: Array, middle: Array) -> list[Row]:
+    """Two events of each stretch of the step, its first and its largest, for a picture of the memory in time."""
+    chosen = []
     for _, group in itertools.groupby(range(len(places)), key=places.__getitem__):
         members = list(group)
-        found += sorted({members[0], max(members, key=middle.__getitem__)})
-    return [Row(place=places[n], bytes=_rounded(sums[n : n + 1])) for n in found]
+        chosen += sorted({members[0], max(members, key=middle.__getitem__)})
+    return [Row(place=places[i], bytes=_rounded(sums[i : i + 1])) for i in chosen]
 
 
-def _rounded(matrix: Any) -> list[list[float]]:
+def _rounded(matrix: Array) -> list[list[float]]:
     return [[round(value, 3) + 0.0 for value in line] for line in matrix.tolist()]

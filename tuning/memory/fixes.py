@@ -1,20 +1,18 @@
-"""What to change so that a run takes less memory, ranked, each with what it saves and what it costs.
+"""Changes of settings with which a run takes less memory, ranked, each with its saving and its cost.
 
-Comes in: what is known about a plan, a device.  Goes out: settings changes; and the inverse answer, the largest
-micro-batch that fits.  What counts is the highest moment of the whole run: an update's, an evaluation's, or that of
-writing answers.
+Here too is the inverse answer, the largest micro-batch that fits. What counts is the peak of the whole run: that of an
+update, of an evaluation, or of writing answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
 from tuning.architectures import supports_sdpa
-from tuning.hardware import Device
 from tuning.memory.closed_form import STATES, optimizer_values
-from tuning.memory.known import Known, changed, known
+from tuning.memory.known import MemoryUsage, changed, usage_of
 from tuning.memory.moments import longest_row
 from tuning.methods import method_named
 from tuning.plan import Plan
@@ -24,63 +22,74 @@ from tuning.refusals import refused
 from tuning.settings import WRITTEN_METRICS
 
 MOST_ROWS = 4096
-LOOKED_AT = 64
-"""Rows of an update up to which each number of rows at once is looked at: more of them may take less."""
+TRIED_ONE_BY_ONE = 64
+"""Rows of an update up to which each number of rows at once is tried: more of them may take less."""
 SHORTEST = 32
 """Tokens below which rows are not cut further."""
-MANY = 0.1
-"""The share of trained weights from which on an optimizer's state is looked at."""
+TRAINED_SHARE = 0.1
+"""The share of trained weights from which on an optimizer with less state is offered."""
 LEAST_SHARE = 0.02
-"""Of the run's highest moment: what some changes must save to be worth what they cost."""
-LEANER_OPTIMIZERS = {
+"""The share of the run's peak that some changes must save to be worth their cost."""
+CHEAPER_OPTIMIZERS = {
     "adamw_8bit": "8-bit AdamW: its two values a weight are rounded, nearly the same curve",
     "adafactor": "Adafactor: another optimizer with hardly any state, another curve",
 }
-"""In the order in which they are offered, with what they cost."""
+"""Optimizers that keep less, in the order in which they are offered, with their cost in words."""
+
+
+class Fix(TypedDict):
+    """A change as the estimate's JSON has it; `saved_bytes` are of the run's peak, `time_percent` is rough."""
+
+    settings: dict[str, Any]
+    cost: str
+    saved_bytes: int
+    update_saved_bytes: int
+    time_percent: int
+    fits: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """Other settings, what is known of the run with them, and in words what they cost; `time_percent` is rough."""
+    """Other settings, the memory usage with them, and their cost in words; `time_percent` is rough."""
 
     settings: dict[str, Any]
     cost: str
-    other: Known
+    other: MemoryUsage
     time_percent: int = 0
     length: int | None = None
-    """The longest row then, where it is another."""
+    """Tokens of the longest row with these settings, where it is another."""
     least: float = 0.0
-    """The share of the highest moment below which it is not worth offering."""
+    """The share of the run's peak below which the change is not worth offering."""
 
 
-def largest_micro_batch(found: Known, device: Device) -> int | None:
+def largest_micro_batch(usage: MemoryUsage) -> int | None:
     """The largest `micro_batch_size` whose upper edge stays on the device; no more than the data can fill.
 
     The effective batch stays: with fewer rows gradients of an earlier micro-batch are alive beside a later one, with
     all of its rows at once none are, so more rows can take less. Each side is looked at by itself. Of a large effective
     batch it is one that fits where one more row does not.
     """
-    if not found.trains:
-        return _most(most_rows(found), lambda rows: found.fits(device, rows))
-    if not found.held(found.generation(), device):
+    if not usage.trains:
+        return _most(most_rows(usage), usage.fits)
+    if not usage.fits_bytes(usage.generation()):
         return None
 
     def fits(rows: int) -> bool:
-        return found.held(max(found.total(rows), found.evaluation(rows)), device)
+        return usage.fits_bytes(max(usage.total(rows), usage.evaluation(rows)))
 
-    at_once = min(int(found.plan.value("effective_batch")), most_rows(found))
+    at_once = min(int(usage.plan.value("effective_batch")), most_rows(usage))
     if fits(at_once):
-        return _most(most_rows(found), lambda rows: rows <= at_once or fits(rows))
-    if at_once > LOOKED_AT:
+        return _most(most_rows(usage), lambda rows: rows <= at_once or fits(rows))
+    if at_once > TRIED_ONE_BY_ONE:
         return _most(at_once, fits)
     # the rows of later micro-batches get shorter the more the first one takes: from above, not by halves
     return next((rows for rows in range(at_once, 0, -1) if fits(rows)), None)
 
 
-def most_rows(found: Known) -> int:
+def most_rows(usage: MemoryUsage) -> int:
     """Rows of a micro-batch beyond which the data give no more; an evaluation takes two for each."""
-    data = found.plan.data
-    return min(MOST_ROWS, data.train_rows if found.trains else (data.eval_rows + 1) // 2)
+    data = usage.plan.data
+    return min(MOST_ROWS, data.train_rows if usage.trains else (data.eval_rows + 1) // 2)
 
 
 def _most(high: int, fits: Callable[[int], bool]) -> int | None:
@@ -95,20 +104,20 @@ def _most(high: int, fits: Callable[[int], bool]) -> int | None:
     return low or None
 
 
-def fixes(found: Known, device: Device) -> list[dict[str, Any]]:
-    """Changes that lower the run's highest moment: those that suffice first, then by bytes saved of it.
+def fixes(usage: MemoryUsage) -> list[Fix]:
+    """Changes that lower the run's peak: those that suffice first, then by bytes saved of it.
 
     Behind them those that lower an update alone, where something else is higher: `saved_bytes` is 0 then.
     """
-    ranked, measured = [], {found.kind: _highest_and_update(found)}
-    highest = measured[found.kind][0]
-    for change in [*_rows(found, device), *_structure(found), *_lengths(found), *_writing(found)]:
+    ranked, by_kind = list[Fix](), {usage.kind: _peaks(usage)}
+    peak = by_kind[usage.kind][0]
+    for change in [*_fewer_rows(usage), *_other_computation(usage), *_shorter_rows(usage), *_less_writing(usage)]:
         other = change.other
-        if other.kind != found.kind:  # compare like with like
-            other = _rough(other)
-            if other.kind not in measured:
-                measured[other.kind] = _highest_and_update(_rough(found))
-        before, after = measured[other.kind], _highest_and_update(other, change.length)
+        if other.kind != usage.kind:  # compare like with like: both by formula
+            other = other.by_formula()
+            if other.kind not in by_kind:
+                by_kind[other.kind] = _peaks(usage.by_formula())
+        before, after = by_kind[other.kind], _peaks(other, change.length)
         saved, of_update = before[0] - after[0], before[1] - after[1]
         if saved < 0 or max(saved, of_update) <= change.least * before[0]:
             continue
@@ -119,137 +128,133 @@ def fixes(found: Known, device: Device) -> list[dict[str, Any]]:
                 "saved_bytes": saved,
                 "update_saved_bytes": of_update,
                 "time_percent": change.time_percent,
-                "fits": replace(found, plan=other.plan).held(highest - saved, device),
+                "fits": usage.with_plan(other.plan).fits_bytes(peak - saved),
             }
         )
     return sorted(ranked, key=lambda fix: (not fix["fits"], -fix["saved_bytes"], -fix["update_saved_bytes"]))
 
 
-def _highest_and_update(found: Known, length: int | None = None) -> tuple[int, int]:
-    """Bytes at the run's highest moment, and at an update's."""
-    update = found.total(length=length)
-    between = found.evaluation(length=length) if found.trains else update
-    return max(update, between, found.generation()), update
+def _peaks(usage: MemoryUsage, length: int | None = None) -> tuple[int, int]:
+    """Bytes at the run's peak, and at an update's."""
+    update = usage.total(length=length)
+    between = usage.evaluation(length=length) if usage.trains else update
+    return max(update, between, usage.generation()), update
 
 
-def _rough(found: Known) -> Known:
-    """By formula, to compare like with like where only one of two has a table."""
-    return Known(plan=found.plan, subject=None, table=None)
+def _with(usage: MemoryUsage, **settings: Any) -> MemoryUsage:
+    """The usage with settings that change sizes alone."""
+    return usage.with_plan(changed(usage.plan, settings))
 
 
-def _with(found: Known, **settings: Any) -> Known:
-    """With settings that change sizes alone: the table stays."""
-    return replace(found, plan=changed(found.plan, settings))
-
-
-def _rows(found: Known, device: Device) -> Iterator[Change]:
-    """The largest divisor of the micro-batch that fits, else the one that takes least."""
-    micro, steps = found.plan.settings.micro_batch_size, found.plan.settings.gradient_accumulation_steps
+def _fewer_rows(usage: MemoryUsage) -> Iterator[Change]:
+    """Fewer rows at once: the largest divisor of the micro-batch that fits, else the one that takes least."""
+    micro, steps = usage.plan.settings.micro_batch_size, usage.plan.settings.gradient_accumulation_steps
     smaller = [rows for rows in range(micro - 1, 0, -1) if micro % rows == 0]
     if not smaller:
         return
     rows = smaller[0]
-    if not found.fits(device):
-        taken = {rows: found.highest(rows) for rows in smaller}
-        enough = (rows for rows in smaller if found.held(taken[rows], device))
+    if not usage.fits():
+        taken = {rows: usage.peak_of_run(rows) for rows in smaller}
+        enough = (rows for rows in smaller if usage.fits_bytes(taken[rows]))
         rows = next(enough, None) or min(smaller, key=lambda rows: (taken[rows], -rows))
     slower = 5 * (micro // rows - 1) if micro // rows < 4 else 20
-    if not found.trains:
+    if not usage.trains:
         cost = f"micro-batch {micro} -> {rows}: fewer rows are evaluated at once, the same measures"
         yield Change(
             settings={"micro_batch_size": rows},
             cost=cost,
             time_percent=slower,
-            other=_with(found, micro_batch_size=rows),
+            other=_with(usage, micro_batch_size=rows),
         )
         return
     change = {"micro_batch_size": rows, "gradient_accumulation_steps": steps * micro // rows}
     cost = f"micro-batch {micro} -> {rows}, accumulation {steps} -> {steps * micro // rows}: the same effective batch"
-    yield Change(settings=change, cost=cost, time_percent=slower, other=_with(found, **change))
+    yield Change(settings=change, cost=cost, time_percent=slower, other=_with(usage, **change))
 
 
-def _structure(found: Known) -> Iterator[Change]:
-    """What makes another computation: it has a table of its own."""
-    plan = found.plan
+def _other_computation(usage: MemoryUsage) -> Iterator[Change]:
+    """Settings that change the computation, so that another table holds."""
+    plan = usage.plan
     settings = plan.settings
     if settings.attention == "eager" and supports_sdpa(plan.model.shape.model_type):
         cost = "attention sdpa instead of eager: the same answer, no slower"
-        yield Change(settings={"attention": "sdpa"}, cost=cost, other=known(changed(plan, {"attention": "sdpa"})))
-    if not found.trains:
+        yield Change(settings={"attention": "sdpa"}, cost=cost, other=usage_of(changed(plan, {"attention": "sdpa"})))
+    if not usage.trains:
         return
     now = _refused(plan)
     change: dict[str, Any] = {"gradient_checkpointing": True}
     if not settings.gradient_checkpointing and _refused(other := changed(plan, change)) <= now:
         cost = "gradient checkpointing: layers are computed again in the backward pass"
-        yield Change(settings=change, cost=cost, time_percent=33, other=known(other))
-    yield from _leaner_methods(plan, now)
-    yield from _leaner_optimizers(plan, now)
+        yield Change(settings=change, cost=cost, time_percent=33, other=usage_of(other))
+    yield from _cheaper_methods(plan, now)
+    yield from _cheaper_optimizers(plan, now)
 
 
-def _leaner_methods(plan: Plan, now: set[tuple[str, str]]) -> Iterator[Change]:
-    """What the registry names; settings that both methods have stay, unless they are what is refused."""
-    block, own = plan.settings.method, method_named(plan.settings.method.name)
+def _cheaper_methods(plan: Plan, now: set[tuple[str, str]]) -> Iterator[Change]:
+    """The methods that the registry names as cheaper; settings that both have stay, unless they are refused."""
+    settings, own = plan.settings.method, method_named(plan.settings.method.name)
     for method in map(method_named, own.leaner):
         plain = method.able(method.settings(), plan.device.dtypes)
-        shared = type(block).model_fields.keys() - {"name"} if issubclass(method.settings, type(block)) else ()
-        kept = plain.replace(**{name: getattr(block, name) for name in shared})
+        shared = type(settings).model_fields.keys() - {"name"} if issubclass(method.settings, type(settings)) else ()
+        kept = plain.replace(**{name: getattr(settings, name) for name in shared})
         others = (changed(plan, {"method": one}) for one in ([kept, plain] if kept != plain else [plain]))
         other = next((one for one in others if _refused(one) <= now), None)
         if other is not None:
             cost = f"{method.title} instead of {own.title}: {method.gives_up}"
-            yield Change(settings={"method": other.settings.method.model_dump()}, cost=cost, other=known(other))
+            yield Change(settings={"method": other.settings.method.model_dump()}, cost=cost, other=usage_of(other))
 
 
-def _leaner_optimizers(plan: Plan, now: set[tuple[str, str]]) -> Iterator[Change]:
+def _cheaper_optimizers(plan: Plan, now: set[tuple[str, str]]) -> Iterator[Change]:
     """Optimizers that keep less of each trained weight, where many weights are trained."""
     chosen = plan.settings.optimizer
-    if plan.value("trainable_share") < MANY:
+    if plan.value("trainable_share") < TRAINED_SHARE:
         return
-    for name, cost in LEANER_OPTIMIZERS.items():
+    for name, cost in CHEAPER_OPTIMIZERS.items():
         if STATES[name] >= optimizer_values(chosen):
             continue
         other = changed(plan, {"optimizer": chosen.replace(name=name)})
         if _refused(other) <= now:
-            told = cost if chosen.learning_rate is None else f"{cost}, which needs another learning_rate"
-            yield Change(settings={"optimizer": {"name": name}}, cost=told, other=known(other), least=LEAST_SHARE)
+            words = cost if chosen.learning_rate is None else f"{cost}, which needs another learning_rate"
+            yield Change(settings={"optimizer": {"name": name}}, cost=words, other=usage_of(other), least=LEAST_SHARE)
 
 
 def _refused(plan: Plan) -> set[tuple[str, str]]:
-    """What cannot be done of it: a change may be offered that adds nothing to that."""
-    return {(one.field, one.message) for one in refused(plan.settings, plan.model, plan.data, plan.device, Prompted())}
+    """The problems of a plan as (field, message): a change is offered only where it adds none."""
+    problems = refused(plan.settings, plan.model, plan.data, plan.device, Prompted())
+    return {(problem.field, problem.message) for problem in problems}
 
 
-def _lengths(found: Known) -> Iterator[Change]:
+def _shorter_rows(usage: MemoryUsage) -> Iterator[Change]:
     """Shorter rows: cut, or where a method writes them, written shorter."""
-    longest = longest_row(found.plan)
-    if found.trains:
+    longest = longest_row(usage.plan)
+    if usage.trains:
         if longest > SHORTEST:
-            limit = found.plan.settings.data.max_seq_length
+            limit = usage.plan.settings.data.max_seq_length
             why = "" if limit == longest else f" (the longest row has {longest} tokens)"
             cost = f"max_seq_length {limit} -> {longest // 2}{why}: long rows are cut"
             yield Change(
                 settings={"data": {"max_seq_length": longest // 2}},
                 cost=cost,
                 time_percent=-30,
-                other=found,
+                other=usage,
                 length=longest // 2,
                 least=LEAST_SHARE,
             )
         return
-    shorter = method_named(found.plan.settings.method.name).shorter(found.plan.settings.method)
+    shorter = method_named(usage.plan.settings.method.name).shorter(usage.plan.settings.method)
     if shorter is None:
         return
-    other = _with(found, method=shorter[0])
+    other = _with(usage, method=shorter[0])
     if "prompted_length" in other.plan.derived:
         time = round(100 * (longest_row(other.plan) / longest - 1))
         yield Change(settings={"method": shorter[0].model_dump()}, cost=shorter[1], time_percent=time, other=other)
 
 
-def _writing(found: Known) -> Iterator[Change]:
+def _less_writing(usage: MemoryUsage) -> Iterator[Change]:
     """Less written while the run evaluates, or fewer at once."""
-    settings = found.plan.settings
+    settings = usage.plan.settings
     asked = settings.eval
-    if not found.generation():
+    if not usage.generation():
         return
     if asked.max_new_tokens > 1:
         fewer = asked.max_new_tokens // 2
@@ -257,20 +262,20 @@ def _writing(found: Known) -> Iterator[Change]:
         yield Change(
             settings={"eval": {"max_new_tokens": fewer}},
             cost=cost,
-            other=_with(found, eval=asked.replace(max_new_tokens=fewer)),
+            other=_with(usage, eval=asked.replace(max_new_tokens=fewer)),
         )
-    together = min(ANSWER_ROWS, asked.generate_rows, found.plan.data.eval_rows)
+    together = min(ANSWER_ROWS, asked.generate_rows, usage.plan.data.eval_rows)
     if WRITTEN_METRICS & set(settings.metrics) and together > 1:
         cost = f"generate_rows {asked.generate_rows} -> {together // 2}: exact match of fewer rows, so a rougher one"
         yield Change(
             settings={"eval": {"generate_rows": together // 2}},
             cost=cost,
-            other=_with(found, eval=asked.replace(generate_rows=together // 2)),
+            other=_with(usage, eval=asked.replace(generate_rows=together // 2)),
         )
-    if settings.sample.prompts and found.trains:
+    if settings.sample.prompts and usage.trains:
         cost = "no sample prompts: ask the model after the run instead"
         yield Change(
             settings={"sample": {"prompts": []}},
             cost=cost,
-            other=_with(found, sample=settings.sample.replace(prompts=())),
+            other=_with(usage, sample=settings.sample.replace(prompts=())),
         )

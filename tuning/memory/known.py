@@ -1,8 +1,4 @@
-"""What is known about a plan's memory: its table where one was traced, and every question that can be asked of it.
-
-Comes in: a `Plan`.  Goes out: a `Known`, which answers in bytes for these settings or for other sizes: by the table of
-the real training code (`tables.py`), or by formula where there is none yet.
-"""
+"""The memory that a plan's run takes: one `MemoryUsage` a plan, asked by the estimate, the fixes and the charts."""
 
 from __future__ import annotations
 
@@ -11,38 +7,35 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tuning.hardware import Device
-from tuning.memory.closed_form import closed_form
-from tuning.memory.evaluation import evaluation_bytes, evaluation_parts, generation_bytes
-from tuning.memory.moments import count_windows, kept_features, moments_of, rows_of
+from tuning.memory.batch_memory import BatchMemory, Parts
+from tuning.memory.closed_form import FormulaMemory
+from tuning.memory.evaluation import evaluation_bytes, evaluation_peak, generation_bytes
+from tuning.memory.moments import cached_features_bytes, count_update_batches, peak_batches, row_sizes_of
 from tuning.memory.process import process_bytes
-from tuning.memory.subject import Subject, subject_of
-from tuning.memory.table import Block, Table
+from tuning.memory.subject import Workload, workload_of
 from tuning.memory.tables import find_table, make_table, untraceable
+from tuning.memory.traced import TracedMemory, is_even
 from tuning.methods import method_named
 from tuning.micro_batches import Moment
 from tuning.plan import Plan, with_method
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """What is known about a plan's memory: its table, if it has one. Any size can be asked of it."""
+class MemoryUsage:
+    """What the run of a plan takes on the plan's device, in bytes: as its settings are, or with other sizes.
+
+    `rows` of a method stands for another micro-batch size, `length` for another number of tokens of the longest row.
+    """
 
     plan: Plan
-    subject: Subject | None
-    table: Table | None
-    even_subject: Subject | None = None
-    """Of micro-batches of several rows that are all as long: they need no mask, and so take less. None where this run
-    has no such beside others."""
-    even_table: Table | None = None
-
-    @property
-    def wanted(self) -> tuple[Subject, ...]:
-        """Whose tables tell all that this plan asks."""
-        return tuple(one for one in (self.subject, self.even_subject) if one is not None)
+    memory: BatchMemory
+    workloads: tuple[Workload, ...] = ()
+    """The workloads whose tables make all figures exact, as `workloads_of` gives them."""
 
     @property
     def kind(self) -> str:
-        return "approximate" if self.table is None else "traced"
+        """`traced` or `approximate`."""
+        return self.memory.kind
 
     @property
     def trains(self) -> bool:
@@ -52,118 +45,137 @@ class Known:
     @property
     def why_approximate(self) -> str | None:
         """Why there is no table, in a sentence; None where there is one, or none has been tried yet."""
-        reason = None if self.table is not None or self.subject is None else untraceable(self.subject)
+        if self.kind == "traced" or not self.workloads:
+            return None
+        reason = untraceable(self.workloads[0])
         if reason is None:
             return None
-        said = reason.strip().partition("\n")[0].rstrip(".")
-        return f"A run with these settings could not be traced ({said}), so the figures are by formula."
+        first_line = reason.strip().partition("\n")[0].rstrip(".")
+        return f"A run with these settings could not be traced ({first_line}), so the figures are by formula."
 
-    def peak(self) -> tuple[dict[str, int], str]:
-        """Bytes by category at the peak of an update, and where it is; of the evaluation where there is no update."""
+    def with_plan(self, plan: Plan) -> MemoryUsage:
+        """The usage of a plan that differs in sizes alone, so that the table stays."""
+        return replace(self, plan=plan, memory=self.memory.with_plan(plan))
+
+    def by_formula(self) -> MemoryUsage:
+        """The usage of the same plan without its table, to compare with another plan that has none."""
+        return MemoryUsage(plan=self.plan, memory=FormulaMemory(plan=self.plan))
+
+    def peak(self) -> tuple[Parts, str]:
+        """Bytes by category at the peak of an update, and the name of that point; of the evaluation where the run makes
+        no update."""
         if not self.trains:
-            return evaluation_parts(self.plan, self.subject, self.table)
-        moment = self._highest()
-        (parts, where), kept = self._at(moment), kept_features(self.plan, moment.shape)
-        return parts | {"activations": parts["activations"] + kept}, where
+            return evaluation_peak(self.plan, self.memory)
+        batch = self._peak_batch()
+        parts, place = self.memory.peak(batch)
+        return self._with_features(batch, parts), place
 
-    def moments(self, rows: int | None = None, length: int | None = None) -> Sequence[Moment]:
-        """The micro-batches of which one is the highest."""
-        found, settings = moments_of(self.plan, rows, length), self.plan.settings.method
+    def peak_batches(self, rows: int | None = None, length: int | None = None) -> Sequence[Moment]:
+        """The micro-batches of the run's updates, one of which has the peak."""
+        batches, settings = peak_batches(self.plan, rows, length), self.plan.settings.method
         # where weights are updated within the backward pass, the optimizer's state comes before that is over
-        if any(one.first for one in found) and method_named(settings.name).steps_in_backward(settings):
-            return [replace(one, first=False) for one in found]
-        return found
-
-    def _highest(self) -> Moment:
-        """The one of them that is."""
-        return max(self.moments(), key=self._total)
-
-    def _total(self, moment: Moment) -> int:
-        """Bytes at its peak, what a run keeps of all rows included."""
-        if self.table is None or self.subject is None:
-            total = sum(closed_form(self.plan, moment)[0].values())
-        else:
-            total = self._block(self.table, moment).total(moment, self.subject.rank)
-        return total + kept_features(self.plan, moment.shape)
-
-    def _at(self, moment: Moment) -> tuple[dict[str, int], str]:
-        if self.table is None or self.subject is None:
-            return closed_form(self.plan, moment)
-        return self._block(self.table, moment).peak(moment, self.subject.rank)
-
-    def _block(self, table: Table, moment: Moment) -> Block:
-        """The moments for this micro-batch: of rows of unequal length until the table of equal ones is there."""
-        if self.even_table is not None and _is_even(moment):
-            table = self.even_table
-        return table.block(moment.shape)
+        if any(batch.first for batch in batches) and method_named(settings.name).steps_in_backward(settings):
+            return [replace(batch, first=False) for batch in batches]
+        return batches
 
     def total(self, rows: int | None = None, length: int | None = None) -> int:
-        """Bytes at that peak, of these settings or with other sizes."""
+        """Bytes at the peak of an update; of the evaluation where the run makes no update."""
         if not self.trains:
             return self.evaluation(rows, length)
-        return max(map(self._total, self.moments(rows, length)))
+        return max(map(self.batch_total, self.peak_batches(rows, length)))
+
+    def batch_total(self, batch: Moment) -> int:
+        """Bytes at the peak of one micro-batch, with the features that a run keeps of all rows."""
+        return self.memory.total(batch) + cached_features_bytes(self.plan, batch.shape)
 
     def evaluation(self, rows: int | None = None, length: int | None = None) -> int:
-        """Bytes at the peak of an evaluation, of these settings or with other sizes."""
-        return evaluation_bytes(self.plan, self.subject, self.table, rows, length)
+        """Bytes at the peak of an evaluation; 0 where no rows are held out."""
+        return evaluation_bytes(self.plan, self.memory, rows, length)
 
     def generation(self) -> int:
-        """Bytes at the peak while answers are written: prompts are whole, whatever max_seq_length is."""
-        return generation_bytes(self.plan, self.subject, self.table)
+        """Bytes at the peak while answers are written; 0 where none are. Prompts are whole, whatever max_seq_length
+        is."""
+        return generation_bytes(self.plan, self.memory)
 
-    def highest(self, rows: int | None = None, length: int | None = None) -> int:
+    def peak_of_run(self, rows: int | None = None, length: int | None = None) -> int:
         """The most bytes that tensors take in the whole run: what a device must hold."""
         return max(self.total(rows, length), self.evaluation(rows, length), self.generation())
 
+    def candidates(self) -> list[tuple[str, Parts]]:
+        """Place and bytes by category of the points that can be the highest once memory is shared out over devices."""
+        if not self.trains:
+            parts, place = self.peak()
+            return [(f"0.{place}", parts)]
+        points = self.memory.candidates(self.peak_batches())
+        return [(place, self._with_features(batch, parts)) for batch, place, parts in points]
+
     def through_step(self) -> list[tuple[str, int]]:
-        """Memory through one update, in order of time, with the micro-batch that holds the peak."""
-        if self.table is None or self.subject is None or not self.trains:
+        """Names and bytes of the points of one update in order of time, with the micro-batch that has the peak; empty
+        without a table or an update."""
+        if not self.trains:
             return []
-        at = self._highest()
-        kept, block = kept_features(self.plan, at.shape), self._block(self.table, at)
-        line = block.through_step(at, self.subject.rank)
-        return [(place, count + kept) for place, count in line]
+        batch = self._peak_batch()
+        cached = cached_features_bytes(self.plan, batch.shape)
+        return [(place, size + cached) for place, size in self.memory.through_step(batch)]
 
-    def fits(self, device: Device, rows: int | None = None) -> bool:
-        """Whether the upper edge stays on the device."""
-        return self.held(self.highest(rows), device)
+    def fits(self, rows: int | None = None) -> bool:
+        """Whether the upper edge of the run's process stays on the device."""
+        return self.fits_bytes(self.peak_of_run(rows))
 
-    def held(self, total: int, device: Device) -> bool:
-        """The same where tensors take `total`."""
-        return self.process(total, device)[2] <= device.total_bytes
+    def fits_bytes(self, total: int) -> bool:
+        """Whether a run whose tensors peak at `total` bytes fits: the upper edge of its process."""
+        return self.process(total)[2] <= self.plan.device.total_bytes
 
-    def process(self, total: int, device: Device) -> tuple[int, int, int]:
-        """Expected, low and high bytes of the process whose tensors take `total`."""
+    def process(self, total: int) -> tuple[int, int, int]:
+        """Expected, low and high bytes of the process whose tensors peak at `total` bytes."""
         return process_bytes(
             total,
             self.kind,
-            device.kind,
+            self.plan.device.kind,
             frozen=self.plan.value("trainable_share") < 0.1,
             recompute=self.plan.settings.gradient_checkpointing,
-            ragged=rows_of(self.plan.data).padded,
+            ragged=row_sizes_of(self.plan.data).padded,
             half=self.plan.settings.precision == "autocast_bf16",
         )
 
+    def _peak_batch(self) -> Moment:
+        return max(self.peak_batches(), key=self.batch_total)
 
-def known(plan: Plan, *, make: bool = False) -> Known:
-    """The plan with its table; `make` has a missing one traced, which takes seconds in a process of its own, and all
-    windows of the run counted."""
+    def _with_features(self, batch: Moment, parts: Parts) -> Parts:
+        return parts | {"activations": parts["activations"] + cached_features_bytes(self.plan, batch.shape)}
+
+
+def usage_of(plan: Plan, device: Device | None = None, *, make: bool = False) -> MemoryUsage:
+    """The usage of a plan on `device` (default: the plan's own), from its table where that has been made.
+
+    `make` has a missing table traced, which takes seconds in a process of its own, and all update batches counted.
+    """
+    plan = plan if device is None else plan.on(device)
     if make:
-        count_windows(plan)
+        count_update_batches(plan)
+    workloads = workloads_of(plan)
+    tables = [make_table(workload) if make else find_table(workload) for workload in workloads]
+    if not tables or tables[0] is None:
+        return MemoryUsage(plan=plan, memory=FormulaMemory(plan=plan), workloads=workloads)
+    even_table = tables[1] if len(tables) == 2 else None
+    traced = TracedMemory(table=tables[0], rank=workloads[0].rank, even_table=even_table)
+    return MemoryUsage(plan=plan, memory=traced, workloads=workloads)
+
+
+def workloads_of(plan: Plan) -> tuple[Workload, ...]:
+    """The workloads whose tables make all figures of a plan exact.
+
+    The first is that of the run; the second, where some of its micro-batches have rows of equal length, that of those.
+    Empty where the model's folder has gone.
+    """
     try:
-        subject = subject_of(plan)
+        workload = workload_of(plan)
     except (OSError, ValueError):  # the model's folder has gone since: the shape in the plan is still there
-        return Known(plan=plan, subject=None, table=None)
-    table_of = make_table if make else find_table
-    found = Known(plan=plan, subject=subject, table=table_of(subject))
-    if not subject.padded or not found.trains or not any(map(_is_even, moments_of(plan))):
-        return found
-    even = replace(subject, padded=False)
-    return replace(found, even_subject=even, even_table=table_of(even))
-
-
-def _is_even(moment: Moment) -> bool:
-    return moment.shape.rows > 1 and not moment.shape.padded
+        return ()
+    updates = method_named(plan.settings.method.name).updates
+    if workload.padded and updates and any(map(is_even, peak_batches(plan))):
+        return workload, replace(workload, padded=False)
+    return (workload,)
 
 
 def changed(plan: Plan, settings: dict[str, Any]) -> Plan:

@@ -1,8 +1,8 @@
-"""Which layers of a model are traced, and how many of those left out each stands for.
+"""The layers of a model that are traced, and how many of those left out each of them stands for.
 
-Comes in: a model's config.json.  Goes out: a `Layout`.  A model whose layers are all alike is traced at its ends and
-once between; where they differ (attention over a window in some, over everything in others) each kind between the ends
-is traced.  Runs in the tracing process: it asks `transformers` for what a config.json leaves to defaults.
+A model whose layers are all alike is traced at its ends and once between; where they differ (attention over a window in
+some, over everything in others) each kind between the ends is traced. Runs in the tracing process: it asks
+`transformers` for what a config.json leaves to defaults.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from tuning.families import DEPTHS
 MOST_TRACED = 9
 
 
-class Unfit(Exception):
-    """A table cannot be made of this model, and why in words: it says too little of its layers, its traces are no
-    polynomial of the sizes (their events do not line up), or a check has failed."""
+class UntraceableError(Exception):
+    """No table can be made of this model, with the reason in words.
+
+    Its config.json says too little of its layers, its traces are no polynomial of the sizes (their events do not line
+    up), or a check has failed.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Of the `layers` of a model those traced, by their number from 0, and how many others each stands for."""
+    """The layers that are traced (`picks`, from 0) of a model's `layers`, and how many others each stands for."""
 
     layers: int
     picks: tuple[int, ...]
@@ -38,21 +41,24 @@ class Layout:
         return not any(self.stands_for)
 
     def standing(self) -> list[int]:
-        """Traced layers that stand for others, by their place among those traced."""
-        return [place for place, count in enumerate(self.stands_for) if count]
+        """The traced layers that stand for others, by their index among those traced."""
+        return [i for i, count in enumerate(self.stands_for) if count]
 
     def one_more(self) -> tuple[Layout, Layout]:
-        """A model in which each standing layer occurs once more: predicted from these traces, and traced in full."""
+        """Two layouts of a model in which each layer that stands for others occurs once more.
+
+        The first leaves it out, to be predicted from traces of this layout; the second traces it.
+        """
         standing = self.standing()
         counts = tuple(int(count > 0) for count in self.stands_for)
         after = standing[-1] + 1
-        picks = (*self.picks[:after], *(self.picks[place] for place in standing), *self.picks[after:])
+        picks = (*self.picks[:after], *(self.picks[i] for i in standing), *self.picks[after:])
         predicted = Layout(layers=len(picks), picks=self.picks, stands_for=counts)
         return predicted, Layout(layers=len(picks), picks=picks, stands_for=(0,) * len(picks))
 
 
 def resolved(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with its defaults. Raises what transformers says of one it cannot read."""
+    """The config with its defaults. Raises what transformers raises for one that it cannot read."""
     import transformers
 
     given = {name: value for name, value in config.items() if name != "model_type"}
@@ -60,7 +66,7 @@ def resolved(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def per_layer(config: dict[str, Any], layers: int) -> dict[str, list[Any]]:
-    """Members with one plain entry for each layer."""
+    """The members of a config that have one plain entry for each layer."""
     return {
         name: value
         for name, value in config.items()
@@ -69,15 +75,15 @@ def per_layer(config: dict[str, Any], layers: int) -> dict[str, list[Any]]:
 
 
 def layers_of(config: dict[str, Any]) -> int:
-    """Blocks of the model. Raises Unfit where the config does not say."""
-    found = next((config[name] for name in DEPTHS if name in config), None)
-    if found is None:
-        raise Unfit(f"its config.json does not say how many layers it has: none of {', '.join(DEPTHS)}")
-    return int(found)
+    """The number of the model's blocks. Raises UntraceableError where the config does not say."""
+    layers = next((config[name] for name in DEPTHS if name in config), None)
+    if layers is None:
+        raise UntraceableError(f"its config.json does not say how many layers it has: none of {', '.join(DEPTHS)}")
+    return int(layers)
 
 
 def every_layer(layers: int) -> Layout:
-    """Nothing left out."""
+    """The layout that traces every layer."""
     return Layout(layers=layers, picks=tuple(range(layers)), stands_for=(0,) * layers)
 
 
@@ -91,13 +97,13 @@ def layout_of(config: dict[str, Any]) -> Layout | None:
     kinds = list(zip(*per_layer(config, layers).values(), strict=True)) or [()] * layers
     if layers <= 3:
         return every_layer(layers)
-    places: dict[Any, list[int]] = {}
-    for place in range(1, layers - 1):
-        places.setdefault(kinds[place], []).append(place)
+    layers_of_kind: dict[Any, list[int]] = {}
+    for layer in range(1, layers - 1):
+        layers_of_kind.setdefault(kinds[layer], []).append(layer)
     last = kinds[layers - 2]
     picks, counts = [0], [0]
-    for kind in [*(one for one in places if one != last), last]:
-        alike = places[kind]
+    for kind in [*(one for one in layers_of_kind if one != last), last]:
+        alike = layers_of_kind[kind]
         chosen = [alike[-1]] if kind == kinds[0] or len(alike) == 1 else [alike[0], alike[-1]]
         picks += chosen
         counts += [0] * (len(chosen) - 1) + [len(alike) - len(chosen)]
@@ -107,7 +113,7 @@ def layout_of(config: dict[str, Any]) -> Layout | None:
 
 
 def window_of(config: dict[str, Any]) -> int | None:
-    """Tokens from which on some layers see a window only, where a row can be as long; from a resolved config."""
+    """Tokens of the attention window of a resolved config; None without one, or where no row can be as long."""
     window, kinds = config.get("sliding_window"), config.get("layer_types")
     if not isinstance(window, int) or (kinds is not None and "sliding_attention" not in kinds):
         return None

@@ -1,7 +1,6 @@
-"""From bytes of tensors to what a task manager shows, with an honest band.
+"""The bytes of a run's whole process, as a task manager shows them, from the bytes of its tensors.
 
-Comes in: bytes at the allocator's peak, whether they were traced, the kind of device.  Goes out: the process's bytes,
-low and high.  The verdict is taken from the high edge.
+They are expected within a band, whose upper edge decides whether a run fits.
 """
 
 from __future__ import annotations
@@ -12,23 +11,24 @@ MIB = 2**20
 PROCESS_CPU = 365 * MIB
 """What Python with torch, transformers and PEFT holds while it trains, before any tensor (`bench memory`, Linux)."""
 HEAP_SHARE, HEAP_MOST = 0.8, 60 * MIB
-"""Freed blocks that the C library keeps for later: a share of small models' tensors, little of large ones'."""
+"""Freed blocks that the C library keeps for later: a share of the tensors of small models, little of large ones."""
 SCATTERED, RECOMPUTED = 10 * MIB, 20 * MIB
-"""What it keeps besides where small trained tensors lie among large passing ones, and where layers run twice."""
+"""Freed blocks that the C library keeps besides, where small trained tensors lie among large short-lived ones, and
+where layers are recomputed."""
 RAGGED_SHARE, RAGGED_MOST = 0.25, 150 * MIB
-"""What it may keep besides where micro-batches are of many lengths: a freed block seldom fits the next one's
+"""Freed blocks that it may keep besides, where micro-batches are of many lengths and seldom fit a freed block
 (`bench ragged`; up to 0.56 of the tensors, and 240 MiB)."""
 RAGGED_HIGH_SHARE, RAGGED_HIGH_MOST = 0.4, 200 * MIB
-"""How far above that the band's upper edge then lies."""
+"""Bytes by which the band's upper edge is raised for such micro-batches."""
 KERNELS = 40 * MIB
-"""What the kernels take that the libraries compile and keep for products in 16 bits on a processor."""
+"""Bytes of the kernels that the libraries compile and keep for products in 16 bits on a processor."""
 CONTEXT_CUDA = 450 * MIB
 """A stated assumption for the CUDA context and library workspace, outside torch's allocator."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Band:
-    """Factors on the tensors' bytes, and bytes to both sides for the rest of the process."""
+    """Factors on the bytes of the tensors, and bytes to both sides for the rest of the process."""
 
     low: float
     high: float

@@ -1,7 +1,7 @@
-"""Would it fit on several devices? Arithmetic on the estimate for one; training itself uses one.
+"""Whether a run would fit on several devices, by arithmetic on the estimate for one; training itself uses one.
 
-Comes in: what is known about a plan, a device, how many of them.  Goes out: bytes on each of them, for two ways to
-share the work.  Every device takes a micro-batch of its own, so the effective batch grows with their number.
+There are two ways to share the work. Every device takes a micro-batch of its own, so the effective batch grows with
+their number.
 
 Data parallel keeps a whole copy on each device, and buckets in which gradients are exchanged, as large as all
 gradients together (torch's DistributedDataParallel without `gradient_as_bucket_view`, whose documentation gives that
@@ -18,9 +18,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tuning.errors import Problem, SettingsError
-from tuning.hardware import Device
-from tuning.memory.known import Known
-from tuning.memory.moments import kept_features
+from tuning.memory.batch_memory import Parts
+from tuning.memory.known import MemoryUsage
 from tuning.methods import method_named
 
 MOST_DEVICES = 1024
@@ -30,7 +29,7 @@ DATA_PARALLEL, FULLY_SHARDED = "data parallel", "fully sharded"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """What each of `devices` takes, in bytes: its tensors, and the whole process with its band."""
+    """Bytes that each of `devices` takes: its tensors, and the whole process with its band."""
 
     way: str
     devices: int
@@ -45,16 +44,16 @@ class Shared:
         return asdict(self)
 
 
-def several(found: Known, device: Device, count: int) -> list[Shared]:
-    """Both ways on `count` such devices. Raises SettingsError."""
+def several(usage: MemoryUsage, count: int) -> list[Shared]:
+    """Both ways to share the work on `count` devices like the usage's own. Raises SettingsError."""
     if isinstance(count, bool) or not 1 <= count <= MOST_DEVICES:
         limit = f"1 to {MOST_DEVICES}"
         raise SettingsError([Problem("devices", count, limit, f"must be {limit}.")])
-    totals = {DATA_PARALLEL: _copied(found, count), FULLY_SHARDED: _sharded(found, count)}
-    effective = int(found.plan.value("effective_batch")) * count
+    totals = {DATA_PARALLEL: _data_parallel_bytes(usage, count), FULLY_SHARDED: _fully_sharded_bytes(usage, count)}
+    effective = int(usage.plan.value("effective_batch")) * count
     shares = []
     for way, total in totals.items():
-        process, low, high = found.process(total, device)
+        process, low, high = usage.process(total)
         shares.append(
             Shared(
                 way=way,
@@ -63,52 +62,41 @@ def several(found: Known, device: Device, count: int) -> list[Shared]:
                 process_bytes=process,
                 low_bytes=low,
                 high_bytes=high,
-                fits=high <= device.total_bytes,
+                fits=high <= usage.plan.device.total_bytes,
                 effective_batch=effective,
             )
         )
     return shares
 
 
-def _copied(found: Known, count: int) -> int:
-    """One device's peak, and the buckets."""
-    return found.highest() + (4 * int(found.plan.value("trainable_parameters")) if count > 1 else 0)
+def _data_parallel_bytes(usage: MemoryUsage, count: int) -> int:
+    """One device's peak, and the buckets in which gradients are exchanged."""
+    return usage.peak_of_run() + (4 * int(usage.plan.value("trainable_parameters")) if count > 1 else 0)
 
 
-def _sharded(found: Known, count: int) -> int:
-    """The highest moment of an update with its lasting part shared out, or an evaluation's."""
+def _fully_sharded_bytes(usage: MemoryUsage, count: int) -> int:
+    """The highest point of an update, or of an evaluation, with its lasting part shared out."""
     if count == 1:
-        return found.highest()
-    units = _units(found)
-    moments = _moments(found)
-    update = max(_an_nth(parts, count) + units.whole(place, count) for place, parts in moments)
-    kept = sum(moments[0][1][name] for name in ("weights", "optimizer"))
-    between = max(found.evaluation(), found.generation())
-    passing = between - kept + kept // count if between else 0
+        return usage.peak_of_run()
+    units = _units_of(usage)
+    candidates = usage.candidates()
+    update = max(_shared_total(parts, count) + units.whole(place, count) for place, parts in candidates)
+    lasting = sum(candidates[0][1][name] for name in ("weights", "optimizer"))
+    between = max(usage.evaluation(), usage.generation())
+    passing = between - lasting + lasting // count if between else 0
     return max(update, passing + units.outside + 2 * units.block)
 
 
-def _moments(found: Known) -> list[tuple[str, dict[str, int]]]:
-    """Where it is and bytes by category, at each moment that can be the peak: sharing can move it."""
-    if found.table is None or found.subject is None:
-        parts, place = found.peak()
-        return [(f"0.{place}", parts)]
-    moments = []
-    for one in found.moments():
-        kept, block = kept_features(found.plan, one.shape), found.table.block(one.shape)
-        for place, parts in block.moments(one, found.subject.rank):
-            moments.append((place, parts | {"activations": parts["activations"] + kept}))
-    return moments
-
-
-def _an_nth(parts: dict[str, int], count: int) -> int:
+def _shared_total(parts: Parts, count: int) -> int:
+    """Bytes of all categories where each device holds one share in `count` of those that are shared out."""
     lasting = sum(parts[name] for name in SHARED)
     return sum(parts.values()) - lasting + lasting // count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Units:
-    """Bytes of the units a model is gathered in: a block, and what lies outside the blocks. And of their gradients."""
+    """Bytes of the units in which a model is gathered, a block and what lies outside the blocks, and of their
+    gradients."""
 
     outside: int
     block: int
@@ -137,8 +125,8 @@ class _Units:
         return gathered + gradients - counted + self.block_gradient // count
 
 
-def _units(found: Known) -> _Units:
-    plan = found.plan
+def _units_of(usage: MemoryUsage) -> _Units:
+    plan = usage.plan
     shape, settings = plan.model.shape, plan.settings.method
     weights = method_named(settings.name).weight_bytes(shape, settings, plan.labels)
     head = shape.classifier_parameters(plan.labels) if plan.labels else shape.parameters - shape.body_parameters

@@ -1,8 +1,4 @@
-"""What a memory table belongs to.
-
-Comes in: a plan.  Goes out: a `Subject`, which says everything that shapes the computation except sizes, with the key
-its table is kept under.  Plain data; no torch.
-"""
+"""The cache key of a memory table: everything that shapes a run's computation except sizes, as plain data."""
 
 from __future__ import annotations
 
@@ -15,30 +11,34 @@ from pathlib import Path
 from typing import Any
 
 from tuning.families import DROPOUT_GROUPS, DROPOUTS, WITHOUT_SIZE
-from tuning.memory.moments import rows_of
+from tuning.memory.moments import row_sizes_of
 from tuning.methods import method_named
 from tuning.plan import Plan
 
 CATEGORIES = ("weights", "gradients", "optimizer", "activations", "logits", "workspace")
-TRACED = 4
-"""Raise it when the training code allocates differently: tables made before are then not used any more."""
+TABLE_VERSION = 4
+"""The version of the tables, part of their key: raise it when the training code allocates differently."""
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """Everything but the sizes. `config` is the model's config.json; `settings` a settings object."""
+class Workload:
+    """All of a run that shapes its computation, without sizes.
+
+    `config` is the model's config.json, `settings` a settings object in JSON form, `labels` the number of classes (0
+    for a language model); `padded` says that micro-batches of several rows need a mask.
+    """
 
     config: dict[str, Any]
     settings: dict[str, Any]
     labels: int
     padded: bool
-    card: bool = False
-    """Whether it is for a CUDA card, where that makes a difference."""
+    on_cuda: bool = False
+    """Whether the run is on a CUDA device, where that makes a difference to what is allocated."""
 
     @property
     def rank(self) -> int | None:
-        """The rank of these settings, where the method has one: a size, and so not part of the key."""
+        """The rank of the method, where it has one: a size, and so not part of the key."""
         rank = self.settings["method"].get("r")
         return rank if isinstance(rank, int) else None
 
@@ -49,19 +49,26 @@ class Subject:
 
     @property
     def pads_evaluation(self) -> bool:
-        """Whether an evaluation's batch can need padding: where rows are packed to train, they are not joined there."""
+        """Whether an evaluation's batch can need padding: rows that are packed to train are not joined there."""
         return self.padded or self.packed
 
     @property
     def key(self) -> str:
-        """The name of the table: equal for runs that differ in sizes alone."""
+        """The name of the table, equal for runs that differ in sizes alone. The shipped tables are named so too."""
         method = {name: value for name, value in self.settings["method"].items() if name != "r"}
-        told = [TRACED, _versions(), self.config, self.settings | {"method": method}, self.labels, self.padded]
-        told += ["card"] * self.card
-        return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:20]
+        shaping = [
+            TABLE_VERSION,
+            _versions(),
+            self.config,
+            self.settings | {"method": method},
+            self.labels,
+            self.padded,
+        ]
+        shaping += ["card"] * self.on_cuda
+        return sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:20]
 
     def settings_for(self, rank: int | None) -> dict[str, Any]:
-        """The settings with another rank."""
+        """The settings with another rank of the method."""
         method = self.settings["method"] | ({} if rank is None else {"r": rank})
         return self.settings | {"method": method}
 
@@ -69,19 +76,19 @@ class Subject:
         return asdict(self)
 
 
-def subject_of(plan: Plan) -> Subject:
-    """The subject of a plan. Raises OSError or ValueError where the model's config.json is gone."""
+def workload_of(plan: Plan) -> Workload:
+    """The workload of a plan. Raises OSError or ValueError where the model's config.json is gone."""
     settings, method = plan.settings, method_named(plan.settings.method.name)
     optimizer = settings.optimizer
-    # what a method without updates is told shapes the prompts alone: one table serves all of it
-    block = method.on(settings.method, plan.device.kind) if method.updates else method.settings()
-    kept = {
+    # the settings of a method without updates shape the prompts alone: one table serves them all
+    method_settings = method.on(settings.method, plan.device.kind) if method.updates else method.settings()
+    shaping = {
         "task": settings.task,
         "precision": settings.precision,
         "attention": settings.attention,
         "device": "cpu",
         "gradient_checkpointing": settings.gradient_checkpointing,
-        "method": _plain(block),
+        "method": _to_json(method_settings),
         "optimizer": {
             "name": optimizer.name,
             "momentum": 0.9 if optimizer.momentum else 0.0,
@@ -89,25 +96,25 @@ def subject_of(plan: Plan) -> Subject:
         },
     }
     if plan.packing:
-        kept["data"] = {"packing": True}
-    padded = (rows_of(plan.data).padded or "prompted_length" in plan.derived) and not plan.packing
+        shaping["data"] = {"packing": True}
+    padded = (row_sizes_of(plan.data).padded or "prompted_length" in plan.derived) and not plan.packing
     config = config_of(plan.model.path)
-    card = plan.device.kind == "cuda" and _differs_on_a_card(config, kept, plan.model.shape.family.positions)
-    return Subject(config=config, settings=kept, labels=plan.labels, padded=padded, card=card)
+    on_cuda = plan.device.kind == "cuda" and _differs_on_cuda(config, shaping, plan.model.shape.family.positions)
+    return Workload(config=config, settings=shaping, labels=plan.labels, padded=padded, on_cuda=on_cuda)
 
 
-def _differs_on_a_card(config: dict[str, Any], settings: dict[str, Any], learned_positions: bool) -> bool:
-    """Whether a card may allocate otherwise: with dropout, or under autocast.
+def _differs_on_cuda(config: dict[str, Any], settings: dict[str, Any], learned_positions: bool) -> bool:
+    """Whether a CUDA device may allocate otherwise than a processor: with dropout, or under autocast.
 
-    Kinds with learned positions (GPT-2's and BERT's age) have dropout unless their config switches each off.
+    Model types with learned positions (GPT-2's and BERT's age) have dropout unless their config switches each off.
     """
-    told = {name: config[name] for name in DROPOUTS if name in config}
-    silent = learned_positions and not any(told.keys() >= {*names} for names in DROPOUT_GROUPS)
-    drops = silent or any(told.values()) or bool(settings["method"].get("dropout"))
+    given = {name: config[name] for name in DROPOUTS if name in config}
+    by_default = learned_positions and not any(given.keys() >= {*names} for names in DROPOUT_GROUPS)
+    drops = by_default or any(given.values()) or bool(settings["method"].get("dropout"))
     return drops or settings["precision"] != "fp32"
 
 
-def _plain(block: Any) -> dict[str, Any]:
+def _to_json(block: Any) -> dict[str, Any]:
     return block.model_dump(mode="json")
 
 
@@ -125,10 +132,10 @@ def config_of(folder: str) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _versions() -> list[str]:
-    found = []
+    versions = []
     for name in LIBRARIES:
         try:
-            found.append(f"{name} {version(name).partition('+')[0]}")
+            versions.append(f"{name} {version(name).partition('+')[0]}")
         except PackageNotFoundError:
-            found.append(f"{name} none")
-    return found
+            versions.append(f"{name} none")
+    return versions

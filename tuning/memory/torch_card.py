@@ -1,9 +1,9 @@
-"""What a CUDA card does otherwise than a processor, where it changes what is allocated.
+"""Training on the processor with the allocations of a CUDA device.
 
-Comes in: code that trains.  Goes out: the same on the processor, with the tensors a card would make: dropout keeps a
-byte an element where a processor keeps a number, attention's own dropout keeps nothing (its kernels draw it again in
-the backward pass), and under autocast some functions compute in 32 bits (PyTorch documentation, automatic mixed
-precision, "CUDA Ops that can autocast to float32").  Torch-only, for a child process: torch's functions are replaced.
+On a CUDA device dropout keeps a byte an element where a processor keeps a number, attention's own dropout keeps nothing
+(its kernels draw it again in the backward pass), and under autocast some functions compute in 32 bits (PyTorch
+documentation, automatic mixed precision, "CUDA Ops that can autocast to float32"). For a child process that imports
+torch: torch's functions are replaced.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-HOMES = (torch, torch.Tensor, functional)
+OWNERS = (torch, torch.Tensor, functional)
 CAST = (
     "__pow__",
     "pow",
@@ -39,19 +39,19 @@ CAST = (
     "nll_loss",
     "normalize",
 )
-TOLD = ("softmax", "log_softmax", "cumsum", "cumprod", "prod", "sum")
-"""Those that are given the type of their result: no 32-bit copy of what comes in is kept."""
+TYPED = ("softmax", "log_softmax", "cumsum", "cumprod", "prod", "sum")
+"""Functions that are given the type of their result, so that no 32-bit copy of their argument is kept."""
 
 
 @contextmanager
-def card() -> Iterator[None]:
-    """While this is on, torch's functions allocate what they would on a card."""
+def cuda_allocations() -> Iterator[None]:
+    """Within this, torch's functions allocate what they would on a CUDA device."""
     with ExitStack() as changes:
-        for names, way in ((CAST, _in_32_bits), (TOLD, _told_32_bits)):
-            for home in HOMES:
+        for names, way in ((CAST, _in_32_bits), (TYPED, _result_in_32_bits)):
+            for owner in OWNERS:
                 for name in names:
-                    if hasattr(home, name):
-                        changes.enter_context(instead(home, name, partial(way, getattr(home, name))))
+                    if hasattr(owner, name):
+                        changes.enter_context(instead(owner, name, partial(way, getattr(owner, name))))
         changes.enter_context(instead(functional, "dropout", _dropout))
         attention = partial(_without_dropout, functional.scaled_dot_product_attention)
         changes.enter_context(instead(functional, "scaled_dot_product_attention", attention))
@@ -60,14 +60,14 @@ def card() -> Iterator[None]:
 
 @contextmanager
 def instead(owner: Any, name: str, new: Callable[..., Any]) -> Iterator[None]:
-    """While this is on, `owner` has `new` under this name."""
-    own, before = name in vars(owner), vars(owner).get(name)
+    """Within this, the attribute `name` of `owner` is `new`."""
+    is_own, before = name in vars(owner), vars(owner).get(name)
     # a method must be a function: only those are bound
     setattr(owner, name, (lambda *args, **more: new(*args, **more)) if isinstance(owner, type) else new)
     try:
         yield
     finally:
-        if own:
+        if is_own:
             setattr(owner, name, before)
         else:
             delattr(owner, name)
@@ -79,7 +79,7 @@ def _in_32_bits(function: Any, *args: Any, **more: Any) -> Any:
     return function(*args, **more)
 
 
-def _told_32_bits(function: Any, x: Any, *args: Any, **more: Any) -> Any:
+def _result_in_32_bits(function: Any, x: Any, *args: Any, **more: Any) -> Any:
     if torch.is_autocast_enabled("cpu") and _short(x) and more.get("dtype") is None:
         more["dtype"] = torch.float32
     return function(x, *args, **more)

@@ -1,9 +1,9 @@
-"""Tensors without content: operations give tensors of the right sizes on the CPU, but big ones are never written.
+"""Tensors without content: operations give tensors of the right sizes on the CPU, but large ones are never written.
 
-Comes in: code that builds or trains a model.  Goes out: the same calls with the same allocations, counted in a
-`Ledger` by category, without the memory: a large block that nothing touches costs no page.  What is small and not yet
-mixed with such a tensor is really computed (masks, positions, indices), so code that looks at values takes the
-branches of a real run.  Torch-only; imported lazily, in a child process, because tracing changes library globals.
+A large block that nothing writes costs no memory, so code that builds or trains a model makes the allocations of a real
+run, counted by category in an `AllocationLog`, and takes next to none. What is small and was not computed from such a
+tensor is really computed (masks, positions, indices), so that code which looks at values takes the branches of a real
+run. Imported in a child process alone, for it imports torch and tracing changes library globals.
 """
 
 from __future__ import annotations
@@ -23,152 +23,156 @@ VIEWS = {torch.ops.aten._unsafe_view.default, torch.ops.aten._reshape_alias.defa
 PLAIN = {type(None), int, bool, str, torch.dtype, torch.device}
 ONES = {torch.ops.aten.isfinite.default}
 NEVER = 1 << 62
-"""The event at which a storage goes that lives on."""
+"""The event at which a storage is freed that lives to the end."""
 
 
-class _Life(weakref.ref[Any]):
-    """One storage while it lives: its bytes, the category they are counted in, whether its content is unknown, and
-    its span if it was born in this recording."""
+class _Storage(weakref.ref[Any]):
+    """One storage while it lives, with what the log has noted of it."""
 
-    __slots__ = ("place", "number", "bytes", "category", "phantom", "span")
+    __slots__ = ("address", "serial", "bytes", "category", "size_only", "span")
 
-    place: int
-    number: int
+    address: int
+    """The identity of the storage object."""
+    serial: int
+    """How many storages the log had seen, this one included."""
     bytes: int
     category: int
-    phantom: bool
+    size_only: bool
+    """Whether its content is not known."""
     span: list[int] | None
+    """Its column in this recording (`AllocationLog.columns`); None where it is older."""
 
 
-class Ledger:
-    """Who lives, in which category; of a recording the events (allocations, marks) and who lived through which."""
+class AllocationLog:
+    """The storages that live, by category; of a recording its events (allocations, marks) and the storages that lived
+    through them."""
 
     def __init__(self, categories: int) -> None:
         self._categories = categories
         self.events: list[str] = []
-        """Where in the step each event was."""
+        """The segment of the step that each event was in."""
         self.segment = "build"
         self.category = 0
         self.recording = False
-        self._known: dict[int, _Life] = {}  # by the identity of the storage, which lives as long as its entry
-        self._births = 0
+        self._storages: dict[int, _Storage] = {}  # by identity of the storage object, which lives as long as its entry
+        self._count = 0
         self._base = [0] * categories
         self._spans: list[list[int]] = []
-        self._gone: list[tuple[int, int, int, int]] = []
+        self._freed_columns: list[tuple[int, int, int, int]] = []
 
     def begin(self) -> None:
-        """A recording begins: what lives now was there before its first event."""
-        self.events, self._spans, self._gone, self._base = [], [], [], [0] * self._categories
-        for life in self._known.values():
-            life.span = None
-            self._base[life.category] += life.bytes
+        """Begin a recording: what lives now was there before its first event."""
+        self.events, self._spans, self._freed_columns, self._base = [], [], [], [0] * self._categories
+        for entry in self._storages.values():
+            entry.span = None
+            self._base[entry.category] += entry.bytes
 
     def columns(self) -> list[tuple[int, int, int, int]]:
-        """Category, first event, event after the last, bytes of each storage of the recording, in order of birth.
+        """Category, first event, event after the last, bytes of each storage of the recording, in order of allocation.
 
-        What was there before is one a category and, negative, one for each that went.
+        The storages from before are one column a category, and a negative column for each that was freed.
         """
         last = len(self.events)
         base = [(category, 0, last, size) for category, size in enumerate(self._base)]
-        gone = [(category, event, last, -size) for _, category, event, size in sorted(self._gone)]
+        gone = [(category, event, last, -size) for _, category, event, size in sorted(self._freed_columns)]
         return base + gone + [(one[0], one[1], min(one[2], last), one[3]) for one in self._spans]
 
-    def allocated(self, storage: torch.UntypedStorage, *, phantom: bool = False) -> None:
-        """Count a storage seen for the first time."""
-        if id(storage) in self._known:
+    def allocated(self, storage: torch.UntypedStorage, *, size_only: bool = False) -> None:
+        """Count a storage when it is seen for the first time."""
+        if id(storage) in self._storages:
             return
-        life = self._born(storage, storage.nbytes(), phantom)
+        entry = self._add(storage, storage.nbytes(), size_only)
         if self.recording:
             self.events.append(self.segment)
-            self._opened(life, len(self.events) - 1)
+            self._open_span(entry, len(self.events) - 1)
 
-    def any_phantom(self, tensors: list[torch.Tensor]) -> bool:
-        """Whether the content of one of these is not known."""
+    def any_size_only(self, tensors: list[torch.Tensor]) -> bool:
+        """Whether the content of one of these tensors is not known."""
         for tensor in tensors:
-            life = self._known.get(id(tensor.untyped_storage()))
-            if life is not None and life.phantom:
+            entry = self._storages.get(id(tensor.untyped_storage()))
+            if entry is not None and entry.size_only:
                 return True
         return False
 
-    def lose(self, tensor: torch.Tensor) -> None:
-        """From now on the content of this tensor is not known."""
+    def forget_content(self, tensor: torch.Tensor) -> None:
+        """Take the content of this tensor as not known from now on."""
         storage = tensor.untyped_storage()
-        life = self._known.get(id(storage)) or self._born(storage, 0, True)
-        life.phantom = True
+        entry = self._storages.get(id(storage)) or self._add(storage, 0, True)
+        entry.size_only = True
 
     def mark(self, segment: str) -> None:
-        """An event that is no allocation."""
+        """Add an event that is no allocation."""
         self.events.append(segment)
 
     def recategorise(self, tensor: torch.Tensor, category: int) -> None:
         """Move a tensor's bytes to another category."""
-        life = self._known.get(id(tensor.untyped_storage()))
-        if life is None or life.category == category:
+        entry = self._storages.get(id(tensor.untyped_storage()))
+        if entry is None or entry.category == category:
             return
-        self._closed(life)
-        life.category = category
+        self._close_span(entry)
+        entry.category = category
         if self.recording:
-            self._opened(life, len(self.events))
+            self._open_span(entry, len(self.events))
 
     def scratch(self, count: int) -> None:
-        """A buffer that a kernel takes inside, and gives back before it returns."""
+        """Add a buffer of `count` bytes that a kernel takes inside and frees before it returns."""
         if count and self.recording:
             self.events.append(self.segment)
             self._spans.append([self._categories - 1, len(self.events) - 1, len(self.events), count])
 
-    def _born(self, storage: torch.UntypedStorage, size: int, phantom: bool) -> _Life:
-        life = _Life(storage, self._freed)
-        life.place, life.bytes, life.category, life.phantom = id(storage), size, self.category, phantom
-        self._births += 1
-        life.number, life.span = self._births, None
-        self._known[life.place] = life
-        return life
+    def _add(self, storage: torch.UntypedStorage, size: int, size_only: bool) -> _Storage:
+        entry = _Storage(storage, self._on_freed)
+        entry.address, entry.bytes, entry.category, entry.size_only = id(storage), size, self.category, size_only
+        self._count += 1
+        entry.serial, entry.span = self._count, None
+        self._storages[entry.address] = entry
+        return entry
 
-    def _opened(self, life: _Life, event: int) -> None:
-        life.span = [life.category, event, NEVER, life.bytes]
-        self._spans.append(life.span)
+    def _open_span(self, entry: _Storage, event: int) -> None:
+        entry.span = [entry.category, event, NEVER, entry.bytes]
+        self._spans.append(entry.span)
 
-    def _closed(self, life: _Life) -> None:
-        if life.span is not None:
-            life.span[2] = len(self.events)
-        elif life.bytes:
-            self._gone.append((life.number, life.category, len(self.events), life.bytes))
+    def _close_span(self, entry: _Storage) -> None:
+        if entry.span is not None:
+            entry.span[2] = len(self.events)
+        elif entry.bytes:
+            self._freed_columns.append((entry.serial, entry.category, len(self.events), entry.bytes))
 
-    def _freed(self, life: _Life) -> None:
-        del self._known[life.place]
-        self._closed(life)
+    def _on_freed(self, entry: _Storage) -> None:
+        del self._storages[entry.address]
+        self._close_span(entry)
 
 
 class _Operation:
-    """What has to be known of an operation at each call; asking its schema each time is slow."""
+    """Facts of an operation that each call needs; reading its schema each time is slow."""
 
-    __slots__ = ("func", "view", "number", "written", "returns")
+    __slots__ = ("func", "view", "gives_number", "written", "returns")
 
     def __init__(self, func: Any) -> None:
         self.func = func  # kept, so that no other takes its identity
         self.view = func.is_view or func in VIEWS
-        self.number = func is torch.ops.aten._local_scalar_dense.default
+        self.gives_number = func is torch.ops.aten._local_scalar_dense.default
         self.written: list[tuple[int, str]] | None = None
-        """Number and name of the arguments it writes into, or None where it makes new ones."""
+        """Index and name of the arguments that it writes into; None where it makes new tensors."""
         if func._schema.is_mutable:
             every = enumerate(func._schema.arguments)
-            self.written = [(n, one.name) for n, one in every if one.alias_info is not None and one.alias_info.is_write]
+            self.written = [(i, one.name) for i, one in every if one.alias_info is not None and one.alias_info.is_write]
         self.returns = len(func._schema.returns)
 
 
-class Phantom(TorchDispatchMode):
-    """Within it, operations on phantom tensors compute sizes only."""
+class SizeOnlyMode(TorchDispatchMode):
+    """Within it, operations on tensors without content compute sizes only."""
 
-    def __init__(self, ledger: Ledger, sizes: dict[Any, _Made]) -> None:
-        """`sizes` keeps what operations give by operation and arguments; finding out takes longer than all else."""
+    def __init__(self, log: AllocationLog, sizes: dict[Any, _Result]) -> None:
+        """`sizes` caches results by operation and arguments: to infer them takes longer than all else."""
         super().__init__()
-        self.ledger = ledger
+        self.log = log
         self._operations: dict[int, _Operation] = {}
         self._sizes = sizes
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled here, and keeping torch's compiler off at each call costs as much as the call."""
+        """Whether torch's compiler is to be kept off: nothing is compiled here, and that costs as much as the call."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -193,24 +197,24 @@ class Phantom(TorchDispatchMode):
         if kwargs:
             key.append(_key(kwargs))
             flat += _tensors((), kwargs)
-        phantom = self.ledger.any_phantom(flat)
-        if operation.number:
-            return func(*args) if not phantom else _number(flat[0].dtype)
+        size_only = self.log.any_size_only(flat)
+        if operation.gives_number:
+            return func(*args) if not size_only else _number(flat[0].dtype)
         if operation.written is not None:
-            return self._in_place(operation, args, kwargs, phantom)
-        if phantom or (not flat and _large_new(args, kwargs)):
+            return self._in_place(operation, args, kwargs, size_only)
+        if size_only or (not flat and _large_new(args, kwargs)):
             return self._sized(tuple(key), func, args, kwargs)
         made = func(*args, **kwargs)
         for tensor in _tensors((made,), {}):
-            self.ledger.allocated(tensor.untyped_storage())
+            self.log.allocated(tensor.untyped_storage())
         return made
 
-    def _in_place(self, operation: _Operation, args: Any, kwargs: Any, phantom: bool) -> Any:
+    def _in_place(self, operation: _Operation, args: Any, kwargs: Any, size_only: bool) -> Any:
         written = _written(operation, args, kwargs)
-        if not phantom and all(tensor.numel() <= REAL_LIMIT or not _floating(tensor) for tensor in written):
+        if not size_only and all(tensor.numel() <= REAL_LIMIT or not _floating(tensor) for tensor in written):
             return operation.func(*args, **kwargs)
         for tensor in written:
-            self.ledger.lose(tensor)
+            self.log.forget_content(tensor)
         if not operation.returns:
             return None
         return written[0] if operation.returns == 1 and len(written) == 1 else tuple(written)
@@ -221,11 +225,11 @@ class Phantom(TorchDispatchMode):
             sizes = self._sizes[key] = self._infer(func, args, kwargs)
         made = [one if type(one) is not _Spec else self._make(one, func) for one in sizes.leaves]
         if sizes.scratch:
-            self.ledger.scratch(sizes.scratch)
+            self.log.scratch(sizes.scratch)
         return made[0] if sizes.alone else pytree.tree_unflatten(made, sizes.tree)
 
-    def _infer(self, func: Any, args: Any, kwargs: Any) -> _Made:
-        """Sizes of what an operation gives, from its kernel for tensors without content."""
+    def _infer(self, func: Any, args: Any, kwargs: Any) -> _Result:
+        """The sizes of an operation's results, from its kernel for torch's meta tensors."""
         (args, kwargs) = pytree.tree_map_only(torch.Tensor, _twin, (args, kwargs))
         if kwargs.get("device") is not None or not _tensors(args, kwargs):
             kwargs = kwargs | {"device": torch.device("meta")}
@@ -237,7 +241,7 @@ class Phantom(TorchDispatchMode):
             for leaf in leaves
         ]
         alone = len(leaves) == 1 and spec.is_leaf()
-        return _Made(leaves=sizes, tree=spec, alone=alone, scratch=_scratch(func, args))
+        return _Result(leaves=sizes, tree=spec, alone=alone, scratch=_scratch(func, args))
 
     def _make(self, spec: _Spec, func: Any) -> torch.Tensor:
         if spec.filled:
@@ -246,12 +250,12 @@ class Phantom(TorchDispatchMode):
                 made.fill_(1)
         else:
             made = torch.empty_strided(spec.shape, spec.stride, dtype=spec.dtype)
-        self.ledger.allocated(made.untyped_storage(), phantom=not spec.filled)
+        self.log.allocated(made.untyped_storage(), size_only=not spec.filled)
         return made
 
 
 class _Spec:
-    """Sizes of one tensor."""
+    """The sizes of one tensor; `filled` says that it is really written."""
 
     __slots__ = ("shape", "stride", "dtype", "filled")
 
@@ -261,8 +265,9 @@ class _Spec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Made:
-    """What an operation gives: sizes of its tensors among other values, how they are nested, and a kernel's buffer."""
+class _Result:
+    """The results of an operation: the sizes of its tensors among other values, their nesting, and the bytes of its
+    kernel's own buffer."""
 
     leaves: list[Any]
     tree: Any
@@ -271,7 +276,7 @@ class _Made:
 
 
 def _large_new(args: Any, kwargs: Any) -> bool:
-    """Whether a factory (its first argument is a size) makes a large tensor of numbers, not to be written."""
+    """Whether a factory, whose first argument is a size, makes a tensor of numbers too large to be written."""
     if not args or not isinstance(args[0], list | tuple):
         return False
     dtype = kwargs.get("dtype") or torch.float32
@@ -280,7 +285,7 @@ def _large_new(args: Any, kwargs: Any) -> bool:
 
 
 def _scratch(func: Any, args: Any) -> int:
-    """Bytes that a kernel takes for itself: bitsandbytes on a CPU unpacks a whole 4-bit matrix for a product."""
+    """Bytes of a kernel's own buffer: bitsandbytes on a CPU unpacks a whole 4-bit matrix for a product."""
     if not str(func).startswith("bitsandbytes.gemm_4bit"):
         return 0
     shape = next(one for one in args if isinstance(one, list | tuple))
@@ -300,26 +305,26 @@ def _twin(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _tensors(args: Any, kwargs: Any) -> list[torch.Tensor]:
-    found = []
+    tensors = []
     for value in (*args, *kwargs.values()):
         if isinstance(value, torch.Tensor):
-            found.append(value)
+            tensors.append(value)
         elif isinstance(value, list | tuple):
-            found += [one for one in value if isinstance(one, torch.Tensor)]
-    return found
+            tensors += [one for one in value if isinstance(one, torch.Tensor)]
+    return tensors
 
 
 def _written(operation: _Operation, args: Any, kwargs: Any) -> list[Any]:
-    """The tensors an operation writes into."""
-    found: list[Any] = []
-    for number, name in operation.written or ():
-        value = args[number] if number < len(args) else kwargs.get(name)
-        found += [value] if isinstance(value, torch.Tensor) else list(value or ())
-    return found
+    """The tensors that an operation writes into."""
+    tensors: list[Any] = []
+    for i, name in operation.written or ():
+        value = args[i] if i < len(args) else kwargs.get(name)
+        tensors += [value] if isinstance(value, torch.Tensor) else list(value or ())
+    return tensors
 
 
 def _key(value: Any) -> Any:
-    """What an argument says of the sizes that come out."""
+    """An argument as a cache key, of which a tensor's content is no part."""
     kind = type(value)
     if kind in PLAIN:
         return value

@@ -1,7 +1,7 @@
-"""What was traced: the events of an update or an evaluation in order, and the storages that lived through them.
+"""The trace of an update or an evaluation: its events in order, and the storages that lived through them.
 
-Comes in: what a `Ledger` has noted.  Goes out: the live bytes at each event.  Made in the tracing process, read by
-`fit.py`: a storage's bytes say more than their sums do, for they are mostly one product of the sizes.
+The tracing process makes traces from an `AllocationLog`, and `fit` reads them. They have storages and not only their
+sums, for the bytes of one storage are mostly one product of the sizes.
 """
 
 from __future__ import annotations
@@ -9,34 +9,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy
 
 from tuning.memory.subject import CATEGORIES
 
+Array = numpy.ndarray
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """Events named by where they are, `columns` (as a `Ledger` gives them: category, first event, event after the last,
-    bytes), and each layer's bytes by category, as they stay between updates."""
+    """Events and storages of one recording.
+
+    `labels` are the segments of the events. `columns` are those of `AllocationLog.columns`: category, first event,
+    event after the last, bytes. `layers` are the bytes by category that each layer has between updates.
+    """
 
     labels: list[str]
     columns: Sequence[tuple[int, int, int, int]]
     layers: list[tuple[int, ...]]
 
     @cached_property
-    def places(self) -> Any:
-        """Category, first event and event after the last: one row a column."""
-        return numpy.array([one[:3] for one in self.columns])
+    def places(self) -> Array:
+        """Category, first event and event after the last of each storage: columns x 3."""
+        return numpy.array([column[:3] for column in self.columns])
 
     @cached_property
-    def bytes(self) -> Any:
-        """Of each column."""
-        return numpy.array([one[3] for one in self.columns])
+    def bytes(self) -> Array:
+        """Bytes of each storage."""
+        return numpy.array([column[3] for column in self.columns])
 
     @cached_property
-    def live(self) -> Any:
+    def live(self) -> Array:
         """Live bytes: events x categories."""
         return summed(self.places, self.bytes, len(self.labels))
 
@@ -46,7 +50,7 @@ class Trace:
         return int(self.live.sum(axis=1).max())
 
     def only(self, events: Sequence[int], leave_out: tuple[int, int]) -> Trace:
-        """Some of the events, without a category in the first so many: (category, how many)."""
+        """The trace of some events alone; `leave_out` is a category, and how many of the first are without it."""
         live = self.live[list(events)]
         live[: leave_out[1], leave_out[0]] = 0
         steps = numpy.diff(live, axis=0, prepend=0)
@@ -58,8 +62,11 @@ class Trace:
         return Trace(labels=[self.labels[event] for event in events], columns=columns, layers=self.layers)
 
 
-def summed(places: Any, values: Any, events: int) -> Any:
-    """Sums of the values (each column has one, or a row of them) by event and category."""
+def summed(places: Array, values: Array, events: int) -> Array:
+    """Sums of the storages' values by event and category.
+
+    `places` is columns x 3 as in `Trace.places`; `values` has a number for each column, or a row of numbers.
+    """
     category, first, after = places.T
     steps = numpy.zeros((events + 1, len(CATEGORIES), *values.shape[1:]), dtype=values.dtype)
     numpy.add.at(steps, (first, category), values)

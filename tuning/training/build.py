@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -135,6 +135,21 @@ class _Looking(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
+class BaseLoader(Protocol):
+    """A way to make the base model of a local folder: `load_base`, or one that leaves the weights out."""
+
+    def __call__(
+        self,
+        folder: str,
+        *,
+        labels: Sequence[str] | None,
+        attention: str,
+        dtype: torch.dtype,
+        pad_id: int,
+        options: Mapping[str, Any] | None = None,
+    ) -> nn.Module: ...
+
+
 def load_base(
     folder: str,
     *,
@@ -249,19 +264,31 @@ def base_of(
     labels: Sequence[str] | None,
     pad_id: int,
     options: Mapping[str, Any] | None = None,
+    load: BaseLoader = load_base,
 ) -> nn.Module:
     """The base model as a run of these settings loads it, on its device: for training, and for whoever loads it again
     (to merge, to ask, to prepare rows), so that attention, number format and device are always the run's own."""
     attention = ATTENTION.get(settings.attention, settings.attention)
-    model = load_base(folder, labels=labels, attention=attention, dtype=torch.float32, pad_id=pad_id, options=options)
+    model = load(folder, labels=labels, attention=attention, dtype=torch.float32, pad_id=pad_id, options=options)
     return model if options else model.to(pick_device(settings.device))
 
 
-def build(settings: Settings, folder: str, labels: Sequence[str] | None, learning_rate: float, pad_id: int) -> Built:
-    """Load, apply the method, make the optimizer over what is trainable."""
+def build(
+    settings: Settings,
+    folder: str,
+    labels: Sequence[str] | None,
+    learning_rate: float,
+    pad_id: int,
+    *,
+    load: BaseLoader = load_base,
+) -> Built:
+    """Load, apply the method, make the optimizer over what is trainable.
+
+    `load` gives the base model of the folder; the memory tracer passes one that makes a model without weights.
+    """
     device = pick_device(settings.device)
     method = method_named(settings.method.name)
-    model = base_of(settings, folder, labels, pad_id, method.load_options(settings.method, device.type))
+    model = base_of(settings, folder, labels, pad_id, method.load_options(settings.method, device.type), load)
     model = method.apply(model, settings.method, settings.task).to(device)
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})

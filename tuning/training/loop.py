@@ -146,7 +146,7 @@ def train(
         drawn, result = random_state(built.device), None
         try:
             with watch or contextlib.nullcontext():
-                result = _update(built, rows, pieces, course, progress, go_on)
+                result = update_once(built, rows, pieces, course, progress, go_on)
         finally:
             if result is None:  # stopped or failed: whoever goes on makes this update again, with the same draws
                 set_random_state(drawn, built.device)
@@ -184,7 +184,7 @@ def _count(progress: Progress, rows: Sequence[Encoded], window: Sequence[int], *
     progress.trained_tokens += sum(label_count(rows[index], classes=classes) for index in window)
 
 
-def _update(
+def update_once(
     built: Built,
     rows: Sequence[Encoded],
     pieces: list[list[int]],

@@ -14,8 +14,9 @@ from tuning.data.whole import how_far, read_whole
 from tuning.errors import Notice, Problem, SettingsError, TuningError, counted
 from tuning.hardware import this_machine
 from tuning.methods import METHODS, method_named
+from tuning.plan import Plan
 from tuning.refusals import methods_refused
-from tuning.runs import NAME_LENGTH
+from tuning.runs import NAME_LENGTH, Preview, RunService
 from tuning.settings import Settings
 from tuning.ui.form import dom_id, within
 from tuning.ui.network import network_value
@@ -38,7 +39,7 @@ READ_SECONDS = 1.0
 """How long an answer waits for the rows to be read, before it says how far they are; the page then asks again."""
 
 
-def preview_value(service: Any, values: dict[str, Any]) -> dict[str, Any]:
+def preview_value(service: RunService, values: dict[str, Any]) -> dict[str, Any]:
     """Tiles, memory, hints and notices of these settings, or what is wrong with them. Nothing is started."""
     return told(values, lambda: _computed(service, values))
 
@@ -136,7 +137,7 @@ def field_of(name: str, method: str) -> str | None:
     return name if name in paths else None
 
 
-def _computed(service: Any, values: dict[str, Any]) -> dict[str, Any]:
+def _computed(service: RunService, values: dict[str, Any]) -> dict[str, Any]:
     asked = values.get(WOULD_FIT_ON)
     device = None if asked in (None, "", this_machine().name) else asked
     given = settings_from_values(values)
@@ -158,12 +159,23 @@ def _computed(service: Any, values: dict[str, Any]) -> dict[str, Any]:
     return {
         "refused": methods_refused(settings.task, plan.model.shape, weights.new_pooler if weights else ()),
         "tiles": tiles(plan, preview.seconds),
-        "memory": charts.memory_bar(estimate, preview.against.device.kind),
+        "memory": charts.memory_bar(estimate, preview.usage.plan.device.kind),
         "network": network_value(plan),
-        "outlook": service.outlook(preview),
+        "outlook": _outlook(preview),
         "device": device,
         "hints": hints,
         "notices": plan.notices,
+    }
+
+
+def _outlook(preview: Preview) -> dict[str, Any]:
+    """What the page needs to ask POST /fork/memory with, when "More about memory" is opened."""
+    device = preview.usage.plan.device
+    return {
+        "settings": preview.plan.settings.to_dict(),
+        "device": {"name": device.name, "bytes": device.total_bytes},
+        "kind": preview.estimate.kind,
+        "pending": preview.pending,
     }
 
 
@@ -171,7 +183,7 @@ WORKED_OUT = {"optimizer.learning_rate": "learning_rate", "eval.every": "eval_ev
 """Settings that the plan works out where they are left empty, and the number's name there."""
 
 
-def _automatic(plan: Any, path: str, key: str) -> str:
+def _automatic(plan: Plan, path: str, key: str) -> str:
     """What the plan takes where the field is left empty, and why."""
     found = plan.derived[key]
     if every_path()[path].kind is bool:
@@ -215,7 +227,7 @@ def seconds_text(seconds: float) -> str:
     return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
-def tiles(plan: Any, seconds: float | None) -> list[dict[str, str]]:
+def tiles(plan: Plan, seconds: float | None) -> list[dict[str, str]]:
     """The numbers on top of the page, each with where it comes from as its tooltip."""
     settings = plan.settings
     if not method_named(settings.method.name).updates:

@@ -1,7 +1,7 @@
 """The route under /fork/memory: how memory moves through a step, with rows and with length, and what to change.
 
-In: a settings object, the name of a device. Out: curves and fixes as JSON; `pending` says that a table is being made
-now, so that asking again soon gives better numbers.
+The page asks it when "More about memory" is opened. `pending` in the answer says that a table is being made now, so
+that asking again soon gives better numbers.
 """
 
 from typing import Any
@@ -22,6 +22,6 @@ def add_memory_routes(app: FastAPI, service: RunService) -> None:
         given = await json_body(request)
 
         def look() -> dict[str, Any]:
-            return service.outlook(service.preview(given, device))
+            return service.what_if(service.preview(given, device))
 
         return JSONResponse(await run_in_threadpool(look))

@@ -13,6 +13,7 @@ from tuning.hardware import this_machine
 from tuning.hub.download import bytes_here
 from tuning.hub.lookup import HubModel, look_up
 from tuning.memory.estimate import estimate
+from tuning.memory.known import usage_of
 from tuning.methods import method_named
 from tuning.models import BaseModel, is_cached, named, resolve_model, split_spec, tuned_for
 from tuning.plan import make_plan
@@ -149,7 +150,7 @@ def verdicts(model: BaseModel) -> list[dict[str, Any]]:
             }
         )
         try:
-            seen = estimate(make_plan(settings, model, _rows(longest, task), device), device)
+            seen = estimate(usage_of(make_plan(settings, model, _rows(longest, task), device)))
         except TuningError:  # a method may refuse a very narrow model; then there is nothing to say of it
             continue
         place = device.name if device.kind == "cuda" else "this machine"

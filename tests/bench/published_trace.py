@@ -1,22 +1,25 @@
 """Tables of runs that our loop does not make, with a base or an adapter in 16 bits, for `published.py`.
 
-Comes in: on standard input, one JSON object a line: a memory subject, with the way its run is made elsewhere.  Goes
-out: for each, one line, its table as `memory.build_table` makes it, or {"error": why not}.  A process of its own
-(`python -m tuning.bench.published_trace`), because it changes what the libraries do: others train in ways that the
-product has no setting for, and needs none.
+It reads from standard input one JSON object a line, a memory workload with the way its run is made elsewhere, and
+answers each with a line: its table as `memory.build_table` makes it, or {"error": why not}. A process of its own
+(`python -m bench.published_trace`), because it changes what the libraries do: others train in ways that the product has
+no setting for, and needs none.
 """
 
 from __future__ import annotations
 
 import gc
+import json
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from tuning.child import Child
-from tuning.memory.subject import Subject
+from bench import child_environment
+from tuning.memory.subject import Workload
 from tuning.memory.table import Table
 
 TABLE_SECONDS = 600.0
@@ -31,16 +34,22 @@ class Way:
     adapter: str = "fp32"
 
 
-def traced(asked: Sequence[tuple[Subject, Way]]) -> list[Table]:
+def traced(asked: Sequence[tuple[Workload, Way]]) -> list[Table]:
     """A table for each. Raises RuntimeError where one cannot be made."""
-    questions = [{"subject": subject.to_dict(), "way": asdict(way)} for subject, way in asked]
-    child = Child("tuning.bench.published_trace", TABLE_SECONDS)
-    found = [child.ask(one) or {"error": "the process ended"} for one in questions]
-    child.close()
-    wrong = [one["error"] for one in found if "error" in one]
-    if wrong or len(found) != len(asked):
-        raise RuntimeError(f"{len(asked) - len(found) + len(wrong)} tables could not be made: {wrong[:1]}")
-    return [Table.from_dict(one) for one in found]
+    questions = [json.dumps({"workload": workload.to_dict(), "way": asdict(way)}) + "\n" for workload, way in asked]
+    child = subprocess.run(
+        [sys.executable, "-m", "bench.published_trace", str(TABLE_SECONDS)],
+        input="".join(questions),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=child_environment(HF_HUB_OFFLINE="1"),
+    )
+    answers = [json.loads(line) for line in child.stdout.splitlines()]
+    wrong = [answer["error"] for answer in answers if "error" in answer]
+    if wrong or len(answers) != len(asked):
+        raise RuntimeError(f"{len(asked) - len(answers) + len(wrong)} tables could not be made: {wrong[:1]}")
+    return [Table.from_dict(answer) for answer in answers]
 
 
 @contextmanager
@@ -76,7 +85,7 @@ def main() -> None:
 
     def table_of(asked: dict[str, Any]) -> Table:
         with elsewhere(Way(**asked["way"])):
-            return build_table(Subject(**asked["subject"]))
+            return build_table(Workload(**asked["workload"]))
 
     gc.freeze()
     answer_each(table_of)

@@ -1,15 +1,14 @@
 """Estimated against measured memory: real runs of small models of nine kinds, some chosen, some drawn at random.
 
-Comes in: the number of random draws (times ten).  Goes out: a table with each run's error at the allocator and at the
-process, medians and worst cases, and what two common rules say about the same runs: accelerate's estimate, and 16
-bytes a parameter.  Every run happens in a process of its own, forked from one that has imported the libraries.
+Repeats are the number of random draws (times ten). The table has each run's error at the allocator and at the process,
+medians and worst cases, and what two common rules say about the same runs: accelerate's estimate, and 16 bytes a
+parameter. Every run happens in a process of its own, forked from one that has imported the libraries.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import statistics
 import subprocess
@@ -19,12 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench import child_environment
+from bench.memory_models import make_models
 from tuning.assets import asset_path
 from tuning.bench.measure import markdown
-from tuning.bench.memory_models import make_models
 from tuning.errors import TuningError
 from tuning.memory.estimate import MemoryEstimate, estimate
-from tuning.memory.known import known
+from tuning.memory.known import usage_of
 from tuning.memory.tables import find_table, make_tables
 from tuning.methods import METHODS, method_named
 from tuning.methods.network import linears
@@ -142,9 +142,9 @@ def measured(cases: list[dict[str, Any]], scratch: Path) -> Iterator[dict[str, A
     """
     tracer = _allocator_tracer(scratch)
     plans = [plan_for(case) for case in cases]
-    wanted = [subject for plan in plans for subject in known(plan).wanted]
-    subjects = {subject.key: subject for subject in wanted if find_table(subject) is None}
-    make_tables(list(subjects.values()))
+    wanted = [workload for plan in plans for workload in usage_of(plan).workloads]
+    workloads = {workload.key: workload for workload in wanted if find_table(workload) is None}
+    make_tables(list(workloads.values()))
     with contextlib.ExitStack() as stack:
         plain = stack.enter_context(_runner({}))
         traced = None if tracer is None else stack.enter_context(_runner({"LD_PRELOAD": str(tracer)}))
@@ -155,18 +155,18 @@ def measured(cases: list[dict[str, Any]], scratch: Path) -> Iterator[dict[str, A
                 child.stdin.write(json.dumps(case) + "\n")
                 child.stdin.flush()
             runs = [json.loads(child.stdout.readline()) for child in children if child.stdout is not None]
-            yield _line(plan, estimate(plan), runs[0] | {name: runs[-1].get(name) for name in LIVE})
+            yield _line(plan, estimate(usage_of(plan)), runs[0] | {name: runs[-1].get(name) for name in LIVE})
 
 
 def _runner(more: dict[str, str]) -> subprocess.Popen[str]:
     """A child that runs what it is given, with more in its environment."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tuning.bench.memory_run"],
+        [sys.executable, "-m", "bench.memory_run"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | more,
+        env=child_environment(**more),
     )
 
 

@@ -1,8 +1,8 @@
 """Estimated against measured memory on rows of very unequal length, as people have them.
 
-Comes in: repeats (each configuration runs with half as many seeds, two at least).  Goes out: for fourteen
+Each configuration runs with half as many seeds as there are repeats, two at least. The table has for fourteen
 configurations the estimate of an update's and of an evaluation's tensors, what the run's own meter said, and what an
-allocator tracer under the whole process saw, which knows nothing of torch.  Rows are like pages of the web: most short,
+allocator tracer under the whole process saw, which knows nothing of torch. Rows are like pages of the web: most short,
 some far beyond max_seq_length; classes are the bundled topics.
 """
 
@@ -16,9 +16,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from bench.memory import MIB, measured
+from bench.memory_models import make_model
 from tuning.bench.measure import markdown
-from tuning.bench.memory import MIB, measured
-from tuning.bench.memory_models import make_model
 
 SEEDS = 86028121
 """The first of the seeds; none of these runs was looked at while the estimate was made."""

@@ -1,7 +1,7 @@
 """One published figure beside the memory table of the same run, and what is added where other loops keep more.
 
-Comes in: a `Source`, a `Peak`, its table.  Goes out: bytes.  What is added is arithmetic from the other's source code,
-written down with its reason in `ADDED`; nothing of it is fitted.
+What is added is arithmetic from the other's source code, written down with its reason in `ADDED`; nothing of it is
+fitted.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from tuning.bench.published_peaks import MODELS, Peak, Source
+from bench.published_peaks import MODELS, Peak, Source
 from tuning.memory.process import BANDS
-from tuning.memory.subject import Subject
+from tuning.memory.subject import Workload
 from tuning.memory.table import Table
 from tuning.methods import method_named
 from tuning.micro_batches import Moment, Shape
@@ -29,7 +29,7 @@ class Line:
 
     source: Source
     peak: Peak
-    subject: Subject
+    workload: Workload
     memory: Table
 
     @cached_property
@@ -54,7 +54,7 @@ class Line:
     def at(self, length: int, labels: int) -> int:
         """The table's bytes at the peak, with so many labels."""
         shape = Shape(rows=self.peak.rows, length=length, labels=labels, padded=self.source.padded)
-        return self.memory.block(shape).total(Moment(shape=shape, accumulate=self.peak.accumulate), self.subject.rank)
+        return self.memory.block(shape).total(Moment(shape=shape, accumulate=self.peak.accumulate), self.workload.rank)
 
     def ours(self, length: int) -> int:
         """Bytes at the peak of our loop; where text is learned, with a label at every position."""
@@ -77,7 +77,7 @@ class Line:
     def between(self, length: int) -> int:
         """Bytes after an update: weights, gradients, the optimizer's state, and the output that is still held."""
         shape = Shape(rows=self.peak.rows, length=64, labels=64, padded=self.source.padded)
-        static = self.memory.block(shape).through_step(Moment(shape=shape, accumulate=True), self.subject.rank)[0][1]
+        static = self.memory.block(shape).through_step(Moment(shape=shape, accumulate=True), self.workload.rank)[0][1]
         return static + self.tokens(length) * self.model.vocab_size * 2 + _cache(self, length)
 
 

@@ -1,13 +1,12 @@
 """What each of several devices takes: the arithmetic of `memory/several.py` against torch's own code.
 
-Comes in: nothing to choose.  Goes out: a table of small models, methods and ways to share the work; each line is one
-update of our loop under `DistributedDataParallel` or `fully_shard`, as one device among several makes it.
+The table has small models, methods and ways to share the work; each line is one update of our loop under
+`DistributedDataParallel` or `fully_shard`, as one device among several makes it.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -16,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench import child_environment
+from bench.memory import MIB, given
+from bench.memory_models import make_models
 from tuning.bench.measure import markdown
-from tuning.bench.memory import MIB, given
-from tuning.bench.memory_models import make_models
-from tuning.memory.known import known
+from tuning.memory.known import usage_of
 from tuning.memory.several import DATA_PARALLEL, FULLY_SHARDED, several
 from tuning.plan import plan_for
 
@@ -45,19 +45,19 @@ def table(repeats: int) -> str:
 def measured(cases: list[dict[str, Any]], counts: tuple[int, ...] = COUNTS) -> Iterator[dict[str, Any]]:
     """Each case both ways, shared among so many: bytes by arithmetic and as measured. Raises RuntimeError."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tuning.bench.devices_run"],
+        [sys.executable, "-m", "bench.devices_run"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=child_environment(),
     ) as child:
         assert child.stdin is not None and child.stdout is not None
         for case in cases:
             plan = plan_for(case)
-            found = known(plan, make=True)
+            found = usage_of(plan, make=True)
             for count in counts:
-                for share in several(found, plan.device, count):
+                for share in several(found, count):
                     child.stdin.write(json.dumps({"settings": case, "way": share.way, "count": count}) + "\n")
                     child.stdin.flush()
                     told = json.loads(child.stdout.readline())

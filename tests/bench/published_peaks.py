@@ -1,7 +1,7 @@
 """Peaks of GPU memory that others measured and published, with the settings they printed beside them.
 
-Comes in: nothing.  Goes out: `SOURCES`, each with its `Peak`s; bytes as published (GB are 10^9, MB as nvidia-smi's
-MiB).  Where a setting is not printed by the source itself, the words of the source's entry say so.
+`SOURCES` have their `Peak`s in bytes as published (GB are 10^9, MB as nvidia-smi's MiB). Where a setting is not printed
+by the source itself, the words of the source's entry say so.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Our estimate against GPU peaks that others published: no GPU and no network needed, the tables are traced here.
 
-Comes in: `published_peaks.SOURCES`.  Goes out: every figure with what was added, the error, and beside it what two
-common rules and the null model (all runs take what the first takes) say.  One number is fitted where it is not
-published, and said to be: the longest row of PEFT's comparison, from its first run.
+The table has every figure of `published_peaks.SOURCES` with what was added, the error, and beside it what two common
+rules and the null model (all runs take what the first takes) say. One number is fitted where it is not published, and
+said to be: the longest row of PEFT's comparison, from its first run.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 
+from bench.published_line import ADDED, Line
+from bench.published_peaks import MODELS, SOURCES, Peak, Source
+from bench.published_trace import Way, traced
 from tuning.bench.measure import markdown
-from tuning.bench.published_line import ADDED, Line
-from tuning.bench.published_peaks import MODELS, SOURCES, Peak, Source
-from tuning.bench.published_trace import Way, traced
-from tuning.memory.subject import Subject
+from tuning.memory.subject import Workload
 
 GIB = 2**30
 
@@ -26,19 +26,19 @@ def table(repeats: int) -> str:
 
 def lines_of(source: Source, *, card: bool = True) -> list[Line]:
     """Each peak with its table, traced once for equal runs; `card` False counts dropout as a processor keeps it."""
-    subjects = [_subject(source, peak, card) for peak in source.peaks]
-    distinct = {subject.key: subject for subject in subjects}
+    workloads = [_workload(source, peak, card) for peak in source.peaks]
+    distinct = {workload.key: workload for workload in workloads}
     if not card and source.task == "causal_lm":  # these models have no dropout, and these runs no autocast
         return []
     asked = [(one, Way(base=source.base, adapter=source.adapter)) for one in distinct.values()]
     found = dict(zip(distinct, traced(asked)))
     return [
-        Line(source=source, peak=peak, subject=subject, memory=found[subject.key])
-        for peak, subject in zip(source.peaks, subjects)
+        Line(source=source, peak=peak, workload=workload, memory=found[workload.key])
+        for peak, workload in zip(source.peaks, workloads)
     ]
 
 
-def _subject(source: Source, peak: Peak, card: bool) -> Subject:
+def _workload(source: Source, peak: Peak, card: bool) -> Workload:
     settings = {
         "task": source.task,
         "precision": peak.precision,
@@ -48,7 +48,9 @@ def _subject(source: Source, peak: Peak, card: bool) -> Subject:
         "method": peak.method,
         "optimizer": {"name": peak.optimizer, "momentum": 0.0, "max_grad_norm": 1.0},
     }
-    return Subject(config=MODELS[peak.model], settings=settings, labels=source.labels, padded=source.padded, card=card)
+    return Workload(
+        config=MODELS[peak.model], settings=settings, labels=source.labels, padded=source.padded, on_cuda=card
+    )
 
 
 def fitted(bytes_at: Callable[[int], int], published: int, limit: int) -> int:
@@ -86,7 +88,7 @@ def report(lines: Sequence[Line], plain: Sequence[Line] = ()) -> str:
         "accelerate: 4 x the fp32 body, no head": lambda line: 16 * line.model.body_parameters,
         "16 bytes a parameter": lambda line: 16 * line.model.parameters,
     }
-    others = [line for line in lines if not unknown or line.subject.key != first.subject.key]
+    others = [line for line in lines if not unknown or line.workload.key != first.workload.key]
     spread = [[name, *_spread([_error(way(line), line.peak.bytes) for line in others])] for name, way in ways.items()]
     return "\n".join(
         [
@@ -152,7 +154,7 @@ def _between(lines: Sequence[Line]) -> str:
     ]
     title = f"Allocated between updates; mean padded length {length}, fitted on {first.peak.what}"
     errors = [
-        _error(line.between(length), line.peak.between) for line in lines if line.subject.key != first.subject.key
+        _error(line.between(length), line.peak.between) for line in lines if line.workload.key != first.workload.key
     ]
     _, median, worst = _spread(errors, 2)
     said = f"Weights, gradients, state, and the output still held: off by {median} % in the median, {worst} % at worst."

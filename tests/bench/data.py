@@ -1,8 +1,8 @@
 """Opening, previewing and tokenizing a file of rows: CPU time and peak memory, beside plain `datasets` on the same.
 
-Comes in: sizes.  Goes out: a table.  Each measurement is a fresh process; its time is CPU seconds of all its threads,
-without imports; its memory is the most it ever had resident (ru_maxrss), imports included.  `datasets` does what its
-documentation shows: load_dataset, then map in batches.
+Each measurement is a fresh process; its time is CPU seconds of all its threads, without imports; its memory is the most
+it ever had resident (ru_maxrss), imports included. `datasets` does what its documentation shows: load_dataset, then map
+in batches.
 """
 
 from __future__ import annotations

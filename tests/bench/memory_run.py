@@ -1,6 +1,6 @@
-"""One run after another, each in a forked process, measured: `python -m tuning.bench.memory_run`.
+"""One run after another, each in a forked process, measured: `python -m bench.memory_run`.
 
-Comes in: settings as JSON lines on standard input.  Goes out: for each the measured peak as the run told it, the
+It reads settings as JSON lines from standard input, and answers each with the measured peak as the run reports it, the
 allocator tracer's peaks where one is preloaded (of the run, of its updates, of its evaluations), and the process's
 resident peak, in bytes.
 """
@@ -11,7 +11,7 @@ import ctypes
 import tempfile
 from typing import Any
 
-from tuning.bench.measure import each_in_a_fork
+from bench.forks import each_in_a_fork
 
 
 def run_one(settings: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Small models of random weights of nine kinds, and rows of equal length, for measuring memory.
 
-Comes in: a folder.  Goes out: model folders by kind, with two files of rows beside them.
+They are written as model folders, with two files of rows beside them.
 """
 
 from __future__ import annotations

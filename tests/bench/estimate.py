@@ -1,8 +1,8 @@
 """What an estimate costs: making a model's table from its config alone, and one estimate by a table that is there.
 
-Comes in: repeats (a thousand estimates each).  Goes out: CPU seconds by model and method, with none of the caches
-used, and CPU milliseconds of an estimate, with the list of fixes and without.  Tables are made in a child process,
-`python -m tuning.bench.estimate`, one subject a line, importing apart.
+The tables have CPU seconds by model and method, with none of the caches used, and CPU milliseconds of an estimate, with
+the list of fixes and without. Tables are made in a child process, `python -m bench.estimate`, one workload a line,
+importing apart.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench import child_environment
 from tuning.architectures import supports_sdpa
 from tuning.bench.measure import cpu, markdown
 from tuning.hardware import DEVICES, named_device
-from tuning.memory.estimate import estimate
+from tuning.memory.estimate import MemoryEstimate, estimate
 from tuning.memory.fixes import fixes
-from tuning.memory.known import changed, known
-from tuning.memory.subject import Subject, subject_of
+from tuning.memory.known import changed, usage_of
+from tuning.memory.subject import Workload, workload_of
 from tuning.plan import Plan, plan_for
 
 MOST_SECONDS, MOST_MILLISECONDS = 5.0, 1.0
@@ -109,7 +110,7 @@ def table(repeats: int) -> str:
     """Make every table, draw the estimates."""
     with tempfile.TemporaryDirectory() as scratch, own_cache(Path(scratch) / "cache"):
         folders = {name: written(Path(scratch) / name, config) for name, config in MODELS.items()}
-        seconds = {name: made([subject_of(plan) for plan in plans(folder, WAYS)]) for name, folder in folders.items()}
+        seconds = {name: made([workload_of(plan) for plan in plans(folder, WAYS)]) for name, folder in folders.items()}
         some = [plan for name in DRAWN_FROM for plan in plans(folders[name], WAYS, LENGTHS)]
         return report(seconds) + "\n" + one_estimate(some, 1000 * repeats)
 
@@ -148,23 +149,22 @@ def plans(folder: Path, ways: dict[str, dict[str, Any]], lengths: tuple[int, ...
     ]
 
 
-def made(subjects: list[Subject]) -> list[float]:
+def made(workloads: list[Workload]) -> list[float]:
     """CPU seconds of each table, made one after another in a child process. Raises RuntimeError where one is not."""
-    lines = "".join(json.dumps(subject.to_dict()) + "\n" for subject in subjects)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    lines = "".join(json.dumps(workload.to_dict()) + "\n" for workload in workloads)
     child = subprocess.run(
-        [sys.executable, "-m", "tuning.bench.estimate"],
+        [sys.executable, "-m", "bench.estimate"],
         input=lines,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=environment,
+        env=child_environment(HF_HUB_OFFLINE="1"),
         check=True,
     )
     answers = [json.loads(line) for line in child.stdout.splitlines()]
-    for subject, answer in zip(subjects, answers, strict=True):
+    for workload, answer in zip(workloads, answers, strict=True):
         if answer["error"]:
-            kind, method = subject.config["model_type"], subject.settings["method"]["name"]
+            kind, method = workload.config["model_type"], workload.settings["method"]["name"]
             raise RuntimeError(f"{kind} {method}: {answer['error']}")
     return [answer["seconds"] for answer in answers]
 
@@ -177,19 +177,24 @@ def report(seconds: dict[str, list[float]]) -> str:
     return markdown("CPU seconds to make a table from a config", ["model", *WAYS], lines)
 
 
+def _estimated(plan: Plan) -> MemoryEstimate:
+    """The estimate of a plan, with all that it takes to find its memory usage."""
+    return estimate(usage_of(plan))
+
+
 def one_estimate(some: list[Plan], count: int) -> str:
     """CPU milliseconds of estimates for rows, lengths, methods and devices drawn at random."""
     for plan in [one.on(device) for one in some for device in (one.device, named_device(CARD))]:
-        if known(plan, make=True).table is None:
+        if usage_of(plan, make=True).kind != "traced":
             raise RuntimeError(f"{plan.model.shape.model_type} {plan.settings.method.name} has no table")
     draw = random.Random(SEED)
     took: dict[str, list[float]] = {FITS: [], DOES_NOT: [], LIST: []}
     for _ in range(count):
         device = draw.choice(DEVICES)
         plan = changed(draw.choice(some), {"micro_batch_size": draw.choice(ROWS)}).on(device)
-        fits = estimate(plan).fits
-        took[FITS if fits else DOES_NOT].append(cpu(partial(estimate, plan)))
-        took[LIST].append(cpu(partial(fixes, known(plan), device)))
+        fits = estimate(usage_of(plan)).fits
+        took[FITS if fits else DOES_NOT].append(cpu(partial(_estimated, plan)))
+        took[LIST].append(cpu(partial(fixes, usage_of(plan))))
     lines = [
         [
             what,
@@ -221,7 +226,7 @@ def main() -> None:
     for one in lines:
         began, error = time.process_time(), None
         try:
-            build_table(Subject(**one))
+            build_table(Workload(**one))
         except Exception as problem:  # whatever a library says about a model it cannot build
             error = f"{type(problem).__name__}: {problem}"
         print(json.dumps({"seconds": time.process_time() - began, "error": error}), flush=True)

@@ -1,7 +1,7 @@
-"""One update as one of several devices makes it, measured: `python -m tuning.bench.devices_run`.
+"""One update as one of several devices makes it, measured: `python -m bench.devices_run`.
 
-Comes in: JSON lines on standard input: settings, how the work is shared out, among how many.  Goes out: for each the
-most bytes that tensors took on one of the devices.  The sharing is torch's own (`DistributedDataParallel`,
+It reads JSON lines from standard input: settings, how the work is shared out, among how many devices. It answers each
+with the most bytes that tensors took on one of them. The sharing is torch's own (`DistributedDataParallel`,
 `fully_shard`) around our loop; the other devices are a process group that answers at once and exchanges nothing, so
 every tensor of this device is really allocated and computed, though its numbers mean nothing.
 """
@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tuning.bench.measure import each_in_a_fork, training_rows
+from bench.forks import each_in_a_fork
+from tuning.bench.measure import training_rows
 from tuning.memory.several import DATA_PARALLEL
 from tuning.plan import Plan, plan_for
 

@@ -1,0 +1,55 @@
+"""The interface of the two ways to find a micro-batch's memory: from a traced table, or by formula."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from tuning.micro_batches import Moment, Shape
+from tuning.plan import Plan
+
+Parts = dict[str, int]
+"""Bytes by category (`workload.CATEGORIES`)."""
+
+
+class BatchMemory(Protocol):
+    """Bytes of tensors while one micro-batch is trained on, or while one batch is only read.
+
+    `tuning.memory.traced` and `tuning.memory.closed_form` implement it; `MemoryUsage` asks it about whole runs.
+    """
+
+    @property
+    def kind(self) -> str:
+        """`traced` or `approximate`, as the estimate says it."""
+        ...
+
+    def with_plan(self, plan: Plan) -> BatchMemory:
+        """The memory of a plan that differs in sizes alone."""
+        ...
+
+    def peak(self, batch: Moment) -> tuple[Parts, str]:
+        """Bytes by category at the peak of this micro-batch or the update after it, and the name of that point."""
+        ...
+
+    def total(self, batch: Moment) -> int:
+        """Bytes of all categories together at the peak of this micro-batch or the update after it."""
+        ...
+
+    def candidates(self, batches: Sequence[Moment]) -> list[tuple[Moment, str, Parts]]:
+        """The points of these micro-batches that can be the highest once memory is shared out over devices.
+
+        Each is the micro-batch, its place as in `table.Row` ("0.loss": micro-batch, a point, words), bytes by category.
+        """
+        ...
+
+    def through_step(self, batch: Moment) -> list[tuple[str, int]]:
+        """Names and bytes of the points of one update in order of time; empty where they are not known."""
+        ...
+
+    def forward_peak(self, shape: Shape) -> tuple[Parts, str]:
+        """Bytes by category at the peak of a forward pass without gradients, and the name of that point."""
+        ...
+
+    def forward_total(self, shape: Shape) -> int:
+        """Bytes of all categories together at the peak of a forward pass without gradients."""
+        ...
