@@ -1,7 +1,7 @@
 """Reads settings dataclasses as data: their fields, the help under each, their limits, and JSON into them.
 
 Comes in: a dataclass whose fields carry limits in their annotations and help in the string under them.  Goes out:
-one table of fields that the form, the README and the checks all read, so that a setting is described once.
+one table of fields that the form, the docs and the checks all read, so that a setting is described once.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The settings as a Markdown table, from the same fields that the form and the checks read.
 
-Comes in: nothing but the dataclasses.  Goes out: the table that the README holds; a test keeps the two equal.
+`assets/docs/settings.md` holds this table; a test keeps the two equal.
 """
 
 from __future__ import annotations
