@@ -19,6 +19,10 @@ FILES = (
     "page.js",
     "page.css",
     "page/live.js",
+    "help/page.html",
+    "help/help.css",
+    "docs/settings.md",
+    "examples/classify-full.json",
     "vendor/plotly-basic.min.js",
     "vendor/plotly-basic.LICENSE.txt",
     "models/tiny-town/config.json",
@@ -27,6 +31,9 @@ FILES = (
     "data/reviews/card.json",
     "data/reviews/train.jsonl",
 )
+
+NOT_IN_THE_WHEEL = ("page.png",)
+"""The picture in the README."""
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +76,25 @@ def test_the_wheel_holds_every_source_and_every_bundled_file(wheel: Path) -> Non
     inside = set(zipfile.ZipFile(wheel).namelist())
     source = wheel.parent / "source"
     sources = {path.relative_to(source).as_posix() for path in (source / "tuning").rglob("*.py")}
-    assets = [path for path in (source / "assets").rglob("*") if path.is_file() and not path.name.startswith(".")]
-    bundled = {"tuning/_assets/" + path.relative_to(source / "assets").as_posix() for path in assets}
+    assets = {
+        path.relative_to(source / "assets").as_posix() for path in (source / "assets").rglob("*") if path.is_file()
+    }
+    bundled = {
+        f"tuning/_assets/{name}"
+        for name in assets
+        if not (name.startswith("make/") or name.rpartition("/")[2].startswith(".") or name in NOT_IN_THE_WHEEL)
+    }
     assert sources - inside == set()
     assert bundled - inside == set()
     assert set(FILES) <= {name.removeprefix("tuning/_assets/") for name in inside}
+
+
+def test_what_makes_the_bundled_files_stays_out_of_the_wheel(wheel: Path) -> None:
+    inside = zipfile.ZipFile(wheel).namelist()
+    made = [
+        name for name in inside if name.startswith(("tuning/_assets/make/", "tests/")) or name.endswith((".c", ".png"))
+    ]
+    assert made == []
 
 
 def test_an_installed_wheel_finds_its_own_files(installed: Path, tmp_path: Path) -> None:
@@ -90,6 +111,16 @@ def test_an_installed_wheel_estimates_the_bundled_default(installed: Path, tmp_p
     from_file = json.loads(python(installed, tmp_path, "-m", "tuning", "estimate", "settings.json"))
     assert sum(from_file["parts"].values()) == from_file["total_bytes"] > 1_000_000
     assert json.loads(python(installed, tmp_path, "-m", "tuning", "estimate", "-", said="{}")) == from_file
+
+
+def test_an_installed_wheel_serves_its_documents_and_examples(installed: Path, tmp_path: Path) -> None:
+    code = (
+        "from fastapi import FastAPI\nfrom fastapi.testclient import TestClient\n"
+        "from tuning.web.help import add_help_routes\napp = FastAPI()\nadd_help_routes(app)\nclient = TestClient(app)\n"
+        "for path in ('help', 'help/settings', 'examples/classify-full.json'):\n"
+        "    print(client.get('/fork/' + path).status_code)"
+    )
+    assert python(installed, tmp_path, "-c", code).split() == ["200", "200", "200"]
 
 
 def test_an_installed_wheel_has_the_command(installed: Path, tmp_path: Path) -> None:

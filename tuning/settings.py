@@ -2,7 +2,7 @@
 
 `Settings.from_dict` takes the JSON object of a settings file, the page's form or a request, and raises a SettingsError
 that lists every faulty field at once. Keys left out take the default written here; an unknown key is refused; no value
-is ever changed. The string under a field is its help everywhere: form, command line, documentation.
+is ever changed. The string under a field is its help everywhere: form, command line, assets/docs/settings.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The settings as a Markdown table, from the same schema that the form and the sentences of refusals read.
 
-The documentation holds the table; a test keeps the two equal.
+`assets/docs/settings.md` holds this table; a test keeps the two equal.
 """
 
 from __future__ import annotations

@@ -14,7 +14,9 @@ from tuning.charts import chart_config
 from tuning.methods import METHODS
 
 CLAIM = "Change one setting, see what it costs, train, compare."
-HEADER = f"<header class='tf-header'><h1>Tuning Fork</h1><p>{CLAIM}</p></header>"
+HELP = "<a class='tf-help' href='fork/help' target='tuning-fork-help'>Help</a>"
+"""Opens beside the page, in a tab that the next press uses again: what is typed in the form stays in sight."""
+HEADER = f"<header class='tf-header'><h1>Tuning Fork</h1><p>{CLAIM}</p>{HELP}</header>"
 
 
 def mounting(kind: str) -> str:

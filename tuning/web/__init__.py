@@ -13,6 +13,7 @@ from tuning.web.ask import add_ask_routes
 from tuning.web.data import add_data_routes
 from tuning.web.guard import guard
 from tuning.web.health import add_health_route
+from tuning.web.help import add_help_routes
 from tuning.web.hub_data import add_hub_data_routes
 from tuning.web.memory import add_memory_routes
 from tuning.web.models import add_model_routes
@@ -32,4 +33,5 @@ def add_routes(app: FastAPI, service: RunService, serving: Serving | None = None
     add_hub_data_routes(app)
     add_memory_routes(app, service)
     add_run_routes(app, service)
+    add_help_routes(app)
     add_static_routes(app)

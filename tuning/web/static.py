@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 
 from tuning.assets import assets_folder
 
-STATIC_FILE = re.compile(r"page\.(js|css)|page/[a-z_-]+\.js|vendor/[a-z.-]+\.js")
+STATIC_FILE = re.compile(r"page\.(js|css)|page/[a-z_-]+\.js|help/help\.(js|css)|vendor/[a-z.-]+\.js")
 STATIC_KINDS = {"js": "text/javascript", "css": "text/css"}
 
 
