@@ -9,10 +9,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tuning.events import Emitter
-from tuning.job import Commands, Job
-from tuning.plan import Plan
-from tuning.training.entry import run_job
+from tuning.plan.plan import Plan
+from tuning.runs.events import Emitter
+from tuning.training.job import Commands, Job
+from tuning.training.run import run_job
 
 GPT2 = {"model_type": "gpt2", "n_embd": 96, "n_layer": 3, "n_head": 4, "vocab_size": 2048, "n_positions": 256}
 

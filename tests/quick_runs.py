@@ -11,16 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tuning.events import Emitter
-from tuning.job import Commands, Job
+from tuning.runs.events import Emitter
+from tuning.training.job import Commands, Job
 
 SMALL = {"max_steps": 3, "data": {"train_rows": 16, "eval_rows": 4}}
 SERVER = """
 import json, sys, time
 sys.path.insert(0, sys.argv[2])
 from quick_runs import SMALL, quick_job
-from tuning.executors.thread import ThreadExecutor
-from tuning.runs import RunService
+from tuning.runs.executors.thread import ThreadExecutor
+from tuning.runs.service import RunService
 from tuning.web.runs import RunLines, live_answer
 service = RunService(sys.argv[1], ThreadExecutor(quick_job))
 running = service.start({**SMALL, "max_steps": 100000})

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from tuning.errors import SettingsError
+from tuning.core.errors import SettingsError
 from tuning.methods import METHODS
-from tuning.recipes import RECIPES
-from tuning.settings import Settings
+from tuning.methods.recipes import RECIPES
+from tuning.settings.schema import Settings
 
 SECTIONS = ("data", "optimizer", "schedule", "eval", "save", "sample")
 WRONG: tuple[Any, ...] = (

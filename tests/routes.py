@@ -11,8 +11,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from tuning.errors import TuningError
-from tuning.runs import RunService
+from tuning.core.errors import TuningError
+from tuning.runs.service import RunService
 from tuning.web import add_routes
 from tuning.web.requests import tell_problems
 

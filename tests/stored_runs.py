@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from quick_runs import SMALL
-
 from tuning.events import Emitter
+from tuning.store import RunStore
+
 from tuning.plan import plan_for
 from tuning.runs import RunService
-from tuning.store import RunStore
 
 ROOT = Path(__file__).resolve().parents[1]
 STORED = Path(__file__).resolve().parent / "stored"

@@ -11,8 +11,8 @@ import pytest
 from methods_world import MethodsWorld
 from routes import client_of
 
-from tuning.question import Question
-from tuning.runs import RunService
+from tuning.runs.service import RunService
+from tuning.text.question import Question
 from tuning.web.ask import add_ask_routes
 
 torch = pytest.importorskip("torch")

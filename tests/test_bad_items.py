@@ -10,11 +10,11 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from tuning.errors import Problem, RunError, shown_value
-from tuning.events import Event
-from tuning.executors.inline import InlineExecutor
-from tuning.runs import RunService
-from tuning.store import RunStore
+from tuning.core.errors import Problem, RunError, shown_value
+from tuning.runs.events import Event
+from tuning.runs.executors.inline import InlineExecutor
+from tuning.runs.service import RunService
+from tuning.runs.store import RunStore
 from tuning.web import add_routes
 
 HALF = "\ud800"

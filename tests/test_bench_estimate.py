@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from bench.estimate import MODELS, WAYS, made, one_estimate, own_cache, plans, report, written
 
-from tuning.files import user_cache
-from tuning.memory.subject import workload_of
+from tuning.core.files import user_cache
+from tuning.memory.workload import workload_of
 
 
 def test_the_models_are_as_large_as_their_names_say(tmp_path: Path) -> None:

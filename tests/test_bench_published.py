@@ -9,8 +9,8 @@ from bench.published import fitted, lines_of, report
 from bench.published_line import ADDED, Line
 from bench.published_peaks import BERT, LITGPT, MIB, PEFT, SOURCES, Peak, Source
 
-from tuning.memory.subject import Workload
-from tuning.memory.table import Block, Row, Table
+from tuning.memory.tracing.table import Block, Row, Table
+from tuning.memory.workload import Workload
 
 
 def line(source: Source, peak: Peak, per_token: float = 0.0) -> Line:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from training_world import World, run, series
 
-from tuning.errors import RunError, SettingsError
-from tuning.events import Event
-from tuning.job import Commands, Job
-from tuning.plan import plan_for
-from tuning.runs import RunService
+from tuning.core.errors import RunError, SettingsError
+from tuning.plan.plan import plan_for
+from tuning.runs.events import Event
+from tuning.runs.service import RunService
+from tuning.training.job import Commands, Job
 
 torch = pytest.importorskip("torch")
 HOT = {

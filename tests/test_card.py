@@ -15,11 +15,11 @@ import pytest
 from methods_world import BERT, CLASSES, LLAMA, TIED, MethodsWorld, Row
 from training_world import run
 
-from tuning.card import base_words, library_versions, model_card
 from tuning.methods import METHODS, method_named
-from tuning.models import resolve_model
-from tuning.plan import Plan, plan_for
-from tuning.runs import RunService
+from tuning.models.base_model import resolve_model
+from tuning.plan.plan import Plan, plan_for
+from tuning.runs.service import RunService
+from tuning.training.model_card import base_words, library_versions, model_card
 
 torch = pytest.importorskip("torch")
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from training_world import World
 
-from tuning.errors import RunError
-from tuning.model_files import base_files, changes
-from tuning.runs import RunService
+from tuning.core.errors import RunError
+from tuning.models.file_digests import base_files, changes
+from tuning.runs.service import RunService
 
 torch = pytest.importorskip("torch")
 

@@ -11,13 +11,13 @@ from chat_shapes import SHAPES, chat_folder, marked, plain
 from transformers import AutoTokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from tuning.assets import asset_path
+from tuning.core.errors import DataError
+from tuning.core.paths import asset_path
 from tuning.data import open_data, summarize
-from tuning.errors import DataError
-from tuning.plan import plan_for
-from tuning.prompts import prompt_ids, question_ids
-from tuning.settings import DataSettings
+from tuning.plan.plan import plan_for
+from tuning.settings.schema import DataSettings
 from tuning.text import ConversationError, Row, Spelled, TextTokenizer, Turn, encode_row, spell_rows
+from tuning.text.prompts import prompt_ids, question_ids
 
 MODEL = asset_path("models", "tiny-town")
 CALL = {"type": "function", "function": {"name": "weather", "arguments": {"place": "Mill"}}}
@@ -471,7 +471,7 @@ def test_a_run_asks_through_the_template_as_it_trains(pairs: tuple[str, dict[str
     from methods_world import read_ids
     from training_world import run
 
-    from tuning.job import Job
+    from tuning.training.job import Job
 
     data = {"source": pairs[0], "chat_template": "on", "eval_rows": 2}
     settings = {

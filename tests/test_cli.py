@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tuning.store import RunStore
+from tuning.runs.store import RunStore
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"max_steps": 3, "data": {"train_rows": 24, "eval_rows": 8}}

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from tuning.assets import asset_path
 from tuning.cli import main
+from tuning.core.errors import DataError
+from tuning.core.paths import asset_path
 from tuning.data import open_data, summarize
-from tuning.data.preview import preview
-from tuning.data.tables import head, open_table
+from tuning.data.files.lines import head, open_table
+from tuning.data.preview.preview import preview
 from tuning.data.values import MISSING_WORDS, is_missing
-from tuning.errors import DataError
-from tuning.settings import DataSettings
+from tuning.settings.schema import DataSettings
 from tuning.text import TextTokenizer
 
 ROWS = 40
@@ -335,7 +335,7 @@ def test_a_column_that_only_later_rows_have_is_told_by_count(tmp_path: Path) -> 
 def test_of_a_large_file_the_notices_say_how_many_rows_were_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuning.data.sets.CHECKED_BYTES", 1_000)
+    monkeypatch.setattr("tuning.data.data_set.CHECKED_BYTES", 1_000)
     rows = [{"question": f"Who is {n}?", "answer": "Ada"} for n in range(1_500)]
     messages = told(file_of(tmp_path, *rows))
     joined = (

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tuning.core.errors import DataError
 from tuning.data import DataSet, open_data
 from tuning.data.conversations import turns_of
-from tuning.data.told import Told
+from tuning.data.notices import Told
 from tuning.data.values import RowFault
-from tuning.errors import DataError
-from tuning.settings import DataSettings
+from tuning.settings.schema import DataSettings
 from tuning.text import Row, Turn
 
 ASKED = {"role": "user", "content": "Two plus two?"}

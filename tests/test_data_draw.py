@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
+from tuning.core.errors import Notice
 from tuning.data import open_data, summarize
-from tuning.data.draw import held_counts, hold_out, taken_counts
-from tuning.data.sets import DataSet
-from tuning.errors import Notice
-from tuning.plan import plan_for
-from tuning.settings import DataSettings
+from tuning.data.data_set import DataSet
+from tuning.data.row_choice import held_counts, hold_out, taken_counts
+from tuning.plan.plan import plan_for
+from tuning.settings.schema import DataSettings
 
 MODEL = "tiny-town"
 Rows = Sequence[dict[str, Any]]
@@ -180,7 +180,7 @@ def test_a_warm_up_longer_than_the_run_is_told(tmp_path: Path, warmup: int, word
 
 
 def test_repeated_and_empty_rows_of_small_data_are_told_in_the_plan(tmp_path: Path) -> None:
-    from tuning.assets import asset_path
+    from tuning.core.paths import asset_path
 
     rows = [{"prompt": f"Q {n}", "completion": f"A {n}"} for n in range(20)]
     odd = [rows[0], {"prompt": "Q", "completion": " "}]

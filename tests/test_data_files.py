@@ -18,13 +18,13 @@ from data_files import BAD, GOOD, GREEDY_XZ, GREEDY_ZSTD, lines, zipped, zstd
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from tuning.assets import asset_path
+from tuning.core.errors import DataError, TuningError
+from tuning.core.paths import asset_path
 from tuning.data import encode_set, open_data, summarize
-from tuning.data.preview import preview
-from tuning.data.progress import read_once, reading, under_way
-from tuning.data.unpack import beginning, unpack
-from tuning.errors import DataError, TuningError
-from tuning.settings import DataSettings
+from tuning.data.files.progress import read_once, reading, under_way
+from tuning.data.files.unpack import beginning, unpack
+from tuning.data.preview.preview import preview
+from tuning.settings.schema import DataSettings
 from tuning.text import TextTokenizer
 from tuning.web.data import add_data_routes
 from tuning.web.requests import tell_problems
@@ -119,7 +119,7 @@ def test_tokens_of_many_rows_lie_on_disk_and_are_the_same(tmp_path: Path, monkey
     settings = DataSettings(source="reviews")
     rows = open_data(settings, "causal_lm", 0).train
     kept = list(encode_set(rows, TOKENIZER, settings, "causal_lm"))
-    monkeypatch.setattr("tuning.data.encoded.MEMORY_BYTES", 1000)
+    monkeypatch.setattr("tuning.data.token_arrays.MEMORY_BYTES", 1000)
     on_disk = encode_set(rows, TOKENIZER, settings, "causal_lm", tmp_path)
     assert list(on_disk) == kept and on_disk[-1] == kept[-1] and on_disk[3:5] == kept[3:5]
     assert on_disk.lengths == [len(one.ids) for one in kept]
@@ -167,7 +167,7 @@ def test_of_a_large_packed_file_only_the_head_is_unpacked_for_a_look(
 def test_a_file_made_to_fill_the_disk_is_refused_with_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuning.data.unpack.LEAST_LIMIT_BYTES", 2**20)
+    monkeypatch.setattr("tuning.data.files.unpack.LEAST_LIMIT_BYTES", 2**20)
     source = written(tmp_path, "a.gz", gzip.compress(lines({"text": "a"}) + b" " * 2**25))
     with pytest.raises(DataError, match="unpacks to more than 6 MiB, which is the limit.*200 times its size") as told:
         open_data(settings_of(source), "causal_lm", 0)

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from data_files import lines, zipped
 
+from tuning.core.errors import DataError, ModelError
 from tuning.data import open_data
-from tuning.data.joined import open_tables
-from tuning.data.record import Record
-from tuning.data.sets import DataSet
-from tuning.errors import DataError, ModelError
-from tuning.models import resolve_model
-from tuning.settings import DataSettings
+from tuning.data.data_set import DataSet
+from tuning.data.files.concat import open_tables
+from tuning.data.files.table import Record
+from tuning.models.base_model import resolve_model
+from tuning.settings.schema import DataSettings
 
 
 def written(folder: Path, name: str, content: bytes | str) -> str:

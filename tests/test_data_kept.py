@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from training_world import World, run, series
 
-from tuning.assets import asset_path
+from tuning.core.paths import asset_path
 from tuning.data import EncodedSet, encode_kept, encode_set, open_data
-from tuning.data.kept import CODE
-from tuning.settings import DataSettings
+from tuning.data.token_cache import CODE
+from tuning.settings.schema import DataSettings
 from tuning.text import TextTokenizer
 
 MODEL = asset_path("models", "tiny-town")
@@ -26,7 +26,7 @@ TOKENIZER = TextTokenizer(MODEL)
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TUNING_FORK_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("tuning.data.kept.LEAST_TOKENS", 0)
+    monkeypatch.setattr("tuning.data.token_cache.LEAST_TOKENS", 0)
     return tmp_path / "cache" / "tokens"
 
 
@@ -50,7 +50,7 @@ def test_kept_tokens_are_those_that_were_made(cache: Path, monkeypatch: pytest.M
         plain = encode_set(open_data(settings, task, 0).train, TOKENIZER, settings, task)
         first = made(settings, task)
         with monkeypatch.context() as patch:
-            patch.setattr("tuning.data.kept.encode_set", no_tokenizing)
+            patch.setattr("tuning.data.token_cache.encode_set", no_tokenizing)
             again = made(settings, task)
         assert list(first) == list(again) == list(plain) and again.lengths == plain.lengths
         assert again[-1] == plain[-1] and any(one.cut for one in again)
@@ -97,7 +97,14 @@ def test_only_what_changes_the_tokens_makes_them_anew(cache: Path, tmp_path: Pat
         assert len(files(cache)) == number, "other rows in a file of the same name"
 
 
-NO_CODE = ("tuning.data.progress", "tuning.errors", "tuning.assets", "tuning.settings", "tuning.hub", "tuning.models")
+NO_CODE = (
+    "tuning.data.files.progress",
+    "tuning.core.errors",
+    "tuning.core.paths",
+    "tuning.settings.schema",
+    "tuning.hub",
+    "tuning.models.base_model",
+)
 """What rows pass on their way and is no part of their tokens: what it decides is in the fingerprint or the settings."""
 
 
@@ -118,12 +125,18 @@ def imported(start: tuple[str, ...]) -> set[str]:
 
 
 def test_the_key_knows_all_code_that_rows_pass_on_their_way_to_tokens() -> None:
-    assert imported(("tuning.data.sets", "tuning.data.encoded")) == set(CODE)
+    assert imported(("tuning.data.data_set", "tuning.data.token_arrays")) == set(CODE)
 
 
 @pytest.mark.parametrize(
     "name",
-    ["tuning.data.sniff", "tuning.data.unpack", "tuning.data.archive", "tuning.data.record", "tuning.data.places"],
+    [
+        "tuning.data.files.sniff",
+        "tuning.data.files.unpack",
+        "tuning.data.files.archive",
+        "tuning.data.files.table",
+        "tuning.data.locate",
+    ],
 )
 def test_other_code_makes_the_tokens_anew(
     cache: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -157,7 +170,7 @@ def test_a_damaged_file_is_made_anew(cache: Path, damage: str, monkeypatch: pyte
         del content[-5:]
     file.write_bytes({"empty": b"", "text": b"hello, this is no file of tokens"}.get(damage, bytes(content)))
     assert list(made(settings)) == plain
-    monkeypatch.setattr("tuning.data.kept.encode_set", no_tokenizing)
+    monkeypatch.setattr("tuning.data.token_cache.encode_set", no_tokenizing)
     assert list(made(settings)) == plain and len(files(cache)) == 1
 
 
@@ -169,14 +182,14 @@ def test_the_ones_not_used_for_longest_go_first(cache: Path, monkeypatch: pytest
     sizes = [file.stat().st_size for file in files(cache)]
     made(several[0])  # used again: now the youngest
     oldest = files(cache)[0]
-    monkeypatch.setattr("tuning.data.kept.MOST_BYTES", sum(sizes) + 1000)
+    monkeypatch.setattr("tuning.data.token_cache.MOST_BYTES", sum(sizes) + 1000)
     left = cache / ".part-left"
     left.write_bytes(b"of a killed program")
     os.utime(left, (1e9, 1e9))
     made(several[3])
     assert not oldest.exists() and not left.exists() and len(files(cache)) == 3
     assert sum(file.stat().st_size for file in files(cache)) <= sum(sizes) + 1000
-    monkeypatch.setattr("tuning.data.kept.MOST_BYTES", 10)
+    monkeypatch.setattr("tuning.data.token_cache.MOST_BYTES", 10)
     made(several[0].replace(max_seq_length=48))
     assert len(files(cache)) == 3, "too large to be kept, and nothing was thrown away for it"
 
@@ -184,7 +197,7 @@ def test_the_ones_not_used_for_longest_go_first(cache: Path, monkeypatch: pytest
 def test_where_nothing_can_be_written_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("TUNING_FORK_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr("tuning.data.kept.LEAST_TOKENS", 0)
+    monkeypatch.setattr("tuning.data.token_cache.LEAST_TOKENS", 0)
     settings = DataSettings(source="reviews")
     plain = encode_set(open_data(settings, "causal_lm", 0).train, TOKENIZER, settings, "causal_lm")
     assert list(made(settings)) == list(plain)
@@ -212,9 +225,9 @@ def test_curves_with_kept_tokens_are_equal_in_every_digit(
     monkeypatch.setenv("TUNING_FORK_CACHE", str(tmp_path / "cache"))
     told = []
     for least in (10**9, 0, 0):
-        monkeypatch.setattr("tuning.data.kept.LEAST_TOKENS", least)
+        monkeypatch.setattr("tuning.data.token_cache.LEAST_TOKENS", least)
         if len(told) == 2:
-            monkeypatch.setattr("tuning.data.kept.encode_set", no_tokenizing)
+            monkeypatch.setattr("tuning.data.token_cache.encode_set", no_tokenizing)
         state, events = run(world.job(**changes))
         assert state == "finished" and len(files(tmp_path / "cache" / "tokens")) == min(1, len(told))
         kinds = (("loss", "step"), ("grad_norm", "step"), ("trained_tokens", "step"), ("loss", "eval"))

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from tuning.assets import asset_path
+from tuning.core.errors import DataError
+from tuning.core.paths import asset_path
 from tuning.data import open_data
-from tuning.data.preview import MOST_LETTERS, preview
-from tuning.data.record import MOST_ROW_BYTES
-from tuning.data.shown import beginning_of
-from tuning.errors import DataError
-from tuning.settings import DataSettings
+from tuning.data.files.table import MOST_ROW_BYTES
+from tuning.data.preview.preview import MOST_LETTERS, preview
+from tuning.data.preview.token_view import beginning_of
+from tuning.settings.schema import DataSettings
 from tuning.text import Row, TextTokenizer, Turn
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,7 +55,7 @@ def gigabytes(folder: Path) -> dict[str, Path]:
 
 LOOK = """
 import json, resource, sys
-from tuning.errors import TuningError
+from tuning.core.errors import TuningError
 from tuning.web.data import data_preview
 import pyarrow, pyarrow.parquet
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -160,7 +160,7 @@ def test_lines_are_found_the_same_however_long_they_are(tmp_path: Path, monkeypa
     content = "\n\n".join(texts) + "\n \n" + "b" * 70 + "\n"
     for kind in ("lines", "paragraphs"):
         for block in (2**20, 64):
-            monkeypatch.setattr("tuning.data.tables.BLOCK_BYTES", block)
+            monkeypatch.setattr("tuning.data.files.lines.BLOCK_BYTES", block)
             file = tmp_path / f"{kind}{block}.txt"
             file.write_text(content)
             data = open_data(DataSettings(source=str(file), format=kind, eval_fraction=0.0), "causal_lm", 0)

@@ -11,10 +11,10 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from tuning.data.formats import FORMATS
-from tuning.data.joined import open_tables
-from tuning.data.record import BadRow, Record, Table
-from tuning.settings import DataSettings
+from tuning.data.files.concat import open_tables
+from tuning.data.files.formats import FORMATS
+from tuning.data.files.table import BadRow, Record, Table
+from tuning.settings.schema import DataSettings
 
 ROWS = [{"text": f"the mill {n} stood"} for n in range(50)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)

@@ -21,15 +21,15 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tuning.core.errors import DataError, TuningError
 from tuning.data import open_data
-from tuning.data.formats import Format
-from tuning.data.progress import Under, reading
-from tuning.data.recognise import Reading, RowFault, make_row, surely_good
-from tuning.data.sets import check
-from tuning.data.tables import KEPT_TABLES, LineTable
-from tuning.data.whole import KEPT, NO_ROW, _reads, how_far, read_whole
-from tuning.errors import DataError, TuningError
-from tuning.settings import DataSettings
+from tuning.data.data_set import check
+from tuning.data.files.formats import Format
+from tuning.data.files.lines import KEPT_TABLES, LineTable
+from tuning.data.files.progress import Under, reading
+from tuning.data.preview.background_read import KEPT, NO_ROW, _reads, how_far, read_whole
+from tuning.data.schema import Reading, RowFault, make_row, surely_good
+from tuning.settings.schema import DataSettings
 from tuning.web.data import add_data_routes
 from tuning.web.requests import tell_problems
 
@@ -67,7 +67,7 @@ def test_rows_read_many_at_once_are_those_read_one_by_one(monkeypatch: pytest.Mo
     some = [sorted(draw.sample(range(len(one)), draw.randrange(1, len(one) + 1))) for one in tables]
     quick = [(list(one.read(range(len(one)))), list(one.read(few))) for one, few in zip(tables, some, strict=True)]
     assert sum(len(rows) for rows, _ in quick) > 3_000
-    monkeypatch.setattr("tuning.data.tables._plain_cells", lambda block, form, rows: None)
+    monkeypatch.setattr("tuning.data.files.lines._plain_cells", lambda block, form, rows: None)
     for table, few, (rows, chosen) in zip(tables, some, quick, strict=True):
         assert list(table.read(range(len(table)))) == rows
         assert list(table.read(few)) == chosen == [rows[place] for place in few]
@@ -174,7 +174,8 @@ def test_counts_of_a_large_file_follow_its_first_rows(tmp_path: Path) -> None:
 def test_a_reading_that_takes_longer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text('{"text": "a"}\n')
-    monkeypatch.setattr("tuning.data.whole.open_data", lambda *given: time.sleep(0.3) or open_data(*given))
+    slow = lambda *given: time.sleep(0.3) or open_data(*given)
+    monkeypatch.setattr("tuning.data.preview.background_read.open_data", slow)
     chosen, began = DataSettings(source=str(file), eval_fraction=0.0), time.monotonic()
     assert read_whole(chosen, "causal_lm", 0, 0.05) is None and time.monotonic() - began < 0.25
     found = read_whole(chosen, "causal_lm", 0, 10)
@@ -187,7 +188,7 @@ def test_a_failed_reading_is_told_and_tried_again(tmp_path: Path, monkeypatch: p
     chosen, free = DataSettings(source=str(file), eval_fraction=0.0), shutil.disk_usage("/")
     ask = partial(read_whole, chosen, "causal_lm", 0)
     with monkeypatch.context() as full:
-        full.setattr("tuning.data.unpack.shutil.disk_usage", lambda folder: free._replace(free=0))
+        full.setattr("tuning.data.files.unpack.shutil.disk_usage", lambda folder: free._replace(free=0))
         for _ in range(2):
             with pytest.raises(DataError, match="unpacks to more than 0 MiB"):
                 ask(10)
@@ -204,7 +205,7 @@ def test_a_failure_that_nobody_heard_of_waits_for_a_moment(tmp_path: Path, monke
         go.wait(10)
         raise DataError("no room", "a.jsonl")
 
-    monkeypatch.setattr("tuning.data.whole.open_data", fail)
+    monkeypatch.setattr("tuning.data.preview.background_read.open_data", fail)
     ask = partial(read_whole, DataSettings(source=str(file), eval_fraction=0.0), "causal_lm", 0)
     assert ask(0) is None and ask(0) is None
     go.set()
@@ -216,7 +217,7 @@ def test_a_failure_that_nobody_heard_of_waits_for_a_moment(tmp_path: Path, monke
     go.set()
     while not list(_reads.values())[-1].rows.done():
         time.sleep(0.01)
-    monkeypatch.setattr("tuning.data.whole.FAILED_SECONDS", 0.0)
+    monkeypatch.setattr("tuning.data.preview.background_read.FAILED_SECONDS", 0.0)
     with pytest.raises(DataError, match="no room"):
         ask(10)
     assert len(tries) == 3, "an old failure is not told: it is tried again"
@@ -253,7 +254,7 @@ def test_one_reading_serves_all_settings_that_change_no_row(tmp_path: Path) -> N
 
 
 def test_only_so_many_unpacked_files_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuning.data.unpack.MEMORY_BYTES", 1)
+    monkeypatch.setattr("tuning.data.files.unpack.MEMORY_BYTES", 1)
 
     def held() -> int:
         gc.collect()

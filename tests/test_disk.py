@@ -21,14 +21,14 @@ from stored_runs import add_run
 
 from tuning import cli
 from tuning.bench.stored import fill
-from tuning.errors import RunError
-from tuning.events import Emitter, Event
-from tuning.executors.thread import ThreadExecutor
-from tuning.job import Commands, Job
-from tuning.plan import plan_for
-from tuning.runs import RunService
-from tuning.store import STORE, RunStore
-from tuning.training.entry import run_job
+from tuning.core.errors import RunError
+from tuning.plan.plan import plan_for
+from tuning.runs.events import Emitter, Event
+from tuning.runs.executors.thread import ThreadExecutor
+from tuning.runs.service import RunService
+from tuning.runs.store import STORE, RunStore
+from tuning.training.job import Commands, Job
+from tuning.training.run import run_job
 
 ROWS = "".join(
     json.dumps({"prompt": f"Question {number}:", "completion": f" answer {number}"}) + "\n" for number in range(40)
@@ -169,9 +169,9 @@ def test_a_run_of_another_living_process_is_not_deleted_for_good(service: RunSer
 KILLED = """
 import sys, os, time
 from pathlib import Path
-from tuning.events import Emitter
+from tuning.runs.events import Emitter
 from filelock import lock_descriptor
-from tuning.store import RunStore
+from tuning.runs.store import RunStore
 home = Path(sys.argv[1])
 store = RunStore(home)
 store.create_run("r0001", "one", {}, {})

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from tuning.cli import main
-from tuning.hardware import named_device
+from tuning.core.hardware import named_device
 from tuning.memory.estimate import estimate
-from tuning.plan import plan_for
-from tuning.settings import Settings
+from tuning.plan.plan import plan_for
+from tuning.settings.schema import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "assets" / "examples").glob("*.json"))

@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from tuning.errors import ModelError
-from tuning.events import END_KINDS
-from tuning.executors.inline import InlineExecutor
-from tuning.executors.thread import ThreadExecutor
-from tuning.job import Job
+from tuning.core.errors import ModelError
+from tuning.runs.events import END_KINDS
+from tuning.runs.executors.inline import InlineExecutor
+from tuning.runs.executors.thread import ThreadExecutor
+from tuning.training.job import Job
 
 
 def tiny_job(job, emit, commands):
@@ -88,7 +88,7 @@ def test_cancel_during_the_run_and_after_it(executor):
 
     stop = threading.Event()
     if isinstance(executor, InlineExecutor):
-        from tuning.job import Commands
+        from tuning.training.job import Commands
 
         commands = Commands()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tuning.disk import clear_parts
-from tuning.files import STALE_SECONDS, FileCache, new_file, new_folder, temporary_file, write_text
+from tuning.core.disk_usage import clear_parts
+from tuning.core.files import STALE_SECONDS, FileCache, new_file, new_folder, temporary_file, write_text
 
 
 def names(folder: Path) -> list[str]:

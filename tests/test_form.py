@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tuning import charts
-from tuning.errors import SettingsError
+from tuning.core.errors import SettingsError
 from tuning.methods import METHODS
-from tuning.settings import Settings
+from tuning.settings.schema import Settings
+from tuning.ui import memory_bar as charts
 
 form = pytest.importorskip("tuning.ui.values")
 preview = pytest.importorskip("tuning.ui.preview")
@@ -236,7 +236,7 @@ def test_a_form_that_a_browser_kept_from_version_1_keeps_its_meaning() -> None:
 
 
 def test_what_is_counted_once_is_named_in_the_singular(tmp_path: Path) -> None:
-    from tuning.runs import RunService
+    from tuning.runs.service import RunService
 
     rows = {"source": "reviews", "train_rows": 1, "eval_rows": 1}
     given = Settings.from_dict({"max_steps": 1, "data": rows}).to_dict()
@@ -264,7 +264,7 @@ def test_a_value_to_try_is_the_one_that_the_page_begins_with() -> None:
 
 
 def test_a_number_that_the_plan_works_out_is_told_at_its_field(tmp_path: Path) -> None:
-    from tuning.runs import RunService
+    from tuning.runs.service import RunService
 
     service = RunService(tmp_path)
     try:

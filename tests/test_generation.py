@@ -13,12 +13,12 @@ import torch
 from tiny_kinds import tiny_kind
 from tiny_models import labelled_rows, tiny_model, tiny_tokenizer, vocabulary
 
-from tuning.errors import SettingsError
-from tuning.events import Emitter, Event
-from tuning.job import Commands, Job
-from tuning.plan import Plan, plan_for
-from tuning.question import Question
-from tuning.training.entry import run_job
+from tuning.core.errors import SettingsError
+from tuning.plan.plan import Plan, plan_for
+from tuning.runs.events import Emitter, Event
+from tuning.text.question import Question
+from tuning.training.job import Commands, Job
+from tuning.training.run import run_job
 
 WISHES: dict[str, dict[str, Any]] = {
     "penalty": {"repetition_penalty": 1.8},
@@ -110,7 +110,7 @@ def test_the_ends_that_a_folder_names_end_an_answer(place: Path) -> None:
 @pytest.mark.parametrize("method", ["prompt_tuning", "prefix_tuning", "p_tuning"])
 def test_virtual_tokens_take_room_from_what_is_written(place: Path, tmp_path: Path, method: str) -> None:
     """GPT-2 with 64 positions: a prompt that fills them leaves no place for virtual tokens and an answer."""
-    from tuning.training.sides import SavedSides
+    from tuning.training.compare import SavedSides
 
     data = {"source": str(place / "rows.jsonl"), "columns": {"prompt": "prompt", "completion": "completion"}}
     one = plan(
@@ -200,8 +200,8 @@ def row_of(ids: list[int]) -> Any:
 def test_a_model_that_has_eager_attention_alone_is_asked_and_merged(place: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    from tuning.training.results import merged_folder
-    from tuning.training.sides import SavedSides
+    from tuning.training.compare import SavedSides
+    from tuning.training.merge import merged_folder
 
     one = plan(place / "gemma2", method={"name": "lora", "r": 4}, attention="eager")
     run(one, tmp_path)
@@ -222,7 +222,7 @@ def test_r_tuning_and_closed_book_answers_load_an_eager_model(place: Path, tmp_p
 # -- what is saved --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("method", ["full", "lora", "ia3"])
 def test_saved_files_have_one_mode_and_no_path_of_this_machine(place: Path, tmp_path: Path, method: str) -> None:
-    from tuning.training.results import merged_folder
+    from tuning.training.merge import merged_folder
 
     one = plan(place / "llama", "sequence_classification", method={"name": method})
     run(one, tmp_path / "run")

@@ -13,10 +13,10 @@ import pytest
 from methods_world import CLASSES, MATRIX, MethodsWorld, Row
 from training_world import run
 
-from tuning.events import Event
-from tuning.job import Commands, Job
 from tuning.methods import METHODS
-from tuning.settings import choices
+from tuning.runs.events import Event
+from tuning.settings.schema import choices
+from tuning.training.job import Commands, Job
 
 torch = pytest.importorskip("torch")
 

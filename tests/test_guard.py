@@ -14,11 +14,11 @@ from quick_runs import SMALL, quick_job
 from starlette.routing import Mount
 from starlette.websockets import WebSocketDisconnect
 
-from tuning.executors.thread import ThreadExecutor
-from tuning.runs import RunService
-from tuning.serving import Keys, Serving
+from tuning.runs.executors.thread import ThreadExecutor
+from tuning.runs.service import RunService
 from tuning.ui.page import build_app
 from tuning.web import add_routes
+from tuning.web.serving import Keys, Serving
 
 KEY = "a-token-of-the-tests-1"
 SENTENCE = "This page opens at the address that Tuning Fork printed"
@@ -126,7 +126,7 @@ def test_the_cookie_of_a_server_before_leads_to_the_sentence(service: RunService
 
 def test_the_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr("tuning.serving.hmac.compare_digest", lambda given, key: seen.append((given, key)) or False)
+    monkeypatch.setattr("tuning.web.serving.hmac.compare_digest", lambda given, key: seen.append((given, key)) or False)
     assert Keys(KEY).opens("guess") is None
     assert (b"guess", KEY.encode()) in seen
 

@@ -16,17 +16,17 @@ from fastapi.testclient import TestClient
 from quick_runs import SMALL, quick_job
 from starlette.routing import Route
 
-from tuning.access import Visitor, asking_as
-from tuning.assets import asset_path
-from tuning.data.places import find_place
-from tuning.errors import DataError, ModelError, TuningError
-from tuning.executors.thread import ThreadExecutor
-from tuning.models import open_folder, resolve_model
-from tuning.plan import plan_for
-from tuning.runs import RunService
-from tuning.serving import Keys, Serving
-from tuning.settings import DataSettings
+from tuning.core.errors import DataError, ModelError, TuningError
+from tuning.core.paths import asset_path
+from tuning.core.visitor import Visitor, asking_as
+from tuning.data.locate import find_place
+from tuning.models.base_model import open_folder, resolve_model
+from tuning.plan.plan import plan_for
+from tuning.runs.executors.thread import ThreadExecutor
+from tuning.runs.service import RunService
+from tuning.settings.schema import DataSettings
 from tuning.web import add_routes
+from tuning.web.serving import Keys, Serving
 
 KEYS = Keys("a-token-of-the-tests-1")
 ROWS = '{"text": "a secret line"}\n' * 20
@@ -177,7 +177,7 @@ def test_start_stop_and_delete_are_logged_with_owner_and_run(room: Class, caplog
     room.anna.post(f"/fork/runs/{run}/delete")
     room.anna.post(f"/fork/runs/{run}/undelete")
     owner = room.service.run(run).owner
-    lines = [record.getMessage() for record in caplog.records if record.name == "tuning.runs"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "tuning.runs.service"]
     assert lines == [
         f"start {run} by browser {owner}",
         f"stop {run} by the holder",
@@ -281,7 +281,7 @@ def test_what_was_downloaded_is_read_only_where_its_folder_is_named(
     (place / "refs").mkdir(parents=True)
     (place / "refs" / "main").write_text(commit)
     shutil.copytree(asset_path("models", "tiny-town"), place / "snapshots" / commit)
-    monkeypatch.setattr("tuning.models.cache_folder", lambda: tmp_path / "hub")
+    monkeypatch.setattr("tuning.models.base_model.cache_folder", lambda: tmp_path / "hub")
     assert resolve_model("org/name").source == "hub"
     with asking_as(Visitor(owner="anna")), pytest.raises(ModelError, match="--models DIR"):
         resolve_model("org/name")

@@ -11,9 +11,9 @@ import pytest
 from fastapi.testclient import TestClient
 from routes import client_of
 
-from tuning.serving import Keys, Serving
 from tuning.web.guard import guard
 from tuning.web.help import add_help_routes, document_of, documents
+from tuning.web.serving import Keys, Serving
 from tuning.web.static import add_static_routes
 
 ROOT = Path(__file__).resolve().parent.parent

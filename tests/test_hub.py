@@ -17,14 +17,14 @@ import pytest
 from hub_server import COMMIT, SECRET, Hub, only_hub, refusing_address, vanishing_address
 from tiny_models import tiny_model
 
-from tuning.errors import ModelError, TuningError
+from tuning.core.errors import ModelError, TuningError
+from tuning.hub.connection import ANSWER_SECONDS
+from tuning.hub.data_sets import look_up_data
 from tuning.hub.download import Download, Downloads, bytes_here, fetch, part_of
-from tuning.hub.hub_data import look_up_data
-from tuning.hub.lookup import HubModel, look_up
-from tuning.hub.reach import ANSWER_SECONDS
+from tuning.hub.models import HubModel, look_up
 from tuning.hub.repo import HubRepo
-from tuning.models import resolve_model
-from tuning.plan import plan_for
+from tuning.models.base_model import resolve_model
+from tuning.plan.plan import plan_for
 
 NAME = "town/small-chat"
 ROOT = Path(__file__).resolve().parent.parent

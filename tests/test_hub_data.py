@@ -22,14 +22,14 @@ from fastapi.testclient import TestClient
 from hub_server import COMMIT, SECRET, Hub, only_hub, wait_for_download
 from routes import client_of
 
+from tuning.core.errors import DataError, TuningError
 from tuning.data import open_data
-from tuning.errors import DataError, TuningError
-from tuning.hub.beginning import PIECE_BYTES
+from tuning.hub.data_sets import download_data_now, look_up_data
 from tuning.hub.download import fetch
-from tuning.hub.hub_data import download_data_now, look_up_data
-from tuning.hub.layout import CONVERTED
-from tuning.plan import plan_for
-from tuning.settings import DataSettings, Settings
+from tuning.hub.remote_file import PIECE_BYTES
+from tuning.hub.splits import CONVERTED
+from tuning.plan.plan import plan_for
+from tuning.settings.schema import DataSettings, Settings
 from tuning.web.hub_data import add_hub_data_routes
 
 TALKS, WIDE, SCRIPTED, NAMED = "town/talks", "town/wide", "town/scripted", "town/named"
@@ -371,7 +371,8 @@ def test_the_command_line_downloads_only_when_told_and_trains_on_it(hub: Hub, tm
 
 def test_looking_up_imports_no_heavy_package(hub: Hub) -> None:
     code = (
-        "import sys; from tuning.hub.hub_data import look_up_data; from tuning.data.first_rows import first_rows\n"
+        "import sys; from tuning.hub.data_sets import look_up_data\n"
+        "from tuning.data.preview.first_rows import first_rows\n"
         f"print(len(first_rows(look_up_data({TALKS!r}), None, None)[0]), sorted({{'torch', 'datasets', 'transformers', "
         "'pandas'} & set(sys.modules)))"
     )

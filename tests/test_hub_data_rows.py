@@ -14,13 +14,13 @@ from hub_server import Hub, only_hub
 from routes import client_of
 from training_world import World, run
 
-from tuning.assets import asset_path
+from tuning.core.errors import DataError
+from tuning.core.paths import asset_path
 from tuning.data import DataSet, open_data
-from tuning.data.preview import preview
-from tuning.errors import DataError
-from tuning.hub.classes import classes_of, of_subset
-from tuning.hub.hub_data import download_data_now
-from tuning.settings import DataSettings
+from tuning.data.preview.preview import preview
+from tuning.hub.data_sets import download_data_now
+from tuning.hub.label_names import classes_of, of_subset
+from tuning.settings.schema import DataSettings
 from tuning.text import TextTokenizer
 from tuning.web.hub_data import add_hub_data_routes
 

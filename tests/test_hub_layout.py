@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tuning.hub.layout import CONVERTED, layout_of
+from tuning.hub.splits import CONVERTED, layout_of
 
 FOLDERS: dict[str, tuple[str, ...]] = {
     "shards": (

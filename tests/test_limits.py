@@ -13,8 +13,8 @@ import pytest
 from fastapi.testclient import TestClient
 from routes import client_of
 
-from tuning.assets import assets_folder
-from tuning.errors import DataError, ModelError
+from tuning.core.errors import DataError, ModelError
+from tuning.core.paths import assets_folder
 from tuning.text import ConversationError, Row, TextTokenizer, Turn, spell_rows, tokenizer
 from tuning.web.data import add_data_routes
 

@@ -12,10 +12,10 @@ from routes import client_of_all
 from stored_runs import add_run
 
 from tuning.bench.stored import fill
-from tuning.events import Emitter
-from tuning.executors.thread import ThreadExecutor
-from tuning.plan import plan_for
-from tuning.runs import RunService
+from tuning.plan.plan import plan_for
+from tuning.runs.events import Emitter
+from tuning.runs.executors.thread import ThreadExecutor
+from tuning.runs.service import RunService
 
 
 @pytest.fixture

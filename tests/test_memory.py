@@ -14,10 +14,10 @@ from bench.memory_models import make_models
 from memory_world import measured_peak
 
 from tuning.memory.estimate import estimate
-from tuning.memory.known import usage_of
-from tuning.memory.process import MIB
-from tuning.memory.tables import make_tables, untraceable
-from tuning.plan import Plan, plan_for
+from tuning.memory.process_overhead import MIB
+from tuning.memory.tracing.table_cache import make_tables, untraceable
+from tuning.memory.usage import usage_of
+from tuning.plan.plan import Plan, plan_for
 
 
 def traced(settings: dict[str, Any]) -> Plan:
@@ -28,7 +28,7 @@ def traced(settings: dict[str, Any]) -> Plan:
 
 
 def test_the_formula_moves_the_right_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuning.memory.known.find_table", lambda workload: None)
+    monkeypatch.setattr("tuning.memory.usage.find_table", lambda workload: None)
 
     def total(**more: object) -> int:
         return estimate(usage_of(plan_for({"method": {"name": "full"}, **more}))).total_bytes
@@ -45,7 +45,7 @@ def test_the_formula_moves_the_right_way(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_fallback_says_so_and_has_a_wider_band(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = traced({})
     exact = estimate(usage_of(plan))
-    monkeypatch.setattr("tuning.memory.known.find_table", lambda workload: None)
+    monkeypatch.setattr("tuning.memory.usage.find_table", lambda workload: None)
     rough = estimate(usage_of(plan))
     assert (exact.kind, rough.kind) == ("traced", "approximate")
     for one in (exact, rough):

@@ -11,12 +11,12 @@ from bench.memory import given
 from bench.memory_models import make_models
 from torch.nn import functional
 
-from tuning.hardware import named_device
-from tuning.memory.known import MemoryUsage, usage_of
-from tuning.memory.subject import workload_of
-from tuning.memory.tables import untraceable
-from tuning.memory.torch_card import cuda_allocations
-from tuning.plan import Plan, plan_for
+from tuning.core.hardware import named_device
+from tuning.memory.tracing.cuda_dtypes import cuda_allocations
+from tuning.memory.tracing.table_cache import untraceable
+from tuning.memory.usage import MemoryUsage, usage_of
+from tuning.memory.workload import workload_of
+from tuning.plan.plan import Plan, plan_for
 
 CARD = named_device("A100 80 GB")
 LAYERS, ROWS, HEADS, LENGTH, WIDTH = 5, 4, 6, 128, 192

@@ -10,16 +10,16 @@ from fastapi.testclient import TestClient
 from memory_world import GPT2, config_folder
 
 from tuning.cli import main
-from tuning.errors import TuningError
-from tuning.executors.inline import InlineExecutor
-from tuning.hardware import named_device
+from tuning.core.errors import TuningError
+from tuning.core.hardware import named_device
 from tuning.memory.estimate import MemoryEstimate, estimate
-from tuning.memory.known import MemoryUsage, usage_of
-from tuning.memory.outlook import what_if
-from tuning.memory.tables import make_table, untraceable
-from tuning.plan import plan_for
-from tuning.runs import RunService
-from tuning.settings import Settings
+from tuning.memory.tracing.table_cache import make_table, untraceable
+from tuning.memory.usage import MemoryUsage, usage_of
+from tuning.memory.what_if import what_if
+from tuning.plan.plan import plan_for
+from tuning.runs.executors.inline import InlineExecutor
+from tuning.runs.service import RunService
+from tuning.settings.schema import Settings
 from tuning.ui.page import build_app
 from tuning.ui.preview import preview_value
 from tuning.ui.values import values_from_settings
@@ -133,7 +133,7 @@ def test_a_table_that_comes_while_the_page_is_told_is_asked_for_once_more(
 
     try:
         with monkeypatch.context() as between:
-            between.setattr("tuning.runs.estimate", then_made)
+            between.setattr("tuning.runs.service.estimate", then_made)
             first = preview_value(service, values)
         assert first["outlook"]["pending"] and first["memory"]["note"].endswith("The estimate is approximate.")
         assert first["outlook"]["kind"] == "approximate"
@@ -150,7 +150,7 @@ def test_a_form_change_computes_nothing_for_the_closed_panel(tmp_path: Path, mon
     service = RunService(tmp_path / "home", executor=InlineExecutor())
     try:
         with monkeypatch.context() as closed:
-            closed.setattr("tuning.runs.what_if", lambda usage: pytest.fail("nobody has opened the panel"))
+            closed.setattr("tuning.runs.service.what_if", lambda usage: pytest.fail("nobody has opened the panel"))
             shown = preview_value(service, values)
         assert shown["memory"] and set(shown["outlook"]) == {"settings", "device", "kind", "pending"}
         answer = service.what_if(service.preview(shown["outlook"]["settings"], shown["device"]))

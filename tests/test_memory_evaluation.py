@@ -17,20 +17,20 @@ from memory_world import measured_peak
 from tiny_models import ENCODERS, SMALL, tiny_model
 from transformers import AutoModelForCausalLM
 
-from tuning import charts
-from tuning.families import family_of
 from tuning.memory.estimate import estimate
 from tuning.memory.evaluation import FLOAT, HALF
-from tuning.memory.known import usage_of
-from tuning.memory.outlook import what_if
-from tuning.memory.process import MIB
-from tuning.memory.tables import untraceable
-from tuning.plan import Plan, plan_for
+from tuning.memory.process_overhead import MIB
+from tuning.memory.tracing.table_cache import untraceable
+from tuning.memory.usage import usage_of
+from tuning.memory.what_if import what_if
+from tuning.models.families import family_of
+from tuning.plan.plan import Plan, plan_for
 from tuning.training import scores, session
 from tuning.training.build import Built
 from tuning.training.features import FeatureCache
 from tuning.training.probes import Meter, metered
 from tuning.training.session import Session
+from tuning.ui import memory_bar as charts
 
 CASES = [
     ("llama", {"name": "full"}, {"rows": 1, "attention": "eager"}),
@@ -250,7 +250,7 @@ def test_the_verdict_counts_an_evaluation_that_takes_more_than_training() -> Non
 def test_without_a_table_the_formula_still_tells_of_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_for({"micro_batch_size": 1, "method": {"name": "full"}})
     exact = estimate(usage_of(plan, make=True))
-    monkeypatch.setattr("tuning.memory.known.find_table", lambda workload: None)
+    monkeypatch.setattr("tuning.memory.usage.find_table", lambda workload: None)
     rough = estimate(usage_of(plan))
     assert rough.kind == "approximate"
     assert 0.55 * exact.evaluation_bytes < rough.evaluation_bytes < 1.6 * exact.evaluation_bytes

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from bench.ragged import MODELS
 
-from tuning.memory.build_table import build_table, words_of
 from tuning.memory.estimate import estimate
-from tuning.memory.known import usage_of
-from tuning.memory.layers import UntraceableError, layers_of, resolved
-from tuning.memory.process import BANDS
-from tuning.memory.subject import Workload, workload_of
-from tuning.memory.tables import make_table
-from tuning.micro_batches import Moment, Shape
-from tuning.plan import Plan, plan_for
+from tuning.memory.process_overhead import BANDS
+from tuning.memory.tracing.build_table import build_table, words_of
+from tuning.memory.tracing.layers import UntraceableError, layers_of, resolved
+from tuning.memory.tracing.table_cache import make_table
+from tuning.memory.usage import usage_of
+from tuning.memory.workload import Workload, workload_of
+from tuning.plan.micro_batches import Moment, Shape
+from tuning.plan.plan import Plan, plan_for
 
 CLASSES = ("bert", "distilbert")
 CASES = [(kind, method, 64) for kind in MODELS for method in ("full", "lora") if (kind, method) != ("opt", "lora")]
@@ -47,7 +47,7 @@ def test_the_band_of_the_formula_holds_what_the_trace_says(
     plan = plan_of(tmp_path / kind, kind, method, data=data)
     exact = estimate(usage_of(plan, make=True))
     assert exact.kind == "traced"
-    monkeypatch.setattr("tuning.memory.known.find_table", lambda workload: None)
+    monkeypatch.setattr("tuning.memory.usage.find_table", lambda workload: None)
     rough, band = estimate(usage_of(plan)), BANDS["approximate", "cpu"]
     assert rough.kind == "approximate"
     assert band.low * rough.total_bytes <= exact.total_bytes <= band.high * rough.total_bytes

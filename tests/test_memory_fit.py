@@ -8,11 +8,11 @@ from collections.abc import Callable
 import numpy
 import pytest
 
-from tuning.memory.fit import FEW, SOME, UntraceableError, design, exact, fitted, larger
-from tuning.memory.subject import CATEGORIES
-from tuning.memory.table import monomials
-from tuning.memory.trace import Trace
-from tuning.micro_batches import Shape
+from tuning.memory.tracing.fit import FEW, SOME, UntraceableError, design, exact, fitted, larger
+from tuning.memory.tracing.table import monomials
+from tuning.memory.tracing.trace import Trace
+from tuning.memory.workload import CATEGORIES
+from tuning.plan.micro_batches import Shape
 
 LAYOUTS = [(False, [None]), (False, [8, 4]), (True, [None]), (True, [8, 4])]
 Bytes = Callable[[Shape, int], int]

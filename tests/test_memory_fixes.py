@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from tuning.charts import memory_bar
-from tuning.hardware import Device, named_device
+from tuning.core.hardware import Device, named_device
 from tuning.memory.estimate import MemoryEstimate, estimate
-from tuning.memory.known import usage_of
-from tuning.memory.outlook import what_if
-from tuning.memory.tables import make_tables
-from tuning.plan import Plan, plan_for
+from tuning.memory.tracing.table_cache import make_tables
+from tuning.memory.usage import usage_of
+from tuning.memory.what_if import what_if
+from tuning.plan.plan import Plan, plan_for
+from tuning.ui.memory_bar import memory_bar
 
 WRITTEN = {"every": None, "metrics": ["exact_match"], "max_new_tokens": 64}
 

@@ -11,14 +11,14 @@ from bench.memory import given
 from bench.memory_models import make_models
 from memory_world import measured_peak
 
-from tuning.errors import RunError
+from tuning.core.errors import RunError
 from tuning.memory.estimate import estimate
-from tuning.memory.known import usage_of
-from tuning.memory.layers import layout_of, window_of
-from tuning.memory.process import MIB
-from tuning.memory.tables import untraceable
+from tuning.memory.process_overhead import MIB
 from tuning.memory.traced import TracedMemory
-from tuning.plan import plan_for
+from tuning.memory.tracing.layers import layout_of, window_of
+from tuning.memory.tracing.table_cache import untraceable
+from tuning.memory.usage import usage_of
+from tuning.plan.plan import plan_for
 from tuning.training.build import build
 
 SLIDING, FULL = "sliding_attention", "full_attention"

@@ -14,11 +14,11 @@ import pytest
 import torch
 from memory_world import GPT2, config_folder
 
-from tuning.child import Child
-from tuning.memory import tables
-from tuning.memory.known import usage_of
-from tuning.memory.tables import find_table, untraceable
-from tuning.plan import plan_for
+from tuning.core.child_process import Child
+from tuning.memory.tracing import table_cache as tables
+from tuning.memory.tracing.table_cache import find_table, untraceable
+from tuning.memory.usage import usage_of
+from tuning.plan.plan import plan_for
 from tuning.text import Encoded
 from tuning.training.build import build
 from tuning.training.evaluate import evaluate
@@ -70,7 +70,7 @@ def test_what_an_earlier_run_left_is_not_taken_for_a_release() -> None:
 
 def test_what_a_library_prints_does_not_come_among_the_tables() -> None:
     code = (
-        "from tuning.memory.build_table import answer_each\n"
+        "from tuning.memory.tracing.build_table import answer_each\n"
         "def table_of(line):\n"
         "    print('noise of a library')\n"
         "    raise ValueError(line)\n"
@@ -97,7 +97,7 @@ def test_a_tracing_process_that_ended_or_was_left_waiting_is_replaced(tmp_path: 
         plan_for({"model": config_folder(tmp_path / str(n), GPT2 | {"n_layer": n, "n_embd": 112})}) for n in (3, 4, 5)
     ]
     ended, left, last = (usage_of(plan).workloads[0] for plan in plans)
-    short, builder = (Child("tuning.memory.build_table", seconds) for seconds in (0.01, 300.0))
+    short, builder = (Child("tuning.memory.tracing.build_table", seconds) for seconds in (0.01, 300.0))
 
     def interrupt(*_: object) -> None:
         raise Interrupted

@@ -12,11 +12,11 @@ from bench.memory_models import make_models
 from memory_world import GPT2, config_folder
 
 from tuning.cli import main
-from tuning.errors import SettingsError
-from tuning.hardware import named_device
-from tuning.memory.known import MemoryUsage, usage_of
-from tuning.memory.several import DATA_PARALLEL, FULLY_SHARDED, several
-from tuning.plan import plan_for
+from tuning.core.errors import SettingsError
+from tuning.core.hardware import named_device
+from tuning.memory.multi_device import DATA_PARALLEL, FULLY_SHARDED, several
+from tuning.memory.usage import MemoryUsage, usage_of
+from tuning.plan.plan import plan_for
 
 CARD = named_device("RTX 4090 24 GB")
 SEVEN_B = {

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tuning.memory.estimate import estimate
-from tuning.memory.known import usage_of
-from tuning.memory.tables import _shipped
-from tuning.plan import plan_for
+from tuning.memory.tracing.table_cache import _shipped
+from tuning.memory.usage import usage_of
+from tuning.plan.plan import plan_for
 
 MAKER = Path(__file__).resolve().parent.parent / "assets" / "make" / "memory_tables.py"
 

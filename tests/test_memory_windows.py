@@ -19,13 +19,12 @@ from bench.memory_models import make_model
 from bench.ragged import CONFIGURATIONS, MODELS, settings_of, write_pages
 from memory_world import measured_peak
 
-from tuning.charts import memory_bar
-from tuning.memory import moments
+from tuning.memory import peak_batches as moments
 from tuning.memory.estimate import estimate
-from tuning.memory.known import usage_of
-from tuning.memory.moments import peak_batches, update_batches_pending
-from tuning.memory.process import MIB
-from tuning.micro_batches import (
+from tuning.memory.peak_batches import peak_batches, update_batches_pending
+from tuning.memory.process_overhead import MIB
+from tuning.memory.usage import usage_of
+from tuning.plan.micro_batches import (
     Moment,
     Shape,
     at_or_below,
@@ -37,10 +36,11 @@ from tuning.micro_batches import (
     sorted_sizes,
     windows_of_run,
 )
-from tuning.plan import plan_for
+from tuning.plan.plan import plan_for
 from tuning.training.build import Built
 from tuning.training.loop import accumulate
 from tuning.training.probes import PeakProbe
+from tuning.ui.memory_bar import memory_bar
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -283,8 +283,8 @@ def test_many_windows_are_counted_in_the_background_and_asked_for_again(
 
 def test_an_estimate_of_the_runs_own_windows_loads_no_torch() -> None:
     code = (
-        "import sys\nfrom tuning.plan import plan_for\nfrom tuning.memory.estimate import estimate\n"
-        "from tuning.memory.known import usage_of\n"
+        "import sys\nfrom tuning.plan.plan import plan_for\nfrom tuning.memory.estimate import estimate\n"
+        "from tuning.memory.usage import usage_of\n"
         "print(estimate(usage_of(plan_for({'device': 'cpu'}))).batches, 'torch' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -15,7 +15,7 @@ from methods_world import BERT, CLASSES, TIED, MethodsWorld, Row
 from training_world import run
 
 from tuning.methods import METHODS, method_named
-from tuning.shapes import shape_from_config
+from tuning.models.shapes import shape_from_config
 
 torch = pytest.importorskip("torch")
 

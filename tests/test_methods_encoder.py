@@ -9,8 +9,8 @@ import pytest
 from tiny_models import encoder_folder
 from training_world import run
 
-from tuning.job import Job
-from tuning.plan import plan_for
+from tuning.plan.plan import plan_for
+from tuning.training.job import Job
 
 pytestmark = pytest.mark.slow
 

@@ -70,7 +70,7 @@ def test_the_first_gradient_does_not_depend_on_the_cut(world, row) -> None:
 
 def first_gradient(world, row, micro, steps):
     from tuning.data import encode_set, open_data
-    from tuning.micro_batches import cut, epoch_windows
+    from tuning.plan.micro_batches import cut, epoch_windows
     from tuning.text import TextTokenizer
     from tuning.training.loop import Course, accumulate
 

@@ -6,8 +6,8 @@ import pytest
 from methods_world import MethodsWorld, Row
 from training_world import run, series
 
-from tuning.job import Commands
-from tuning.settings import choices
+from tuning.settings.schema import choices
+from tuning.training.job import Commands
 
 torch = pytest.importorskip("torch")
 

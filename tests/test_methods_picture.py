@@ -8,8 +8,8 @@ import pytest
 
 from tuning.methods import METHODS
 from tuning.methods.base import BOTH_TASKS
-from tuning.plan import plan_for
-from tuning.recipes import RECIPES
+from tuning.methods.recipes import RECIPES
+from tuning.plan.plan import plan_for
 
 network = pytest.importorskip("tuning.ui.network")
 CASES = [(method.name, task) for method in METHODS for task in BOTH_TASKS if task in method.tasks]

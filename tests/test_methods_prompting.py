@@ -12,11 +12,11 @@ from methods_world import MethodsWorld, Row, read_ids
 from training_world import run, series
 
 from tuning.bench.retrieval import exact_match
-from tuning.errors import SettingsError
+from tuning.core.errors import SettingsError
 from tuning.methods import METHODS, method_named
 from tuning.methods.base import Asked
 from tuning.methods.retrieval import passages_of, question_of
-from tuning.plan import plan_for
+from tuning.plan.plan import plan_for
 from tuning.text import Row as TextRow
 from tuning.text import TextTokenizer
 
@@ -94,7 +94,7 @@ def test_misleading_passages_take_the_place_of_true_ones(index) -> None:
 def test_confidence_is_that_of_the_greedy_answer(world) -> None:
     from transformers import AutoModelForCausalLM
 
-    from tuning.training.answering import answers_with_confidence
+    from tuning.training.base_answers import answers_with_confidence
 
     model = AutoModelForCausalLM.from_pretrained(world.models["llama"]).eval()
     tokenizer = TextTokenizer(world.models["llama"])
@@ -112,7 +112,7 @@ def test_confidence_is_that_of_the_greedy_answer(world) -> None:
 
 
 def test_methods_without_updates_train_nothing() -> None:
-    from tuning.plan import plan_for
+    from tuning.plan.plan import plan_for
 
     for method in METHODS:
         if not method.updates:

@@ -8,12 +8,12 @@ from methods_world import Row as Line
 from tiny_models import ENCODERS, SMALL, tiny_model
 from training_world import run
 
-from tuning.errors import SettingsError
-from tuning.plan import plan_for
-from tuning.prompts import prompt_ids
-from tuning.recipes import RECIPES, read_recipe, recipe_named
-from tuning.recipes.r_tuning import auroc, average_precision, contains
+from tuning.core.errors import SettingsError
+from tuning.methods.recipes import RECIPES, read_recipe, recipe_named
+from tuning.methods.recipes.r_tuning import auroc, average_precision, contains
+from tuning.plan.plan import plan_for
 from tuning.text import Row, TextTokenizer
+from tuning.text.prompts import prompt_ids
 
 ROWS = [Row(prompt="q1", completion=" blue."), Row(prompt="q2", completion=" the red dog.")]
 SAID = {"q1": ("It is blue", 0.6), "q2": ("a cat", 0.9)}
@@ -92,7 +92,7 @@ def test_prompts_beyond_the_models_positions_are_asked_by_their_end(tmp_path) ->
     """Learned positions end: a prompt that leaves no room is cut at its beginning, never an index out of range."""
     from transformers import AutoModelForCausalLM
 
-    from tuning.training.answering import answers_with_confidence, preferences
+    from tuning.training.base_answers import answers_with_confidence, preferences
 
     folder = tiny_model("gpt2", tmp_path / "gpt2")
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), TextTokenizer(folder)
@@ -108,7 +108,7 @@ def test_only_the_last_place_of_a_question_goes_through_the_output_layer(tmp_pat
     import torch
     from transformers import AutoModelForCausalLM
 
-    from tuning.training.answering import answers_with_confidence, preferences
+    from tuning.training.base_answers import answers_with_confidence, preferences
 
     folder = tiny_model(kind, tmp_path / kind)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), TextTokenizer(folder)
@@ -127,7 +127,7 @@ def test_only_the_last_place_of_a_question_goes_through_the_output_layer(tmp_pat
 
 def test_a_recipe_asks_as_training_reads_system_prompt_included(tmp_path) -> None:
     from tuning.data import open_data
-    from tuning.training.answering import prepared_rows, recipe_metrics
+    from tuning.training.base_answers import prepared_rows, recipe_metrics
     from tuning.training.build import load_base
 
     world = MethodsWorld(tmp_path)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from methods_world import BERT, CLASSES, LLAMA, MethodsWorld
 
-from tuning.errors import SettingsError, TuningError
-from tuning.hardware import named_device
+from tuning.core.errors import SettingsError, TuningError
+from tuning.core.hardware import named_device
 from tuning.methods import METHODS
-from tuning.plan import make_plan, plan_for
+from tuning.plan.plan import make_plan, plan_for
 
 PROMPTS = ("prompt_tuning", "prefix_tuning", "p_tuning")
 REFUSED = [
@@ -161,7 +161,7 @@ def test_passages_that_cannot_be_read_are_refused(world, tmp_path) -> None:
 
 
 def test_every_method_says_what_it_is_and_why_its_rate() -> None:
-    from tuning.fields import table
+    from tuning.core.fields import table
 
     for method in METHODS:
         assert len(method.card) > 80 and method.source and len(method.learning_rate_reason) > 20, method.name

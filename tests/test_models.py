@@ -14,17 +14,17 @@ import pytest
 from tiny_kinds import tiny_kind
 from tiny_models import tiny_model, tiny_tokenizer
 
-from tuning.architectures import KINDS, is_text_model, supports_sdpa, tasks_of
-from tuning.assets import asset_path
-from tuning.errors import ModelError, SettingsError
-from tuning.families import FAMILIES, family_of
+from tuning.core.errors import ModelError, SettingsError
+from tuning.core.paths import asset_path
 from tuning.memory.estimate import estimate
-from tuning.memory.known import usage_of
+from tuning.memory.usage import usage_of
 from tuning.methods import METHODS
 from tuning.methods.network import linears, target_pattern
-from tuning.models import BaseModel, resolve_model, split_spec, tuned_for
-from tuning.plan import plan_for
-from tuning.shapes import shape_from_config
+from tuning.models.architectures import KINDS, is_text_model, supports_sdpa, tasks_of
+from tuning.models.base_model import BaseModel, resolve_model, split_spec, tuned_for
+from tuning.models.families import FAMILIES, family_of
+from tuning.models.shapes import shape_from_config
+from tuning.plan.plan import plan_for
 from tuning.text import TextTokenizer
 
 

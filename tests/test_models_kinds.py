@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from tiny_kinds import kind_config, tiny_kind
 
-from tuning.errors import ModelError
-from tuning.families import FAMILIES
-from tuning.models import read_config
-from tuning.shapes import shape_from_config
+from tuning.core.errors import ModelError
+from tuning.models.base_model import read_config
+from tuning.models.families import FAMILIES
+from tuning.models.shapes import shape_from_config
 
 LENGTH, PADS = 12, 5
 DECODERS = [kind for kind, family in FAMILIES.items() if family.writes]
@@ -167,8 +167,8 @@ def test_the_library_knows_every_kind_of_the_records() -> None:
 def test_an_encoder_folder_is_refused_for_writing_before_start(tmp_path: Path) -> None:
     from tiny_models import labelled_rows, tiny_tokenizer
 
-    from tuning.errors import SettingsError
-    from tuning.plan import plan_for
+    from tuning.core.errors import SettingsError
+    from tuning.plan.plan import plan_for
 
     model = tiny_kind("electra", "AutoModelForMaskedLM")
     model.save_pretrained(tmp_path / "electra")

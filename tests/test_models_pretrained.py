@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from tiny_models import encoder_folder
 
-from tuning.events import Emitter, Event
-from tuning.job import Commands, Job
-from tuning.plan import plan_for
-from tuning.training.entry import run_job
+from tuning.plan.plan import plan_for
+from tuning.runs.events import Emitter, Event
+from tuning.training.job import Commands, Job
+from tuning.training.run import run_job
 
 TOPICS, CHANCE = 6, 1 / 6
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from tiny_models import ENCODERS, POSITIONS, SMALL, labelled_rows, tiny_model
 
-from tuning.events import Emitter, Event
-from tuning.job import Commands, Job
 from tuning.memory.estimate import estimate
-from tuning.memory.known import usage_of
-from tuning.plan import plan_for
-from tuning.training.entry import run_job
+from tuning.memory.usage import usage_of
+from tuning.plan.plan import plan_for
+from tuning.runs.events import Emitter, Event
+from tuning.training.job import Commands, Job
+from tuning.training.run import run_job
 
 RUNS = [
     (family, task, method)
@@ -58,7 +58,7 @@ def settings(folder: Path, task: str, method: str, **changes: Any) -> dict[str, 
 def test_the_counted_parameters_are_torchs(folders: dict[str, Path], family: str) -> None:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    from tuning.models import resolve_model
+    from tuning.models.base_model import resolve_model
 
     model = resolve_model(str(folders[family]))
     assert model.shape.known and model.shape.max_positions == POSITIONS
@@ -134,7 +134,7 @@ def test_padding_changes_no_familys_curve(folders: dict[str, Path], tmp_path: Pa
 
 @pytest.mark.parametrize("family", ENCODERS)
 def test_an_encoder_is_refused_for_writing(folders: dict[str, Path], family: str) -> None:
-    from tuning.errors import SettingsError
+    from tuning.core.errors import SettingsError
 
     with pytest.raises(SettingsError, match="cannot write") as told:
         plan_for(settings(folders[family], "causal_lm", "lora"))
@@ -142,7 +142,7 @@ def test_an_encoder_is_refused_for_writing(folders: dict[str, Path], family: str
 
 
 def test_the_context_bounds_the_length(folders: dict[str, Path]) -> None:
-    from tuning.errors import SettingsError
+    from tuning.core.errors import SettingsError
 
     plain = settings(folders["roberta"], "sequence_classification", "full")
     plain["data"]["max_seq_length"] = POSITIONS + 1

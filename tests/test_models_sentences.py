@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from tiny_models import labelled_rows, tiny_model
 
-from tuning.errors import ModelError, SettingsError
-from tuning.job import Commands, Job
-from tuning.models import open_folder
-from tuning.plan import plan_for
-from tuning.training.entry import run_job
-from tuning.weights import compared
+from tuning.core.errors import ModelError, SettingsError
+from tuning.models.base_model import open_folder
+from tuning.models.weights import compared
+from tuning.plan.plan import plan_for
+from tuning.training.job import Commands, Job
+from tuning.training.run import run_job
 
 
 def folder_with(folder: Path, **changes: Any) -> Path:

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 from tiny_models import changed, labelled_rows, tiny_model, without
 
-from tuning.errors import ModelError, Notice, SettingsError
-from tuning.plan import Plan, plan_for
+from tuning.core.errors import ModelError, Notice, SettingsError
+from tuning.plan.plan import Plan, plan_for
 
 State = dict[str, torch.Tensor]
 
@@ -331,7 +331,7 @@ def add_tokens(folder: Path, *names: str) -> None:
 def test_a_folder_is_compared_once_and_then_known(place: Path) -> None:
     import time
 
-    from tuning import weights
+    from tuning.models import weights
 
     plan(place / "llama")
     asked = []
@@ -346,8 +346,8 @@ def test_a_folder_is_compared_once_and_then_known(place: Path) -> None:
 
 def test_the_bundled_models_comparison_is_shipped() -> None:
     """Else the first look at the page would wait for the libraries. Made by assets/make/weight_reports.py."""
-    from tuning.models import model_catalogue
-    from tuning.weights import _key, _shipped, weight_files
+    from tuning.models.base_model import model_catalogue
+    from tuning.models.weights import _key, _shipped, weight_files
 
     for model in model_catalogue():
         for task in model.tasks:

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-WHERE = "import tuning, tuning.assets as a; print(tuning.__file__); print(a.assets_folder())"
+WHERE = "import tuning, tuning.core.paths as a; print(tuning.__file__); print(a.assets_folder())"
 FILES = (
     "page.js",
     "page.css",
@@ -101,7 +101,7 @@ def test_an_installed_wheel_finds_its_own_files(installed: Path, tmp_path: Path)
     package, folder = python(installed, tmp_path, "-c", WHERE).splitlines()
     assert Path(package).is_relative_to(installed)
     assert Path(folder) == installed / "tuning" / "_assets"
-    code = f"from tuning.assets import asset_path\nfor name in {FILES!r}: print(asset_path(*name.split('/')))"
+    code = f"from tuning.core.paths import asset_path\nfor name in {FILES!r}: print(asset_path(*name.split('/')))"
     found = python(installed, tmp_path, "-c", code).splitlines()
     assert [Path(line) for line in found] == [Path(folder, name) for name in FILES]
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from memory_world import measured_peak
 
-from tuning.errors import SettingsError
-from tuning.families import FAMILIES
+from tuning.core.errors import SettingsError
 from tuning.memory.estimate import estimate
-from tuning.memory.known import usage_of
-from tuning.memory.tables import make_tables
-from tuning.plan import plan_for
+from tuning.memory.tracing.table_cache import make_tables
+from tuning.memory.usage import usage_of
+from tuning.models.families import FAMILIES
+from tuning.plan.plan import plan_for
 
 PACKING = [kind for kind, family in FAMILIES.items() if family.supports_packing]
 SIZES: dict[str, Any] = {

@@ -10,8 +10,8 @@ import pytest
 from browser import SLOW, Server, Tab, open_server, playwright
 from stored_runs import SECONDS, store_run
 
-from tuning.charts import PALETTE
-from tuning.store import COLOR_SLOTS
+from tuning.runs.store import COLOR_SLOTS
+from tuning.ui.memory_bar import PALETTE
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 MANY = len(PALETTE) + 2

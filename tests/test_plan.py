@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tuning.assets import asset_path
-from tuning.errors import ModelError, SettingsError, TuningError
-from tuning.hardware import DEVICES, named_device
-from tuning.models import model_catalogue, resolve_model
-from tuning.plan import Plan, plan_for
-from tuning.prompts import question_ids
+from tuning.core.errors import ModelError, SettingsError, TuningError
+from tuning.core.hardware import DEVICES, named_device
+from tuning.core.paths import asset_path
+from tuning.models.base_model import model_catalogue, resolve_model
+from tuning.plan.plan import Plan, plan_for
 from tuning.text import TextTokenizer
+from tuning.text.prompts import question_ids
 
 
 def test_every_derived_number_says_where_it_came_from() -> None:

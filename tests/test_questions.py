@@ -19,13 +19,13 @@ from methods_world import MethodsWorld
 from quick_runs import until
 from routes import client_of
 
-from tuning import asking
-from tuning.asking import MOST_OF_CLIENT, MOST_OF_RUN, TooManyQuestions
-from tuning.errors import RunError
-from tuning.executors.thread import ThreadExecutor
-from tuning.question import Question
-from tuning.runs import RunService
-from tuning.settings import Settings
+from tuning.core.errors import RunError
+from tuning.runs import ask as asking
+from tuning.runs.ask import MOST_OF_CLIENT, MOST_OF_RUN, TooManyQuestions
+from tuning.runs.executors.thread import ThreadExecutor
+from tuning.runs.service import RunService
+from tuning.settings.schema import Settings
+from tuning.text.question import Question
 from tuning.web import add_routes
 from tuning.web.ask import add_ask_routes
 from tuning.web.results import add_result_routes
@@ -152,7 +152,7 @@ def test_a_long_question_gives_the_training_back(
 
 
 def test_stop_ends_an_answer_and_the_saved_weights_give_it(world: MethodsWorld, service: RunService) -> None:
-    from tuning.training.sides import SavedSides
+    from tuning.training.compare import SavedSides
 
     run_id = started(service, world.settings(**LONG))
     heard: list[dict[str, Any]] = []
@@ -179,7 +179,7 @@ def test_a_merge_that_a_stop_ends_half_way_is_made_after_it(world: MethodsWorld,
     calls: list[int] = []
 
     def work(go_on: Callable[[], bool], held: bool) -> str:
-        from tuning.errors import check_stop
+        from tuning.core.errors import check_stop
 
         calls.append(held)
         if len(calls) == 1:
@@ -201,7 +201,7 @@ def test_many_questions_do_not_keep_a_queued_run_waiting(tmp_path: Path) -> None
             until(lambda: len(executor._tasks) == 6 and executor.place("second") == 1)
         return "finished"
 
-    from tuning.job import Job
+    from tuning.training.job import Job
 
     executor = ThreadExecutor(job)
     plan: Any = None
@@ -350,7 +350,7 @@ def test_a_result_of_a_run_that_was_cut_off_is_made_by_a_post_too(world: Methods
     import shutil
 
     shutil.rmtree(service.result(run_id))
-    from tuning.events import Event
+    from tuning.runs.events import Event
 
     cut = {"message": "cut", "step": 4}  # as a server tells it that starts again
     service.store.append(Event(run_id=run_id, attempt=1, seq=10_000, time=time.time(), kind="interrupted", data=cut))

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from training_world import World
 
-from tuning.command import changed_only, command_line
-from tuning.errors import RunError, TuningError
-from tuning.runs import RunService
-from tuning.settings import Settings
+from tuning.core.errors import RunError, TuningError
+from tuning.runs.service import RunService
+from tuning.settings.command_line import changed_only, command_line
+from tuning.settings.schema import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 torch = pytest.importorskip("torch")
@@ -84,7 +84,7 @@ def test_the_card_tells_base_data_curve_and_settings(service, trained):
 
 CRASH = """
 import sys, json
-from tuning.runs import RunService
+from tuning.runs.service import RunService
 service = RunService(sys.argv[1])
 run = service.start(json.loads(sys.argv[2]))
 print(run, flush=True)

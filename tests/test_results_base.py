@@ -16,9 +16,9 @@ import pytest
 from fastapi import FastAPI
 from methods_world import BERT, CLASSES, LLAMA, TIED, MethodsWorld, Row
 
-from tuning.errors import ModelError, RunError, SettingsError, TuningError
+from tuning.core.errors import ModelError, RunError, SettingsError, TuningError
 from tuning.methods import METHODS
-from tuning.runs import RunService
+from tuning.runs.service import RunService
 
 torch = pytest.importorskip("torch")
 
@@ -238,7 +238,7 @@ def test_what_is_refused_at_start_merges_nothing(world: MethodsWorld, service: R
 
 def test_a_recipe_asks_the_model_that_is_trained_on(world: MethodsWorld, service: RunService) -> None:
     """R-Tuning sorts questions by what the model knows: that is the adapter's knowledge, not the bare base model's."""
-    from tuning.training import answering
+    from tuning.training import base_answers as answering
 
     row = Row(method={"name": "adapter"})
     parent = ran(service, settings(world, row, max_steps=30))
@@ -271,7 +271,7 @@ def test_a_base_that_has_changed_under_an_adapter_is_told(
     weights = load_file(file)
     weights["model.layers.1.mlp.up_proj.weight"] += 0.01
     save_file(weights, file, {"format": "pt"})
-    from tuning.question import Question
+    from tuning.text.question import Question
 
     for ask in (
         lambda: service.preview(given | {"model": f"run:{parent}"}),

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tuning.assets import asset_path
+from tuning.core.errors import DataError, TuningError
+from tuning.core.paths import asset_path
 from tuning.data import data_catalogue, open_data, summarize
-from tuning.errors import DataError, TuningError
-from tuning.settings import DataSettings
+from tuning.settings.schema import DataSettings
 from tuning.text import Row, TextTokenizer, Turn, encode_row, spell_rows
 
 MODEL = asset_path("models", "tiny-town")

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from quick_runs import SERVER, SMALL, quick_job, until
 
-from tuning.errors import RunError, SettingsError, TuningError
-from tuning.executors.inline import InlineExecutor
-from tuning.executors.thread import ThreadExecutor
-from tuning.plan import plan_for
-from tuning.question import Question
-from tuning.runs import RunService, default_name
-from tuning.settings import Settings
+from tuning.core.errors import RunError, SettingsError, TuningError
+from tuning.plan.plan import plan_for
+from tuning.runs.executors.inline import InlineExecutor
+from tuning.runs.executors.thread import ThreadExecutor
+from tuning.runs.service import RunService, default_name
+from tuning.settings.schema import Settings
+from tuning.text.question import Question
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_kill_nine_of_the_server_and_restart(tmp_path):
 
 
 def test_a_question_stands_behind_the_system_prompt_as_it_did_in_training(tmp_path):
-    from tuning.training.sides import SavedSides
+    from tuning.training.compare import SavedSides
 
     system, prompt = "Ada Vaneby lives in Greyhaven.", "Question: Where does Ada Vaneby live?\nAnswer:"
     data = {"source": "people-questions", "train_rows": 16, "eval_rows": 1, "system_prompt": system}

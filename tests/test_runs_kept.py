@@ -16,13 +16,13 @@ import pytest
 from quick_runs import SERVER, quick_job
 from training_world import World, series
 
-from tuning.errors import RunError, SettingsError
-from tuning.events import Emitter, Event
-from tuning.executors.thread import ThreadExecutor
-from tuning.job import Commands
-from tuning.question import Question
-from tuning.runs import RunService
-from tuning.store import RunStore
+from tuning.core.errors import RunError, SettingsError
+from tuning.runs.events import Emitter, Event
+from tuning.runs.executors.thread import ThreadExecutor
+from tuning.runs.service import RunService
+from tuning.runs.store import RunStore
+from tuning.text.question import Question
+from tuning.training.job import Commands
 
 torch = pytest.importorskip("torch")
 LORA = {"name": "lora", "r": 4}
@@ -62,7 +62,7 @@ class Killed(BaseException):
 
 def killed(service: RunService, run_id: str, step: int) -> None:
     """Another attempt, whose process is killed behind this update."""
-    from tuning.training.entry import run_job
+    from tuning.training.run import run_job
 
     row = service.run(run_id)
     job = replace(service._job_of(row), attempt=row.attempt + 1)
@@ -206,8 +206,8 @@ def test_the_last_and_the_best_weights_are_asked_apart(world: World, service: Ru
     last_folder, best_folder = service.result(run_id), service.result(run_id, "best")
     said = {which: service.ask(run_id, QUESTION, weights=which)["trained"] for which in ("last", "best")}
     assert said["last"] == service.ask(run_id, QUESTION)["trained"] and last_folder != best_folder
-    from tuning.settings import Settings
-    from tuning.training.sides import SavedSides
+    from tuning.settings.schema import Settings
+    from tuning.training.compare import SavedSides
 
     row = service.run(run_id)
     settings = Settings.from_dict(row.settings)

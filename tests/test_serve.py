@@ -19,9 +19,9 @@ from browser import ROOT, SLOW, Server, Tab, free_port, playwright
 from quick_runs import SMALL
 
 from tuning.cli import main
-from tuning.errors import SettingsError
-from tuning.runs import RunService
-from tuning.serving import (
+from tuning.core.errors import SettingsError
+from tuning.runs.service import RunService
+from tuning.web.serving import (
     LOOPBACK_NAMES,
     Keys,
     ListenError,

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tuning.errors import SettingsError, TuningError
+from tuning.core.errors import SettingsError, TuningError
 from tuning.methods import METHODS
 from tuning.methods.lora import LoraSettings
-from tuning.settings import Settings, all_fields
-from tuning.settings_table import settings_table
+from tuning.settings.schema import Settings, all_fields
+from tuning.settings.table import settings_table
 
 ROOT = Path(__file__).resolve().parent.parent
 JSON = st.recursive(

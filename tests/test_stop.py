@@ -16,13 +16,13 @@ import pytest
 from quick_runs import until
 from training_world import WORDS, World, run
 
+from tuning.core.errors import RunError, Stopped
 from tuning.data import encode_set, open_data
-from tuning.errors import RunError, Stopped
-from tuning.events import Event
-from tuning.job import Commands
-from tuning.runs import RunService
-from tuning.settings import DataSettings
+from tuning.runs.events import Event
+from tuning.runs.service import RunService
+from tuning.settings.schema import DataSettings
 from tuning.text import TextTokenizer
+from tuning.training.job import Commands
 
 torch = pytest.importorskip("torch")
 PROMPTS = [f"the {WORDS[number % len(WORDS)]} dog" for number in range(64)]
@@ -112,7 +112,7 @@ def test_one_that_waits_for_anothers_reading_stops_waiting(tmp_path: Path) -> No
 
 
 def test_tokenizing_ends_at_the_next_few_rows(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tuning.data import encoded
+    from tuning.data import token_arrays as encoded
 
     commands, done, at_stop = Commands(), [0], [0]
     real = encoded.spell_rows
@@ -166,7 +166,7 @@ def test_loading_ends_between_tensors_and_loads_again(world: World) -> None:
 
 
 def test_merging_ends_between_tensors_and_leaves_no_half(world: World) -> None:
-    from tuning.training.results import merged_folder
+    from tuning.training.merge import merged_folder
 
     job = world.job(method={"name": "lora", "r": 4}, max_steps=1)
     assert run(job)[0] == "finished"

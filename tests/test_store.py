@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from tuning.errors import RunError
-from tuning.events import Emitter, Event
-from tuning.store import RunStore
+from tuning.core.errors import RunError
+from tuning.runs.events import Emitter, Event
+from tuning.runs.store import RunStore
 
 
 @pytest.fixture
@@ -211,8 +211,8 @@ def test_the_epoch_belongs_to_the_file(tmp_path):
 
 CHILD = """
 import sys, itertools, time
-from tuning.events import Emitter
-from tuning.store import RunStore
+from tuning.runs.events import Emitter
+from tuning.runs.store import RunStore
 store = RunStore(sys.argv[1])
 store.create_run("r1", "r1", {}, {})
 emit = Emitter("r1", 1, store.append)

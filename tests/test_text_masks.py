@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from tuning.assets import asset_path
-from tuning.errors import DataError
+from tuning.core.errors import DataError
+from tuning.core.paths import asset_path
 from tuning.text import Encoded, Row, TextTokenizer, Turn, encode_row, spell_rows
 
 SPECIALS = (

@@ -16,11 +16,11 @@ from transformers import AutoTokenizer
 from transformers.models.auto import tokenization_auto
 
 from tuning.data import encode_pairs, encode_set, summarize
-from tuning.data.preview import preview
+from tuning.data.preview.preview import preview
 from tuning.data.row_counts import RowCounts
-from tuning.prompts import prompt_ids, question_ids
-from tuning.settings import DataSettings
+from tuning.settings.schema import DataSettings
 from tuning.text import Encoded, Row, Spelled, TextTokenizer, encode_row, spell_rows
+from tuning.text.prompts import prompt_ids, question_ids
 from tuning.text.tokenizer import OWN_CLASS
 
 TEXTS = (

@@ -28,7 +28,7 @@ def world(tmp_path_factory):
 def first_gradient(world: World, micro: int, steps: int, **changes):
     """The gradient of the first window, before clipping and the optimizer."""
     from tuning.data import encode_set, open_data
-    from tuning.micro_batches import cut, epoch_windows
+    from tuning.plan.micro_batches import cut, epoch_windows
     from tuning.text import TextTokenizer
     from tuning.training.build import build, own_random_state
     from tuning.training.loop import Course, accumulate
@@ -140,7 +140,7 @@ def test_last_partial_window_is_flushed_and_divided_by_its_own_count(world):
 
 
 def test_rows_of_an_update_follow_from_seed_epoch_and_effective_batch():
-    from tuning.micro_batches import epoch_windows
+    from tuning.plan.micro_batches import epoch_windows
 
     windows = epoch_windows(50, 1, 0, 8)
     assert sorted(index for window in windows for index in window) == list(range(50))
@@ -150,7 +150,7 @@ def test_rows_of_an_update_follow_from_seed_epoch_and_effective_batch():
 
 
 def test_cutting_by_length_keeps_the_rows_of_the_window():
-    from tuning.micro_batches import cut
+    from tuning.plan.micro_batches import cut
 
     lengths = [3, 9, 1, 7, 5, 2]
     pieces = cut([5, 1, 3, 0], lengths, 2, by_length=True)

@@ -92,8 +92,8 @@ def world_logits(world, ids):
 
 @pytest.mark.parametrize("method", [{"name": "full"}, {"name": "lora", "r": 4}], ids=["full", "lora"])
 def test_answers_of_base_and_trained_stand_side_by_side(world, method):
-    from tuning.question import Question
-    from tuning.training.sides import SavedSides
+    from tuning.text.question import Question
+    from tuning.training.compare import SavedSides
 
     job = world.job(method=method, max_steps=60, optimizer={"learning_rate": 0.03})
     run(job)
@@ -113,8 +113,8 @@ def test_answers_of_base_and_trained_stand_side_by_side(world, method):
 def test_greedy_answer_is_that_of_the_library(world):
     from transformers import AutoModelForCausalLM
 
-    from tuning.question import Question
     from tuning.text import TextTokenizer
+    from tuning.text.question import Question
     from tuning.training.generate import Speaker
 
     model = AutoModelForCausalLM.from_pretrained(world.model).eval()
@@ -131,8 +131,8 @@ def test_greedy_answer_is_that_of_the_library(world):
 
 
 def test_answers_of_a_classifier_name_the_class(world):
-    from tuning.question import Question
-    from tuning.training.sides import SavedSides
+    from tuning.text.question import Question
+    from tuning.training.compare import SavedSides
 
     job = world.job(task="sequence_classification", max_steps=5)
     run(job)
@@ -142,8 +142,8 @@ def test_answers_of_a_classifier_name_the_class(world):
 
 
 def test_asking_a_run_that_saved_nothing_is_refused(world, tmp_path):
-    from tuning.errors import RunError
-    from tuning.training.sides import SavedSides
+    from tuning.core.errors import RunError
+    from tuning.training.compare import SavedSides
 
     with pytest.raises(RunError, match="saved nothing"):
         SavedSides(tmp_path, str(world.model), world.job().plan.settings)

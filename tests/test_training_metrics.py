@@ -9,11 +9,11 @@ import pytest
 from memory_world import measured_peak
 from training_world import World, run, series
 
-from tuning.errors import SettingsError
-from tuning.plan import plan_for
+from tuning.core.errors import SettingsError
+from tuning.plan.plan import plan_for
 
 pytest.importorskip("torch")
-from tuning.training.answers import right  # noqa: E402
+from tuning.training.exact_match import right  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -161,8 +161,8 @@ def test_the_model_is_asked_what_it_was_trained_on(world, tmp_path):
     """The whole conversation and the system prompt, token for token; and rows longer than a person may type."""
     from tiny_models import tiny_tokenizer
 
-    from tuning.prompts import prompt_ids
     from tuning.text import Row, TextTokenizer, Turn, encode_row
+    from tuning.text.prompts import prompt_ids
 
     tiny_tokenizer(tmp_path, chat=True)
     tokenizer = TextTokenizer(tmp_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from training_world import World, run, series
 
-from tuning.job import Commands
+from tuning.training.job import Commands
 
 torch = pytest.importorskip("torch")
 
@@ -267,7 +267,7 @@ def test_entry_imports_nothing_heavy():
     import subprocess
     import sys
 
-    code = "import sys, tuning.training.entry; print([n for n in ('torch', 'peft', 'gradio') if n in sys.modules])"
+    code = "import sys, tuning.training.run; print([n for n in ('torch', 'peft', 'gradio') if n in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert found.stdout.strip() == "[]", found.stderr
 

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from stored_runs import STORED, as_it_was
 
-from tuning.errors import RunError, SettingsError
-from tuning.events import Emitter, Event
-from tuning.job import Commands, Job
-from tuning.rows import timing_key
-from tuning.settings import Settings
-from tuning.settings_versions import VERSION, today
-from tuning.store import MIGRATIONS, RunStore
-from tuning.training.entry import run_job
+from tuning.core.errors import RunError, SettingsError
+from tuning.runs.events import Emitter, Event
+from tuning.runs.run_row import timing_key
+from tuning.runs.store import MIGRATIONS, RunStore
+from tuning.settings.schema import Settings
+from tuning.settings.versions import VERSION, today
+from tuning.training.job import Commands, Job
+from tuning.training.run import run_job
 
 ROOT = Path(__file__).resolve().parent.parent
 OLD_MEANING = {
@@ -142,7 +142,7 @@ def test_a_migration_that_fails_leaves_the_store_as_it_was(home: Path, monkeypat
         db.execute("UPDATE runs SET name = 'lost'")
         raise RuntimeError("no")
 
-    monkeypatch.setattr("tuning.store.MIGRATIONS", (*MIGRATIONS, broken))
+    monkeypatch.setattr("tuning.runs.store.MIGRATIONS", (*MIGRATIONS, broken))
     with pytest.raises(RuntimeError):
         RunStore(home)
     with sqlite3.connect(home / "runs.sqlite") as db:
@@ -171,7 +171,7 @@ def test_a_run_of_version_1_goes_on_from_its_checkpoint(home: Path) -> None:
 
 
 def test_the_interval_of_evaluations_is_the_smallest_that_reads_a_tenth() -> None:
-    from tuning.plan import plan_for
+    from tuning.plan.plan import plan_for
 
     plan = plan_for({"eval": {"every": None}, "data": {"source": "pirate"}})
     tokens, rows = plan.value("tokens_per_update"), plan.data.eval_lengths

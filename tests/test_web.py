@@ -12,9 +12,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from quick_runs import SMALL, quick_job, until
 
-from tuning.events import Emitter
-from tuning.executors.thread import ThreadExecutor
-from tuning.runs import RunService
+from tuning.runs.events import Emitter
+from tuning.runs.executors.thread import ThreadExecutor
+from tuning.runs.service import RunService
 from tuning.web import add_routes
 from tuning.web.requests import BODY_LIMIT
 

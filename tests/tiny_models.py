@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tuning.assets import asset_path
+from tuning.core.paths import asset_path
 
 WORDS = ("the a red green dog cat likes sees big small house tree and good bad never always runs to from").split()  # noqa: SIM905
 SPECIALS = ["<pad>", "<s>", "</s>", "<unk>", "[CLS]", "[SEP]"]

@@ -10,9 +10,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from tuning.events import Emitter, Event
-from tuning.job import Commands, Job
-from tuning.plan import plan_for
+from tuning.plan.plan import plan_for
+from tuning.runs.events import Emitter, Event
+from tuning.training.job import Commands, Job
 
 WORDS = ("the a red green dog cat likes sees big small house tree and good bad never always runs to from").split()  # noqa: SIM905
 
@@ -110,7 +110,7 @@ class World:
 
 def run(job: Job, commands: Commands | None = None, on_event: Any = None) -> tuple[str, list[Event]]:
     """Run a job here and now: its end state and events. `on_event` sees each event as it happens."""
-    from tuning.training.entry import run_job
+    from tuning.training.run import run_job
 
     events: list[Event] = []
 

@@ -20,26 +20,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tuning.data.places import find_place, is_here, split_source
-from tuning.errors import Problem, SettingsError, TuningError
-from tuning.events import Emitter, Event
-from tuning.executors.base import Sink
-from tuning.executors.thread import ThreadExecutor, ThreadHandle
-from tuning.hardware import Device, named_device
-from tuning.job import Commands, Job
+from tuning.core.errors import Problem, SettingsError, TuningError
+from tuning.core.hardware import Device, named_device
+from tuning.data.locate import find_place, is_here, split_source
 from tuning.memory.estimate import estimate
-from tuning.memory.known import usage_of
-from tuning.memory.markdown import memory_table
-from tuning.memory.several import several
-from tuning.models import is_cached, split_spec
-from tuning.plan import Plan, plan_for
-from tuning.results import Results
-from tuning.runs import RunService
-from tuning.serving import ListenError, add_options, serving_of
-from tuning.settings import DataSettings, Settings
-from tuning.settings_table import settings_table
-from tuning.store import STORE, RunStore
-from tuning.training.entry import run_job
+from tuning.memory.multi_device import several
+from tuning.memory.table_markdown import memory_table
+from tuning.memory.usage import usage_of
+from tuning.models.base_model import is_cached, split_spec
+from tuning.plan.plan import Plan, plan_for
+from tuning.runs.events import Emitter, Event
+from tuning.runs.executors.base import Sink
+from tuning.runs.executors.thread import ThreadExecutor, ThreadHandle
+from tuning.runs.results import Results
+from tuning.runs.service import RunService
+from tuning.runs.store import STORE, RunStore
+from tuning.settings.schema import DataSettings, Settings
+from tuning.settings.table import settings_table
+from tuning.training.job import Commands, Job
+from tuning.training.run import run_job
+from tuning.web.serving import ListenError, add_options, serving_of
 
 PROGRESS_SECONDS = 1.0
 CODES = {"finished": 0, "failed": 1, "cancelled": 130}
@@ -146,8 +146,8 @@ def _download(given: Any) -> None:
 
     Raises TuningError.
     """
+    from tuning.hub.data_sets import download_data_now
     from tuning.hub.download import download_now
-    from tuning.hub.hub_data import download_data_now
 
     settings, token = Settings.from_dict(given), os.environ.get("HF_TOKEN")
     kind, name = split_spec(settings.model)

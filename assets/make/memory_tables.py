@@ -20,14 +20,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from tuning.assets import assets_folder  # noqa: E402
+from tuning.core.errors import TuningError  # noqa: E402
+from tuning.core.paths import assets_folder  # noqa: E402
 from tuning.data import data_catalogue  # noqa: E402
-from tuning.errors import TuningError  # noqa: E402
-from tuning.memory.subject import Workload, workload_of  # noqa: E402
-from tuning.memory.tables import SHIPPED, find_table, make_tables, untraceable  # noqa: E402
+from tuning.memory.tracing.table_cache import SHIPPED, find_table, make_tables, untraceable  # noqa: E402
+from tuning.memory.workload import Workload, workload_of  # noqa: E402
 from tuning.methods import METHODS  # noqa: E402
-from tuning.models import model_catalogue  # noqa: E402
-from tuning.plan import plan_for  # noqa: E402
+from tuning.models.base_model import model_catalogue  # noqa: E402
+from tuning.plan.plan import plan_for  # noqa: E402
 
 
 def wanted() -> dict[str, Workload]:

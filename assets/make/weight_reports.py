@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 
-from tuning.assets import assets_folder
-from tuning.models import model_catalogue
-from tuning.weights import SHIPPED, shipped_reports
+from tuning.core.paths import assets_folder
+from tuning.models.base_model import model_catalogue
+from tuning.models.weights import SHIPPED, shipped_reports
 
 if __name__ == "__main__":
     reports = shipped_reports(list(model_catalogue()))

@@ -15,15 +15,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tuning.assets import asset_path
 from tuning.bench.measure import markdown
+from tuning.core.paths import asset_path
 
 MIB = 2**20
 SMALL, LARGE = (10, 100), (1024,)
 OURS = """
 from tuning.data import encode_set, open_data
-from tuning.data.preview import preview
-from tuning.settings import DataSettings
+from tuning.data.preview.preview import preview
+from tuning.settings.schema import DataSettings
 from tuning.text import TextTokenizer
 import tuning.web.data
 tokenizer, settings = TextTokenizer(model), DataSettings(source=file, eval_fraction=0.0, max_seq_length=512)

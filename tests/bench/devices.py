@@ -19,9 +19,9 @@ from bench import child_environment
 from bench.memory import MIB, given
 from bench.memory_models import make_models
 from tuning.bench.measure import markdown
-from tuning.memory.known import usage_of
-from tuning.memory.several import DATA_PARALLEL, FULLY_SHARDED, several
-from tuning.plan import plan_for
+from tuning.memory.multi_device import DATA_PARALLEL, FULLY_SHARDED, several
+from tuning.memory.usage import usage_of
+from tuning.plan.plan import plan_for
 
 KINDS = ("llama", "gpt2", "qwen2", "gemma")
 COUNTS = (2, 8)

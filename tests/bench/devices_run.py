@@ -13,8 +13,8 @@ from typing import Any
 
 from bench.forks import each_in_a_fork
 from tuning.bench.measure import training_rows
-from tuning.memory.several import DATA_PARALLEL
-from tuning.plan import Plan, plan_for
+from tuning.memory.multi_device import DATA_PARALLEL
+from tuning.plan.plan import Plan, plan_for
 
 
 def run_one(settings: dict[str, Any], way: str, count: int) -> int:
@@ -88,7 +88,7 @@ def _blocks(model: Any, layers: int) -> list[Any]:
 
 
 def main() -> None:
-    from tuning.training.offline import keep_to_this_machine
+    from tuning.training.kernel_downloads import keep_to_this_machine
 
     keep_to_this_machine()
     import peft  # noqa: F401

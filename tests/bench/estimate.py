@@ -23,14 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from bench import child_environment
-from tuning.architectures import supports_sdpa
 from tuning.bench.measure import cpu, markdown
-from tuning.hardware import DEVICES, named_device
+from tuning.core.hardware import DEVICES, named_device
 from tuning.memory.estimate import MemoryEstimate, estimate
 from tuning.memory.fixes import fixes
-from tuning.memory.known import changed, usage_of
-from tuning.memory.subject import Workload, workload_of
-from tuning.plan import Plan, plan_for
+from tuning.memory.usage import changed, usage_of
+from tuning.memory.workload import Workload, workload_of
+from tuning.models.architectures import supports_sdpa
+from tuning.plan.plan import Plan, plan_for
 
 MOST_SECONDS, MOST_MILLISECONDS = 5.0, 1.0
 SEED = 7919
@@ -211,8 +211,8 @@ def one_estimate(some: list[Plan], count: int) -> str:
 
 def main() -> None:
     """The child: CPU seconds to make each table, all that is imported being there."""
-    from tuning.memory.build_table import build_table
-    from tuning.training.offline import keep_to_this_machine
+    from tuning.memory.tracing.build_table import build_table
+    from tuning.training.kernel_downloads import keep_to_this_machine
 
     keep_to_this_machine()
     import bitsandbytes  # noqa: F401

@@ -20,15 +20,15 @@ from typing import Any
 
 from bench import child_environment
 from bench.memory_models import make_models
-from tuning.assets import asset_path
 from tuning.bench.measure import markdown
-from tuning.errors import TuningError
+from tuning.core.errors import TuningError
+from tuning.core.paths import asset_path
 from tuning.memory.estimate import MemoryEstimate, estimate
-from tuning.memory.known import usage_of
-from tuning.memory.tables import find_table, make_tables
+from tuning.memory.tracing.table_cache import find_table, make_tables
+from tuning.memory.usage import usage_of
 from tuning.methods import METHODS, method_named
 from tuning.methods.network import linears
-from tuning.plan import Plan, plan_for
+from tuning.plan.plan import Plan, plan_for
 
 MIB = 2**20
 LIVE = ("live", "live_update", "live_evaluation")

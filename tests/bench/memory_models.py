@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tuning.assets import asset_path
+from tuning.core.paths import asset_path
 
 SIZES: dict[str, dict[str, Any]] = {
     "llama": {

@@ -16,10 +16,10 @@ from bench.forks import each_in_a_fork
 
 def run_one(settings: dict[str, Any]) -> dict[str, Any]:
     """Run in this process and tell what it took."""
-    from tuning.events import Emitter, Event
-    from tuning.job import Commands, Job
-    from tuning.plan import plan_for
-    from tuning.training.entry import run_job
+    from tuning.plan.plan import plan_for
+    from tuning.runs.events import Emitter, Event
+    from tuning.training.job import Commands, Job
+    from tuning.training.run import run_job
 
     tracer = _tracer()
     peaks, said, live = [0], list[str](), {"step": 0, "eval": 0, "": 0}
@@ -62,7 +62,7 @@ def _highest_resident() -> int:
 
 
 def main() -> None:
-    from tuning.training.offline import keep_to_this_machine
+    from tuning.training.kernel_downloads import keep_to_this_machine
 
     keep_to_this_machine()
     import peft  # noqa: F401

@@ -14,7 +14,7 @@ from bench.published_line import ADDED, Line
 from bench.published_peaks import MODELS, SOURCES, Peak, Source
 from bench.published_trace import Way, traced
 from tuning.bench.measure import markdown
-from tuning.memory.subject import Workload
+from tuning.memory.workload import Workload
 
 GIB = 2**30
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bench.published_peaks import MODELS, Peak, Source
-from tuning.memory.process import BANDS
-from tuning.memory.subject import Workload
-from tuning.memory.table import Table
+from tuning.memory.process_overhead import BANDS
+from tuning.memory.tracing.table import Table
+from tuning.memory.workload import Workload
 from tuning.methods import method_named
-from tuning.micro_batches import Moment, Shape
-from tuning.models import ModelShape, shape_from_config
-from tuning.settings import Settings
+from tuning.models.base_model import ModelShape, shape_from_config
+from tuning.plan.micro_batches import Moment, Shape
+from tuning.settings.schema import Settings
 
 IN_THE_ROW = ("prompt_tuning", "p_tuning")
 """Methods whose virtual tokens go through the model as tokens of the row."""

@@ -19,8 +19,8 @@ from functools import partial
 from typing import Any
 
 from bench import child_environment
-from tuning.memory.subject import Workload
-from tuning.memory.table import Table
+from tuning.memory.tracing.table import Table
+from tuning.memory.workload import Workload
 
 TABLE_SECONDS = 600.0
 """How long one table may take."""
@@ -59,7 +59,7 @@ def elsewhere(way: Way) -> Iterator[None]:
     import torch
     import transformers
 
-    from tuning.memory.torch_card import instead
+    from tuning.memory.tracing.cuda_dtypes import instead
 
     kinds = (transformers.AutoModelForCausalLM, transformers.AutoModelForSequenceClassification)
     with ExitStack() as changes:
@@ -76,8 +76,8 @@ def _made(make: Any, kind: Any, config: Any, **more: Any) -> Any:
 
 
 def main() -> None:
-    from tuning.memory.build_table import answer_each, build_table
-    from tuning.training.offline import keep_to_this_machine
+    from tuning.memory.tracing.build_table import answer_each, build_table
+    from tuning.training.kernel_downloads import keep_to_this_machine
 
     keep_to_this_machine()
     import peft  # noqa: F401

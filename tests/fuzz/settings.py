@@ -8,10 +8,10 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from tuning.fields import Field, table
+from tuning.core.fields import Field, table
 from tuning.methods import METHODS
-from tuning.recipes import RECIPES
-from tuning.settings import BLOCKS, Settings
+from tuning.methods.recipes import RECIPES
+from tuning.settings.schema import BLOCKS, Settings
 
 ODD: tuple[Any, ...] = (
     None,

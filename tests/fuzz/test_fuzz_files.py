@@ -18,11 +18,11 @@ import pytest
 from files import FORMATS, Sample, samples
 from oracle import missing, rows_of, same, texts
 
+from tuning.core.errors import TuningError
 from tuning.data import open_data
-from tuning.data.record import Record
-from tuning.errors import TuningError
-from tuning.plan import plan_for
-from tuning.settings import Settings
+from tuning.data.files.table import Record
+from tuning.plan.plan import plan_for
+from tuning.settings.schema import Settings
 from tuning.web.data import data_preview
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -97,7 +97,7 @@ def went(settings: dict[str, Any], sample: Sample, path: Path, folder: Path) -> 
     if not shown:
         return "trained", ["the preview refuses what the plan takes"]
     faults = silent(settings, sample, path, folder, plan)
-    from tuning.job import Job
+    from tuning.training.job import Job
 
     end, events = run(Job(run_id="r", attempt=1, plan=plan, folder=str(folder / "run")))
     if end == "failed":

@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 from model_folders import CHANGES, ENCODERS, KINDS, made
 
-from tuning.architectures import supports_sdpa
+from tuning.core.errors import TuningError
 from tuning.data import encode_pairs, open_data
-from tuning.errors import TuningError
-from tuning.job import Job
 from tuning.memory.estimate import estimate
-from tuning.memory.known import usage_of
-from tuning.plan import plan_for
+from tuning.memory.usage import usage_of
+from tuning.models.architectures import supports_sdpa
+from tuning.plan.plan import plan_for
 from tuning.text import TextTokenizer
+from tuning.training.job import Job
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 

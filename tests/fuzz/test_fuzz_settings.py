@@ -14,10 +14,10 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from settings import settings_object
 
-from tuning.command import changed_only, command_line
-from tuning.executors.inline import InlineExecutor
-from tuning.runs import RunService
-from tuning.settings import Settings
+from tuning.runs.executors.inline import InlineExecutor
+from tuning.runs.service import RunService
+from tuning.settings.command_line import changed_only, command_line
+from tuning.settings.schema import Settings
 from tuning.web import add_routes
 
 EACH = 50

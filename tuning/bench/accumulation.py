@@ -10,7 +10,7 @@ import tempfile
 from typing import Any
 
 from tuning.bench.measure import markdown, training_rows
-from tuning.plan import Plan, plan_for
+from tuning.plan.plan import Plan, plan_for
 
 CUTS = ((8, 1), (4, 2), (2, 4), (1, 8))
 

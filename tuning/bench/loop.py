@@ -12,8 +12,8 @@ import time
 from typing import Any
 
 from tuning.bench.measure import interleaved, markdown, training_rows
-from tuning.micro_batches import cut, epoch_windows
-from tuning.plan import Plan, plan_for
+from tuning.plan.micro_batches import cut, epoch_windows
+from tuning.plan.plan import Plan, plan_for
 
 STEPS, MICRO, ACCUMULATION = 8, 4, 4
 

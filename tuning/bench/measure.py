@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tuning.events import Emitter, Event
-from tuning.job import Commands, Job
-from tuning.plan import Plan
+from tuning.plan.plan import Plan
+from tuning.runs.events import Emitter, Event
+from tuning.training.job import Commands, Job
 
 
 def interleaved(works: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
@@ -34,7 +34,7 @@ def cpu(work: Callable[[], object]) -> float:
 
 def finished(plan: Plan, folder: Path, told: Callable[[Event], None] = lambda event: None) -> list[Event]:
     """Run a plan to its end here; its events, each told as it comes. Raises RuntimeError where it does not finish."""
-    from tuning.training.entry import run_job
+    from tuning.training.run import run_job
 
     events: list[Event] = []
 

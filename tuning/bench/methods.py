@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tuning.bench.measure import finished, markdown
-from tuning.events import Event
 from tuning.methods import METHODS, method_named
-from tuning.plan import Plan, plan_for
+from tuning.plan.plan import Plan, plan_for
+from tuning.runs.events import Event
 
 TARGET = 0.2
 """Evaluation loss, nats a label token, that counts as having learned the task."""

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from tuning.bench.measure import interleaved, markdown
-from tuning.events import Emitter
-from tuning.plan import plan_for
-from tuning.runs import RunService
+from tuning.plan.plan import plan_for
+from tuning.runs.events import Emitter
+from tuning.runs.service import RunService
 from tuning.web import add_routes
 
 

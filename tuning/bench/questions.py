@@ -25,7 +25,7 @@ POLLS, PAUSE_SECONDS = 400, 0.1
 SERVE = """
 import sys, uvicorn
 from fastapi import FastAPI
-from tuning.runs import RunService
+from tuning.runs.service import RunService
 from tuning.web import add_routes
 service, app = RunService(sys.argv[1]), FastAPI()
 add_routes(app, service)

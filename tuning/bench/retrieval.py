@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tuning.bench.measure import finished, markdown
-from tuning.plan import plan_for
+from tuning.plan.plan import plan_for
 
 ROWS = 100
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -17,7 +17,7 @@ import urllib.request
 import psutil
 
 from tuning.bench.measure import interleaved, markdown
-from tuning.serving import TOKEN
+from tuning.web.serving import TOKEN
 
 
 def table(repeats: int) -> str:

@@ -13,10 +13,10 @@ from typing import Any
 
 from tuning.bench.measure import cpu, interleaved, markdown
 from tuning.bench.poll import client_of
-from tuning.events import Emitter
-from tuning.rows import COLUMNS
-from tuning.runs import RunService
-from tuning.store import STORE
+from tuning.runs.events import Emitter
+from tuning.runs.run_row import COLUMNS
+from tuning.runs.service import RunService
+from tuning.runs.store import STORE
 
 SIZES = (10, 10_000)
 POINTS = 20

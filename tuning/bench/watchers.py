@@ -19,9 +19,9 @@ from typing import Any
 
 from tuning.bench.measure import interleaved, markdown
 from tuning.bench.start import free_port, wait_until_served
-from tuning.executors.thread import ThreadExecutor
-from tuning.runs import RunService
-from tuning.serving import Keys, Serving
+from tuning.runs.executors.thread import ThreadExecutor
+from tuning.runs.service import RunService
+from tuning.web.serving import Keys, Serving
 
 STEPS = 25
 TOKEN = secrets.token_urlsafe(32)
@@ -44,7 +44,7 @@ def table(repeats: int) -> str:
         spent: queue.SimpleQueue[float] = queue.SimpleQueue()
 
         def timed(job: Any, emit: Any, commands: Any) -> str:
-            from tuning.training.entry import run_job
+            from tuning.training.run import run_job
 
             began = time.thread_time()
             try:

@@ -4,11 +4,11 @@ Comes in: `DataSettings`.  Goes out: a `DataSet` of rows read from disk when the
 and a `DataSummary` of what a tokenizer makes of them.  No torch.  This file is the room's door.
 """
 
-from tuning.data.encoded import EncodedSet, encode_pairs, encode_set, row_sizes
-from tuning.data.kept import encode_kept
-from tuning.data.places import bundled_folder, data_catalogue, is_uploaded, short_name
-from tuning.data.sets import DataSet, open_data
+from tuning.data.data_set import DataSet, open_data
+from tuning.data.locate import bundled_folder, data_catalogue, is_uploaded, short_name
 from tuning.data.summary import CONVERSATION, PAIRS, TEXT, DataSummary, read_first, summarize
+from tuning.data.token_arrays import EncodedSet, encode_pairs, encode_set, row_sizes
+from tuning.data.token_cache import encode_kept
 
 __all__ = [
     "CONVERSATION",

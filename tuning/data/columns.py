@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from tuning.core.errors import DataError
 from tuning.data.conversations import is_talk, starts_with_answer
-from tuning.data.header import TEXT_NAMES
+from tuning.data.files.header import TEXT_NAMES
 from tuning.data.values import is_answers, is_missing
-from tuning.errors import DataError
 
 WORDS = ("text", "class", "constant")
 """Kinds of columns that may hold text."""

@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from tuning.data.record import turns_in_columns
-from tuning.data.told import Told
+from tuning.data.files.table import turns_in_columns
+from tuning.data.notices import Told
 from tuning.data.values import RowFault, as_text, from_json, is_missing, whole_characters
 from tuning.text import Turn
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tuning.data.sets import DataSet
-from tuning.errors import Notice
+from tuning.core.errors import Notice
+from tuning.data.data_set import DataSet
 from tuning.text import Row
 
 

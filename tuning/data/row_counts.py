@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from tuning.errors import Notice
-from tuning.settings import DataSettings
+from tuning.core.errors import Notice
+from tuning.settings.schema import DataSettings
 from tuning.text import Encoded, Row, Spelled, TextTokenizer, as_conversation, unwritten_of
 from tuning.text.conversations import PART_OF
 

@@ -15,17 +15,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from tuning.core.errors import DataError, Notice
+from tuning.data.data_set import DataSet, Rows, open_data
 from tuning.data.duplicates import repeat_notices
-from tuning.data.encoded import learnable, spell_each
-from tuning.data.places import find_place
-from tuning.data.record import Version, version_of
+from tuning.data.files.table import Version, version_of
+from tuning.data.locate import find_place
 from tuning.data.row_counts import RowCounts
-from tuning.data.sets import DataSet, Rows, open_data
-from tuning.errors import DataError, Notice
-from tuning.prompts import longest_prompt
-from tuning.recipes import read_recipe, recipe_named
-from tuning.settings import DataSettings
+from tuning.data.token_arrays import learnable, spell_each
+from tuning.methods.recipes import read_recipe, recipe_named
+from tuning.settings.schema import DataSettings
 from tuning.text import Encoded, Row, Spelled, TextTokenizer, tokenizer_files
+from tuning.text.prompts import longest_prompt
 
 COUNTED_BYTES = 2 * 2**20
 """Files up to this size have every row counted: about a second of tokenizing."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tuning.errors import DataError, Notice
-from tuning.models import BaseModel, named, tuned_for
-from tuning.settings import DataSettings
+from tuning.core.errors import DataError, Notice
+from tuning.models.base_model import BaseModel, named, tuned_for
+from tuning.settings.schema import DataSettings
 
 FIELD = "data.chat_template"
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 from math import isfinite
 from typing import Any, TypeGuard
 
-from tuning.data.record import JSON_DECODER, KeyTwice
+from tuning.data.files.table import JSON_DECODER, KeyTwice
 
 MISSING_WORDS = frozenset(
     (

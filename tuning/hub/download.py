@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuning.errors import ModelError
-from tuning.files import PART, write_text
-from tuning.hub.lookup import look_up
-from tuning.hub.reach import reach_hub
+from tuning.core.errors import ModelError
+from tuning.core.files import PART, write_text
+from tuning.hub.connection import reach_hub
+from tuning.hub.models import look_up
 from tuning.hub.repo import HubFile, HubRepo, translate_hub_errors
 
 STALL_SECONDS = 10.0

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tuning.errors import ModelError
-from tuning.models import cache_folder
+from tuning.core.errors import ModelError
+from tuning.models.base_model import cache_folder
 
 TOKEN = "token"
 """The field a problem names where a token would help."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from tuning.micro_batches import Moment, Shape
-from tuning.plan import Plan
+from tuning.plan.micro_batches import Moment, Shape
+from tuning.plan.plan import Plan
 
 Parts = dict[str, int]
 """Bytes by category (`workload.CATEGORIES`)."""
@@ -15,7 +15,7 @@ Parts = dict[str, int]
 class BatchMemory(Protocol):
     """Bytes of tensors while one micro-batch is trained on, or while one batch is only read.
 
-    `tuning.memory.traced` and `tuning.memory.closed_form` implement it; `MemoryUsage` asks it about whole runs.
+    `tuning.memory.traced` and `tuning.memory.formula` implement it; `MemoryUsage` asks it about whole runs.
     """
 
     @property

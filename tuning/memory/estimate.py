@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tuning.memory.fixes import Fix, fixes, largest_micro_batch
-from tuning.memory.known import MemoryUsage
-from tuning.memory.moments import batches_in_words
-from tuning.plan import Plan
-from tuning.refusals import device_lacks
+from tuning.memory.peak_batches import batches_in_words
+from tuning.memory.usage import MemoryUsage
+from tuning.plan.checks import device_lacks
+from tuning.plan.plan import Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

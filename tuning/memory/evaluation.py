@@ -7,12 +7,12 @@ does, and writing keeps the keys and values of every token.
 from __future__ import annotations
 
 from tuning.memory.batch_memory import BatchMemory, Parts
-from tuning.memory.moments import cached_features_bytes, eval_batches
+from tuning.memory.peak_batches import cached_features_bytes, eval_batches
 from tuning.methods import method_named
-from tuning.micro_batches import Shape
-from tuning.plan import Plan
-from tuning.question import ANSWER_ROWS
-from tuning.settings import WRITTEN_METRICS
+from tuning.plan.micro_batches import Shape
+from tuning.plan.plan import Plan
+from tuning.settings.schema import WRITTEN_METRICS
+from tuning.text.question import ANSWER_ROWS
 
 FLOAT, HALF = 4, 2
 """Bytes of a number. Keys and values of most families come out of their rotation in 32 bits, and are stored so."""

@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from tuning.architectures import supports_sdpa
-from tuning.memory.closed_form import STATES, optimizer_values
-from tuning.memory.known import MemoryUsage, changed, usage_of
-from tuning.memory.moments import longest_row
+from tuning.memory.formula import STATES, optimizer_values
+from tuning.memory.peak_batches import longest_row
+from tuning.memory.usage import MemoryUsage, changed, usage_of
 from tuning.methods import method_named
-from tuning.plan import Plan
-from tuning.prompts import Prompted
-from tuning.question import ANSWER_ROWS
-from tuning.refusals import refused
-from tuning.settings import WRITTEN_METRICS
+from tuning.models.architectures import supports_sdpa
+from tuning.plan.checks import refused
+from tuning.plan.plan import Plan
+from tuning.settings.schema import WRITTEN_METRICS
+from tuning.text.prompts import Prompted
+from tuning.text.question import ANSWER_ROWS
 
 MOST_ROWS = 4096
 TRIED_ONE_BY_ONE = 64

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuning.memory.batch_memory import Parts
-from tuning.memory.table import Block, Table
-from tuning.micro_batches import Moment, Shape
-from tuning.plan import Plan
+from tuning.memory.tracing.table import Block, Table
+from tuning.plan.micro_batches import Moment, Shape
+from tuning.plan.plan import Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from tuning.errors import Problem
-from tuning.fields import WHOLE
+from tuning.core.errors import Problem
+from tuning.core.fields import WHOLE
 from tuning.methods.base import Case, Method, MethodSettings, freeze, new_heads
 from tuning.methods.network import (
     ADDED,
@@ -23,7 +23,7 @@ from tuning.methods.network import (
     model_parts,
     target_pattern,
 )
-from tuning.models import ModelShape, shape_from_config
+from tuning.models.base_model import ModelShape, shape_from_config
 
 
 class AdapterSettings(MethodSettings):

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from tuning.errors import Problem, RunError
-from tuning.families import HEADS
-from tuning.fields import SettingsBlock
+from tuning.core.errors import Problem, RunError
+from tuning.core.fields import SettingsBlock
 from tuning.methods.network import ADDED, FROZEN, Part, chosen_linears, linears, target_pattern, unknown_targets
-from tuning.models import ModelShape, shape_from_config
+from tuning.models.base_model import ModelShape, shape_from_config
+from tuning.models.families import HEADS
 from tuning.text import Row, TextTokenizer
 
 BOTH_TASKS = ("causal_lm", "sequence_classification")

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from tuning.errors import Problem
-from tuning.fields import WHOLE
+from tuning.core.errors import Problem
+from tuning.core.fields import WHOLE
 from tuning.methods.base import Case, Method, MethodSettings, freeze
 from tuning.methods.network import ADDED, HEAD, TRAINED, Part, body_parts, model_parts
-from tuning.models import ModelShape
+from tuning.models.base_model import ModelShape
 
 Head = Literal["auto", "lm_head", "linear", "mlp", "kan"]
 Activation = Literal["identity", "sigmoid", "tanh", "relu", "gelu", "silu"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from tuning.methods.base import MethodSettings, WholeModelMethod
 from tuning.methods.network import Part, model_parts
-from tuning.models import ModelShape
+from tuning.models.base_model import ModelShape
 
 
 class FullSettings(MethodSettings):

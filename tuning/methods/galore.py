@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from tuning.errors import Problem
-from tuning.fields import WHOLE, Text
+from tuning.core.errors import Problem
+from tuning.core.fields import WHOLE, Text
 from tuning.methods.base import Case, MethodSettings, WholeModelMethod, target_problems, words_pattern
 from tuning.methods.network import Part, chosen_linears, model_parts
-from tuning.models import ModelShape
+from tuning.models.base_model import ModelShape
 
 TARGETS = ("all-linear", "attention", "feed-forward")
 

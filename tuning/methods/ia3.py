@@ -6,7 +6,7 @@ from typing import Any
 
 from tuning.methods.base import MethodSettings, PeftMethod, unnamed_heads
 from tuning.methods.network import ADDED, FEED_FORWARD, Linear, Part, block_name, linears, model_parts, target_pattern
-from tuning.models import ModelShape, shape_from_config
+from tuning.models.base_model import ModelShape, shape_from_config
 
 
 class Ia3Settings(MethodSettings):

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import Field
 
-from tuning.errors import Problem
-from tuning.fields import WHOLE, Text
+from tuning.core.errors import Problem
+from tuning.core.fields import WHOLE, Text
 from tuning.methods.base import Case, MethodSettings, PeftMethod, target_problems, unnamed_heads, words_pattern
 from tuning.methods.network import ADDED, Part, block_name, chosen_linears, model_parts
-from tuning.models import ModelShape
+from tuning.models.base_model import ModelShape
 
 TARGETS = ("all-linear", "attention", "feed-forward", "q_proj+v_proj")
 Init = Literal["default", "gaussian", "pissa", "olora"]

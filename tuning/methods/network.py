@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from tuning.models import ModelShape
+from tuning.models.base_model import ModelShape
 
 FROZEN, TRAINED, ADDED = "frozen", "trained", "added"
 ATTENTION, FEED_FORWARD, NORMS = "attention", "feed-forward", "norms and biases"

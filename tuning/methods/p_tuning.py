@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from tuning.errors import Problem
-from tuning.fields import WHOLE, Text
+from tuning.core.errors import Problem
+from tuning.core.fields import WHOLE, Text
 from tuning.methods.base import Case, MethodSettings, PeftMethod
 from tuning.methods.network import ADDED, EMBEDDINGS, Part, model_parts
 from tuning.methods.prompt_tuning import Init, heads, prompt_problems, start_vectors, started
-from tuning.models import ModelShape
+from tuning.models.base_model import ModelShape
 
 
 class PTuningSettings(MethodSettings):

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from tuning.errors import Problem
-from tuning.fields import WHOLE, Text
+from tuning.core.errors import Problem
+from tuning.core.fields import WHOLE, Text
 from tuning.methods.base import Case, MethodSettings, WholeModelMethod, freeze, new_heads, target_problems
 from tuning.methods.network import (
     ADDED,
@@ -25,7 +25,7 @@ from tuning.methods.network import (
     model_parts,
     target_pattern,
 )
-from tuning.models import ModelShape, shape_from_config
+from tuning.models.base_model import ModelShape, shape_from_config
 
 
 class PartialSettings(MethodSettings):

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from tuning.errors import Problem, RunError
-from tuning.fields import WHOLE, Text
+from tuning.core.errors import Problem, RunError
+from tuning.core.fields import WHOLE, Text
 from tuning.methods.base import Case, MethodSettings, PeftMethod
 from tuning.methods.network import ADDED, Part, block_name, model_parts
 from tuning.methods.prompt_tuning import Init, heads, prompt_problems, start_tokens, started
-from tuning.models import ModelShape
+from tuning.models.base_model import ModelShape
 
 
 class PrefixSettings(MethodSettings):

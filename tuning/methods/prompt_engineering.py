@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from tuning.errors import Problem
-from tuning.fields import WHOLE, Text
+from tuning.core.errors import Problem
+from tuning.core.fields import WHOLE, Text
 from tuning.methods.base import Asked, Case, Method, MethodSettings, S, freeze
 from tuning.methods.network import Part, model_parts
-from tuning.models import ModelShape
+from tuning.models.base_model import ModelShape
 from tuning.text import Row
 
 PLACE = "{prompt}"

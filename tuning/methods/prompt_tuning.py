@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from tuning.errors import Problem
-from tuning.fields import WHOLE, Text
+from tuning.core.errors import Problem
+from tuning.core.fields import WHOLE, Text
 from tuning.methods.base import Case, MethodSettings, PeftMethod
 from tuning.methods.network import ADDED, EMBEDDINGS, Part, model_parts
-from tuning.models import ModelShape
+from tuning.models.base_model import ModelShape
 from tuning.text import TextTokenizer
 
 Init = Literal["vocabulary", "text", "random"]

@@ -7,12 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from tuning.errors import Problem
-from tuning.families import UNQUANTIZED
+from tuning.core.errors import Problem
 from tuning.methods.base import Case, LoadingCode
 from tuning.methods.lora import INITS, MOVES_THE_BASE, LoraSettings, LowRankMethod, lora_model
 from tuning.methods.network import linears
-from tuning.models import ModelShape
+from tuning.models.base_model import ModelShape
+from tuning.models.families import UNQUANTIZED
 
 BLOCK, OUTER_BLOCK = 64, 256
 """Weights that share a scale, and scales that share one under double quantization (bitsandbytes)."""

@@ -16,9 +16,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tuning.access import path_refusal
-from tuning.errors import Problem
-from tuning.fields import WHOLE, Text
+from tuning.core.errors import Problem
+from tuning.core.fields import WHOLE, Text
+from tuning.core.visitor import path_refusal
 from tuning.methods.base import Asked, Case, MethodSettings
 from tuning.methods.prompt_engineering import UntrainedMethod, longest_asked, no_questions, too_long
 from tuning.text import Row

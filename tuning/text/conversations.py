@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tuning.text.chat import REASONING, ChatTemplates, ConversationError
+from tuning.text.chat_templates import REASONING, ChatTemplates, ConversationError
 from tuning.text.rows import Row, Turn
 
 MARK = "\ue0f2answer\ue0f3"

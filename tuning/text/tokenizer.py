@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 from tokenizers import AddedToken, Encoding, Tokenizer
 
-from tuning.errors import DataError, ModelError, Notice
-from tuning.text.chat import ChatTemplates
-from tuning.text.chat_process import render_chat
+from tuning.core.errors import DataError, ModelError, Notice
+from tuning.text.chat_template_process import render_chat
+from tuning.text.chat_templates import ChatTemplates
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 """The special tokens that a chat template finds under their names."""

@@ -1,6 +1,6 @@
 """How rows become tensors.
 
-Comes in: the encoded rows of one micro-batch (`tuning.micro_batches` says which).  Goes out: a `Batch`.
+Comes in: the encoded rows of one micro-batch (`tuning.plan.micro_batches` says which).  Goes out: a `Batch`.
 """
 
 from __future__ import annotations

@@ -19,18 +19,18 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from tuning.errors import GoOn, ModelError, RunError, check_stop
+from tuning.core.errors import GoOn, ModelError, RunError, check_stop
 from tuning.methods import method_named
-from tuning.models import class_names, read_json
-from tuning.settings import Settings
-from tuning.shapes import counts_from_padding
-from tuning.tensors import Tensor, read_tensors
+from tuning.models.base_model import class_names, read_json
+from tuning.models.shapes import counts_from_padding
+from tuning.models.tensors import Tensor, read_tensors
+from tuning.models.torch_weights import report_of
+from tuning.models.weights import judged, same_classes, weight_files
+from tuning.settings.schema import Settings
 from tuning.text import Encoded
-from tuning.torch_weights import report_of
 from tuning.training.batches import Batch, collate
 from tuning.training.features import FeatureCache
 from tuning.training.optimizers import make_optimizer
-from tuning.weights import judged, same_classes, weight_files
 
 _SMALL_MODEL = 20_000_000
 """Below this many parameters a second thread costs more than it brings, as soon as the machine does anything else."""

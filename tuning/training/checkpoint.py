@@ -20,8 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from tuning.errors import RunError
-from tuning.files import new_file, new_folder
+from tuning.core.errors import RunError
+from tuning.core.files import new_file, new_folder
 from tuning.training.build import Built, random_state, set_random_state
 from tuning.training.loop import Progress
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from tuning.micro_batches import Moment, highest_of, shape_of
+from tuning.plan.micro_batches import Moment, highest_of, shape_of
 from tuning.text import Encoded
 from tuning.training.batches import Batch, label_count
 from tuning.training.build import Built

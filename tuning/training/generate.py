@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from tuning.errors import GoOn, RunError, check_stop
-from tuning.families import POSITIONS
-from tuning.prompts import question_ids
-from tuning.question import Question
-from tuning.shapes import shape_from_config
+from tuning.core.errors import GoOn, RunError, check_stop
+from tuning.models.families import POSITIONS
+from tuning.models.shapes import shape_from_config
 from tuning.text import TextTokenizer
+from tuning.text.prompts import question_ids
+from tuning.text.question import Question
 from tuning.training.loss import last_states_only
 
 Say = Callable[[int, str], None]

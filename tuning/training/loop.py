@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from tuning.core.errors import RunError
 from tuning.data import row_sizes
-from tuning.errors import RunError
-from tuning.micro_batches import Moment, cut, epoch_windows, highest_moments, moments_of_update, sorted_sizes
-from tuning.plan import Plan
+from tuning.plan.micro_batches import Moment, cut, epoch_windows, highest_moments, moments_of_update, sorted_sizes
+from tuning.plan.plan import Plan
 from tuning.text import Encoded
 from tuning.training.batches import Batch, label_count
 from tuning.training.build import Built, random_state, set_random_state

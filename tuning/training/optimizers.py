@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from tuning.errors import RunError
-from tuning.settings import OptimizerSettings
+from tuning.core.errors import RunError
+from tuning.settings.schema import OptimizerSettings
 
 
 def make_optimizer(

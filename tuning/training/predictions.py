@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuning.files import write_text
+from tuning.core.files import write_text
 from tuning.text import Encoded, Row, TextTokenizer, headed
 from tuning.training.evaluate import Evaluation, Guess, confusion
 

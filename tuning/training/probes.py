@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tuning.micro_batches import Moment, at_or_below, highest_of
+from tuning.plan.micro_batches import Moment, at_or_below, highest_of
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ class PeakProbe:
     """Decides which updates of a run are measured, or which batches of an evaluation, and keeps the largest peak.
 
     Each costs some time, so few are: an early one, to have a figure, and those that can be the highest: which no other
-    is at or above in every size that memory depends on (`tuning.micro_batches`).
+    is at or above in every size that memory depends on (`tuning.plan.micro_batches`).
     """
 
     def __init__(self) -> None:

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from tuning.errors import RunError
-from tuning.files import new_folder
+from tuning.core.errors import RunError
+from tuning.core.files import new_folder
 from tuning.methods import method_named
 from tuning.methods.base import Method
-from tuning.models import BaseModel
-from tuning.plan import Plan
+from tuning.models.base_model import BaseModel
+from tuning.plan.plan import Plan
 
 _TOKENIZER_FILES = (
     "tokenizer.json",

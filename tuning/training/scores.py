@@ -12,18 +12,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuning.errors import GoOn, Stopped
-from tuning.job import Job
-from tuning.settings import WRITTEN_METRICS
+from tuning.core.errors import GoOn, Stopped
+from tuning.settings.schema import WRITTEN_METRICS
 from tuning.text import Encoded, Row, TextTokenizer
-from tuning.training.answering import recipe_metrics
-from tuning.training.answers import Written, write_answers
+from tuning.training.base_answers import recipe_metrics
 from tuning.training.build import Built
 from tuning.training.checkpoint import weights_about, write_weights
+from tuning.training.disk_full import written_or_told
 from tuning.training.evaluate import LOWER_IS_BETTER, Evaluation, evaluate
+from tuning.training.exact_match import Written, write_answers
+from tuning.training.job import Job
 from tuning.training.predictions import predictions, write_predictions
 from tuning.training.probes import PeakProbe
-from tuning.training.unwritten import written_or_told
 
 BEST_FILE = "best.safetensors"
 

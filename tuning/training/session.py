@@ -15,15 +15,13 @@ from typing import Any
 
 import torch
 
-from tuning.card import library_versions, model_card
+from tuning.core.errors import RunError, Stopped
 from tuning.data import DataSet, encode_kept, encode_pairs, encode_set, open_data
-from tuning.errors import RunError, Stopped
-from tuning.job import Commands, Job
 from tuning.methods import method_named
-from tuning.plan import changed_since
-from tuning.question import Question
+from tuning.plan.plan import changed_since
 from tuning.text import Encoded, Row, TextTokenizer
-from tuning.training.answering import prepared_rows, prompted_rows
+from tuning.text.question import Question
+from tuning.training.base_answers import prepared_rows, prompted_rows
 from tuning.training.build import (
     Built,
     build,
@@ -39,13 +37,15 @@ from tuning.training.checkpoint import (
     state_bytes,
     write_checkpoint,
 )
+from tuning.training.disk_full import written_or_told
 from tuning.training.features import FeatureCache
 from tuning.training.generate import Speaker
+from tuning.training.job import Commands, Job
 from tuning.training.loop import Course, NotFinite, Progress, Update, course_of, train
+from tuning.training.model_card import library_versions, model_card
 from tuning.training.probes import PeakProbe
 from tuning.training.save import save_artifact, train_on
 from tuning.training.scores import BEST_FILE, Scores
-from tuning.training.unwritten import written_or_told
 
 
 class Session:

@@ -11,11 +11,11 @@ from typing import Any
 
 import gradio as gr
 
-from tuning.charts import TASKS
+from tuning.core.fields import Field
+from tuning.core.hardware import DEVICES, this_machine
 from tuning.data import data_catalogue, is_uploaded, short_name
-from tuning.fields import Field
-from tuning.hardware import DEVICES, this_machine
-from tuning.models import model_catalogue
+from tuning.models.base_model import model_catalogue
+from tuning.ui.memory_bar import TASKS
 from tuning.ui.models import hub_data, models
 from tuning.ui.values import CHOSEN, EPOCHS, LENGTH, NO_RECIPE, NOT_SETTINGS, STEPS, WOULD_FIT_ON, every_path
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import gradio as gr
 
-from tuning.charts import chart_config
 from tuning.methods import METHODS
+from tuning.ui.memory_bar import chart_config
 
 CLAIM = "Change one setting, see what it costs, train, compare."
 HELP = "<a class='tf-help' href='fork/help' target='tuning-fork-help'>Help</a>"

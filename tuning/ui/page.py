@@ -24,12 +24,11 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 import gradio as gr  # noqa: E402
 from fastapi import FastAPI  # noqa: E402
 
-from tuning.assets import asset_path  # noqa: E402
-from tuning.errors import Notice  # noqa: E402
-from tuning.runs import RunService  # noqa: E402
-from tuning.serving import Serving, addresses, listen  # noqa: E402
-from tuning.settings import Settings  # noqa: E402
-from tuning.settings_versions import VERSION, today  # noqa: E402
+from tuning.core.errors import Notice  # noqa: E402
+from tuning.core.paths import asset_path  # noqa: E402
+from tuning.runs.service import RunService  # noqa: E402
+from tuning.settings.schema import Settings  # noqa: E402
+from tuning.settings.versions import VERSION, today  # noqa: E402
 from tuning.ui import ask as ask_room  # noqa: E402
 from tuning.ui import data as data_room  # noqa: E402
 from tuning.ui import form as form_room  # noqa: E402
@@ -50,6 +49,7 @@ from tuning.ui.values import (  # noqa: E402
     values_from_settings,
 )
 from tuning.web import add_routes
+from tuning.web.serving import Serving, addresses, listen  # noqa: E402
 
 QUICK: dict[str, Any] = {
     "queue": False,

@@ -9,15 +9,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tuning import charts
-from tuning.data.whole import how_far, read_whole
-from tuning.errors import Notice, Problem, SettingsError, TuningError, counted
-from tuning.hardware import this_machine
+from tuning.core.errors import Notice, Problem, SettingsError, TuningError, counted
+from tuning.core.hardware import this_machine
+from tuning.data.preview.background_read import how_far, read_whole
 from tuning.methods import METHODS, method_named
-from tuning.plan import Plan
-from tuning.refusals import methods_refused
-from tuning.runs import NAME_LENGTH, Preview, RunService
-from tuning.settings import Settings
+from tuning.models.weights import compared
+from tuning.plan.checks import methods_refused
+from tuning.plan.plan import Plan
+from tuning.runs.service import NAME_LENGTH, Preview, RunService
+from tuning.settings.schema import Settings
+from tuning.ui import memory_bar as charts
 from tuning.ui.form import dom_id, within
 from tuning.ui.network import network_value
 from tuning.ui.values import (
@@ -31,7 +32,6 @@ from tuning.ui.values import (
     readings,
     settings_from_values,
 )
-from tuning.weights import compared
 
 CHOSEN = ("model", "data.source", "task")
 """What notices are about: where one of these is another, those of before are not told of it."""

@@ -12,14 +12,14 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from tuning import fields as field_tables
-from tuning.errors import Notice
-from tuning.fields import Field
-from tuning.hardware import this_machine
+from tuning.core import fields as field_tables
+from tuning.core.errors import Notice
+from tuning.core.fields import Field
+from tuning.core.hardware import this_machine
 from tuning.methods import METHODS
-from tuning.recipes import RECIPES
-from tuning.settings import Settings, all_fields
-from tuning.settings_versions import VERSION, today
+from tuning.methods.recipes import RECIPES
+from tuning.settings.schema import Settings, all_fields
+from tuning.settings.versions import VERSION, today
 
 STEPS, EPOCHS = "updates", "epochs"
 LENGTH = "length"

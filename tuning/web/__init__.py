@@ -7,8 +7,7 @@ is 404 with a sentence.
 
 from fastapi import FastAPI
 
-from tuning.runs import RunService
-from tuning.serving import Serving
+from tuning.runs.service import RunService
 from tuning.web.ask import add_ask_routes
 from tuning.web.data import add_data_routes
 from tuning.web.guard import guard
@@ -19,6 +18,7 @@ from tuning.web.memory import add_memory_routes
 from tuning.web.models import add_model_routes
 from tuning.web.results import add_result_routes
 from tuning.web.runs import add_run_routes
+from tuning.web.serving import Serving
 from tuning.web.static import add_static_routes
 
 

@@ -18,11 +18,11 @@ from anyio.to_thread import run_sync
 from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 
-from tuning.access import visitor
-from tuning.asking import ASK_SECONDS, Asked
-from tuning.errors import TuningError
-from tuning.question import Question
-from tuning.runs import RunService
+from tuning.core.errors import TuningError
+from tuning.core.visitor import visitor
+from tuning.runs.ask import ASK_SECONDS, Asked
+from tuning.runs.service import RunService
+from tuning.text.question import Question
 from tuning.web.requests import Body, json_body, row_of, take
 
 # identity: a compressed answer would be held back until it is whole

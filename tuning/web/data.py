@@ -19,17 +19,17 @@ from fastapi.responses import JSONResponse
 from filelock import lock_descriptor
 from starlette.concurrency import run_in_threadpool
 
-from tuning.access import visitor
+from tuning.core.disk_usage import UPLOAD_PREFIX, UPLOADS
+from tuning.core.errors import Notice, Problem, SettingsError, TuningError
+from tuning.core.files import temporary_file
+from tuning.core.visitor import visitor
 from tuning.data import CONVERSATION, TEXT
-from tuning.data.preview import preview
+from tuning.data.preview.background_read import look
+from tuning.data.preview.preview import preview
 from tuning.data.template_choice import template_notices, with_template_chosen
-from tuning.data.whole import look
-from tuning.disk import UPLOAD_PREFIX, UPLOADS
-from tuning.errors import Notice, Problem, SettingsError, TuningError
-from tuning.files import temporary_file
-from tuning.models import BaseModel
-from tuning.plan import base_model
-from tuning.settings import Settings
+from tuning.models.base_model import BaseModel
+from tuning.plan.plan import base_model
+from tuning.settings.schema import Settings
 from tuning.text import TextTokenizer
 from tuning.web.requests import json_body
 

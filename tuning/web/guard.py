@@ -23,10 +23,10 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tuning.access import Visitor, asking_as
-from tuning.errors import TuningError
-from tuning.serving import Serving, plain_name
+from tuning.core.errors import TuningError
+from tuning.core.visitor import Visitor, asking_as
 from tuning.web.requests import tell_problems
+from tuning.web.serving import Serving, plain_name
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ In: nothing. Out: {"status": "ok"}, or 503 with "trouble" where nothing can be s
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-from tuning.runs import RunService
+from tuning.runs.service import RunService
 
 
 def add_health_route(app: FastAPI, service: RunService) -> None:

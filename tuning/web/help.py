@@ -21,7 +21,7 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 
-from tuning.assets import asset_path
+from tuning.core.paths import asset_path
 
 FIRST_DOCUMENT = "first-run"
 """The document that the list begins with; the others follow by title."""

@@ -8,14 +8,14 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from tuning.data.first_rows import first_rows
-from tuning.data.places import class_words, find_place, split_source
-from tuning.errors import DataError, ModelError
-from tuning.hub.classes import of_subset
+from tuning.core.errors import DataError, ModelError
+from tuning.data.locate import class_words, find_place, split_source
+from tuning.data.preview.first_rows import first_rows
+from tuning.hub.data_sets import HubData, cached_data, chosen, data_error, keep_listing, look_up_data
 from tuning.hub.download import bytes_here
-from tuning.hub.hub_data import HubData, cached_data, chosen, data_error, keep_listing, look_up_data
+from tuning.hub.label_names import of_subset
 from tuning.hub.repo import TOKEN
-from tuning.settings import DataSettings
+from tuning.settings.schema import DataSettings
 from tuning.web.hub_routes import add_hub_routes
 from tuning.web.requests import TOKEN_REFUSAL, Body, OptionalText, SomeText, Token, take
 

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from tuning.errors import ModelError, TuningError
+from tuning.core.errors import ModelError, TuningError
 from tuning.hub.download import Downloads
 from tuning.hub.repo import HubRepo
 from tuning.web.requests import for_the_holder, json_body

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from tuning.runs import RunService
+from tuning.runs.service import RunService
 from tuning.web.requests import json_body
 
 

@@ -7,17 +7,17 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from tuning.core.errors import ModelError, TuningError
+from tuning.core.hardware import this_machine
 from tuning.data import DataSummary
-from tuning.errors import ModelError, TuningError
-from tuning.hardware import this_machine
 from tuning.hub.download import bytes_here
-from tuning.hub.lookup import HubModel, look_up
+from tuning.hub.models import HubModel, look_up
 from tuning.memory.estimate import estimate
-from tuning.memory.known import usage_of
+from tuning.memory.usage import usage_of
 from tuning.methods import method_named
-from tuning.models import BaseModel, is_cached, named, resolve_model, split_spec, tuned_for
-from tuning.plan import make_plan
-from tuning.settings import Settings
+from tuning.models.base_model import BaseModel, is_cached, named, resolve_model, split_spec, tuned_for
+from tuning.plan.plan import make_plan
+from tuning.settings.schema import Settings
 from tuning.web.hub_routes import add_hub_routes
 from tuning.web.requests import TOKEN_REFUSAL, Body, OptionalText, SomeText, Token, take
 

@@ -13,11 +13,11 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from tuning.access import visitor
-from tuning.asking import TooManyQuestions
-from tuning.errors import Problem, RunError, SettingsError, TuningError
-from tuning.rows import RunRow
-from tuning.runs import RunService
+from tuning.core.errors import Problem, RunError, SettingsError, TuningError
+from tuning.core.visitor import visitor
+from tuning.runs.ask import TooManyQuestions
+from tuning.runs.run_row import RunRow
+from tuning.runs.service import RunService
 
 BODY_LIMIT = 256 * 1024
 PAGE, REFUSED = "tuning-fork-page", "tuning-fork-refused"

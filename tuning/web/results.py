@@ -17,10 +17,10 @@ from anyio.to_thread import run_sync
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from tuning.command import command_line
-from tuning.errors import RunError
-from tuning.runs import RunService
-from tuning.settings import Settings
+from tuning.core.errors import RunError
+from tuning.runs.service import RunService
+from tuning.settings.command_line import command_line
+from tuning.settings.schema import Settings
 from tuning.web.requests import Body, json_body, row_of, take
 
 PACKING = CapacityLimiter(2)

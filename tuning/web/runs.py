@@ -15,11 +15,11 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
+from tuning.core.errors import Problem, RunError, SettingsError
 from tuning.data import short_name
-from tuning.errors import Problem, RunError, SettingsError
-from tuning.rows import ACTIVE_STATES, RunRow
-from tuning.runs import RunService
-from tuning.store import FIRST_LOAD_LIMIT, LIST_LINES, POINT_KINDS
+from tuning.runs.run_row import ACTIVE_STATES, RunRow
+from tuning.runs.service import RunService
+from tuning.runs.store import FIRST_LOAD_LIMIT, LIST_LINES, POINT_KINDS
 from tuning.web.requests import RUN_ID, Body, json_body, row_of, take
 
 SHOWN_RUNS = 50

@@ -8,7 +8,7 @@ import re
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
-from tuning.assets import assets_folder
+from tuning.core.paths import assets_folder
 
 STATIC_FILE = re.compile(r"page\.(js|css)|page/[a-z_-]+\.js|help/help\.(js|css)|vendor/[a-z.-]+\.js")
 STATIC_KINDS = {"js": "text/javascript", "css": "text/css"}

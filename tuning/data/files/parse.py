@@ -1,0 +1,69 @@
+"""One row of a text file as the values of its columns.
+
+Each function takes the text of a row, with its line end, and the `Format` of its file. It raises ValueError with the
+reason, to follow the number of the line, where the row is not as the format has it.
+"""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING, Any
+
+from tuning.data.files.header import MOST_COLUMNS
+from tuning.data.files.table import JSON_DECODER, KeyTwice, turns_in_columns
+
+if TYPE_CHECKING:
+    from tuning.data.files.formats import Format
+
+BLANK = " \t\r\n\v\f"
+"""What a blank line consists of, as bytes.isspace has it."""
+MOST_NAME = 200
+"""Letters of a column's name."""
+
+
+def json_values(line: str, form: Format) -> dict[str, Any]:
+    """The members of an object."""
+    try:
+        row = JSON_DECODER.decode(line)
+    except KeyTwice:
+        raise
+    except (ValueError, RecursionError):
+        raise ValueError(f"is not JSON: {line.strip()[:60]!r}") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"is not a JSON object: {line.strip()[:60]!r}")
+    if len(row) > MOST_COLUMNS:
+        raise ValueError(f"has {len(row):,} keys, and the most is {MOST_COLUMNS:,}")
+    if len(line) > MOST_NAME and (long := next((name for name in row if len(name) > MOST_NAME), None)):
+        raise ValueError(f"has a key of {len(long):,} letters, and the most is {MOST_NAME}: {long[:60]!r}")
+    return turns_in_columns(row)
+
+
+def csv_values(line: str, form: Format) -> dict[str, Any]:
+    """The cells of a record, as text."""
+    csv.field_size_limit(2**31 - 1)
+    try:
+        cells = next(csv.reader([line.rstrip("\r\n")], delimiter=form.delimiter))
+    except csv.Error as error:
+        raise ValueError(f"is not CSV: {error}") from None
+    if "\n" in line.rstrip("\r\n") and _open_quote(line, form):
+        raise ValueError("opens a quotation mark that is never closed")
+    if len(cells) != len(form.columns):
+        many = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
+        raise ValueError(f"has {many} where the header has {len(form.columns)}")
+    return dict(zip(form.columns, cells, strict=True))
+
+
+def _open_quote(line: str, form: Format) -> bool:
+    try:
+        next(csv.reader([line.rstrip("\r\n")], delimiter=form.delimiter, strict=True))
+    except csv.Error as error:
+        return "unexpected end" in str(error)
+    return False
+
+
+def text_values(line: str, form: Format) -> dict[str, Any]:
+    """A line or a paragraph, as the one column `text`."""
+    lines = line.replace("\r\n", "\n").strip("\n").split("\n")
+    while len(lines) > 1 and not lines[-1].strip(BLANK):  # blank lines up to the next row
+        lines.pop()
+    return {"text": "\n".join(lines)}

@@ -1,0 +1,403 @@
+"""Where rows are: bundled sets, files and folders, what was downloaded from the hub, and which file is which split.
+
+Comes in: `DataSettings`.  Goes out: a `Place` with the files of the training and the evaluation rows, and the card of
+a bundled set.  Nothing is read here but cards and folder listings.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tuning.core.errors import DataError, Notice
+from tuning.core.paths import assets_folder
+from tuning.core.visitor import path_refusal
+from tuning.data.files.archive import NAME_LETTERS
+from tuning.data.files.archive import NOT_ROWS as NOT_ROWS_BESIDE
+from tuning.data.files.table import Version, version_of
+from tuning.hub.data_sets import Snapshot, cached_data, is_hub_id, no_subset
+from tuning.hub.label_names import classes_of, of_subset
+from tuning.hub.splits import NOT_ROWS, PACKED, Layout, layout_of
+from tuning.settings.schema import DataSettings
+
+MOST_FILES, MOST_DEPTH = 10_000, 6
+"""How many files of a folder are looked at, and how deep in it."""
+CARD_BYTES = 2**20
+EVAL_NAMES = ("eval", "evaluation", "validation", "valid", "val", "dev", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Files that hold the rows. `eval` is None where a share of the training rows has to be held out."""
+
+    name: str
+    title: str
+    origin: str
+    """bundled, path or hub."""
+    train: tuple[Path, ...]
+    eval: tuple[Path, ...] | None
+    card: dict[str, Any] = field(default_factory=dict)
+    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Columns that hold numbers of classes, with the names that the hub's card gives them."""
+    notes: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    """What is told of files that were left out."""
+
+
+def data_catalogue() -> list[dict[str, Any]]:
+    """The cards of the bundled data sets, by name."""
+    cards = sorted(assets_folder().glob("data/*/card.json"))
+    return [json.loads(card.read_text(encoding="utf-8")) for card in cards]
+
+
+@lru_cache(maxsize=64)
+def bundled_folder(source: str) -> Path | None:
+    """The folder of a bundled data set, with what lies beside its rows; None for anything else."""
+    folder = assets_folder() / "data" / source.removeprefix("bundled:")
+    return folder if "/" not in source and (folder / "card.json").is_file() else None
+
+
+def split_source(source: str) -> tuple[str, str]:
+    """(`bundled` | `path` | `hub`, the name without its prefix); `hub` is what nothing else is."""
+    kind, colon, rest = source.partition(":")
+    if colon and kind in ("bundled", "path", "hub"):
+        return kind, rest
+    if source.startswith(("/", "./", "../", "~")):
+        return "path", source
+    return ("bundled" if source in {card["name"] for card in data_catalogue()} else "hub"), source
+
+
+UPLOADED = re.compile(r"/uploads/[0-9a-f]{16}/[^/]+")
+"""How the path of a file ends that came in through the page."""
+
+
+def is_uploaded(source: str) -> bool:
+    return UPLOADED.search(source) is not None
+
+
+@lru_cache(maxsize=1024)
+def short_name(source: str) -> str:
+    """What people call these data: of a file or folder its own name, without where it lies."""
+    kind, name = split_source(source)
+    return Path(name).name or name if kind == "path" else name
+
+
+def find_place(settings: DataSettings) -> Place:
+    """Raises DataError where there is no such set, file, folder or split."""
+    kind, name = split_source(settings.source)
+    if kind == "hub":
+        return _hub_place(name, settings)
+    if settings.revision is not None:
+        raise DataError("revision is for hub data; leave it empty", settings.revision, "null", field="data.revision")
+    if kind == "path":
+        try:
+            path = Path(name).expanduser()
+        except RuntimeError:  # ~somebody who has no home here
+            path = Path(name)
+        _check_readable(path, name)
+        try:
+            found = _path_place(path, settings)
+        except OSError as error:  # a folder that may not be looked into, a disk that is gone
+            shown = f"{str(path)!r:.300}"
+            message = f"{shown} cannot be read: {error.strerror or error}; check who may read it, or choose another"
+            raise DataError(message, str(path), "a readable file or folder") from None
+        for file in (*found.train, *(found.eval or ())):  # a link in a folder may lead out of it
+            _check_readable(file, str(Path(name) / file.name) if path.is_dir() else name)
+        return found
+    _no_subset(settings)
+    card = next((card for card in data_catalogue() if card["name"] == name), None)
+    if card is None:
+        raise DataError(f"no data set {settings.source!r} here; bundled: {_bundled()}", settings.source, _bundled())
+    train, held = _folder_files(assets_folder() / "data" / name, settings)
+    return Place(
+        name=name,
+        title=card.get("title", name),
+        origin="bundled",
+        train=(train,),
+        eval=(held,) if held else None,
+        card=card,
+    )
+
+
+def _check_readable(path: Path, name: str) -> None:
+    """Raises DataError where who asks may not have this path read. It is not opened for that, nor looked for."""
+    refusal = path_refusal(path, "data")
+    if refusal is not None:
+        raise DataError(f"{name!r:.300} {refusal}", name, "an upload, bundled data, or a folder named for all")
+
+
+def _no_subset(settings: DataSettings) -> None:
+    if settings.subset is not None:
+        message = "subset is for hub data and its clones; leave it empty"
+        raise DataError(message, settings.subset, "null", field="data.subset")
+
+
+def is_here(settings: DataSettings) -> bool:
+    """Whether the rows are on this machine, whole."""
+    try:
+        find_place(settings)
+    except DataError:
+        return False
+    return True
+
+
+def _bundled() -> str:
+    return ", ".join(card["name"] for card in data_catalogue()) or "none"
+
+
+# -- the hub's cache --------------------------------------------------------------------------------------------------
+def _hub_place(name: str, settings: DataSettings) -> Place:
+    """What was downloaded; the hub is not asked."""
+    kept = cached_data(name, settings.revision) if is_hub_id(name) else None
+    if kept is None:
+        at = f" at revision {settings.revision!r}" if settings.revision else ""
+        message = (
+            f"no data set {settings.source!r:.200}{at} here: not bundled ({_bundled()}), not downloaded yet. Press "
+            "Look up to see and fetch it (on the command line: run --download), or give a file's path such as "
+            "./rows.jsonl"
+        )
+        limit = "a bundled name, a file's path, or a hub id that is downloaded"
+        raise DataError(message, settings.source, limit)
+    _check_readable(kept.folder, settings.source)
+    subset, wanted, held = _chosen_splits(name, kept.layout, settings)
+    splits = kept.layout.subsets[subset]
+    files = _whole(name, subset, kept, splits[wanted] + (splits[held] if held else ()))
+    train = tuple(files[file] for file in splits[wanted])
+    classes = of_subset(kept.classes, subset)
+    notes = (
+        f"{subset}, {wanted}" + (f"; evaluation rows from {held}" if held else ""),
+        *(class_words(column, names) for column, names in classes.items()),
+    )
+    title = name.rpartition("/")[2] + ("" if len(kept.layout.subsets) == 1 else f" ({subset})")
+    return Place(
+        name=title,
+        title=title,
+        origin="hub",
+        train=train,
+        notes=notes,
+        classes=classes,
+        eval=tuple(files[file] for file in splits[held]) if held else None,
+    )
+
+
+def _chosen_splits(name: str, layout: Layout, settings: DataSettings) -> tuple[str, str, str | None]:
+    """Subset, training split and evaluation split, which may be None, as the settings say or as usual."""
+    subset = settings.subset or layout.default
+    if subset not in layout.subsets:
+        raise no_subset(name, layout, settings.subset)
+    splits = layout.subsets[subset]
+    wanted = settings.split or ("train" if "train" in splits or len(splits) > 1 else next(iter(splits)))
+    if wanted not in splits:
+        known = ", ".join(splits)
+        message = f"{name} has no split {wanted!r}; it has {known}; choose one with data.split"
+        raise DataError(message, settings.split, known, "data.split")
+    held = settings.eval_split or next((one for one in EVAL_NAMES if one in splits and one != wanted), None)
+    if held is not None and (held not in splits or held == wanted):
+        known = ", ".join(one for one in splits if one != wanted) or "none"
+        message = f"{name} has no split {held!r} besides {wanted!r}; there are {known}; choose another data.eval_split"
+        raise DataError(message, held, known, "data.eval_split")
+    return subset, wanted, held
+
+
+def class_words(column: str, names: tuple[str, ...]) -> str:
+    told = ", ".join(f"{number} {name}" for number, name in enumerate(names[:10])) + (", …" if len(names) > 10 else "")
+    return f"The card names the classes of {column}: {told}. data.label_names can name them otherwise."
+
+
+def _whole(name: str, subset: str, kept: Snapshot, wanted: tuple[str, ...]) -> dict[str, Path]:
+    gone = kept.missing(wanted)
+    if gone:
+        message = (
+            f"subset {subset!r} of {name} is not downloaded yet: {len(gone)} of {len(wanted)} files are missing. "
+            "Press Look up to fetch it (on the command line: run --download)"
+        )
+        raise DataError(message, subset, "a subset that is downloaded")
+    return {file: kept.folder / file for file in wanted}
+
+
+# -- a person's own files ---------------------------------------------------------------------------------------------
+def _path_place(path: Path, settings: DataSettings) -> Place:
+    # unlike those of Path these are false, too, for a name too long, with a zero byte in it, or not to be looked at
+    folder, file = os.path.isdir(path), os.path.isfile(path)
+    if folder:
+        return _folder_place(path, settings)
+    _no_subset(settings)
+    if file:
+        train, held = path, _beside(path, settings)
+        if settings.split is not None and settings.split != _stem(path):
+            message = f"{path.name} is one file and has no split {settings.split!r}; leave data.split empty"
+            raise DataError(message, settings.split, "null", "data.split")
+    else:
+        message = f"there is no file {str(path)!r:.300}; check the path"
+        raise DataError(message, str(path), "an existing file or folder")
+    notes = (f"evaluation rows from {held.name}",) if held is not None else ()
+    return Place(
+        name=_stem(path), title=path.name, origin="path", train=(train,), eval=(held,) if held else None, notes=notes
+    )
+
+
+def _folder_place(folder: Path, settings: DataSettings) -> Place:
+    """A folder of files named after their splits; or a clone of a data set of the hub, which reads as it does there."""
+    names, whole = _listing(folder)
+    if any(name.endswith("state.json") for name in names) and any(name.endswith(".arrow") for name in names):
+        message = (
+            f"{folder.name} holds Arrow files, as save_to_disk writes them, which are not read here; save the rows "
+            "as Parquet (to_parquet)"
+        )
+        raise DataError(message, str(folder), "files of rows")
+    card = _card_of(folder)
+    stems = _stems(folder)
+    layout = layout_of(names, card.get("configs")) if whole else Layout(subsets={}, default=None)
+    is_clone = bool(card) or settings.subset is not None or not _has_split(stems, names, settings)
+    subsets = layout.subsets.values()
+    asked = settings.split is None or any(settings.split in splits for splits in subsets) or settings.split not in stems
+    notes, classes = tuple[str, ...](), dict[str, tuple[str, ...]]()
+    if is_clone and asked and layout.subsets:
+        subset, wanted, split = _chosen_splits(folder.name, layout, settings)
+        splits, named = layout.subsets[subset], len(layout.subsets) > 1
+        train = tuple(folder / name for name in splits[wanted])
+        held = tuple(folder / name for name in splits[split]) if split else None
+        classes = of_subset(classes_of(card.get("dataset_info")), subset)
+        read = f"{subset}, {wanted}" if named else wanted
+        many = f", {len(train)} files" if len(train) > 1 else ""
+        notes = (f"read as on the hub: {read}{many}" + (f"; evaluation rows from {split}" if split else ""),)
+        notes += tuple(class_words(column, known) for column, known in classes.items())
+    else:
+        _no_subset(settings)
+        first, second = _folder_files(folder, settings)
+        train, held = (first,), (second,) if second else None
+        notes = (f"evaluation rows from {second.name}",) if second else ()
+    used = {str(file.relative_to(folder).as_posix()) for file in (*train, *(held or ()))}
+    left = [name for name in names if name not in used and not _beside_rows(name)]
+    return Place(
+        name=_stem(folder),
+        title=folder.name,
+        origin="path",
+        train=train,
+        eval=held,
+        notes=notes,
+        classes=classes,
+        notices=_left_out(folder.name, left, whole),
+    )
+
+
+def _has_split(stems: dict[str, Path], names: list[str], settings: DataSettings) -> bool:
+    """Is a file of the folder named after the split that is wanted, or the only one there is?"""
+    inside = any("/" in name and not _beside_rows(name) for name in names)
+    return (settings.split or "train") in stems or (settings.split is None and len(stems) == 1 and not inside)
+
+
+def _beside_rows(name: str) -> bool:
+    """Does a file of this name go with rows and is none?"""
+    short = name.rpartition("/")[2]
+    return short in NOT_ROWS or short == "card.json" or NOT_ROWS_BESIDE.fullmatch(short) is not None
+
+
+def _left_out(name: str, left: list[str], whole: bool) -> tuple[Notice, ...]:
+    if not left and whole:
+        return ()
+    listed = ", ".join(one[-NAME_LETTERS:] for one in left[:5]) + (", …" if len(left) > 5 or not whole else "")
+    many = f"{len(left):,} {'file' if len(left) == 1 else 'files'}" if whole else f"More than {len(left):,} files"
+    message = f"{many} of {name} {'is' if whole and len(left) == 1 else 'are'} not used: {listed}."
+    return (Notice(field="data.split", message=message, count=len(left)),)
+
+
+def _listing(folder: Path) -> tuple[list[str], bool]:
+    """Files of the folder and of the folders in it, those nearer first, as paths inside it; hidden ones are left out.
+    The second is False where there are too many to be looked through."""
+    found, level = list[str](), [folder]
+    for _ in range(MOST_DEPTH):
+        below = list[Path]()
+        for place in level:
+            try:
+                entries = sorted(os.scandir(place), key=lambda one: one.name)
+            except OSError:
+                continue
+            for entry in entries:
+                if entry.name.startswith((".", "__")):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(Path(entry.path))
+                elif os.path.isfile(entry.path):  # a link may lead to what may not be looked at
+                    found.append(Path(entry.path).relative_to(folder).as_posix())
+                if len(found) + len(below) > MOST_FILES:
+                    return found, False
+        level = below
+    return found, True
+
+
+def _card_of(folder: Path) -> dict[str, Any]:
+    """What the README.md of a data set says between its first two lines of dashes; empty where it says nothing."""
+    readme = folder / "README.md"
+    if path_refusal(readme, "data") or not os.path.isfile(readme) or readme.stat().st_size > CARD_BYTES:
+        return {}
+    return _read_card(str(readme), version_of(readme.stat()))
+
+
+@lru_cache(maxsize=16)
+def _read_card(readme: str, version: Version) -> dict[str, Any]:
+    from huggingface_hub.repocard import metadata_load
+
+    try:
+        found = metadata_load(readme)
+    except Exception as error:  # the package lets the YAML parser's own errors pass
+        message = f"the card README.md of {Path(readme).parent.name} cannot be read: {str(error).strip():.200}; mend it"
+        raise DataError(message, readme, "a card of valid YAML") from None
+    return found if isinstance(found, dict) else {}
+
+
+def _stem(file: Path) -> str:
+    """The name without its ending, and without that of its packing: rows of rows.jsonl.gz."""
+    return Path(file.stem).stem if file.suffix.lower() in PACKED else file.stem
+
+
+def _stems(folder: Path) -> dict[str, Path]:
+    """Files of a folder by their name without ending; hidden ones and cards are no rows."""
+    files = [file for file in sorted(folder.iterdir()) if os.path.isfile(file) and file.name[:1] != "."]
+    return {_stem(file): file for file in reversed(files) if file.name not in NOT_ROWS and file.name != "card.json"}
+
+
+def _folder_files(folder: Path, settings: DataSettings) -> tuple[Path, Path | None]:
+    stems = _stems(folder)
+    names = ", ".join(sorted(stems)) or "nothing"
+    wanted = settings.split or "train"
+    train = stems.get(wanted)
+    if train is None and settings.split is None and len(stems) == 1:
+        train = next(iter(stems.values()))
+    if train is None:
+        message = f"{folder.name} has no split {wanted!r}; its files are {names}; choose one with data.split"
+        raise DataError(
+            message, settings.split or str(folder), names, "data.split" if settings.split else "data.source"
+        )
+    if settings.eval_split is not None:
+        return train, _asked_eval(stems, train, settings.eval_split)
+    return train, next((stems[name] for name in EVAL_NAMES if name in stems and stems[name] != train), None)
+
+
+def _beside(path: Path, settings: DataSettings) -> Path | None:
+    """The evaluation file beside a training file: the one asked for, else train -> eval in its own name."""
+    if settings.eval_split is not None:
+        return _asked_eval(_stems(path.parent), path, settings.eval_split)
+    whole = _stem(path)
+    if not whole.lower().endswith("train"):
+        return None
+    stem, ending = whole[: -len("train")], path.name[len(whole) :]
+    beside = (path.with_name(f"{stem}{name}{ending}") for name in EVAL_NAMES)
+    return next((file for file in beside if os.path.isfile(file)), None)
+
+
+def _asked_eval(stems: dict[str, Path], train: Path, asked: str) -> Path:
+    found = stems.get(asked) or next((file for file in stems.values() if file.name == asked), None)
+    if found is None:
+        names = ", ".join(sorted(stems))
+        message = f"there is no evaluation split {asked!r} beside {train.name}; there are {names}"
+        raise DataError(message, asked, names, "data.eval_split")
+    if found == train:
+        message = f"{train.name} cannot be trained on and evaluated on; choose another data.eval_split"
+        raise DataError(message, asked, "another file", "data.eval_split")
+    return found

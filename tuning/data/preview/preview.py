@@ -1,0 +1,264 @@
+"""What a person sees of their data before Start: rows, the tokens they become, lengths, and what is odd about them.
+
+Comes in: `DataSettings`, the task, the seed, a model's folder, the effective batch.  Goes out: plain data for the
+page.  Of a large file only the head is read, and it is said so; what is wrong with the settings comes as problems
+beside whatever could be read all the same, so that it can be mended by sight.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from tuning.core.errors import DataError, Notice, counted
+from tuning.data.columns import ROLES
+from tuning.data.data_set import Checked, DataSet, open_data
+from tuning.data.duplicates import is_empty, repeated
+from tuning.data.files.concat import open_tables
+from tuning.data.files.lines import head
+from tuning.data.files.table import BadRow, Record
+from tuning.data.locate import find_place
+from tuning.data.preview.token_view import beginning_of, histogram, shown_tokens
+from tuning.data.row_choice import as_numbers
+from tuning.data.row_counts import RowCounts
+from tuning.data.schema import columns_of
+from tuning.data.summary import SAMPLED_ROWS, counted_whole, sample
+from tuning.data.token_arrays import how_rows_are_written
+from tuning.settings.schema import DataSettings
+from tuning.text import ConversationError, Row, Spelled, TextTokenizer, spell_rows
+
+SHOWN_ROWS = 4
+SHOWN_CHARACTERS = 600
+SHOWN_COLUMNS, SHOWN_CELLS = 300, 40
+"""Columns that are listed, and cells that are shown of a row."""
+LETTERS_A_TOKEN, LEAST_LETTERS, MOST_LETTERS = 16, 2_000, 200_000
+"""How much of a row is tokenized for a look: so many letters for each token of max_seq_length, a few times what is
+kept of it, within these bounds."""
+SPELLED_ROWS = 32
+"""Rows that are tokenized at once."""
+LISTED = 50
+
+
+def preview(
+    settings: DataSettings, task: str, seed: int, tokenizer: TextTokenizer | None, effective_batch: int
+) -> dict[str, Any]:
+    """Everything the section "Your data" shows. Raises DataError where there is nothing to show at all."""
+    found = _file(settings)
+    try:
+        data = open_data(settings.replace(bad_rows="skip"), task, seed, head_only=True)
+    except DataError as error:
+        return found | {"problems": [problem.to_dict() for problem in error.problems]}
+    train, shown = list(sample(data.train)), _first(data)
+    few = counted_whole(data) and len(data.train) + len(data.eval) <= SAMPLED_ROWS
+    held = list(data.eval) if few else []  # then the same is counted as in the plan
+    most = min(MOST_LETTERS, max(LEAST_LETTERS, LETTERS_A_TOKEN * settings.max_seq_length))
+    begun, begun_held = ([beginning_of(row, most) for row in rows] for rows in (train, held))
+    long = sum(one is not row for one, row in zip(begun, train, strict=True))
+    notices = [_as_refused(one) if settings.bad_rows == "stop" else one for one in data.notices]
+    notices = [*notices, *([_long_notice(long, len(train), most)] if long else [])]
+    found |= {
+        "title": data.title,
+        "shape": data.shape,
+        "roles": data.columns,
+        "notes": [*found["notes"], *data.place.notes],
+        "train_rows": len(data.train),
+        "eval_rows": len(data.eval),
+        "bad": bad_rows(data, settings),
+        "updates_per_epoch": math.ceil(len(data.train) / effective_batch),
+        "effective_batch": effective_batch,
+        "notices": [one.to_dict() for one in notices],
+        "empty": sum(map(is_empty, train)),
+        "looked_at": len(train),
+        "labels": label_balance(data),
+        **repeated(data),
+    }
+    named, chosen = {data.columns.get("label", ""): data.reading.classes}, tuple(data.columns.values())
+    cells = [{"line": one.line, "cells": shown_cells(one.values, named, chosen)} for one, _ in shown]
+    found["rows"] = cells or found["rows"]
+    if tokenizer is None:
+        return found
+    try:
+        pairs = _spelled([*begun, *begun_held], tokenizer, settings, task, found["bad"])
+        first_rows = [beginning_of(row, most) for _, row in shown]
+        first = [one for _, one in _spelled(first_rows, tokenizer, settings, task, {"count": 0, "rows": []})]
+    except DataError as error:
+        return found | {"problems": [problem.to_dict() for problem in error.problems]}
+    counts, whole = RowCounts(settings), {id(row) for row in (*train, *held)}
+    for row, one in pairs:
+        if id(row) in whole:  # of a row that was only begun nothing can be counted; the plan reads it to its end
+            counts.add(row, one, one.parts(settings.max_seq_length, settings.long_text), tokenizer)
+    told = counts.notices(tokenizer, sampled=counts.rows < len(data.train) + len(held))
+    found["notices"] += [one.to_dict() for one in (*tokenizer.notices, *told)]
+    trained = {id(row) for row in begun}
+    spelled = [one for row, one in pairs if id(row) in trained]
+    tokens = [shown_tokens(one, settings.max_seq_length, tokenizer, settings.long_text) for one in first]
+    for seen, row, (_, all_of_it) in zip(tokens, first_rows, shown, strict=False):
+        if row is not all_of_it and row.text is not None:  # the end token stands behind all of it only
+            while seen["tokens"] and seen["tokens"][-1][2]:
+                seen["tokens"].pop()
+    return found | {"tokens": tokens, "lengths": _lengths(spelled, settings.max_seq_length, settings.long_text)}
+
+
+def _as_refused(one: Notice) -> Notice:
+    """Rows are looked at as if bad ones were left out; where Start would refuse them instead, that is told."""
+    if one.field != "data.bad_rows" or one.count is None:
+        return one
+    them = "it" if one.count == 1 else "them"
+    rows = counted(one.count, "row")
+    message = f"{rows} cannot be used: mend {them}, or leave {them} out; until then Start refuses {them}."
+    return Notice(field=one.field, message=message, count=one.count)
+
+
+def _first(data: DataSet) -> list[tuple[Record, Row]]:
+    """The first training rows, each as it stands in the file and as it is read."""
+    found = []
+    for place in data.train.places[:SHOWN_ROWS]:
+        for record, row in zip(data.train.table.read([place]), data.train.at([place]), strict=False):
+            if isinstance(record, Record):
+                found.append((record, row))
+    return found
+
+
+def _file(settings: DataSettings) -> dict[str, Any]:
+    """What the file is and its first rows as they stand in it."""
+    place = find_place(settings)
+    table = open_tables(place.train, settings.format, settings.encoding, head_only=True)
+    first = head(table)
+    columns = columns_of([record.values for record in first])
+    notes = [] if table.whole else [f"The file is large: this looks at its first {len(table):,} rows."]
+    if len(columns) > SHOWN_CELLS:
+        listed = f"the first {min(len(columns), SHOWN_COLUMNS):,} are listed"
+        notes.append(f"There are {len(columns):,} columns: {listed}, and {SHOWN_CELLS} cells of a row are shown.")
+    return {
+        "title": place.title,
+        "origin": place.origin,
+        "bytes": table.size,
+        "format": table.format.words,
+        "encoding": table.format.encoding_words,
+        "whole": table.whole,
+        "unit": table.unit,
+        "problems": [],
+        "notices": [],
+        "notes": notes,
+        "columns": columns[:SHOWN_COLUMNS],
+        "role_names": list(ROLES),
+        "rows": [{"line": one.line, "cells": shown_cells(one.values)} for one in first[:SHOWN_ROWS]],
+    }
+
+
+def _long_notice(long: int, rows: int, most: int) -> Notice:
+    message = (
+        f"{long:,} of {rows:,} rows looked at {'is' if long == 1 else 'are'} longer than {most:,} letters: for this "
+        "look their tokens were counted on so much of them, and are more."
+    )
+    return Notice(field="data.max_seq_length", message=message, count=long)
+
+
+def shown_cells(
+    values: Mapping[str, Any], named: Mapping[str, tuple[str, ...]] | None = None, chosen: Iterable[str] = ()
+) -> dict[str, str]:
+    """A row's values as texts short enough to look at, of a wide row the `chosen` columns and the first ones; numbers
+    of classes with their names, by column in `named`."""
+    if len(values) > SHOWN_CELLS:
+        wanted = dict.fromkeys([*(name for name in chosen if name in values), *values])
+        values = {name: values[name] for name in islice(wanted, SHOWN_CELLS)}
+    found = {name: _short(value) for name, value in values.items()}
+    for column, names in (named or {}).items():
+        number = found.get(column, "").removesuffix(".0")
+        if number.isdecimal() and int(number) < len(names):
+            found[column] = f"{number} ({names[int(number)]})"
+    return found
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
+        turns = [f"{t.get('role', t.get('from'))}: {t.get('content', t.get('value'))}" for t in value[:20]]
+        value = "\n".join(turns)
+    if isinstance(value, bool | list | tuple | dict):  # as the file has it, not as Python writes it
+        try:
+            value = json.dumps(value, ensure_ascii=False, default=str)
+        except (ValueError, RecursionError):
+            value = str(value)
+    text = "" if value is None else str(value)[: SHOWN_CHARACTERS + 1]
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
+
+
+def bad_rows(data: DataSet, settings: DataSettings) -> dict[str, Any]:
+    """How many rows cannot be used, the first of them with line and reason, and what was chosen about them."""
+    checks: tuple[Checked, ...] = data.checks
+    listed: Iterable[BadRow] = (bad for one in checks for bad in one.bad)
+    return {
+        "count": sum(one.bad_count for one in checks),
+        "checked": sum(one.rows for one in checks),
+        "whole": data.small and data.train.table.whole,
+        "choice": settings.bad_rows,
+        "rows": [asdict(bad) for bad in list(listed)[:LISTED]],
+    }
+
+
+def label_balance(data: DataSet) -> list[dict[str, Any]]:
+    """Rows of each class, from the codes that the check kept; no row is read again."""
+    if data.label_names is None:
+        return []
+    counts = []
+    for rows, checked in ((data.train, data.checks[0]), (data.eval, data.checks[-1])):
+        codes = np.frombuffer(checked.codes, dtype=np.int32)[as_numbers(rows.places)]
+        many = np.bincount(codes, minlength=len(checked.found))
+        counts.append(dict(zip(checked.found, many.tolist(), strict=True)))
+    return [
+        {"name": name[:SHOWN_CHARACTERS], "train": counts[0].get(name, 0), "eval": counts[1].get(name, 0)}
+        for name in data.label_names
+    ]
+
+
+def _spelled(
+    rows: list[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str, bad: dict[str, Any]
+) -> list[tuple[Row, Spelled]]:
+    """Rows beside their whole token lists; conversations that the template refuses are counted among the bad rows."""
+
+    def spell(some: list[Row]) -> list[Spelled]:
+        return spell_rows(some, tokenizer, **how_rows_are_written(settings, task))
+
+    found = list[tuple[Row, Spelled]]()
+    for begin in range(0, len(rows), SPELLED_ROWS):  # a tokenizer takes hundreds of bytes a letter while it works
+        some = rows[begin : begin + SPELLED_ROWS]
+        try:
+            found += zip(some, spell(some), strict=True)
+        except ConversationError:
+            for number, row in enumerate(some, begin + 1):
+                try:
+                    found += [(row, one) for one in spell([row])]
+                except ConversationError as error:
+                    bad["count"] += 1
+                    bad["rows"].append({"line": number, "reason": str(error)})
+    return found
+
+
+def _lengths(spelled: list[Spelled], limit: int, long_text: str) -> dict[str, Any]:
+    """How long rows are in tokens before cutting, and what cutting takes away or makes of them."""
+    lengths = [len(one.ids) for one in spelled]
+    if not lengths:
+        return {}
+    parts = [one.parts(limit, long_text) for one in spelled]
+    wanted = [0 if one.plain else sum(one.trained[1:]) for one in spelled]
+    left = [sum(part.trained_tokens for part in of_row) for of_row in parts]
+    kept = [part for of_row in parts for part in of_row]
+    return {
+        **histogram(lengths, limit),
+        "rows": len(lengths),
+        "longest": max(lengths),
+        "mean": sum(lengths) / len(lengths),
+        "limit": limit,
+        "cut_rows": sum(one.cut for one in kept),
+        "blocks": len(kept) if len(kept) > len(spelled) else 0,
+        "cut_answers": sum(a < b for a, b in zip(left, wanted, strict=True)),
+        "lost_answers": sum(a == 0 < b for a, b in zip(left, wanted, strict=True)),
+        "trained_share": sum(left) / max(1, sum(len(one.ids) for one in kept)),
+    }

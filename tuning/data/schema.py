@@ -1,0 +1,408 @@
+"""What rows are: text, prompt and completion, instruction, conversation, text and label; and rows into `Row`s.
+
+Comes in: the first records of a table, what a person has chosen, a card of a bundled set.  Goes out: a `Reading`, by
+which each record becomes a `Row`, or raises RowFault with the reason why it cannot.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
+
+from tuning.core.errors import DataError, Notice
+from tuning.data.columns import INSTRUCTIONS, ROLES, Columns, plain_name
+from tuning.data.conversations import (
+    count_systems,
+    history_of,
+    is_talk,
+    masked,
+    tools_of,
+    turns_of,
+    unlearned_answers,
+)
+from tuning.data.notices import LISTED, Told
+from tuning.data.values import LONGEST_MISSING, MISSING_WORDS, RowFault, as_text, is_answers, is_missing
+from tuning.settings.schema import DataSettings
+from tuning.text import Row, Turn
+
+TEMPLATES = ("text", "text_pair", "prompt", "input", "completion", "system")
+"""Roles that a text with {column} placeholders can play too."""
+WRITTEN_BY_TEMPLATE = ("text", "text_pair", "prompt", "input")
+"""Roles whose columns are read only where data.text_template names them, when there is one."""
+BELONGS = {
+    "text": {"text"},
+    "text + label": {"text", "text_pair", "label"},
+    "prompt + completion": {"prompt", "completion", "system", "history"},
+    "instruction + input + output": {"prompt", "input", "completion", "system", "history"},
+    "conversation": {"messages", "prompt", "completion", "system", "tools", "loss_mask"},
+}
+"""The roles that each shape has a use for."""
+LABEL_LINE = "\nLabel:"
+"""Put behind a text whose label is to be written."""
+
+_INDEX = re.compile(r"\d{1,6}")
+_WHOLE_NUMBER = re.compile(r"([+-]?\d+)\.0+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How records become rows; hashable, so that what it found can be kept."""
+
+    columns: tuple[tuple[str, str], ...]
+    """(role, column or template)."""
+    shape: str
+    labelled: bool
+    prompt_template: str | None
+    answer_template: str
+    task: str
+    classes: tuple[str, ...] = field(default=(), repr=False)
+    """Names of the classes where the label column holds their numbers; a fingerprint has them as label names."""
+    given: tuple[str, ...] = field(default=(), repr=False)
+    """Names of the classes as a person gave them; a number in the label column is the place of one of them."""
+    csv: bool = False
+    """The table is CSV, where words stand for missing values."""
+    separator: str = ""
+    """Put between a prompt and its completion where neither has a blank there."""
+    guessed: bool = False
+    """The columns were recognised, and not chosen by a person or a card."""
+    present: tuple[str, ...] = field(default=(), repr=False)
+    """All columns of the first records, used or not."""
+
+    @property
+    def telling(self) -> bool:
+        """Each row has something to tell, so that all have to be made."""
+        beside = any(role in ("input", "system", "history") for role, _ in self.columns)
+        return beside or (bool(self.separator) and not self.labelled)
+
+    def column(self, role: str) -> str | None:
+        return dict(self.columns).get(role)
+
+
+def read_as(
+    records: Sequence[Mapping[str, Any]],
+    card: Mapping[str, Any],
+    settings: DataSettings,
+    task: str,
+    named: Mapping[str, tuple[str, ...]] | None = None,
+    csv: bool = False,
+) -> Reading:
+    """What these records are; `named` has the names of classes for columns of numbers, `csv` says that they are CSV.
+
+    Raises DataError at the setting that would mend it.
+    """
+    present, template = columns_of(records), settings.text_template
+    if template is not None:
+        check_template(template, present, "data.text_template")
+    carded = {role: column for role, column in (card.get("columns") or {}).items() if role in ROLES}
+    columns = _chosen(settings.columns, present) or carded
+    guessed = not columns
+    if guessed:
+        try:
+            columns = Columns(records, csv).roles(task, tuple(named or ()))
+        except DataError:
+            if template is None or task == "sequence_classification":
+                raise
+        if not columns and template is not None:
+            columns = {"text": template}  # what is learned is said outright
+    shape = shape_of(columns, task, records)
+    if shape is None:
+        alone = f"nothing to learn from {', '.join(columns)} alone" if columns else "no column to learn from"
+        message = (
+            f"{alone} among {', '.join(present)[:300]}: needs text, or prompt and completion, or messages; "
+            'say which with data.columns, for example {"text": "body"}'
+        )
+        limit = "text | text + label | prompt + completion | messages"
+        raise DataError(message, present, limit, "data.columns")
+    if task == "sequence_classification" and shape != "text + label":
+        message = "classification needs rows with a text and a label column; choose task causal_lm or other data"
+        raise DataError(message, present, "text + label", "task")
+    _check_roles(columns, shape, task, template)
+    if template is not None and shape == "conversation":
+        message = "conversations are written by the model's chat template; leave data.text_template empty"
+        raise DataError(message, template, "null", "data.text_template")
+    classes = _classes((named or {}).get(columns.get("label", ""), ()), settings)
+    return Reading(
+        columns=tuple(columns.items()),
+        shape=shape,
+        labelled=shape == "text + label",
+        task=task,
+        prompt_template=template or (card.get("prompt_template") if task == "causal_lm" else None),
+        answer_template=card.get("completion_template") or " {label}",
+        classes=classes,
+        given=() if classes else tuple(settings.label_names or ()),
+        csv=csv,
+        separator=_separator(columns, settings, guessed),
+        guessed=guessed,
+        present=tuple(present),
+    )
+
+
+def _check_roles(columns: Mapping[str, str], shape: str, task: str, template: str | None) -> None:
+    """Refuse roles that this shape has no use for, and two texts that only a template can put together."""
+    uses = BELONGS[shape] - ({"prompt", "completion"} if "messages" in columns else set())
+    strange = next((role for role in columns if role not in uses), None)
+    if strange is not None:
+        limit = ", ".join(sorted(uses))
+        message = f"the role {strange!r} has no use for rows of {shape}, which have {limit}; leave it out"
+        raise DataError(message, dict(columns), limit, "data.columns")
+    if "text_pair" in columns and task != "sequence_classification" and template is None:
+        first, second = columns["text"], columns["text_pair"]
+        example = f"{{{first}}}\\n{{{second}}}\\nLabel:"
+        message = (
+            f"a row has two texts, {first} and {second}; say how they are written before the label with "
+            f'data.text_template, for example "{example}", or choose the task sequence_classification'
+        )
+        raise DataError(message, None, f"a template of {first} and {second}", "data.text_template")
+
+
+def _separator(columns: Mapping[str, str], settings: DataSettings, guessed: bool) -> str:
+    """As a person says; else one space where the prompt is a field of its own, which no answer is written to go on."""
+    if settings.separator is not None:
+        return settings.separator
+    own = "input" in columns or plain_name(columns.get("prompt", "")) in INSTRUCTIONS
+    return " " if own else ""
+
+
+def column_notices(reading: Reading) -> Iterator[Notice]:
+    """Which columns are used, where neither a person nor their own names say it, and which are not."""
+    columns = dict(reading.columns)
+    if reading.guessed and any(role != plain_name(column) for role, column in columns.items()):
+        roles = ", ".join(f"{role} from {column!r:.60}" for role, column in columns.items())
+        message = f"The rows are recognised as {reading.shape}: {roles}."
+        yield Notice(field="data.columns", message=message, count=len(columns))
+    if reading.labelled and reading.task == "causal_lm" and (reading.guessed or not reading.prompt_template):
+        written = f"{reading.answer_template.format(label='label')!r}"
+        asked = "text_template writes the prompt" if reading.prompt_template else f"each text ends in {LABEL_LINE!r}"
+        message = (
+            f"The label is the answer to its text: {asked}, and {written} follows; only the answer is learned, unless "
+            "data.loss_on is all."
+        )
+        yield Notice(field="data.columns", message=message, count=2)
+    if reading.prompt_template:  # it says which columns stand in a text or prompt
+        columns = {role: column for role, column in columns.items() if role not in WRITTEN_BY_TEMPLATE}
+    texts = [reading.prompt_template or "", *columns.values()]
+    used = set(columns.values()) | {name for text in texts for name in _placeholders(text)}
+    left = [column for column in reading.present if column not in used]
+    if left:
+        named = ", ".join(f"{column!r:.60}" for column in left[:LISTED])
+        more = f" and {len(left) - LISTED} more" if len(left) > LISTED else ""
+        many = "1 column is" if len(left) == 1 else f"{len(left)} columns are"
+        yield Notice(field="data.columns", message=f"{many} not used: {named}{more}.", count=len(left))
+
+
+def _placeholders(template: str) -> set[str]:
+    try:
+        return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    except ValueError:  # a column with a brace in its name
+        return {""}
+
+
+def _classes(names: tuple[str, ...], settings: DataSettings) -> tuple[str, ...]:
+    """The names by number: those a person gave, else those of the card."""
+    given = settings.label_names
+    if names and given and len(given) < len(names):
+        limit = f"{len(names)} names, for the classes 0 to {len(names) - 1}"
+        message = f"data.label_names names {len(given)} classes and the rows have {len(names)}; give {limit}"
+        raise DataError(message, list(given), limit, "data.label_names")
+    return (given or names) if names else ()
+
+
+def columns_of(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """All columns of these records in the order of their first appearance."""
+    return list(dict.fromkeys(name for record in records for name in record))
+
+
+def _chosen(chosen: Mapping[str, str], present: list[str]) -> dict[str, str]:
+    for role, column in chosen.items():
+        if role in ROLES and column in present:
+            continue
+        if role in TEMPLATES and "{" in column:
+            check_template(column, present, "data.columns")
+            continue
+        limit = f"one of {', '.join(ROLES)} with a column of {', '.join(present)}"
+        message = f"data.columns: {role!r} cannot be column {column!r}; use {limit}"
+        raise DataError(message, dict(chosen), limit, "data.columns")
+    return dict(chosen)
+
+
+def shape_of(columns: Mapping[str, str], task: str, records: Sequence[Mapping[str, Any]]) -> str | None:
+    """The shape that these roles make; None where nothing can be learned from them."""
+    if task == "sequence_classification" and {"text", "label"} <= set(columns):
+        return "text + label"
+    if "messages" in columns:
+        return "conversation"
+    if {"prompt", "completion"} <= set(columns):
+        if any(is_talk(record.get(columns[role])) for record in records for role in ("prompt", "completion")):
+            return "conversation"
+        return "instruction + input + output" if "input" in columns else "prompt + completion"
+    if "text" in columns:
+        return "text + label" if "label" in columns else "text"
+    return None
+
+
+def check_template(template: str, present: Sequence[str], field: str) -> None:
+    """Raises DataError where a template names no existing column, or does more than name columns."""
+    limit = ", ".join("{" + name + "}" for name in present)
+    try:
+        asked = [(name, spec, turn) for _, name, spec, turn in string.Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise DataError(f"{field} cannot be read: {error}", template, limit, field) from None
+    wrong = next((name for name, _, _ in asked if name not in present), None)
+    if not asked or wrong is not None or any(spec or turn for _, spec, turn in asked):
+        fault = f"there is no column {wrong!r}" if wrong is not None else "it must name a column, and nothing else"
+        raise DataError(f"{field} needs placeholders of existing columns: {limit}; {fault}", template, limit, field)
+
+
+def fill(template: str, record: Mapping[str, Any], csv: bool = False) -> str:
+    """The template with the record's values; values are put in as they are and never read as templates."""
+    out = []
+    for literal, name, _, _ in string.Formatter().parse(template):
+        out.append(literal)
+        if name is not None:
+            out.append(as_text(record.get(name), name, csv, empty=True))
+    return "".join(out)
+
+
+def label_text(record: Mapping[str, Any], reading: Reading) -> str:
+    """The record's class as text: as it stands there without blanks around it, a whole number without its .0, or the
+    name of its number. Raises RowFault."""
+    column = reading.column("label") or ""
+    classes, given, value = reading.classes, reading.given, record.get(column)
+    if isinstance(value, str) and value in given:  # said outright to be a class, whatever else it may mean
+        return value
+    text = as_text(value, column, reading.csv).strip()
+    if not text:
+        raise RowFault(f"column {column!r} is missing or empty")
+    whole = _WHOLE_NUMBER.fullmatch(text)
+    text = whole[1] if whole and text not in (classes or given) else text
+    names = classes or (given if text not in given and not any(map(_INDEX.fullmatch, given)) else ())
+    number = int(text) if names and _INDEX.fullmatch(text) else -1
+    if 0 <= number < len(names):  # first of all a number, for a name may be one too
+        return names[number]
+    if not classes or text in classes:
+        return text
+    raise RowFault(f"column {column!r} is {text!r:.40}, and the classes are 0 to {len(classes) - 1}")
+
+
+def make_row(record: Mapping[str, Any], reading: Reading, labels: Mapping[str, int], told: Told | None = None) -> Row:
+    """The record as a row; `labels` numbers the classes, `told` counts what a person should hear. Raises RowFault."""
+    told = Told() if told is None else told
+    if reading.shape == "conversation":
+        return _conversation(record, reading, told)
+    columns, template, csv = dict(reading.columns), reading.prompt_template, reading.csv
+    if reading.labelled:
+        name = label_text(record, reading)
+        text = _value(record, columns["text"], csv)
+        pair = _value(record, columns["text_pair"], csv) if "text_pair" in columns else None
+        if reading.task == "sequence_classification":
+            if template:
+                return Row(text=fill(template, record, csv), label=labels.get(name))
+            return Row(text=text, text_pair=pair, label=labels.get(name))
+        prompt = fill(template, record, csv) if template else text + LABEL_LINE
+        return Row(prompt=prompt, completion=reading.answer_template.format(label=name), label=labels.get(name))
+    if "prompt" in columns:
+        return _answered(record, reading, told)
+    if template:
+        return Row(text=fill(template, record, csv))
+    return Row(text=_value(record, columns["text"], csv))
+
+
+def _answered(record: Mapping[str, Any], reading: Reading, told: Told) -> Row:
+    """A prompt with its completion, and what stands beside them."""
+    columns, csv = dict(reading.columns), reading.csv
+    prompt = _value(record, columns["prompt"], csv)
+    answers, several = columns["completion"], record.get(columns["completion"])
+    if is_answers(several):
+        completion = as_text(next(iter(several["text"]), None), answers)
+        told["answers", ""] += len(several["text"]) - 1
+    else:
+        completion = _value(record, answers, csv)
+    extra = _value(record, columns["input"], csv, empty=True) if "input" in columns else ""
+    if extra.strip():
+        prompt = prompt + "\n\n" + extra
+        told["input", ""] += 1
+    prompt = fill(reading.prompt_template, record, csv) if reading.prompt_template else prompt
+    apart = not completion or completion[0].isspace() or not prompt or prompt[-1].isspace()
+    if reading.separator and not apart:  # words start with their space in byte-level vocabularies
+        completion = reading.separator + completion
+        told["separator", ""] += 1
+    history = columns.get("history", "")
+    return Row(
+        prompt=prompt,
+        completion=completion,
+        system=_system(record, reading, told),
+        history=history_of(record.get(history), history, told) if history else (),
+    )
+
+
+def _conversation(record: Mapping[str, Any], reading: Reading, told: Told) -> Row:
+    """Turns of one column, or those of a prompt and of its completion."""
+    columns = dict(reading.columns)
+    if "messages" in columns:
+        turns = turns_of(record.get(columns["messages"]), columns["messages"], told)
+    else:
+        asked = unlearned_answers(_part(record, columns["prompt"], "user", reading, told), told)
+        turns = asked + _part(record, columns["completion"], "assistant", reading, told)
+    if "loss_mask" in columns and not is_missing(record.get(columns["loss_mask"]), reading.csv):
+        turns = masked(turns, record[columns["loss_mask"]], columns["loss_mask"], told)
+    count_systems(turns, told)
+    told["asked_last", ""] += turns[-1].role == "user"
+    tools = columns.get("tools", "")
+    system = _system(record, reading, told) if "system" in columns else None
+    told["system_turn", ""] += turns[0].role == "system"
+    if system is not None and turns[0].role == "system":
+        told["system_both", ""] += system != turns[0].content
+        told["system", ""] -= 1
+        system = None
+    return Row(messages=turns, system=system, tools=tools_of(record.get(tools), tools, told) if tools else None)
+
+
+def _part(record: Mapping[str, Any], column: str, role: str, reading: Reading, told: Told) -> tuple[Turn, ...]:
+    """The turns of a prompt or of a completion; a plain text is one turn."""
+    value = record.get(column)
+    if isinstance(value, list | dict) or is_talk(value):
+        return turns_of(value, column, told)
+    return (Turn(role, _value(record, column, reading.csv)),)
+
+
+def _system(record: Mapping[str, Any], reading: Reading, told: Told) -> str | None:
+    column = reading.column("system")
+    text = _value(record, column, reading.csv, empty=True) if column else ""
+    if not text.strip():
+        return None
+    told["system", ""] += 1
+    return text
+
+
+def surely_good(reading: Reading) -> Callable[[Mapping[str, Any]], bool]:
+    """A quick test of records: yes only where `make_row` finds no fault; no where it has to be asked."""
+    templates = [column for _, column in reading.columns if "{" in column] + [reading.prompt_template or ""]
+    inside = {name for text in templates for name in _placeholders(text)}
+    needed = tuple({column for _, column in reading.columns if "{" not in column} | inside)
+    if reading.shape == "conversation":
+        return lambda record: False
+    csv, label = reading.csv, reading.column("label") if reading.labelled else None
+
+    def good(record: Mapping[str, Any]) -> bool:
+        for name in needed:
+            value = record.get(name)
+            if type(value) is str:
+                if not value or value[0].isspace() or not value.isascii():  # an empty class is none
+                    return False
+                if csv and len(value) <= LONGEST_MISSING and value in MISSING_WORDS:
+                    return False
+            elif not isinstance(value, int | float) or (type(value) is float and not isfinite(value)):
+                return False
+        return label is None or str(record[label]).strip() != ""
+
+    return good
+
+
+def _value(record: Mapping[str, Any], column: str, csv: bool, empty: bool = False) -> str:
+    if "{" in column and column not in record:
+        return fill(column, record, csv)
+    return as_text(record.get(column), column, csv, empty=empty)

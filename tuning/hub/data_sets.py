@@ -1,0 +1,233 @@
+"""Looks a data set up on the hub before its files are fetched, and stores the listing beside them in the cache.
+
+A `HubData` has subsets, splits, sizes and licence; a data set whose rows would need a script is refused. The hub is
+asked only when a person pressed for it. The listing is JSON in the cache, so that without a network it is known what
+each subset consists of.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tuning.core.errors import DataError, ModelError
+from tuning.core.files import write_text
+from tuning.hub.connection import ANSWER_SECONDS, reach_hub, within
+from tuning.hub.download import fetch
+from tuning.hub.label_names import Classes, classes_of
+from tuning.hub.repo import HubFile, HubRepo, hub_file, licence_of, translate_hub_errors
+from tuning.hub.splits import CONVERTED, Layout, Splits, layout_of
+from tuning.models.base_model import COMMIT, HUB_ID, cache_folder
+
+FIELDS = {"model": "data.source", "revision": "data.revision"}
+LISTINGS = ".listings"
+"""Where listings lie in a data set's folder of the cache; other programs pass over names with a dot."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubData(HubRepo):
+    """A data set as the hub describes it; `files` are those of the chosen subset, `subset` is None while none is."""
+
+    repo_type: ClassVar[str] = "dataset"
+    words: ClassVar[str] = "data set"
+
+    asked: str | None
+    """The subset that was asked for."""
+    subset: str | None
+    layout: Layout
+    listed: tuple[HubFile, ...]
+    """All files that hold rows."""
+    configs: Any
+    """The card's own description of its subsets, as it came."""
+    script: str | None
+    """A loading script, which is never fetched nor run."""
+    classes: dict[str, Classes]
+    """Names of classes for the numbers in the rows, by subset and column."""
+
+    @property
+    def splits(self) -> Splits:
+        return self.layout.subsets.get(self.subset or "", {})
+
+    def refusal(self) -> DataError | None:
+        """What keeps it from being downloaded."""
+        if self.problem is None:
+            return None
+        return no_subset(self.id, self.layout, self.asked) if self.listed else DataError(self.problem, self.id)
+
+    def split_bytes(self, subset: str) -> dict[str, int]:
+        sizes = {file.name: file.size for file in self.listed}
+        return {split: sum(map(sizes.__getitem__, names)) for split, names in self.layout.subsets[subset].items()}
+
+
+def is_hub_id(name: str) -> bool:
+    return bool(HUB_ID.fullmatch(name)) and "--" not in name and ".." not in name
+
+
+def data_error(error: ModelError) -> DataError:
+    """The refusal of a model at the fields of a data set."""
+    (problem,) = error.problems
+    return DataError(str(error), problem.value, problem.limit, FIELDS.get(problem.field, problem.field))
+
+
+def look_up_data(
+    source: str, subset: str | None = None, revision: str | None = None, token: str | None = None
+) -> HubData:
+    """Ask the hub about a data set; raises DataError, on field `token` where a token would help."""
+    name = source.removeprefix("hub:").strip()
+    if not is_hub_id(name):
+        raise DataError(f"{source!r} is no hub id; write it as org/name", source, "org/name")
+    try:
+        address = reach_hub()
+        late = f"The hub at {address} took the connection but did not answer within {ANSWER_SECONDS:g} seconds."
+        found = within(
+            ANSWER_SECONDS, lambda: _ask(address, name, revision or None, token or None), f"{late} Try again."
+        )
+    except ModelError as error:
+        raise data_error(error) from None
+    return chosen(found, subset)
+
+
+def chosen(data: HubData, subset: str | None) -> HubData:
+    """With the files of one subset; with a problem where there is none of that name, or none was named."""
+    if data.problem is not None:
+        return data
+    name = subset or data.layout.default
+    if name not in data.layout.subsets:
+        return replace(data, asked=subset, problem=str(no_subset(data.id, data.layout, subset)))
+    wanted = {file for files in data.layout.subsets[name].values() for file in files}
+    return replace(data, asked=subset, subset=name, files=tuple(file for file in data.listed if file.name in wanted))
+
+
+def no_subset(name: str, layout: Layout, subset: str | None) -> DataError:
+    names = ", ".join(sorted(layout.subsets)[:20]) + (", …" if len(layout.subsets) > 20 else "")
+    what = f"no subset {subset!r}" if subset else f"{len(layout.subsets)} subsets, and none that is its default"
+    message = f"{name} has {what}; choose one with data.subset: {names}"
+    return DataError(message, subset, names, "data.subset")
+
+
+def _ask(address: str, name: str, revision: str | None, token: str | None) -> HubData:
+    from huggingface_hub import HfApi
+
+    with translate_hub_errors(name, revision, token, HubData.words):
+        api = HfApi(endpoint=address, token=token or False)  # False: a token kept on this machine is not sent unasked
+        info = api.dataset_info(name, revision=revision, files_metadata=True, timeout=ANSWER_SECONDS)
+    siblings = {one.rfilename: one for one in info.siblings or ()}
+    card = info.card_data.to_dict() if info.card_data else {}
+    configs = card.get("configs")
+    layout = layout_of(list(siblings), configs, revision)
+    held = {file for splits in layout.subsets.values() for files in splits.values() for file in files}
+    listed = tuple(hub_file(one) for file, one in sorted(siblings.items()) if file in held)
+    own = f"{name.rpartition('/')[2]}.py"
+    script = own if own in siblings else None
+    return HubData(
+        id=name,
+        revision=revision,
+        commit=str(info.sha),
+        files=(),
+        licence=licence_of(card),
+        gated=bool(info.gated),
+        locked=False,
+        problem=None if listed else _why_none(name, set(siblings), script),
+        asked=None,
+        subset=None,
+        layout=layout,
+        listed=listed,
+        configs=configs,
+        script=script,
+        classes=classes_of(card.get("dataset_info")),
+    )
+
+
+def _why_none(name: str, files: set[str], script: str | None) -> str:
+    script = script or next((file for file in sorted(files) if file.endswith(".py")), None)
+    if script:
+        return (
+            f"{name} has no files of rows, only a script that makes them ({script}): foreign code is never "
+            f"run here. Where the hub has made its own copy, data.revision {CONVERTED} reads it; else choose another "
+            "data set."
+        )
+    seen = ", ".join(sorted({Path(file).suffix for file in files if not file.startswith(".")} - {"", ".md"}))
+    return (
+        f"{name} has no files of rows that are read here (JSONL, JSON, CSV, TSV, Parquet, text)"
+        + (f", only {seen}" if seen else "")
+        + "; choose another data set."
+    )
+
+
+# -- what was listed --------------------------------------------------------------------------------------------------
+def keep_listing(data: HubData) -> None:
+    """Remember what the data set consists of, beside its files; raises DataError where nothing can be written."""
+    place = data.folder / LISTINGS / f"{data.commit}.json"
+    files = [[file.name, file.size, file.key] for file in data.listed]
+    plain = {
+        "files": files,
+        "configs": data.configs,
+        "licence": data.licence,
+        "converted": data.revision == CONVERTED,
+        "classes": data.classes,
+    }
+    try:
+        write_text(place, json.dumps(plain))
+    except OSError as error:
+        message = f"{place.parent} cannot be written ({error.strerror}); the cache of the hub lies there (HF_HUB_CACHE)"
+        raise DataError(message, data.id, "a folder that can be written") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A data set in the cache at one commit: what it consists of, and where each file is or would be."""
+
+    folder: Path
+    layout: Layout
+    sizes: dict[str, int]
+    licence: str | None
+    classes: dict[str, Classes]
+
+    def missing(self, names: tuple[str, ...]) -> list[str]:
+        """Files that are not here whole."""
+        return [name for name in names if not self._whole(name)]
+
+    def _whole(self, name: str) -> bool:
+        file = self.folder / name
+        return file.is_file() and file.stat().st_size == self.sizes.get(name)
+
+
+def cached_data(name: str, revision: str | None) -> Snapshot | None:
+    """What is known without a network of a data set at a branch, tag or commit; None where it was never downloaded."""
+    place = cache_folder() / f"datasets--{name.replace('/', '--')}"
+    commit = revision or "main"
+    if not COMMIT.fullmatch(commit):
+        named = place / "refs" / commit
+        if not named.resolve().is_relative_to((place / "refs").resolve()) or not named.is_file():
+            return None
+        commit = named.read_text(encoding="utf-8").strip()
+    listing = place / LISTINGS / f"{commit}.json"
+    if not COMMIT.fullmatch(commit) or not listing.is_file():
+        return None
+    plain = json.loads(listing.read_text(encoding="utf-8"))
+    sizes = {str(file): int(size) for file, size, _ in plain["files"]}
+    layout = layout_of(list(sizes), plain["configs"], CONVERTED if plain["converted"] else None)
+    classes = {
+        subset: {column: tuple(names) for column, names in columns.items()}
+        for subset, columns in plain.get("classes", {}).items()  # a listing of an older version has none
+    }
+    return Snapshot(
+        folder=place / "snapshots" / commit, layout=layout, sizes=sizes, licence=plain["licence"], classes=classes
+    )
+
+
+def download_data_now(
+    source: str, subset: str | None, revision: str | None, token: str | None, progress: Callable[[int, int], None]
+) -> None:
+    """Look up and fetch in the calling thread; for the command line. Raises DataError."""
+    data = look_up_data(source, subset, revision, token)
+    if refusal := data.refusal():
+        raise refusal
+    keep_listing(data)
+    try:
+        fetch(data, token, lambda done: progress(done, data.total_bytes), lambda: False)
+    except ModelError as error:
+        raise data_error(error) from None

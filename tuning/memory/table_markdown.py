@@ -1,0 +1,57 @@
+"""Methods x micro-batches as a Markdown table of memory peaks, for people who write about memory."""
+
+from __future__ import annotations
+
+from tuning.core.errors import TuningError
+from tuning.core.hardware import Device
+from tuning.memory.tracing.table_cache import find_table, make_tables
+from tuning.memory.usage import MemoryUsage, usage_of
+from tuning.methods import METHODS
+from tuning.plan.plan import Plan, make_plan
+from tuning.settings.schema import Settings
+
+MIB = 2**20
+ROWS = (1, 2, 4, 8, 16, 32)
+
+
+def memory_table(plan: Plan, device: Device) -> str:
+    """MiB of tensors at the peak of an update of this plan with each method and several micro-batch sizes.
+
+    A dagger stands where the process may not fit the device. Missing memory tables are made first.
+    """
+    plans = [other.on(device) for name in _method_names() if (other := _with_method(plan, name)) is not None]
+    missing = [one for other in plans for one in usage_of(other).workloads if find_table(one) is None]
+    if missing:
+        make_tables(missing)
+    head = ["method", *(f"{rows} rows" for rows in ROWS), "trained weights", "how"]
+    lines = [_line(usage_of(other)) for other in plans]
+    table = "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *lines])
+    widest = int(plan.value("widest_length"))
+    caption = (
+        f"MiB of tensors at the peak of one update of {plan.model.title}, rows of up to {widest} tokens, "
+        f"{plan.settings.precision}, {plan.settings.optimizer.name}; † may not fit {device.name}."
+    )
+    shown = {other.settings.method.name for other in plans}
+    refused = [method.title for method in METHODS if method.updates and method.name not in shown]
+    return f"{table}\n\n{caption}" + (f" Refused with these settings: {', '.join(refused)}." if refused else "")
+
+
+def _method_names() -> list[str]:
+    return [method.name for method in METHODS if method.updates]
+
+
+def _with_method(plan: Plan, name: str) -> Plan | None:
+    """The plan with the defaults of a method; None where that is refused."""
+    if plan.settings.method.name == name:
+        return plan
+    try:
+        settings = Settings.from_dict(plan.settings.to_dict() | {"method": {"name": name}})
+        return make_plan(settings, plan.model, plan.data, plan.device)
+    except TuningError:
+        return None
+
+
+def _line(usage: MemoryUsage) -> list[str]:
+    method = next(method for method in METHODS if method.name == usage.plan.settings.method.name)
+    cells = [f"{usage.total(rows=rows) / MIB:.1f}{'' if usage.fits(rows) else ' †'}" for rows in ROWS]
+    return [method.title, *cells, f"{int(usage.plan.value('trainable_parameters')):,}", usage.kind]

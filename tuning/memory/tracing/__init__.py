@@ -1,0 +1,1 @@
+"""What makes the memory tables: one update traced without weights, fitted to polynomials in the sizes of a batch."""

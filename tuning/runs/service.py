@@ -1,0 +1,641 @@
+"""Runs, for the page, the routes and the command line alike: the one owner of the queue.
+
+In: settings as a JSON object, and what a person wants done to a run. Out: previews, run ids, rows, answers,
+folders. From here a plan becomes a job, the job goes to the executor, and its events go to the store. A run's
+folder is home/runs/RUN_ID.
+"""
+
+import importlib
+import json
+import logging
+import shutil
+import statistics
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tuning.core.disk_usage import (
+    DAY,
+    bytes_of,
+    clear_parts,
+    clear_uploads,
+    counted,
+    is_older,
+    remove,
+    upload_folders,
+    upload_of,
+)
+from tuning.core.errors import Problem, RunError, SettingsError, whole_characters
+from tuning.core.hardware import named_device
+from tuning.core.visitor import visitor
+from tuning.data import open_data, short_name
+from tuning.memory.estimate import MemoryEstimate, estimate
+from tuning.memory.peak_batches import update_batches_pending
+from tuning.memory.tracing.table_cache import TableMaker
+from tuning.memory.usage import MemoryUsage, usage_of, workloads_of
+from tuning.memory.what_if import what_if
+from tuning.methods import method_named
+from tuning.models.base_model import BaseModel
+from tuning.models.weights import compared
+from tuning.plan.plan import Plan, base_model, changed_since, plan_for
+from tuning.runs.ask import ASK_SECONDS, Asked, Hear, SavedAnswers, Waiting, put_live
+from tuning.runs.events import Emitter
+from tuning.runs.executors.base import Executor, RunHandle
+from tuning.runs.executors.thread import ThreadExecutor
+from tuning.runs.results import FORMS, Results, refuse_changed_base
+from tuning.runs.run_row import RunRow, timing_key
+from tuning.runs.store import STORE, RunStore
+from tuning.settings.schema import Settings
+from tuning.text import imports_in_line
+from tuning.text.question import Question
+from tuning.training.job import Job
+from tuning.training.kernel_downloads import keep_to_this_machine
+
+log = logging.getLogger(__name__)
+
+WARM_MODULES = ("torch", "transformers.models.llama.modeling_llama", "peft", "tuning.training.session")
+WARM_SECONDS = 600.0
+NAME_LENGTH, NOTE_LENGTH = 80, 2_000
+TIMED_RUNS = 5
+GOES_ON = ("interrupted", "cancelled", "failed")
+"""The ends after which a run may go on."""
+ANSWERING = ("last", "best")
+"""Which weights of a run that has ended can be asked."""
+WATCH_SECONDS = 5.0
+"""How often what other processes on this home have left behind is looked for."""
+PURGED = "purged"
+"""Where a run's folder lies in the home while it is being deleted for good."""
+UNUSED_SECONDS = 30 * DAY
+"""How long an upload is kept that no run names."""
+DATA_LETTERS = 28
+"""Of the data's name in the name that a run gets by itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a run would be, before it is started."""
+
+    plan: Plan
+    usage: MemoryUsage
+    """The memory of the plan on the device that was named, or else on this machine."""
+    estimate: MemoryEstimate
+    seconds: float | None
+    """Expected duration; None until a run like it has been timed here."""
+    pending: bool
+    """Whether a table was being made when the estimate was found, so that there will be a better one soon."""
+
+
+class RunService:
+    """Everything that can be done with runs."""
+
+    def __init__(self, home: Path | str, executor: Executor | None = None, store: RunStore | None = None) -> None:
+        keep_to_this_machine()  # a tokenizer, a merge or a run may be the first to import a library
+        self.home = Path(home).expanduser().resolve()
+        self.store = store or RunStore(self.home)
+        self.executor: Executor = executor or ThreadExecutor()
+        self._handles: dict[str, RunHandle] = {}
+        self._starting = threading.Lock()
+        self._closing = threading.Event()
+        self._tables: TableMaker | None = None
+        self._answers = SavedAnswers(self.executor)
+        self._questions = Waiting()
+        self._results = Results(self.home, self.store, self.executor)
+
+    def recover(self) -> None:
+        """Take up what a server that is gone left behind: its running run is interrupted, its queue goes on."""
+        self._take_over(clear=True)
+
+    def _take_over(self, clear: bool = False) -> None:
+        if self.store.unsound is not None:  # to be looked at only
+            return
+        try:
+            if clear:
+                self._clear_left()
+            self.store.mark_interrupted()
+            queued = self.store.adopt_queued()
+        except RunError:
+            if self.store.unsound is None:
+                raise
+            return  # damaged: what can be read is shown, and told
+        for row in queued:
+            try:
+                job = self._job_of(row)
+                with self._starting:
+                    self._start_again(row, job)
+            except RunError as error:
+                Emitter(row.run_id, row.attempt + 1, self.store.append)("failed", message=str(error), step=row.step)
+
+    def watch(self, seconds: float = WATCH_SECONDS) -> None:
+        """Look now and again for what others leave: another server on this home may be killed while this one lives."""
+
+        def look() -> None:
+            while not self._closing.wait(seconds):
+                try:
+                    self._take_over()
+                except Exception:  # closed in between, or a disk that is full: there is a next look
+                    log.info("could not look for runs that were left behind", exc_info=True)
+
+        threading.Thread(target=look, name="watch", daemon=True).start()
+
+    def _clear_left(self) -> None:
+        """Remove what killed processes have left half done. It takes as long as there are such things, not runs."""
+        for run_id in self.store.killed():
+            clear_parts(self.run_folder(run_id))
+            self.store.disown(run_id)
+        clear_uploads(self.home)
+        for aside in sorted((self.home / PURGED).glob("*")):  # a deletion for good that was cut off
+            with suppress(RunError):
+                self.store.run(aside.name)
+                self.store.purge(aside.name)
+            remove(aside)
+        for upload in upload_folders(self.home):
+            if is_older(upload, UNUSED_SECONDS) and not self.store.made_from(str(upload)):
+                remove(upload)
+
+    # -- before a run ----------------------------------------------------------------------------------------------
+    def preview(self, settings: Any, device: str | None = None) -> Preview:
+        """The plan on this machine, with the estimate on it or on a named device. Raises TuningError."""
+        plan = plan_for(settings, self._results.model)
+        on_device = plan.on(named_device(device)) if device else plan
+        # asked before the figures are: where the table comes a moment later, whoever looks must look once more
+        pending = self._tables is not None and any([self._tables.want(one) for one in workloads_of(on_device)])
+        pending = pending or update_batches_pending(plan)
+        usage = usage_of(on_device)
+        seconds = self.expected_seconds(plan)
+        return Preview(plan=plan, usage=usage, estimate=estimate(usage), seconds=seconds, pending=pending)
+
+    def weights_known(self, settings: Settings, seconds: float) -> bool:
+        """Whether the base model's tensors are compared, waiting so long for it. Raises TuningError where they are
+        not the model's."""
+        return compared(self.base_model(settings), settings.task, seconds) is not None
+
+    def base_model(self, settings: Settings) -> BaseModel:
+        """The base model of these settings; of a run's result nothing is merged for that. Raises ModelError."""
+        return base_model(settings, self._results.model)
+
+    def tokenizer_model(self, settings: Settings) -> BaseModel:
+        """The model whose tokenizer and template rows are written for: of a run's result its own base model, whatever
+        method is to train it on. Raises ModelError."""
+        return self._results.own_base(settings) if settings.model.startswith("run:") else self.base_model(settings)
+
+    def what_if(self, preview: Preview) -> dict[str, Any]:
+        """Memory through a step, against rows and length, what to change; `pending` is that of the estimate."""
+        return {**what_if(preview.usage), "pending": preview.pending}
+
+    def expected_seconds(self, plan: Plan) -> float | None:
+        """From the latest runs with this model, method and device, by the tokens they read."""
+        key = timing_key(plan.settings.to_dict(), plan.device.kind)
+        rates = self.store.rates(key, TIMED_RUNS) if key is not None else []
+        return statistics.median(rates) * plan.value("total_tokens") if rates else None
+
+    # -- starting and steering -------------------------------------------------------------------------------------
+    def start(
+        self, settings: Any, name: str | None = None, parent: str | None = None, from_step: int | None = None
+    ) -> str:
+        """Put a run in line and answer its id. Raises TuningError with all problems, and then keeps nothing."""
+        preview = self.preview(settings)
+        preview.plan.model.check_complete()
+        name = None if name is None else _checked_text("name", name, NAME_LENGTH)
+        steps = self._last_step(parent) if parent is not None else None
+        if from_step is not None and not (type(from_step) is int and steps is not None and 0 <= from_step <= steps):
+            limit = "a parent run" if steps is None else f"0 to {steps:,}"
+            message = f"from_step needs a parent and one of its steps: {limit}."
+            raise SettingsError([Problem("from_step", from_step, limit, message)])
+        if preview.plan.model.source == "run":  # all is checked, so what it starts from is made, and looked at again
+            self._results.make_base(preview.plan.settings)
+            preview = self.preview(settings)
+            preview.plan.model.check_complete()
+            parent = parent or _run_of(preview.plan)
+        plan = preview.plan
+        with self._starting:
+            self.store.check_writable()
+            try:
+                run_id, folder = self._new_folder()
+            except OSError as error:
+                raise _not_kept(self.home, error) from error
+            try:
+                job = Job(run_id=run_id, attempt=1, plan=plan, folder=str(folder))
+                _write_json(folder / "settings.json", plan.settings.to_dict())
+                _write_json(folder / "job.json", job.to_dict())
+                self.store.create_run(
+                    run_id,
+                    self.free_name(name or default_name(plan)),
+                    plan.settings.to_dict(),
+                    _without_lists(plan.to_dict()),
+                    parent=parent,
+                    from_step=from_step,
+                    estimate=preview.estimate.to_dict(),
+                    total_steps=int(plan.value("total_steps")),
+                )
+            except OSError as error:
+                remove(folder)
+                raise _not_kept(self.home, error) from error
+            except BaseException:
+                remove(folder)  # a run that is not in the store is none
+                raise
+            self._submit(job)
+        _log_change("start", run_id)
+        return run_id
+
+    def _last_step(self, run_id: str) -> int:
+        """The last step that a run has or will have."""
+        row = self.store.run(run_id)
+        return max(row.step, row.total_steps or 0)
+
+    def _new_folder(self) -> tuple[str, Path]:
+        number = self.store.last_number()
+        while True:
+            number += 1
+            run_id = f"r{number:04d}"
+            try:
+                folder = self.home / "runs" / run_id
+                folder.mkdir(parents=True)
+            except FileExistsError:  # another process on this home was faster, or the store's file was removed
+                continue
+            return run_id, folder
+
+    def free_name(self, name: str) -> str:
+        """The name, with a number behind it where it is taken. In doubling steps and then by halves, for there may be
+        thousands of that name."""
+        if not self.store.is_taken(name):
+            return name
+        taken, free = 1, 2
+        while self.store.is_taken(f"{name} ({free})"):
+            taken, free = free, 2 * free
+        while free - taken > 1:
+            middle = (taken + free) // 2
+            taken, free = (middle, free) if self.store.is_taken(f"{name} ({middle})") else (taken, middle)
+        return f"{name} ({free})"
+
+    def _submit(self, job: Job) -> None:
+        self._answers.forget()
+        self._handles = {run_id: handle for run_id, handle in self._handles.items() if handle.wait(0) is None}
+        self._handles[job.run_id] = self.executor.submit(job, self.store.append)
+
+    def go_on(self, run_id: str) -> int:
+        """Train on from the last checkpoint of a run that was cut off or stopped, or anew where it has none; answers
+        the update that it goes on from. Raises RunError where that cannot be."""
+        job = self._job_to_go_on(run_id)
+        _refuse_changed(self.store.run(run_id), job.plan, "go on")
+        with self._starting:
+            self._job_to_go_on(run_id)  # of two at once the second finds it queued
+            row = self.store.run(run_id)
+            if not self.store.own(run_id):
+                raise RunError(f"{row.name} belongs to another Tuning Fork process on this home folder.")
+            step = self._results.checkpoint(row)
+            self._start_again(row, job)
+            self.store.flush()
+        _log_change("go on", run_id)
+        return step or 0
+
+    def _job_to_go_on(self, run_id: str) -> Job:
+        """Its plan, where the run may go on. Raises RunError."""
+        row = self.store.run(run_id)
+        if row.deleted is not None:
+            raise RunError(f"{row.name} was deleted; bring it back first.")
+        if row.state not in GOES_ON:
+            raise RunError(f"{row.name} is {row.state}; only a run that was cut off or stopped can go on.")
+        if row.state == "failed" and self._results.checkpoint(row) is None:
+            message = f"{row.name} failed and left no checkpoint to go on from."
+            raise RunError(f"{message} Its settings can be used again for a new run.")
+        return self._job_of(row)
+
+    def _job_of(self, row: RunRow) -> Job:
+        """Its plan as it was kept. Raises RunError."""
+        try:
+            return Job.from_dict(json.loads((self.run_folder(row.run_id) / "job.json").read_text("utf-8")))
+        except (OSError, ValueError, KeyError, TypeError):
+            log.exception("run %s", row.run_id)
+            message = f"job.json of {row.name} is gone or not readable, so it cannot be started again"
+            raise RunError(f"{message}; its settings can be used for a new run.") from None
+
+    def _start_again(self, row: RunRow, job: Job) -> None:
+        """As a further attempt, which begins where the last checkpoint is, or from nothing."""
+        self._submit(replace(job, attempt=row.attempt + 1))
+
+    def stop(self, run_id: str) -> None:
+        """End a run, keeping what it has learned. One that has ended stays as it is."""
+        handle = self._handle(run_id)
+        if handle is not None:
+            handle.cancel()
+            _log_change("stop", run_id)
+
+    def pause(self, run_id: str) -> None:
+        handle = self._handle(run_id)
+        if handle is None:
+            raise RunError("Only a run that is going can be paused.")
+        handle.commands.pause()
+
+    def resume(self, run_id: str) -> None:
+        handle = self._handle(run_id)
+        if handle is not None:
+            handle.commands.resume()
+
+    def _handle(self, run_id: str) -> RunHandle | None:
+        row = self.store.run(run_id)
+        handle = self._handles.get(run_id)
+        if handle is None and row.active:
+            raise RunError(f"{row.name} belongs to another Tuning Fork process on this home folder; stop it there.")
+        return handle
+
+    def wait(self, run_id: str, timeout: float | None = None) -> str | None:
+        """The run's end, once it is in the store; None when it has not come within `timeout` seconds."""
+        handle = self._handle(run_id)
+        ended = handle.wait(timeout) if handle is not None else self.store.run(run_id).state
+        self.store.flush()
+        return ended
+
+    # -- what there is ---------------------------------------------------------------------------------------------
+    def runs(self) -> list[RunRow]:
+        return self.store.runs()
+
+    def run(self, run_id: str) -> RunRow:
+        return self.store.run(run_id)
+
+    def place(self, run_id: str) -> int | None:
+        """How many runs go first."""
+        return self.executor.place(run_id)
+
+    def rename(self, run_id: str, name: Any) -> None:
+        self.store.rename(run_id, _checked_text("name", name, NAME_LENGTH))
+
+    def note(self, run_id: str, note: Any) -> None:
+        self.store.note(run_id, _checked_text("note", note, NOTE_LENGTH, empty=True))
+
+    def delete(self, run_id: str) -> None:
+        """Hide a run, stopping it first; undelete brings it back with every point and file."""
+        if self.store.run(run_id).active:
+            self.stop(run_id)
+        self.store.delete(run_id)
+        _log_change("delete", run_id)
+
+    def undelete(self, run_id: str) -> None:
+        self.store.undelete(run_id)
+        _log_change("undelete", run_id)
+
+    def purge(self, run_id: str) -> int:
+        """Delete a deleted run for good: its points, its folder, its uploads that no other run names. The bytes freed.
+
+        Raises RunError where another run began with its result or a file of it.
+        """
+        with self._starting:
+            row, folder = self.store.run(run_id), self.run_folder(run_id)
+            if row.deleted is None or row.active:
+                reason = "has not ended yet" if row.active else "is not deleted: delete it first, which can be undone"
+                raise RunError(f"{row.name} {reason}.")
+            needing = [name for other, name in self.store.made_from(f"run:{run_id}", str(folder)) if other != run_id]
+            if needing:
+                more = f" and {len(needing) - 3:,} more" if len(needing) > 3 else ""
+                raise RunError(
+                    f"{row.name} cannot be deleted for good, for other runs began with its result and need it:"
+                    f" {', '.join(needing[:3])}{more}. Delete those for good first."
+                )
+            if not self.store.own(run_id):
+                raise RunError(f"{row.name} is in use by another Tuning Fork process on this home folder.")
+            try:
+                freed = self._purge(run_id, folder)
+                _log_change("delete for good", run_id)
+                return freed
+            except OSError as error:
+                raise RunError(f"{row.name} could not be deleted for good: {error.strerror or error}.") from error
+            finally:
+                self.store.disown(run_id)
+
+    def _purge(self, run_id: str, folder: Path) -> int:
+        self._answers.forget()
+        sources, freed, aside = self.store.sources(run_id), bytes_of(folder), self.home / PURGED / run_id
+        aside.parent.mkdir(exist_ok=True)
+        if folder.is_dir():
+            folder.rename(aside)  # from here on a start finishes it
+        try:
+            self.store.purge(run_id)
+        except RunError:
+            if aside.is_dir():
+                aside.rename(folder)
+            raise
+        remove(aside)
+        for upload in {found for path in sources if (found := upload_of(self.home, path)) is not None}:
+            # one of today may stand in somebody's form, who has not started yet
+            if not self.store.made_from(str(upload)) and is_older(upload, DAY):
+                freed += bytes_of(upload)
+                remove(upload)
+        return freed
+
+    def disk(self) -> dict[str, Any]:
+        """What the home folder takes: {"runs", "deleted", "uploads": {"count", "bytes"}, "store", "free": bytes}.
+
+        For a browser of a class what its own runs and uploads take; store and free are null.
+        """
+        if (owner := visitor().owner) is not None:
+            own = self.store.runs(include_deleted=True)
+            uploads = [place for place in upload_folders(self.home) if place.parent.name == owner]
+            return {
+                "runs": counted(self.run_folder(row.run_id) for row in own if row.deleted is None),
+                "deleted": counted(self.run_folder(row.run_id) for row in own if row.deleted is not None),
+                "uploads": counted(uploads),
+                "store": None,
+                "free": None,
+            }
+        folders = [place for place in (self.home / "runs").glob("*") if place.is_dir()]
+        deleted = self.store.deleted_ids()
+        files = [self.home / f"{STORE}{end}" for end in ("", "-wal", "-shm")]
+        return {
+            "runs": counted(place for place in folders if place.name not in deleted),
+            "deleted": counted(self.run_folder(run_id) for run_id in deleted),
+            "uploads": counted(upload_folders(self.home)),
+            "store": sum(bytes_of(file) for file in files),
+            "free": shutil.disk_usage(self.home).free,
+        }
+
+    def result(self, run_id: str, form: str = "trained") -> Path:
+        """The folder with what a run has left: `trained`, `best` or `merged`. Raises RunError."""
+        return self._results.folder(self.store.run(run_id), form)
+
+    def ready_result(self, run_id: str, form: str = "trained") -> Path:
+        """The same where it is there already; nothing is made. Raises RunError."""
+        return self._results.ready(self.store.run(run_id), form)
+
+    def make_result(self, run_id: str, form: str) -> None:
+        """Begin to make a form of what a run has left. Raises RunError where there is no such form."""
+        self._results.make(self.store.run(run_id), form)
+
+    def result_states(self, run_id: str) -> dict[str, Any]:
+        """What can be had of a run: {"forms": for each whether it is ready, absent, making, failed or none, and why;
+        "go_on": the update it would go on from, 0 where it would begin anew, null where it cannot}."""
+        row = self.store.run(run_id)
+        forms = {form: self._results.state(row, form) for form in FORMS}
+        return {"forms": forms, "go_on": self._results.goes_on_from(row)}
+
+    def run_folder(self, run_id: str) -> Path:
+        """Where a run's files are."""
+        return self.home / "runs" / run_id
+
+    def artifact_name(self, run_id: str) -> str:
+        """`adapter` or `model`: what the run's method leaves behind."""
+        return method_named(self.store.run(run_id).settings["method"]["name"]).artifact
+
+    # -- asking ----------------------------------------------------------------------------------------------------
+    def ask(
+        self, run_id: str, question: Question, hear: Hear = lambda piece: None, weights: str = "last"
+    ) -> dict[str, Any]:
+        """What the base model and the trained one answer: {"base": [...], "trained": [...]}; `hear` is told how it
+        grows. Raises RunError when there is nothing to ask, or no answer in time."""
+        asked = self.put_question(run_id, question, hear, weights=weights)
+        try:
+            return asked.done.result(ASK_SECONDS)
+        except TimeoutError:
+            asked.too_late()
+            return asked.done.result()
+
+    def put_question(
+        self,
+        run_id: str,
+        question: Question,
+        hear: Hear = lambda piece: None,
+        client: str | None = None,
+        weights: str = "last",
+    ) -> Asked:
+        """Put a question in line, and do not wait. `hear` is told in the thread that answers.
+
+        A run that trains is asked between two of its updates, or from its files where it ends before; one that has
+        ended answers with its `last` or its `best` weights. Both models read the run's system prompt first. Raises
+        RunError when there is nothing to ask, TooManyQuestions.
+        """
+        if weights not in ANSWERING:
+            raise SettingsError([Problem("weights", weights, "last or best", "weights must be last or best.")])
+        row = self.store.run(run_id)
+        refuse_changed_base(row)
+        chat = row.chat if question.chat is None else question.chat
+        question = replace(question, chat=chat, system_prompt=row.system_prompt, special_tokens=row.special_tokens)
+        handle = self._handle(run_id) if row.active else None
+        if handle is not None and self.place(run_id):
+            raise RunError(f"{row.name} waits in line and has learned nothing yet. Ask it when it has started.")
+        if handle is not None and weights == "best":
+            raise RunError(f"{row.name} has not ended yet; its best weights can be asked when it has.")
+        asked = Asked(row.name, hear)
+        over = self._questions.add(run_id, client, row.name)
+        asked.done.add_done_callback(lambda _: over())
+
+        def saved() -> None:
+            try:
+                self._answers.put(asked, question, lambda: self._saved(run_id, weights))
+            except RunError as error:  # shutting down
+                asked.refuse(error)
+
+        if handle is None:
+            saved()
+        else:
+            put_live(asked, handle.commands, row, question, saved)
+        return asked
+
+    def _saved(self, run_id: str, weights: str) -> tuple[RunRow, Job]:
+        """A run that has ended and its job, in the folder of the weights to ask. Raises RunError."""
+        self.store.flush()  # its end has just been told
+        row = self.store.run(run_id)
+        job = self._job_of(row)
+        if not method_named(row.settings["method"]["name"]).updates:
+            _refuse_changed(row, job.plan, "answer")  # its examples and passages come from the rows
+            return row, job
+        artifact = self.result(run_id, "trained" if weights == "last" else weights)  # brought back where cut off
+        return row, replace(job, folder=str(artifact.parent))
+
+    # -- around ----------------------------------------------------------------------------------------------------
+    def warm_up(self) -> threading.Thread:
+        """Import what training needs in the background, so that the first press of Start does not wait for it."""
+        self._tables = TableMaker()  # from now on a missing memory table is made, in a process of its own
+        # in the executor's own thread: two threads that import transformers at once get it half made
+        thread = threading.Thread(target=self._warm_in_line, name="warm-up", daemon=True)
+        thread.start()
+        return thread
+
+    def _warm_in_line(self) -> None:
+        try:
+            self.executor.between(_import_quietly, timeout=WARM_SECONDS)
+        except RunError:
+            log.info("the imports of training were not warmed up in time")
+
+    def close(self) -> None:
+        """Stop what runs, keeping it, and close the store. Runs in line stay queued."""
+        self._closing.set()
+        if self._tables is not None:
+            self._tables.close()
+        self.executor.close()
+        self.store.close()
+
+
+def _log_change(what: str, run_id: str) -> None:
+    """Who did what, for whoever runs the server."""
+    log.info("%s %s by %s", what, run_id, visitor().title)
+
+
+def default_name(plan: Plan) -> str:
+    """Method, the numbers people compare, data and task, for example "lora r8 lr 1e-3, batch 32, reviews"."""
+    settings = plan.settings
+    method = settings.method.name
+    data = short_name(settings.data.source)
+    of = f"{data if len(data) <= DATA_LETTERS else data[: DATA_LETTERS - 1] + '…'}"
+    if settings.task == "sequence_classification":
+        of += ", classes"
+    if not method_named(method).updates:
+        return f"{method_named(method).summary(settings.method)}, {of}"
+    rank = getattr(settings.method, "r", None)
+    rate = f"{plan.value('learning_rate'):.0e}".replace("e-0", "e-").replace("e+0", "e")
+    exact = f"{plan.value('learning_rate'):g}"
+    recipe = f", {settings.recipe['name']}" if settings.recipe is not None else ""
+    rate = rate if float(rate) == plan.value("learning_rate") else exact
+    numbers = f"lr {rate}, batch {plan.value('effective_batch')}"
+    return f"{method}{f' r{rank}' if rank is not None else ''} {numbers}, {of}{recipe}"
+
+
+def _refuse_changed(row: RunRow, plan: Plan, what: str) -> None:
+    """Before a run goes on or answers, while it can still be put right: rows and base model are those of its plan."""
+    changed = changed_since(plan, open_data(plan.settings.data, plan.settings.task, plan.settings.seed))
+    if changed:
+        raise RunError(
+            f"{row.name} cannot {what}, for what it was planned with has changed: {'; '.join(changed)}. Put the old"
+            " files back, or start a new run."
+        )
+
+
+def _not_kept(home: Path, error: OSError) -> RunError:
+    return RunError(
+        f"This run cannot be kept in {home}: {error.strerror or error}. Nothing was started; make room there (deleted"
+        " runs can be deleted for good), or name another folder with --home."
+    )
+
+
+def _run_of(plan: Plan) -> str:
+    """The run whose result this one starts from."""
+    return plan.model.spec.removeprefix("run:").partition("/")[0]
+
+
+def _without_lists(plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan as a row shows it: without the length of every single row of data, which job.json has."""
+    return {**plan, "data": {key: value for key, value in plan["data"].items() if not _is_long(value)}}
+
+
+def _is_long(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) > 50
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _checked_text(field: str, value: Any, limit: int, empty: bool = False) -> str:
+    text = value.strip() if isinstance(value, str) and whole_characters(value) == value else None
+    if text is None or len(text) > limit or (not text and not empty):
+        asked = f"{'0' if empty else '1'} to {limit} whole characters"
+        raise SettingsError([Problem(field, value, asked, f"must have {asked}.")])
+    return text
+
+
+def _import_quietly(*_: Any) -> None:
+    with imports_in_line():  # a tokenizer may be opened meanwhile, to count tokens
+        for module in WARM_MODULES:
+            try:
+                importlib.import_module(module)
+            except Exception:  # the first run will say what is wrong, to the person who starts it
+                log.warning("could not warm up %s", module, exc_info=True)

@@ -1,0 +1,87 @@
+"""What a run has left, in other forms: merged into the base, or brought back from a checkpoint.
+
+Comes in: a Job whose run has ended, the text of its model card.  Goes out: folders in the job's own, each whole or not
+there.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from tuning.core.errors import GoOn, RunError
+from tuning.core.files import new_folder
+from tuning.methods import method_named
+from tuning.text import TextTokenizer
+from tuning.training.build import Built, base_of, build, look_between_tensors, own_random_state, pick_device
+from tuning.training.checkpoint import newest_checkpoint, read_weights
+from tuning.training.job import Job
+from tuning.training.save import copy_tokenizer, same_modes, save_artifact, saved_labels, train_on
+from tuning.training.scores import BEST_FILE
+
+log = logging.getLogger(__name__)
+MERGED = "merged"
+
+
+def merged_folder(job: Job, card: str, *, best: bool = False, go_on: GoOn = lambda: True) -> Path:
+    """The whole model with what was learned put into its weights, the best ones where they were kept apart.
+
+    Raises RunError where the method has no such form, and Stopped soon after `go_on` says no.
+    """
+    settings, folder = job.plan.settings, Path(job.folder)
+    method = method_named(settings.method.name)
+    if best and (folder / "best" / method.artifact).is_dir():
+        folder = folder / "best"
+    artifact, place = folder / method.artifact, folder / MERGED
+    if place.is_dir() and place.stat().st_mtime >= artifact.stat().st_mtime:
+        return place
+    labels = saved_labels(artifact)
+    tokenizer = TextTokenizer(job.plan.model.path)
+    # fresh heads and adapters draw their weights before the saved ones come
+    with torch.random.fork_rng(devices=[]), look_between_tensors(go_on):
+        base = base_of(settings, job.plan.model.path, labels, tokenizer.pad_id or 0)
+        merged = method.merge(method.load(base, artifact))
+    if merged is None:
+        raise RunError(f"{method.title} cannot be merged into the base model; download it as it was trained.")
+    with new_folder(place) as part:
+        with look_between_tensors(go_on):
+            merged.save_pretrained(part)
+        copy_tokenizer(Path(job.plan.model.path), part)
+        (part / "README.md").write_text(card, encoding="utf-8")
+        same_modes(part)
+    return place
+
+
+def recovered_artifact(job: Job, card: str, go_on: GoOn = lambda: True) -> Path:
+    """The result of a run that was cut off: its newest checkpoint that can be read, else its best weights. Raises
+    RunError, Stopped."""
+    settings, plan, folder = job.plan.settings, job.plan, Path(job.folder)
+    tokenizer = TextTokenizer(plan.model.path)
+    labels = plan.data.label_names if job.plan.labels else None
+    with own_random_state(settings.seed, pick_device(settings.device)), look_between_tensors(go_on):
+        built: Built = build(
+            settings,
+            plan.model.path,
+            labels,
+            plan.value("learning_rate"),
+            tokenizer.pad_id or 0,
+        )
+        train_on(built.model, plan, labels)
+        found = newest_checkpoint(built, folder, plan.fingerprint, log.warning)
+        with torch.no_grad():
+            if found is not None:
+                found.put_weights(built)
+            elif (folder / BEST_FILE).is_file():
+                read_weights(built, folder / BEST_FILE)
+            else:
+                raise RunError("This run was cut off before its first checkpoint or evaluation: nothing is kept.")
+        return save_artifact(
+            built.model,
+            method_named(settings.method.name),
+            folder,
+            plan.model,
+            labels,
+            card,
+        )

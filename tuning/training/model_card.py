@@ -1,0 +1,191 @@
+"""The model card of a run: what was trained, from what, how, and how good it is, as Markdown that hubs understand.
+
+It names no path of the machine it was written on: a card travels with the weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tuning.core.errors import counted
+from tuning.data.locate import split_source
+from tuning.methods import method_named
+from tuning.models.base_model import BaseModel
+from tuning.plan.plan import Plan
+
+_MOST_LINES = 12
+"""Evaluations in the table; of more, evenly spread ones are shown."""
+
+
+def model_card(
+    plan: Plan, evals: Sequence[Mapping[str, Any]], end: Mapping[str, Any], versions: str, *, merged: bool = False
+) -> str:
+    """The README.md of an artifact. `evals` are the run's eval events' keys, `end` has state, step, seconds; `merged`
+    is the card of the merged model instead."""
+    settings, method = plan.settings, method_named(plan.settings.method.name)
+    form = "merged" if merged else method.artifact
+    numbers = {
+        "method": f"{method.title} ({method.summary(settings.method)}): {plan.value('trainable_parameters'):,} of"
+        f" {plan.value('total_parameters'):,} parameters trained",
+        "data": f"{plan.data.title}: {counted(plan.data.train_rows, 'row')} to train on,"
+        f" {plan.data.eval_rows:,} to evaluate;"
+        f" fingerprint `{plan.data.fingerprint}`",
+        "effective batch": plan.derived["effective_batch"].origin,
+        "optimizer": f"{settings.optimizer.name}, learning rate {plan.value('learning_rate'):g},"
+        f" {settings.schedule.name} schedule",
+        "length": f"{end['step']:,} of {counted(plan.value('total_steps'), 'update')} in {end['seconds'] or 0:.0f} s"
+        f" ({end['state']})",
+        "seed": settings.seed,
+        "made with": versions,
+    }
+    about = "\n".join(f"| {name} | {value} |" for name, value in numbers.items())
+    plain = json.dumps(_portable(plan), indent=1, ensure_ascii=False)
+    title = f"{plan.model.title}, fine-tuned on {plan.data.title}".replace("the ", "The ", plan.model.source == "run")
+    return (
+        f"{_front(plan, form)}\n# {title}\n\n"
+        f"Base model: {base_words(plan.model)}. Made with Tuning Fork; nobody has checked what it is good for.\n\n"
+        f"| | |\n|---|---|\n{about}\n\n{_told(plan)}## Evaluation\n\n{_evaluations(evals)}\n"
+        f"## How to load it\n\nIn the folder that holds `{form}/`:\n\n```python\n{_loading(plan, form)}\n```\n\n"
+        f"## All settings\n\n`python -m tuning run settings.json` with this file trains it again. A path is written as"
+        f" `./` and its last part.\n\n```json\n{plain}\n```\n"
+    )
+
+
+def library_versions() -> str:
+    """What a result is made with, such as `torch 2.13.0, transformers 5.23.0`."""
+    return ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
+
+
+def base_words(model: BaseModel) -> str:
+    """Which model it was trained from, and that from which, in words that are true on any machine."""
+    if model.source == "hub":
+        return f"`{_hub_id(model)}` of the hub" + (f", revision `{model.revision}`" if model.revision else "")
+    if model.source == "bundled":
+        return f"`{model.title}`, which comes with Tuning Fork"
+    if model.source != "run" or model.parent is None:
+        return f"`{model.title}`, a folder on the machine that trained this"
+    how = "whose adapter was trained on; it belongs to" if model.adapter else "which was trained from"
+    return f"{model.title} (`{model.spec}`), {how} {base_words(model.parent)}"
+
+
+def _hub_id(model: BaseModel) -> str:
+    return model.spec.removeprefix("hub:")
+
+
+def _beside(model: BaseModel) -> BaseModel:
+    """The base model that an adapter has to be put on: where adapters were trained on, that of the first."""
+    while model.adapter is not None and model.parent is not None:
+        model = model.parent
+    return model
+
+
+def _root(model: BaseModel) -> BaseModel:
+    return model if model.parent is None else _root(model.parent)
+
+
+def _front(plan: Plan, form: str) -> str:
+    """What hubs read. base_model means a hub id; a name of this machine would mislead, so it is left out then."""
+    from huggingface_hub import ModelCardData
+
+    classes = plan.settings.task == "sequence_classification"
+    base = _beside(plan.model) if form == "adapter" else _root(plan.model)
+    kind, source = split_source(plan.settings.data.source)
+    data = ModelCardData(
+        base_model=_hub_id(base) if base.source == "hub" else None,
+        datasets=[source] if kind == "hub" else None,
+        library_name="peft" if _is_peft(plan, form) else "transformers",
+        pipeline_tag="text-classification" if classes else "text-generation",
+        tags=["tuning-fork"],
+    )
+    return f"---\n{data.to_yaml()}\n---\n"
+
+
+def _is_peft(plan: Plan, form: str) -> bool:
+    return form == "adapter" and not method_named(plan.settings.method.name).own_loader
+
+
+def _portable(plan: Plan) -> dict[str, Any]:
+    """The settings without the paths of this machine."""
+    plain = plan.settings.to_dict()
+    if plan.model.source == "path":
+        plain["model"] = f"./{plan.model.title}"
+    kind, source = split_source(plain["data"]["source"])
+    if kind == "path":
+        plain["data"]["source"] = f"./{Path(source).name}"
+    return plain
+
+
+def _told(plan: Plan) -> str:
+    """What the person was told before Start, so that it stands beside the weights too."""
+    if not plan.notices:
+        return ""
+    text = "\n".join(f"- `{one.field}`: {one.message}" for one in plan.notices)
+    kind, source = split_source(plan.settings.data.source)
+    for path in (plan.model.path, *([source] if kind == "path" else [])):
+        text = text.replace(path, f"./{Path(path).name}")
+    return f"## What was told before the run\n\n{text}\n\n"
+
+
+def _evaluations(evals: Sequence[Mapping[str, Any]]) -> str:
+    if not evals:
+        return "There were no evaluation rows.\n"
+    names = list(dict.fromkeys(name for one in evals for name in one["metrics"]))
+    stride = max(1, -(-len(evals) // _MOST_LINES))
+    shown = list(evals[::stride]) + ([evals[-1]] if (len(evals) - 1) % stride else [])
+    lines = [f"| step | eval loss | {' | '.join(names)} |", "|---|---|" + "---|" * len(names)]
+    for one in shown:
+        values = [one["loss"], *(one["metrics"].get(name) for name in names)]
+        lines.append(f"| {one['step']} | " + " | ".join("–" if v is None else f"{v:.4g}" for v in values) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _loading(plan: Plan, form: str) -> str:
+    """Python that loads it with plain libraries; it runs as it stands, in the folder that the card names."""
+    classes = plan.settings.task == "sequence_classification"
+    kind = f"AutoModelFor{'SequenceClassification' if classes else 'CausalLM'}"
+    if form != "adapter":
+        return (
+            f"from transformers import {kind}, AutoTokenizer\n\n"
+            f'model = {kind}.from_pretrained("{form}")\ntokenizer = AutoTokenizer.from_pretrained("{form}")'
+        )
+    method, base = method_named(plan.settings.method.name), _where_base_is(_beside(plan.model))
+    if method.own_loader:
+        return (
+            "import sys\n\nfrom transformers import AutoTokenizer\n\n"
+            f'sys.path.insert(0, "adapter")\nimport load\n\n{base}\n'
+            "model = load.load(BASE)\ntokenizer = AutoTokenizer.from_pretrained(BASE)"
+        )
+    code = method.loading_code(plan.settings.method, plan.device.kind)
+    names = 'names = json.load(open("adapter/labels.json", encoding="utf-8"))\n' if classes else ""
+    labels = ", num_labels=len(names), id2label=dict(enumerate(names))" if classes else ""
+    imports = ("import json\n\n" if classes else "") + "from peft import PeftModel\n"
+    words = ", ".join((kind, "AutoTokenizer", *code.imports))
+    return (
+        f"{imports}from transformers import {words}\n\n{base}\n{names}{code.before}"
+        f'base = {kind}.from_pretrained(BASE, dtype="float32"{labels}{code.arguments})\n{code.after}'
+        'model = PeftModel.from_pretrained(base, "adapter").eval()\ntokenizer = AutoTokenizer.from_pretrained(BASE)'
+    )
+
+
+def _where_base_is(model: BaseModel) -> str:
+    """The line that finds the base model."""
+    if model.source == "hub":
+        revision = f", revision={json.dumps(model.revision)}" if model.revision else ""
+        return (
+            f"from huggingface_hub import snapshot_download\n\nBASE = snapshot_download({json.dumps(_hub_id(model))}"
+            f"{revision})"
+        )
+    if model.source == "bundled":
+        return (
+            "from tuning.models.base_model import resolve_model  # the base model comes with Tuning Fork\n\n"
+            f"BASE = resolve_model({json.dumps(model.title)}).path"
+        )
+    name = Path(model.path).name
+    if model.source == "run":
+        whole = "downloaded" if name == "model" else "downloaded as a merged model"
+        return f"BASE = {json.dumps(name)}  # {model.title} ({model.spec}): {whole} and unpacked here"
+    return f"BASE = {json.dumps(name)}  # the folder of the base model, put beside adapter/"
