@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partialmethod
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +19,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TUNING_FORK_CACHE", tempfile.mkdtemp(prefix="tuning-fork-cache-"))
 # a client of tests calls the app by a name of its own: `testserver` is let in nowhere
 TestClient.__init__ = partialmethod(TestClient.__init__, base_url="http://127.0.0.1")  # type: ignore[method-assign]
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,7 +46,7 @@ def only_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The page as a person starts it, with a home of its own; one for all tests of a file."""
-    from browser import open_server
+    from support.browser import open_server
 
     with open_server(tmp_path_factory.mktemp("home")) as server:
         yield server
@@ -58,7 +55,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium; one for all tests of a file."""
-    from browser import open_browser
+    from support.browser import open_browser
 
     with open_browser() as browser:
         yield browser

@@ -2,7 +2,7 @@
 
     python assets/make/model_kinds.py
 
-Run it after an upgrade of transformers; tests/test_models.py fails until then.
+Run it after an upgrade of transformers; tests/models/test_models.py fails until then.
 """
 
 from __future__ import annotations

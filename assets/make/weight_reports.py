@@ -3,7 +3,7 @@
     python assets/make/weight_reports.py
 
 Without it the first look at the page would wait for the libraries. Run it after a change of a bundled model or an
-upgrade of transformers; tests/test_models_tensors.py fails until then.
+upgrade of transformers; tests/models/test_tensors.py fails until then.
 """
 
 from __future__ import annotations

@@ -10,15 +10,11 @@ import json
 import random
 import shutil
 import string
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from tiny_models import tiny_tokenizer, vocabulary  # noqa: E402
-
+from support.tiny_models import tiny_tokenizer, vocabulary  # noqa: E402
 from tuning.text.tokenizer import OWN_CLASS  # noqa: E402
 
 SIZES: dict[str, Any] = {

@@ -9,7 +9,6 @@ import json
 import os
 import random
 import shutil
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,14 @@ import pytest
 from files import FORMATS, Sample, samples
 from oracle import missing, rows_of, same, texts
 
+from support.tiny_models import tiny_model, tiny_tokenizer  # noqa: E402
+from support.training_world import run  # noqa: E402
 from tuning.core.errors import TuningError
 from tuning.data import open_data
 from tuning.data.files.table import Record
 from tuning.plan.plan import plan_for
 from tuning.settings.schema import Settings
 from tuning.web.data import data_preview
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from tiny_models import tiny_model, tiny_tokenizer  # noqa: E402
-from training_world import run  # noqa: E402
 
 KEPT = os.environ.get("FUZZ_KEEP")
 """A folder in which files that went wrong are kept."""

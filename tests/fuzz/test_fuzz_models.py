@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from model_folders import CHANGES, ENCODERS, KINDS, made
 
+from support.tiny_models import labelled_rows  # noqa: E402
+from support.training_world import run  # noqa: E402
 from tuning.core.errors import TuningError
 from tuning.data import encode_pairs, open_data
 from tuning.memory.estimate import estimate
@@ -24,11 +25,6 @@ from tuning.models.architectures import supports_sdpa
 from tuning.plan.plan import plan_for
 from tuning.text import TextTokenizer
 from tuning.training.job import Job
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from tiny_models import labelled_rows  # noqa: E402
-from training_world import run  # noqa: E402
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,8 +12,8 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from settings import settings_object
 
+from settings import settings_object
 from tuning.runs.executors.inline import InlineExecutor
 from tuning.runs.service import RunService
 from tuning.settings.command_line import changed_only, command_line

@@ -1,8 +1,8 @@
 """The formats of files: those that hold rows, those that pack one file, and those that are refused, each by one record.
 
 A new format of rows is a record here, its parser in `parse` or its table beside `ParquetTable`, its ending in
-`tuning.hub.splits.KINDS`, and its name in the setting `data.format`; tests/test_data_table.py holds every record to one
-contract.
+`tuning.hub.splits.KINDS`, and its name in the setting `data.format`; tests/data/test_tables.py holds every record to
+one contract.
 """
 
 from __future__ import annotations

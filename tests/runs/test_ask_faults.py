@@ -1,0 +1,109 @@
+"""Asking a run: whatever goes wrong is a sentence, and a run that trains nothing answers in its method's own way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.methods_world import MethodsWorld
+from support.routes import client_of
+from tuning.runs.service import RunService
+from tuning.text.question import Question
+from tuning.web.ask import add_ask_routes
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> MethodsWorld:
+    return MethodsWorld(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[RunService]:
+    service = RunService(tmp_path / "home")
+    yield service
+    service.close()
+
+
+def ran(service: RunService, given: dict[str, Any]) -> str:
+    run_id = service.start(given)
+    assert service.wait(run_id, 120) == "finished", service.run(run_id).message
+    return run_id
+
+
+def test_any_temperature_that_is_allowed_is_answered(world: MethodsWorld, service: RunService) -> None:
+    run_id = ran(service, world.settings(max_steps=1))
+    client = client_of(add_ask_routes, service)
+    said = {}
+    for warmth in (0, 1, 2, 2.0, 5, 1e-300, 0.3):
+        body = {"prompts": ["the red dog"], "max_new_tokens": 4, "temperature": warmth}
+        answer = client.post(f"/fork/runs/{run_id}/ask", json=body)
+        assert answer.status_code in (200, 422), (warmth, answer.text)
+        said[warmth] = json.loads(answer.text.splitlines()[-1]) if answer.status_code == 200 else answer.json()
+        assert "answers" in said[warmth] or "could not answer" in said[warmth]["message"], (warmth, said[warmth])
+    assert "answers" in said[2] and said[2] == said[2.0]
+    for wrong in ("2", None, True, 6, -1, [], float("nan"), float("inf")):
+        body = json.dumps({"prompts": ["the red dog"], "temperature": wrong})
+        assert client.post(f"/fork/runs/{run_id}/ask", content=body).status_code == 422, wrong
+    surrogate = '{"prompts": ["the \\ud800 dog"]}'
+    answer = client.post(f"/fork/runs/{run_id}/ask", content=surrogate)
+    assert answer.status_code in (200, 422) and answer.text
+
+
+def test_a_fault_in_the_middle_of_an_answer_is_its_last_line(
+    world: MethodsWorld, service: RunService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tuning.training.generate import Speaker
+
+    run_id = ran(service, world.settings(max_steps=1))
+    real = Speaker._written
+
+    def broken(self: Any, *given: Any) -> list[str]:
+        real(self, *given)
+        raise ZeroDivisionError("no")
+
+    monkeypatch.setattr(Speaker, "_written", broken)
+    body = {"prompts": ["the red dog"], "max_new_tokens": 4}
+    answer = client_of(add_ask_routes, service).post(f"/fork/runs/{run_id}/ask", json=body)
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert answer.status_code == 200 and lines[0]["side"] == "base" and lines[0]["text"]
+    assert lines[-1]["message"].endswith("could not answer: ZeroDivisionError: no")
+
+
+def test_retrieval_answers_with_the_passages_it_finds(world: MethodsWorld, service: RunService, tmp_path: Path) -> None:
+    index = tmp_path / "passages.jsonl"
+    lines = [{"passage": "the big dog likes tree"}, {"passage": "a small house"}, {"passage": "cat never runs"}]
+    index.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+    method = {"name": "retrieval", "index": str(index), "top_k": 1}
+    run_id = ran(service, world.settings(method=method))
+    heard: list[dict[str, Any]] = []
+    question = Question(["small house :", "dog likes :"], 4)
+    found = service.ask(run_id, question, heard.append)
+    assert found["prompts"] == [
+        "Passage: a small house\nsmall house :",
+        "Passage: the big dog likes tree\ndog likes :",
+    ]
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(world.model).eval()
+    tokenizer = AutoTokenizer.from_pretrained(world.model)
+    for side, texts in (("base", question.prompts), ("trained", found["prompts"])):
+        for number, text in enumerate(texts):
+            ids = torch.tensor([tokenizer(text).input_ids])
+            made = model.generate(ids, max_new_tokens=4, do_sample=False)[0, ids.shape[1] :].tolist()
+            made = made[: made.index(2)] if 2 in made else made
+            assert found[side][number] == tokenizer.decode(made, skip_special_tokens=True), (side, number)
+            pieces = [one["text"] for one in heard if (one["side"], one["index"]) == (side, number)]
+            assert "".join(pieces) == found[side][number]
+
+
+def test_examples_in_the_prompt_stand_before_a_persons_question_too(world: MethodsWorld, service: RunService) -> None:
+    method = {"name": "prompt_engineering", "shots": 2, "template": "red {prompt}"}
+    run_id = ran(service, world.settings(method=method))
+    (written,) = service.ask(run_id, Question(["the dog :"], 2))["prompts"]
+    assert written.endswith("\n\nred the dog :") and written.count("\n\n") == 2

@@ -1,0 +1,1 @@
+"""What tests share: small models and data, quick runs, servers, a browser."""

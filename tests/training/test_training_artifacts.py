@@ -1,0 +1,150 @@
+"""What comes out of a run is what plain `transformers` and `peft` load, in a fresh process, to identical logits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.training_world import World, run
+
+torch = pytest.importorskip("torch")
+
+LOADER = """
+import json, sys, torch, transformers
+base, out, *artifacts = sys.argv[1:]
+found = {}
+for artifact in artifacts:
+    classes = "sequence_classification" in artifact
+    kind = transformers.AutoModelForSequenceClassification if classes else transformers.AutoModelForCausalLM
+    if artifact.endswith("adapter"):
+        import peft
+        torch.manual_seed(99)
+        model = peft.PeftModel.from_pretrained(kind.from_pretrained(base, **({"num_labels": 2} if classes else {})), artifact)
+    else:
+        model = kind.from_pretrained(artifact)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(artifact)
+    ids = tokenizer("the red dog likes", add_special_tokens=False, return_tensors="pt").input_ids
+    with torch.no_grad():
+        found[artifact] = {"ids": ids.tolist(), "logits": model.eval()(input_ids=ids).logits.tolist()}
+json.dump(found, open(out, "w"))
+"""  # noqa: E501
+TASKS = ("causal_lm", "sequence_classification")
+METHODS = ({"name": "full"}, {"name": "lora", "r": 4})
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return World(tmp_path_factory.mktemp("world"))
+
+
+def test_artifacts_reload_in_a_fresh_process_to_identical_logits(world, tmp_path, monkeypatch):
+    """All four in one process: importing the libraries is what takes long."""
+    from tuning.training import session
+
+    kept, last = {}, {}
+    real = session.save_artifact
+
+    def keep(model, *rest):
+        last["model"] = model
+        return real(model, *rest)
+
+    monkeypatch.setattr(session, "save_artifact", keep)
+    for task in TASKS:
+        for method in METHODS:
+            place = tmp_path / f"{task}-{method['name']}"
+            job = world.job(
+                place,
+                task=task,
+                method=method,
+                max_steps=10,
+                data={"eval_fraction": 0.0},
+                optimizer={"learning_rate": 0.02},
+            )
+            assert run(job)[0] == "finished"
+            artifact = place / ("adapter" if method["name"] == "lora" else "model")
+            kept[str(artifact)] = last["model"].eval()
+    out = tmp_path / "logits.json"
+    command = [sys.executable, "-c", LOADER, str(world.model), str(out), *kept]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text(encoding="utf-8"))
+    base = world_logits(world, found[str(tmp_path / "causal_lm-full" / "model")]["ids"])
+    for artifact, model in kept.items():
+        with torch.no_grad():
+            ours = model(input_ids=torch.tensor(found[artifact]["ids"])).logits
+        theirs = torch.tensor(found[artifact]["logits"])
+        assert torch.equal(ours, theirs), (artifact, float((ours - theirs).abs().max()))
+        if "causal_lm" in artifact:
+            assert float((base - theirs).abs().max()) > 0.1, "the training moved the model"
+        else:
+            assert json.loads((Path(artifact) / "labels.json").read_text(encoding="utf-8")) == ["no", "yes"]
+
+
+def world_logits(world, ids):
+    from transformers import AutoModelForCausalLM
+
+    with torch.no_grad():
+        return AutoModelForCausalLM.from_pretrained(world.model)(input_ids=torch.tensor(ids)).logits
+
+
+@pytest.mark.parametrize("method", [{"name": "full"}, {"name": "lora", "r": 4}], ids=["full", "lora"])
+def test_answers_of_base_and_trained_stand_side_by_side(world, method):
+    from tuning.text.question import Question
+    from tuning.training.compare import SavedSides
+
+    job = world.job(method=method, max_steps=60, optimizer={"learning_rate": 0.03})
+    run(job)
+    sides = SavedSides(job.folder, str(world.model), job.plan.settings)
+    state = torch.random.get_rng_state()
+
+    def ask(temperature, seed):
+        return sides.ask(Question(["the red dog :", "cat :"], 6, temperature, seed))
+
+    said = ask(0.0, 0)
+    assert len(said["base"]) == len(said["trained"]) == 2 and said["base"] != said["trained"]
+    assert ask(0.0, 5) == said, "greedy does not depend on the seed"
+    assert ask(1.0, 1) == ask(1.0, 1) != ask(1.0, 2)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_greedy_answer_is_that_of_the_library(world):
+    from transformers import AutoModelForCausalLM
+
+    from tuning.text import TextTokenizer
+    from tuning.text.question import Question
+    from tuning.training.generate import Speaker
+
+    model = AutoModelForCausalLM.from_pretrained(world.model).eval()
+    tokenizer = TextTokenizer(world.model)
+    ids = torch.tensor([tokenizer.encode("the red dog :")])
+    theirs = model.generate(ids, max_new_tokens=12, do_sample=False)[0, ids.shape[1] :].tolist()
+    speaker, pieces = Speaker(model, tokenizer), []
+    question = Question(["the red dog :", "cat :"], 12)
+    said = speaker.answers(question, lambda number, text: pieces.append((number, text)))
+    assert said[0] == tokenizer.decode(theirs)
+    assert ["".join(text for number, text in pieces if number == i) for i in (0, 1)] == said
+    rows = [tokenizer.encode(prompt) for prompt in question.prompts]
+    assert speaker.continued(rows, 12) == said, "a batch, padded on the left, says the same"
+
+
+def test_answers_of_a_classifier_name_the_class(world):
+    from tuning.text.question import Question
+    from tuning.training.compare import SavedSides
+
+    job = world.job(task="sequence_classification", max_steps=5)
+    run(job)
+    said = SavedSides(job.folder, str(world.model), job.plan.settings).ask(Question(["the red dog"]))
+    assert sum(said["chances"][0].values()) == pytest.approx(1.0) and set(said["chances"][0]) == {"yes", "no"}
+    assert said["trained"][0].split()[0] in ("yes", "no") and said["trained"][0].endswith("%)")
+
+
+def test_asking_a_run_that_saved_nothing_is_refused(world, tmp_path):
+    from tuning.core.errors import RunError
+    from tuning.training.compare import SavedSides
+
+    with pytest.raises(RunError, match="saved nothing"):
+        SavedSides(tmp_path, str(world.model), world.job().plan.settings)
