@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from tuning.core.errors import Problem, RunError
 from tuning.core.fields import SettingsBlock
-from tuning.methods.network import ADDED, FROZEN, Part, chosen_linears, linears, target_pattern, unknown_targets
+from tuning.methods.network import FROZEN, Part, chosen_linears, linears, target_pattern, unknown_targets
 from tuning.models.base_model import ModelShape, shape_from_config
 from tuning.models.families import HEADS
 from tuning.text import Row, TextTokenizer
@@ -129,10 +129,6 @@ class Method(Generic[S]):
     def trainable_parameters(self, shape: ModelShape, settings: S, labels: int) -> int:
         """Weights that move."""
         return sum(part.parameters for part in self.parts(shape, settings, labels) if part.state != FROZEN)
-
-    def added_parameters(self, shape: ModelShape, settings: S, labels: int = 0) -> int:
-        """Weights the method puts beside the model's own."""
-        return sum(part.parameters for part in self.parts(shape, settings, labels) if part.state == ADDED)
 
     def total_parameters(self, shape: ModelShape, settings: S, labels: int) -> int:
         """Weights of the model in training, frozen ones included."""

@@ -369,11 +369,6 @@ def all_fields(method: str = "lora") -> dict[str, fields.Field]:
     return found | {one.path: one for one in table(method_named(method).settings, "method.").values()}
 
 
-def field_help(path: str, method: str = "lora") -> str:
-    """The help of a setting; raises KeyError."""
-    return all_fields(method)[path].help
-
-
 def choices(path: str, method: str = "lora") -> tuple[str, ...]:
     """What a setting of words can be; empty where it is not a choice."""
     return all_fields(method)[path].limit.choices
