@@ -1,4 +1,4 @@
-"""Every optimizer learns, goes on from a checkpoint as if nothing had been, and keeps the state it says."""
+"""Every optimizer learns, resumes from a checkpoint as if nothing had been, and keeps the state its record names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 
 from support.methods_world import MethodsWorld, Row
 from support.training_world import run, series
-from tuning.settings.schema import choices
+from tuning.settings.optimizers import OPTIMIZERS, optimizer_named
+from tuning.settings.schema import OptimizerSettings, choices
 from tuning.training.job import Commands
 
 torch = pytest.importorskip("torch")
@@ -20,6 +21,33 @@ every = pytest.mark.parametrize(("name", "row"), CASES, ids=[f"{name}-{row.metho
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     return MethodsWorld(tmp_path_factory.mktemp("optimizers"))
+
+
+def test_settings_records_and_makers_are_of_the_same_optimizers() -> None:
+    from tuning.training.optimizers import MAKERS
+
+    names = {optimizer.name for optimizer in OPTIMIZERS}
+    assert names == set(choices("optimizer.name")) == set(MAKERS) and len(names) == len(OPTIMIZERS)
+
+
+@pytest.mark.parametrize("name", choices("optimizer.name"))
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_it_keeps_as_much_of_a_weight_as_its_record_says(name: str, momentum: float) -> None:
+    """Measured on a matrix of the size of a small layer, in values of four bytes."""
+    from tuning.training.optimizers import make_optimizer
+
+    weight = torch.nn.Parameter(torch.ones(256, 256))
+    settings = OptimizerSettings(name=name, momentum=momentum)
+    optimizer = make_optimizer(settings, [weight], 1e-3)
+    weight.grad = torch.full_like(weight, 0.1)
+    optimizer.step()
+    kept = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+    stored = {
+        value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in kept if value.numel() > 1
+    }
+    measured = sum(stored.values()) / 4 / weight.numel()
+    expected = optimizer_named(name).values_per_weight(settings)
+    assert abs(measured - expected) <= 0.1, (measured, expected)
 
 
 @every

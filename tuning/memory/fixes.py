@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from tuning.memory.formula import STATES, optimizer_values
+from tuning.memory.formula import optimizer_values
 from tuning.memory.peak_batches import longest_row
 from tuning.memory.usage import MemoryUsage, changed, usage_of
 from tuning.methods import method_named
 from tuning.models.architectures import supports_sdpa
 from tuning.plan.checks import refused
 from tuning.plan.plan import Plan
+from tuning.settings.optimizers import OPTIMIZERS
 from tuning.settings.schema import WRITTEN_METRICS
 from tuning.text.prompts import Prompted
 from tuning.text.question import ANSWER_ROWS
@@ -30,11 +31,6 @@ TRAINED_SHARE = 0.1
 """The share of trained weights from which on an optimizer with less state is offered."""
 LEAST_SHARE = 0.02
 """The share of the run's peak that some changes must save to be worth their cost."""
-CHEAPER_OPTIMIZERS = {
-    "adamw_8bit": "8-bit AdamW: its two values a weight are rounded, nearly the same curve",
-    "adafactor": "Adafactor: another optimizer with hardly any state, another curve",
-}
-"""Optimizers that keep less, in the order in which they are offered, with their cost in words."""
 
 
 class Fix(TypedDict):
@@ -209,13 +205,17 @@ def _cheaper_optimizers(plan: Plan, now: set[tuple[str, str]]) -> Iterator[Chang
     chosen = plan.settings.optimizer
     if plan.value("trainable_share") < TRAINED_SHARE:
         return
-    for name, cost in CHEAPER_OPTIMIZERS.items():
-        if STATES[name] >= optimizer_values(chosen):
+    for optimizer in OPTIMIZERS:
+        cheaper = chosen.replace(name=optimizer.name)
+        if optimizer.as_fix is None or optimizer_values(cheaper) >= optimizer_values(chosen):
             continue
-        other = changed(plan, {"optimizer": chosen.replace(name=name)})
+        other = changed(plan, {"optimizer": cheaper})
         if _refused(other) <= now:
+            cost = optimizer.as_fix
             words = cost if chosen.learning_rate is None else f"{cost}, which needs another learning_rate"
-            yield Change(settings={"optimizer": {"name": name}}, cost=words, other=usage_of(other), least=LEAST_SHARE)
+            yield Change(
+                settings={"optimizer": {"name": optimizer.name}}, cost=words, other=usage_of(other), least=LEAST_SHARE
+            )
 
 
 def _refused(plan: Plan) -> set[tuple[str, str]]:

@@ -20,11 +20,10 @@ from tuning.models.base_model import ModelShape
 from tuning.models.families import DROPOUT_GROUPS
 from tuning.plan.micro_batches import Moment, Shape
 from tuning.plan.plan import Plan
+from tuning.settings.optimizers import optimizer_named
 from tuning.settings.schema import OptimizerSettings
 
 MIB = 2**20
-STATES = {"adamw": 2.0, "adafactor": 0.1, "adamw_8bit": 0.52, "muon": 1.0}
-"""Values that an optimizer keeps of each trained weight; SGD's follow from its momentum."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +115,7 @@ def _lasting_bytes(plan: Plan) -> tuple[int, int]:
 
 def optimizer_values(chosen: OptimizerSettings) -> float:
     """Values that an optimizer keeps for each trained weight."""
-    return STATES.get(chosen.name, 1.0 if chosen.momentum else 0.0)
+    return optimizer_named(chosen.name).values_per_weight(chosen)
 
 
 @lru_cache(maxsize=64)

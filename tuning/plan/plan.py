@@ -24,6 +24,7 @@ from tuning.models.base_model import BaseModel, ModelShape, resolve_model
 from tuning.models.file_digests import changes
 from tuning.models.weights import Weights, compared
 from tuning.plan.checks import class_count, head_notices, method_refuses, packing_lacks, pooler_refused, refused
+from tuning.settings.optimizers import optimizer_named
 from tuning.settings.schema import WRITTEN_METRICS, DataSettings, Settings
 from tuning.settings.versions import today
 from tuning.text import TextTokenizer
@@ -31,11 +32,6 @@ from tuning.text.prompts import Prompted, longest_prompt, question_ids
 
 SMALL_MODEL, SMALL_MODEL_ROWS = 20_000_000, 32
 """Below so many parameters an evaluation takes at least so many rows at once; the result does not depend on it."""
-RATE_FACTORS = {
-    "sgd": (100, "SGD does not divide by the gradient's size"),
-    "adafactor": (10, "Adafactor measures its steps by the size of the weights, which is far below one"),
-}
-"""How far an optimizer's usual rate lies from AdamW's, where a method's default is taken."""
 MANY_EPOCHS = 20
 """A run that goes over its rows more often than this says so."""
 EVALUATION_SHARE = 0.1
@@ -422,9 +418,10 @@ def _parameters(settings: Settings, model: BaseModel, data: DataSummary) -> dict
     rate, typed = settings.optimizer.learning_rate, "typed"
     if rate is None:
         rate, typed = method.default_learning_rate, f"{method.title}'s default: {method.learning_rate_reason}"
-        if settings.optimizer.name in RATE_FACTORS:
-            factor, why = RATE_FACTORS[settings.optimizer.name]
-            rate, typed = rate * factor, f"{typed}; x {factor}, because {why}"
+        optimizer = optimizer_named(settings.optimizer.name)
+        if optimizer.rate_factor != 1:
+            factor = optimizer.rate_factor
+            rate, typed = rate * factor, f"{typed}; x {factor}, because {optimizer.rate_reason}"
     return {
         "trainable_parameters": Derived(value=trainable, origin=f"what {method.title} trains of this model"),
         "total_parameters": Derived(value=total, origin="base model and what the method adds"),

@@ -1,52 +1,52 @@
-"""Optimizers by name, over what is trainable.
+"""Optimizers by name, over what is trainable; `settings/optimizers.py` says what is known of each without torch.
 
-Comes in: the optimizer's settings, the trainable parameters, the learning rate.  Goes out: a torch optimizer.  Weight
-decay acts on matrices only; norms and biases are left alone, as is usual.  An update takes one tensor at a time: all
-together, as torch does on a card by itself, would take as much memory again as the gradients.
+Weight decay acts on matrices only; norms and biases are left alone, as is usual. An update takes one tensor at a
+time: all together, as torch does on a card by itself, would take as much memory again as the gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from tuning.core.errors import RunError
 from tuning.settings.schema import OptimizerSettings
+
+Groups = list[dict[str, Any]]
+"""Parameter groups as torch takes them."""
 
 
 def make_optimizer(
     settings: OptimizerSettings, trainable: Sequence[nn.Parameter], learning_rate: float
 ) -> torch.optim.Optimizer:
-    """The optimizer of these settings; raises RunError for a name that is none."""
-    groups = decay_groups(trainable, settings.weight_decay)
-    if settings.name == "adamw":
-        return torch.optim.AdamW(groups, lr=learning_rate, betas=settings.betas, eps=settings.eps, fused=True)
-    if settings.name == "sgd":
-        return torch.optim.SGD(groups, lr=learning_rate, momentum=settings.momentum, foreach=False)
-    if settings.name == "adafactor":
-        return torch.optim.Adafactor(groups, lr=learning_rate, foreach=False)
-    if settings.name == "adamw_8bit":
-        return _eight_bit(groups, settings, learning_rate)
-    if settings.name == "muon":
-        return MuonAndAdamW(groups, settings, learning_rate)
-    raise RunError(f"The optimizer {settings.name} is not known; use adamw.")
+    """The optimizer of these settings over all trainable parameters."""
+    return MAKERS[settings.name](decay_groups(trainable, settings.weight_decay), settings, learning_rate)
 
 
-def decay_groups(trainable: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+def decay_groups(trainable: Sequence[nn.Parameter], weight_decay: float) -> Groups:
     """Matrices with weight decay, vectors without; no group is empty."""
-    groups: list[dict[str, Any]] = [
+    groups: Groups = [
         {"params": [parameter for parameter in trainable if parameter.dim() >= 2], "weight_decay": weight_decay},
         {"params": [parameter for parameter in trainable if parameter.dim() < 2], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 
 
-def _eight_bit(
-    groups: list[dict[str, Any]], settings: OptimizerSettings, learning_rate: float
-) -> torch.optim.Optimizer:
+def _adamw(groups: Groups, settings: OptimizerSettings, learning_rate: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=settings.betas, eps=settings.eps, fused=True)
+
+
+def _sgd(groups: Groups, settings: OptimizerSettings, learning_rate: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, lr=learning_rate, momentum=settings.momentum, foreach=False)
+
+
+def _adafactor(groups: Groups, settings: OptimizerSettings, learning_rate: float) -> torch.optim.Optimizer:
+    return torch.optim.Adafactor(groups, lr=learning_rate, foreach=False)
+
+
+def _adamw_8bit(groups: Groups, settings: OptimizerSettings, learning_rate: float) -> torch.optim.Optimizer:
     """AdamW with its two values in 8 bits a block (arXiv 2110.02861); tensors under 4,096 elements stay in 32 bits."""
     import bitsandbytes
 
@@ -63,7 +63,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
     optimizer to the loop and to a checkpoint: groups and state are those of the two inside.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], settings: OptimizerSettings, learning_rate: float) -> None:
+    def __init__(self, groups: Groups, settings: OptimizerSettings, learning_rate: float) -> None:
         super().__init__(groups, {"lr": learning_rate})
         self._inner: list[tuple[int, torch.optim.Optimizer]] = []
         for number, group in enumerate(self.param_groups):
@@ -95,3 +95,13 @@ class MuonAndAdamW(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self._share_state()
+
+
+MAKERS: dict[str, Callable[[Groups, OptimizerSettings, float], torch.optim.Optimizer]] = {
+    "adamw": _adamw,
+    "sgd": _sgd,
+    "adafactor": _adafactor,
+    "adamw_8bit": _adamw_8bit,
+    "muon": MuonAndAdamW,
+}
+"""How each optimizer of `settings.optimizers.OPTIMIZERS` is made of parameter groups and a learning rate."""

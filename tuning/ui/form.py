@@ -15,6 +15,7 @@ from tuning.core.fields import Field
 from tuning.core.hardware import DEVICES, this_machine
 from tuning.data import data_catalogue, is_uploaded, short_name
 from tuning.models.base_model import model_catalogue
+from tuning.settings.optimizers import OPTIMIZERS
 from tuning.ui.memory_bar import TASKS
 from tuning.ui.models import hub_data, models
 from tuning.ui.values import CHOSEN, EPOCHS, LENGTH, NO_RECIPE, NOT_SETTINGS, STEPS, WOULD_FIT_ON, every_path
@@ -26,11 +27,7 @@ TERMS = {
     "response": "the response",
     "all": "all tokens",
     "last_turn": "the last turn",
-    "adamw": "AdamW",
-    "sgd": "SGD",
-    "adafactor": "Adafactor",
-    "adamw_8bit": "8-bit AdamW",
-    "muon": "Muon",
+    **{optimizer.name: optimizer.title for optimizer in OPTIMIZERS},
     "stop": "refuse to start",
     "skip": "leave them out",
     "split": "split into blocks",
