@@ -97,7 +97,7 @@ def test_what_is_not_there_is_told_at_its_field(
     assert told.value.problems[0].field == field
 
 
-LOOK_UPS = [(look_up, "model", "lookup"), (look_up_data, "data.source", "hub_data")]
+LOOK_UPS = [(look_up, "model", "models"), (look_up_data, "data.source", "data_sets")]
 both = pytest.mark.parametrize(("ask", "field", "module"), LOOK_UPS, ids=["model", "data set"])
 
 

@@ -12,7 +12,7 @@ from support.browser import Server, Tab, playwright
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 expect = playwright.expect
-AXE = Path(__file__).resolve().parent / "vendor" / "axe.min.js"
+AXE = Path(__file__).resolve().parents[1] / "vendor" / "axe.min.js"
 WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 420, "height": 900}
 
 
