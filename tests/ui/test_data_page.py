@@ -37,9 +37,7 @@ def test_from_upload_over_preview_to_a_run(browser: Any, server: Server, tmp_pat
     page.wait_for_timeout(500)
     page.reload()
     expect(tab.field("data.source")).to_have_value("meals.csv (uploaded)", timeout=SLOW)
-    expect(section.locator("summary")).to_contain_text(
-        "54 + 6 rows", timeout=SLOW
-    )  # a fresh page shows others first
+    expect(section.locator("summary")).to_contain_text("54 + 6 rows", timeout=SLOW)  # a fresh page shows others first
     expect(section.locator("summary")).to_contain_text("text + label", timeout=SLOW)
     assert section.get_by_label("label column").input_value() == "stars"
 
