@@ -181,7 +181,7 @@ def _where_base_is(model: BaseModel) -> str:
         )
     if model.source == "bundled":
         return (
-            "from tuning.models.base_model import resolve_model  # the base model comes with Tuning Fork\n\n"
+            "from tuning.models import resolve_model  # the base model comes with Tuning Fork\n\n"
             f"BASE = resolve_model({json.dumps(model.title)}).path"
         )
     name = Path(model.path).name
