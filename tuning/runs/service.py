@@ -21,7 +21,7 @@ from tuning.core.disk_usage import (
     bytes_of,
     clear_parts,
     clear_uploads,
-    counted,
+    count_and_bytes,
     is_older,
     remove,
     upload_folders,
@@ -29,7 +29,7 @@ from tuning.core.disk_usage import (
 )
 from tuning.core.errors import Problem, RunError, SettingsError, whole_characters
 from tuning.core.hardware import named_device
-from tuning.core.visitor import visitor
+from tuning.core.visitor import current_visitor
 from tuning.data import open_data, short_name
 from tuning.memory.estimate import MemoryEstimate, estimate
 from tuning.memory.peak_batches import update_batches_pending
@@ -428,13 +428,13 @@ class RunService:
 
         For a browser of a class what its own runs and uploads take; store and free are null.
         """
-        if (owner := visitor().owner) is not None:
+        if (owner := current_visitor().owner) is not None:
             own = self.store.runs(include_deleted=True)
             uploads = [place for place in upload_folders(self.home) if place.parent.name == owner]
             return {
-                "runs": counted(self.run_folder(row.run_id) for row in own if row.deleted is None),
-                "deleted": counted(self.run_folder(row.run_id) for row in own if row.deleted is not None),
-                "uploads": counted(uploads),
+                "runs": count_and_bytes(self.run_folder(row.run_id) for row in own if row.deleted is None),
+                "deleted": count_and_bytes(self.run_folder(row.run_id) for row in own if row.deleted is not None),
+                "uploads": count_and_bytes(uploads),
                 "store": None,
                 "free": None,
             }
@@ -442,9 +442,9 @@ class RunService:
         deleted = self.store.deleted_ids()
         files = [self.home / f"{STORE}{end}" for end in ("", "-wal", "-shm")]
         return {
-            "runs": counted(place for place in folders if place.name not in deleted),
-            "deleted": counted(self.run_folder(run_id) for run_id in deleted),
-            "uploads": counted(upload_folders(self.home)),
+            "runs": count_and_bytes(place for place in folders if place.name not in deleted),
+            "deleted": count_and_bytes(self.run_folder(run_id) for run_id in deleted),
+            "uploads": count_and_bytes(upload_folders(self.home)),
             "store": sum(bytes_of(file) for file in files),
             "free": shutil.disk_usage(self.home).free,
         }
@@ -567,7 +567,7 @@ class RunService:
 
 def _log_change(what: str, run_id: str) -> None:
     """Who did what, for whoever runs the server."""
-    log.info("%s %s by %s", what, run_id, visitor().title)
+    log.info("%s %s by %s", what, run_id, current_visitor().title)
 
 
 def default_name(plan: Plan) -> str:

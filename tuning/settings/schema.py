@@ -16,7 +16,7 @@ from pydantic import Discriminator, Field, Tag, ValidationError
 
 from tuning.core import fields
 from tuning.core.errors import Problem, SettingsError
-from tuning.core.fields import LIST, WHOLE, JsonObject, SettingsBlock, Text, read_block, table
+from tuning.core.fields import LIST, WHOLE, JsonObject, SettingsBlock, Text, fields_of, read_block
 from tuning.methods import METHODS, method_named
 from tuning.methods.base import MethodSettings
 from tuning.methods.recipes import read_recipe
@@ -363,10 +363,10 @@ def _metric_problems(settings: Settings) -> list[Problem]:
 
 def all_fields(method: str = "lora") -> dict[str, fields.Field]:
     """Every simple setting by its dotted path, with the block of the named method."""
-    found = {name: one for name, one in table(Settings).items()}
+    found = {name: one for name, one in fields_of(Settings).items()}
     for name, cls in BLOCKS.items():
-        found |= {one.path: one for one in table(cls, f"{name}.").values()}
-    return found | {one.path: one for one in table(method_named(method).settings, "method.").values()}
+        found |= {one.path: one for one in fields_of(cls, f"{name}.").values()}
+    return found | {one.path: one for one in fields_of(method_named(method).settings, "method.").values()}
 
 
 def choices(path: str, method: str = "lora") -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuning.core.child_process import Child, more_time, serve
+from tuning.core.child_process import Child, extend_deadline, serve
 from tuning.core.errors import DataError
 from tuning.text.chat_templates import ChatTemplates, ConversationError
 from tuning.text.conversations import Said, Written, unwritten, write
@@ -116,7 +116,7 @@ class _Limited(ChatTemplates):
     """Templates with so much time for each rendering, and no more room than a conversation takes."""
 
     def render_chat(self, *given: Any, **more: Any) -> str:
-        more_time()
+        extend_deadline()
         text = ChatTemplates.render_chat(self, *given, **more)
         if len(text) > CHARACTERS:
             raise MemoryError

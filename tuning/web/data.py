@@ -22,7 +22,7 @@ from starlette.concurrency import run_in_threadpool
 from tuning.core.disk_usage import UPLOAD_PREFIX, UPLOADS
 from tuning.core.errors import Notice, Problem, SettingsError, TuningError
 from tuning.core.files import temporary_file
-from tuning.core.visitor import visitor
+from tuning.core.visitor import current_visitor
 from tuning.data import CONVERSATION, TEXT
 from tuning.data.preview.background_read import look
 from tuning.data.preview.preview import preview
@@ -145,7 +145,7 @@ async def _store(request: Request, folder: Path, name: str) -> Path:
         out.close()
         if size == 0:
             raise SettingsError([Problem("data.source", 0, "a file with rows", "the file is empty; choose another.")])
-        place = folder / (visitor().owner or "") / digest.hexdigest()[:16]
+        place = folder / (current_visitor().owner or "") / digest.hexdigest()[:16]
         place.mkdir(parents=True, exist_ok=True)
         os.replace(aside, place / name)
         return place / name
