@@ -21,7 +21,7 @@ from tuning.data.row_counts import RowCounts
 from tuning.settings.schema import DataSettings
 from tuning.text import Encoded, Row, Spelled, TextTokenizer, encode_row, spell_rows
 from tuning.text.prompts import prompt_ids, question_ids
-from tuning.text.tokenizer import OWN_CLASS
+from tuning.text.tokenizer import MODEL_TYPES_WITH_OWN_CLASS
 
 TEXTS = (
     "the old mill",
@@ -122,7 +122,7 @@ def test_the_kinds_that_transformers_opens_with_their_own_class_are_known() -> N
     names = tokenization_auto.TOKENIZER_MAPPING_NAMES
     wrong = tokenization_auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS
     own = {kind for kind in wrong if (names.get(kind) or "").removesuffix("Fast") not in general}
-    assert own == set(OWN_CLASS)
+    assert own == set(MODEL_TYPES_WITH_OWN_CLASS)
 
 
 def test_a_changed_folder_is_opened_anew(tmp_path: Path) -> None:

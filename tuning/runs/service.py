@@ -48,7 +48,7 @@ from tuning.runs.results import FORMS, Results, refuse_changed_base
 from tuning.runs.run_row import RunRow, timing_key
 from tuning.runs.store import STORE, RunStore
 from tuning.settings.schema import Settings
-from tuning.text import imports_in_line
+from tuning.text import import_lock
 from tuning.text.question import Question
 from tuning.training.job import Job
 from tuning.training.kernel_downloads import keep_to_this_machine
@@ -633,7 +633,7 @@ def _checked_text(field: str, value: Any, limit: int, empty: bool = False) -> st
 
 
 def _import_quietly(*_: Any) -> None:
-    with imports_in_line():  # a tokenizer may be opened meanwhile, to count tokens
+    with import_lock():  # a tokenizer may be opened meanwhile, to count tokens
         for module in WARM_MODULES:
             try:
                 importlib.import_module(module)
