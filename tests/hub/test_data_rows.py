@@ -19,7 +19,7 @@ from tuning.core.paths import asset_path
 from tuning.data import DataSet, open_data
 from tuning.data.preview.preview import preview
 from tuning.hub.data_sets import download_data_now
-from tuning.hub.label_names import classes_of, of_subset
+from tuning.hub.label_names import classes_of, classes_of_subset
 from tuning.settings.schema import DataSettings
 from tuning.text import TextTokenizer
 from tuning.web.hub_data import add_hub_data_routes
@@ -130,7 +130,10 @@ def test_each_subset_has_its_own_names() -> None:
     assert classes_of({"features": [feature]}) == {"": {"label": ("a", "b")}}
     info = [{"config_name": "x", "features": [feature]}, {"config_name": "y", "features": [{"name": "label"}]}]
     assert classes_of(info) == {"x": {"label": ("a", "b")}}
-    assert of_subset(classes_of(info), "x") == {"label": ("a", "b")} and of_subset(classes_of(info), "y") == {}
+    assert (
+        classes_of_subset(classes_of(info), "x") == {"label": ("a", "b")}
+        and classes_of_subset(classes_of(info), "y") == {}
+    )
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from support.tiny_models import tiny_model
 from tuning.core.errors import ModelError, TuningError
 from tuning.hub.connection import ANSWER_SECONDS
 from tuning.hub.data_sets import look_up_data
-from tuning.hub.download import Download, Downloads, bytes_here, fetch, part_of
+from tuning.hub.download import Download, Downloads, cached_bytes, fetch, part_path
 from tuning.hub.models import HubModel, look_up
 from tuning.hub.repo import HubRepo
 from tuning.models.base_model import resolve_model
@@ -77,7 +77,7 @@ def test_a_look_up_tells_all_before_any_weight_is_fetched(hub: Hub, served: Path
     assert not any(file.name.endswith((".bin", ".py")) for file in found.files)
     assert found.tuned[0] == "base"
     assert [one.path for one in hub.asked if WEIGHTS in one.path] == []
-    assert bytes_here(found) == 0
+    assert cached_bytes(found) == 0
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_cancel_keeps_what_came_and_the_next_press_goes_on(hub: Hub, served: Pat
     hub.seconds_a_piece = 0.05
     model, downloads = look_up(NAME), Downloads()
     one = downloads.start(model, None)
-    part = part_of(model, next(file for file in model.files if file.name == WEIGHTS))
+    part = part_path(model, next(file for file in model.files if file.name == WEIGHTS))
     until(lambda: part.is_file() and part.stat().st_size > 0)
     assert 0 < one.done_bytes < one.total_bytes
     assert downloads.start(model, None) is one, "a second press began a second download"
@@ -197,7 +197,7 @@ def test_cancel_keeps_what_came_and_the_next_press_goes_on(hub: Hub, served: Pat
     with pytest.raises(ModelError):
         resolve_model(NAME)
     hub.seconds_a_piece = 0.0
-    assert bytes_here(model) >= had
+    assert cached_bytes(model) >= had
     wait_for(again := downloads.start(model, None), "done")
     assert again.done_bytes == again.total_bytes
     assert hub.bytes_of(WEIGHTS)[-1].range == f"bytes={had}-"
@@ -221,7 +221,7 @@ def test_a_killed_server_loses_nothing_that_came(hub: Hub, served: Path, tmp_pat
     env = dict(os.environ) | {"HF_HUB_OFFLINE": "0", "HF_HUB_CACHE": str(tmp_path / "cache")}
     child = subprocess.Popen([sys.executable, "-c", code], env=env, cwd=ROOT)
     model = look_up(NAME)
-    part = part_of(model, next(file for file in model.files if file.name == WEIGHTS))
+    part = part_path(model, next(file for file in model.files if file.name == WEIGHTS))
     until(lambda: part.is_file() and part.stat().st_size > 0)
     child.kill()
     child.wait()
@@ -235,7 +235,7 @@ def test_a_killed_server_loses_nothing_that_came(hub: Hub, served: Path, tmp_pat
 def test_bytes_that_are_not_the_hubs_are_not_kept(hub: Hub, served: Path) -> None:
     model = look_up(NAME)
     file = next(file for file in model.files if file.name == WEIGHTS)
-    part = part_of(model, file)
+    part = part_path(model, file)
     part.parent.mkdir(parents=True)
     part.write_bytes(b"x" * 1000)
     with pytest.raises(ModelError, match="did not arrive"):

@@ -11,9 +11,9 @@ from fastapi import FastAPI
 from tuning.core.errors import DataError, ModelError
 from tuning.data.locate import class_words, find_place, split_source
 from tuning.data.preview.first_rows import first_rows
-from tuning.hub.data_sets import HubData, cached_data, chosen, data_error, keep_listing, look_up_data
-from tuning.hub.download import bytes_here
-from tuning.hub.label_names import of_subset
+from tuning.hub.data_sets import HubData, as_data_error, cached_data, look_up_data, store_listing, with_subset
+from tuning.hub.download import cached_bytes
+from tuning.hub.label_names import classes_of_subset
 from tuning.hub.repo import TOKEN
 from tuning.settings.schema import DataSettings
 from tuning.web.hub_routes import add_hub_routes
@@ -58,16 +58,16 @@ def add_hub_data_routes(app: FastAPI) -> None:
         look_up=lambda asked: look_up_data(asked.source, asked.subset, asked.revision, asked.token),
         hub_card=hub_card,
         to_download=_to_download,
-        refusal=data_error,
+        refusal=as_data_error,
     )
 
 
 def _to_download(data: HubData, asked: DataBody) -> HubData:
     """The files of the subset that was asked for, listed beside them. Raises DataError."""
-    data = chosen(data, asked.subset)
+    data = with_subset(data, asked.subset)
     if refusal := data.refusal():
         raise refusal
-    keep_listing(data)
+    store_listing(data)
     return data
 
 
@@ -123,7 +123,9 @@ def hub_card(found: HubData, asked: DataBody) -> dict[str, Any]:
     notes = [why] if why else []
     if found.script:
         notes.append(f"Its loading script {found.script} is not run: its files are read as they are.")
-    notes += [class_words(column, names) for column, names in of_subset(found.classes, found.subset or "").items()]
+    notes += [
+        class_words(column, names) for column, names in classes_of_subset(found.classes, found.subset or "").items()
+    ]
     subsets = [
         {
             "name": subset,
@@ -147,5 +149,5 @@ def hub_card(found: HubData, asked: DataBody) -> dict[str, Any]:
         "notes": notes,
         "rows": rows,
         "bytes": found.total_bytes,
-        "done_bytes": bytes_here(found),
+        "done_bytes": cached_bytes(found),
     }
