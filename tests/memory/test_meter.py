@@ -70,11 +70,11 @@ def test_what_an_earlier_run_left_is_not_taken_for_a_release() -> None:
 
 def test_what_a_library_prints_does_not_come_among_the_tables() -> None:
     code = (
-        "from tuning.memory.tracing.build_table import answer_each\n"
+        "from tuning.memory.tracing.build_table import answer_questions\n"
         "def table_of(line):\n"
         "    print('noise of a library')\n"
         "    raise ValueError(line)\n"
-        "answer_each(table_of)\n"
+        "answer_questions(table_of)\n"
     )
     root = Path(__file__).resolve().parents[2]
     out = subprocess.run(

@@ -14,7 +14,7 @@ from support.memory_world import GPT2, config_folder
 from tuning.cli import main
 from tuning.core.errors import SettingsError
 from tuning.core.hardware import named_device
-from tuning.memory.multi_device import DATA_PARALLEL, FULLY_SHARDED, several
+from tuning.memory.multi_device import DATA_PARALLEL, FULLY_SHARDED, device_shares
 from tuning.memory.usage import MemoryUsage, usage_of
 from tuning.plan.plan import plan_for
 
@@ -40,7 +40,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> MemoryUsage:
 
 
 def by_way(found: MemoryUsage, count: int) -> dict[str, int]:
-    return {one.way: one.total_bytes for one in several(found, count)}
+    return {one.way: one.total_bytes for one in device_shares(found, count)}
 
 
 def test_one_device_is_the_estimate_itself(full: MemoryUsage) -> None:
@@ -65,7 +65,7 @@ def test_sharding_shares_out_what_lasts_and_keeps_a_unit_whole(full: MemoryUsage
 
 
 def test_a_card_that_cannot_hold_it_alone_can_in_a_group(full: MemoryUsage) -> None:
-    found = {count: {one.way: one.fits for one in several(full, count)} for count in (1, 8)}
+    found = {count: {one.way: one.fits for one in device_shares(full, count)} for count in (1, 8)}
     assert found[1] == {DATA_PARALLEL: False, FULLY_SHARDED: False}
     assert found[8] == {DATA_PARALLEL: False, FULLY_SHARDED: True}
 
@@ -83,7 +83,7 @@ def test_the_command_line_answers_for_several(tmp_path: Path, capsys: pytest.Cap
 
 def test_a_number_of_devices_nobody_has_is_refused(full: MemoryUsage) -> None:
     with pytest.raises(SettingsError, match="1 to 1024"):
-        several(full, 4096)
+        device_shares(full, 4096)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from tuning.models.shapes import shape_from_config
 
 LENGTH, PADS = 12, 5
 DECODERS = [kind for kind, family in FAMILIES.items() if family.writes]
-DECODERS_IF_TOLD = [kind for kind, family in FAMILIES.items() if family.writes_if_told]
+DECODERS_IF_TOLD = [kind for kind, family in FAMILIES.items() if family.writes_if_decoder]
 CLASSIFIERS = [kind for kind, family in FAMILIES.items() if family.classifies]
 
 

@@ -11,7 +11,7 @@ import pytest
 from support.tiny_models import labelled_rows, tiny_model
 from tuning.core.errors import ModelError, SettingsError
 from tuning.models.base_model import open_folder
-from tuning.models.weights import compared
+from tuning.models.weights import compare_weights
 from tuning.plan.plan import plan_for
 from tuning.training.job import Commands, Job
 from tuning.training.run import run_job
@@ -27,7 +27,7 @@ def folder_with(folder: Path, **changes: Any) -> Path:
 def test_a_name_that_the_library_has_not_is_told_with_the_member_that_says_it(tmp_path: Path) -> None:
     folder = folder_with(tmp_path / "model", activation_function="gelu_fancy")
     with pytest.raises(ModelError, match="config.json has activation_function 'gelu_fancy', which transformers does"):
-        compared(open_folder(folder, str(folder), "folder", "model"), "causal_lm")
+        compare_weights(open_folder(folder, str(folder), "folder", "model"), "causal_lm")
 
 
 @pytest.mark.parametrize("method", ["prompt_tuning", "p_tuning", "prefix_tuning"])

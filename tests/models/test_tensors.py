@@ -339,7 +339,7 @@ def test_a_folder_is_compared_once_and_then_known(place: Path) -> None:
     ask, weights._COMPARER.ask = weights._COMPARER.ask, lambda question: asked.append(question)  # type: ignore
     try:
         began = time.perf_counter()
-        weights.compared(plan(place / "llama").model, "causal_lm")
+        weights.compare_weights(plan(place / "llama").model, "causal_lm")
         assert time.perf_counter() - began < 1.0 and not asked
     finally:
         weights._COMPARER.ask = ask  # type: ignore[method-assign]

@@ -20,7 +20,8 @@ def memory_table(plan: Plan, device: Device) -> str:
     A dagger stands where the process may not fit the device. Missing memory tables are made first.
     """
     plans = [other.on(device) for name in _method_names() if (other := _with_method(plan, name)) is not None]
-    missing = [one for other in plans for one in usage_of(other).workloads if find_table(one) is None]
+    workloads = [workload for other in plans for workload in usage_of(other).workloads]
+    missing = [workload for workload in workloads if find_table(workload) is None]
     if missing:
         make_tables(missing)
     head = ["method", *(f"{rows} rows" for rows in ROWS), "trained weights", "how"]

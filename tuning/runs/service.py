@@ -38,7 +38,7 @@ from tuning.memory.usage import MemoryUsage, usage_of, workloads_of
 from tuning.memory.what_if import what_if
 from tuning.methods import method_named
 from tuning.models.base_model import BaseModel
-from tuning.models.weights import compared
+from tuning.models.weights import compare_weights
 from tuning.plan.plan import Plan, base_model, changed_since, plan_for
 from tuning.runs.ask import ASK_SECONDS, Asked, Hear, SavedAnswers, Waiting, put_live
 from tuning.runs.events import Emitter
@@ -169,7 +169,7 @@ class RunService:
     def weights_known(self, settings: Settings, seconds: float) -> bool:
         """Whether the base model's tensors are compared, waiting so long for it. Raises TuningError where they are
         not the model's."""
-        return compared(self.base_model(settings), settings.task, seconds) is not None
+        return compare_weights(self.base_model(settings), settings.task, seconds) is not None
 
     def base_model(self, settings: Settings) -> BaseModel:
         """The base model of these settings; of a run's result nothing is merged for that. Raises ModelError."""

@@ -38,7 +38,7 @@ from tuning.runs.run_row import (
     row_changes,
     timing_key,
 )
-from tuning.settings.versions import today
+from tuning.settings.versions import upgrade
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def _first_tables(db: sqlite3.Connection) -> None:
 def _settings_of_today(db: sqlite3.Connection) -> None:
     """Settings of version 1 get their old meaning written out; the run's notices say so. Its settings.json stays."""
     for run_id, settings, plan in db.execute("SELECT run_id, settings, plan FROM runs").fetchall():
-        found, told = today(json.loads(settings))
+        found, told = upgrade(json.loads(settings))
         changed = json.loads(plan)
         if not told:
             continue

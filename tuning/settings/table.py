@@ -1,4 +1,4 @@
-"""The settings as a Markdown table, from the same schema that the form and the sentences of refusals read.
+"""The settings as a Markdown table, from the same schema as the form and the sentences of refusals.
 
 `assets/docs/settings.md` holds this table; a test keeps the two equal.
 """
@@ -28,5 +28,6 @@ def settings_table() -> str:
 
 
 def _line(field: Field, of: str = "") -> str:
+    """A row of the table; `of` names the method or recipe that has the setting."""
     shown = json.dumps(field.default)
     return f"| `{field.path}`{of} | `{shown}` | {field.limit} | {field.help.replace('|', 'or')} |"

@@ -13,7 +13,7 @@ from tuning.core.errors import Notice, Problem, SettingsError, TuningError, coun
 from tuning.core.hardware import this_machine
 from tuning.data.preview.background_read import how_far, read_whole
 from tuning.methods import METHODS, method_named
-from tuning.models.weights import compared
+from tuning.models.weights import compare_weights
 from tuning.plan.checks import methods_refused
 from tuning.plan.plan import Plan
 from tuning.runs.service import NAME_LENGTH, Preview, RunService
@@ -155,7 +155,7 @@ def _computed(service: RunService, values: dict[str, Any]) -> dict[str, Any]:
         for path, key in WORKED_OUT.items()
         if not str(values[path] or "").strip()
     }
-    weights = compared(plan.model, settings.task, 0)
+    weights = compare_weights(plan.model, settings.task, 0)
     return {
         "refused": methods_refused(settings.task, plan.model.shape, weights.new_pooler if weights else ()),
         "tiles": tiles(plan, preview.seconds),
