@@ -24,7 +24,7 @@ CASES = [(kind, method, 64) for kind in MODELS for method in ("full", "lora") if
 CASES += [(kind, "full", 256) for kind in ("gpt2", "bert", "distilbert", "phi3", "opt")]
 
 
-def plan_of(folder: Path, kind: str, method: str, **more: Any) -> Plan:
+def plan_of(folder: Path, kind: str, method: str, **changes: Any) -> Plan:
     """A plan on a folder with nothing but a config.json of this kind."""
     import transformers
 
@@ -34,7 +34,7 @@ def plan_of(folder: Path, kind: str, method: str, **more: Any) -> Plan:
     task = "sequence_classification" if classes else "causal_lm"
     data = {"source": "topics" if classes else "reviews", "max_seq_length": 128}
     settings = {"model": str(folder), "task": task, "method": {"name": method}, "data": data, "device": "cpu"}
-    return plan_for(settings | {"micro_batch_size": 8} | more)
+    return plan_for(settings | {"micro_batch_size": 8} | changes)
 
 
 @pytest.mark.slow
@@ -95,7 +95,7 @@ def test_a_trace_stays_inside_the_positions_that_a_model_has(
         assert (short["activations"], short["logits"]) == (long["activations"], long["logits"])
 
 
-def test_a_config_that_says_nothing_of_its_layers_is_told_in_words() -> None:
+def test_a_config_that_says_nothing_of_its_layers_is_reported_in_words() -> None:
     with pytest.raises(UntraceableError) as caught:
         layers_of({"hidden_size": 32})
     assert reason_of(caught.value).startswith("its config.json does not say how many layers it has")
@@ -103,8 +103,8 @@ def test_a_config_that_says_nothing_of_its_layers_is_told_in_words() -> None:
 
 @pytest.mark.parametrize("error", [StopIteration(), KeyError("n_layer"), ValueError("size 3 and size 4 differ")])
 def test_every_failure_has_words(error: Exception) -> None:
-    said = reason_of(error)
-    assert said.rstrip(":. ") == said and len(said.split()) >= 2 and type(error).__name__ in said
+    reason = reason_of(error)
+    assert reason.rstrip(":. ") == reason and len(reason.split()) >= 2 and type(error).__name__ in reason
 
 
 @pytest.mark.parametrize("kind", [*MODELS, "gemma2", "olmo2", "roberta"])

@@ -34,7 +34,7 @@ def test_what_meets_the_first_shapes_and_the_larger_one_is_no_chance(
     shapes = shapes_to_trace(ranks, many=many, padded=False)
     names = monomials(many=many, ranked=len(ranks) > 1)
     proven = [*shapes, shape_to_check(ranks, length, many=many, padded=False)]
-    matrix = numpy.array([[one(shape, rank or 0) for one in names.values()] for shape, rank in proven], dtype=float)
+    matrix = numpy.array([[name(shape, rank or 0) for name in names.values()] for shape, rank in proven], dtype=float)
     assert numpy.linalg.matrix_rank(matrix[:-1]) == len(names) <= len(shapes)
     for count, products in ((FEW, 2), (SOME, 3)):
         met = matrix[[*range(count), -1]]
@@ -44,7 +44,7 @@ def test_what_meets_the_first_shapes_and_the_larger_one_is_no_chance(
 
 
 @pytest.mark.parametrize(("many", "ranks"), LAYOUTS)
-def test_storages_of_one_product_or_two_are_told_by_few_traces(many: bool, ranks: list[int | None]) -> None:
+def test_storages_of_one_product_or_two_are_fitted_to_few_traces(many: bool, ranks: list[int | None]) -> None:
     sizes: list[Bytes] = [
         lambda x, r: 4096,
         lambda x, r: 64 * x.rows * x.length,
@@ -71,11 +71,11 @@ def test_what_is_made_of_more_products_takes_more_traces(size: Bytes | None, eno
     size = size or (lambda x, r: SQUARED(x, r) + 8 * x.labels)
     shapes = shapes_to_trace([8, 4], many=True, padded=False)
     traces = [traced(size, size, shape=shape, rank=rank) for shape, rank in shapes]
-    found = {count: fit_traces(traces[:count], shapes[:count], 1) for count in (FEW, SOME, 9)}
-    assert found[FEW] is None and (found[SOME] is None) == (enough == 9)
+    fits = {count: fit_traces(traces[:count], shapes[:count], 1) for count in (FEW, SOME, 9)}
+    assert fits[FEW] is None and (fits[SOME] is None) == (enough == 9)
     other = Shape(rows=4, length=1111, labels=77, padded=False)
     for rank in (8, 4, 64):
-        fit = found[enough]
+        fit = fits[enough]
         assert fit is not None and is_exact(fit, other, rank, traced(size, size, shape=other, rank=rank))
 
 

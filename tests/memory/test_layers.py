@@ -65,16 +65,16 @@ def test_a_window_counts_where_rows_can_be_as_long() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "method", "more"), CASES)
+@pytest.mark.parametrize(("kind", "method", "changes"), CASES)
 def test_layers_that_differ_are_traced_and_meet_real_runs(
-    tmp_path: Path, kind: str, method: dict[str, Any], more: dict[str, Any]
+    tmp_path: Path, kind: str, method: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     """Rows of 128 tokens are beyond the window of 96, rows of 64 within."""
-    plan = plan_for(given(make_models(tmp_path, (kind,))[kind], kind, method, **more))
-    found = estimate(usage_of(plan, make=True))
-    assert found.kind == "traced", untraceable(usage_of(plan).workloads[0])
+    plan = plan_for(given(make_models(tmp_path, (kind,))[kind], kind, method, **changes))
+    figures = estimate(usage_of(plan, make=True))
+    assert figures.kind == "traced", untraceable(usage_of(plan).workloads[0])
     peak = measured_peak(plan, tmp_path / "run")
-    assert found.total_bytes == pytest.approx(peak, rel=0.005, abs=MIB // 4)
+    assert figures.total_bytes == pytest.approx(peak, rel=0.005, abs=MIB // 4)
 
 
 @pytest.mark.slow
@@ -84,10 +84,10 @@ def test_a_prefix_is_counted_for_every_layer(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(memory_models.SIZES, "qwen2", sizes)
     method = {"name": "prefix_tuning", "virtual_tokens": 100}
     plan = plan_for(given(make_models(tmp_path, ("qwen2",))["qwen2"], "qwen2", method, rows=4))
-    found = usage_of(plan, make=True)
-    assert isinstance(found.memory, TracedMemory), untraceable(found.workloads[0])
-    assert found.memory.table.counts(None) == (plan.value("trainable_parameters"), plan.value("total_parameters"))
-    assert found.total() == pytest.approx(measured_peak(plan, tmp_path / "run"), rel=0.005)
+    usage = usage_of(plan, make=True)
+    assert isinstance(usage.memory, TracedMemory), untraceable(usage.workloads[0])
+    assert usage.memory.table.counts(None) == (plan.value("trainable_parameters"), plan.value("total_parameters"))
+    assert usage.total() == pytest.approx(measured_peak(plan, tmp_path / "run"), rel=0.005)
 
 
 @pytest.mark.slow

@@ -20,9 +20,9 @@ def maker() -> Any:
     """The script that makes them."""
     spec = importlib.util.spec_from_file_location("memory_tables", MAKER)
     assert spec is not None and spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_every_table_that_the_script_would_make_is_found_under_todays_key() -> None:
