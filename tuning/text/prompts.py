@@ -27,16 +27,16 @@ is among them, unless its text is very unlike the others."""
 
 @dataclass(slots=True)
 class Prompted:
-    """Sizes of the evaluation rows as a method without updates writes them."""
+    """What was seen of the evaluation rows as a method without updates writes them."""
 
     rows: int = 0
-    """How many rows were measured; 0 where the method has not written any."""
+    """How many were looked at; 0 where the method has not written any."""
     length: int = 0
-    """Tokens of the longest row, not cut."""
+    """Tokens of the longest, whole."""
     labels: int = 0
-    """Label tokens of the row that has the most."""
+    """The most label tokens of one."""
     prompt: int = 0
-    """Tokens before the answer, of the row that has the most."""
+    """Tokens before the answer, the most of one."""
 
     def look(
         self,
@@ -48,8 +48,8 @@ class Prompted:
         chat: bool = False,
         special_tokens: str = "tokenizer",
     ) -> int:
-        """Measure these rows. Returns the tokens of the longest."""
-        tokenized = spell_rows(
+        """Look at these rows; the tokens of the longest."""
+        found = spell_rows(
             rows,
             tokenizer,
             loss_on=loss_on,
@@ -58,8 +58,8 @@ class Prompted:
             chat=chat,
             special_tokens=special_tokens,
         )
-        self.rows, self.length = len(rows), max(len(row.ids) for row in tokenized)
-        self.labels = max(sum(row.trained[1:]) for row in tokenized)
+        self.rows, self.length = len(rows), max(len(one.ids) for one in found)
+        self.labels = max(sum(one.trained[1:]) for one in found)
         self.prompt = longest_prompt(rows, tokenizer, system_prompt, chat=chat, special_tokens=special_tokens)
         return self.length
 
