@@ -26,13 +26,27 @@ function mountHeader(root, props) {
     const dark = document.body.classList.toggle("dark");
     localStorage.setItem(DARK, dark ? "yes" : "no");
   });
-  const file = element("input", { type: "file", accept: ".json,application/json", class: "tf-hidden", tabindex: -1, "aria-label": "settings file" });
-  const open = element("button", { type: "button", class: "tf-button tf-open", onclick: () => file.click() }, "Open settings.json");
+  const file = element("input", {
+    type: "file",
+    accept: ".json,application/json",
+    class: "tf-hidden",
+    tabindex: -1,
+    "aria-label": "settings file",
+  });
+  const open = element(
+    "button",
+    { type: "button", class: "tf-button tf-open", onclick: () => file.click() },
+    "Open settings.json",
+  );
   file.addEventListener("change", async () => {
     const chosen = file.files[0];
     file.value = "";
     if (!chosen) return;
-    try { await openSettings(await chosen.text(), chosen.name); } catch (error) { toast(String(error.message)); }
+    try {
+      await openSettings(await chosen.text(), chosen.name);
+    } catch (error) {
+      toast(String(error.message));
+    }
   });
   root.querySelector("header").append(open, file, toggle);
 }
@@ -40,14 +54,19 @@ function mountHeader(root, props) {
 /** Settings of a file into the form; what is wrong with them is told, and the form then stays as it is. */
 async function openSettings(text, name) {
   let settings;
-  try { settings = JSON.parse(text.replace(/^\uFEFF/, "")); } catch { throw new Error(`${name} is not JSON.`); }
+  try {
+    settings = JSON.parse(text.replace(/^\uFEFF/, ""));
+  } catch {
+    throw new Error(`${name} is not JSON.`);
+  }
   await post("fork/settings", settings); // refuses what is wrong
   fillForm({ settings });
   toast(`The form now holds the settings of ${name}.`);
 }
 
 function mountLive(root, props, watch, trigger) {
-  const chart = element("div"), runs = element("div");
+  const chart = element("div"),
+    runs = element("div");
   root.replaceChildren(element("div", { class: "tf-live" }, [chart, runs]));
   mountChart(chart, props.config);
   mountRuns(runs, props.config, trigger);
@@ -68,7 +87,10 @@ export function mount(kind, root, props, watch, trigger) {
   if (root.dataset.mounted) return;
   root.dataset.mounted = kind;
   if (kind === "header") mountHeader(root, props);
-  if (kind === "preview") { mountPreview(root, props, watch, trigger, (value) => fillForm(value)); tidyForm(); }
+  if (kind === "preview") {
+    mountPreview(root, props, watch, trigger, (value) => fillForm(value));
+    tidyForm();
+  }
   if (kind === "data") mountData(root, props, watch, trigger);
   if (kind === "models") mountModels(root, props, trigger);
   if (kind === "hub_data") mountHubData(root, props, trigger);

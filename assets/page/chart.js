@@ -23,7 +23,8 @@ function loadPlotly() {
 
 export function smooth(values, weight) {
   // exponential moving average, corrected for its start, stepping over gaps
-  let sum = 0, mass = 0;
+  let sum = 0,
+    mass = 0;
   return values.map((value) => {
     if (value === null) return null;
     sum = weight * sum + (1 - weight) * value;
@@ -34,15 +35,22 @@ export function smooth(values, weight) {
 
 export function thin(xs, ys) {
   if (xs.length <= MOST) return [xs, ys];
-  const outX = [], outY = [], width = xs.length / (MOST / 2);
+  const outX = [],
+    outY = [],
+    width = xs.length / (MOST / 2);
   for (let start = 0; start < xs.length; start += width) {
-    const from = Math.floor(start), to = Math.min(xs.length, Math.floor(start + width));
-    let low = from, high = from;
+    const from = Math.floor(start),
+      to = Math.min(xs.length, Math.floor(start + width));
+    let low = from,
+      high = from;
     for (let i = from; i < to; i++) {
       if (ys[i] < ys[low]) low = i;
       if (ys[i] > ys[high]) high = i;
     }
-    for (const i of low < high ? [low, high] : low > high ? [high, low] : [low]) { outX.push(xs[i]); outY.push(ys[i]); }
+    for (const i of low < high ? [low, high] : low > high ? [high, low] : [low]) {
+      outX.push(xs[i]);
+      outY.push(ys[i]);
+    }
   }
   return [outX, outY];
 }
@@ -54,7 +62,8 @@ export function xOf(axis, point, steps, evaluation = false) {
   if (!evaluation) return point[axis] ?? null;
   if (point.step === 0) return 0; // before the first update
   const after = steps.findIndex((one) => one.step >= point.step);
-  const next = steps[after] ?? steps.at(-1), last = after > 0 ? steps[after - 1] : { step: 0, [axis]: 0 };
+  const next = steps[after] ?? steps.at(-1),
+    last = after > 0 ? steps[after - 1] : { step: 0, [axis]: 0 };
   if (!next) return null;
   if (after < 0 || next.step === point.step) return next[axis] ?? null;
   return last[axis] + ((point.step - last.step) / (next.step - last.step)) * (next[axis] - last[axis]);
@@ -68,22 +77,32 @@ function measureOf(run) {
 
 /** The base model under a chain of runs that each began with the result of another. */
 function rootOf(run, depth = 0) {
-  const { model } = run.settings, parent = model.startsWith("run:") ? runById(model.slice(4).split("/")[0]) : null;
+  const { model } = run.settings,
+    parent = model.startsWith("run:") ? runById(model.slice(4).split("/")[0]) : null;
   return parent && depth < 20 ? rootOf(parent, depth + 1) : model;
 }
 
 /** A sentence where curves of different tasks, data or base models lie on one axis; else nothing. */
 export function notComparable(runs, tasks) {
-  const of = runs.map(measureOf), many = (key) => [...new Set(of.map((one) => one[key]))];
-  const words = (list) => list.slice(0, 4).map((one) => `“${one}”`).join(", ") + (list.length > 4 ? " …" : "");
+  const of = runs.map(measureOf),
+    many = (key) => [...new Set(of.map((one) => one[key]))];
+  const words = (list) =>
+    list
+      .slice(0, 4)
+      .map((one) => `“${one}”`)
+      .join(", ") + (list.length > 4 ? " …" : "");
   const parts = [];
   if (many("task").length > 1) parts.push(`tasks (${words(many("task").map((task) => tasks[task] ?? task))})`);
   if (many("source").length > 1) parts.push(`data (${words(many("data"))})`);
   if (many("model").length > 1) parts.push(`base models (${words(many("model"))})`);
-  return parts.length ? `These curves are of different ${parts.join(" and ")}: the height of one says nothing about another.` : "";
+  return parts.length
+    ? `These curves are of different ${parts.join(" and ")}: the height of one says nothing about another.`
+    : "";
 }
 
-function shownRuns() { return state.runs.filter((run) => state.shown?.has(run.run_id)); }
+function shownRuns() {
+  return state.runs.filter((run) => state.shown?.has(run.run_id));
+}
 
 /** Those of the shown runs that have something to draw. */
 function drawnRuns() {
@@ -102,20 +121,50 @@ function traces(config, look) {
     const raw = series.step.map((point) => point[look.metric] ?? null);
     const name = run.name || run.run_id;
     const smoothed = look.metric === "learning_rate" || look.smoothing === 0 ? raw : smooth(raw, look.smoothing);
-    const [rawX, rawY] = thin(xs, raw), [x, y] = thin(xs, smoothed);
+    const [rawX, rawY] = thin(xs, raw),
+      [x, y] = thin(xs, smoothed);
     const base = { type: "scatter", legendgroup: run.run_id };
     if (smoothed !== raw) {
-      out.push({ ...base, x: rawX, y: rawY, mode: "lines", hoverinfo: "skip", showlegend: false, uid: run.run_id + "-raw",
-        line: { color, width: 1, dash }, opacity: 0.28, name });
+      out.push({
+        ...base,
+        x: rawX,
+        y: rawY,
+        mode: "lines",
+        hoverinfo: "skip",
+        showlegend: false,
+        uid: run.run_id + "-raw",
+        line: { color, width: 1, dash },
+        opacity: 0.28,
+        name,
+      });
     }
     const level = x.length === 0; // nothing is trained: the evaluation is all there is, and takes the legend's entry
-    if (!level) out.push({ ...base, x, y, mode: x.length === 1 ? "markers" : "lines", name, uid: run.run_id + "-smooth",
-      line: { color, width: 2.2, dash }, marker: { color, symbol }, hovertemplate: "%{y:.4~g}<extra>%{fullData.name}</extra>" });
+    if (!level)
+      out.push({
+        ...base,
+        x,
+        y,
+        mode: x.length === 1 ? "markers" : "lines",
+        name,
+        uid: run.run_id + "-smooth",
+        line: { color, width: 2.2, dash },
+        marker: { color, symbol },
+        hovertemplate: "%{y:.4~g}<extra>%{fullData.name}</extra>",
+      });
     if (look.metric === "loss" && series.eval.length) {
-      out.push({ ...base, x: series.eval.map((point) => xOf(look.axis, point, series.step, true)),
-        y: series.eval.map((point) => point.loss), mode: "lines+markers", cliponaxis: false, showlegend: level, uid: run.run_id + "-eval",
-        name: level ? name : `${name}, eval`, line: { color, width: 1.6, dash: "dot" }, marker: { symbol, size: 7, color },
-        hovertemplate: "%{y:.4~g} eval<extra>%{fullData.name}</extra>" });
+      out.push({
+        ...base,
+        x: series.eval.map((point) => xOf(look.axis, point, series.step, true)),
+        y: series.eval.map((point) => point.loss),
+        mode: "lines+markers",
+        cliponaxis: false,
+        showlegend: level,
+        uid: run.run_id + "-eval",
+        name: level ? name : `${name}, eval`,
+        line: { color, width: 1.6, dash: "dot" },
+        marker: { symbol, size: 7, color },
+        hovertemplate: "%{y:.4~g} eval<extra>%{fullData.name}</extra>",
+      });
     }
   }
   // run names are plain text: Plotly reads a few tags, so the signs that open one are taken away
@@ -126,31 +175,52 @@ function traces(config, look) {
 function layout(config, look) {
   const css = getComputedStyle(document.querySelector(".gradio-container") ?? document.body);
   const color = (name) => css.getPropertyValue(name).trim();
-  const grid = color("--border-color-primary"), text = color("--body-text-color-subdued");
-  const axis = { gridcolor: grid, linecolor: grid, zeroline: false, color: text, automargin: true, tickfont: { size: 12 } };
+  const grid = color("--border-color-primary"),
+    text = color("--body-text-color-subdued");
+  const axis = {
+    gridcolor: grid,
+    linecolor: grid,
+    zeroline: false,
+    color: text,
+    automargin: true,
+    tickfont: { size: 12 },
+  };
   return {
     uirevision: `${look.metric}/${look.axis}/${look.log}`, // constant while the same picture grows
-    paper_bgcolor: "transparent", plot_bgcolor: "transparent",
-    margin: { l: 52, r: 12, t: 8, b: 36 }, hovermode: "x unified", showlegend: true,
+    paper_bgcolor: "transparent",
+    plot_bgcolor: "transparent",
+    margin: { l: 52, r: 12, t: 8, b: 36 },
+    hovermode: "x unified",
+    showlegend: true,
     font: { family: "system-ui, sans-serif", color: color("--body-text-color"), size: 12 },
     hoverlabel: { bgcolor: color("--background-fill-primary"), bordercolor: grid },
     legend: { orientation: "h", y: -0.16, x: 0, yanchor: "top" },
     xaxis: { ...axis, title: { text: config.axes[look.axis], font: { size: 12 }, standoff: 8 }, rangemode: "tozero" },
-    yaxis: { ...axis, title: { text: config.metrics[look.metric], font: { size: 12 } },
-      type: look.log ? "log" : "linear", exponentformat: "power" },
+    yaxis: {
+      ...axis,
+      title: { text: config.metrics[look.metric], font: { size: 12 } },
+      type: look.log ? "log" : "linear",
+      exponentformat: "power",
+    },
   };
 }
 
 function choice(label, options, value, onPick) {
-  const select = element("select", {}, Object.entries(options).map(([key, title]) =>
-    element("option", { value: key, selected: key === value }, title)));
+  const select = element(
+    "select",
+    {},
+    Object.entries(options).map(([key, title]) => element("option", { value: key, selected: key === value }, title)),
+  );
   select.addEventListener("change", () => onPick(select.value));
   return element("label", { class: "tf-control" }, [element("span", {}, label), select]);
 }
 
 export function mountChart(root, config) {
   const look = keptLook(config);
-  const keep = () => { localStorage.setItem(KEPT, JSON.stringify(look)); draw(); };
+  const keep = () => {
+    localStorage.setItem(KEPT, JSON.stringify(look));
+    draw();
+  };
   const chip = element("span", { class: "tf-chip tf-link", role: "status" }, "connecting…");
   const plot = element("div", { class: "tf-plot", role: "group" });
   const empty = element("p", { class: "tf-empty" }, NOTHING);
@@ -158,25 +228,55 @@ export function mountChart(root, config) {
   const smoothing = Math.round(100 * look.smoothing);
   const percent = element("output", {}, `${smoothing}%`);
   const slider = element("input", { type: "range", min: 0, max: 98, value: smoothing });
-  slider.addEventListener("input", () => { look.smoothing = slider.value / 100; percent.textContent = slider.value + "%"; keep(); });
+  slider.addEventListener("input", () => {
+    look.smoothing = slider.value / 100;
+    percent.textContent = slider.value + "%";
+    keep();
+  });
   const log = element("input", { type: "checkbox", checked: look.log });
-  log.addEventListener("change", () => { look.log = log.checked; keep(); });
-  root.replaceChildren(element("section", { class: "tf-card", "aria-label": "Curves" }, [
-    element("div", { class: "tf-controls" }, [
-      chip,
-      choice("show", config.metrics, look.metric, (value) => { look.metric = value; keep(); }),
-      choice("by", config.axes, look.axis, (value) => { look.axis = value; keep(); }),
-      element("label", { class: "tf-control" }, [element("span", {}, "smoothing"), slider, percent]),
-      element("label", { class: "tf-control" }, [log, element("span", {}, "log scale")]),
-    ]), mixed, plot, empty]));
+  log.addEventListener("change", () => {
+    look.log = log.checked;
+    keep();
+  });
+  root.replaceChildren(
+    element("section", { class: "tf-card", "aria-label": "Curves" }, [
+      element("div", { class: "tf-controls" }, [
+        chip,
+        choice("show", config.metrics, look.metric, (value) => {
+          look.metric = value;
+          keep();
+        }),
+        choice("by", config.axes, look.axis, (value) => {
+          look.axis = value;
+          keep();
+        }),
+        element("label", { class: "tf-control" }, [element("span", {}, "smoothing"), slider, percent]),
+        element("label", { class: "tf-control" }, [log, element("span", {}, "log scale")]),
+      ]),
+      mixed,
+      plot,
+      empty,
+    ]),
+  );
   plot.hidden = true; // until there is something to draw
 
-  let busy = false, wanted = false;
+  let busy = false,
+    wanted = false;
   async function draw() {
-    if (busy) { wanted = true; return; }
+    if (busy) {
+      wanted = true;
+      return;
+    }
     busy = true;
-    try { await drawNow(); } finally { busy = false; }
-    if (wanted) { wanted = false; draw(); }
+    try {
+      await drawNow();
+    } finally {
+      busy = false;
+    }
+    if (wanted) {
+      wanted = false;
+      draw();
+    }
   }
   async function drawNow() {
     const data = traces(config, look);
@@ -190,9 +290,13 @@ export function mountChart(root, config) {
     plot.hidden = data.length === 0;
     if (data.length) {
       const Plotly = await loadPlotly();
-      await Plotly.react(plot, data, layout(config, look), { displaylogo: false, responsive: false, showTips: false,
+      await Plotly.react(plot, data, layout(config, look), {
+        displaylogo: false,
+        responsive: false,
+        showTips: false,
         plotlyServerURL: "", // a chart stays here: without this, "Share chart" sends it to Plotly's cloud
-        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "sendChartToCloud"] });
+        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "sendChartToCloud"],
+      });
       plot.setAttribute("aria-label", summary(config, look));
     }
   }
@@ -200,22 +304,42 @@ export function mountChart(root, config) {
   onChange(() => {
     giveLooks(shownRuns(), config.palette);
     const active = state.runs.filter(isActive).length;
-    chip.textContent = state.link === "reconnecting" ? "reconnecting…"
-      : state.link === "refused" ? "The server was started anew: open the address it printed." : state.link === "connecting" ? "connecting…"
-      : active ? `live · ${active} ${active === 1 ? "run" : "runs"}` : "idle";
+    chip.textContent =
+      state.link === "reconnecting"
+        ? "reconnecting…"
+        : state.link === "refused"
+          ? "The server was started anew: open the address it printed."
+          : state.link === "connecting"
+            ? "connecting…"
+            : active
+              ? `live · ${active} ${active === 1 ? "run" : "runs"}`
+              : "idle";
     chip.dataset.state = state.link === "live" && active ? "running" : state.link === "refused" ? "failed" : state.link;
-    const now = String(state.runs.some(isActive)) + shownRuns().map((run) => `${run.run_id}:${run.state}:${run.name}:${state.series.get(run.run_id)?.id}`).join();
-    if (now !== drawn) { drawn = now; draw(); } // an idle page does not redraw
+    const now =
+      String(state.runs.some(isActive)) +
+      shownRuns()
+        .map((run) => `${run.run_id}:${run.state}:${run.name}:${state.series.get(run.run_id)?.id}`)
+        .join();
+    if (now !== drawn) {
+      drawn = now;
+      draw();
+    } // an idle page does not redraw
   });
   new MutationObserver(draw).observe(document.body, { attributes: true, attributeFilter: ["class"] });
-  new ResizeObserver(() => { if (window.Plotly && plot.data && !plot.hidden) window.Plotly.Plots.resize(plot); }).observe(root);
+  new ResizeObserver(() => {
+    if (window.Plotly && plot.data && !plot.hidden) window.Plotly.Plots.resize(plot);
+  }).observe(root);
   begin();
 }
 
 /** How the curves were looked at last; what is not known any more has its first value. */
 function keptLook(config) {
   let kept = {};
-  try { kept = JSON.parse(localStorage.getItem(KEPT)) ?? {}; } catch { /* not ours */ }
+  try {
+    kept = JSON.parse(localStorage.getItem(KEPT)) ?? {};
+  } catch {
+    /* not ours */
+  }
   const number = Number(kept.smoothing);
   return {
     metric: kept.metric in config.metrics ? kept.metric : FIRST.metric,

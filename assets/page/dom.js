@@ -18,7 +18,10 @@ export function bytes(count) {
   if (count === null || count === undefined) return "–";
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let unit = 0;
-  while (count >= 1024 && unit < units.length - 1) { count /= 1024; unit += 1; }
+  while (count >= 1024 && unit < units.length - 1) {
+    count /= 1024;
+    unit += 1;
+  }
   return `${count >= 100 || unit === 0 ? Math.round(count) : count.toPrecision(3)} ${units[unit]}`;
 }
 
@@ -37,7 +40,21 @@ export function toast(text, action, onPress, stay = false) {
     (document.querySelector(".gradio-container") ?? document.body).append(place);
   }
   const note = element("div", { class: "tf-toast" }, element("span", {}, text));
-  if (action) note.append(element("button", { type: "button", class: "tf-button", onclick: () => { note.remove(); onPress(); } }, action));
+  if (action)
+    note.append(
+      element(
+        "button",
+        {
+          type: "button",
+          class: "tf-button",
+          onclick: () => {
+            note.remove();
+            onPress();
+          },
+        },
+        action,
+      ),
+    );
   place.append(note);
   if (!stay) setTimeout(() => note.remove(), action ? 10000 : 6000);
 }

@@ -4,7 +4,12 @@ import { post } from "./live.js";
 import { element, toast } from "./dom.js";
 import { got } from "./requests.js";
 
-const FORMS = { trained: "Download zip", best: "Download the best weights", merged: "Download merged model", "best-merged": "Download the best, merged" };
+const FORMS = {
+  trained: "Download zip",
+  best: "Download the best weights",
+  merged: "Download merged model",
+  "best-merged": "Download the best, merged",
+};
 const LOOK_MILLISECONDS = 500;
 
 /** The entries of a run's menu; `close` is called when a download begins. */
@@ -14,7 +19,11 @@ export class Downloads {
     this.close = close;
     this.buttons = {};
     for (const [form, text] of Object.entries(FORMS))
-      this.buttons[form] = element("button", { type: "button", class: "tf-button", hidden: true, onclick: () => this.get(form) }, text);
+      this.buttons[form] = element(
+        "button",
+        { type: "button", class: "tf-button", hidden: true, onclick: () => this.get(form) },
+        text,
+      );
     this.nodes = Object.values(this.buttons);
     this.wanted = new Set(); // forms that are being made for a download here
   }
@@ -54,7 +63,9 @@ export class Downloads {
       link.click();
       link.remove();
       this.close();
-    } catch (error) { toast(String(error.message)); }
+    } catch (error) {
+      toast(String(error.message));
+    }
     this.wanted.delete(form);
   }
 }

@@ -14,14 +14,28 @@ export function tidyForm() {
     }
   };
   // a list that scrolls would be a stop of its own for Tab, and closes under it
-  document.addEventListener("keydown", (event) => {
-    if (event.key === "Tab") for (const list of document.querySelectorAll("ul[role=listbox]")) list.tabIndex = -1;
-  }, true);
+  document.addEventListener(
+    "keydown",
+    (event) => {
+      if (event.key === "Tab") for (const list of document.querySelectorAll("ul[role=listbox]")) list.tabIndex = -1;
+    },
+    true,
+  );
   // Gradio opens a list when its field gets the focus: after Escape has closed it, a click must do that too
-  document.addEventListener("pointerdown", (event) => {
-    const input = event.target.closest?.("#tf-form .tf-field input[role]");
-    if (input && input === document.activeElement && !input.closest(".tf-field").querySelector("ul[role=listbox]")) input.blur();
-  }, true);
-  new MutationObserver(tidy).observe(form, { subtree: true, childList: true, attributes: true, attributeFilter: ["name"] });
+  document.addEventListener(
+    "pointerdown",
+    (event) => {
+      const input = event.target.closest?.("#tf-form .tf-field input[role]");
+      if (input && input === document.activeElement && !input.closest(".tf-field").querySelector("ul[role=listbox]"))
+        input.blur();
+    },
+    true,
+  );
+  new MutationObserver(tidy).observe(form, {
+    subtree: true,
+    childList: true,
+    attributes: true,
+    attributeFilter: ["name"],
+  });
   tidy();
 }

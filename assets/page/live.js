@@ -6,28 +6,44 @@ import { sentence } from "./notices.js";
 import { isRefused, OWN, sendJson } from "./requests.js";
 
 const ACTIVE = new Set(["running", "queued", "paused"]);
-const FAST = 500, IDLE = 3000, SLOWEST = 8000;
+const FAST = 500,
+  IDLE = 3000,
+  SLOWEST = 8000;
 
 export const state = {
   epoch: null,
   version: null,
-  runs: [],            // newest first: the newest of the list, older ones that were asked for, those shown
-  older: null,         // number of the run behind which the list goes on at the server; null where it ends
-  trouble: "",         // why nothing can be stored just now, as the server says it
-  series: new Map(),   // run id -> {id, step: [], eval: []}
+  runs: [], // newest first: the newest of the list, older ones that were asked for, those shown
+  older: null, // number of the run behind which the list goes on at the server; null where it ends
+  trouble: "", // why nothing can be stored just now, as the server says it
+  series: new Map(), // run id -> {id, step: [], eval: []}
   shown: readAddress(),
-  link: "connecting",  // connecting | live | reconnecting | refused
+  link: "connecting", // connecting | live | reconnecting | refused
 };
 
 const listeners = new Set();
-let timer = null, failures = 0, asking = false, again = false;
+let timer = null,
+  failures = 0,
+  asking = false,
+  again = false;
 
-export function onChange(listener) { listeners.add(listener); listener(state); }
-export function isActive(run) { return ACTIVE.has(run.state); }
-export function runById(id) { return state.runs.find((run) => run.run_id === id); }
-export function lastStep(id) { return state.series.get(id)?.step.at(-1); }
+export function onChange(listener) {
+  listeners.add(listener);
+  listener(state);
+}
+export function isActive(run) {
+  return ACTIVE.has(run.state);
+}
+export function runById(id) {
+  return state.runs.find((run) => run.run_id === id);
+}
+export function lastStep(id) {
+  return state.series.get(id)?.step.at(-1);
+}
 
-function tell() { for (const listener of listeners) listener(state); }
+function tell() {
+  for (const listener of listeners) listener(state);
+}
 
 function readAddress() {
   const text = new URLSearchParams(location.search).get("runs");
@@ -44,7 +60,8 @@ function writeAddress() {
 
 export function show(id, wanted) {
   state.shown ??= new Set();
-  if (wanted) state.shown.add(id); else state.shown.delete(id);
+  if (wanted) state.shown.add(id);
+  else state.shown.delete(id);
   writeAddress();
   tell();
   pollNow();
@@ -52,7 +69,10 @@ export function show(id, wanted) {
 
 /** Ask the server now, e.g. after a button; calls during an open request are joined into one more. */
 export function pollNow() {
-  if (asking) { again = true; return; }
+  if (asking) {
+    again = true;
+    return;
+  }
   clearTimeout(timer);
   poll();
 }
@@ -106,7 +126,10 @@ async function poll() {
   }
   asking = false;
   tell();
-  if (again) { again = false; wait = 0; }
+  if (again) {
+    again = false;
+    wait = 0;
+  }
   if (!document.hidden) timer = setTimeout(poll, wait);
 }
 
@@ -132,12 +155,19 @@ function take(answer) {
     const gone = new Set(answer.removed ?? []);
     state.runs = state.runs.filter((run) => !gone.has(run.run_id));
     // what has changed far down the list is no news for this page
-    addRuns((answer.runs ?? []).filter((run) => whole || known.has(run.run_id) || state.shown?.has(run.run_id) || run.number > (state.older ?? 0)));
+    addRuns(
+      (answer.runs ?? []).filter(
+        (run) => whole || known.has(run.run_id) || state.shown?.has(run.run_id) || run.number > (state.older ?? 0),
+      ),
+    );
     if (state.shown === null && state.runs.length) {
       // a first look: the newest runs, without pinning them into the address
       state.shown = new Set(state.runs.slice(0, 3).map((run) => run.run_id));
     }
-    more = state.runs.some((run) => !known.has(run.run_id) && !answer.points?.[run.run_id] && (state.shown?.has(run.run_id) || isActive(run)));
+    more = state.runs.some(
+      (run) =>
+        !known.has(run.run_id) && !answer.points?.[run.run_id] && (state.shown?.has(run.run_id) || isActive(run)),
+    );
     const there = new Set(state.runs.map((run) => run.run_id));
     for (const id of state.series.keys()) if (!there.has(id)) state.series.delete(id);
   }
@@ -171,7 +201,8 @@ async function send(path, body) {
   const answer = await sendJson(path, body);
   if (!isRefused(answer)) return answer;
   const result = await answer.json().catch(() => ({}));
-  const problems = result.problems ?? [], told = problems.map(sentence).join(" ");
+  const problems = result.problems ?? [],
+    told = problems.map(sentence).join(" ");
   const error = new Error(told || result.message || result.detail || `The server answered ${answer.status}.`);
   throw Object.assign(error, { problems });
 }
@@ -198,7 +229,8 @@ export function begin() {
   if (started) return;
   started = true;
   document.addEventListener("visibilitychange", () => {
-    if (document.hidden) clearTimeout(timer); else pollNow();
+    if (document.hidden) clearTimeout(timer);
+    else pollNow();
   });
   poll();
 }

@@ -17,14 +17,21 @@ export function networkCard() {
   let shown = null;
   const show = (network, method) => {
     shown = method;
-    summary.replaceChildren(element("span", { class: "tf-fold-title" }, `What ${network.title} trains`),
-      strip(network.lines), element("span", { class: "tf-small" }, network.summary));
+    summary.replaceChildren(
+      element("span", { class: "tf-fold-title" }, `What ${network.title} trains`),
+      strip(network.lines),
+      element("span", { class: "tf-small" }, network.summary),
+    );
     body.replaceChildren(
       element("p", { class: "tf-small" }, network.card),
       element("ul", { class: "tf-layers" }, network.lines.map(line)),
-      element("p", { class: "tf-small tf-marks" }, Object.entries(MARKS).map(([state, mark]) =>
-        element("span", {}, `${mark} ${state}`))),
-      element("p", { class: "tf-small" }, network.source));
+      element(
+        "p",
+        { class: "tf-small tf-marks" },
+        Object.entries(MARKS).map(([state, mark]) => element("span", {}, `${mark} ${state}`)),
+      ),
+      element("p", { class: "tf-small" }, network.source),
+    );
   };
   return { node: card, show, of: () => shown };
 }
@@ -42,18 +49,34 @@ function strip(lines) {
 function line({ name, times, parts }) {
   return element("li", {}, [
     element("span", { class: "tf-layer" }, name),
-    element("span", { class: "tf-pieces" }, parts.map((part) => piece(part, times)))]);
+    element(
+      "span",
+      { class: "tf-pieces" },
+      parts.map((part) => piece(part, times)),
+    ),
+  ]);
 }
 
 function piece({ name, state, count }, times) {
   const each = times > 1 ? ` in each of ${times}` : "";
   const mark = element("span", { "aria-hidden": "true" }, `${MARKS[state]} `);
-  return element("span", { class: "tf-piece", "data-state": state, title: `${state}: ${name}, ${count.toLocaleString("en")} parameters${each}` }, [
-    mark, element("span", { class: "tf-hidden" }, `${state}: `), name, " ", element("strong", {}, short(count))]);
+  return element(
+    "span",
+    {
+      class: "tf-piece",
+      "data-state": state,
+      title: `${state}: ${name}, ${count.toLocaleString("en")} parameters${each}`,
+    },
+    [mark, element("span", { class: "tf-hidden" }, `${state}: `), name, " ", element("strong", {}, short(count))],
+  );
 }
 
 function short(count) {
-  for (const [size, word] of [[1e9, "B"], [1e6, "M"], [1e3, "k"]]) {
+  for (const [size, word] of [
+    [1e9, "B"],
+    [1e6, "M"],
+    [1e3, "k"],
+  ]) {
     if (count >= size) return `${(count / size).toPrecision(3)}${word}`;
   }
   return String(count);

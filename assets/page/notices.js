@@ -6,28 +6,39 @@ const IN_SIGHT = 3;
 /** Milliseconds that another list has to stand before it is drawn: while a number is typed it changes with each digit. */
 const SETTLED = 350;
 
-let labels = {}, terms = {}, paths = null;
+let labels = {},
+  terms = {},
+  paths = null;
 
 /** The page's labels by the path of their setting, and its words for what can be chosen there; told once, before anything
  * is drawn. Only paths that are no plain word are looked for in messages. */
 export function nameSettings(known, words) {
   [labels, terms] = [known, words];
-  const plain = Object.keys(known).filter((path) => /[._]/.test(path)).sort((one, two) => two.length - one.length);
+  const plain = Object.keys(known)
+    .filter((path) => /[._]/.test(path))
+    .sort((one, two) => two.length - one.length);
   const any = plain.map((path) => path.replaceAll(".", "\\.")).join("|");
   paths = any ? new RegExp(`(?<![\\w.])(${any})(?![\\w]|\\.\\w)(?:( to | as | )([a-z_0-9]+)\\b)?`, "g") : null;
 }
 
-function labelOf(path) { return labels[path]?.replace(/[,(].*/, "").trim(); }  // without how it is to be typed
+function labelOf(path) {
+  return labels[path]?.replace(/[,(].*/, "").trim();
+} // without how it is to be typed
 
 /** A message with the page's own words: settings by their labels, and what is chosen in them as it stands there. */
 export function inPageWords(text) {
-  return paths ? text.replace(paths, (whole, path, to, word) => {
-    const name = labelOf(path), term = terms[path]?.[word];
-    return term ? `“${name}: ${term}”` : `“${name}”${to ?? ""}${word ?? ""}`;
-  }) : text;
+  return paths
+    ? text.replace(paths, (whole, path, to, word) => {
+        const name = labelOf(path),
+          term = terms[path]?.[word];
+        return term ? `“${name}: ${term}”` : `“${name}”${to ?? ""}${word ?? ""}`;
+      })
+    : text;
 }
 
-export function termOf(path, word) { return terms[path]?.[word] ?? word; }
+export function termOf(path, word) {
+  return terms[path]?.[word] ?? word;
+}
 
 /** What is wrong, for a person: the label of the setting it is about, and the message, which does not repeat its name. */
 export function sentence({ field, message }) {
@@ -43,14 +54,24 @@ function nameOf({ field }) {
 }
 
 function line(notice) {
-  return element("li", {}, [element("strong", {}, nameOf(notice)), " ", element("span", {}, inPageWords(notice.message))]);
+  return element("li", {}, [
+    element("strong", {}, nameOf(notice)),
+    " ",
+    element("span", {}, inPageWords(notice.message)),
+  ]);
 }
 
-function keyOf(notice) { return `${nameOf(notice)}\n${notice.message}`; }
+function keyOf(notice) {
+  return `${nameOf(notice)}\n${notice.message}`;
+}
 
-export function plural(number, word, words = `${word}s`) { return `${number.toLocaleString("en")} ${number === 1 ? word : words}`; }
+export function plural(number, word, words = `${word}s`) {
+  return `${number.toLocaleString("en")} ${number === 1 ? word : words}`;
+}
 
-export function noticeList(notices) { return element("ul", { class: "tf-notices" }, notices.map(line)); }
+export function noticeList(notices) {
+  return element("ul", { class: "tf-notices" }, notices.map(line));
+}
 
 /** The list over the Start button: the first few in sight, the others folded. */
 export class BeforeStart {
@@ -62,21 +83,29 @@ export class BeforeStart {
     this.others = element("ul", { class: "tf-notices" });
     this.summary = element("summary", {});
     this.fold = element("details", {}, [this.summary, this.others]);
-    this.list = element("div", { class: "tf-told-list", role: "group", "aria-label": "What is told before Start" }, [this.note, this.problems, this.first, this.fold]);
+    this.list = element("div", { class: "tf-told-list", role: "group", "aria-label": "What is told before Start" }, [
+      this.note,
+      this.problems,
+      this.first,
+      this.fold,
+    ]);
     this.card = element("section", { class: "tf-told", "aria-label": "Before you start", hidden: true }, [
-      element("h2", {}, ["Before you start ", this.count]), this.list]);
+      element("h2", {}, ["Before you start ", this.count]),
+      this.list,
+    ]);
     // the region is there from the beginning: what comes into it later is announced, once the person has paused
     this.node = element("div", { "aria-live": "polite", "aria-relevant": "additions text" }, this.card);
     this.fold.addEventListener("toggle", () => this.allowScroll());
     addEventListener("resize", () => this.allowScroll());
     this.drawn = null;
-    this.told = false;  // whether problems stand here
+    this.told = false; // whether problems stand here
     this.timer = null;
   }
 
   /** `known` is false where the settings are refused: the last list stays, and says so; where they are of another model,
    * data set or task than that list, their `problems` stand here instead. */
-  show(notices, known, problems) {  // problems: sentences
+  show(notices, known, problems) {
+    // problems: sentences
     const gone = problems !== null;
     this.card.classList.toggle("tf-earlier", !known && !gone);
     this.note.hidden = known || gone;
@@ -86,8 +115,12 @@ export class BeforeStart {
     clearTimeout(this.timer);
     if (key === this.drawn && !gone && !this.told) return;
     this.told = gone;
-    const draw = () => { this.drawn = key; this.draw(notices); };
-    if (this.drawn === null || gone) draw(); else this.timer = setTimeout(draw, SETTLED);
+    const draw = () => {
+      this.drawn = key;
+      this.draw(notices);
+    };
+    if (this.drawn === null || gone) draw();
+    else this.timer = setTimeout(draw, SETTLED);
   }
 
   draw(notices) {
@@ -96,7 +129,7 @@ export class BeforeStart {
     this.count.textContent = problems ? plural(problems, "problem") : plural(notices.length, "notice");
     const there = new Map([...this.card.querySelectorAll("li")].map((node) => [node.dataset.key, node]));
     const nodes = notices.map((notice) => {
-      const node = there.get(keyOf(notice)) ?? line(notice);  // one that stays is not announced again
+      const node = there.get(keyOf(notice)) ?? line(notice); // one that stays is not announced again
       node.dataset.key = keyOf(notice);
       return node;
     });

@@ -5,11 +5,17 @@
 export const OWN = { "tuning-fork-page": "1" };
 const REFUSED = "tuning-fork-refused";
 
-export function isRefused(answer) { return !answer.ok || answer.headers.has(REFUSED); }
+export function isRefused(answer) {
+  return !answer.ok || answer.headers.has(REFUSED);
+}
 
 export function sendJson(path, body, more = {}) {
   return fetch(path, {
-    method: "POST", headers: { "content-type": "application/json", ...OWN }, body: JSON.stringify(body ?? {}), ...more });
+    method: "POST",
+    headers: { "content-type": "application/json", ...OWN },
+    body: JSON.stringify(body ?? {}),
+    ...more,
+  });
 }
 
 /** What the server answers; nothing while it is away, which the page says elsewhere, or where there is no such thing. */

@@ -16,10 +16,14 @@ export function giveLooks(runs, palette) {
     if (kept.has(run.run_id)) continue;
     const own = (run.slot ?? 0) % palette.length;
     const order = palette.map((_, place) => (own + place) % palette.length); // its own first
-    let color = own, line = 0;
+    let color = own,
+      line = 0;
     for (; line < DASHES.length; line++) {
       const free = order.find((one) => !used.has(`${one}/${line}`));
-      if (free !== undefined) { color = free; break; }
+      if (free !== undefined) {
+        color = free;
+        break;
+      }
     }
     line %= DASHES.length;
     used.add(`${color}/${line}`);
