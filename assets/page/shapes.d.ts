@@ -260,7 +260,7 @@ export interface WhatIf {
   settings: Record<string, any>;
 }
 
-// tuning.web.memory
+// tuning.runs.service
 
 export interface MemoryAnswer extends WhatIf {
   pending: boolean;
@@ -379,6 +379,12 @@ export interface Reading {
 
 export type Token = [text: string, state: string, isSpecial: boolean, number: number];
 
+export interface Histogram {
+  bar: number;
+  counts: number[];
+  beyond: number;
+}
+
 export interface TokenView {
   tokens: Token[];
   count: number;
@@ -414,10 +420,7 @@ export interface LabelCount {
   eval: number;
 }
 
-export interface Lengths {
-  bar: number;
-  counts: number[];
-  beyond: number;
+export interface Lengths extends Histogram {
   rows: number;
   longest: number;
   mean: number;
