@@ -230,7 +230,7 @@ class AnswerRow {
     this.chances = element("p", { class: "tf-small", hidden: true });
     this.written = element("p", { class: "tf-small", style: "white-space: pre-wrap", hidden: true });
     this.node = element("article", { class: "tf-answer-row", "aria-busy": "true" }, [
-      element("p", { class: "tf-asked" }, prompt),
+      element("p", { class: "tf-prompt" }, prompt),
       element("div", { class: "tf-answer" }, [element("h3", {}, base), this.texts.base]),
       element("div", { class: "tf-answer" }, [
         element("h3", {}, `after “${name}”`),

@@ -38,14 +38,14 @@ export function thin(xs, ys, most = MOST_POINTS) {
   const last = xs.length - 1;
   const buckets = Math.floor((most - 2) / 2);
   const width = (last - 1) / buckets; // of the points between the first and the last
-  const kept = [0];
+  const indices = [0];
   for (let bucket = 0; bucket < buckets; bucket++) {
     const from = 1 + Math.floor(bucket * width);
     const to = bucket === buckets - 1 ? last : 1 + Math.floor((bucket + 1) * width);
-    kept.push(...extremes(ys, from, to));
+    indices.push(...extremes(ys, from, to));
   }
-  kept.push(last);
-  return [kept.map((index) => xs[index]), kept.map((index) => ys[index])];
+  indices.push(last);
+  return [indices.map((index) => xs[index]), indices.map((index) => ys[index])];
 }
 
 /**

@@ -116,13 +116,13 @@ function shapeSelect(preview, roles, set) {
 
 /**
  * A column for each role: the one that plays it, else the next free one, else the first.
- * @param {string[]} wanted roles
+ * @param {string[]} needed roles
  * @param {string[]} columns
  * @param {Record<string, string>} roles as they are
  */
-export function columnsFor(wanted, columns, roles) {
+export function columnsFor(needed, columns, roles) {
   const free = columns.filter((name) => !Object.values(roles).includes(name));
-  return Object.fromEntries(wanted.map((role) => [role, roles[role] ?? free.shift() ?? columns[0]]));
+  return Object.fromEntries(needed.map((role) => [role, roles[role] ?? free.shift() ?? columns[0]]));
 }
 
 /**
@@ -180,7 +180,7 @@ function otherColumns(preview, roles, choose) {
   };
   const opener = element(
     "button",
-    { type: "button", class: "tf-told-open", "data-key": "others", onclick: toggle },
+    { type: "button", class: "tf-opener", "data-key": "others", onclick: toggle },
     `${plural(others.length, "column")} not used: ${names}`,
   );
   const show = () => {

@@ -122,7 +122,7 @@ let nodesMade = 0;
  */
 function noteNode(fieldId, { kind, text }) {
   const role = kind === "tf-problem" ? "alert" : null;
-  const attributes = { class: `tf-at-field ${kind}`, id: `${fieldId}-told-${nodesMade}`, role };
+  const attributes = { class: `tf-at-field ${kind}`, id: `${fieldId}-note-${nodesMade}`, role };
   nodesMade += 1;
   const node = element("p", attributes, kind === "tf-notice" ? [element("strong", {}, "Note: "), text] : text);
   node.dataset.key = keyOf({ kind, text });

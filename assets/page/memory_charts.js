@@ -198,7 +198,7 @@ function drawOther(svg, frame, points, curve, sizes) {
   const name = svgElement("text", { ...position, class: "tf-mini-name", "text-anchor": "end" }, text);
   name.dataset.method = curve.method;
   svg.append(name);
-  const pointed = svgElement("path", { d: pathOf(points), class: "tf-mini-reach" });
+  const pointed = svgElement("path", { d: pathOf(points), class: "tf-mini-pointed" });
   pointed.addEventListener("pointerenter", () => highlight(svg, curve.method));
   pointed.addEventListener("pointerleave", () => highlight(svg, null));
   frame.append(line, pointed);

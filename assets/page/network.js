@@ -79,7 +79,7 @@ function layer({ name, times, parts }) {
     element("span", { class: "tf-layer" }, name),
     element(
       "span",
-      { class: "tf-pieces" },
+      { class: "tf-layer-parts" },
       parts.map((part) => layerPart(part, times)),
     ),
   ]);
@@ -92,7 +92,7 @@ function layer({ name, times, parts }) {
 function layerPart({ name, state, count: parameters }, times) {
   const each = times > 1 ? ` in each of ${times}` : "";
   const title = `${state}: ${name}, ${count(parameters)} parameters${each}`;
-  return element("span", { class: "tf-piece", "data-state": state, title }, [
+  return element("span", { class: "tf-layer-part", "data-state": state, title }, [
     element("span", { "aria-hidden": "true" }, `${MARKS[state]} `),
     element("span", { class: "tf-hidden" }, `${state}: `),
     name,

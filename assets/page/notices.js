@@ -34,16 +34,16 @@ export function noticeList(notices) {
 /** The list over the Start button: the first few in sight, the others folded. */
 export class BeforeStart {
   constructor() {
-    this.count = element("span", { class: "tf-told-count" });
+    this.count = element("span", { class: "tf-before-count" });
     this.note = element("p", { class: "tf-small", hidden: true }, "Of the last settings that could be read.");
     this.problems = element("ul", { class: "tf-notices" });
     this.first = element("ul", { class: "tf-notices" });
     this.others = element("ul", { class: "tf-notices" });
     this.summary = element("summary", {});
     this.fold = element("details", {}, [this.summary, this.others]);
-    const attributes = { class: "tf-told-list", role: "group", "aria-label": "What is told before Start" };
+    const attributes = { class: "tf-before-list", role: "group", "aria-label": "What is told before Start" };
     this.list = element("div", attributes, [this.note, this.problems, this.first, this.fold]);
-    this.section = element("section", { class: "tf-told", "aria-label": "Before you start", hidden: true }, [
+    this.section = element("section", { class: "tf-before", "aria-label": "Before you start", hidden: true }, [
       element("h2", {}, ["Before you start ", this.count]),
       this.list,
     ]);

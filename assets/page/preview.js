@@ -88,7 +88,7 @@ export function mountPreview(root, props, watch, trigger, fillForm) {
     if (key === general.dataset.key) return;
     general.dataset.key = key;
     const opener = (/** @type {import("./shapes").FieldProblem} */ problem) =>
-      element("button", { type: "button", class: "tf-told-open", onclick: () => goToField(problem) }, "Show the field");
+      element("button", { type: "button", class: "tf-opener", onclick: () => goToField(problem) }, "Show the field");
     general.replaceChildren(
       ...others.map((problem) => element("p", { class: "tf-problem" }, sentence(problem))),
       ...unseen.map((problem) => element("p", { class: "tf-problem" }, [sentence(problem), " ", opener(problem)])),

@@ -141,12 +141,12 @@ export function summaryText({ loss, metrics, rows, of: evaluated = 0 }) {
   const more = evaluated > rows.length ? ` (${plural(evaluated, "row")} were evaluated)` : "";
   const questions = rows.filter(isQuestion);
   if (!questions.length) {
-    const kept = rows.length === 1 ? "the row kept here is" : `${rows.length} rows kept here are`;
-    return `${numbers} · ${kept} learned whole: none has an answer that could be right${more}`;
+    const stored = rows.length === 1 ? "the row kept here is" : `${rows.length} rows kept here are`;
+    return `${numbers} · ${stored} learned whole: none has an answer that could be right${more}`;
   }
   const right = questions.filter((row) => row.right).length;
-  const kept = `${plural(questions.length, "row")} kept here ${questions.length === 1 ? "is" : "are"}`;
-  return `${numbers} · ${right} of the ${kept} right${more}`;
+  const stored = `${plural(questions.length, "row")} kept here ${questions.length === 1 ? "is" : "are"}`;
+  return `${numbers} · ${right} of the ${stored} right${more}`;
 }
 
 /**
@@ -204,7 +204,7 @@ function rowLine(row, columns) {
   const number = (/** @type {string} */ value) => element("td", { class: "tf-num" }, value);
   const verdict = asks ? `${row.right ? "✓" : "✗"} ` : "";
   const chance = row.chance === undefined ? "–" : `${(100 * row.chance).toFixed(0)} %`;
-  return element("tr", { class: !asks ? "tf-unasked" : row.right ? "tf-right" : "tf-missed" }, [
+  return element("tr", { class: !asks ? "tf-no-question" : row.right ? "tf-right" : "tf-missed" }, [
     number(String(row.row)),
     text(row.text.trim()),
     columns.truth ? text(asks ? String(row.truth).trim() : "–") : null,

@@ -246,14 +246,14 @@ class NoticeRow {
     this.key = "";
     this.opener = element("button", {
       type: "button",
-      class: "tf-told-open",
+      class: "tf-opener",
       "aria-expanded": "false",
-      "aria-controls": `told-${id}`,
+      "aria-controls": `notices-${id}`,
       hidden: true,
       onclick: () => this.open(Boolean(this.node.hidden)),
     });
     this.body = cell([], { colspan: HEADS.length });
-    this.node = element("tr", { role: "row", class: "tf-told-row", id: `told-${id}`, hidden: true }, this.body);
+    this.node = element("tr", { role: "row", class: "tf-notice-row", id: `notices-${id}`, hidden: true }, this.body);
   }
 
   /** @param {boolean} isOpen */

@@ -150,7 +150,7 @@ def test_notes_of_other_data_do_not_stay_where_these_are_refused(tab: Tab, tmp_p
     source.press("Enter")
     playwright.expect(told).to_contain_text("training rows repeat earlier ones", timeout=20_000)
     playwright.expect(told.locator(".tf-problem")).to_have_count(0)
-    playwright.expect(told.locator(".tf-told-count")).to_contain_text("notice")
+    playwright.expect(told.locator(".tf-before-count")).to_contain_text("notice")
     tab.field("max_steps").fill("4")
     playwright.expect(told).to_contain_text("training rows repeat earlier ones", timeout=20_000)
     playwright.expect(told.locator(".tf-problem")).to_have_count(0)
