@@ -54,7 +54,7 @@ function matrixTable({ labels, confusion }) {
     ]),
   );
   return element("table", { class: "tf-table tf-confusion" }, [
-    element("caption", {}, "Rows are the truth, columns what it said"),
+    element("caption", {}, "Rows are the truth, columns the prediction"),
     element("thead", {}, element("tr", {}, heads)),
     element("tbody", {}, lines),
   ]);

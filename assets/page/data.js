@@ -260,8 +260,8 @@ function problemNodes(preview) {
 function noticeNodes({ notices }) {
   if (!notices?.length) return [];
   return [
-    element("section", { "aria-label": "What is told of these rows" }, [
-      element("h3", {}, "Told before Start"),
+    element("section", { "aria-label": "Notices on these rows" }, [
+      element("h3", {}, "Notices on these rows"),
       noticeList(notices),
     ]),
   ];

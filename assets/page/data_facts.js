@@ -37,8 +37,8 @@ export function factTexts(preview) {
     const rows = plural(preview.effective_batch ?? 0, "row");
     texts.push([`${plural(preview.updates_per_epoch, "update")} an epoch, ${rows} each`, false]);
   }
-  const repeated = `${plural(duplicates, "training row")} ${are(duplicates, "repeats", "repeat")} an earlier one`;
-  texts.push([`${duplicates ? repeated : "no row stands there twice"}${some}`, duplicates > 0]);
+  const repeated = plural(duplicates, "duplicate training row");
+  texts.push([`${duplicates ? repeated : "no duplicate rows"}${some}`, duplicates > 0]);
   if (preview.eval_rows) {
     const shared = `${plural(both, "evaluation row")} ${are(both)} trained on too`;
     texts.push([`${both ? shared : "no evaluation row is trained on"}${some}`, both > 0]);

@@ -32,7 +32,7 @@ export function withChange(settings, change) {
  */
 export function rowsThatFit({ device, largest_micro_batch: most, effective_batch: batch, reaches, all_rows: all }) {
   const name = deviceName(device);
-  if (most === null) return `Not even one row at a time surely fits ${name}.`;
+  if (most === null) return `Even one row at a time may not fit ${name}.`;
   if (batch === null) {
     if (!all) return `With a micro-batch of at most ${plural(most, "row")} the run surely fits ${name}.`;
     return `${all === 1 ? "The one held-out row fits" : `All ${all} held-out rows at once fit`} ${name}.`;

@@ -41,7 +41,7 @@ export class BeforeStart {
     this.others = element("ul", { class: "tf-notices" });
     this.summary = element("summary", {});
     this.fold = element("details", {}, [this.summary, this.others]);
-    const attributes = { class: "tf-before-list", role: "group", "aria-label": "What is told before Start" };
+    const attributes = { class: "tf-before-list", role: "group", "aria-label": "Notices before Start" };
     this.list = element("div", attributes, [this.note, this.problems, this.first, this.fold]);
     this.section = element("section", { class: "tf-before", "aria-label": "Before you start", hidden: true }, [
       element("h2", {}, ["Before you start ", this.count]),

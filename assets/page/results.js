@@ -18,8 +18,8 @@ import { RunChoice } from "./run_choice.js";
  * @type {Record<string, [title: string, compare: (one: PredictionRow, two: PredictionRow) => number]>}
  */
 const ORDERS = {
-  wrong: ["most wrong first", (one, two) => (two.loss ?? 0) - (one.loss ?? 0)],
-  sure: ["least wrong first", (one, two) => (one.loss ?? 0) - (two.loss ?? 0)],
+  wrong: ["highest loss first", (one, two) => (two.loss ?? 0) - (one.loss ?? 0)],
+  sure: ["lowest loss first", (one, two) => (one.loss ?? 0) - (two.loss ?? 0)],
   order: ["as in the data", (one, two) => one.row - two.row],
 };
 const SHOWN_ROWS = 25;
@@ -48,7 +48,7 @@ export function mountResults(root) {
   const table = element("div", tableAttributes);
   const samples = element("div", { class: "tf-samples" });
   const section = element("section", { class: "tf-card", "aria-label": "Evaluation rows", hidden: true }, [
-    element("h2", {}, "What it says on the evaluation rows"),
+    element("h2", {}, "Predictions on the evaluation rows"),
     element("div", { class: "tf-controls" }, [
       labelled("run", select),
       labelled("after step", slider, stepText),

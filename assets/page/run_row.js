@@ -273,8 +273,8 @@ class NoticeRow {
     const text = notices.length ? plural(notices.length, "notice") : "";
     this.opener.hidden = !text;
     setText(this.opener, text);
-    this.opener.setAttribute("aria-label", `${text}: what was told before Start of ${name}`);
+    this.opener.setAttribute("aria-label", `${text}: notices before Start of ${name}`);
     if (!text) this.open(false);
-    this.body.replaceChildren(element("h3", {}, "What was told before Start"), noticeList(notices));
+    this.body.replaceChildren(element("h3", {}, "Notices before Start"), noticeList(notices));
   }
 }

@@ -60,7 +60,7 @@ test("the facts of all rows come to what the first rows said, with no problem tw
 test("what is odd about the rows is marked", () => {
   assert.deepEqual(factTexts(preview({ duplicates: 0, in_both: 1, empty: 2 })), [
     ["32 updates an epoch, 16 rows each", false],
-    ["no row stands there twice", false],
+    ["no duplicate rows", false],
     ["1 evaluation row is trained on too", true],
     ["2 of 500 rows have nothing to learn from (an empty answer) and are left out", true],
   ]);

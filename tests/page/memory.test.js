@@ -21,7 +21,7 @@ const whatIf = (more = {}) => ({
 
 test("how many rows at once fit is said in one sentence", () => {
   const sentences = [
-    [{ largest_micro_batch: null }, "Not even one row at a time surely fits T4 16 GB."],
+    [{ largest_micro_batch: null }, "Even one row at a time may not fit T4 16 GB."],
     [{}, "At most 4 rows at once surely fit T4 16 GB; 4 × 2 reaches the effective batch of 8."],
     [
       { largest_micro_batch: 1, reaches: { rows: 1, steps: 8 } },
