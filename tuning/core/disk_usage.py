@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypedDict
 
 from filelock import lock_descriptor
 
@@ -20,6 +21,13 @@ log = logging.getLogger(__name__)
 UPLOADS = "uploads"
 UPLOAD_PREFIX = ".upload-"
 DAY = 24 * 3600.0
+
+
+class CountAndBytes(TypedDict):
+    """How many files and folders there are, and their bytes together."""
+
+    count: int
+    bytes: int
 
 
 def bytes_of(path: Path) -> int:
@@ -89,7 +97,7 @@ def is_older(folder: Path, seconds: float) -> bool:
     return False
 
 
-def count_and_bytes(paths: Iterable[Path]) -> dict[str, int]:
-    """{"count", "bytes"}: how many files and folders these are, and their bytes together."""
+def count_and_bytes(paths: Iterable[Path]) -> CountAndBytes:
+    """How many files and folders these are, and their bytes together."""
     sizes = [bytes_of(path) for path in paths]
     return {"count": len(sizes), "bytes": sum(sizes)}

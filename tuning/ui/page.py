@@ -34,7 +34,7 @@ from tuning.ui import data as data_room  # noqa: E402
 from tuning.ui import form as form_room  # noqa: E402
 from tuning.ui import live as live_room  # noqa: E402
 from tuning.ui import results as results_room  # noqa: E402
-from tuning.ui.preview import preview_value, run_name, told  # noqa: E402
+from tuning.ui.preview import PreviewValue, preview_value, run_name, told  # noqa: E402
 from tuning.ui.theme import theme  # noqa: E402
 from tuning.ui.values import (  # noqa: E402
     CHOSEN,
@@ -110,7 +110,7 @@ def _connect(
     shown = [*parts, *form.blocks.values()]
     length = form.parts[LENGTH]
 
-    def look(*given: Any) -> dict[str, Any]:
+    def look(*given: Any) -> PreviewValue:
         return preview_value(service, form.values(given))
 
     def press(*given: Any) -> tuple[Any, Any, Any]:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +108,9 @@ def _of_the_rows(given: dict[str, Any]) -> tuple[Settings, int | None]:
     return settings, settings.micro_batch_size * settings.gradient_accumulation_steps * settings.num_devices
 
 
-def _updates_known(found: dict[str, Any], rows: int | None) -> dict[str, Any]:
+def _updates_known(found: Mapping[str, Any], rows: int | None) -> dict[str, Any]:
     """Without the counts of updates where the rows of one are not known."""
-    return found if rows else {key: value for key, value in found.items() if key not in UPDATES}
+    return {key: value for key, value in found.items() if rows or key not in UPDATES}
 
 
 def clean_name(name: str) -> str:

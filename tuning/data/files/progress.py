@@ -10,10 +10,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache, wraps
 from itertools import count
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tuning.core.errors import GoOn, check_stop
 
@@ -35,10 +35,6 @@ class Under:
     """bytes or rows."""
     done: int
     total: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """The reading without its path, as JSON for the page."""
-        return {name: value for name, value in asdict(self).items() if name != "path"}
 
 
 _under_way = dict[int, Under]()
