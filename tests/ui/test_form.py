@@ -212,7 +212,7 @@ def test_empty_lines_are_left_out_and_that_is_told_by_count() -> None:
     settings = Settings.from_dict(form.settings_from_values(values))
     assert settings.sample.prompts == ("one", "two")
     assert settings.data.label_names == ("a", "", "b"), "an empty text can be said"
-    told = preview.told(values, dict)["notices"]
+    told = preview.answer_or_problems(values, dict)["notices"]
     assert [(one["field"], one["count"], one["id"]) for one in told] == [("sample.prompts", 2, "f-sample-prompts")]
 
 
@@ -222,7 +222,7 @@ def test_a_form_that_a_browser_kept_from_version_1_keeps_its_meaning() -> None:
     kept |= {"precision": "bf16", "eval.every": "", "micro_batch_size": 8, "method.full.gone": "x", "seed": "8,5"}
     kept["data.packing"] = True  # a tick box, then
     kept |= {"optimizer.learning_rate": "0.00"}
-    values, told = form.kept_values(kept)
+    values, told = form.stored_values(kept)
     settings = form.settings_from_values(values)
     assert settings["precision"] == "autocast_bf16"
     assert settings["data"]["long_text"] == "cut" and settings["data"]["separator"] == " "
@@ -232,7 +232,7 @@ def test_a_form_that_a_browser_kept_from_version_1_keeps_its_meaning() -> None:
     )
     assert values["seed"] == "8,5" and values["optimizer.learning_rate"] == "0.00", "what was typed stays"
     assert len(told) == 1 and "version 1" in told[0].message
-    assert form.kept_values(values | {form.KEPT_VERSION: 2}) == (values, ())
+    assert form.stored_values(values | {form.STORED_VERSION: 2}) == (values, ())
 
 
 def test_what_is_counted_once_is_named_in_the_singular(tmp_path: Path) -> None:

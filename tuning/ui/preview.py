@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import gradio as gr
+
 from tuning.core.errors import Notice, Problem, SettingsError, TuningError, counted
 from tuning.core.hardware import this_machine
 from tuning.data.preview.background_read import how_far, read_whole
@@ -20,13 +22,16 @@ from tuning.runs.service import NAME_LENGTH, Preview, RunService
 from tuning.settings.schema import Settings
 from tuning.ui import memory_bar as charts
 from tuning.ui.form import dom_id, within
+from tuning.ui.hub_cards import DATA_CARD, MODEL_CARD
 from tuning.ui.network import network_value
+from tuning.ui.sections import EVENT_OPTIONS, Page, Region, Section
 from tuning.ui.values import (
     EPOCHS,
     LENGTH,
     RUN_NAME,
     WOULD_FIT_ON,
     Reading,
+    Values,
     every_path,
     first_values,
     readings,
@@ -39,12 +44,12 @@ READ_SECONDS = 1.0
 """How long an answer waits for the rows to be read, before it says how far they are; the page then asks again."""
 
 
-def preview_value(service: RunService, values: dict[str, Any]) -> dict[str, Any]:
+def preview_value(service: RunService, values: Values) -> dict[str, Any]:
     """Tiles, memory, hints and notices of these settings, or what is wrong with them. Nothing is started."""
-    return told(values, lambda: _computed(service, values))
+    return answer_or_problems(values, lambda: _computed(service, values))
 
 
-def told(values: dict[str, Any], compute: Callable[[], dict[str, Any]], pressed: bool = False) -> dict[str, Any]:
+def answer_or_problems(values: Values, compute: Callable[[], dict[str, Any]], pressed: bool = False) -> dict[str, Any]:
     """What `compute` gives; faults of the person's input become problems at their fields.
 
     Beside either stands how the fields were read, where that is not plain to see, and the model, data and task that the
@@ -137,7 +142,7 @@ def field_of(name: str, method: str) -> str | None:
     return name if name in paths else None
 
 
-def _computed(service: RunService, values: dict[str, Any]) -> dict[str, Any]:
+def _computed(service: RunService, values: Values) -> dict[str, Any]:
     asked = values.get(WOULD_FIT_ON)
     device = None if asked in (None, "", this_machine().name) else asked
     given = settings_from_values(values)
@@ -191,7 +196,7 @@ def _automatic(plan: Plan, path: str, key: str) -> str:
     return f"Empty takes {found.value:g}: {found.origin}"
 
 
-def run_name(values: dict[str, Any]) -> str | None:
+def run_name(values: Values) -> str | None:
     """The name that stands in the form; None where a name is to be made. Raises SettingsError where it is too long."""
     name = str(values.get(RUN_NAME) or "").strip()
     if len(name) > NAME_LENGTH:
@@ -258,3 +263,38 @@ def tiles(plan: Plan, seconds: float | None) -> list[dict[str, str]]:
         },
     ]
     return [{"value": t["value"], "label": t["label"], "title": str(plan.derived[t["key"]].origin)} for t in found]
+
+
+def _connect(page: Page) -> None:
+    """The preview is made anew when the page is loaded, a field has changed, or more is known of the same settings."""
+    fields, preview = list(page.form.fields.values()), page.components[PREVIEW]
+
+    def show(*given: Any) -> dict[str, Any]:
+        return preview_value(page.service, page.form.values(given))
+
+    triggers = [page.blocks.load, *(field.change for field in fields)]
+    gr.on(triggers, show, fields, preview, trigger_mode="always_last", **EVENT_OPTIONS)
+    for event in (
+        preview.traced,
+        page.components[MODEL_CARD].downloaded,
+        page.components[DATA_CARD].downloaded,
+    ):
+        event(show, fields, preview, **EVENT_OPTIONS)
+
+
+PREVIEW = Section(
+    kind="preview",
+    name="Preview of the run",
+    region=Region.MAIN,
+    fires=("traced",),
+    value=preview_value,
+    connect=_connect,
+)
+BEFORE_START = Section(
+    kind="before_start",
+    name="Before you start",
+    region=Region.ABOVE_START,
+    named_by_script=True,
+    scripted=False,
+)
+"""The notices of the settings. The script of the preview fills it, for both show one answer."""

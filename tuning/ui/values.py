@@ -21,13 +21,15 @@ from tuning.methods.recipes import RECIPES
 from tuning.settings.schema import Settings, all_fields
 from tuning.settings.versions import VERSION, today
 
+Values = dict[str, Any]
+"""What the components of the form hold, by path, as the browser sends it."""
 STEPS, EPOCHS = "updates", "epochs"
 LENGTH = "length"
 """The form's own choice between max_steps and num_epochs; the other one is sent as null."""
 WOULD_FIT_ON = "would_fit_on"
 """A question to the estimate, never a setting."""
 RUN_NAME = "run_name"
-KEPT_VERSION = "version"
+STORED_VERSION = "version"
 """In what a browser keeps of the form: the version of the settings in it; a form of version 1 has none."""
 NO_RECIPE = "none"
 NOT_SETTINGS = (LENGTH, WOULD_FIT_ON, RUN_NAME)
@@ -195,7 +197,7 @@ def _json(text: str) -> tuple[Any, str]:
         return text, str(error)
 
 
-def readings(values: dict[str, Any]) -> dict[str, Reading]:
+def readings(values: Values) -> dict[str, Reading]:
     """Of the fields that say something of how they were read, by path; without those of what is not chosen."""
     found = {}
     for path, field in every_path().items():
@@ -216,7 +218,7 @@ def exact_in_a_browser(settings: Any) -> Any:
     return str(settings) if isinstance(settings, int) and abs(settings) > 2**53 else settings
 
 
-def settings_from_values(values: dict[str, Any]) -> dict[str, Any]:
+def settings_from_values(values: Values) -> dict[str, Any]:
     """The settings JSON of what stands in the form. The only way from the form to settings."""
     settings: dict[str, Any] = {kind: {"name": values[f"{kind}.name"]} for kind in CHOSEN}
     for path, field in every_path().items():
@@ -240,7 +242,7 @@ def settings_from_values(values: dict[str, Any]) -> dict[str, Any]:
 def values_from_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """What the form shows for these settings; fields of what is not chosen keep their defaults."""
     chosen = {kind: settings.get(kind) or {} for kind in CHOSEN}
-    values: dict[str, Any] = {
+    values: Values = {
         "method.name": chosen["method"].get("name", METHODS[0].name),
         "recipe.name": chosen["recipe"].get("name", NO_RECIPE),
     }
@@ -271,14 +273,14 @@ def first_values() -> dict[str, Any]:
     return values_from_settings(first_settings()) | {WOULD_FIT_ON: this_machine().name, RUN_NAME: ""}
 
 
-def kept_values(kept: dict[str, Any]) -> tuple[dict[str, Any], tuple[Notice, ...]]:
+def stored_values(kept: dict[str, Any]) -> tuple[dict[str, Any], tuple[Notice, ...]]:
     """A form that a browser has kept, as the form of today; with what is told where an older version kept it.
 
     It may lack fields, hold ones that are gone, and words that meant something else.
     """
     first = first_values()
     values = first | {path: value for path, value in kept.items() if path in first}
-    if kept.get(KEPT_VERSION) == VERSION:
+    if kept.get(STORED_VERSION) == VERSION:
         return values, ()
     settings = settings_from_values(values) | {"version": 1}
     before = values_from_settings(settings)
