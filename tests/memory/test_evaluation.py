@@ -17,6 +17,7 @@ from bench.memory import given
 from bench.memory_models import make_models
 from support.memory_world import measured_peak
 from support.tiny_models import ENCODERS, SMALL, tiny_model
+from tuning.core.quantities import size_text
 from tuning.memory.estimate import estimate
 from tuning.memory.evaluation import FLOAT, HALF
 from tuning.memory.process_overhead import MIB
@@ -241,7 +242,7 @@ def test_the_verdict_counts_an_evaluation_that_takes_more_than_training() -> Non
     between = replace(plan.device, total_bytes=(found.high_bytes + alone.high_bytes) // 2)
     assert not estimate(usage_of(plan, between)).fits and estimate(usage_of(short, between)).fits
     bars = [charts.memory_bar(one.to_dict()) for one in (found, estimate(usage_of(plan, between)), alone)]
-    assert f"but evaluating takes {charts.size_text(found.evaluation_bytes)}" in bars[0]["note"]
+    assert f"but evaluating takes {size_text(found.evaluation_bytes)}" in bars[0]["note"]
     assert "evaluating" not in bars[2]["note"]
     more = {part["name"]: part["bytes"] for part in bars[1]["parts"]}[charts.BETWEEN]
     assert more == found.evaluation_bytes - found.total_bytes

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tuning.core.errors import SettingsError
+from tuning.core.quantities import size_text
 from tuning.methods import METHODS
 from tuning.settings.schema import Settings
 from tuning.ui import memory_bar as charts
@@ -84,8 +85,8 @@ def test_the_bar_says_whether_it_fits(limit: float, verdict: str) -> None:
         [charts.REST["cpu"]] if limit < 1e3 else []
     )
     near = limit < 1e3
-    assert bar["limit_words"] == (f"limit of a device: {charts.size_text(limit)}" if near else "")
-    assert bar["right"] == (charts.size_text(bar["scale"]) if near else "100 B at the peak"), "the axis tells its end"
+    assert bar["limit_words"] == (f"limit of a device: {size_text(limit)}" if near else "")
+    assert bar["right"] == (size_text(bar["scale"]) if near else "100 B at the peak"), "the axis tells its end"
     assert ("110 B to 140 B" in bar["band_words"]) == near
     card = charts.memory_bar(estimate | {"why_approximate": "no layers are named."}, "cuda")
     assert not near or card["parts"][-1]["name"] == "CUDA context and libraries"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
+from tuning.core.quantities import size_text
+
 PALETTE = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#db2777", "#0891b2", "#a16207", "#64748b")
 """One colour for each run's slot; each has at least 3:1 against the light and the dark page."""
 TASKS = {"causal_lm": "write text", "sequence_classification": "choose a class"}
@@ -23,7 +25,6 @@ PARTS = {
 REST = {"cpu": "Python and libraries", "cuda": "CUDA context and libraries"}
 """What a process takes besides tensors, by the kind of device: on a card Python is not there."""
 BETWEEN = "more between updates"
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 class BarPart(TypedDict):
@@ -57,14 +58,6 @@ class MemoryBar(TypedDict):
 def chart_config(methods: dict[str, str]) -> dict[str, Any]:
     """The constant part of the live chart and the runs table."""
     return {"palette": list(PALETTE), "metrics": METRICS, "axes": AXES, "methods": methods, "tasks": TASKS}
-
-
-def size_text(count: float) -> str:
-    """Bytes for people: three digits and a binary unit."""
-    unit = 0
-    while count >= 1024 and unit < len(UNITS) - 1:
-        count, unit = count / 1024, unit + 1
-    return f"{count:.0f} {UNITS[unit]}" if count >= 100 or unit == 0 else f"{count:.3g} {UNITS[unit]}"
 
 
 def memory_bar(estimate: dict[str, Any], kind: str = "cpu") -> MemoryBar:

@@ -13,6 +13,7 @@ import gradio as gr
 
 from tuning.core.errors import Notice, Problem, SettingsError, TuningError, counted
 from tuning.core.hardware import this_machine
+from tuning.core.quantities import count_text, duration_text
 from tuning.data.preview.background_read import how_far, read_whole
 from tuning.methods import METHODS, method_named
 from tuning.models.weights import compared
@@ -213,23 +214,10 @@ def _not_yet(field: str, words: str) -> dict[str, Any]:
 COUNTS = ("tokens_per_update", "updates_per_epoch")
 
 
-def count_text(value: float) -> str:
-    for size, word in ((1e9, "B"), (1e6, "M")):
-        if value >= size:
-            return f"{value / size:.3g} {word}"
-    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
-
-
 def _noun(key: str, count: float) -> str:
     """The count's name as a label under it: tokens per update, 1 update per epoch."""
     one, _, rest = key.replace("_", " ").partition(" ")
     return f"{one.removesuffix('s') if count == 1 else one} {rest}"
-
-
-def seconds_text(seconds: float) -> str:
-    if seconds < 90:
-        return f"about {max(1, round(seconds))} s"
-    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
 def tiles(plan: Plan, seconds: float | None) -> list[dict[str, str]]:
@@ -258,7 +246,7 @@ def tiles(plan: Plan, seconds: float | None) -> list[dict[str, str]]:
         },
         {
             "key": "total_steps",
-            "value": count_text(updates) if seconds is None else seconds_text(seconds),
+            "value": count_text(updates) if seconds is None else duration_text(seconds),
             "label": f"{noun}; time not yet known" if seconds is None else f"for {counted(updates, 'update')}, roughly",
         },
     ]

@@ -22,6 +22,7 @@ from starlette.concurrency import run_in_threadpool
 from tuning.core.disk_usage import UPLOAD_PREFIX, UPLOADS
 from tuning.core.errors import Notice, Problem, SettingsError, TuningError
 from tuning.core.files import temporary_file
+from tuning.core.quantities import size_text
 from tuning.core.visitor import visitor
 from tuning.data import CONVERSATION, TEXT
 from tuning.data.preview.background_read import look
@@ -124,8 +125,8 @@ def _check_room(folder: Path, expected: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free - SPARE_BYTES
     if expected > free:
-        limit = f"{max(0, free) / 2**20:.0f} MiB"
-        message = f"the file has {expected / 2**20:.0f} MiB, and the disk of the server has room for {limit}."
+        limit = size_text(max(0, free))
+        message = f"the file has {size_text(expected)}, and the disk of the server has room for {limit}."
         raise SettingsError([Problem("data.source", expected, limit, message)])
 
 
