@@ -241,8 +241,8 @@ def test_the_verdict_counts_an_evaluation_that_takes_more_than_training() -> Non
     assert found.evaluation_bytes > 1.5 * found.total_bytes > alone.evaluation_bytes
     between = replace(plan.device, total_bytes=(found.high_bytes + alone.high_bytes) // 2)
     assert not estimate(usage_of(plan, between)).fits and estimate(usage_of(short, between)).fits
-    bars = [charts.memory_bar(one.to_dict()) for one in (found, estimate(usage_of(plan, between)), alone)]
-    assert f"but evaluating takes {size_text(found.evaluation_bytes)}" in bars[0]["note"]
+    bars = [charts.memory_bar(one) for one in (found, estimate(usage_of(plan, between)), alone)]
+    assert f"but evaluation takes {size_text(found.evaluation_bytes)}" in bars[0]["note"]
     assert "evaluating" not in bars[2]["note"]
     more = {part["name"]: part["bytes"] for part in bars[1]["parts"]}[charts.BETWEEN]
     assert more == found.evaluation_bytes - found.total_bytes

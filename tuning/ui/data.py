@@ -11,10 +11,11 @@ from typing import Any
 import gradio as gr
 
 from tuning.runs.service import RunService
+from tuning.ui.field_text import as_text
 from tuning.ui.form import data_choices
 from tuning.ui.hub_cards import DATA_CARD, MODEL_CARD
 from tuning.ui.sections import EVENT_OPTIONS, Page, Region, Section
-from tuning.ui.values import Values, as_text, every_path, exact_in_a_browser, settings_from_values
+from tuning.ui.values import Values, every_path, exact_in_a_browser, settings_from_values
 
 DATA_PATHS = ("task", "model", "revision", "seed", "micro_batch_size", "gradient_accumulation_steps")
 """The settings besides those of the block `data` that change what rows become."""

@@ -14,7 +14,7 @@ import threading
 import webbrowser
 from pathlib import Path
 
-# a page that tells nobody it was opened: Gradio reads this when it is imported
+# no message to Gradio's makers that the page was opened; Gradio reads this when it is imported
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr  # noqa: E402
@@ -110,21 +110,19 @@ def build_app(service: RunService, host: str, port: int, serving: Serving | None
 
 
 def default_home() -> Path:
-    """Where runs are kept when nothing else is said: TUNING_FORK_HOME, else the user's data folder."""
+    """The folder of runs without --home: TUNING_FORK_HOME, else the user's data folder."""
     from platformdirs import user_data_path
 
     return Path(os.environ.get("TUNING_FORK_HOME") or user_data_path("tuning-fork", appauthor=False))
 
 
 def launch(serving: Serving) -> None:
-    """Serves the page until it is interrupted, and prints its address once it can be opened.
-
-    The port comes first: where it is taken, nothing else is touched. Raises TuningError.
-    """
+    """Serves the page until it is interrupted, and prints its address once it can be opened. Raises TuningError."""
     import uvicorn
 
-    with listen(serving.host, serving.port) as door:
-        port = door.getsockname()[1]
+    # the port comes first: where it is in use, the home folder is not touched
+    with listen(serving.host, serving.port) as listener:
+        port = listener.getsockname()[1]
         _log_to_standard_error()
         service = RunService((serving.home or default_home()).expanduser())
         if service.store.unsound:
@@ -135,18 +133,18 @@ def launch(serving: Serving) -> None:
             app = build_app(service, serving.host, port, serving)
             server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
 
-            async def say() -> None:
-                _tell_addresses(serving, port)
+            async def greet() -> None:
+                _print_addresses(serving, port)
                 # the first page comes before the imports of training, which would share its processor
                 asyncio.get_running_loop().call_later(WARM_UP_AFTER, service.warm_up)
 
-            app.router.on_startup.append(say)
-            server.run(sockets=[door])
+            app.router.on_startup.append(greet)
+            server.run(sockets=[listener])
         finally:
             service.close()
 
 
-def _tell_addresses(serving: Serving, port: int) -> None:
+def _print_addresses(serving: Serving, port: int) -> None:
     own, guests = addresses(serving, port)
     print(f"Tuning Fork is at {own}", flush=True)
     if guests is not None:
@@ -159,7 +157,7 @@ def _tell_addresses(serving: Serving, port: int) -> None:
 
 
 def _log_to_standard_error() -> None:
-    """Who started, stopped or deleted what, a line each."""
+    """Log who started, stopped or deleted what, a line each."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     ours = logging.getLogger("tuning")
