@@ -1,6 +1,6 @@
 """What tests in a real browser share: the server as a person starts it, Chromium, and one page in it.
 
-Comes in: a home folder.  Goes out: a Server in a process of its own, a browser, a Tab that collects faults.
+A Server runs in a process of its own over a home folder; a Tab collects the faults of its page.
 """
 
 from __future__ import annotations

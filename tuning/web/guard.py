@@ -1,8 +1,7 @@
 """Who may talk to this app, and as whom: the names it is called by, its token, and no other site in the same browser.
 
-In: the app, a `Serving`. Out: the app behind one piece of plain ASGI, and errors told as answers. The token of the
-printed address becomes a cookie at the first load and leaves the address. A browser that comes by the second address
-owns its runs: a cookie of its own says which.
+The guard is one plain ASGI middleware around the app. The token of the printed address becomes a cookie at the first
+load and leaves the address. A browser that comes by the second address owns its runs, which a cookie of its own names.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ class Guard:
             await _refuse(scope, receive, send, _no_token(scope["path"]))
             return
         if in_address:
-            rest = urlencode([one for one in query if one[0] != "token"], safe=",:")
+            rest = urlencode([pair for pair in query if pair[0] != "token"], safe=",:")
             await _send_with(entry.cookies, _redirect(scope["path"], rest), scope, receive, send)
             return
         if scope["path"].startswith("/gradio_api/") and not PAGE_CALLS.fullmatch(scope["path"]):
@@ -117,7 +116,7 @@ class Guard:
         kind, _, bearer = headers.get("authorization", "").partition(" ")
         given = [*in_address, *([bearer.strip()] if kind.lower() == "bearer" else []), cookies.get(name, "")]
         roles = {"holder", "guest"} if self.serving.guests else {"holder"}
-        role = next((found for one in given if (found := keys.opens(one)) in roles), None)
+        role = next((opened for key in given if (opened := keys.opens(key)) in roles), None)
         if role == "holder":
             visitor, set_cookies = Visitor(), list[str]()
         elif role == "guest":
@@ -205,8 +204,8 @@ async def _send_with(cookies: tuple[str, ...], app: ASGIApp, scope: Scope, recei
         if message["type"] == "http.response.start" and cookies:
             message.setdefault("headers", [])
             headers = MutableHeaders(scope=message)
-            for one in cookies:
-                headers.append("set-cookie", one)
+            for cookie in cookies:
+                headers.append("set-cookie", cookie)
         await send(message)
 
     await app(scope, receive, with_cookies)
