@@ -93,7 +93,7 @@ class Guard:
             await _refuse(scope, receive, send, JSONResponse({"message": "Not used here."}, status_code=404))
             return
         with asking_as(entry.visitor):
-            app = partial(_told_plainly, self.app) if scope["path"].startswith("/gradio_api/") else self.app
+            app = partial(_hide_gradio_errors, self.app) if scope["path"].startswith("/gradio_api/") else self.app
             await _send_with(entry.cookies, app, scope, receive, send)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
@@ -178,8 +178,8 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, answer: Response) 
         await answer(scope, receive, send)
 
 
-async def _told_plainly(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Gradio ends a call that its page never makes in an error of its own server, with its insides as the text."""
+async def _hide_gradio_errors(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer 422 where Gradio fails, as it does for calls that the page never makes; its own answer has internals."""
     begun = failed = False
 
     async def watched(message: Message) -> None:
