@@ -12,7 +12,7 @@ import gradio as gr
 
 from tuning.runs.service import RunService
 from tuning.ui.field_text import as_text
-from tuning.ui.form import data_choices
+from tuning.ui.form import Update, data_choices
 from tuning.ui.hub_cards import DATA_CARD, MODEL_CARD
 from tuning.ui.sections import EVENT_OPTIONS, Page, Region, Section
 from tuning.ui.values import Values, every_path, exact_in_a_browser, settings_from_values
@@ -31,19 +31,20 @@ def _connect(page: Page) -> None:
     components = [page.components[section] for section in (DATA, MODEL_CARD, DATA_CARD)]
     matter = [field for path, field in form.fields.items() if path in DATA_PATHS or path.startswith("data.")]
 
-    def send(*given: Any) -> list[dict[str, Any]]:
+    def send(*given: object) -> list[dict[str, Any]]:
         settings = exact_in_a_browser(settings_from_values(form.values(given)))
         return [{"settings": settings}] * len(components)
 
-    def receive(event: gr.EventData) -> list[Any]:
+    def receive(event: gr.EventData) -> list[Update]:
         chosen = event._data.get("values") or {}
 
-        def update(path: str) -> Any:
-            if path not in chosen or not path.startswith("data."):
-                return gr.skip()
-            if path == "data.source":
-                return gr.update(value=chosen[path], choices=data_choices(chosen[path]))
-            return gr.update(value=as_text(chosen[path], paths[path]))
+        def update(path: str) -> Update:
+            change: Update = gr.skip()
+            if path == "data.source" and path in chosen:
+                change = gr.update(value=chosen[path], choices=data_choices(chosen[path]))
+            elif path.startswith("data.") and path in chosen:
+                change = gr.update(value=as_text(chosen[path], paths[path]))
+            return change
 
         return [update(path) for path in form.fields]
 

@@ -32,6 +32,8 @@ from tuning.ui.values import (
 )
 
 FormField = gr.Textbox | gr.Dropdown | gr.Radio | gr.Checkbox
+Update = dict[str, Any]
+"""The answer of a listener for one component, as `gr.update` and `gr.skip` make it."""
 AddField = Callable[[str], FormField]
 """Makes the component of the setting with that path, and adds it to the form."""
 
@@ -125,7 +127,7 @@ class Form:
     blocks: dict[str, gr.Column]
     """What is in sight for one choice only, by `method.NAME` and `recipe.NAME`."""
 
-    def values(self, given: tuple[Any, ...]) -> Values:
+    def values(self, given: tuple[object, ...]) -> Values:
         """What the fields hold, by path, from the arguments of a listener that has all fields as its inputs."""
         return dict(zip(self.fields, given, strict=True))
 
@@ -197,7 +199,7 @@ def page_terms() -> dict[str, dict[str, str]]:
     return {path: names for path, names in terms.items() if names}
 
 
-def data_choices(source: Any) -> list[tuple[str, str]]:
+def data_choices(source: object) -> list[tuple[str, str]]:
     """What the list of data offers: the bundled sets, and a file that was uploaded under its own name."""
     cards = [(str(card.get("title", card["name"])), card["name"]) for card in data_catalogue()]
     if isinstance(source, str) and is_uploaded(source):
@@ -291,7 +293,7 @@ def more_about(title: str) -> str:
     return f"More about {title}"
 
 
-def shown_blocks(form: Form, *chosen: str) -> list[Any]:
+def shown_blocks(form: Form, *chosen: str) -> list[Update]:
     """One update a block, which shows those of `chosen` alone: a method and a recipe, in the order of `CHOSEN`."""
     names = {f"{kind}.{name}" for kind, name in zip(CHOSEN, chosen, strict=True)}
     return [gr.update(visible=name in names) for name in form.blocks]
@@ -332,7 +334,7 @@ def run_name_field() -> gr.Textbox:
     )
 
 
-def updates_for(form: Form, values: Values) -> list[Any]:
+def updates_for(form: Form, values: Values) -> list[Update]:
     """One update for each of `form.outputs()`, so that the form shows these values."""
     updates = []
     for path in form.fields:

@@ -9,11 +9,20 @@ from typing import Any
 import gradio as gr
 
 from tuning.settings.versions import VERSION
-from tuning.ui.form import shown_blocks, updates_for
+from tuning.ui.form import Update, shown_blocks, updates_for
 from tuning.ui.live import LIVE, notices_value
 from tuning.ui.preview import PREVIEW, answer_or_problems, run_name
 from tuning.ui.sections import EVENT_OPTIONS, Page
-from tuning.ui.values import CHOSEN, LENGTH, RUN_NAME, STEPS, STORED_VERSION, settings_from_values, stored_values
+from tuning.ui.values import (
+    CHOSEN,
+    LENGTH,
+    RUN_NAME,
+    STEPS,
+    STORED_VERSION,
+    Values,
+    settings_from_values,
+    stored_values,
+)
 
 STORAGE_KEY = "tuning-fork-form"
 """The key in the browser's local storage."""
@@ -30,7 +39,7 @@ def _connect_choices(page: Page) -> None:
     """The fields of the chosen method and recipe, and of the chosen unit of the length, are those in sight."""
     fields = page.form.fields
 
-    def show_length(unit: str, epochs: str) -> list[Any]:
+    def show_length(unit: str, epochs: str) -> list[Update]:
         steps = unit == STEPS
         return [gr.update(visible=steps), gr.update(visible=not steps, value=epochs if steps or epochs else "1")]
 
@@ -47,7 +56,7 @@ def _connect_storage(page: Page) -> None:
     fields = list(form.fields.values())
     stored = gr.BrowserState({}, storage_key=STORAGE_KEY, secret="tuning-fork")
 
-    def restore(saved: dict[str, Any] | None) -> list[Any]:
+    def restore(saved: Values | None) -> list[Update]:
         if not saved:  # a first visit: an answer now would undo what a person has chosen already
             return [gr.skip() for _ in (*form.outputs(), live)]
         values, notices = stored_values(saved)
@@ -63,7 +72,7 @@ def _connect_start(page: Page, start: gr.Button) -> None:
     """Start makes a run of the form, or shows at the fields why there is none."""
     form, service = page.form, page.service
 
-    def press(*given: Any) -> tuple[Any, Any, Any]:
+    def press(*given: object) -> tuple[Update, Update, Update | str]:
         values = form.values(given)
         started: dict[str, Any] = {}
 

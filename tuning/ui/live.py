@@ -16,7 +16,7 @@ from tuning.methods import METHODS
 from tuning.runs.service import RunService
 from tuning.settings.schema import Settings
 from tuning.settings.versions import today
-from tuning.ui.form import updates_for
+from tuning.ui.form import Update, updates_for
 from tuning.ui.memory_bar import chart_config
 from tuning.ui.preview import PREVIEW, preview_value
 from tuning.ui.sections import EVENT_OPTIONS, Page, Region, Section
@@ -35,7 +35,7 @@ def notices_value(notices: Sequence[Notice]) -> dict[str, Any]:
 def _connect(page: Page) -> None:
     form, preview, live = page.form, page.components[PREVIEW], page.components[LIVE]
 
-    def reuse(event: gr.EventData) -> list[Any]:
+    def reuse(event: gr.EventData) -> list[Update]:
         given, notices = today(event._data.get("settings") or {})
         first = first_values()
         # in full: what a file leaves out has its default

@@ -263,7 +263,7 @@ def _connect(page: Page) -> None:
     """The preview is made anew when the page is loaded, a field has changed, or more is known of the same settings."""
     fields, preview = list(page.form.fields.values()), page.components[PREVIEW]
 
-    def show(*given: Any) -> dict[str, Any]:
+    def show(*given: object) -> dict[str, Any]:
         return preview_value(page.service, page.form.values(given))
 
     triggers = [page.blocks.load, *(field.change for field in fields)]

@@ -45,7 +45,7 @@ class Region(Enum):
 class InitialValue(Protocol):
     """What the section's script draws at first, as JSON, for what stands in the form."""
 
-    def __call__(self, service: RunService, values: Values) -> Any: ...
+    def __call__(self, service: RunService, values: Values) -> Mapping[str, Any]: ...
 
 
 class Connection(Protocol):
