@@ -78,10 +78,10 @@ def build_page(service: RunService) -> gr.Blocks:
             with gr.Column(elem_id="tf-main", min_width=0):
                 add_sections(Region.MAIN)
         page = Page(blocks=blocks, service=service, form=form, components=components)
-        connect_form(page, start)
         for section in SECTIONS:
             if section.connect:
                 section.connect(page)
+        connect_form(page, start)
     return blocks
 
 
