@@ -97,10 +97,10 @@ def test_the_bar_says_whether_it_fits(limit: int, verdict: str) -> None:
     assert ("110 B to 140 B" in bar["band_words"]) == near
     card = charts.memory_bar(replace(estimate, why_approximate="no layers are named."), "cuda")
     assert not near or card["parts"][-1]["name"] == "CUDA context and libraries"
-    assert card["note"].endswith("Approximate, with a wider band: no layers are named.")
+    assert "The estimate is approximate, with a wider band: no layers are named." in card["note"]
     assert bar["note"].startswith("The process needs 110 B to 140 B")
     assert "100 B at the peak, in the backward pass of layer 6; the rest is Python and libraries." in bar["note"]
-    assert bar["note"].endswith("It is for 4 rows of 8 tokens. The estimate is approximate.")
+    assert bar["note"].endswith("The estimate is approximate. It is for 4 rows of 8 tokens.")
     assert bar["total"] <= bar["scale"]
 
 

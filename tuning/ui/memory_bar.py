@@ -116,9 +116,9 @@ def _sentences(estimate: MemoryEstimate, kind: str, share: bool) -> Iterator[str
     yield f"The process needs {_range(estimate)}{percent if share else ''}."
     tensors = f"Its tensors take {size_text(estimate.total_bytes)} at the peak, {_moment(estimate)}"
     yield f"{tensors}{_between_updates(estimate)}; the rest is {REST[kind]}."
-    yield f"It is for {estimate.batches}."
     why = estimate.why_approximate
-    yield f"Approximate, with a wider band: {why}" if why else f"The estimate is {estimate.kind}."
+    yield f"The estimate is approximate, with a wider band: {why}" if why else f"The estimate is {estimate.kind}."
+    yield f"It is for {estimate.batches}."
 
 
 def _moment(estimate: MemoryEstimate) -> str:
