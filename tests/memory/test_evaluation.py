@@ -243,8 +243,8 @@ def test_the_verdict_counts_an_evaluation_that_takes_more_than_training() -> Non
     assert not estimate(usage_of(plan, between)).fits and estimate(usage_of(short, between)).fits
     bars = [charts.memory_bar(one) for one in (found, estimate(usage_of(plan, between)), alone)]
     assert f"but evaluation takes {size_text(found.evaluation_bytes)}" in bars[0]["note"]
-    assert "evaluating" not in bars[2]["note"]
-    more = {part["name"]: part["bytes"] for part in bars[1]["parts"]}[charts.BETWEEN]
+    assert "but evaluation" not in bars[2]["note"]
+    more = {part["name"]: part["bytes"] for part in bars[1]["parts"]}[charts.BETWEEN_UPDATES]
     assert more == found.evaluation_bytes - found.total_bytes
 
 
