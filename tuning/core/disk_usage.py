@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypedDict
 
 from filelock import lock_descriptor
 
@@ -20,6 +21,13 @@ log = logging.getLogger(__name__)
 UPLOADS = "uploads"
 UPLOAD_PREFIX = ".upload-"
 DAY = 24 * 3600.0
+
+
+class CountAndBytes(TypedDict):
+    """How many files and folders there are, and their bytes together."""
+
+    count: int
+    bytes: int
 
 
 def bytes_of(place: Path) -> int:
@@ -88,7 +96,7 @@ def is_older(place: Path, seconds: float) -> bool:
     return False
 
 
-def counted(places: Iterable[Path]) -> dict[str, int]:
-    """{"count", "bytes"} of files and folders."""
+def counted(places: Iterable[Path]) -> CountAndBytes:
+    """The number of files and folders, and their bytes."""
     sizes = [bytes_of(place) for place in places]
     return {"count": len(sizes), "bytes": sum(sizes)}

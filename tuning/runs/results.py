@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tuning.core.errors import GoOn, ModelError, Notice, RunError, TuningError
 from tuning.methods import method_named
@@ -35,6 +35,16 @@ CUT_OFF = ("interrupted", "failed")
 """How a run ends that does not tell which of its weights are the best."""
 UNSAVED = (*CUT_OFF, "cancelled")
 """How a run ends that may not have saved what its last attempt had learned; a checkpoint has it then."""
+
+
+class ResultState(TypedDict):
+    """Whether a form of a run's result is there.
+
+    `state` is `ready`, `absent` (it can be made), `making`, `failed`, or `none` where there is no such form.
+    """
+
+    state: str
+    message: str | None
 
 
 class Results:
@@ -69,11 +79,8 @@ class Results:
         if key not in self._making or self._making[key].done.done():
             self._making[key] = self._executor.later(found)
 
-    def state(self, row: RunRow, form: str) -> dict[str, Any]:
-        """{"state", "message"}: `ready`, `absent` (can be made), `making`, `failed`; `none` where there is no such.
-
-        Where the method leaves a whole model there is no merged form beside it.
-        """
+    def state(self, row: RunRow, form: str) -> ResultState:
+        """Whether a form of the result is there; where the method leaves a whole model there is no merged one."""
         try:
             found = self._found(row, form)
         except RunError as error:

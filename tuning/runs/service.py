@@ -14,10 +14,11 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tuning.core.disk_usage import (
     DAY,
+    CountAndBytes,
     bytes_of,
     clear_parts,
     clear_uploads,
@@ -35,7 +36,7 @@ from tuning.memory.estimate import MemoryEstimate, estimate
 from tuning.memory.peak_batches import update_batches_pending
 from tuning.memory.tracing.table_cache import TableMaker
 from tuning.memory.usage import MemoryUsage, usage_of, workloads_of
-from tuning.memory.what_if import what_if
+from tuning.memory.what_if import WhatIf, what_if
 from tuning.methods import method_named
 from tuning.models.base_model import BaseModel
 from tuning.models.weights import compared
@@ -44,7 +45,7 @@ from tuning.runs.ask import ASK_SECONDS, Asked, Hear, SavedAnswers, Waiting, put
 from tuning.runs.events import Emitter
 from tuning.runs.executors.base import Executor, RunHandle
 from tuning.runs.executors.thread import ThreadExecutor
-from tuning.runs.results import FORMS, Results, refuse_changed_base
+from tuning.runs.results import FORMS, Results, ResultState, refuse_changed_base
 from tuning.runs.run_row import RunRow, timing_key
 from tuning.runs.store import STORE, RunStore
 from tuning.settings.schema import Settings
@@ -71,6 +72,32 @@ UNUSED_SECONDS = 30 * DAY
 """How long an upload is kept that no run names."""
 DATA_LETTERS = 28
 """Of the data's name in the name that a run gets by itself."""
+
+
+class DiskUse(TypedDict):
+    """What a home folder takes on the disk: bytes, and None for what a browser of a class may not see."""
+
+    runs: CountAndBytes
+    deleted: CountAndBytes
+    uploads: CountAndBytes
+    store: int | None
+    free: int | None
+
+
+class ResultStates(TypedDict):
+    """What can be had of a run: the state of each form of its result, and the update that it would go on from.
+
+    `go_on` is 0 where it would begin anew, and None where it cannot go on.
+    """
+
+    forms: dict[str, ResultState]
+    go_on: int | None
+
+
+class MemoryAnswer(WhatIf):
+    """The answer of POST /fork/memory; `pending` says that the exact table is being made."""
+
+    pending: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +207,7 @@ class RunService:
         method is to train it on. Raises ModelError."""
         return self._results.own_base(settings) if settings.model.startswith("run:") else self.base_model(settings)
 
-    def what_if(self, preview: Preview) -> dict[str, Any]:
+    def what_if(self, preview: Preview) -> MemoryAnswer:
         """Memory through a step, against rows and length, what to change; `pending` is that of the estimate."""
         return {**what_if(preview.usage), "pending": preview.pending}
 
@@ -423,11 +450,8 @@ class RunService:
                 remove(upload)
         return freed
 
-    def disk(self) -> dict[str, Any]:
-        """What the home folder takes: {"runs", "deleted", "uploads": {"count", "bytes"}, "store", "free": bytes}.
-
-        For a browser of a class what its own runs and uploads take; store and free are null.
-        """
+    def disk(self) -> DiskUse:
+        """What the home folder takes; for a browser of a class, what its own runs and uploads take."""
         if (owner := visitor().owner) is not None:
             own = self.store.runs(include_deleted=True)
             uploads = [place for place in upload_folders(self.home) if place.parent.name == owner]
@@ -461,9 +485,8 @@ class RunService:
         """Begin to make a form of what a run has left. Raises RunError where there is no such form."""
         self._results.make(self.store.run(run_id), form)
 
-    def result_states(self, run_id: str) -> dict[str, Any]:
-        """What can be had of a run: {"forms": for each whether it is ready, absent, making, failed or none, and why;
-        "go_on": the update it would go on from, 0 where it would begin anew, null where it cannot}."""
+    def result_states(self, run_id: str) -> ResultStates:
+        """What can be had of a run. Raises RunError where there is no such run."""
         row = self.store.run(run_id)
         forms = {form: self._results.state(row, form) for form in FORMS}
         return {"forms": forms, "go_on": self._results.goes_on_from(row)}

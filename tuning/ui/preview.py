@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 import gradio as gr
 
@@ -15,6 +15,7 @@ from tuning.core.errors import Notice, Problem, SettingsError, TuningError, coun
 from tuning.core.hardware import this_machine
 from tuning.core.quantities import count_text, duration_text
 from tuning.data.preview.background_read import how_far, read_whole
+from tuning.memory.what_if import DeviceSize
 from tuning.methods import METHODS, method_named
 from tuning.models.weights import compared
 from tuning.plan.checks import methods_refused
@@ -24,8 +25,8 @@ from tuning.settings.schema import Settings
 from tuning.ui.field_text import ParsedField
 from tuning.ui.form import dom_id, within
 from tuning.ui.hub_cards import DATA_CARD, MODEL_CARD
-from tuning.ui.memory_bar import memory_bar
-from tuning.ui.network import network_value
+from tuning.ui.memory_bar import MemoryBar, memory_bar
+from tuning.ui.network import NetworkView, network_value
 from tuning.ui.sections import EVENT_OPTIONS, Page, Region, Section
 from tuning.ui.values import (
     EPOCHS,
@@ -45,12 +46,74 @@ READ_SECONDS = 1.0
 """How long an answer waits for the rows to be read, before it reports how many are; the page then asks again."""
 
 
-def preview_value(service: RunService, values: Values) -> dict[str, Any]:
+class Tile(TypedDict):
+    """A number on top of the page, what it is, and where it comes from."""
+
+    value: str
+    label: str
+    title: str
+
+
+class PlacedNotice(TypedDict):
+    """A notice with the id of the form's field that it is about; None where the form has none."""
+
+    field: str
+    message: str
+    count: int | None
+    id: str | None
+
+
+class FieldProblem(TypedDict):
+    """A problem with the id of its field, and the parts of the form that have to be open for it to be seen."""
+
+    field: str
+    value: Any
+    limit: str
+    message: str
+    id: str
+    within: list[str]
+
+
+class MemoryQuestion(TypedDict):
+    """What the page needs to ask POST /fork/memory with, when "More about memory" is opened."""
+
+    settings: dict[str, Any]
+    device: DeviceSize
+    kind: str
+    pending: bool
+
+
+class PreviewValue(TypedDict):
+    """What the page shows of the settings in the form; what cannot be computed is None.
+
+    `hints` are by field, `general` are the problems without one, `of` is the model, data and task that the answer is
+    about, and `refused` are the reasons by method. `reading` says to ask again soon; `moment` makes each such answer
+    another one.
+    """
+
+    problems: list[FieldProblem]
+    general: list[dict[str, Any]]
+    hints: dict[str, str]
+    tiles: list[Tile] | None
+    memory: MemoryBar | None
+    network: NetworkView | None
+    outlook: MemoryQuestion | None
+    device: str | None
+    notices: list[PlacedNotice]
+    reading: bool
+    moment: NotRequired[float]
+    pressed: bool
+    of: list[Any]
+    method: str
+    refused: dict[str, str]
+
+
+def preview_value(service: RunService, values: Values) -> PreviewValue:
     """Tiles, memory, hints and notices of these settings, or what is wrong with them. Nothing is started."""
     return answer_or_problems(values, lambda: _computed(service, values))
 
 
-def answer_or_problems(values: Values, compute: Callable[[], dict[str, Any]], pressed: bool = False) -> dict[str, Any]:
+def answer_or_problems(values: Values, compute: Callable[[], dict[str, Any]], pressed: bool = False) -> PreviewValue:
     """What `compute` returns; the problems of a TuningError that it raises stand at their fields.
 
     Either has hints at fields whose text was not read word for word, and in `of` the model, data and task that it is
@@ -80,10 +143,10 @@ def answer_or_problems(values: Values, compute: Callable[[], dict[str, Any]], pr
         both = {id: " ".join(filter(None, (own.get(id), hints.get(id)))) for id in (own | hints)}
         notices = [*_empty_lines(parsed), *answer.get("notices", ())]
         placed = [placed_notice(notice, values["method.name"]) for notice in notices]
-        return empty | answer | {"hints": both, "notices": placed}
+        return cast(PreviewValue, empty | answer | {"hints": both, "notices": placed})
     except TuningError as error:
         empty["refused"] |= _others_refused(error)
-        return empty | problems_at_fields(error, values["method.name"], values.get(LENGTH))
+        return cast(PreviewValue, empty | problems_at_fields(error, values["method.name"], values.get(LENGTH)))
 
 
 def _others_refused(error: TuningError) -> dict[str, str]:
@@ -178,8 +241,7 @@ def _computed(service: RunService, values: Values) -> dict[str, Any]:
     }
 
 
-def _outlook(preview: Preview) -> dict[str, Any]:
-    """What the page sends to POST /fork/memory when "More about memory" is opened."""
+def _outlook(preview: Preview) -> MemoryQuestion:
     device = preview.usage.plan.device
     return {
         "settings": preview.plan.settings.to_dict(),
@@ -225,7 +287,7 @@ def _noun(key: str, count: float) -> str:
     return f"{noun.removesuffix('s') if count == 1 else noun} {rest}"
 
 
-def tiles(plan: Plan, seconds: float | None) -> list[dict[str, str]]:
+def tiles(plan: Plan, seconds: float | None) -> list[Tile]:
     """The numbers on top of the page, each with where it comes from as its tooltip."""
     settings = plan.settings
     if not method_named(settings.method.name).updates:
@@ -263,7 +325,7 @@ def _connect(page: Page) -> None:
     """The preview is made anew when the page is loaded, a field has changed, or more is known of the same settings."""
     fields, preview = list(page.form.fields.values()), page.components[PREVIEW]
 
-    def show(*given: object) -> dict[str, Any]:
+    def show(*given: object) -> PreviewValue:
         return preview_value(page.service, page.form.values(given))
 
     triggers = [page.blocks.load, *(field.change for field in fields)]

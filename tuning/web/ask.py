@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
@@ -32,6 +32,27 @@ ASKING = CapacityLimiter(2)
 CHECK_SECONDS = 0.5
 """How often it is checked whether the client is still connected."""
 CLIENT_CLOSED_REQUEST = 499
+
+
+class Answers(TypedDict):
+    """Both answers to each prompt.
+
+    `chances` are there for classes; `prompts` are the texts that the trained model answered, where its method wrote
+    something around the prompts.
+    """
+
+    base: list[str]
+    trained: list[str]
+    chances: NotRequired[list[dict[str, float]]]
+    prompts: NotRequired[list[str]]
+
+
+class Sample(TypedDict):
+    """What the run answered to a sample prompt after an update."""
+
+    step: int
+    prompt: str
+    text: str
 
 
 class AskBody(Body):
@@ -68,7 +89,7 @@ def add_ask_routes(app: FastAPI, service: RunService) -> None:
     def list_samples(run_id: str) -> dict[str, Any]:
         row_of(service, run_id)
         samples = [event.data for event in service.store.events(run_id, "sample")]
-        return {"samples": [{key: sample.get(key) for key in ("step", "prompt", "text")} for sample in samples]}
+        return {"samples": [{key: sample.get(key) for key in Sample.__annotations__} for sample in samples]}
 
 
 class _Pieces:

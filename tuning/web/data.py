@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +109,9 @@ def _row_settings(given: dict[str, Any]) -> tuple[Settings, int | None]:
     return settings, settings.micro_batch_size * settings.gradient_accumulation_steps * settings.num_devices
 
 
-def _with_updates(facts: dict[str, Any], rows: int | None) -> dict[str, Any]:
+def _with_updates(facts: Mapping[str, Any], rows: int | None) -> dict[str, Any]:
     """The facts, without the counts of updates where the number of rows of one is unknown."""
-    return facts if rows else {key: value for key, value in facts.items() if key not in UPDATES}
+    return {key: value for key, value in facts.items() if rows or key not in UPDATES}
 
 
 def clean_name(name: str) -> str:

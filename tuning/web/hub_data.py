@@ -4,7 +4,7 @@ A request is {"source", "subset", "revision", "split", "token"}. The card has su
 the first rows.
 """
 
-from typing import Any
+from typing import TypedDict
 
 from fastapi import FastAPI
 
@@ -16,10 +16,33 @@ from tuning.hub.download import bytes_here
 from tuning.hub.label_names import of_subset
 from tuning.hub.repo import TOKEN
 from tuning.settings.schema import DataSettings
-from tuning.web.hub_routes import add_hub_routes
+from tuning.web.hub_routes import HubDescription, add_hub_routes
 from tuning.web.requests import TOKEN_REFUSAL, Body, OptionalText, SomeText, Token, take
 
 SHOWN_SUBSETS = 200
+
+
+class Split(TypedDict):
+    """A split with its files and their bytes together."""
+
+    name: str
+    files: int
+    bytes: int
+
+
+class Subset(TypedDict):
+    """A subset with its splits."""
+
+    name: str
+    splits: list[Split]
+
+
+class DataDescription(HubDescription):
+    """What is said of a data set; `subset` is the one that `rows`, the first of them, are of."""
+
+    subset: str | None
+    subsets: list[Subset]
+    rows: list[dict[str, str]]
 
 
 class DataBody(Body):
@@ -71,8 +94,8 @@ def _to_download(data: HubData, request: DataBody) -> HubData:
     return data
 
 
-def _local_card(request: DataBody) -> dict[str, Any] | None:
-    """The card of bundled sets, files, and what is in the cache; None where the hub has to be request."""
+def _local_card(request: DataBody) -> DataDescription | None:
+    """The card of bundled sets, files, and what is in the cache; None where the hub has to be asked."""
     kind, name = split_source(request.source)
     try:
         files = find_place(request.settings)
@@ -80,7 +103,7 @@ def _local_card(request: DataBody) -> dict[str, Any] | None:
         if kind != "hub" or error.problems[0].field in ("data.split", "data.eval_split"):
             raise
         return None
-    card: dict[str, Any] = {
+    card: DataDescription = {
         "id": files.title,
         "source": kind,
         "here": True,
@@ -96,7 +119,7 @@ def _local_card(request: DataBody) -> dict[str, Any] | None:
     }
     cached = cached_data(name, request.revision) if kind == "hub" else None
     if cached is not None:
-        subsets = [
+        subsets: list[Subset] = [
             {
                 "name": subset,
                 "splits": [
@@ -115,7 +138,7 @@ def _local_card(request: DataBody) -> dict[str, Any] | None:
     return card
 
 
-def hub_card(data: HubData, request: DataBody) -> dict[str, Any]:
+def hub_card(data: HubData, request: DataBody) -> DataDescription:
     """What the hub says, with the first rows of the split that would be trained on."""
     rows, why, locked, problem = list[dict[str, str]](), None, data.locked, data.problem
     if problem is None:
@@ -129,7 +152,7 @@ def hub_card(data: HubData, request: DataBody) -> dict[str, Any]:
     if data.script:
         notes.append(f"Its loading script {data.script} is not run: its files are read as they are.")
     notes += [class_words(column, names) for column, names in of_subset(data.classes, data.subset or "").items()]
-    subsets = [
+    subsets: list[Subset] = [
         {
             "name": subset,
             "splits": [

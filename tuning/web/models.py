@@ -3,7 +3,8 @@
 A request is {"model", "revision", "token"}. The card says whether the model can be trained on this machine.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TypedDict
 
 from fastapi import FastAPI
 
@@ -18,12 +19,34 @@ from tuning.methods import method_named
 from tuning.models.base_model import BaseModel, is_cached, named, resolve_model, split_spec, tuned_for
 from tuning.plan.plan import make_plan
 from tuning.settings.schema import Settings
-from tuning.web.hub_routes import add_hub_routes
+from tuning.web.hub_routes import HubDescription, add_hub_routes
 from tuning.web.requests import TOKEN_REFUSAL, Body, OptionalText, SomeText, Token, take
 
 ROWS, LENGTH = 4, 128
 """What the card's verdict is about, besides the method: a micro-batch of so many rows of so many tokens."""
 METHODS = ("lora", "full")
+
+
+class ModelFit(TypedDict):
+    """Whether the model can be trained on this machine by a method: the bytes it may take, and those there are."""
+
+    words: str
+    method: str
+    fits: bool
+    bytes: int
+    device_bytes: int
+
+
+class ModelDescription(HubDescription):
+    """What is said of a model; None stands for what its config does not tell."""
+
+    architecture: str | None
+    parameters: int | None
+    max_positions: int | None
+    tasks: Sequence[str]
+    tuned: str
+    why: str
+    fits: list[ModelFit]
 
 
 class ModelBody(Body):
@@ -59,7 +82,7 @@ def add_model_routes(app: FastAPI) -> None:
     )
 
 
-def _local_card(request: ModelBody) -> dict[str, Any] | None:
+def _local_card(request: ModelBody) -> ModelDescription | None:
     kind, name = split_spec(request.model)
     if kind == "hub" and not is_cached(name, request.revision):
         return None
@@ -72,7 +95,7 @@ def _to_download(model: HubModel, request: ModelBody) -> HubModel:
     return model
 
 
-def local_card(model: BaseModel) -> dict[str, Any]:
+def local_card(model: BaseModel) -> ModelDescription:
     """The card of a model that is on this machine."""
     kind, why = tuned_for(named(model.title, model.source), model.chat_template)
     return {
@@ -97,7 +120,7 @@ def local_card(model: BaseModel) -> dict[str, Any]:
     }
 
 
-def hub_card(model: HubModel) -> dict[str, Any]:
+def hub_card(model: HubModel) -> ModelDescription:
     """The card of a model on the hub: everything but the weights."""
     kind, why = model.tuned
     shape = model.shape
@@ -135,11 +158,11 @@ def hub_card(model: HubModel) -> dict[str, Any]:
     }
 
 
-def memory_verdicts(model: BaseModel) -> list[dict[str, Any]]:
+def memory_verdicts(model: BaseModel) -> list[ModelFit]:
     """Whether it can be trained on this machine, by method, from the shape alone."""
     longest = min(LENGTH, model.shape.max_positions)
     task, device = model.tasks[0], this_machine()
-    verdicts = list[dict[str, Any]]()
+    verdicts = list[ModelFit]()
     for method in METHODS:
         settings = Settings.from_dict(
             {

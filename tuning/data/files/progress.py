@@ -9,10 +9,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache, wraps
 from itertools import count
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tuning.core.errors import GoOn, check_stop
 
@@ -33,10 +33,6 @@ class Under:
     """bytes or rows."""
     done: int
     total: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """For the page, which knows the path."""
-        return {name: value for name, value in asdict(self).items() if name != "path"}
 
 
 _under_way = dict[int, Under]()
