@@ -72,7 +72,7 @@ def _to_download(data: HubData, request: DataBody) -> HubData:
 
 
 def _local_card(request: DataBody) -> dict[str, Any] | None:
-    """The card of bundled sets, files, and what is in the cache; None where the hub has to be request."""
+    """The card of bundled sets, files, and what is in the cache; None where the hub has to be asked."""
     kind, name = split_source(request.source)
     try:
         files = find_place(request.settings)
