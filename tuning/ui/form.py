@@ -6,7 +6,7 @@ and data from their catalogues.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ from tuning.ui.values import (
 )
 
 FormField = gr.Textbox | gr.Dropdown | gr.Radio | gr.Checkbox
-Update = dict[str, Any]
+Update = Mapping[str, Any]
 """The answer of a listener for one component, as `gr.update` and `gr.skip` make it."""
 AddField = Callable[[str], FormField]
 """Makes the component of the setting with that path, and adds it to the form."""
@@ -336,7 +336,7 @@ def run_name_field() -> gr.Textbox:
 
 def updates_for(form: Form, values: Values) -> list[Update]:
     """One update for each of `form.outputs()`, so that the form shows these values."""
-    updates = []
+    updates = list[Update]()
     for path in form.fields:
         value = values[path]
         if path == "max_steps":

@@ -72,7 +72,7 @@ class Section:
     scripted: bool = True
     """False for a section that the script of another one fills."""
     value: InitialValue | None = None
-    config: Callable[[], dict[str, Any]] | None = None
+    config: Callable[[], Mapping[str, Any]] | None = None
     """Makes the constants that the script needs, as JSON."""
     connect: Connection | None = None
 
