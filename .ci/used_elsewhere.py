@@ -55,7 +55,7 @@ inplace
 dropout_p
 
 # part of a cache's key
-stamps
+file_versions
 
 # contracts that tests hold a method, a store and an executor to
 _.merge_tolerance

@@ -22,7 +22,7 @@ from tuning.core.disk_usage import (
     bytes_of,
     clear_parts,
     clear_uploads,
-    counted,
+    count_and_bytes,
     is_older,
     remove,
     upload_folders,
@@ -30,7 +30,7 @@ from tuning.core.disk_usage import (
 )
 from tuning.core.errors import Problem, RunError, SettingsError, whole_characters
 from tuning.core.hardware import named_device
-from tuning.core.visitor import visitor
+from tuning.core.visitor import current_visitor
 from tuning.data import open_data, short_name
 from tuning.memory.estimate import MemoryEstimate, estimate
 from tuning.memory.peak_batches import update_batches_pending
@@ -39,7 +39,7 @@ from tuning.memory.usage import MemoryUsage, usage_of, workloads_of
 from tuning.memory.what_if import WhatIf, what_if
 from tuning.methods import method_named
 from tuning.models.base_model import BaseModel
-from tuning.models.weights import compared
+from tuning.models.weights import compare_weights
 from tuning.plan.plan import Plan, base_model, changed_since, plan_for
 from tuning.runs.ask import ASK_SECONDS, Asked, Hear, SavedAnswers, Waiting, put_live
 from tuning.runs.events import Emitter
@@ -49,7 +49,7 @@ from tuning.runs.results import FORMS, Results, ResultState, refuse_changed_base
 from tuning.runs.run_row import RunRow, timing_key
 from tuning.runs.store import STORE, RunStore
 from tuning.settings.schema import Settings
-from tuning.text import imports_in_line
+from tuning.text import import_lock
 from tuning.text.question import Question
 from tuning.training.job import Job
 from tuning.training.kernel_downloads import keep_to_this_machine
@@ -196,7 +196,7 @@ class RunService:
     def weights_known(self, settings: Settings, seconds: float) -> bool:
         """Whether the base model's tensors are compared, waiting so long for it. Raises TuningError where they are
         not the model's."""
-        return compared(self.base_model(settings), settings.task, seconds) is not None
+        return compare_weights(self.base_model(settings), settings.task, seconds) is not None
 
     def base_model(self, settings: Settings) -> BaseModel:
         """The base model of these settings; of a run's result nothing is merged for that. Raises ModelError."""
@@ -452,13 +452,13 @@ class RunService:
 
     def disk(self) -> DiskUse:
         """What the home folder takes; for a browser of a class, what its own runs and uploads take."""
-        if (owner := visitor().owner) is not None:
+        if (owner := current_visitor().owner) is not None:
             own = self.store.runs(include_deleted=True)
             uploads = [place for place in upload_folders(self.home) if place.parent.name == owner]
             return {
-                "runs": counted(self.run_folder(row.run_id) for row in own if row.deleted is None),
-                "deleted": counted(self.run_folder(row.run_id) for row in own if row.deleted is not None),
-                "uploads": counted(uploads),
+                "runs": count_and_bytes(self.run_folder(row.run_id) for row in own if row.deleted is None),
+                "deleted": count_and_bytes(self.run_folder(row.run_id) for row in own if row.deleted is not None),
+                "uploads": count_and_bytes(uploads),
                 "store": None,
                 "free": None,
             }
@@ -466,9 +466,9 @@ class RunService:
         deleted = self.store.deleted_ids()
         files = [self.home / f"{STORE}{end}" for end in ("", "-wal", "-shm")]
         return {
-            "runs": counted(place for place in folders if place.name not in deleted),
-            "deleted": counted(self.run_folder(run_id) for run_id in deleted),
-            "uploads": counted(upload_folders(self.home)),
+            "runs": count_and_bytes(place for place in folders if place.name not in deleted),
+            "deleted": count_and_bytes(self.run_folder(run_id) for run_id in deleted),
+            "uploads": count_and_bytes(upload_folders(self.home)),
             "store": sum(bytes_of(file) for file in files),
             "free": shutil.disk_usage(self.home).free,
         }
@@ -590,7 +590,7 @@ class RunService:
 
 def _log_change(what: str, run_id: str) -> None:
     """Who did what, for whoever runs the server."""
-    log.info("%s %s by %s", what, run_id, visitor().title)
+    log.info("%s %s by %s", what, run_id, current_visitor().title)
 
 
 def default_name(plan: Plan) -> str:
@@ -656,7 +656,7 @@ def _checked_text(field: str, value: Any, limit: int, empty: bool = False) -> st
 
 
 def _import_quietly(*_: Any) -> None:
-    with imports_in_line():  # a tokenizer may be opened meanwhile, to count tokens
+    with import_lock():  # a tokenizer may be opened meanwhile, to count tokens
         for module in WARM_MODULES:
             try:
                 importlib.import_module(module)

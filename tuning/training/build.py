@@ -25,7 +25,7 @@ from tuning.models.base_model import class_names, read_json
 from tuning.models.shapes import counts_from_padding
 from tuning.models.tensors import Tensor, read_tensors
 from tuning.models.torch_weights import report_of
-from tuning.models.weights import judged, same_classes, weight_files
+from tuning.models.weights import comparison_of_report, same_classes, weight_files
 from tuning.settings.schema import Settings
 from tuning.text import Encoded
 from tuning.training.batches import Batch, collate
@@ -195,7 +195,7 @@ def load_base(
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise ModelError(f"The model in {folder} cannot be loaded: {error}", folder) from error
     report = report_of(model, info, _tensors(place))
-    found = judged(report, folder, read_json(place / "config.json"))
+    found = comparison_of_report(report, folder, read_json(place / "config.json"))
     if labels is not None and found.head_for and not kept:
         _draw_head(model, report["head"])
     elif kept and tuple(theirs) != tuple(labels or ()):

@@ -73,7 +73,7 @@ class PromptedSides:
         method = method_named(self._plan.settings.method.name)
         speaker = Speaker(self._model, self._tokenizer, None, go_on)
         texts = prompted_texts(self._plan, method, self._model, self._tokenizer, question.prompts, go_on)
-        asked = {"base": question, "trained": question.written_as(texts)}
+        asked = {"base": question, "trained": question.with_prompts(texts)}
         said: dict[str, list[Any]] = {
             side: list(speaker.answers(one, _hearer(side, tell))) for side, one in asked.items()
         }

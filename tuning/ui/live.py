@@ -15,7 +15,7 @@ from tuning.core.errors import Notice
 from tuning.methods import METHODS
 from tuning.runs.service import RunService
 from tuning.settings.schema import Settings
-from tuning.settings.versions import today
+from tuning.settings.versions import upgrade
 from tuning.ui.form import Update, updates_for
 from tuning.ui.memory_bar import chart_config
 from tuning.ui.preview import PREVIEW, preview_value
@@ -36,7 +36,7 @@ def _connect(page: Page) -> None:
     form, preview, live = page.form, page.components[PREVIEW], page.components[LIVE]
 
     def reuse(event: gr.EventData) -> list[Update]:
-        given, notices = today(event._data.get("settings") or {})
+        given, notices = upgrade(event._data.get("settings") or {})
         first = first_values()
         # in full: what a file leaves out has its default
         values = first | values_from_settings(Settings.from_dict(given).to_dict())

@@ -17,7 +17,7 @@ from tuning.core.quantities import count_text, duration_text
 from tuning.data.preview.background_read import how_far, read_whole
 from tuning.memory.what_if import DeviceSize
 from tuning.methods import METHODS, method_named
-from tuning.models.weights import compared
+from tuning.models.weights import compare_weights
 from tuning.plan.checks import methods_refused
 from tuning.plan.plan import Plan
 from tuning.runs.service import NAME_LENGTH, Preview, RunService
@@ -228,7 +228,7 @@ def _computed(service: RunService, values: Values) -> dict[str, Any]:
         for path, key in AUTOMATIC.items()
         if not str(values[path] or "").strip()
     }
-    weights = compared(plan.model, settings.task, 0)
+    weights = compare_weights(plan.model, settings.task, 0)
     return {
         "refused": methods_refused(settings.task, plan.model.shape, weights.new_pooler if weights else ()),
         "tiles": tiles(plan, preview.seconds),

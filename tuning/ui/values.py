@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from tuning.core.errors import Notice
-from tuning.core.fields import Field, table
+from tuning.core.fields import Field, fields_of
 from tuning.core.hardware import this_machine
 from tuning.methods import METHODS
 from tuning.methods.recipes import RECIPES
 from tuning.settings.schema import Settings, all_fields
-from tuning.settings.versions import VERSION, today
+from tuning.settings.versions import VERSION, upgrade
 from tuning.ui.field_text import ParsedField, as_text, parse
 
 Values = dict[str, Any]
@@ -40,7 +40,7 @@ def every_path() -> dict[str, Field]:
     fields = {path: field for path, field in all_fields().items() if not path.startswith("method.")}
     for kind, choices in CHOSEN.items():
         for choice in choices:
-            for name, field in table(choice.settings, f"{kind}.").items():
+            for name, field in fields_of(choice.settings, f"{kind}.").items():
                 if field.path not in HIDDEN:
                     fields[f"{kind}.{choice.name}.{name}"] = field
     offered = ("max_steps", "num_epochs")
@@ -142,7 +142,7 @@ def stored_values(stored: Values) -> tuple[Values, tuple[Notice, ...]]:
             for part in outer:
                 block = block[part]
             block.pop(last, None)
-    current, notices = today(settings)
+    current, notices = upgrade(settings)
     after = values_from_settings(current)
     changed = {path for path, value in after.items() if value != before[path]}
     changed |= {path for path in after if type(values[path]) is not type(first[path])}  # another kind of component

@@ -19,7 +19,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 
 from tuning.core.errors import TuningError
-from tuning.core.visitor import visitor
+from tuning.core.visitor import current_visitor
 from tuning.runs.ask import ASK_SECONDS, Asked
 from tuning.runs.service import RunService
 from tuning.text.question import Question
@@ -75,7 +75,7 @@ def add_ask_routes(app: FastAPI, service: RunService) -> None:
         body = take(await json_body(request), AskBody)
         question = Question(**{"prompts": ()} | body.model_dump(exclude_unset=True, exclude={"weights"}))
         pieces = _Pieces()
-        client = visitor().owner or (request.client.host if request.client is not None else None)
+        client = current_visitor().owner or (request.client.host if request.client is not None else None)
         put = partial(service.put_question, run_id, question, pieces.put, client, body.weights)
         pending = await run_sync(put, limiter=ASKING)
         lines = pieces.of(pending, request)

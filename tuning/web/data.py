@@ -23,7 +23,7 @@ from tuning.core.disk_usage import UPLOAD_PREFIX, UPLOADS
 from tuning.core.errors import Notice, Problem, SettingsError, TuningError
 from tuning.core.files import temporary_file
 from tuning.core.quantities import size_text
-from tuning.core.visitor import visitor
+from tuning.core.visitor import current_visitor
 from tuning.data import CONVERSATION, TEXT
 from tuning.data.preview.background_read import look
 from tuning.data.preview.preview import preview
@@ -145,7 +145,7 @@ async def _store(request: Request, folder: Path, name: str) -> Path:
         out.close()
         if size == 0:
             raise SettingsError([Problem("data.source", 0, "a file with rows", "the file is empty; choose another.")])
-        target = folder / (visitor().owner or "") / digest.hexdigest()[:16] / name
+        target = folder / (current_visitor().owner or "") / digest.hexdigest()[:16] / name
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(temporary, target)
         return target

@@ -11,9 +11,9 @@ from fastapi import FastAPI
 from tuning.core.errors import DataError, ModelError
 from tuning.data.locate import class_words, find_place, split_source
 from tuning.data.preview.first_rows import first_rows
-from tuning.hub.data_sets import HubData, cached_data, chosen, data_error, keep_listing, look_up_data
-from tuning.hub.download import bytes_here
-from tuning.hub.label_names import of_subset
+from tuning.hub.data_sets import HubData, as_data_error, cached_data, look_up_data, store_listing, with_subset
+from tuning.hub.download import cached_bytes
+from tuning.hub.label_names import classes_of_subset
 from tuning.hub.repo import TOKEN
 from tuning.settings.schema import DataSettings
 from tuning.web.hub_routes import HubDescription, add_hub_routes
@@ -81,16 +81,16 @@ def add_hub_data_routes(app: FastAPI) -> None:
         look_up=lambda request: look_up_data(request.source, request.subset, request.revision, request.token),
         hub_card=hub_card,
         to_download=_to_download,
-        refusal=data_error,
+        refusal=as_data_error,
     )
 
 
 def _to_download(data: HubData, request: DataBody) -> HubData:
     """The files of the chosen subset, whose list is stored beside them. Raises DataError."""
-    data = chosen(data, request.subset)
+    data = with_subset(data, request.subset)
     if refusal := data.refusal():
         raise refusal
-    keep_listing(data)
+    store_listing(data)
     return data
 
 
@@ -151,7 +151,9 @@ def hub_card(data: HubData, request: DataBody) -> DataDescription:
     notes = [why] if why else []
     if data.script:
         notes.append(f"Its loading script {data.script} is not run: its files are read as they are.")
-    notes += [class_words(column, names) for column, names in of_subset(data.classes, data.subset or "").items()]
+    notes += [
+        class_words(column, names) for column, names in classes_of_subset(data.classes, data.subset or "").items()
+    ]
     subsets: list[Subset] = [
         {
             "name": subset,
@@ -175,5 +177,5 @@ def hub_card(data: HubData, request: DataBody) -> DataDescription:
         "notes": notes,
         "rows": rows,
         "bytes": data.total_bytes,
-        "done_bytes": bytes_here(data),
+        "done_bytes": cached_bytes(data),
     }

@@ -11,12 +11,12 @@ from fastapi import FastAPI
 from tuning.core.errors import ModelError, TuningError
 from tuning.core.hardware import this_machine
 from tuning.data import DataSummary
-from tuning.hub.download import bytes_here
+from tuning.hub.download import cached_bytes
 from tuning.hub.models import HubModel, look_up
 from tuning.memory.estimate import estimate
 from tuning.memory.usage import usage_of
 from tuning.methods import method_named
-from tuning.models.base_model import BaseModel, is_cached, named, resolve_model, split_spec, tuned_for
+from tuning.models.base_model import BaseModel, descriptive_name, is_cached, resolve_model, split_spec, tuned_for
 from tuning.plan.plan import make_plan
 from tuning.settings.schema import Settings
 from tuning.web.hub_routes import HubDescription, add_hub_routes
@@ -97,7 +97,7 @@ def _to_download(model: HubModel, request: ModelBody) -> HubModel:
 
 def local_card(model: BaseModel) -> ModelDescription:
     """The card of a model that is on this machine."""
-    kind, why = tuned_for(named(model.title, model.source), model.chat_template)
+    kind, why = tuned_for(descriptive_name(model.title, model.source), model.chat_template)
     return {
         "id": model.spec,
         "source": model.source,
@@ -144,7 +144,7 @@ def hub_card(model: HubModel) -> ModelDescription:
         "architecture": shape.model_type if shape else None,
         "parameters": model.parameters,
         "bytes": model.total_bytes,
-        "done_bytes": bytes_here(model),
+        "done_bytes": cached_bytes(model),
         "licence": model.licence,
         "max_positions": shape.max_positions if shape else None,
         "tasks": model.tasks,

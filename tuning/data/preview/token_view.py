@@ -92,7 +92,7 @@ def shown_tokens(row: Spelled, limit: int, tokenizer: TextTokenizer, long_text: 
     """
     count = len(row.ids)
     split = row.plain and long_text == "split" and count > limit
-    kept = row.blocks(limit) if split else row.kept(limit)
+    kept = row.block_ranges(limit) if split else row.cut_ranges(limit)
     firsts = {start for start, _ in kept} if split else {0}  # nothing stands before them to predict them from
 
     def state(place: int) -> str:
