@@ -107,7 +107,7 @@ def test_axe_finds_nothing_where_it_is_told(browser: Any, server: Server, size: 
     tab = Tab(context, server)
     type_prompts_with_empty_lines(tab)
     playwright.expect(before_start(tab)).to_be_visible(timeout=20_000)
-    tab.page.get_by_role("button", name="notice: what was told").first.click()
+    tab.page.get_by_role("button", name="notice: notices before Start").first.click()
     assert violations(tab) == []
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     assert tab.faults == []
