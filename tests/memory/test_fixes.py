@@ -200,7 +200,7 @@ def test_a_card_that_cannot_compute_in_bf16_is_reported_and_offered_what_adds_no
         and estimate(usage_of(plan)).device_lacks is None
     )
     assert {"gradient_checkpointing"} in names(what_if(usage_of(plan, card))["fixes"])
-    bar = memory_bar(figures.to_dict(), card.kind)
+    bar = memory_bar(figures, card.kind)
     assert bar["verdict"] == "over" and bar["words"].startswith("Cannot run there") and word in bar["note"]
 
 

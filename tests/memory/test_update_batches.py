@@ -255,7 +255,7 @@ def test_what_is_not_known_before_the_run_takes_the_widest_rows_and_says_why(
         widest = estimate(usage_of(plan))
     assert widest.total_bytes > own.total_bytes
     assert widest.batches == "the widest batch that its rows can give (its updates read more than 10 rows)"
-    assert f"It is for {widest.batches}." in memory_bar(widest.to_dict())["note"]
+    assert f"It is for {widest.batches}." in memory_bar(widest)["note"]
     recipe = plan_for({"data": {"source": "people-questions"}, "recipe": {"name": "r_tuning"}})
     assert "recipe" in estimate(usage_of(recipe)).batches
     monkeypatch.setattr("tuning.data.summary.COUNTED_BYTES", 100)

@@ -42,7 +42,7 @@ def test_the_form_shows_the_blocks_of_the_chosen_method_and_recipe_alone() -> No
     form, first_values = pytest.importorskip("tuning.ui.form"), pytest.importorskip("tuning.ui.values").first_values
     with gr.Blocks():
         values = first_values()
-        built = form.build_form(values)
+        built = form.build_form(values, lambda path: None)
     recipes = [f"recipe.{recipe.name}" for recipe in RECIPES]
     assert list(built.blocks) == [*(f"method.{method.name}" for method in METHODS), *recipes]
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tuning.core.errors import SettingsError
+from tuning.core.quantities import size_text
+from tuning.memory.estimate import MemoryEstimate
 from tuning.methods import METHODS
 from tuning.settings.schema import Settings
 from tuning.ui import memory_bar as charts
@@ -60,37 +63,44 @@ def test_what_cannot_be_read_is_refused_at_its_field() -> None:
     assert ids == {"f-optimizer-learning_rate", "f-method-lora-r", "f-data-columns", "f-recipe-r_tuning-threshold"}
 
 
-@pytest.mark.parametrize(("limit", "verdict"), [(1e9, "fits"), (130.0, "tight"), (50.0, "over")])
-def test_the_bar_says_whether_it_fits(limit: float, verdict: str) -> None:
-    estimate = {
-        "parts": {"weights": 60, "gradients": 1, "activations": 39, "logits": 0},
-        "total_bytes": 100,
-        "low_bytes": 110,
-        "process_bytes": 120,
-        "high_bytes": 140,
-        "device_bytes": limit,
-        "fits": limit >= 140,
-        "kind": "approximate",
-        "peak_at": "loss",
-        "device": "a device",
-        "fixes": [],
-        "evaluation_bytes": 90,
-        "generation_bytes": 0,
-        "why_approximate": None,
-    }
+@pytest.mark.parametrize(("limit", "verdict"), [(10**9, "fits"), (130, "tight"), (50, "over")])
+def test_the_bar_says_whether_it_fits(limit: int, verdict: str) -> None:
+    estimate = MemoryEstimate(
+        parts={"weights": 60, "gradients": 1, "activations": 39, "logits": 0},
+        total_bytes=100,
+        low_bytes=110,
+        process_bytes=120,
+        high_bytes=140,
+        device_bytes=limit,
+        fits=limit >= 140,
+        kind="approximate",
+        peak_at="backward of layer 6",
+        device="a device",
+        device_lacks=None,
+        fixes=[],
+        evaluation_bytes=90,
+        generation_bytes=0,
+        why_approximate=None,
+        batches="4 rows of 8 tokens",
+        trainable_parameters=1,
+        total_parameters=60,
+        largest_micro_batch=None,
+    )
     bar = charts.memory_bar(estimate)
     assert bar["verdict"] == verdict
     assert [part["name"] for part in bar["parts"]] == ["weights", "gradients", "activations"] + (
         [charts.REST["cpu"]] if limit < 1e3 else []
     )
     near = limit < 1e3
-    assert bar["limit_words"] == (f"limit of a device: {charts.size_text(limit)}" if near else "")
-    assert bar["right"] == (charts.size_text(bar["scale"]) if near else "100 B at the peak"), "the axis tells its end"
+    assert bar["limit_words"] == (f"limit of a device: {size_text(limit)}" if near else "")
+    assert bar["right"] == (size_text(bar["scale"]) if near else "100 B at the peak"), "the axis tells its end"
     assert ("110 B to 140 B" in bar["band_words"]) == near
-    card = charts.memory_bar(estimate | {"why_approximate": "no layers are named."}, "cuda")
+    card = charts.memory_bar(replace(estimate, why_approximate="no layers are named."), "cuda")
     assert not near or card["parts"][-1]["name"] == "CUDA context and libraries"
-    assert card["note"].endswith("Approximate, with a wider band: no layers are named.")
-    assert bar["note"].endswith("The estimate is approximate.")
+    assert "The estimate is approximate, with a wider band: no layers are named." in card["note"]
+    assert bar["note"].startswith("The process needs 110 B to 140 B")
+    assert "100 B at the peak, in the backward pass of layer 6; the rest is Python and libraries." in bar["note"]
+    assert bar["note"].endswith("The estimate is approximate. It is for 4 rows of 8 tokens.")
     assert bar["total"] <= bar["scale"]
 
 
@@ -186,7 +196,7 @@ def test_a_name_that_stands_twice_in_json_is_refused_and_the_reason_told() -> No
     with pytest.raises(SettingsError) as caught:
         Settings.from_dict(form.settings_from_values(values))
     assert [one.field for one in caught.value.problems] == ["data.columns"]
-    assert "'text' stands there twice" in form.readings(values)["data.columns"].hint
+    assert "duplicate name 'text'" in form.parsed_fields(values)["data.columns"].hint
 
 
 @pytest.mark.parametrize(
@@ -204,15 +214,15 @@ def test_blanks_at_the_ends_of_a_text_are_kept_and_told(path: str, typed: str, v
     values = form.first_values() | {path: typed}
     block, name = path.split(".")
     assert getattr(getattr(Settings.from_dict(form.settings_from_values(values)), block), name) == value
-    assert form.readings(values)[path].hint
+    assert form.parsed_fields(values)[path].hint
 
 
-def test_empty_lines_are_left_out_and_that_is_told_by_count() -> None:
+def test_empty_lines_are_left_out_and_counted() -> None:
     values = form.first_values() | {"sample.prompts": "one\n\n  \ntwo\n", "data.label_names": 'a\n""\nb'}
     settings = Settings.from_dict(form.settings_from_values(values))
     assert settings.sample.prompts == ("one", "two")
     assert settings.data.label_names == ("a", "", "b"), "an empty text can be said"
-    told = preview.told(values, dict)["notices"]
+    told = preview.answer_or_problems(values, dict)["notices"]
     assert [(one["field"], one["count"], one["id"]) for one in told] == [("sample.prompts", 2, "f-sample-prompts")]
 
 
@@ -222,7 +232,7 @@ def test_a_form_that_a_browser_kept_from_version_1_keeps_its_meaning() -> None:
     kept |= {"precision": "bf16", "eval.every": "", "micro_batch_size": 8, "method.full.gone": "x", "seed": "8,5"}
     kept["data.packing"] = True  # a tick box, then
     kept |= {"optimizer.learning_rate": "0.00"}
-    values, told = form.kept_values(kept)
+    values, told = form.stored_values(kept)
     settings = form.settings_from_values(values)
     assert settings["precision"] == "autocast_bf16"
     assert settings["data"]["long_text"] == "cut" and settings["data"]["separator"] == " "
@@ -232,7 +242,7 @@ def test_a_form_that_a_browser_kept_from_version_1_keeps_its_meaning() -> None:
     )
     assert values["seed"] == "8,5" and values["optimizer.learning_rate"] == "0.00", "what was typed stays"
     assert len(told) == 1 and "version 1" in told[0].message
-    assert form.kept_values(values | {form.KEPT_VERSION: 2}) == (values, ())
+    assert form.stored_values(values | {form.STORED_VERSION: 2}) == (values, ())
 
 
 def test_what_is_counted_once_is_named_in_the_singular(tmp_path: Path) -> None:
@@ -247,7 +257,7 @@ def test_what_is_counted_once_is_named_in_the_singular(tmp_path: Path) -> None:
     finally:
         service.close()
     labels = [tile["label"] for tile in told["tiles"]]
-    assert "update per epoch" in labels and "update; time not yet known" in labels
+    assert "update per epoch" in labels and "update; run once to learn how long" in labels
     assert "its 1 update will" in told["memory"]["note"]
     said = " ".join([told["memory"]["note"], *(f"{tile['label']} {tile['title']}" for tile in told["tiles"])])
     assert not re.search(r"\b1 (rows|updates|epochs)\b", said), said

@@ -66,7 +66,7 @@ def test_it_is_told_over_the_button_and_at_the_field(tab: Tab) -> None:
     told = before_start(tab)
     expect(told.get_by_role("listitem").filter(has_text="2 empty lines are left out")).to_be_visible(timeout=20_000)
     expect(told.get_by_role("heading")).to_contain_text(f"{told.locator('li').count()} notice")
-    expect(told.get_by_role("listitem").filter(has_text="Sample prompts")).to_have_count(1)
+    expect(told.get_by_role("listitem").filter(has_text="Prompts to try")).to_have_count(1)
     note = tab.page.locator("#f-sample-prompts .tf-notice")
     expect(note).to_contain_text("Note: 2 empty lines")
     described = tab.field("sample.prompts").get_attribute("aria-describedby")
@@ -107,7 +107,7 @@ def test_axe_finds_nothing_where_it_is_told(browser: Any, server: Server, size: 
     tab = Tab(context, server)
     type_prompts_with_empty_lines(tab)
     playwright.expect(before_start(tab)).to_be_visible(timeout=20_000)
-    tab.page.get_by_role("button", name="notice: what was told").first.click()
+    tab.page.get_by_role("button", name="notice: notices before Start").first.click()
     assert violations(tab) == []
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     assert tab.faults == []

@@ -110,7 +110,7 @@ def test_the_table_is_awaited_for_the_device_that_was_chosen(tab: Tab, tmp_path:
     (odd / "config.json").write_text(json.dumps(config | {"hidden_act": "nonsense"}))
     tab.field("model").fill(str(odd))
     tab.field("model").press("Enter")
-    playwright.expect(memory).to_contain_text(re.compile("Approximate, with a wider band: .+nonsense"), timeout=SLOW)
+    playwright.expect(memory).to_contain_text(re.compile("approximate, with a wider band: .+nonsense"), timeout=SLOW)
     playwright.expect(memory).to_contain_text("of 14.6 GiB")
 
 

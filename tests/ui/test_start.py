@@ -42,7 +42,7 @@ def test_a_run_can_be_stopped_wherever_the_page_is_scrolled_to_and_a_second_pres
     assert in_window(tab, empty), "the first screen says what to do"
     assert empty.bounding_box()["height"] < 150, "and is no empty box"
     time = tab.page.locator(".tf-tile").last
-    expect(time).to_contain_text("time not yet known")
+    expect(time).to_contain_text("run once to learn how long")
     name = tab.field("run_name")
     first = tab.press_start(max_steps="3000", run_name="the first")
     expect(name).to_have_value("", timeout=20_000)
@@ -71,7 +71,7 @@ def test_a_run_can_be_stopped_wherever_the_page_is_scrolled_to_and_a_second_pres
     tab.wait_state(second, "cancelled")
     expect(running).to_be_hidden()
     expect(time).to_contain_text("for 3,000 updates", timeout=20_000)
-    assert "time not yet known" not in time.inner_text(), "without a change in the form or a reload"
+    assert "run once to learn how long" not in time.inner_text(), "without a change in the form or a reload"
 
 
 def test_methods_that_the_task_refuses_are_greyed_with_the_reason_before_the_press(tab: Tab, tmp_path: Path) -> None:

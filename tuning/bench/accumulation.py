@@ -18,9 +18,9 @@ CUTS = ((8, 1), (4, 2), (2, 4), (1, 8))
 def table(repeats: int) -> str:
     """Exact, so once is enough: `repeats` is not used."""
     lines = []
-    for name, norm in (("ours", _ours), ("transformers.Trainer", _trainer)):
-        norms = [norm(_plan(micro, steps)) for micro, steps in CUTS]
-        lines.append([name, *(f"{one:.6f}" for one in norms), f"{norms[-1] / norms[0]:.3f}x"])
+    for name, first_norm in (("ours", _ours), ("transformers.Trainer", _trainer)):
+        norms = [first_norm(_plan(micro, steps)) for micro, steps in CUTS]
+        lines.append([name, *(f"{norm:.6f}" for norm in norms), f"{norms[-1] / norms[0]:.3f}x"])
     head = ["loop", *(f"{micro} x {steps}" for micro, steps in CUTS), "1 x 8 against 8 x 1"]
     return markdown("Gradient norm of the first update of a classifier, eight rows", head, lines)
 
@@ -74,7 +74,7 @@ def _trainer(plan: Plan) -> float:
     import torch
     from transformers import Trainer, TrainingArguments
 
-    settings, found = plan.settings, []
+    settings, norms = plan.settings, list[float]()
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder,
@@ -94,10 +94,10 @@ def _trainer(plan: Plan) -> float:
         )
         built = _built(plan)
 
-        class Watched(torch.optim.SGD):
+        class NormRecorder(torch.optim.SGD):
             def step(self, closure: Any = None) -> None:  # type: ignore[override]  # nothing is stepped
                 """The norm of what would be applied."""
-                found.append(
+                norms.append(
                     float(torch.nn.utils.get_total_norm([w.grad for w in built.trainable if w.grad is not None]))
                 )
 
@@ -106,10 +106,10 @@ def _trainer(plan: Plan) -> float:
             args=arguments,
             train_dataset=training_rows(plan)[:8],
             data_collator=_classified,
-            optimizers=(Watched(built.trainable, lr=1e-3), None),
+            optimizers=(NormRecorder(built.trainable, lr=1e-3), None),
         )
         trainer.train()
-    return found[0]
+    return norms[0]
 
 
 def _classified(rows: list[Any]) -> dict[str, Any]:

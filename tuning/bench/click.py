@@ -62,10 +62,12 @@ def _one_server(chromium: str) -> tuple[float, float]:
 
 
 def _press(page: Any) -> float:
-    known = page.evaluate("async () => ((await (await fetch('/fork/live?cur=')).json()).runs || []).map(r => r.run_id)")
+    before = page.evaluate(
+        "async () => ((await (await fetch('/fork/live?cur=')).json()).runs || []).map(r => r.run_id)"
+    )
     began = time.monotonic()
     page.locator("#tf-start").click()
-    while not page.evaluate(FIRST_POINT, known):
+    while not page.evaluate(FIRST_POINT, before):
         if time.monotonic() - began > 120:
             raise TimeoutError("no point within 120 seconds of pressing Start")
         time.sleep(0.05)

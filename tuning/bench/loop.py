@@ -1,7 +1,7 @@
 """CPU time per micro-step: our loop against a bare PyTorch loop and transformers.Trainer, same model, rows and order.
 
 The table has ratios to the bare loop, over interleaved repeats. That loop clips, accumulates and keeps a schedule too,
-and computes logits at every place as the usual loop does.
+and computes logits at every position as the usual loop does.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ def _compare(method: str, repeats: int) -> str:
     }
     for work in works.values():  # a first round outside the measurement warms every path
         work()
-    found = interleaved(works, repeats)
-    bare = found["bare PyTorch loop"]
+    medians = interleaved(works, repeats)
+    bare = medians["bare PyTorch loop"]
     lines = [
         [name, f"{seconds / (STEPS * ACCUMULATION) * 1000:.1f}", f"{seconds / bare:.2f}x"]
-        for name, seconds in found.items()
+        for name, seconds in medians.items()
     ]
     title = f"CPU ms per micro-step, {method}, {MICRO} rows, accumulation {ACCUMULATION}, median of {repeats}"
     return markdown(title, ["loop", "ms", "against bare"], lines)
@@ -84,10 +84,10 @@ def _tensors(piece: list[Any]) -> dict[str, Any]:
     width = max(len(row.ids) for row in piece)
     ids, mask = torch.zeros((len(piece), width), dtype=torch.long), torch.zeros((len(piece), width), dtype=torch.long)
     labels = torch.full((len(piece), width), -100, dtype=torch.long)
-    for number, row in enumerate(piece):
-        ids[number, : len(row.ids)] = torch.tensor(row.ids)
-        mask[number, : len(row.ids)] = 1
-        labels[number, : len(row.ids)] = torch.tensor(
+    for i, row in enumerate(piece):
+        ids[i, : len(row.ids)] = torch.tensor(row.ids)
+        mask[i, : len(row.ids)] = 1
+        labels[i, : len(row.ids)] = torch.tensor(
             [token if trained else -100 for token, trained in zip(row.ids, row.trained)]
         )
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}

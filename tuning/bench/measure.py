@@ -1,6 +1,6 @@
-"""How things are measured here: CPU seconds, interleaved repeats, medians, one table.
+"""What the benchmarks share: CPU seconds, interleaved repeats, medians, and a Markdown table.
 
-Absolute times belong to the machine; the ratios of one run are what to read.
+Absolute times belong to the machine; the ratios within one table are what to read.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from tuning.training.job import Commands, Job
 
 def interleaved(works: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
     """Run every work once a round, `repeats` rounds; the median of what each returned (seconds or bytes)."""
-    found: dict[str, list[float]] = {name: [] for name in works}
+    seconds: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(repeats):
         for name, work in works.items():
-            found[name].append(work())
-    return {name: statistics.median(values) for name, values in found.items()}
+            seconds[name].append(work())
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def cpu(work: Callable[[], object]) -> float:
@@ -32,15 +32,16 @@ def cpu(work: Callable[[], object]) -> float:
     return time.thread_time() - began
 
 
-def finished(plan: Plan, folder: Path, told: Callable[[Event], None] = lambda event: None) -> list[Event]:
-    """Run a plan to its end here; its events, each told as it comes. Raises RuntimeError where it does not finish."""
+def finished(plan: Plan, folder: Path, on_event: Callable[[Event], None] = lambda event: None) -> list[Event]:
+    """Run a plan in this thread and return its events; `on_event` gets each as it comes. Raises RuntimeError where the
+    run does not finish."""
     from tuning.training.run import run_job
 
     events: list[Event] = []
 
     def sink(event: Event) -> None:
         events.append(event)
-        told(event)
+        on_event(event)
 
     job = Job(run_id="bench", attempt=1, plan=plan, folder=str(folder))
     if run_job(job, Emitter(job.run_id, 1, sink), Commands()) != "finished":

@@ -1,7 +1,7 @@
-"""Every method on the bundled task: what it trains, takes, reaches, and keeps of what the model knew.
+"""Every method on the bundled task: trained parameters, memory, loss, time, and what the model has not forgotten.
 
 There are two tables. The first runs each method once at its defaults on the labelled reviews, as text; "kept" is the
-share of answers of the retention set that the run still gets right, where the base is measured the same way. The second
+share of answers of the retention set that are still right, where the base is measured the same way. The second
 compares an epoch with cached and with recomputed features, in CPU seconds.
 """
 
@@ -37,7 +37,7 @@ def table(repeats: int) -> str:
 
 
 def _methods() -> str:
-    lines = [["(base model)", "", "", "", f"{_kept(None, None):.2f}", "", ""]]
+    lines = [["(base model)", "", "", "", f"{_retained(None, None):.2f}", "", ""]]
     for method in METHODS:
         if method.name == "retrieval":  # the reviews bring no passages with them: `bench retrieval`
             continue
@@ -56,13 +56,13 @@ def _line(plan: Plan, events: list[Event], seconds: list[tuple[int, float]], fol
     peak = max(event.data.get("peak_bytes") or 0 for event in events)
     reached = next((step for step, loss in evals if loss is not None and loss <= TARGET), None)
     spent = "not reached" if reached is None else f"{next(used for step, used in seconds if step >= reached):.1f}"
-    kept = f"{_kept(plan, folder):.2f}" if method_named(name).updates else ""
+    retained = f"{_retained(plan, folder):.2f}" if method_named(name).updates else ""
     return [
         name,
         f"{plan.value('trainable_parameters'):,}",
         f"{100 * plan.value('trainable_share'):.2f} %",
         f"{peak / 2**20:.1f}",
-        kept,
+        retained,
         f"{evals[-1][1]:.3f}",
         spent,
     ]
@@ -73,17 +73,17 @@ def _run(plan: Plan, folder: Path) -> tuple[list[Event], list[tuple[int, float]]
     seconds: list[tuple[int, float]] = []
     began = time.thread_time()
 
-    def told(event: Event) -> None:
+    def on_event(event: Event) -> None:
         if event.kind == "eval":
             seconds.append((event.data["step"], time.thread_time() - began))
 
-    return finished(plan, folder, told), seconds
+    return finished(plan, folder, on_event), seconds
 
 
-def _kept(plan: Plan | None, folder: Path | None) -> float:
-    """Answers of the retention set that the trained model gets right; the base model without a plan.
+def _retained(plan: Plan | None, folder: Path | None) -> float:
+    """The share of the retention set that the trained model answers right; the base model without a plan.
 
-    The end of text after an answer is left out: the base never learned to stop there, and any training teaches it.
+    The end of text after an answer is not compared: the base never learned to stop there, and any training teaches it.
     """
     import torch
 
@@ -92,8 +92,8 @@ def _kept(plan: Plan | None, folder: Path | None) -> float:
     from tuning.training.build import Built, load_base
     from tuning.training.evaluate import evaluate
 
-    asked = plan_for({"data": {"source": "retention"}})
-    settings, base = asked.settings, asked.model.path
+    retention = plan_for({"data": {"source": "retention"}})
+    settings, base = retention.settings, retention.model.path
     tokenizer = TextTokenizer(base)
     rows = encode_set(open_data(settings.data, settings.task, 0).eval, tokenizer, settings.data, settings.task)
     model: Any = load_base(
@@ -112,28 +112,28 @@ def _kept(plan: Plan | None, folder: Path | None) -> float:
         classes=False,
         autocast_dtype=None,
     )
-    found = evaluate(built, list(rows), batch_size=32)
-    assert found is not None
-    answers = [(guess.said[:-1], guess.wanted[:-1]) for guess in found.guesses]
-    return sum(said == wanted for said, wanted in answers) / len(answers)
+    evaluation = evaluate(built, list(rows), batch_size=32)
+    assert evaluation is not None
+    right = [guess.said[:-1] == guess.wanted[:-1] for guess in evaluation.guesses]
+    return sum(right) / len(right)
 
 
 def _features(repeats: int) -> str:
-    found: dict[bool, list[float]] = {True: [], False: []}
+    seconds: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(repeats):
-        for cache, spent in found.items():
+        for cache, spent in seconds.items():
             short, long = (_epochs(cache, count) for count in (1, 4))
             spent.append((long - short) / 3)
-    again, kept = statistics.median(found[False]), statistics.median(found[True])
+    recomputed, cached = statistics.median(seconds[False]), statistics.median(seconds[True])
     lines = [
-        ["recomputed", f"{again:.3f}", "1.0x"],
-        ["cached", f"{kept:.3f}", f"{again / kept:.1f}x"],
+        ["recomputed", f"{recomputed:.3f}", "1.0x"],
+        ["cached", f"{cached:.3f}", f"{recomputed / cached:.1f}x"],
     ]
     return markdown(f"Feature extraction: CPU s an epoch of the reviews, median of {repeats}", ["", "s", "gain"], lines)
 
 
 def _epochs(cache: bool, count: int) -> float:
-    """CPU seconds of a whole run; what is done once falls out of the difference of two."""
+    """CPU seconds of a whole run; the start, which both have, cancels in the difference of two."""
     plan = plan_for(
         {
             "task": "sequence_classification",

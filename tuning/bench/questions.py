@@ -36,20 +36,20 @@ RUN = {"max_steps": 1_000_000, "eval": {"every": 100_000}, "gradient_accumulatio
 
 def table(repeats: int) -> str:
     """Measure and draw the table; of several repeats the medians."""
-    found = [_measured() for _ in range(repeats)]
+    measured = [_measure() for _ in range(repeats)]
     lines = []
-    for number, name in enumerate(("none", f"{QUESTIONS} of {PROMPTS} x {TOKENS} tokens")):
-        cells = zip(*(one[number] for one in found), strict=True)
+    for i, name in enumerate(("none", f"{QUESTIONS} of {PROMPTS} x {TOKENS} tokens")):
+        cells = zip(*(repeat[i] for repeat in measured), strict=True)
         lines.append(
-            [name, *(f"{statistics.median(column):,.{2 if at == 2 else 0}f}" for at, column in enumerate(cells))]
+            [name, *(f"{statistics.median(column):,.{2 if j == 2 else 0}f}" for j, column in enumerate(cells))]
         )
     head = ["questions waiting", "p50 ms", "p95 ms", "updates a second", "ms from Stop to cancelled"]
     return markdown(f"{POLLS} live polls on a run that trains, median of {repeats}", head, lines)
 
 
-def _measured() -> list[list[float]]:
+def _measure() -> list[list[float]]:
     """[p50, p95 in ms, updates a second, ms from Stop to the end] without questions, and with them."""
-    found = []
+    measured = []
     with tempfile.TemporaryDirectory() as home:
         port = free_port()
         server = subprocess.Popen(
@@ -61,7 +61,7 @@ def _measured() -> list[list[float]]:
             for count in (0, QUESTIONS):
                 run_id = _post(port, "/fork/runs", {"settings": RUN})["run_id"]
                 _until(lambda run_id=run_id: _run(port, run_id)["step"] > 5)
-                asked = [_ask(port, run_id, f"127.0.0.{2 + number}") for number in range(count)]
+                connections = [_ask(port, run_id, f"127.0.0.{2 + i}") for i in range(count)]
                 time.sleep(1)
                 first, began, took = _run(port, run_id)["step"], time.monotonic(), []
                 for _ in range(POLLS):
@@ -74,14 +74,14 @@ def _measured() -> list[list[float]]:
                 _post(port, f"/fork/runs/{run_id}/stop", {})
                 _until(lambda run_id=run_id: _run(port, run_id)["state"] == "cancelled")
                 stopped = 1000 * (_run(port, run_id)["ended"] - pressed)  # as the event says, of the same clock
-                for connection in asked:
+                for connection in connections:
                     connection.close()
                 spread = statistics.quantiles(took, n=20)
-                found.append([statistics.median(took), spread[-1], speed, stopped])
+                measured.append([statistics.median(took), spread[-1], speed, stopped])
         finally:
             server.terminate()
             server.wait()
-    return found
+    return measured
 
 
 def _until(true: Any, seconds: float = 120.0) -> None:

@@ -1,7 +1,7 @@
-"""What passages in the prompt bring in, and what misleading ones cost: nothing is trained here.
+"""The gain of passages in the prompt, and the loss from misleading ones: nothing is trained.
 
 The table has exact match on held-out questions for growing shares of misleading passages: closed book, every passage
-trusted, and the rule that keeps what the model is sure of.
+trusted, and the rule by which the model keeps the answers it is sure of.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def table(repeats: int) -> str:
         closed = exact_match(source, {"name": "prompt_engineering"})
         lines.append([what, "closed book", *[f"{closed:.2f}"] * len(SHARES)])
         for policy in ("naive", "conflict_aware"):
-            asked = [{"name": "retrieval", "policy": policy, "misleading_share": share} for share in SHARES]
-            lines.append([what, policy, *(f"{exact_match(source, method):.2f}" for method in asked)])
+            methods = [{"name": "retrieval", "policy": policy, "misleading_share": share} for share in SHARES]
+            lines.append([what, policy, *(f"{exact_match(source, method):.2f}" for method in methods)])
     head = ["questions about", "policy", *(f"{share:.0%} mislead" for share in SHARES)]
     return markdown(f"Exact match of the untrained model on up to {ROWS} held-out questions", head, lines)
 
 
 def exact_match(source: str, method: dict[str, Any], rows: int = ROWS) -> float:
-    """What a run without updates measures on so many held-out questions."""
+    """The exact match of a method without updates on so many held-out questions, 0 to 1."""
     plan = plan_for(
         {
             "data": {"source": source, "eval_rows": rows},
@@ -48,4 +48,5 @@ def exact_match(source: str, method: dict[str, Any], rows: int = ROWS) -> float:
     )
     with tempfile.TemporaryDirectory() as folder:
         events = finished(plan, Path(folder))
-    return next(event.data["metrics"]["exact_match"] for event in events if event.kind == "eval")
+    value: float = next(event.data["metrics"]["exact_match"] for event in events if event.kind == "eval")
+    return value

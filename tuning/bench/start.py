@@ -22,9 +22,9 @@ from tuning.web.serving import TOKEN
 
 def table(repeats: int) -> str:
     """Measure and draw the table."""
-    found = interleaved({"import gradio": _bare_import, "page served": _served}, repeats)
-    bare = found["import gradio"]
-    lines = [[name, f"{seconds:.2f}", f"{seconds / bare:.2f}x"] for name, seconds in found.items()]
+    medians = interleaved({"import gradio": _bare_import, "page served": _served}, repeats)
+    bare = medians["import gradio"]
+    lines = [[name, f"{seconds:.2f}", f"{seconds / bare:.2f}x"] for name, seconds in medians.items()]
     return markdown(f"CPU seconds from the command to the page, median of {repeats}", ["", "s", "ratio"], lines)
 
 

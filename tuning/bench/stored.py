@@ -1,7 +1,6 @@
-"""What stored runs cost: the list, a change of it, an idle poll, an estimate, a free name and a start with 10 and with
-10,000 of them.
+"""The cost of stored runs: list, a change of it, idle poll, estimate, free name, and the start of the server.
 
-In: repeats. Out: a table of CPU milliseconds and bytes. Each run has 20 points; half of them are deleted.
+The table has CPU milliseconds and bytes for 10 and for 10,000 runs. Each has 20 points; half of them are deleted.
 """
 
 import sqlite3
@@ -25,13 +24,13 @@ HEAD = ["what", *(f"{size:,} runs: CPU ms" for size in SIZES), *(f"{size:,} runs
 
 def table(repeats: int) -> str:
     """Measure and draw the table."""
-    found = {size: _measured(size, repeats) for size in SIZES}
+    measured = {size: _measure(size, repeats) for size in SIZES}
     lines = []
-    for name in found[SIZES[0]]:
-        seconds = [f"{1000 * found[size][name][0]:.1f}" for size in SIZES]
-        sent = [f"{found[size][name][1]:,}" if found[size][name][1] else "" for size in SIZES]
+    for name in measured[SIZES[0]]:
+        seconds = [f"{1000 * measured[size][name][0]:.1f}" for size in SIZES]
+        sent = [f"{measured[size][name][1]:,}" if measured[size][name][1] else "" for size in SIZES]
         lines.append([name, *seconds, *sent])
-    return markdown(f"What stored runs cost, half of them deleted, median of {repeats}", HEAD, lines)
+    return markdown(f"The cost of stored runs, half of them deleted, median of {repeats}", HEAD, lines)
 
 
 def fill(home: Path, size: int, settings: dict[str, Any]) -> None:
@@ -67,21 +66,21 @@ def fill(home: Path, size: int, settings: dict[str, Any]) -> None:
     db.close()
 
 
-def _measured(size: int, repeats: int) -> dict[str, tuple[float, int]]:
+def _measure(size: int, repeats: int) -> dict[str, tuple[float, int]]:
     """Seconds and bytes by name."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         fill(home, size, {"max_steps": POINTS})
-        found = {"start of the store": (interleaved({"open": lambda: _opened(home)}, repeats)["open"], 0)}
+        start = {"start of the store": (interleaved({"open": lambda: _start(home)}, repeats)["open"], 0)}
         service = RunService(home)
         try:
-            return found | _asked(service, repeats)
+            return start | _requests(service, repeats)
         finally:
             service.close()
 
 
-def _opened(home: Path) -> float:
-    """All that a start does with what is stored."""
+def _start(home: Path) -> float:
+    """CPU seconds of all that a start does with the store."""
 
     def start() -> None:
         service = RunService(home)
@@ -91,14 +90,16 @@ def _opened(home: Path) -> float:
     return cpu(start)
 
 
-def _asked(service: RunService, repeats: int) -> dict[str, tuple[float, int]]:
+def _requests(service: RunService, repeats: int) -> dict[str, tuple[float, int]]:
     client, sent = client_of(service), dict[str, int]()
 
-    def of(name: str, ask: Callable[[], Any], before: Callable[[], object] = lambda: None) -> Callable[[], float]:
+    def timed(
+        name: str, request: Callable[[], Any], before: Callable[[], object] = lambda: None
+    ) -> Callable[[], float]:
         def once() -> float:
             before()
             began = time.process_time()
-            answer = ask()
+            answer = request()
             spent = time.process_time() - began
             sent[name] = int(answer.headers["content-length"])  # as it went over the wire
             return spent
@@ -112,17 +113,17 @@ def _asked(service: RunService, repeats: int) -> dict[str, tuple[float, int]]:
     cursor, version = first["points"]["r0001"]["id"], first["version"]
     last = f"r{service.store.last_number() - 1:04d}"
     works = {
-        "estimate, a key press": of("estimate, a key press", lambda: client.post("/fork/estimate", json={})),
-        "idle poll": of("idle poll", live),
-        "list": of("list", lambda: client.get("/fork/live", headers={"accept-encoding": "identity"})),
-        "list, packed": of("list, packed", lambda: client.get("/fork/live")),
+        "estimate, a key press": timed("estimate, a key press", lambda: client.post("/fork/estimate", json={})),
+        "idle poll": timed("idle poll", live),
+        "list": timed("list", lambda: client.get("/fork/live", headers={"accept-encoding": "identity"})),
+        "list, packed": timed("list, packed", lambda: client.get("/fork/live")),
     }
-    found = {name: (interleaved({name: work}, repeats)[name], sent[name]) for name, work in works.items()}
+    measured = {name: (interleaved({name: work}, repeats)[name], sent[name]) for name, work in works.items()}
 
     def changed() -> None:
         service.note(last, str(time.monotonic_ns()))
 
     name = "poll after a change"
-    found[name] = (interleaved({name: of(name, live, changed)}, 1)[name], sent[name])
+    measured[name] = (interleaved({name: timed(name, live, changed)}, 1)[name], sent[name])
     free = interleaved({"name": lambda: cpu(lambda: service.free_name("run"))}, repeats)["name"]
-    return found | {"free name": (free, 0)}
+    return measured | {"free name": (free, 0)}

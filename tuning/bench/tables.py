@@ -1,7 +1,7 @@
 """The benchmarks of `python -m tuning bench`, run one after another and printed as Markdown tables.
 
-What is measured for a user stands here; evidence against other libraries and published figures stands in tests/bench,
-and is found in a checkout alone.
+Benchmarks for users are in this package. Comparisons with other libraries and with published figures are in tests/bench
+and need a checkout of the repository.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ TESTS = Path(__file__).resolve().parent.parent.parent / "tests"
 
 
 def run_benches(name: str, repeats: int) -> int:
-    """Run the named benchmark, or all that are here; 2 for a name that is none, or that needs a checkout."""
+    """Run the named benchmark, or all that are installed. Returns 2 where there is none, or it needs a checkout."""
     names = [*BENCHES, *EVIDENCE]
     if name != "all" and name not in names:
         print(f"no benchmark is named {name!r}; use one of {', '.join(names)}, or all", file=sys.stderr)
@@ -63,13 +63,13 @@ def run_benches(name: str, repeats: int) -> int:
         print(_needs_checkout([name]), file=sys.stderr)
         return 2
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    chosen = [one for one in names if one not in BY_NAME] if name == "all" else [name]
-    for one in chosen:
-        if one in BENCHES:
-            print(BENCHES[one](repeats), flush=True)
+    chosen = [bench for bench in names if bench not in BY_NAME] if name == "all" else [name]
+    for bench in chosen:
+        if bench in BENCHES:
+            print(BENCHES[bench](repeats), flush=True)
         elif in_checkout:
-            print(_evidence(one)(repeats), flush=True)
-    left_out = [one for one in chosen if one in EVIDENCE and not in_checkout]
+            print(_evidence(bench)(repeats), flush=True)
+    left_out = [bench for bench in chosen if bench in EVIDENCE and not in_checkout]
     if left_out:
         print(_needs_checkout(left_out), file=sys.stderr)
     return 0

@@ -59,14 +59,14 @@ def table(repeats: int) -> str:
             walls: dict[int, list[float]] = {0: [], 1: [], 30: []}
             _once(service, spent, port, 0, [])
             works = {str(count): partial(_once, service, spent, port, count, wall) for count, wall in walls.items()}
-            found = interleaved(works, repeats)
+            medians = interleaved(works, repeats)
         finally:
             server.should_exit = True
             service.close()
-    alone = found["0"]
+    alone = medians["0"]
     lines = [
         [name, f"{seconds:.2f}", f"{alone / seconds:.2f}", f"{sorted(walls[int(name)])[repeats // 2]:.2f}"]
-        for name, seconds in found.items()
+        for name, seconds in medians.items()
     ]
     head = ["watching clients", "CPU s of the training thread", "speed against alone", "wall s"]
     return markdown(f"One run of {STEPS} updates, median of {repeats}", head, lines)

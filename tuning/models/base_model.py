@@ -153,7 +153,7 @@ def tuned_for(name: str, chat_template: bool) -> tuple[str, str]:
     if _BASE_WORDS.search(name):
         return (
             "base",
-            "Base model with a chat template: messages can be written, but it has not learned them.",
+            "Not a chat model: it continues text. Chat data teaches it the form of its chat template.",
         )
     return (
         "unclear",

@@ -102,7 +102,8 @@ class OptimizerSettings(SettingsBlock):
     """adamw keeps two values a weight and forgives most rates; adamw_8bit a quarter of that, muon half, sgd and
     adafactor next to none."""
     learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] | None = None
-    """How far one update moves. Empty takes the method's own default. Too high forgets or diverges, too low idles."""
+    """How far one update moves the weights. Empty takes the method's own default. Too high forgets or diverges, too low
+    learns nothing."""
     weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
     """Pulls weights towards zero a little at each update."""
     betas: Annotated[tuple[Share, Share], LIST] = (0.9, 0.999)
@@ -190,9 +191,10 @@ class Settings(SettingsBlock):
     version: Annotated[int, Field(ge=VERSION, le=VERSION), WHOLE] = VERSION
     """The version of this format. Settings of version 1 are read too, with their old meaning written out."""
     task: Literal["causal_lm", "sequence_classification"] = "causal_lm"
-    """causal_lm learns to write the next token; sequence_classification learns to choose a class."""
+    """causal_lm learns to continue a text; sequence_classification learns to sort texts into classes."""
     model: Text = "tiny-town"
-    """A bundled base model's name, the path of a model folder such as ./my-model, or a hub id such as org/name."""
+    """tiny-town comes with this app. You can also give the path of a model folder such as ./my-model, or a hub id
+    such as org/name."""
     revision: Text | None = None
     """Branch, tag or commit of a hub model; empty takes its main branch. Not used for bundled models and folders."""
     data: DataSettings = Field(default_factory=DataSettings)
@@ -208,7 +210,7 @@ class Settings(SettingsBlock):
     optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = Field(default_factory=ScheduleSettings)
     max_steps: Annotated[int, Field(ge=1, le=10_000_000), WHOLE] | None = 100
-    """How many updates to make. Give this or num_epochs, not both."""
+    """How many times the weights are changed. Give this or num_epochs, not both."""
     num_epochs: Annotated[float, Field(gt=0.0, le=10_000)] | None = None
     """How many times to go through the rows instead of counting updates."""
     eval: EvalSettings = Field(default_factory=EvalSettings)

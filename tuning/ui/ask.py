@@ -1,16 +1,10 @@
-"""Asking a model: the panel beside the runs. It posts to /fork/runs/{id}/ask; the answers stay in the browser.
+"""The section "Ask the model": questions to a run and to its base model, which its script sends to /fork/runs/{id}/ask.
 
-Comes in: nothing.  Goes out: the component that the page's script fills.
+The answers stay in the browser.
 """
 
 from __future__ import annotations
 
-import gradio as gr
+from tuning.ui.sections import Region, Section
 
-from tuning.ui import live
-
-
-def ask() -> gr.HTML:
-    return gr.HTML(
-        html_template="<div></div>", js_on_load=live.mounting("ask"), elem_id="tf-ask", apply_default_css=False
-    )
+ASK = Section(kind="ask", name="Ask the model", region=Region.MAIN, named_by_script=True)

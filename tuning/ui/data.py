@@ -1,7 +1,7 @@
-"""The section "Your data": told which settings stand in the form, it asks for the preview and draws it.
+"""The section "Your data": the rows of the data in the form, and the tokens they become.
 
-Comes in: the form.  Goes out: a gr.HTML component whose value carries the settings; its `set` event carries settings
-that were chosen in the section, which go into the form.
+Its value is `{"settings": …}`, the settings in the form; the script asks /fork/data/preview for the rows. It fires
+`set` with settings that were chosen in the section, which go into the form.
 """
 
 from __future__ import annotations
@@ -10,45 +10,57 @@ from typing import Any
 
 import gradio as gr
 
-from tuning.ui.form import Form, data_choices
-from tuning.ui.live import mounting
-from tuning.ui.values import as_text, every_path, exact_in_a_browser, settings_from_values
+from tuning.runs.service import RunService
+from tuning.ui.field_text import as_text
+from tuning.ui.form import Update, data_choices
+from tuning.ui.hub_cards import DATA_CARD, MODEL_CARD
+from tuning.ui.sections import EVENT_OPTIONS, Page, Region, Section
+from tuning.ui.values import Values, every_path, exact_in_a_browser, settings_from_values
 
-MATTERS = ("task", "model", "revision", "seed", "micro_batch_size", "gradient_accumulation_steps")
-
-
-def section(values: dict[str, Any]) -> gr.HTML:
-    return gr.HTML(
-        value={"settings": settings_from_values(values)},
-        html_template="<div></div>",
-        js_on_load="/* fires 'set' */ " + mounting("data"),
-        elem_id="tf-data",
-        apply_default_css=False,
-    )
+DATA_PATHS = ("task", "model", "revision", "seed", "micro_batch_size", "gradient_accumulation_steps")
+"""The settings besides those of the block `data` that change what rows become."""
 
 
-def connect(page: gr.Blocks, form: Form, data: gr.HTML, quick: dict[str, Any]) -> None:
-    """Settings go to the section and to the look-up cards when one that matters has changed; choices come back."""
-    paths, places = every_path(), [data, form.lookup, form.hub_data]
-    matter = [part for path, part in form.parts.items() if path in MATTERS or path.startswith("data.")]
+def _value(service: RunService, values: Values) -> dict[str, Any]:
+    return {"settings": settings_from_values(values)}
 
-    def tell(*given: Any) -> list[dict[str, Any]]:
+
+def _connect(page: Page) -> None:
+    """Settings go to the section and to the cards of the hub when one that matters has changed; choices come back."""
+    form, paths = page.form, every_path()
+    components = [page.components[section] for section in (DATA, MODEL_CARD, DATA_CARD)]
+    matter = [field for path, field in form.fields.items() if path in DATA_PATHS or path.startswith("data.")]
+
+    def send(*given: object) -> list[dict[str, Any]]:
         settings = exact_in_a_browser(settings_from_values(form.values(given)))
-        return [{"settings": settings}] * len(places)
+        return [{"settings": settings}] * len(components)
 
-    def take(event: gr.EventData) -> list[Any]:
+    def receive(event: gr.EventData) -> list[Update]:
         chosen = event._data.get("values") or {}
 
-        def one(path: str) -> Any:
-            if path not in chosen or not path.startswith("data."):
-                return gr.skip()
-            if path == "data.source":
-                return gr.update(value=chosen[path], choices=data_choices(chosen[path]))
-            return gr.update(value=as_text(chosen[path], paths[path]))
+        def update(path: str) -> Update:
+            change: Update = gr.skip()
+            if path == "data.source" and path in chosen:
+                change = gr.update(value=chosen[path], choices=data_choices(chosen[path]))
+            elif path.startswith("data.") and path in chosen:
+                change = gr.update(value=as_text(chosen[path], paths[path]))
+            return change
 
-        return [one(path) for path in form.parts]
+        return [update(path) for path in form.fields]
 
-    parts = list(form.parts.values())
-    gr.on([page.load, *(part.change for part in matter)], tell, parts, places, trigger_mode="always_last", **quick)
-    for place in (data, form.hub_data):
-        place.set(take, None, parts, trigger_mode="multiple", **quick)  # a second press must not be lost
+    fields = list(form.fields.values())
+    triggers = [page.blocks.load, *(field.change for field in matter)]
+    gr.on(triggers, send, fields, components, trigger_mode="always_last", **EVENT_OPTIONS)
+    for section in (DATA, DATA_CARD):
+        # multiple: a second press must not be lost
+        page.components[section].set(receive, None, fields, trigger_mode="multiple", **EVENT_OPTIONS)
+
+
+DATA = Section(
+    kind="data",
+    name="Your data",
+    region=Region.MAIN,
+    fires=("set",),
+    value=_value,
+    connect=_connect,
+)

@@ -1,11 +1,12 @@
 """The form: every setting as a component, built from the settings' own fields.
 
-Comes in: the fields (help, limits, defaults) of `settings`, of each method and recipe, the catalogues of models and
-data, the values to show.  Goes out: components by path, and the updates that make them show other values.
+Help, limits and defaults come from the fields of the settings, of each method and of each recipe; the lists of models
+and data from their catalogues.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,24 @@ from tuning.data import data_catalogue, is_uploaded, short_name
 from tuning.models.base_model import model_catalogue
 from tuning.settings.optimizers import OPTIMIZERS
 from tuning.ui.memory_bar import TASKS
-from tuning.ui.models import hub_data, models
-from tuning.ui.values import CHOSEN, EPOCHS, LENGTH, NO_RECIPE, NOT_SETTINGS, STEPS, WOULD_FIT_ON, every_path
+from tuning.ui.values import (
+    CHOSEN,
+    EPOCHS,
+    LENGTH,
+    NO_RECIPE,
+    NOT_SETTINGS,
+    RUN_NAME,
+    STEPS,
+    WOULD_FIT_ON,
+    Values,
+    every_path,
+)
+
+FormField = gr.Textbox | gr.Dropdown | gr.Radio | gr.Checkbox
+Update = Mapping[str, Any]
+"""The answer of a listener for one component, as `gr.update` and `gr.skip` make it."""
+AddField = Callable[[str], FormField]
+"""Makes the component of the setting with that path, and adds it to the form."""
 
 TERMS = {
     **TASKS,
@@ -70,8 +87,8 @@ LABELS = {
     "schedule.min_lr_ratio": "Minimum learning rate ratio",
     "data.train_rows": "Training rows",
     "data.eval_rows": "Evaluation rows",
-    "sample.every": "Answer the prompts every (updates)",
-    "sample.prompts": "Sample prompts, one a line (\\n breaks it)",
+    "sample.every": "Try the prompts every (updates)",
+    "sample.prompts": "Prompts to try during training, one a line (\\n breaks it)",
     "eval.max_new_tokens": "Longest answer (tokens)",
     "save.keep": "Checkpoints kept",
     "data.columns": "Columns (JSON)",
@@ -90,9 +107,9 @@ SHORT = {
     "gradient_accumulation_steps": "added up each update",
 }
 AUTOMATIC = ("optimizer.learning_rate", "eval.every")
-"""Numbers that the plan works out where they are left empty."""
-AS_TYPED = gr.InputHTMLAttributes(spellcheck=False, autocorrect="off", autocapitalize="off", autocomplete="off")
-"""What is typed is a setting: no browser or keyboard mends it."""
+"""Numbers that the plan computes when their fields are empty."""
+NO_CORRECTION = gr.InputHTMLAttributes(spellcheck=False, autocorrect="off", autocapitalize="off", autocomplete="off")
+"""For text boxes: what is typed is a setting, which no browser and no keyboard may correct."""
 MAIN = ("task", "model", "data.source", "micro_batch_size", "gradient_accumulation_steps", "optimizer.learning_rate")
 GROUPS = {
     "Optimizer and schedule": ("optimizer", "schedule"),
@@ -103,29 +120,33 @@ GROUPS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """The components by the path of their setting; those of a method by `method.NAME.FIELD`, of a recipe likewise."""
+    """The components of the form."""
 
-    parts: dict[str, Any]
+    fields: dict[str, FormField]
+    """By the path of their setting; those of a method by `method.NAME.FIELD`, of a recipe likewise."""
     blocks: dict[str, gr.Column]
-    """What is shown for one choice only, by `method.NAME` and `recipe.NAME`."""
-    lookup: gr.HTML
-    hub_data: gr.HTML
-    """Look up, under the model field."""
+    """What is in sight for one choice only, by `method.NAME` and `recipe.NAME`."""
 
-    def values(self, given: tuple[Any, ...]) -> dict[str, Any]:
-        return dict(zip(self.parts, given, strict=True))
+    def values(self, given: tuple[object, ...]) -> Values:
+        """What the fields hold, by path, from the arguments of a listener that has all fields as its inputs."""
+        return dict(zip(self.fields, given, strict=True))
+
+    def outputs(self) -> list[gr.blocks.Block]:
+        """The outputs of a listener that returns `updates_for`."""
+        return [*self.fields.values(), *self.blocks.values()]
 
 
 def dom_id(path: str) -> str:
+    """The id of a field's element in the document."""
     return "f-" + path.replace(".", "-")
 
 
 def label_of(path: str, field: Field) -> str:
-    known = LABELS.get(field.path)
-    return known or path.split(".")[-1].replace("_", " ").capitalize()
+    """What stands over the field."""
+    return LABELS.get(field.path) or path.split(".")[-1].replace("_", " ").capitalize()
 
 
-def _component(path: str, field: Field, value: Any) -> gr.components.Component:
+def _component(path: str, field: Field, value: Any) -> FormField:
     look: dict[str, Any] = {
         "label": label_of(path, field),
         "elem_id": dom_id(path),
@@ -133,12 +154,12 @@ def _component(path: str, field: Field, value: Any) -> gr.components.Component:
         "info": SHORT.get(path, field.help),
     }
     if path == "model":
-        options = [(f"{model.title}", model.spec) for model in model_catalogue()]
+        options = [(model.title, model.spec) for model in model_catalogue()]
         return gr.Dropdown(options, value=value, allow_custom_value=True, **look)
     if path == "data.source":
         return gr.Dropdown(data_choices(value), value=value, allow_custom_value=True, **look)
     if field.limit.choices:
-        options = [(TERMS.get(word, word), word) for word in field.limit.choices]
+        options = [(TERMS.get(choice, choice), choice) for choice in field.limit.choices]
         if field.limit.open or field.listed:
             return gr.Dropdown(options, value=value, allow_custom_value=True, **look)
         kind = gr.Radio if len(options) <= 3 else gr.Dropdown
@@ -149,7 +170,7 @@ def _component(path: str, field: Field, value: Any) -> gr.components.Component:
         return gr.Checkbox(value=value, **look)
     lines = 2 if field.kind is tuple and not field.default else 1
     empty = "automatic" if path in AUTOMATIC else "empty" if field.nullable else ""
-    return gr.Textbox(value=value, lines=lines, max_lines=6, placeholder=empty, html_attributes=AS_TYPED, **look)
+    return gr.Textbox(value=value, lines=lines, max_lines=6, placeholder=empty, html_attributes=NO_CORRECTION, **look)
 
 
 NOT_IN_FORM = {"max_new_tokens": "New tokens", "temperature": "Temperature", "prompts": "Prompt", "note": "Note"}
@@ -158,27 +179,27 @@ NOT_IN_FORM = {"max_new_tokens": "New tokens", "temperature": "Temperature", "pr
 
 def page_labels() -> dict[str, str]:
     """The page's name of each setting, by its path in the settings."""
-    found = {field.path: label_of(path, field) for path, field in every_path().items()}
+    labels = {field.path: label_of(path, field) for path, field in every_path().items()}
     # in messages these stand without the block they are of
-    bare = {path.rpartition(".")[2]: label for path, label in found.items() if path.startswith("method.")}
+    bare = {path.rpartition(".")[2]: label for path, label in labels.items() if path.startswith("method.")}
     bare = {name: label for name, label in bare.items() if "_" in name}
-    bare["max_seq_length"] = found["data.max_seq_length"]
-    return NOT_IN_FORM | {"name": "Run name"} | bare | LABELS | found
+    bare["max_seq_length"] = labels["data.max_seq_length"]
+    return NOT_IN_FORM | {"name": "Run name"} | bare | LABELS | labels
 
 
 def page_terms() -> dict[str, dict[str, str]]:
-    """How the page calls what can be chosen, by the setting's path and the word of the settings."""
-    found: dict[str, dict[str, str]] = {"method.name": {method.name: method.title for method in CHOSEN["method"]}}
+    """What the page calls each choice of a setting, by the setting's path and the choice's name in the settings."""
+    terms: dict[str, dict[str, str]] = {"method.name": {method.name: method.title for method in CHOSEN["method"]}}
     for field in every_path().values():
         if field.kind is bool:
-            words = ("yes", "no") if field.nullable else ("on", "off")
-            found[field.path] = dict(zip(("true", "false"), words, strict=True))
+            names = ("yes", "no") if field.nullable else ("on", "off")
+            terms[field.path] = dict(zip(("true", "false"), names, strict=True))
         elif field.limit.choices:
-            found[field.path] = {word: TERMS[word] for word in field.limit.choices if word in TERMS}
-    return {path: words for path, words in found.items() if words}
+            terms[field.path] = {choice: TERMS[choice] for choice in field.limit.choices if choice in TERMS}
+    return {path: names for path, names in terms.items() if names}
 
 
-def data_choices(source: Any) -> list[tuple[str, str]]:
+def data_choices(source: object) -> list[tuple[str, str]]:
     """What the list of data offers: the bundled sets, and a file that was uploaded under its own name."""
     cards = [(str(card.get("title", card["name"])), card["name"]) for card in data_catalogue()]
     if isinstance(source, str) and is_uploaded(source):
@@ -186,60 +207,69 @@ def data_choices(source: Any) -> list[tuple[str, str]]:
     return cards
 
 
-def build_form(values: dict[str, Any]) -> Form:
-    """Lays the form out in the current Blocks; all fields but those of MAIN, method and length are in the accordion."""
-    paths, parts = every_path(), {}
+def build_form(values: Values, after: Callable[[str], None]) -> Form:
+    """Lays the form out in the Blocks that are open; all fields but those of MAIN, method and length are folded away.
 
-    def add(path: str) -> gr.components.Component:
-        parts[path] = _component(path, paths[path], values[path])
-        return parts[path]
+    `after` is called with the path of each of the first fields, to add what belongs below it.
+    """
+    paths = every_path()
+    fields: dict[str, FormField] = {}
+
+    def add(path: str) -> FormField:
+        fields[path] = _component(path, paths[path], values[path])
+        return fields[path]
 
     for path in MAIN[:3]:
         add(path)
-        if path == "model":
-            lookup = models()
-        if path == "data.source":
-            data_card = hub_data()
-    blocks = _choice("method", "Method", parts, values, add)
+        after(path)
+    blocks = _add_choice("method", "Method", fields, values, add)
     with gr.Row(elem_classes=["tf-pair"]):
         for path in MAIN[3:5]:
             add(path)
     for path in MAIN[5:]:
         add(path)
-    _length(parts, values, add)
+    _add_length(fields, values, add)
     with gr.Accordion(MORE, open=False):
-        blocks |= _choice("recipe", "Recipe: a way to prepare the rows", parts, values, add)
-        for title, blocks_of in GROUPS.items():
+        blocks |= _add_choice("recipe", "Recipe: a way to prepare the rows", fields, values, add)
+        for title, settings_blocks in GROUPS.items():
             gr.HTML(html_template=f"<p class='tf-group'>{title}</p>", js_on_load=None)
-            for path in [path for path in paths if path not in parts and path.partition(".")[0] in blocks_of]:
+            for path in [path for path in paths if path not in fields and path.partition(".")[0] in settings_blocks]:
                 add(path)
-        rest = [path for path in paths if path not in parts]
+        rest = [path for path in paths if path not in fields]
         gr.HTML(html_template="<p class='tf-group'>Precision, memory and the rest</p>", js_on_load=None)
         for path in rest:
             add(path)
-    return Form(parts=parts, blocks=blocks, lookup=lookup, hub_data=data_card)
+    fields[WOULD_FIT_ON] = _device_field(values)
+    return Form(fields=fields, blocks=blocks)
 
 
-def _choice(kind: str, label: str, parts: dict[str, Any], values: dict[str, Any], add: Any) -> dict[str, gr.Column]:
+def _add_choice(
+    kind: str, label: str, fields: dict[str, FormField], values: Values, add: AddField
+) -> dict[str, gr.Column]:
     """A choice, and the settings of each alternative; the first two in sight, the rest under "More about"."""
     look: dict[str, Any] = {"elem_id": dom_id(f"{kind}.name"), "elem_classes": ["tf-field"]}
     titles = [(choice.title, choice.name) for choice in CHOSEN[kind]]
     if kind == "recipe":
         titles.insert(0, ("none", NO_RECIPE))
         look["info"] = " ".join(f"{recipe.title}: {recipe.card}" for recipe in CHOSEN[kind])
-    parts[f"{kind}.name"] = gr.Radio(titles, value=values[f"{kind}.name"], label=label, **look)
+    fields[f"{kind}.name"] = gr.Radio(titles, value=values[f"{kind}.name"], label=label, **look)
     blocks = {}
     for choice in CHOSEN[kind]:
         name = f"{kind}.{choice.name}"
-        own = [path for path in every_path() if path.startswith(f"{name}.")]
+        paths = _paths_of(name)
         with gr.Column(visible=choice.name == values[f"{kind}.name"], elem_classes=["tf-method"]) as blocks[name]:
-            for path in own[:2]:
+            for path in paths[:2]:
                 add(path)
-            if own[2:]:
+            if paths[2:]:
                 with gr.Accordion(more_about(choice.title), open=False):
-                    for path in own[2:]:
+                    for path in paths[2:]:
                         add(path)
     return blocks
+
+
+def _paths_of(choice: str) -> list[str]:
+    """The fields of one alternative, such as `method.lora`."""
+    return [path for path in every_path() if path.startswith(f"{choice}.")]
 
 
 MORE = "More settings"
@@ -250,35 +280,36 @@ def within(path: str) -> list[str]:
     if path in (*MAIN, "method.name", "max_steps", "num_epochs", *NOT_SETTINGS):
         return []
     kind, _, rest = path.partition(".")
-    found = [] if kind == "method" else [MORE]
+    accordions = [] if kind == "method" else [MORE]
     if kind in CHOSEN and path != f"{kind}.name":
         name = rest.partition(".")[0]
-        own = [one for one in every_path() if one.startswith(f"{kind}.{name}.")]
-        if path not in own[:2]:
-            found.append(more_about(next(choice.title for choice in CHOSEN[kind] if choice.name == name)))
-    return found
+        if path not in _paths_of(f"{kind}.{name}")[:2]:
+            accordions.append(more_about(next(choice.title for choice in CHOSEN[kind] if choice.name == name)))
+    return accordions
 
 
 def more_about(title: str) -> str:
+    """The title of the accordion with the further settings of a method or recipe."""
     return f"More about {title}"
 
 
-def shown_blocks(form: Form, *chosen: str) -> list[Any]:
-    """One update a block: only those of the choices, in the order of `CHOSEN`, are to be seen."""
+def shown_blocks(form: Form, *chosen: str) -> list[Update]:
+    """One update a block, which shows those of `chosen` alone: a method and a recipe, in the order of `CHOSEN`."""
     names = {f"{kind}.{name}" for kind, name in zip(CHOSEN, chosen, strict=True)}
     return [gr.update(visible=name in names) for name in form.blocks]
 
 
-def _length(parts: dict[str, Any], values: dict[str, Any], add: Any) -> None:
+def _add_length(fields: dict[str, FormField], values: Values, add: AddField) -> None:
     options = [STEPS, EPOCHS]
-    parts[LENGTH] = gr.Radio(
+    fields[LENGTH] = gr.Radio(
         options, value=values[LENGTH], label="Train for", elem_id=dom_id(LENGTH), elem_classes=["tf-field"]
     )
     steps, epochs = add("max_steps"), add("num_epochs")
     steps.visible, epochs.visible = values[LENGTH] == STEPS, values[LENGTH] == EPOCHS
 
 
-def fit_question(values: dict[str, Any]) -> gr.Dropdown:
+def _device_field(values: Values) -> gr.Dropdown:
+    """The device that the estimate is for."""
     names = [this_machine().name, *(device.name for device in DEVICES)]
     return gr.Dropdown(
         list(dict.fromkeys(names)),
@@ -290,17 +321,30 @@ def fit_question(values: dict[str, Any]) -> gr.Dropdown:
     )
 
 
-def updates_for(form: Form, values: dict[str, Any]) -> list[Any]:
-    """One update a component, so that the form shows these values; for reload and "Use these settings again"."""
-    out = []
-    for path in form.parts:
+def run_name_field() -> gr.Textbox:
+    """The name of the next run, which stands over Start and not among the settings."""
+    return gr.Textbox(
+        placeholder="Run name (optional)",
+        label="Run name",
+        show_label=False,
+        container=False,
+        elem_id=dom_id(RUN_NAME),
+        elem_classes=["tf-field"],
+        html_attributes=NO_CORRECTION,
+    )
+
+
+def updates_for(form: Form, values: Values) -> list[Update]:
+    """One update for each of `form.outputs()`, so that the form shows these values."""
+    updates = list[Update]()
+    for path in form.fields:
         value = values[path]
         if path == "max_steps":
-            out.append(gr.update(value=value, visible=values[LENGTH] == STEPS))
+            updates.append(gr.update(value=value, visible=values[LENGTH] == STEPS))
         elif path == "num_epochs":
-            out.append(gr.update(value=value, visible=values[LENGTH] == EPOCHS))
+            updates.append(gr.update(value=value, visible=values[LENGTH] == EPOCHS))
         elif path == "data.source":
-            out.append(gr.update(value=value, choices=data_choices(value)))
+            updates.append(gr.update(value=value, choices=data_choices(value)))
         else:
-            out.append(gr.update(value=value))
-    return out + shown_blocks(form, *(values[f"{kind}.name"] for kind in CHOSEN))
+            updates.append(gr.update(value=value))
+    return updates + shown_blocks(form, *(values[f"{kind}.name"] for kind in CHOSEN))

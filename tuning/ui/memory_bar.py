@@ -1,14 +1,16 @@
-"""What the pictures on the page are made of, as plain data: colours, axes, the parts of the memory bar.
-
-The page's script draws them: pure functions, no drawing library.
-"""
+"""The memory bar as plain data, and the colours and words of the charts. The page's script draws them."""
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from collections.abc import Iterator, Sequence
+from typing import TypedDict
+
+from tuning.core.quantities import size_text
+from tuning.memory.estimate import MemoryEstimate
+from tuning.memory.fixes import Fix
 
 PALETTE = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#db2777", "#0891b2", "#a16207", "#64748b")
-"""One colour for each run's slot; each has at least 3:1 against the light and the dark page."""
+"""One colour for each slot of the list of runs; each has at least 3:1 against the light and the dark page."""
 TASKS = {"causal_lm": "write text", "sequence_classification": "choose a class"}
 METRICS = {"loss": "loss", "learning_rate": "learning rate", "grad_norm": "gradient norm"}
 AXES = {"step": "step (updates)", "examples": "examples", "trained_tokens": "trained tokens", "seconds": "time (s)"}
@@ -20,10 +22,9 @@ PARTS = {
     "logits": "#d4a017",
     "workspace": "#64748b",
 }
-REST = {"cpu": "Python and libraries", "cuda": "CUDA context and libraries"}
+REST: dict[str, str] = {"cpu": "Python and libraries", "cuda": "CUDA context and libraries"}
 """What a process takes besides tensors, by the kind of device: on a card Python is not there."""
-BETWEEN = "more between updates"
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+BETWEEN_UPDATES = "more between updates"
 
 
 class BarPart(TypedDict):
@@ -41,7 +42,7 @@ class MemoryBar(TypedDict):
     total: int
     low: int
     high: int
-    limit: int
+    limit: float
     scale: float
     verdict: str
     words: str
@@ -69,15 +70,7 @@ def chart_config(methods: dict[str, str]) -> ChartConfig:
     return {"palette": list(PALETTE), "metrics": METRICS, "axes": AXES, "methods": methods, "tasks": TASKS}
 
 
-def size_text(count: float) -> str:
-    """Bytes for people: three digits and a binary unit."""
-    unit = 0
-    while count >= 1024 and unit < len(UNITS) - 1:
-        count, unit = count / 1024, unit + 1
-    return f"{count:.0f} {UNITS[unit]}" if count >= 100 or unit == 0 else f"{count:.3g} {UNITS[unit]}"
-
-
-def memory_bar(estimate: dict[str, Any], kind: str = "cpu") -> MemoryBar:
+def memory_bar(estimate: MemoryEstimate, kind: str = "cpu") -> MemoryBar:
     """The stacked bar: what the run takes at its peak on this kind of device, on a scale that shows the parts.
 
     A toy model against a large machine would be a line one pixel wide, so the bar then has a scale of its own and
@@ -85,31 +78,22 @@ def memory_bar(estimate: dict[str, Any], kind: str = "cpu") -> MemoryBar:
     """
     parts: list[BarPart] = [
         {"name": name, "bytes": count, "color": PARTS.get(name, PARTS["workspace"])}
-        for name, count in estimate["parts"].items()
+        for name, count in estimate.parts.items()
         if count > 0
     ]
-    total, limit = estimate["total_bytes"], estimate["device_bytes"]
-    highest = max(total, estimate["evaluation_bytes"], estimate["generation_bytes"])
-    low, high = estimate["low_bytes"], estimate["high_bytes"]
-    needed, device_name = estimate["process_bytes"], estimate["device"]
+    total, limit = estimate.total_bytes, estimate.device_bytes
+    peak = max(total, estimate.evaluation_bytes, estimate.generation_bytes)
+    low, high, needed = estimate.low_bytes, estimate.high_bytes, estimate.process_bytes
     near = max(total, high) * 8 >= limit
     if near:  # against the device the whole process counts, and the band lies around its end
-        if highest > total:
-            parts.append({"name": BETWEEN, "bytes": highest - total, "color": "#94a3b8"})
-        parts.append({"name": REST[kind], "bytes": needed - highest, "color": "#cbd5e1"})
+        if peak > total:
+            parts.append({"name": BETWEEN_UPDATES, "bytes": peak - total, "color": "#94a3b8"})
+        parts.append({"name": REST[kind], "bytes": needed - peak, "color": "#cbd5e1"})
     scale = max(limit, high, total) * 1.04 if near else total
-    verdict = "fits" if estimate["fits"] else ("tight" if low <= limit else "over")
+    verdict = "fits" if estimate.fits else ("tight" if low <= limit else "over")
     words = {"fits": "Fits", "tight": "May not fit", "over": "Will not fit"}[verdict]
-    lacks = estimate.get("device_lacks")
-    if lacks:  # that it would fit is no good news then
+    if estimate.device_lacks:  # that it would fit is no good news then
         verdict, words = "over", f"Cannot run there. {words}"
-    right = size_text(scale) if near else f"{size_text(total)} at the peak"
-    whole = f"{size_text(low)} to {size_text(high)}"
-    within = "" if near else f" {device_name} has {size_text(limit)}: {100 * high / limit:.2g} % of it at most."
-    note = (f"{lacks}. " if lacks else "") + (
-        f"At the peak {size_text(total)} for tensors{_peak(estimate)}{_besides(estimate)}; the whole process "
-        f"{whole}.{within}{_batches(estimate)} {_kind(estimate)}"
-    )
     return {
         "parts": parts,
         "total": needed if near else total,
@@ -120,42 +104,52 @@ def memory_bar(estimate: dict[str, Any], kind: str = "cpu") -> MemoryBar:
         "verdict": verdict,
         "words": f"{words}: {size_text(needed)} of {size_text(limit)}",
         "left": "0",
-        "right": right,
-        "limit_words": f"limit of {device_name}: {size_text(limit)}" if near else "",
-        "band_words": f"the whole process may take {whole}" if near else "",
-        "note": note,
-        "fixes": _fixes(estimate["fixes"][:3]),
+        "right": size_text(scale) if near else f"{size_text(total)} at the peak",
+        "limit_words": f"limit of {estimate.device}: {size_text(limit)}" if near else "",
+        "band_words": f"the whole process may take {_range(estimate)}" if near else "",
+        "note": " ".join(_sentences(estimate, kind, share=not near)),
+        "fixes": _fixes(estimate.fixes[:3]),
         "summary": f"{words}. " + ", ".join(f"{part['name']} {size_text(part['bytes'])}" for part in parts),
     }
 
 
-def _peak(estimate: dict[str, Any]) -> str:
-    words = {"loss": "when the loss is computed", "optimizer step": "at the update", "start": "at the start"}
-    return f" ({words.get(estimate['peak_at'], 'in the ' + estimate['peak_at'])})"
+def _range(estimate: MemoryEstimate) -> str:
+    return f"{size_text(estimate.low_bytes)} to {size_text(estimate.high_bytes)}"
 
 
-def _kind(estimate: dict[str, Any]) -> str:
-    """How the estimate was found, and where no table could be made, why."""
-    why = estimate["why_approximate"]
-    return f"Approximate, with a wider band: {why}" if why else f"The estimate is {estimate['kind']}."
+def _sentences(estimate: MemoryEstimate, kind: str, share: bool) -> Iterator[str]:
+    """The text under the bar; with the process's `share` of the device where the bar does not show it."""
+    limit = estimate.device_bytes
+    if estimate.device_lacks:
+        yield f"{estimate.device_lacks}."
+    percent = f", at most {100 * estimate.high_bytes / limit:.2g} % of {size_text(limit)} ({estimate.device})"
+    yield f"The process needs {_range(estimate)}{percent if share else ''}."
+    tensors = f"Its tensors take {size_text(estimate.total_bytes)} at the peak, {_moment(estimate)}"
+    yield f"{tensors}{_between_updates(estimate)}; the rest is {REST[kind]}."
+    why = estimate.why_approximate
+    yield f"The estimate is approximate, with a wider band: {why}" if why else f"The estimate is {estimate.kind}."
+    yield f"It is for {estimate.batches}."
 
 
-def _batches(estimate: dict[str, Any]) -> str:
-    """Which batches it is for; nothing of a run stored before that was told."""
-    return f" It is for {estimate['batches']}." if "batches" in estimate else ""
+def _moment(estimate: MemoryEstimate) -> str:
+    """When in an update the peak is."""
+    words = {"loss": "while the loss is computed", "optimizer step": "in the optimizer step", "start": "at the start"}
+    direction, _, layer = estimate.peak_at.partition(" of ")
+    place = f"{direction} pass of {layer}" if layer else direction
+    return words.get(estimate.peak_at, f"in the {place}")
 
 
-def _besides(estimate: dict[str, Any]) -> str:
+def _between_updates(estimate: MemoryEstimate) -> str:
     """What the run does between updates, where that takes more than they do."""
-    found = {"evaluating": estimate["evaluation_bytes"], "writing answers": estimate["generation_bytes"]}
-    more = [f"{words} takes {size_text(count)}" for words, count in found.items() if count > estimate["total_bytes"]]
+    tensors = {"evaluation": estimate.evaluation_bytes, "generation": estimate.generation_bytes}
+    more = [f"{name} takes {size_text(count)}" for name, count in tensors.items() if count > estimate.total_bytes]
     return f", but {' and '.join(more)}" if more else ""
 
 
-def _fixes(first: list[dict[str, Any]]) -> list[str]:
+def _fixes(fixes: Sequence[Fix]) -> list[str]:
     """One sentence that names them; what each costs stands beside its button."""
-    if not first:
+    if not fixes:
         return []
-    told = "; ".join(f"{fix['cost'].partition(':')[0]} saves {size_text(fix['saved_bytes'])}" for fix in first)
-    alone = "" if any(fix["fits"] for fix in first) else " None of these is enough alone."
-    return [f"To take less: {told}.{alone} Each can be applied under More about memory."]
+    savings = "; ".join(f"{fix['cost'].partition(':')[0]} saves {size_text(fix['saved_bytes'])}" for fix in fixes)
+    alone = "" if any(fix["fits"] for fix in fixes) else " None of these is enough alone."
+    return [f"To take less: {savings}.{alone} Each can be applied under More about memory."]

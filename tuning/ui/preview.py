@@ -1,6 +1,6 @@
-"""What the form means before Start: tiles, memory bar, hints and faults, as one plain value for the page's script.
+"""The preview of a run: tiles, memory bar, network, hints, notices and problems of the settings in the form.
 
-Comes in: the form's values and the run service.  Goes out: a dict; text in it is shown as text, never as markup.
+It is one JSON value for the page's script, which shows text in it as text and never as markup.
 """
 
 from __future__ import annotations
@@ -9,8 +9,11 @@ import time
 from collections.abc import Callable
 from typing import Any, NotRequired, TypedDict, cast
 
+import gradio as gr
+
 from tuning.core.errors import Notice, Problem, SettingsError, TuningError, counted
 from tuning.core.hardware import this_machine
+from tuning.core.quantities import count_text, duration_text
 from tuning.data.preview.background_read import how_far, read_whole
 from tuning.memory.what_if import DeviceSize
 from tuning.methods import METHODS, method_named
@@ -19,26 +22,28 @@ from tuning.plan.checks import methods_refused
 from tuning.plan.plan import Plan
 from tuning.runs.service import NAME_LENGTH, Preview, RunService
 from tuning.settings.schema import Settings
-from tuning.ui import memory_bar as charts
+from tuning.ui.field_text import ParsedField
 from tuning.ui.form import dom_id, within
-from tuning.ui.memory_bar import MemoryBar
+from tuning.ui.hub_cards import DATA_CARD, MODEL_CARD
+from tuning.ui.memory_bar import MemoryBar, memory_bar
 from tuning.ui.network import NetworkView, network_value
+from tuning.ui.sections import EVENT_OPTIONS, Page, Region, Section
 from tuning.ui.values import (
     EPOCHS,
     LENGTH,
     RUN_NAME,
     WOULD_FIT_ON,
-    Reading,
+    Values,
     every_path,
     first_values,
-    readings,
+    parsed_fields,
     settings_from_values,
 )
 
-CHOSEN = ("model", "data.source", "task")
-"""What notices are about: where one of these is another, those of before are not told of it."""
+SUBJECT = ("model", "data.source", "task")
+"""The settings that notices are about: the page shows none of the notices of another model, data set or task."""
 READ_SECONDS = 1.0
-"""How long an answer waits for the rows to be read, before it says how far they are; the page then asks again."""
+"""How long an answer waits for the rows to be read, before it reports how many are; the page then asks again."""
 
 
 class Tile(TypedDict):
@@ -103,19 +108,19 @@ class PreviewValue(TypedDict):
     refused: dict[str, str]
 
 
-def preview_value(service: RunService, values: dict[str, Any]) -> PreviewValue:
+def preview_value(service: RunService, values: Values) -> PreviewValue:
     """Tiles, memory, hints and notices of these settings, or what is wrong with them. Nothing is started."""
-    return told(values, lambda: _computed(service, values))
+    return answer_or_problems(values, lambda: _computed(service, values))
 
 
-def told(values: dict[str, Any], compute: Callable[[], dict[str, Any]], pressed: bool = False) -> PreviewValue:
-    """What `compute` gives; faults of the person's input become problems at their fields.
+def answer_or_problems(values: Values, compute: Callable[[], dict[str, Any]], pressed: bool = False) -> PreviewValue:
+    """What `compute` returns; the problems of a TuningError that it raises stand at their fields.
 
-    Beside either stands how the fields were read, where that is not plain to see, and the model, data and task that the
-    answer is `of`. `notices` are those of the settings as a whole: where these have faults, they are not known.
+    Either has hints at fields whose text was not read word for word, and in `of` the model, data and task that it is
+    about. `notices` are those of the settings as a whole: there are none where the settings have problems.
     """
-    read = readings(values)
-    hints = {dom_id(path): one.hint for path, one in read.items() if one.hint}
+    parsed = parsed_fields(values)
+    hints = {dom_id(path): field.hint for path, field in parsed.items() if field.hint}
     empty: dict[str, Any] = {
         "problems": [],
         "general": [],
@@ -128,42 +133,43 @@ def told(values: dict[str, Any], compute: Callable[[], dict[str, Any]], pressed:
         "notices": [],
         "reading": False,
         "pressed": pressed,
-        "of": [values.get(path) for path in CHOSEN],
+        "of": [values.get(path) for path in SUBJECT],
         "method": values["method.name"],
         "refused": methods_refused(values["task"]),
     }
     try:
-        found = compute()
-        own = {id: text for id, text in found.get("hints", {}).items() if text}
+        answer = compute()
+        own = {id: text for id, text in answer.get("hints", {}).items() if text}
         both = {id: " ".join(filter(None, (own.get(id), hints.get(id)))) for id in (own | hints)}
-        notices = [*_left_out(read), *found.get("notices", ())]
-        placed = [placed_notice(one, values["method.name"]) for one in notices]
-        return cast(PreviewValue, empty | found | {"hints": both, "notices": placed})
+        notices = [*_empty_lines(parsed), *answer.get("notices", ())]
+        placed = [placed_notice(notice, values["method.name"]) for notice in notices]
+        return cast(PreviewValue, empty | answer | {"hints": both, "notices": placed})
     except TuningError as error:
         empty["refused"] |= _others_refused(error)
         return cast(PreviewValue, empty | problems_at_fields(error, values["method.name"], values.get(LENGTH)))
 
 
 def _others_refused(error: TuningError) -> dict[str, str]:
-    """Where the chosen method is refused and the methods that can be taken are named: all others, as it is."""
+    """The reason by method, where the chosen one is refused and the problem names those that are possible instead."""
     names = [method.name for method in METHODS]
-    able = {name for problem in error.problems if problem.field == "method.name" for name in problem.limit.split(", ")}
-    if not able or not able <= set(names):
+    limits = [problem.limit for problem in error.problems if problem.field == "method.name"]
+    possible = {name for limit in limits for name in limit.split(", ")}
+    if not possible or not possible <= set(names):
         return {}
-    return {name: "refused as the chosen one is, see below" for name in names if name not in able}
+    return {name: "refused for the reason below" for name in names if name not in possible}
 
 
-def _left_out(read: dict[str, Reading]) -> list[Notice]:
-    """The empty lines of lists that have one text a line."""
+def _empty_lines(parsed: dict[str, ParsedField]) -> list[Notice]:
+    """A notice for each list of texts in which empty lines were left out."""
     return [
         Notice(
             field=path,
-            message=f"{one.left_out:,} empty {'line is' if one.left_out == 1 else 'lines are'} left out; "
+            message=f"{field.empty_lines:,} empty {'line is' if field.empty_lines == 1 else 'lines are'} left out; "
             'a line with "" alone stands for an empty text.',
-            count=one.left_out,
+            count=field.empty_lines,
         )
-        for path, one in read.items()
-        if one.left_out
+        for path, field in parsed.items()
+        if field.empty_lines
     ]
 
 
@@ -174,17 +180,20 @@ def placed_notice(notice: Notice, method: str) -> dict[str, Any]:
 
 
 def problems_at_fields(error: TuningError, method: str, length: str | None = None) -> dict[str, Any]:
-    found, general, first = [], list[dict[str, Any]](), first_values()
+    """The problems of an error: `problems` with the id of their field in the form, `general` without one."""
+    problems, general, first = list[dict[str, Any]](), list[dict[str, Any]](), first_values()
     for problem in error.problems:
         path = field_of(problem.field, method)
         if path == "max_steps" and length == EPOCHS:  # the one of the two that is on the page
             path = "num_epochs"
-        one = problem.trying(str(first.get(path or "", ""))).to_dict()
+        plain = problem.trying(str(first.get(path or "", ""))).to_dict()
         if path is None:
-            general.append(one)
+            general.append(plain)
         else:
-            found.append(one | {"id": dom_id(path), "within": within(path)})
-    return {"problems": found, "general": general or ([] if found else [{"field": "", "message": str(error)}])}
+            problems.append(plain | {"id": dom_id(path), "within": within(path)})
+    if not problems and not general:
+        general.append({"field": "", "message": str(error)})
+    return {"problems": problems, "general": general}
 
 
 def field_of(name: str, method: str) -> str | None:
@@ -201,9 +210,9 @@ def field_of(name: str, method: str) -> str | None:
     return name if name in paths else None
 
 
-def _computed(service: RunService, values: dict[str, Any]) -> dict[str, Any]:
-    asked = values.get(WOULD_FIT_ON)
-    device = None if asked in (None, "", this_machine().name) else asked
+def _computed(service: RunService, values: Values) -> dict[str, Any]:
+    chosen = values.get(WOULD_FIT_ON)
+    device = None if chosen in (None, "", this_machine().name) else chosen
     given = settings_from_values(values)
     settings = Settings.from_dict(given)
     if read_whole(settings.data, settings.task, settings.seed, READ_SECONDS) is None:
@@ -212,18 +221,18 @@ def _computed(service: RunService, values: dict[str, Any]) -> dict[str, Any]:
         return _not_yet("model", "The names of its weights are being compared with the model's; the numbers follow.")
     preview = service.preview(given, device=device)
     run_name(values)
-    plan, estimate = preview.plan, preview.estimate.to_dict()
+    plan = preview.plan
     hints = {dom_id("model"): plan.model.missing or " ".join(plan.model.notes)}
     hints |= {
         dom_id(path): _automatic(plan, path, key)
-        for path, key in WORKED_OUT.items()
+        for path, key in AUTOMATIC.items()
         if not str(values[path] or "").strip()
     }
     weights = compare_weights(plan.model, settings.task, 0)
     return {
         "refused": methods_refused(settings.task, plan.model.shape, weights.new_pooler if weights else ()),
         "tiles": tiles(plan, preview.seconds),
-        "memory": charts.memory_bar(estimate, preview.usage.plan.device.kind),
+        "memory": memory_bar(preview.estimate, preview.usage.plan.device.kind),
         "network": network_value(plan),
         "outlook": _outlook(preview),
         "device": device,
@@ -242,20 +251,20 @@ def _outlook(preview: Preview) -> MemoryQuestion:
     }
 
 
-WORKED_OUT = {"optimizer.learning_rate": "learning_rate", "eval.every": "eval_every", "data.packing": "packing"}
-"""Settings that the plan works out where they are left empty, and the number's name there."""
+AUTOMATIC = {"optimizer.learning_rate": "learning_rate", "eval.every": "eval_every", "data.packing": "packing"}
+"""By setting that the plan decides where its field is empty: the name of the number in the plan."""
 
 
 def _automatic(plan: Plan, path: str, key: str) -> str:
-    """What the plan takes where the field is left empty, and why."""
-    found = plan.derived[key]
+    """What the plan takes where the field is empty, and why."""
+    derived = plan.derived[key]
     if every_path()[path].kind is bool:
-        return f"Automatic: {found.origin}."
-    return f"Empty takes {found.value:g}: {found.origin}"
+        return f"Automatic: {derived.origin}."
+    return f"Empty takes {derived.value:g}: {derived.origin}"
 
 
-def run_name(values: dict[str, Any]) -> str | None:
-    """The name that stands in the form; None where a name is to be made. Raises SettingsError where it is too long."""
+def run_name(values: Values) -> str | None:
+    """The name in the form; None where the service makes one. Raises SettingsError where it is too long."""
     name = str(values.get(RUN_NAME) or "").strip()
     if len(name) > NAME_LENGTH:
         limit = f"1 to {NAME_LENGTH} characters"
@@ -264,30 +273,18 @@ def run_name(values: dict[str, Any]) -> str | None:
 
 
 def _not_yet(field: str, words: str) -> dict[str, Any]:
-    """What is shown while the page has to ask again; it looks at an answer only where that differs from the last."""
+    """The answer while rows or weights are still read: the page shows it and asks again."""
+    # Gradio sends a value only where it differs from the last one
     return {"hints": {dom_id(field): words}, "reading": True, "moment": time.monotonic()}
 
 
 COUNTS = ("tokens_per_update", "updates_per_epoch")
 
 
-def count_text(value: float) -> str:
-    for size, word in ((1e9, "B"), (1e6, "M")):
-        if value >= size:
-            return f"{value / size:.3g} {word}"
-    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
-
-
 def _noun(key: str, count: float) -> str:
-    """The count's name as a label under it: tokens per update, 1 update per epoch."""
-    one, _, rest = key.replace("_", " ").partition(" ")
-    return f"{one.removesuffix('s') if count == 1 else one} {rest}"
-
-
-def seconds_text(seconds: float) -> str:
-    if seconds < 90:
-        return f"about {max(1, round(seconds))} s"
-    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+    """The label of a count, from the name of the number in the plan: tokens per update, update per epoch."""
+    noun, _, rest = key.replace("_", " ").partition(" ")
+    return f"{noun.removesuffix('s') if count == 1 else noun} {rest}"
 
 
 def tiles(plan: Plan, seconds: float | None) -> list[Tile]:
@@ -298,26 +295,62 @@ def tiles(plan: Plan, seconds: float | None) -> list[Tile]:
             {
                 "value": count_text(plan.data.eval_rows),
                 "label": "evaluation row" if plan.data.eval_rows == 1 else "evaluation rows",
-                "title": "asked once, as they are put",
+                "title": "evaluated once, unchanged",
             },
             {"value": "0", "label": "trainable parameters", "title": "nothing is trained: one evaluation"},
         ]
-    micro, steps, many = settings.micro_batch_size, settings.gradient_accumulation_steps, settings.num_devices
-    cut = f"{micro} × {steps}" + (f" × {many}" if many > 1 else "")
-    noun = "update" if plan.value("total_steps") == 1 else "updates"
+    micro, steps, devices = settings.micro_batch_size, settings.gradient_accumulation_steps, settings.num_devices
+    product = f"{micro} × {steps}" + (f" × {devices}" if devices > 1 else "")
     share, updates = 100 * plan.value("trainable_share"), plan.value("total_steps")
-    found = [
-        {"key": "effective_batch", "value": f"{cut} = {plan.value('effective_batch')}", "label": "effective batch"},
-        *({"key": key, "value": count_text(plan.value(key)), "label": _noun(key, plan.value(key))} for key in COUNTS),
-        {
-            "key": "trainable_parameters",
-            "value": count_text(plan.value("trainable_parameters")),
-            "label": f"trainable parameters ({share:.3g}\u00a0%)",
-        },
-        {
-            "key": "total_steps",
-            "value": count_text(updates) if seconds is None else seconds_text(seconds),
-            "label": f"{noun}; time not yet known" if seconds is None else f"for {counted(updates, 'update')}, roughly",
-        },
+    noun = "update" if updates == 1 else "updates"
+    shown = {  # by name of the number in the plan: text and label
+        "effective_batch": (f"{product} = {plan.value('effective_batch')}", "effective batch"),
+        **{key: (count_text(plan.value(key)), _noun(key, plan.value(key))) for key in COUNTS},
+        "trainable_parameters": (
+            count_text(plan.value("trainable_parameters")),
+            f"trainable parameters ({share:.3g}\u00a0%)",
+        ),
+        "total_steps": (
+            (count_text(updates), f"{noun}; run once to learn how long")
+            if seconds is None
+            else (duration_text(seconds), f"for {counted(updates, 'update')}, roughly")
+        ),
+    }
+    return [
+        {"value": value, "label": label, "title": plan.derived[key].origin} for key, (value, label) in shown.items()
     ]
-    return [{"value": t["value"], "label": t["label"], "title": str(plan.derived[t["key"]].origin)} for t in found]
+
+
+def _connect(page: Page) -> None:
+    """The preview is made anew when the page is loaded, a field has changed, or more is known of the same settings."""
+    fields, preview = list(page.form.fields.values()), page.components[PREVIEW]
+
+    def show(*given: object) -> PreviewValue:
+        return preview_value(page.service, page.form.values(given))
+
+    triggers = [page.blocks.load, *(field.change for field in fields)]
+    gr.on(triggers, show, fields, preview, trigger_mode="always_last", **EVENT_OPTIONS)
+    for event in (
+        preview.traced,
+        page.components[MODEL_CARD].downloaded,
+        page.components[DATA_CARD].downloaded,
+    ):
+        event(show, fields, preview, **EVENT_OPTIONS)
+
+
+PREVIEW = Section(
+    kind="preview",
+    name="Preview of the run",
+    region=Region.MAIN,
+    fires=("traced",),
+    value=preview_value,
+    connect=_connect,
+)
+BEFORE_START = Section(
+    kind="before_start",
+    name="Before you start",
+    region=Region.ABOVE_START,
+    named_by_script=True,
+    scripted=False,
+)
+"""The notices of the settings. The script of the preview fills it, for both show one answer."""

@@ -1,16 +1,7 @@
-"""What a run says on its evaluation rows: the panel under the runs. The page's script asks the routes for its rows.
-
-Comes in: nothing.  Goes out: the component that the script fills.
-"""
+"""The section "Evaluation rows": what a run predicts on them; its script asks the routes of results for the rows."""
 
 from __future__ import annotations
 
-import gradio as gr
+from tuning.ui.sections import Region, Section
 
-from tuning.ui import live
-
-
-def results() -> gr.HTML:
-    return gr.HTML(
-        html_template="<div></div>", js_on_load=live.mounting("results"), elem_id="tf-results", apply_default_css=False
-    )
+RESULTS = Section(kind="results", name="Evaluation rows", region=Region.MAIN, named_by_script=True)

@@ -1,7 +1,4 @@
-"""How the page looks: a calm theme over the system's own fonts, and the page's stylesheet.
-
-Comes in: nothing.  Goes out: a Gradio theme.  Colours of light and dark come from its variables, the charts' too.
-"""
+"""The Gradio theme of the page, over the system's own fonts. The charts too take their colours from its variables."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ MONO = ["ui-monospace", "DejaVu Sans Mono", "monospace"]
 
 
 def theme() -> gr.themes.Base:
+    """A calm theme in light and dark, with small spacing."""
     return gr.themes.Base(
         primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=MONO, spacing_size="sm", radius_size="md"
     ).set(
@@ -28,7 +26,7 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",
         button_primary_text_color="white",
-        button_transition="background-color 0.2s ease",  # the ring of the focus is there at once
+        button_transition="background-color 0.2s ease",  # without the outline: the focus ring appears at once
         input_placeholder_color="*neutral_500",
         input_placeholder_color_dark="*neutral_400",
     )

@@ -1,8 +1,7 @@
-"""The routes under /fork/: settings in; estimates, curves, rows, answers and files out. One file for each subject.
+"""The routes under /fork/, for the page and for any program on this machine. One module for each subject.
 
-In: requests of the page or of any program on this machine. Out: JSON, a zip, the page's static files. What is wrong
-with a request is told as 422 with {"problems": [{"field", "value", "limit", "message"}]}; a run that is not there
-is 404 with a sentence.
+A faulty request is answered by 422 with {"problems": [{"field", "value", "limit", "message"}]}, an unknown run by 404
+with a sentence.
 """
 
 from fastapi import FastAPI
@@ -23,7 +22,7 @@ from tuning.web.static import add_static_routes
 
 
 def add_routes(app: FastAPI, service: RunService, serving: Serving | None = None) -> None:
-    """Everything under /fork/, behind the guard: without a `serving` this machine alone is let in, and all of it."""
+    """Add all routes, behind the guard: without a `serving`, everybody on this machine is let in and nobody else."""
     guard(app, serving or Serving(), service.home)
     add_health_route(app, service)
     add_ask_routes(app, service)

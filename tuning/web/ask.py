@@ -1,9 +1,9 @@
-"""The routes to ask a run: answers that arrive as they are written, and what it said while it trained.
+"""The routes to ask a run: answers that arrive as they are generated, and the samples of its training.
 
-In: {"prompts", "max_new_tokens", "temperature", "seed", "chat", "weights": "last" or "best"}. Out: JSON lines, {"side",
-"index", "text"} for each piece, {"again": true} where answering begins anew, and {"answers": {...}} at the end, or
-{"message": ...} where it failed after it had begun. 429 where too many questions wait. A question whose asker has gone
-is dropped. While it waits it takes no thread.
+A question is {"prompts", "max_new_tokens", "temperature", "seed", "chat", "weights": "last" or "best"}. The answer is
+JSON lines: {"side", "index", "text"} for each piece, {"again": true} where answering begins anew, and at the end
+{"answers": {...}}, or {"message": ...} where it failed after it had begun. It is 429 where too many questions wait.
+A question whose client has disconnected is dropped. While a question waits it takes no thread.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ from tuning.web.requests import Body, json_body, row_of, take
 # identity: a compressed answer would be held back until it is whole
 HEADERS = {"Cache-Control": "no-store", "Content-Encoding": "identity"}
 ASKING = CapacityLimiter(2)
-"""Threads for putting questions in line; apart from those that all other requests share."""
-LOOK_SECONDS = 0.5
-"""How often it is looked whether the asker is still there."""
-GONE = 499
+"""Threads for putting questions in the queue; apart from those that all other requests share."""
+CHECK_SECONDS = 0.5
+"""How often it is checked whether the client is still connected."""
+CLIENT_CLOSED_REQUEST = 499
 
 
 class Answers(TypedDict):
@@ -76,55 +76,56 @@ def add_ask_routes(app: FastAPI, service: RunService) -> None:
         question = Question(**{"prompts": ()} | body.model_dump(exclude_unset=True, exclude={"weights"}))
         pieces = _Pieces()
         client = current_visitor().owner or (request.client.host if request.client is not None else None)
-        put = partial(service.put_question, run_id, question, pieces.hear, client, body.weights)
-        asked = await run_sync(put, limiter=ASKING)
-        lines = pieces.of(asked, request)
+        put = partial(service.put_question, run_id, question, pieces.put, client, body.weights)
+        pending = await run_sync(put, limiter=ASKING)
+        lines = pieces.of(pending, request)
         try:
-            first = await anext(lines)  # a refusal is still told with its own status
+            first = await anext(lines)  # a refusal still has a status of its own
         except StopAsyncIteration:
-            return Response(status_code=GONE)
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
         return StreamingResponse(_lines(first, lines), media_type="application/jsonl", headers=HEADERS)
 
     @app.get("/fork/runs/{run_id}/samples")
-    def samples(run_id: str) -> dict[str, Any]:
+    def list_samples(run_id: str) -> dict[str, Any]:
         row_of(service, run_id)
-        said = [event.data for event in service.store.events(run_id, "sample")]
-        return {"samples": [{key: one.get(key) for key in Sample.__annotations__} for one in said]}
+        samples = [event.data for event in service.store.events(run_id, "sample")]
+        return {"samples": [{key: sample.get(key) for key in Sample.__annotations__} for sample in samples]}
 
 
 class _Pieces:
-    """What is heard in the thread that answers, for the loop that serves."""
+    """A queue from the thread that answers to the event loop that serves."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._queue = asyncio.Queue[dict[str, Any] | None]()
 
-    def hear(self, piece: dict[str, Any] | None) -> None:
-        """From any thread; a loop that is over hears nothing."""
+    def put(self, piece: dict[str, Any] | None) -> None:
+        """Adds a piece, from any thread; nothing where the loop is closed."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._queue.put_nowait, piece)
 
-    async def of(self, asked: Asked, request: Request) -> AsyncIterator[dict[str, Any]]:
-        """The pieces of a question, then {"answers": ...}; nothing more where the asker has gone. Raises TuningError.
-        Whoever closes this early drops the question."""
-        asked.done.add_done_callback(lambda _: self.hear(None))
+    async def of(self, pending: Asked, request: Request) -> AsyncIterator[dict[str, Any]]:
+        """The pieces of a question, then {"answers": ...}. Raises TuningError.
+
+        It ends early where the client has disconnected, and drops the question where it is closed early."""
+        pending.done.add_done_callback(lambda _: self.put(None))
         since = time.monotonic()
         try:
             while True:
                 try:
-                    piece = await asyncio.wait_for(self._queue.get(), LOOK_SECONDS)
+                    piece = await asyncio.wait_for(self._queue.get(), CHECK_SECONDS)
                 except TimeoutError:
                     if await request.is_disconnected():
                         return
-                    if not asked.begun and time.monotonic() - since > ASK_SECONDS:
-                        asked.too_late()
+                    if not pending.begun and time.monotonic() - since > ASK_SECONDS:
+                        pending.too_late()
                     continue
                 if piece is None:
-                    yield {"answers": asked.done.result()}
+                    yield {"answers": pending.done.result()}
                     return
                 yield piece
         finally:
-            asked.drop()
+            pending.drop()
 
 
 async def _lines(first: dict[str, Any], rest: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:

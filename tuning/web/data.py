@@ -22,6 +22,7 @@ from starlette.concurrency import run_in_threadpool
 from tuning.core.disk_usage import UPLOAD_PREFIX, UPLOADS
 from tuning.core.errors import Notice, Problem, SettingsError, TuningError
 from tuning.core.files import temporary_file
+from tuning.core.quantities import size_text
 from tuning.core.visitor import current_visitor
 from tuning.data import CONVERSATION, TEXT
 from tuning.data.preview.background_read import look
@@ -37,15 +38,15 @@ SPARE_BYTES = 1 * 2**30
 """What an upload leaves free on the disk."""
 NAME_LENGTH = 80
 FACTS_SECONDS = 0.5
-"""How long one request waits for all rows to be read, before it says how far they are."""
+"""How long one request waits for all rows to be read, before it reports how many are."""
 BATCH = ("micro_batch_size", "gradient_accumulation_steps")
 UPDATES = ("updates_per_epoch", "effective_batch")
 USED = ("task", "model", "revision", "recipe", "seed", *BATCH, "data")
-"""The settings that say what rows become; a fault elsewhere in the form does not hide them."""
+"""The settings that decide what rows become; a fault in another one does not hide the rows."""
 
 
 def add_data_routes(app: FastAPI, home: Path, base: Callable[[Settings], BaseModel] = base_model) -> None:
-    """Preview and upload. `base` finds the base model of settings, also a run's result where runs are known."""
+    """Add preview, facts and upload. `base` finds the base model of settings, which may be a run's result."""
 
     @app.post("/fork/data/preview")
     async def show(request: Request) -> JSONResponse:
@@ -65,38 +66,38 @@ def add_data_routes(app: FastAPI, home: Path, base: Callable[[Settings], BaseMod
             _check_room(folder, int(expected) if expected.isdigit() else 0)
             path = await _store(request, folder, clean_name(name))
         except OSError as error:  # a full disk, a folder that may only be read
-            message = f"the file cannot be kept on the server: {error.strerror or error}."
+            message = f"the file cannot be stored on the server: {error.strerror or error}."
             raise SettingsError([Problem("data.source", None, "room on the disk", message)]) from error
         return JSONResponse({"path": str(path), "name": path.name, "bytes": path.stat().st_size}, status_code=201)
 
 
 def data_preview(given: dict[str, Any], base: Callable[[Settings], BaseModel] = base_model) -> dict[str, Any]:
-    """What the settings' rows are, with their notices; what is wrong stands under `problems`. Raises TuningError."""
-    settings, effective_batch = _of_the_rows(given)
+    """The rows of the settings, with their notices and `problems`. Raises TuningError."""
+    settings, effective_batch = _row_settings(given)
     tokenizer, problems, rows = None, list[dict[str, Any]](), settings.data
-    written = tuple[Notice, ...]()
+    template = tuple[Notice, ...]()
     try:
         model = base(settings)
         rows = with_template_chosen(settings.data, model, settings.recipe)
-        written = template_notices(settings.data, model, settings.recipe, pairs=settings.task == "causal_lm")
+        template = template_notices(settings.data, model, settings.recipe, pairs=settings.task == "causal_lm")
         tokenizer = TextTokenizer(model.path)
     except TuningError as error:  # rows can be looked at without a model
         problems = [problem.to_dict() for problem in error.problems]
-    found = preview(rows, settings.task, settings.seed, tokenizer, effective_batch or 1)
-    if found.get("shape") not in (TEXT, CONVERSATION):
-        found["notices"] = [*found["notices"], *(one.to_dict() for one in written)]
-    return _updates_known(found, effective_batch) | {"problems": [*found["problems"], *problems]}
+    answer = preview(rows, settings.task, settings.seed, tokenizer, effective_batch or 1)
+    if answer.get("shape") not in (TEXT, CONVERSATION):
+        answer["notices"] = [*answer["notices"], *(notice.to_dict() for notice in template)]
+    return _with_updates(answer, effective_batch) | {"problems": [*answer["problems"], *problems]}
 
 
 def data_facts(given: dict[str, Any]) -> dict[str, Any]:
-    """What only all rows tell, or how far their reading is; asked again until it is done. Raises TuningError."""
-    settings, rows = _of_the_rows(given)
-    found = look(settings.data, settings.task, settings.seed, rows or 1, FACTS_SECONDS)
-    return found | {"facts": _updates_known(found["facts"], rows)} if "facts" in found else found
+    """The facts of all rows, or the progress of reading them, until which the page asks again. Raises TuningError."""
+    settings, rows = _row_settings(given)
+    answer = look(settings.data, settings.task, settings.seed, rows or 1, FACTS_SECONDS)
+    return answer | {"facts": _with_updates(answer["facts"], rows)} if "facts" in answer else answer
 
 
-def _of_the_rows(given: dict[str, Any]) -> tuple[Settings, int | None]:
-    """The settings that say what rows become, and the rows of an update: None where their numbers cannot be read,
+def _row_settings(given: dict[str, Any]) -> tuple[Settings, int | None]:
+    """The settings that decide what rows become, and the number of rows of an update: None where it cannot be read,
     which changes no row. Raises SettingsError."""
     used = {key: given[key] for key in USED if key in given}
     try:
@@ -108,34 +109,33 @@ def _of_the_rows(given: dict[str, Any]) -> tuple[Settings, int | None]:
     return settings, settings.micro_batch_size * settings.gradient_accumulation_steps * settings.num_devices
 
 
-def _updates_known(found: Mapping[str, Any], rows: int | None) -> dict[str, Any]:
-    """Without the counts of updates where the rows of one are not known."""
-    return {key: value for key, value in found.items() if rows or key not in UPDATES}
+def _with_updates(facts: Mapping[str, Any], rows: int | None) -> dict[str, Any]:
+    """The facts, without the counts of updates where the number of rows of one is unknown."""
+    return {key: value for key, value in facts.items() if rows or key not in UPDATES}
 
 
 def clean_name(name: str) -> str:
     """A file name that is nothing but a name: no folders, no control characters, not hidden."""
     last = re.split(r"[/\\]", name)[-1]
-    kept = re.sub(r"[^\w.\- ]", "_", last).strip(" .")[-NAME_LENGTH:]
-    return kept.lstrip(" .-") or "rows"
+    clean = re.sub(r"[^\w.\- ]", "_", last).strip(" .")[-NAME_LENGTH:]
+    return clean.lstrip(" .-") or "rows"
 
 
 def _check_room(folder: Path, expected: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free - SPARE_BYTES
     if expected > free:
-        limit = f"{max(0, free) / 2**20:.0f} MiB"
-        message = f"the file has {expected / 2**20:.0f} MiB, and the disk of the server has room for {limit}."
+        limit = size_text(max(0, free))
+        message = f"the file has {size_text(expected)}, and the disk of the server has room for {limit}."
         raise SettingsError([Problem("data.source", expected, limit, message)])
 
 
 async def _store(request: Request, folder: Path, name: str) -> Path:
-    """Write the body aside, then give it its place; a broken transfer leaves nothing."""
+    """Write the body to a temporary file, then move it to its folder; a broken transfer leaves nothing."""
     digest, size = hashlib.sha256(), 0
-    with temporary_file(folder, UPLOAD_PREFIX) as (out, aside):
-        lock_descriptor(
-            out.fileno(), blocking=False
-        )  # as long as it is written, no other server's start clears it away
+    with temporary_file(folder, UPLOAD_PREFIX) as (out, temporary):
+        # as long as it is written, no other server's start clears it away
+        lock_descriptor(out.fileno(), blocking=False)
         async for chunk in request.stream():
             size += len(chunk)
             if size % (64 * 2**20) < len(chunk):
@@ -145,7 +145,7 @@ async def _store(request: Request, folder: Path, name: str) -> Path:
         out.close()
         if size == 0:
             raise SettingsError([Problem("data.source", 0, "a file with rows", "the file is empty; choose another.")])
-        place = folder / (current_visitor().owner or "") / digest.hexdigest()[:16]
-        place.mkdir(parents=True, exist_ok=True)
-        os.replace(aside, place / name)
-        return place / name
+        target = folder / (current_visitor().owner or "") / digest.hexdigest()[:16] / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(temporary, target)
+        return target

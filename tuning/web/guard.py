@@ -1,8 +1,7 @@
 """Who may talk to this app, and as whom: the names it is called by, its token, and no other site in the same browser.
 
-In: the app, a `Serving`. Out: the app behind one piece of plain ASGI, and errors told as answers. The token of the
-printed address becomes a cookie at the first load and leaves the address. A browser that comes by the second address
-owns its runs: a cookie of its own says which.
+The guard is one plain ASGI middleware around the app. The token of the printed address becomes a cookie at the first
+load and leaves the address. A browser that comes by the second address owns its runs, which a cookie of its own names.
 """
 
 from __future__ import annotations
@@ -87,14 +86,14 @@ class Guard:
             await _refuse(scope, receive, send, _no_token(scope["path"]))
             return
         if in_address:
-            rest = urlencode([one for one in query if one[0] != "token"], safe=",:")
+            rest = urlencode([pair for pair in query if pair[0] != "token"], safe=",:")
             await _send_with(entry.cookies, _redirect(scope["path"], rest), scope, receive, send)
             return
         if scope["path"].startswith("/gradio_api/") and not PAGE_CALLS.fullmatch(scope["path"]):
             await _refuse(scope, receive, send, JSONResponse({"message": "Not used here."}, status_code=404))
             return
         with acting_for(entry.visitor):
-            app = partial(_told_plainly, self.app) if scope["path"].startswith("/gradio_api/") else self.app
+            app = partial(_hide_gradio_errors, self.app) if scope["path"].startswith("/gradio_api/") else self.app
             await _send_with(entry.cookies, app, scope, receive, send)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
@@ -117,7 +116,7 @@ class Guard:
         kind, _, bearer = headers.get("authorization", "").partition(" ")
         given = [*in_address, *([bearer.strip()] if kind.lower() == "bearer" else []), cookies.get(name, "")]
         roles = {"holder", "guest"} if self.serving.guests else {"holder"}
-        role = next((found for one in given if (found := keys.opens(one)) in roles), None)
+        role = next((opened for key in given if (opened := keys.opens(key)) in roles), None)
         if role == "holder":
             visitor, set_cookies = Visitor(), list[str]()
         elif role == "guest":
@@ -179,8 +178,8 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, answer: Response) 
         await answer(scope, receive, send)
 
 
-async def _told_plainly(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Gradio ends a call that its page never makes in an error of its own server, with its insides as the text."""
+async def _hide_gradio_errors(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer 422 where Gradio fails, as it does for calls that the page never makes; its own answer has internals."""
     begun = failed = False
 
     async def watched(message: Message) -> None:
@@ -205,8 +204,8 @@ async def _send_with(cookies: tuple[str, ...], app: ASGIApp, scope: Scope, recei
         if message["type"] == "http.response.start" and cookies:
             message.setdefault("headers", [])
             headers = MutableHeaders(scope=message)
-            for one in cookies:
-                headers.append("set-cookie", one)
+            for cookie in cookies:
+                headers.append("set-cookie", cookie)
         await send(message)
 
     await app(scope, receive, with_cookies)

@@ -1,6 +1,6 @@
-"""The route that tells a supervisor whether the server is well: GET /fork/health, open without a token.
+"""The route GET /fork/health, by which a supervisor checks the server; it needs no token.
 
-In: nothing. Out: {"status": "ok"}, or 503 with "trouble" where nothing can be stored; what it is about stays inside.
+It answers {"status": "ok"}, or 503 with "trouble" where nothing can be stored. The cause is not in the answer.
 """
 
 from fastapi import FastAPI

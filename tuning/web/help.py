@@ -67,9 +67,9 @@ def add_help_routes(app: FastAPI) -> None:
 
     @app.get("/fork/help/{name}")
     def document(name: str) -> Response:
-        known = documents(asset_path("docs"))
-        shown = next((one for one in known if one.name == name), None)
-        return _page(known, shown, missing=None if shown else name)
+        every = documents(asset_path("docs"))
+        shown = next((document for document in every if document.name == name), None)
+        return _page(every, shown, missing=None if shown else name)
 
     @app.get("/fork/examples/{name}")
     def example(name: str) -> Response:
@@ -82,8 +82,8 @@ def add_help_routes(app: FastAPI) -> None:
 def documents(folder: Path) -> list[Document]:
     """Every document of the folder, the first one to read before the others."""
     files = [file for file in folder.glob("*.md") if DOCUMENT_NAME.fullmatch(file.stem)]
-    found = [document_of(file.stem, file.read_text(encoding="utf-8")) for file in files]
-    return sorted(found, key=lambda document: (document.name != FIRST_DOCUMENT, document.title))
+    every = [document_of(file.stem, file.read_text(encoding="utf-8")) for file in files]
+    return sorted(every, key=lambda document: (document.name != FIRST_DOCUMENT, document.title))
 
 
 @lru_cache(maxsize=64)
@@ -164,8 +164,8 @@ def _table_close(
     return "</table></div>"
 
 
-def _page(known: list[Document], shown: Document | None, missing: str | None = None) -> Response:
+def _page(every: list[Document], shown: Document | None, missing: str | None = None) -> Response:
     """The list beside a document; `missing` is a name that no document has."""
     environment = Environment(loader=FileSystemLoader(asset_path("help")), autoescape=True)
-    page = environment.get_template("page.html").render(documents=known, shown=shown, missing=missing)
+    page = environment.get_template("page.html").render(documents=every, shown=shown, missing=missing)
     return HTMLResponse(page, status_code=200 if missing is None else 404, headers=HEADERS)

@@ -77,100 +77,105 @@ def add_hub_data_routes(app: FastAPI) -> None:
         "data.source",
         read=lambda body: take(body, DataBody),
         name_of=lambda source: split_source(source)[1],
-        local_card=_card_of_what_is_here,
-        look_up=lambda asked: look_up_data(asked.source, asked.subset, asked.revision, asked.token),
+        local_card=_local_card,
+        look_up=lambda request: look_up_data(request.source, request.subset, request.revision, request.token),
         hub_card=hub_card,
         to_download=_to_download,
         refusal=as_data_error,
     )
 
 
-def _to_download(data: HubData, asked: DataBody) -> HubData:
-    """The files of the subset that was asked for, listed beside them. Raises DataError."""
-    data = with_subset(data, asked.subset)
+def _to_download(data: HubData, request: DataBody) -> HubData:
+    """The files of the chosen subset, whose list is stored beside them. Raises DataError."""
+    data = with_subset(data, request.subset)
     if refusal := data.refusal():
         raise refusal
     store_listing(data)
     return data
 
 
-def _card_of_what_is_here(asked: DataBody) -> DataDescription | None:
+def _local_card(request: DataBody) -> DataDescription | None:
     """The card of bundled sets, files, and what is in the cache; None where the hub has to be asked."""
-    kind, name = split_source(asked.source)
+    kind, name = split_source(request.source)
     try:
-        place = find_place(asked.settings)
+        files = find_place(request.settings)
     except DataError as error:
         if kind != "hub" or error.problems[0].field in ("data.split", "data.eval_split"):
             raise
         return None
     card: DataDescription = {
-        "id": place.title,
+        "id": files.title,
         "source": kind,
         "here": True,
         "subset": None,
         "subsets": [],
-        "licence": place.card.get("licence"),
-        "notes": list(place.notes),
+        "licence": files.card.get("licence"),
+        "notes": list(files.notes),
         "rows": [],
         "gated": False,
         "locked": False,
         "problem": None,
-        "bytes": sum(file.stat().st_size for file in (*place.train, *(place.eval or ()))),
+        "bytes": sum(file.stat().st_size for file in (*files.train, *(files.eval or ()))),
     }
-    kept = cached_data(name, asked.revision) if kind == "hub" else None
-    if kept is not None:
+    cached = cached_data(name, request.revision) if kind == "hub" else None
+    if cached is not None:
         subsets: list[Subset] = [
             {
                 "name": subset,
                 "splits": [
-                    {"name": split, "files": len(files), "bytes": sum(kept.sizes[file] for file in files)}
-                    for split, files in splits.items()
+                    {"name": split, "files": len(names), "bytes": sum(cached.sizes[file] for file in names)}
+                    for split, names in splits.items()
                 ],
             }
-            for subset, splits in list(kept.layout.subsets.items())[:SHOWN_SUBSETS]
+            for subset, splits in list(cached.layout.subsets.items())[:SHOWN_SUBSETS]
         ]
-        card |= {"id": name, "licence": kept.licence, "subset": asked.subset or kept.layout.default, "subsets": subsets}
+        card |= {
+            "id": name,
+            "licence": cached.licence,
+            "subset": request.subset or cached.layout.default,
+            "subsets": subsets,
+        }
     return card
 
 
-def hub_card(found: HubData, asked: DataBody) -> DataDescription:
+def hub_card(data: HubData, request: DataBody) -> DataDescription:
     """What the hub says, with the first rows of the split that would be trained on."""
-    rows, why, locked, problem = list[dict[str, str]](), None, found.locked, found.problem
+    rows, why, locked, problem = list[dict[str, str]](), None, data.locked, data.problem
     if problem is None:
         try:
-            rows, why = first_rows(found, asked.split, asked.token)
+            rows, why = first_rows(data, request.split, request.token)
         except ModelError as error:
-            locked = found.gated and error.problems[0].field == TOKEN
+            locked = data.gated and error.problems[0].field == TOKEN
             problem = str(error) if locked else None
             why = None if locked else f"The first rows cannot be shown: {error}"
     notes = [why] if why else []
-    if found.script:
-        notes.append(f"Its loading script {found.script} is not run: its files are read as they are.")
+    if data.script:
+        notes.append(f"Its loading script {data.script} is not run: its files are read as they are.")
     notes += [
-        class_words(column, names) for column, names in classes_of_subset(found.classes, found.subset or "").items()
+        class_words(column, names) for column, names in classes_of_subset(data.classes, data.subset or "").items()
     ]
     subsets: list[Subset] = [
         {
             "name": subset,
             "splits": [
-                {"name": split, "files": len(found.layout.subsets[subset][split]), "bytes": size}
-                for split, size in found.split_bytes(subset).items()
+                {"name": split, "files": len(data.layout.subsets[subset][split]), "bytes": size}
+                for split, size in data.split_bytes(subset).items()
             ],
         }
-        for subset in list(found.layout.subsets)[:SHOWN_SUBSETS]
+        for subset in list(data.layout.subsets)[:SHOWN_SUBSETS]
     ]
     return {
-        "id": found.id,
+        "id": data.id,
         "source": "hub",
         "here": False,
-        "subset": found.subset,
+        "subset": data.subset,
         "subsets": subsets,
-        "licence": found.licence,
-        "gated": found.gated,
+        "licence": data.licence,
+        "gated": data.gated,
         "locked": locked,
         "problem": problem,
         "notes": notes,
         "rows": rows,
-        "bytes": found.total_bytes,
-        "done_bytes": cached_bytes(found),
+        "bytes": data.total_bytes,
+        "done_bytes": cached_bytes(data),
     }

@@ -1,8 +1,8 @@
 """The four routes of things on the hub: POST lookup, download, cancel; GET download.
 
-Models and data sets share them. What is bundled, in a folder or in the cache is read from the disk; the hub is asked
-only here, because a person pressed. A token is used for the one request, or by the thread that downloads, and is in no
-answer and no log.
+Models and data sets share them. What is bundled, in a folder or in the cache is read from the disk. The hub is asked
+only here, because a person has pressed a button. A token is used for the one request, or by the thread that downloads,
+and is in no answer and no log.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -55,7 +55,7 @@ class HubRequest(Protocol):
     def token(self) -> str | None: ...
 
 
-Asked = TypeVar("Asked", bound=HubRequest)
+RequestT = TypeVar("RequestT", bound=HubRequest)
 Repo = TypeVar("Repo", bound=HubRepo)
 
 
@@ -65,12 +65,12 @@ def add_hub_routes(
     parameter: str,
     field: str,
     *,
-    read: Callable[[dict[str, Any]], Asked],
+    read: Callable[[dict[str, Any]], RequestT],
     name_of: Callable[[str], str],
-    local_card: Callable[[Asked], Mapping[str, Any] | None],
-    look_up: Callable[[Asked], Repo],
-    hub_card: Callable[[Repo, Asked], Mapping[str, Any]],
-    to_download: Callable[[Repo, Asked], Repo],
+    local_card: Callable[[RequestT], Mapping[str, Any] | None],
+    look_up: Callable[[RequestT], Repo],
+    hub_card: Callable[[Repo, RequestT], Mapping[str, Any]],
+    to_download: Callable[[Repo, RequestT], Repo],
     refusal: Callable[[ModelError], TuningError] = lambda error: error,
 ) -> None:
     """The routes below `prefix`.
@@ -82,29 +82,28 @@ def add_hub_routes(
     """
     downloads, looked_up = Downloads(), dict[tuple[str, str | None], Repo]()
 
-    def ask(asked: Asked) -> Repo:
+    def ask(request: RequestT) -> Repo:
         for_the_holder(field)
-        repo = look_up(asked)
+        repo = look_up(request)
         while len(looked_up) >= LOOK_UPS:
             looked_up.pop(next(iter(looked_up)))
-        looked_up[(asked.name, asked.revision)] = repo
+        looked_up[(request.name, request.revision)] = repo
         return repo
 
-    def card(asked: Asked) -> dict[str, Any]:
-        here = local_card(asked)
-        if here is not None:
-            return dict(here)
-        repo = ask(asked)
-        shown = hub_card(repo, asked)
+    def card(request: RequestT) -> dict[str, Any]:
+        local = local_card(request)
+        if local is not None:
+            return dict(local)
+        repo = ask(request)
         running = downloads.of(repo.id)
-        return {**shown, "download": running.to_dict() if running else None}
+        return {**hub_card(repo, request), "download": running.to_dict() if running else None}
 
-    def begin(asked: Asked) -> dict[str, Any]:
+    def begin(request: RequestT) -> dict[str, Any]:
         for_the_holder(field)
-        repo = looked_up.get((asked.name, asked.revision))
+        repo = looked_up.get((request.name, request.revision))
         if repo is None or repo.locked:  # this request may bring the token
-            repo = ask(asked)
-        return downloads.start(to_download(repo, asked), asked.token).to_dict()
+            repo = ask(request)
+        return downloads.start(to_download(repo, request), request.token).to_dict()
 
     @app.post(f"{prefix}/lookup")
     async def lookup(request: Request) -> dict[str, Any]:
@@ -116,15 +115,15 @@ def add_hub_routes(
 
     @app.post(f"{prefix}/cancel")
     async def cancel(request: Request) -> dict[str, Any]:
-        asked = read(await json_body(request))
+        name = read(await json_body(request)).name
         for_the_holder(field)
         try:
-            return downloads.cancel(asked.name).to_dict()
+            return downloads.cancel(name).to_dict()
         except ModelError as error:
             raise refusal(error) from None
 
     @app.get(f"{prefix}/download")
     def progress(text: Annotated[str, Query(alias=parameter)]) -> JSONResponse:
-        one = downloads.of(name_of(text))
-        found = one.to_dict() if one else None
-        return JSONResponse(found, status_code=200 if found else 404, headers={"Cache-Control": "no-store"})
+        running = downloads.of(name_of(text))
+        answer = running.to_dict() if running else None
+        return JSONResponse(answer, status_code=200 if answer else 404, headers={"Cache-Control": "no-store"})

@@ -75,23 +75,23 @@ def add_model_routes(app: FastAPI) -> None:
         "model",
         read=lambda body: take(body, ModelBody),
         name_of=lambda spec: split_spec(spec)[1],
-        local_card=_card_of_what_is_here,
-        look_up=lambda asked: look_up(asked.name, asked.revision, asked.token),
-        hub_card=lambda repo, asked: hub_card(repo),
+        local_card=_local_card,
+        look_up=lambda request: look_up(request.name, request.revision, request.token),
+        hub_card=lambda repo, request: hub_card(repo),
         to_download=_to_download,
     )
 
 
-def _card_of_what_is_here(asked: ModelBody) -> ModelDescription | None:
-    kind, name = split_spec(asked.model)
-    if kind == "hub" and not is_cached(name, asked.revision):
+def _local_card(request: ModelBody) -> ModelDescription | None:
+    kind, name = split_spec(request.model)
+    if kind == "hub" and not is_cached(name, request.revision):
         return None
-    return local_card(resolve_model(asked.model, asked.revision))
+    return local_card(resolve_model(request.model, request.revision))
 
 
-def _to_download(model: HubModel, asked: ModelBody) -> HubModel:
+def _to_download(model: HubModel, request: ModelBody) -> HubModel:
     if model.problem is not None:
-        raise ModelError(model.problem, asked.model)
+        raise ModelError(model.problem, request.model)
     return model
 
 
@@ -115,53 +115,54 @@ def local_card(model: BaseModel) -> ModelDescription:
         "locked": False,
         "notes": model.notes,
         "problem": model.missing,
-        "fits": verdicts(model),
+        "fits": memory_verdicts(model),
         "download": None,
     }
 
 
-def hub_card(found: HubModel) -> ModelDescription:
+def hub_card(model: HubModel) -> ModelDescription:
     """The card of a model on the hub: everything but the weights."""
-    kind, why = found.tuned
-    shape = found.shape
+    kind, why = model.tuned
+    shape = model.shape
     notes = (why,) if shape is not None and not shape.encoder else ()
-    model = None
+    base = None
     if shape is not None:
-        model = BaseModel(
-            spec=found.id,
+        base = BaseModel(
+            spec=model.id,
             source="hub",
             path="",
-            title=found.title,
+            title=model.title,
             shape=shape,
-            weight_bytes=found.weight_bytes,
-            chat_template=found.chat_template,
-            tasks=found.tasks,
+            weight_bytes=model.weight_bytes,
+            chat_template=model.chat_template,
+            tasks=model.tasks,
         )
     return {
-        "id": found.id,
+        "id": model.id,
         "source": "hub",
         "here": False,
         "architecture": shape.model_type if shape else None,
-        "parameters": found.parameters,
-        "bytes": found.total_bytes,
-        "done_bytes": cached_bytes(found),
-        "licence": found.licence,
+        "parameters": model.parameters,
+        "bytes": model.total_bytes,
+        "done_bytes": cached_bytes(model),
+        "licence": model.licence,
         "max_positions": shape.max_positions if shape else None,
-        "tasks": found.tasks,
+        "tasks": model.tasks,
         "tuned": "encoder" if shape and shape.encoder else kind,
         "why": why,
-        "gated": found.gated,
-        "locked": found.locked,
+        "gated": model.gated,
+        "locked": model.locked,
         "notes": notes,
-        "problem": found.problem,
-        "fits": verdicts(model) if model else [],
+        "problem": model.problem,
+        "fits": memory_verdicts(base) if base else [],
     }
 
 
-def verdicts(model: BaseModel) -> list[ModelFit]:
+def memory_verdicts(model: BaseModel) -> list[ModelFit]:
     """Whether it can be trained on this machine, by method, from the shape alone."""
     longest = min(LENGTH, model.shape.max_positions)
-    task, device, found = model.tasks[0], this_machine(), list[ModelFit]()
+    task, device = model.tasks[0], this_machine()
+    verdicts = list[ModelFit]()
     for method in METHODS:
         settings = Settings.from_dict(
             {
@@ -173,21 +174,21 @@ def verdicts(model: BaseModel) -> list[ModelFit]:
             }
         )
         try:
-            seen = estimate(usage_of(make_plan(settings, model, _rows(longest, task), device)))
-        except TuningError:  # a method may refuse a very narrow model; then there is nothing to say of it
+            memory = estimate(usage_of(make_plan(settings, model, _rows(longest, task), device)))
+        except TuningError:  # a method may refuse a very narrow model, which then has no verdict
             continue
-        place = device.name if device.kind == "cuda" else "this machine"
-        words = f"{method_named(method).title}, {ROWS} rows of {longest} tokens, on {place}"
-        found.append(
+        where = device.name if device.kind == "cuda" else "this machine"
+        words = f"{method_named(method).title}, {ROWS} rows of {longest} tokens, on {where}"
+        verdicts.append(
             {
                 "words": words,
                 "method": method,
-                "fits": seen.fits,
-                "bytes": seen.high_bytes,
-                "device_bytes": seen.device_bytes,
+                "fits": memory.fits,
+                "bytes": memory.high_bytes,
+                "device_bytes": memory.device_bytes,
             }
         )
-    return found
+    return verdicts
 
 
 def _rows(longest: int, task: str) -> DataSummary:

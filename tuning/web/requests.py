@@ -1,7 +1,7 @@
-"""What a request may be, for every file of routes: one JSON object of known members, a run that is there.
+"""What the modules of routes share: the JSON object of a request with its checked members, and the run of an address.
 
-In: a request. Out: its members, or an error that `tell_problems` turns into an answer: 422 with {"problems": [...]},
-404 where no such run is.
+A faulty one raises an error, which `tell_problems` turns into the answer: 422 with {"problems": [...]}, or 404 where
+there is no such run.
 """
 
 import json
@@ -30,8 +30,8 @@ class NoSuchRun(TuningError):
 
 
 def tell_problems(request: Request, error: Exception) -> JSONResponse:
-    """The exception handler of all routes: 422, or 404 where no such run is. The page's own scripts are answered 200,
-    with that status in a header: what a person typed may be refused, and no browser calls it a fault of the page."""
+    """The exception handler of all routes: 422, or 404 where there is no such run. The page's own scripts get 200 with
+    that status in a header, for a browser would log the refusal of a person's input as an error of the page."""
     status, answer = _refusal(error)
     if PAGE not in request.headers:
         return JSONResponse(answer, status_code=status)
@@ -78,8 +78,7 @@ M = TypeVar("M", bound=Body)
 
 
 def take(body: dict[str, Any], model: type[M]) -> M:
-    """The members of a request, checked. Raises SettingsError with a problem for each faulty one; a member of another
-    name is refused rather than overlooked."""
+    """The members of a request, checked. Raises SettingsError with a problem for each faulty or unknown member."""
     names = list(model.model_fields)
     unknown = [
         Problem(name, body[name], ", ".join(names), f"There is no {name!r} here; known: {', '.join(names)}.")
@@ -92,7 +91,7 @@ def take(body: dict[str, Any], model: type[M]) -> M:
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
     problems = []
-    for name in dict.fromkeys(str(one["loc"][0]) for one in details):
+    for name in dict.fromkeys(str(detail["loc"][0]) for detail in details):
         field, limit, message = model.refusals[name]
         problems.append(Problem(field, None if name == "token" else body.get(name), limit, message))
     raise SettingsError(problems)

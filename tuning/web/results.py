@@ -1,7 +1,7 @@
-"""The routes of what a run has left: files to download, its settings, the command that trains it again, predictions.
+"""The routes of a run's results: files to download, its settings, the command that trains it again, predictions.
 
-In: a run's id. Out: a zip, JSON. Nothing is made or written by looking: what has to be made first (a merged model) is
-made by a POST, in the thread that trains, and looked at until it is there.
+A GET makes and writes nothing: a merged model is made by a POST, in the thread that trains, and the client asks for
+the state until it is there.
 """
 
 import io
@@ -24,7 +24,7 @@ from tuning.settings.schema import Settings
 from tuning.web.requests import Body, json_body, row_of, take
 
 PACKING = CapacityLimiter(2)
-"""Threads for reading what is packed; apart from those that all other requests share."""
+"""Threads for reading the files of a zip; apart from those that all other requests share."""
 PIECE_BYTES = 2**20
 STEP_FILE = re.compile(r"step-(\d{8})\.json")
 
@@ -117,18 +117,18 @@ def add_result_routes(app: FastAPI, service: RunService) -> None:
 
 def _predictions(folder: Path, step: int | None) -> Predictions:
     """The table of one step, the last where none is named. Raises RunError."""
-    found = {int(match[1]): file for file in folder.glob("step-*.json") if (match := STEP_FILE.fullmatch(file.name))}
-    if not found:
+    files = {int(match[1]): file for file in folder.glob("step-*.json") if (match := STEP_FILE.fullmatch(file.name))}
+    if not files:
         return {"steps": [], "rows": []}
-    step = max(found) if step is None else step
-    if step not in found:
-        raise RunError(f"There was no evaluation at step {step}; there are {', '.join(map(str, sorted(found)))}.")
-    table: dict[str, Any] = json.loads(found[step].read_text("utf-8"))
-    return cast(Predictions, {"steps": sorted(found), **table})
+    step = max(files) if step is None else step
+    if step not in files:
+        raise RunError(f"There was no evaluation at step {step}; there are {', '.join(map(str, sorted(files)))}.")
+    table: dict[str, Any] = json.loads(files[step].read_text("utf-8"))
+    return cast(Predictions, {"steps": sorted(files), **table})
 
 
 class _Sink(io.RawIOBase):
-    """A file that is written once and never sought, whose bytes are taken as they come."""
+    """A file that is written in order, whose bytes are taken out as they come."""
 
     def __init__(self) -> None:
         self._pieces = bytearray()
@@ -140,15 +140,16 @@ class _Sink(io.RawIOBase):
         self._pieces += piece
         return len(piece)
 
-    def taken(self) -> bytes:
-        found = bytes(self._pieces)
+    def take(self) -> bytes:
+        """The bytes since the last call."""
+        content = bytes(self._pieces)
         self._pieces.clear()
-        return found
+        return content
 
 
 def _zipped(artifact: Path, run_folder: Path) -> Iterator[bytes]:
-    """settings.json and the result's folder, in one zip, piece by piece: no file of it is written, on no disk. Nothing
-    is compressed, for weights hardly shrink."""
+    """settings.json and the result's folder as one zip, piece by piece, without a file on the disk. Nothing is
+    compressed, for weights hardly shrink."""
     files = {"settings.json": run_folder / "settings.json"}
     inside = (path for path in sorted(artifact.rglob("*")) if path.is_file())
     files |= {str(Path(artifact.name) / path.relative_to(artifact)): path for path in inside}
@@ -159,12 +160,12 @@ def _zipped(artifact: Path, run_folder: Path) -> Iterator[bytes]:
             with open(path, "rb") as file, packed.open(about, "w") as entry:
                 while piece := file.read(PIECE_BYTES):
                     entry.write(piece)
-                    yield sink.taken()
-    yield sink.taken()
+                    yield sink.take()
+    yield sink.take()
 
 
 async def _apart(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """The pieces, read in threads that no other request waits for."""
+    """The pieces, read in threads of the limiter `PACKING`."""
     while (piece := await run_sync(next, pieces, None, limiter=PACKING)) is not None:
         if piece:
             yield piece

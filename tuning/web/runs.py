@@ -1,6 +1,6 @@
-"""The routes of runs: the live list with its points, estimates, and what can be done with a run.
+"""The routes of runs: the list with the points of the curves, estimates, start, and what can be done with a run.
 
-In: settings, a run id, what a page has already. Out: JSON.
+GET /fork/live answers only what is newer than the cursors that a page sends.
 """
 
 import json
@@ -25,10 +25,10 @@ from tuning.web.requests import RUN_ID, Body, json_body, row_of, take
 
 SHOWN_RUNS = 50
 STARTING = CapacityLimiter(4)
-"""Threads for what may take long before a run is in line (reading its rows, merging its base); apart from those that
-all other requests share."""
+"""Threads for what may take long before a run is in the queue (reading its rows, merging its base); apart from those
+that all other requests share."""
 KEPT_LINES = 4_000
-"""Of how many runs that part of a line is kept which never changes, a few kB each."""
+"""The number of runs whose unchanging part of a line stays in memory, a few kB each."""
 SEARCH_LENGTH = 200
 
 
@@ -138,19 +138,19 @@ PROGRESS_KEYS = tuple(key for key in Progress.__annotations__ if key in LINE_COL
 
 
 def add_run_routes(app: FastAPI, service: RunService) -> None:
-    """What there is and how it goes on; estimates; runs started, stopped, named, deleted."""
+    """Add the routes that read runs, and those that start and change them."""
     _add_reading(app, service)
     _add_running(app, service)
 
 
 def _cursors(text: str) -> dict[str, int]:
     """RUN:ID,RUN:ID as a dictionary; what does not read like that is left out: a stale address must not break."""
-    found = {}
+    cursors = {}
     for part in text.split(",")[:SHOWN_RUNS]:
         run_id, _, number = part.partition(":")
         if RUN_ID.fullmatch(run_id):
-            found[run_id] = int(number) if number.isascii() and number.isdigit() and len(number) < 19 else 0
-    return found
+            cursors[run_id] = int(number) if number.isascii() and number.isdigit() and len(number) < 19 else 0
+    return cursors
 
 
 class RunLines:
@@ -162,40 +162,40 @@ class RunLines:
             lambda run_id: fixed_part(service.run(run_id))
         )
 
-    def of(self, found: Iterable[dict[str, Any]]) -> list[RunLine]:
+    def of(self, stored: Iterable[dict[str, Any]]) -> list[RunLine]:
         """The store's lines, each with its place in the queue and what it was started with."""
-        whole = list[RunLine]()
-        for line in found:
+        lines = list[RunLine]()
+        for line in stored:
             try:
                 fixed = self._fixed(line["run_id"])
-            except RunError:  # of a damaged store: what is wrong is told beside the list
+            except RunError:  # of a damaged store: the page shows what is wrong beside the list
                 continue
             shown = {key: line[key] for key in LINE_KEYS}
             place = self._service.place(line["run_id"]) if is_active(line) else None
-            whole.append(cast(RunLine, {**shown, "place": place, **fixed}))
-        return whole
+            lines.append(cast(RunLine, {**shown, "place": place, **fixed}))
+        return lines
 
     def first(self, run_ids: Iterable[str]) -> RunPage:
         """The newest runs, those named besides, and whether there are older ones."""
         page = self.page()
-        there = {line["run_id"] for line in page["runs"]}
-        named = self._service.store.lines_of(run_id for run_id in run_ids if run_id not in there)
+        listed = {line["run_id"] for line in page["runs"]}
+        named = self._service.store.lines_of(run_id for run_id in run_ids if run_id not in listed)
         return {"runs": page["runs"] + self.of(named), "older": page["older"]}
 
     def page(self, before: int | None = None, find: str = "", deleted: bool = False) -> RunPage:
         """Some of the list, and whether there are more before the last of them: `older` is its number, else null."""
-        found = self._service.store.lines(before, find, deleted, LIST_LINES + 1)
-        older = found[LIST_LINES - 1]["number"] if len(found) > LIST_LINES else None
-        return {"runs": self.of(found[:LIST_LINES]), "older": older}
+        lines = self._service.store.lines(before, find, deleted, LIST_LINES + 1)
+        older = lines[LIST_LINES - 1]["number"] if len(lines) > LIST_LINES else None
+        return {"runs": self.of(lines[:LIST_LINES]), "older": older}
 
     def changed(self, known_version: str | None) -> dict[str, Any] | None:
         """What came, changed and went since a version of the list; None where the list has to be sent anew."""
         if known_version is None or not known_version.isdecimal() or len(known_version) > 15:
             return None
-        found = self._service.store.changes_after(int(known_version))
-        if found is None:
+        changes = self._service.store.changes_after(int(known_version))
+        if changes is None:
             return None
-        runs, removed = self.of(found[0]), found[1]
+        runs, removed = self.of(changes[0]), changes[1]
         return {key: value for key, value in (("runs", runs), ("removed", removed)) if runs or removed}
 
 
@@ -213,7 +213,7 @@ def fixed_part(row: RunRow) -> dict[str, Any]:
         "settings": {**settings, "data": {"source": row.settings["data"]["source"]}},
         "data_name": short_name(row.settings["data"]["source"]),
         "plan": {
-            "derived": {key: one["value"] for key, one in row.plan.get("derived", {}).items()},
+            "derived": {key: number["value"] for key, number in row.plan.get("derived", {}).items()},
             "notices": row.plan.get("notices", []),
         },
         "estimate": {key: estimate.get(key) for key in RunEstimate.__annotations__},
@@ -238,17 +238,17 @@ def live_answer(service: RunService, cursors: dict[str, int], known_version: str
     return f'{json.dumps(answer)[:-1]}, "points": {{{", ".join(starmap(_series_json, points.items()))}}}}}'
 
 
-def _series_json(run_id: str, found: dict[str, Any]) -> str:
+def _series_json(run_id: str, series: dict[str, Any]) -> str:
     """A member of `points`: what is stored as JSON is put together and not read, for it may be 20 MB."""
-    kinds = ", ".join(f'"{kind}": [{",".join(found[kind])}]' for kind in POINT_KINDS)
-    return f'"{run_id}": {{"id": {found["id"]}, {kinds}}}'
+    kinds = ", ".join(f'"{kind}": [{",".join(series[kind])}]' for kind in POINT_KINDS)
+    return f'"{run_id}": {{"id": {series["id"]}, {kinds}}}'
 
 
 def preview_answer(service: RunService, settings: Any, device: str | None) -> dict[str, Any]:
     """The estimate's members, with the derived numbers and the expected seconds beside them."""
     preview = service.preview(settings, device)
-    derived = {key: {"value": one.value, "origin": one.origin} for key, one in preview.plan.derived.items()}
-    notices = [one.to_dict() for one in preview.plan.notices]
+    derived = {key: {"value": number.value, "origin": number.origin} for key, number in preview.plan.derived.items()}
+    notices = [notice.to_dict() for notice in preview.plan.notices]
     answer = {"derived": derived, "notices": notices, "seconds": preview.seconds, "pending": preview.pending}
     return {**preview.estimate.to_dict(), **answer}
 
