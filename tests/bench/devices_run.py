@@ -23,7 +23,7 @@ def run_one(settings: dict[str, Any], way: str, count: int) -> int:
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     from tuning.training.build import build
-    from tuning.training.loop import Progress, course_of, train
+    from tuning.training.loop import LoopConfig, Progress, train
     from tuning.training.probes import allocations, highest
 
     plan = plan_for(settings)
@@ -32,7 +32,7 @@ def run_one(settings: dict[str, Any], way: str, count: int) -> int:
         with allocations() as lasting:
             built = build(plan.settings, plan.model.path, plan.data.label_names, plan.value("learning_rate"), 1)
             built = (_copied if way == DATA_PARALLEL else _sharded)(built, plan)
-            updates = train(built, training_rows(plan), course_of(plan), Progress(), lambda: True)
+            updates = train(built, training_rows(plan), LoopConfig.of(plan), Progress(), lambda: True)
             next(updates)
         with allocations() as passing:
             next(updates)

@@ -32,7 +32,7 @@ def first_gradient(world: World, micro: int, steps: int, **changes):
     from tuning.plan.micro_batches import cut, epoch_windows
     from tuning.text import TextTokenizer
     from tuning.training.build import build, own_random_state
-    from tuning.training.loop import Course, accumulate
+    from tuning.training.loop import LoopConfig, accumulate
 
     plan = world.job(micro_batch_size=micro, gradient_accumulation_steps=steps, **changes).plan
     settings = plan.settings
@@ -48,23 +48,10 @@ def first_gradient(world: World, micro: int, steps: int, **changes):
                 if "lora_B" in name:
                     weight.copy_(torch.randn(weight.shape, generator=generator) * 0.05)
     built.model.train()
-    course = Course(
-        total_steps=1,
-        micro_batch_size=micro,
-        effective_batch=micro * steps,
-        seed=0,
-        by_length=True,
-        packing=changes.get("packing", False),
-        reduction=settings.loss_reduction,
-        learning_rate=1e-3,
-        schedule="constant",
-        warmup_steps=0,
-        min_lr_ratio=0.0,
-        max_grad_norm=None,
-    )
+    config = LoopConfig.of(plan)
     window = epoch_windows(len(rows), 0, 0, micro * steps)[0]
     assert len({len(rows[index].ids) for index in window}) > 3, "rows must be of unequal length"
-    loss = accumulate(built, rows, cut(window, rows.lengths, micro, by_length=True), course, lambda: True)
+    loss = accumulate(built, rows, cut(window, rows.lengths, micro, by_length=True), config, lambda: True)
     assert loss is not None
     return torch.cat([weight.grad.flatten() for weight in built.trainable if weight.grad is not None]), float(loss)
 

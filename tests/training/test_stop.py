@@ -172,10 +172,10 @@ def test_merging_ends_between_tensors_and_leaves_no_half(world: World) -> None:
     assert run(job)[0] == "finished"
     for part in (1, 30, 100):
         with pytest.raises(Stopped):
-            merged_folder(job, "a card", go_on=Looks(part))
+            merged_folder(job, "a card", should_continue=Looks(part))
         assert not list(Path(job.folder).glob("merged*"))
     whole = Looks()
-    assert (merged_folder(job, "a card", go_on=whole) / "model.safetensors").is_file() and whole.count > 100
+    assert (merged_folder(job, "a card", should_continue=whole) / "model.safetensors").is_file() and whole.count > 100
 
 
 PHASES: dict[str, tuple[dict[str, Any], Callable[[Event], bool]]] = {

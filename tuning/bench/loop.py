@@ -61,12 +61,12 @@ def _built(plan: Plan) -> Any:
 
 def _ours(plan: Plan, rows: list[Any]) -> float:
     from tuning.training.build import own_threads
-    from tuning.training.loop import Progress, course_of, train
+    from tuning.training.loop import LoopConfig, Progress, train
 
     built = _built(plan)
     with own_threads(1):
         began = time.thread_time()
-        for _ in train(built, rows, course_of(plan), Progress(), lambda: True):
+        for _ in train(built, rows, LoopConfig.of(plan), Progress(), lambda: True):
             pass
         return time.thread_time() - began
 

@@ -65,8 +65,10 @@ class Asked:
         message = f"No answer within {ASK_SECONDS:.0f} seconds: {self._name} is busy, or others asked before."
         self.refuse(RunError(f"{message} Ask again later."))
 
-    def answer(self, work: Callable[[GoOn, Any], dict[str, Any]], go_on: GoOn, held: Callable[[], bool]) -> None:
-        """Do the work now. Raises Stopped where `go_on` has ended it, and then it may be begun anew.
+    def answer(
+        self, work: Callable[[GoOn, Any], dict[str, Any]], should_continue: GoOn, held: Callable[[], bool]
+    ) -> None:
+        """Do the work now. Raises Stopped where `should_continue` has ended it, and then it may be begun anew.
 
         Longer than HELD_SECONDS it does not go on while `held` says that a training waits for it.
         """
@@ -81,7 +83,7 @@ class Asked:
             if not held():
                 since = self._clock()
             too_long = self._clock() - since > HELD_SECONDS
-            return go_on() and not too_long and not self.done.cancelled()
+            return should_continue() and not too_long and not self.done.cancelled()
 
         try:
             found = work(wanted, lambda side, index, text: self._hear({"side": side, "index": index, "text": text}))
@@ -145,18 +147,18 @@ class SavedAnswers:
     def put(self, asked: Asked, question: Question, found: Callable[[], tuple[RunRow, Job]]) -> None:
         """Put a question in line for the files of a run, which `found` makes sure of when its turn comes."""
 
-        def work(go_on: GoOn, held: bool) -> None:
+        def work(should_continue: GoOn, held: bool) -> None:
             def both(wanted: GoOn, tell: Any) -> dict[str, Any]:
                 row, job = found()
                 return self._sides(row, job, wanted).ask(question, tell, wanted)
 
-            asked.answer(both, go_on, lambda: held)
+            asked.answer(both, should_continue, lambda: held)
 
         small = self._executor.later(work)
         asked.done.add_done_callback(lambda _: small.done.cancel())
         small.done.add_done_callback(lambda done: _pass_on(done, asked))
 
-    def _sides(self, row: RunRow, job: Job, go_on: GoOn) -> Any:
+    def _sides(self, row: RunRow, job: Job, should_continue: GoOn) -> Any:
         from tuning.training.compare import PromptedSides, SavedSides
 
         key = (job.folder, row.attempt, row.ended)
@@ -167,7 +169,11 @@ class SavedAnswers:
         settings = job.plan.settings
         trained = method_named(settings.method.name).updates
         path = job.plan.model.path
-        sides = SavedSides(job.folder, path, settings, go_on) if trained else PromptedSides(job.plan, go_on)
+        sides = (
+            SavedSides(job.folder, path, settings, should_continue)
+            if trained
+            else PromptedSides(job.plan, should_continue)
+        )
         with self._lock:
             self._loaded = (key, sides)
         return sides

@@ -104,9 +104,9 @@ class Results:
         if recovery is None:
             return place if _is_fresh(place, artifact) else merge
 
-        def both(go_on: GoOn, held: bool) -> Path:
-            recovery(go_on, held)
-            return merge(go_on, held)
+        def both(should_continue: GoOn, held: bool) -> Path:
+            recovery(should_continue, held)
+            return merge(should_continue, held)
 
         return both
 
@@ -277,10 +277,10 @@ class Results:
         refuse_changed_base(row)
         job = self._job(row)
 
-        def bring_back(go_on: GoOn, held: bool) -> Path:
+        def bring_back(should_continue: GoOn, held: bool) -> Path:
             from tuning.training.merge import recovered_artifact
 
-            return _told(lambda: recovered_artifact(job, self._card(row, job), go_on))
+            return _told(lambda: recovered_artifact(job, self._card(row, job), should_continue))
 
         return bring_back
 
@@ -292,10 +292,14 @@ class Results:
             raise RunError(f"{method.title} cannot be merged into the base model; download it as it was trained.")
         refuse_changed_base(row)
 
-        def merge(go_on: GoOn, held: bool) -> Path:
+        def merge(should_continue: GoOn, held: bool) -> Path:
             from tuning.training.merge import merged_folder
 
-            return _told(lambda: merged_folder(job, self._card(row, job, merged=True), best=best, go_on=go_on))
+            return _told(
+                lambda: merged_folder(
+                    job, self._card(row, job, merged=True), best=best, should_continue=should_continue
+                )
+            )
 
         return merge
 

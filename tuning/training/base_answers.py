@@ -30,12 +30,17 @@ Tell = Callable[[int, int], None]
 
 
 def prompted_rows(
-    plan: Plan, method: Method[Any], model: nn.Module, tokenizer: TextTokenizer, tell: Tell, go_on: GoOn = lambda: True
+    plan: Plan,
+    method: Method[Any],
+    model: nn.Module,
+    tokenizer: TextTokenizer,
+    tell: Tell,
+    should_continue: GoOn = lambda: True,
 ) -> list[tuple[Row, Encoded]]:
     """The evaluation rows as `method` writes them. Only the model's context cuts them, not max_seq_length. Raises
     Stopped."""
     settings = plan.settings
-    data = open_data(settings.data, settings.task, settings.seed, go_on=go_on)
+    data = open_data(settings.data, settings.task, settings.seed, go_on=should_continue)
 
     def answer(prompts: Sequence[str]) -> list[tuple[str, float]]:
         return answers_with_confidence(
@@ -45,7 +50,7 @@ def prompted_rows(
             settings.eval.max_new_tokens,
             settings.data.system_prompt,
             tell,
-            go_on,
+            should_continue,
             chat=plan.chat,
             special_tokens=settings.data.special_tokens,
         )
@@ -59,7 +64,7 @@ def prompted_rows(
     )
     rows = method.prompts(asked, settings.method)
     whole = plan.data_settings.replace(max_seq_length=plan.model.shape.max_positions)
-    return list(encode_pairs(rows, tokenizer, whole, settings.task, go_on))
+    return list(encode_pairs(rows, tokenizer, whole, settings.task, should_continue))
 
 
 def prompted_texts(
@@ -68,7 +73,7 @@ def prompted_texts(
     model: nn.Module,
     tokenizer: TextTokenizer,
     texts: Sequence[str],
-    go_on: GoOn = lambda: True,
+    should_continue: GoOn = lambda: True,
 ) -> list[str]:
     """Questions of a person as `method` writes them, for example behind the passages that it finds for them. Raises
     Stopped."""
@@ -76,10 +81,12 @@ def prompted_texts(
 
     def answer(prompts: Sequence[str]) -> list[tuple[str, float]]:
         longest, system_prompt = settings.eval.max_new_tokens, settings.data.system_prompt
-        return answers_with_confidence(model, tokenizer, prompts, longest, system_prompt, go_on=go_on)
+        return answers_with_confidence(
+            model, tokenizer, prompts, longest, system_prompt, should_continue=should_continue
+        )
 
     asked = Asked(
-        train=open_data(settings.data, settings.task, settings.seed, go_on=go_on).train,
+        train=open_data(settings.data, settings.task, settings.seed, go_on=should_continue).train,
         eval=[Row(prompt=text, completion="") for text in texts],
         answer=answer,
         data_folder=bundled_folder(settings.data.source),
@@ -89,13 +96,13 @@ def prompted_texts(
 
 
 def prepared_rows(
-    plan: Plan, rows: Sequence[Row], tokenizer: TextTokenizer, tell: Tell, go_on: GoOn = lambda: True
+    plan: Plan, rows: Sequence[Row], tokenizer: TextTokenizer, tell: Tell, should_continue: GoOn = lambda: True
 ) -> list[Row]:
     """Rows as the recipe writes them, by what the base model answers; it is loaded for that, and let go. Raises
     Stopped."""
     settings = plan.settings
     taught, _ = read_recipe(settings.recipe)
-    with look_between_tensors(go_on):
+    with look_between_tensors(should_continue):
         base = base_of(settings, plan.model.path, None, tokenizer.pad_id or 0)
     if plan.model.adapter is not None:  # what this run starts from is the base model with an earlier run's adapter
         method = method_named(settings.method.name)
@@ -109,7 +116,7 @@ def prepared_rows(
             settings.eval.max_new_tokens,
             settings.data.system_prompt,
             tell,
-            go_on,
+            should_continue,
             special_tokens=settings.data.special_tokens,
         )
 
@@ -118,7 +125,7 @@ def prepared_rows(
 
 
 def recipe_metrics(
-    plan: Plan, model: nn.Module, rows: Sequence[Row], tokenizer: TextTokenizer, go_on: GoOn = lambda: True
+    plan: Plan, model: nn.Module, rows: Sequence[Row], tokenizer: TextTokenizer, should_continue: GoOn = lambda: True
 ) -> dict[str, float]:
     """What the recipe measures of a model on evaluation rows with their true answers. Raises Stopped."""
     taught, _ = read_recipe(plan.settings.recipe)
@@ -127,12 +134,18 @@ def recipe_metrics(
 
     def answer(prompts: Sequence[str]) -> list[tuple[str, float]]:
         return answers_with_confidence(
-            model, tokenizer, prompts, longest, system_prompt, go_on=go_on, special_tokens=special_tokens
+            model,
+            tokenizer,
+            prompts,
+            longest,
+            system_prompt,
+            should_continue=should_continue,
+            special_tokens=special_tokens,
         )
 
     def prefer(prompts: Sequence[str], first: str, second: str | None) -> list[float]:
         return preferences(
-            model, tokenizer, prompts, first, second, system_prompt, go_on, special_tokens=special_tokens
+            model, tokenizer, prompts, first, second, system_prompt, should_continue, special_tokens=special_tokens
         )
 
     assert taught is not None, "only plans with a recipe are measured by it"
@@ -146,7 +159,7 @@ def answers_with_confidence(
     max_new_tokens: int,
     system_prompt: str | None = None,
     tell: Tell = lambda done, total: None,
-    go_on: GoOn = lambda: True,
+    should_continue: GoOn = lambda: True,
     *,
     chat: bool = False,
     special_tokens: str = "tokenizer",
@@ -165,20 +178,20 @@ def answers_with_confidence(
                 tell(number, len(prompts))
                 asked = question_ids(prompt, tokenizer, system_prompt, chat=chat, special_tokens=special_tokens)
                 ids = fitting(asked, model, max_new_tokens)
-                found.append(_answer(model, tokenizer, ids, max_new_tokens, go_on))
+                found.append(_answer(model, tokenizer, ids, max_new_tokens, should_continue))
     finally:
         model.train(was_training)
     return found
 
 
 def _answer(
-    model: Any, tokenizer: TextTokenizer, ids: list[int], max_new_tokens: int, go_on: GoOn
+    model: Any, tokenizer: TextTokenizer, ids: list[int], max_new_tokens: int, should_continue: GoOn
 ) -> tuple[str, float]:
     device = next(model.parameters()).device
     given = torch.tensor([ids], device=device)
     past, said, chance, ends = None, [], 1.0, ends_of(model, tokenizer)
     for _ in range(room_for_answer(model, len(ids), max_new_tokens)):
-        check_stop(go_on)
+        check_stop(should_continue)
         with reading_only(model, _last):
             output = model(input_ids=given, past_key_values=past, use_cache=True)
         past = output.past_key_values
@@ -203,7 +216,7 @@ def preferences(
     first: str,
     second: str | None,
     system_prompt: str | None = None,
-    go_on: GoOn = lambda: True,
+    should_continue: GoOn = lambda: True,
     *,
     special_tokens: str = "tokenizer",
 ) -> list[float]:
@@ -221,7 +234,7 @@ def preferences(
     try:
         with torch.no_grad():
             for prompt in prompts:
-                check_stop(go_on)
+                check_stop(should_continue)
                 asked = question_ids(prompt, tokenizer, system_prompt, chat=False, special_tokens=special_tokens)
                 asked += wanted[:shared]
                 ids = torch.tensor([asked[-room:]], device=device)

@@ -107,8 +107,8 @@ def set_random_state(states: Mapping[str, torch.Tensor], device: torch.device) -
 
 
 @contextmanager
-def look_between_tensors(go_on: GoOn) -> Iterator[None]:
-    """Within this, what torch does in the calling thread ends with Stopped soon after `go_on` says no.
+def look_between_tensors(should_continue: GoOn) -> Iterator[None]:
+    """Within this, what torch does in the calling thread ends with Stopped soon after `should_continue` answers False.
 
     For the long work of libraries that ask nobody: reading weights, making adapters out of them, merging, each of which
     goes from tensor to tensor. What such a library had changed for the thread or the process in between is put back:
@@ -116,7 +116,7 @@ def look_between_tensors(go_on: GoOn) -> Iterator[None]:
     """
     gradients, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
     try:
-        with _Looking(go_on):
+        with _Looking(should_continue):
             yield
     finally:
         torch.set_grad_enabled(gradients)
@@ -126,12 +126,12 @@ def look_between_tensors(go_on: GoOn) -> Iterator[None]:
 class _Looking(TorchFunctionMode):
     """Asks before each call of torch."""
 
-    def __init__(self, go_on: GoOn) -> None:
+    def __init__(self, should_continue: GoOn) -> None:
         super().__init__()
-        self._go_on = go_on
+        self._should_continue = should_continue
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        check_stop(self._go_on)
+        check_stop(self._should_continue)
         return function(*args, **(kwargs or {}))
 
 

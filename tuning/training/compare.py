@@ -36,7 +36,9 @@ class SavedSides:
     """What a run has saved, loaded to be asked any number of times. Raises RunError where nothing was saved, and
     Stopped."""
 
-    def __init__(self, run_folder: str | Path, model_path: str, settings: Settings, go_on: GoOn = lambda: True) -> None:
+    def __init__(
+        self, run_folder: str | Path, model_path: str, settings: Settings, should_continue: GoOn = lambda: True
+    ) -> None:
         chosen = method_named(settings.method.name)
         artifact = Path(run_folder) / chosen.artifact
         if not artifact.is_dir():
@@ -46,33 +48,37 @@ class SavedSides:
         self._method = chosen
         self._model_path, self._settings = model_path, settings
         # a fresh adapter draws its weights before the saved ones come
-        with torch.random.fork_rng(devices=[]), look_between_tensors(go_on):
+        with torch.random.fork_rng(devices=[]), look_between_tensors(should_continue):
             self._trained = chosen.load(_base(model_path, self._tokenizer, self._labels, settings), artifact).eval()
         self._base: nn.Module | None = None
 
-    def ask(self, question: Question, tell: Tell | None = None, go_on: GoOn = lambda: True) -> dict[str, list[Any]]:
+    def ask(
+        self, question: Question, tell: Tell | None = None, should_continue: GoOn = lambda: True
+    ) -> dict[str, list[Any]]:
         """Both answers to each prompt, the base's first. Raises Stopped."""
         view, base = _base_side(self._method, self._trained, self._labels)
         if view is None and base is None and self._labels is None:
-            with look_between_tensors(go_on):
+            with look_between_tensors(should_continue):
                 self._base = self._base or _base(self._model_path, self._tokenizer, None, self._settings)
             base = self._base
-        return _both(self._trained, view, base, self._tokenizer, question, self._labels, tell, go_on)
+        return _both(self._trained, view, base, self._tokenizer, question, self._labels, tell, should_continue)
 
 
 class PromptedSides:
     """The base model of a run that trains nothing, asked plainly and as the run's method asks it."""
 
-    def __init__(self, plan: Plan, go_on: GoOn = lambda: True) -> None:
+    def __init__(self, plan: Plan, should_continue: GoOn = lambda: True) -> None:
         self._plan, self._tokenizer = plan, TextTokenizer(plan.model.path)
-        with look_between_tensors(go_on):
+        with look_between_tensors(should_continue):
             self._model = _base(plan.model.path, self._tokenizer, None, plan.settings)
 
-    def ask(self, question: Question, tell: Tell | None = None, go_on: GoOn = lambda: True) -> dict[str, list[Any]]:
+    def ask(
+        self, question: Question, tell: Tell | None = None, should_continue: GoOn = lambda: True
+    ) -> dict[str, list[Any]]:
         """Both answers to each prompt, and under "prompts" what the second was an answer to. Raises Stopped."""
         method = method_named(self._plan.settings.method.name)
-        speaker = Speaker(self._model, self._tokenizer, None, go_on)
-        texts = prompted_texts(self._plan, method, self._model, self._tokenizer, question.prompts, go_on)
+        speaker = Speaker(self._model, self._tokenizer, None, should_continue)
+        texts = prompted_texts(self._plan, method, self._model, self._tokenizer, question.prompts, should_continue)
         asked = {"base": question, "trained": question.written_as(texts)}
         said: dict[str, list[Any]] = {
             side: list(speaker.answers(one, _hearer(side, tell))) for side, one in asked.items()
@@ -88,15 +94,15 @@ def live_sides(
     question: Question,
     labels: Sequence[str] | None,
     tell: Tell | None = None,
-    go_on: GoOn = lambda: True,
+    should_continue: GoOn = lambda: True,
 ) -> dict[str, list[Any]]:
     """The same from a model in training. Where no view of the base is left in it, the base is loaded for the answer.
     Raises Stopped."""
     view, base = _base_side(method_named(settings.method.name), model, labels)
     if view is None and base is None and labels is None:
-        with look_between_tensors(go_on):
+        with look_between_tensors(should_continue):
             base = _base(model_path, tokenizer, None, settings)
-    return _both(model, view, base, tokenizer, question, labels, tell, go_on)
+    return _both(model, view, base, tokenizer, question, labels, tell, should_continue)
 
 
 def _base_side(
@@ -114,13 +120,15 @@ def _both(
     question: Question,
     labels: Sequence[str] | None,
     tell: Tell | None,
-    go_on: GoOn,
+    should_continue: GoOn,
 ) -> dict[str, list[Any]]:
     answers: dict[str, list[Any]] = {"base": [NO_CLASSES] * len(question.prompts)}
     if base is not None:
         with view or nullcontext():
-            answers["base"] = list(Speaker(base, tokenizer, None, go_on).answers(question, _hearer("base", tell)))
-    speaker = Speaker(trained, tokenizer, labels, go_on)
+            answers["base"] = list(
+                Speaker(base, tokenizer, None, should_continue).answers(question, _hearer("base", tell))
+            )
+    speaker = Speaker(trained, tokenizer, labels, should_continue)
     answers["trained"] = list(speaker.answers(question, _hearer("trained", tell)))
     if labels is not None:
         answers["chances"] = list(speaker.chances(question.prompts))

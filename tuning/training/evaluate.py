@@ -53,7 +53,7 @@ def evaluate(
     rows: Sequence[Encoded],
     *,
     batch_size: int,
-    go_on: Callable[[], bool] = lambda: True,
+    should_continue: Callable[[], bool] = lambda: True,
     probe: PeakProbe | None = None,
 ) -> Evaluation | None:
     """Evaluate on all rows; None when told to stop in between. The model's mode is put back.
@@ -63,7 +63,7 @@ def evaluate(
     was_training = built.model.training
     built.model.eval()
     try:
-        return _evaluate(built, rows, batch_size, go_on, probe)
+        return _evaluate(built, rows, batch_size, should_continue, probe)
     finally:
         built.model.train(was_training)
 
@@ -72,7 +72,7 @@ def _evaluate(
     built: Built,
     rows: Sequence[Encoded],
     batch_size: int,
-    go_on: Callable[[], bool],
+    should_continue: Callable[[], bool],
     probe: PeakProbe | None,
 ) -> Evaluation | None:
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
@@ -81,7 +81,7 @@ def _evaluate(
     if probe is not None and pieces:
         probe.expect(highest_of([_moment(rows, piece, classes=built.classes) for piece in pieces]))
     for chosen in pieces:
-        if not go_on():
+        if not should_continue():
             return None
         watch = None
         if probe is not None:

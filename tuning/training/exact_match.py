@@ -55,17 +55,17 @@ def write_answers(
     system_prompt: str | None,
     chat: bool,
     special_tokens: str,
-    go_on: GoOn,
+    should_continue: GoOn,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Written:
-    """Answer the first `most` rows greedily, until `seconds` are up. Raises Stopped where `go_on` says no."""
+    """Answer the first `most` rows greedily, until `seconds` have passed. Raises Stopped where told to stop."""
     answered = ((number, row, answer) for number, row in enumerate(rows) if (answer := answer_of(row)) is not None)
     asked = [
         (number, ids, answer)
         for number, row, answer in itertools.islice(answered, most)
         if (ids := prompt_ids(row, tokenizer, system_prompt, chat=chat, special_tokens=special_tokens))
     ]
-    result, began, speaker = Written(asked=len(asked)), clock(), Speaker(built.model, tokenizer, None, go_on)
+    result, began, speaker = Written(asked=len(asked)), clock(), Speaker(built.model, tokenizer, None, should_continue)
     for start in range(0, len(asked), ANSWER_ROWS):
         if clock() - began > seconds:
             return result

@@ -36,11 +36,11 @@ class FeatureCache:
         self._labels: dict[int, torch.Tensor] = {}
         self.bytes = 0
 
-    def fill(self, rows: Sequence[Encoded], batch_size: int, go_on: Callable[[], bool]) -> Iterator[int]:
-        """Compute what is missing, yielding how many rows are done; ends early when `go_on` says no."""
+    def fill(self, rows: Sequence[Encoded], batch_size: int, should_continue: Callable[[], bool]) -> Iterator[int]:
+        """Compute what is missing, yielding how many rows are done; ends early when `should_continue` answers False."""
         order = sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
         for start in range(0, len(order), batch_size):
-            if not go_on():
+            if not should_continue():
                 return
             chosen = [rows[index] for index in order[start : start + batch_size]]
             batch = collate(chosen, pad_id=self._pad_id, classes=self._classes, packing=False, device=self._device)

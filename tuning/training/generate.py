@@ -29,16 +29,16 @@ _BATCH = 32
 
 class Speaker:
     """A model that answers. The model's mode and torch's generators are as before after each call, also where it ends
-    with Stopped: `go_on` is asked before each token, and before each text that gets a class."""
+    with Stopped: `should_continue` is asked before each token, and before each text that gets a class."""
 
     def __init__(
         self,
         model: nn.Module,
         tokenizer: TextTokenizer,
         labels: Sequence[str] | None = None,
-        go_on: GoOn = lambda: True,
+        should_continue: GoOn = lambda: True,
     ) -> None:
-        self._model, self._tokenizer, self._labels, self._go_on = model, tokenizer, labels, go_on
+        self._model, self._tokenizer, self._labels, self._should_continue = model, tokenizer, labels, should_continue
 
     def answers(self, question: Question, say: Say | None = None) -> list[str]:
         """A text for each prompt; `say` hears it piece by piece. A classifier names its class and how sure it is."""
@@ -75,7 +75,7 @@ class Speaker:
         device, found = next(self._model.parameters()).device, []
         with _asked(self._model), torch.no_grad():
             for text in texts:
-                check_stop(self._go_on)
+                check_stop(self._should_continue)
                 ids = self._tokenizer.encode_with_specials(text)[: room_of(self._model) or None]
                 if not ids:
                     raise RunError("The prompt is empty; write a text to classify.")
@@ -107,7 +107,7 @@ class Speaker:
     ) -> list[str]:
         from transformers import GenerationConfig
 
-        check_stop(self._go_on)
+        check_stop(self._should_continue)
         device, width = next(self._model.parameters()).device, max(map(len, rows))
         pad = self._tokenizer.pad_id or 0
         ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
@@ -137,7 +137,7 @@ class Speaker:
 
     def _after_token(self, ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         """A criterion of `generate`, which asks it after each token: never an end of its own, Stopped where told so."""
-        check_stop(self._go_on)
+        check_stop(self._should_continue)
         return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
 
 

@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 MERGED = "merged"
 
 
-def merged_folder(job: Job, card: str, *, best: bool = False, go_on: GoOn = lambda: True) -> Path:
+def merged_folder(job: Job, card: str, *, best: bool = False, should_continue: GoOn = lambda: True) -> Path:
     """The whole model with what was learned put into its weights, the best ones where they were kept apart.
 
-    Raises RunError where the method has no such form, and Stopped soon after `go_on` says no.
+    Raises RunError where the method has no such form, and Stopped soon after `should_continue` answers False.
     """
     settings, folder = job.plan.settings, Path(job.folder)
     method = method_named(settings.method.name)
@@ -40,13 +40,13 @@ def merged_folder(job: Job, card: str, *, best: bool = False, go_on: GoOn = lamb
     labels = saved_labels(artifact)
     tokenizer = TextTokenizer(job.plan.model.path)
     # fresh heads and adapters draw their weights before the saved ones come
-    with torch.random.fork_rng(devices=[]), look_between_tensors(go_on):
+    with torch.random.fork_rng(devices=[]), look_between_tensors(should_continue):
         base = base_of(settings, job.plan.model.path, labels, tokenizer.pad_id or 0)
         merged = method.merge(method.load(base, artifact))
     if merged is None:
         raise RunError(f"{method.title} cannot be merged into the base model; download it as it was trained.")
     with new_folder(place) as part:
-        with look_between_tensors(go_on):
+        with look_between_tensors(should_continue):
             merged.save_pretrained(part)
         copy_tokenizer(Path(job.plan.model.path), part)
         (part / "README.md").write_text(card, encoding="utf-8")
@@ -54,13 +54,13 @@ def merged_folder(job: Job, card: str, *, best: bool = False, go_on: GoOn = lamb
     return place
 
 
-def recovered_artifact(job: Job, card: str, go_on: GoOn = lambda: True) -> Path:
+def recovered_artifact(job: Job, card: str, should_continue: GoOn = lambda: True) -> Path:
     """The result of a run that was cut off: its newest checkpoint that can be read, else its best weights. Raises
     RunError, Stopped."""
     settings, plan, folder = job.plan.settings, job.plan, Path(job.folder)
     tokenizer = TextTokenizer(plan.model.path)
     labels = plan.data.label_names if job.plan.labels else None
-    with own_random_state(settings.seed, pick_device(settings.device)), look_between_tensors(go_on):
+    with own_random_state(settings.seed, pick_device(settings.device)), look_between_tensors(should_continue):
         built: Built = build(
             settings,
             plan.model.path,

@@ -58,36 +58,38 @@ class Scores:
         built: Built,
         step: int,
         batch_size: int,
-        go_on: GoOn,
+        should_continue: GoOn,
         probe: PeakProbe | None = None,
     ) -> None:
         """Measure on all held-out rows and tell; nothing where there are none.
 
-        `probe` measures the memory that this takes. Raises Stopped where `go_on` says no: half of one is none.
+        `probe` measures the memory that this takes. Raises Stopped where `should_continue` answers False.
         """
         if not self.encoded:
             return
         began = self._clock()
-        found = evaluate(built, self.encoded, batch_size=batch_size, go_on=go_on, probe=probe)
+        found = evaluate(built, self.encoded, batch_size=batch_size, should_continue=should_continue, probe=probe)
         if found is None:
             raise Stopped
-        written = self._written(built, step, go_on)
+        written = self._written(built, step, should_continue)
         told = len(self.all)
         try:
-            self._keep(built, step, found, written, began, go_on)
+            self._keep(built, step, found, written, began, should_continue)
         except Exception:
             del self.all[told:]  # it is not among those that a checkpoint keeps, so it is made again
             raise
 
     def _keep(
-        self, built: Built, step: int, found: Evaluation, written: Written | None, began: float, go_on: GoOn
+        self, built: Built, step: int, found: Evaluation, written: Written | None, began: float, should_continue: GoOn
     ) -> None:
         """Tell an evaluation, write its predictions, remember the best."""
         measured = found.metrics if written is None else found.metrics | {"exact_match": written.exact_match}
         metrics = {name: measured[name] for name in self._settings.metrics if name in measured}
         if self._questions and step in (0, self._job.plan.value("total_steps")):
             self._emit("phase", name="answering", detail="what the recipe measures", done=None, total=None)
-            metrics |= recipe_metrics(self._job.plan, built.model, list(self._questions), self._tokenizer, go_on)
+            metrics |= recipe_metrics(
+                self._job.plan, built.model, list(self._questions), self._tokenizer, should_continue
+            )
         self.tell(step, found.loss, metrics, self._clock() - began)
         texts = {} if written is None else written.texts
         table = predictions(found, metrics, self._rows, self._tokenizer, self._labels, texts, self.encoded)
@@ -153,7 +155,7 @@ class Scores:
         lower = self._settings.save.best_by in LOWER_IS_BETTER
         return value < self.best[1] if lower else value > self.best[1]
 
-    def _written(self, built: Built, step: int, go_on: GoOn) -> Written | None:
+    def _written(self, built: Built, step: int, should_continue: GoOn) -> Written | None:
         """Written answers, where a metric needs them; what the time left out is told."""
         asked = self._settings.eval
         if not WRITTEN_METRICS & set(self._settings.metrics):
@@ -168,9 +170,9 @@ class Scores:
             system_prompt=self._settings.data.system_prompt,
             chat=self._job.plan.chat,
             special_tokens=self._settings.data.special_tokens,
-            go_on=go_on,
+            should_continue=should_continue,
         )
-        if len(written.texts) < written.asked and go_on():
+        if len(written.texts) < written.asked and should_continue():
             message = (
                 f"Exact match at step {step} is over {len(written.texts)} of {written.asked} rows:"
                 f" eval.max_seconds ({asked.max_seconds:g}) were up. Fewer generate_rows or max_new_tokens fit."

@@ -41,7 +41,7 @@ from tuning.training.disk_full import written_or_told
 from tuning.training.features import FeatureCache
 from tuning.training.generate import Speaker
 from tuning.training.job import Commands, Job
-from tuning.training.loop import Course, NotFinite, Progress, Update, course_of, train
+from tuning.training.loop import LoopConfig, NotFinite, Progress, Update, train
 from tuning.training.model_card import library_versions, model_card
 from tuning.training.probes import PeakProbe
 from tuning.training.save import save_artifact, train_on
@@ -85,10 +85,10 @@ class Session:
                 train_on(built.model, self._job.plan, self._labels)
                 torch.random.manual_seed(settings.seed)
                 self._resume(built, scores)
-            course = course_of(self._job.plan)
+            config = LoopConfig.of(self._job.plan)
             self._emit(
                 "started",
-                total_steps=course.total_steps,
+                total_steps=config.total_steps,
                 step=self._progress.step,
                 device=str(built.device),
                 trainable_parameters=sum(weight.numel() for weight in built.trainable),
@@ -100,36 +100,36 @@ class Session:
             self._interval = Interval(settings.save.every_seconds, self._seconds())
             batch = self._job.plan.evaluation_rows()
             if not self._method.updates:
-                return self._prompted(built, course, batch)
+                return self._prompted(built, config, batch)
             if self._method.caches(settings.method):
                 rows = list(rows)  # the cache tells rows apart by identity
                 built = self._cached(built, rows, scores.encoded, batch)
             try:
-                return self._train(built, rows, scores, course, batch)
+                return self._train(built, rows, scores, config, batch)
             except Exception as error:
-                self._keep_what_is_whole(built, scores, course, error)
+                self._keep_what_is_whole(built, scores, config, error)
                 raise
 
-    def _prompted(self, built: Built, course: Course, eval_batch: int) -> str:
+    def _prompted(self, built: Built, config: LoopConfig, eval_batch: int) -> str:
         """A method without updates: one evaluation, told at the first step and the last, for it does not change."""
 
         def tell(done: int, total: int) -> None:
             self._emit("phase", name="answering", detail=None, done=done, total=total)
-            self._go_on(built)
+            self._should_continue(built)
 
         state, probe = "finished", PeakProbe()
         try:
             pairs = prompted_rows(self._job.plan, self._method, built.model, self._tokenizer, tell, self._wanted)
             scores = self._scores(pairs, ())
-            scores.evaluate(built, 0, eval_batch, lambda: self._go_on(built), probe)
+            scores.evaluate(built, 0, eval_batch, lambda: self._should_continue(built), probe)
             once = scores.all[0]
-            scores.tell(course.total_steps, once["loss"], once["metrics"], 0.0, probe.peak_bytes)
+            scores.tell(config.total_steps, once["loss"], once["metrics"], 0.0, probe.peak_bytes)
         except Stopped:
             state = "cancelled"
         self._emit(
             state,
-            step=course.total_steps if state == "finished" else 0,
-            total_steps=course.total_steps,
+            step=config.total_steps if state == "finished" else 0,
+            total_steps=config.total_steps,
             artifact=None,
             best=None,
             seconds=self._seconds(),
@@ -144,7 +144,7 @@ class Session:
         )
         total = len(rows) + len(held_out)
         for before, group, size in ((0, rows, self._settings.micro_batch_size), (len(rows), held_out, eval_batch)):
-            for done in cache.fill(group, size, lambda: self._go_on(built)):
+            for done in cache.fill(group, size, lambda: self._should_continue(built)):
                 self._emit("phase", name="caching", detail="features", done=before + done, total=total)
         return replace(built, features=cache)
 
@@ -227,22 +227,22 @@ class Session:
         self._sampled = so_far.get("sampled", self._sampled)
         self._kept_at = self._position(scores)
 
-    def _train(self, built: Built, rows: Sequence[Encoded], scores: Scores, course: Course, eval_batch: int) -> str:
+    def _train(self, built: Built, rows: Sequence[Encoded], scores: Scores, config: LoopConfig, eval_batch: int) -> str:
         try:
-            reason = self._updates(built, rows, scores, course, eval_batch)
+            reason = self._updates(built, rows, scores, config, eval_batch)
         except Stopped:
-            return self._end(built, scores, "cancelled", course, None)
-        stopped = reason is None and self._progress.step < course.total_steps
-        return self._end(built, scores, "cancelled" if stopped else "finished", course, reason)
+            return self._end(built, scores, "cancelled", config, None)
+        stopped = reason is None and self._progress.step < config.total_steps
+        return self._end(built, scores, "cancelled" if stopped else "finished", config, reason)
 
     def _updates(
-        self, built: Built, rows: Sequence[Encoded], scores: Scores, course: Course, eval_batch: int
+        self, built: Built, rows: Sequence[Encoded], scores: Scores, config: LoopConfig, eval_batch: int
     ) -> str | None:
         """The updates that are left, with what is due after each; why they ended early, where it was no stop."""
         patience = self._settings.eval.patience
         self._between(built)
-        self._measured(built, scores, course, eval_batch)
-        updates = train(built, rows, course, self._progress, lambda: self._go_on(built), PeakProbe())
+        self._measured(built, scores, config, eval_batch)
+        updates = train(built, rows, config, self._progress, lambda: self._should_continue(built), PeakProbe())
         while True:
             if patience is not None and scores.without_best >= patience:
                 return f"no better for {patience} evaluations"
@@ -250,18 +250,18 @@ class Session:
             if update is None:  # all are made, or a stop
                 return None
             self._tell(update)
-            self._measured(built, scores, course, eval_batch)
+            self._measured(built, scores, config, eval_batch)
             if self._checkpoint_due(built):
                 self._checkpoint(built, scores)
             self._between(built)
 
-    def _measured(self, built: Built, scores: Scores, course: Course, eval_batch: int) -> None:
+    def _measured(self, built: Built, scores: Scores, config: LoopConfig, eval_batch: int) -> None:
         """What is due behind this step, as far as it was not done: evaluation, sample prompts. Raises Stopped where a
         stop comes in between, so that whoever goes on does it first."""
         step = self._progress.step
-        end = step in (0, course.total_steps)
+        end = step in (0, config.total_steps)
         if (end or _due(step, int(self._job.plan.value("eval_every")))) and scores.due(step):
-            scores.evaluate(built, step, eval_batch, lambda: self._go_on(built))
+            scores.evaluate(built, step, eval_batch, lambda: self._should_continue(built))
         if (end or _due(step, self._settings.sample.every)) and self._sampled != step:
             self._sample(built)
             self._sampled = step
@@ -288,10 +288,10 @@ class Session:
             self._emit("checkpoint", step=step, path=str(place.relative_to(self._folder)))
         self._interval.wrote(self._seconds(), self._clock() - began)
 
-    def _keep_what_is_whole(self, built: Built, scores: Scores, course: Course, error: Exception) -> None:
+    def _keep_what_is_whole(self, built: Built, scores: Scores, config: LoopConfig, error: Exception) -> None:
         """After a failure: a checkpoint, and the weights themselves where the message says that they are kept. Neither
         where the failure came while an update moved them."""
-        self.left = {"total_steps": course.total_steps, "seconds": self._seconds(), "artifact": None, "best": None}
+        self.left = {"total_steps": config.total_steps, "seconds": self._seconds(), "artifact": None, "best": None}
         if not self._progress.whole:
             return
         try:
@@ -305,7 +305,7 @@ class Session:
             message = f"What was learned could not be saved: {type(later).__name__}: {later}"
             self._emit("warning", step=self._progress.step, message=message)
 
-    def _end(self, built: Built, scores: Scores, state: str, course: Course, reason: str | None) -> str:
+    def _end(self, built: Built, scores: Scores, state: str, config: LoopConfig, reason: str | None) -> str:
         if state == "cancelled" and not self._progress.step:
             raise Stopped  # nothing was learned, so there is nothing to keep
         self._phase("saving")
@@ -319,7 +319,7 @@ class Session:
         self._emit(
             state,
             step=self._progress.step,
-            total_steps=course.total_steps,
+            total_steps=config.total_steps,
             artifact=self._method.artifact,
             best=_best(best),
             seconds=self._seconds(),
@@ -394,7 +394,7 @@ class Session:
         """For what cannot be held half-way: False on a stop."""
         return not self._commands.stopping
 
-    def _go_on(self, built: Built) -> bool:
+    def _should_continue(self, built: Built) -> bool:
         """Called between micro-batches: holds while paused, False on a stop."""
         if self._commands.paused and not self._commands.stopping:
             self._emit("paused", step=self._progress.step)

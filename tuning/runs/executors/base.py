@@ -38,12 +38,12 @@ class SmallTask:
         self._claim = threading.Lock()
         self.done: Future[Any] = Future()
 
-    def run(self, go_on: GoOn, *, held: bool) -> None:
+    def run(self, should_continue: GoOn, *, held: bool) -> None:
         """Do it, unless it is done, dropped or in hand; `held` is as `Work` has it. Never raises."""
         if self.done.done() or not self._claim.acquire(blocking=False):
             return
         try:
-            found = self._work(lambda: go_on() and not self.done.cancelled(), held)
+            found = self._work(lambda: should_continue() and not self.done.cancelled(), held)
         except Stopped:
             return
         except BaseException as error:

@@ -105,9 +105,9 @@ class ThreadExecutor:
         """Let a run do this between two of its updates; where its stop ends it half-way, it is done after the run."""
         commands.ask(lambda *_: self._do(small, lambda: not commands.stopping, held=not commands.paused))
 
-    def _do(self, small: SmallTask, go_on: GoOn, *, held: bool) -> None:
-        self._in_hand = go_on
-        small.run(go_on, held=held)
+    def _do(self, small: SmallTask, should_continue: GoOn, *, held: bool) -> None:
+        self._in_hand = should_continue
+        small.run(should_continue, held=held)
 
     def between(self, work: Work, timeout: float) -> Any:
         if threading.current_thread() is self._thread:  # one small thing that needs another
