@@ -37,6 +37,7 @@ from tuning.runs.service import RunService
 from tuning.runs.store import STORE, RunStore
 from tuning.settings.schema import DataSettings, Settings
 from tuning.settings.table import settings_table
+from tuning.training.checkpoint_files import BEST_FILE, CHECKPOINTS
 from tuning.training.job import Commands, Job
 from tuning.training.run import run_job
 from tuning.web.serving import ListenError, add_options, serving_of
@@ -47,7 +48,7 @@ _BENCHES = (
     "all, or one of start, click, loop, accumulation, watchers, poll, questions, stored, methods, retrieval, memory,"
     " devices and data; data-large, estimate, published and ragged take minutes and are not among all"
 )
-LEFT_BEHIND = ("adapter", "model", "best", "predictions", "checkpoints", "best.safetensors")
+LEFT_BEHIND = ("adapter", "model", "best", "predictions", CHECKPOINTS, BEST_FILE)
 """What a run leaves in its folder besides events.jsonl and settings.json; the last two where it was cut off."""
 
 

@@ -5,7 +5,6 @@ In: the store's row of a run that has ended. Out: a folder, a BaseModel. Torch i
 thread.
 """
 
-import contextlib
 import json
 import logging
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from tuning.runs.executors.base import Executor, SmallTask, Work
 from tuning.runs.run_row import RunRow
 from tuning.runs.store import RunStore
 from tuning.settings.schema import Settings
+from tuning.training.checkpoint_files import best_weights, checkpoint_step, newest_complete
 from tuning.training.job import Job
 from tuning.training.model_card import library_versions, model_card
 
@@ -244,12 +244,12 @@ class Results:
         if _has_files(place / _method(row).artifact):
             return True
         # the best weights of a run that was cut off may be those it began with
-        return row.state in UNSAVED and (self.checkpoint(row) is not None or _best_step(place) > 0)
+        return row.state in UNSAVED and (self.checkpoint(row) is not None or (best_weights(place) or (0, 0.0))[0] > 0)
 
     def checkpoint(self, row: RunRow) -> int | None:
         """The update behind which its newest whole checkpoint was written; None where there is none."""
-        newest = _newest_checkpoint(self._place(row))
-        return int(newest.name[5:13]) if newest is not None else None
+        newest = newest_complete(self._place(row))
+        return checkpoint_step(newest) if newest is not None else None
 
     def goes_on_from(self, row: RunRow) -> int | None:
         """The update that a run would go on from, 0 where it would begin anew; None where it cannot go on."""
@@ -260,7 +260,7 @@ class Results:
 
     def _outdated(self, row: RunRow) -> bool:
         """Whether the result in the folder is of an attempt before the one that was cut off."""
-        artifact, newest = self._place(row) / _method(row).artifact, _newest_checkpoint(self._place(row))
+        artifact, newest = self._place(row) / _method(row).artifact, newest_complete(self._place(row))
         if row.state not in UNSAVED or newest is None or not artifact.is_dir():
             return False
         return newest.stat().st_mtime > artifact.stat().st_mtime
@@ -366,25 +366,6 @@ def _classes(row: RunRow) -> int:
 
 def _has_files(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
-
-
-def _best_step(folder: Path) -> int:
-    """The update behind which the best weights were kept so far; 0 where none are."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError), open(folder / "best.safetensors", "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return int(header["__metadata__"]["step"])
-    return 0
-
-
-def _newest_checkpoint(folder: Path) -> Path | None:
-    """The newest that is whole, as far as can be told without reading its weights."""
-    names = ("weights.safetensors", "optimizer.safetensors")
-    for place in sorted((folder / "checkpoints").glob("step-????????"), reverse=True):
-        with contextlib.suppress(OSError, ValueError):
-            state = json.loads((place / "state.json").read_text("utf-8"))
-            if isinstance(state, dict) and all((place / name).stat().st_size for name in names):
-                return place
-    return None
 
 
 def _is_fresh(place: Path, artifact: Path) -> bool:

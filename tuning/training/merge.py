@@ -17,9 +17,9 @@ from tuning.methods import method_named
 from tuning.text import TextTokenizer
 from tuning.training.build import Built, base_of, build, look_between_tensors, own_random_state, pick_device
 from tuning.training.checkpoint import newest_checkpoint, read_weights
+from tuning.training.checkpoint_files import BEST_FILE
 from tuning.training.job import Job
 from tuning.training.save import copy_tokenizer, same_modes, save_artifact, saved_labels, train_on
-from tuning.training.scores import BEST_FILE
 
 log = logging.getLogger(__name__)
 MERGED = "merged"
@@ -69,10 +69,10 @@ def recovered_artifact(job: Job, card: str, should_continue: GoOn = lambda: True
             tokenizer.pad_id or 0,
         )
         train_on(built.model, plan, labels)
-        found = newest_checkpoint(built, folder, plan.fingerprint, log.warning)
+        checkpoint = newest_checkpoint(built, folder, plan.fingerprint, log.warning)
         with torch.no_grad():
-            if found is not None:
-                found.put_weights(built)
+            if checkpoint is not None:
+                checkpoint.restore_weights(built)
             elif (folder / BEST_FILE).is_file():
                 read_weights(built, folder / BEST_FILE)
             else:

@@ -17,15 +17,14 @@ from tuning.settings.schema import WRITTEN_METRICS
 from tuning.text import Encoded, Row, TextTokenizer
 from tuning.training.base_answers import recipe_metrics
 from tuning.training.build import Built
-from tuning.training.checkpoint import weights_about, write_weights
+from tuning.training.checkpoint import write_weights
+from tuning.training.checkpoint_files import BEST_FILE, best_weights
 from tuning.training.disk_full import written_or_told
 from tuning.training.evaluate import LOWER_IS_BETTER, Evaluation, evaluate
 from tuning.training.exact_match import Written, write_answers
 from tuning.training.job import Job
 from tuning.training.predictions import predictions, write_predictions
 from tuning.training.probes import PeakProbe
-
-BEST_FILE = "best.safetensors"
 
 
 class Scores:
@@ -119,12 +118,11 @@ class Scores:
         self.without_best, self.all = so_far["without_best"], list(so_far["evaluations"])
 
     def kept_best(self) -> tuple[int, float] | None:
-        """Step and value of the best weights that are kept; None where none are.
+        """Step and value of the best weights that are stored; None where none are.
 
         Behind a checkpoint that a killed run went on from they may be of a later step than `best`.
         """
-        told = weights_about(self._folder / BEST_FILE)
-        return (int(told["step"]), float(told["value"])) if {"step", "value"} <= told.keys() else None
+        return best_weights(self._folder)
 
     def _remember(self, built: Built, step: int, loss: float, metrics: dict[str, float]) -> None:
         """Keep the weights of the best evaluation so far. One whose value is no number is neither better nor worse."""

@@ -37,6 +37,7 @@ from tuning.training.checkpoint import (
     state_bytes,
     write_checkpoint,
 )
+from tuning.training.checkpoint_files import BEST_FILE, CHECKPOINTS
 from tuning.training.disk_full import written_or_told
 from tuning.training.features import FeatureCache
 from tuning.training.generate import Speaker
@@ -45,7 +46,7 @@ from tuning.training.loop import LoopConfig, NotFinite, Progress, Update, train
 from tuning.training.model_card import library_versions, model_card
 from tuning.training.probes import PeakProbe
 from tuning.training.save import save_artifact, train_on
-from tuning.training.scores import BEST_FILE, Scores
+from tuning.training.scores import Scores
 
 
 class Session:
@@ -214,7 +215,7 @@ class Session:
             (self._folder / BEST_FILE).unlink(missing_ok=True)
             return
         found.restore(built)
-        self._progress, so_far = found.progress, found.so_far
+        self._progress, so_far = found.progress, found.history
         self._sampled = self._progress.step
         if so_far is None:
             message = (
@@ -282,11 +283,11 @@ class Session:
         began, step = self._clock(), self._progress.step
         so_far = scores.so_far() | {"seconds": self._seconds(), "sampled": self._sampled}
         fingerprint, keep = self._job.plan.fingerprint, self._settings.save.keep
-        with written_or_told(self._emit, step, "The checkpoint", self._folder / "checkpoints"):
+        with written_or_told(self._emit, step, "The checkpoint", self._folder / CHECKPOINTS):
             place = write_checkpoint(built, self._progress, fingerprint, self._folder, keep, so_far)
             self._kept_at = position
             self._emit("checkpoint", step=step, path=str(place.relative_to(self._folder)))
-        self._interval.wrote(self._seconds(), self._clock() - began)
+        self._interval.record(self._seconds(), self._clock() - began)
 
     def _keep_what_is_whole(self, built: Built, scores: Scores, config: LoopConfig, error: Exception) -> None:
         """After a failure: a checkpoint, and the weights themselves where the message says that they are kept. Neither
@@ -315,7 +316,7 @@ class Session:
         self._save(built, scores, state)
         save = self._settings.save
         if state == "finished" and save.every is None and save.every_seconds is None:
-            shutil.rmtree(self._folder / "checkpoints", ignore_errors=True)  # nobody asked for them, and it is over
+            shutil.rmtree(self._folder / CHECKPOINTS, ignore_errors=True)  # nobody asked for them, and it is over
         self._emit(
             state,
             step=self._progress.step,
