@@ -88,9 +88,9 @@ def _blocks(model: Any, layers: int) -> list[Any]:
 
 
 def main() -> None:
-    from tuning.training.kernel_downloads import keep_to_this_machine
+    from tuning.training.kernel_downloads import block_kernel_downloads
 
-    keep_to_this_machine()
+    block_kernel_downloads()
     import peft  # noqa: F401
     import transformers  # noqa: F401
 

@@ -152,7 +152,7 @@ def test_a_long_question_gives_the_training_back(
 
 
 def test_stop_ends_an_answer_and_the_saved_weights_give_it(world: MethodsWorld, service: RunService) -> None:
-    from tuning.training.compare import SavedSides
+    from tuning.training.compare import BaseAndTuned
 
     run_id = started(service, world.settings(**LONG))
     heard: list[dict[str, Any]] = []
@@ -164,7 +164,7 @@ def test_stop_ends_an_answer_and_the_saved_weights_give_it(world: MethodsWorld, 
     assert service.wait(run_id, 5) == "cancelled"
     answers = first.done.result(60), second.done.result(60)
     row = service.run(run_id)  # loaded only now: no two threads may load a model at once
-    saved = SavedSides(service.result(run_id).parent, row.plan["model"]["path"], Settings.from_dict(row.settings))
+    saved = BaseAndTuned(service.result(run_id).parent, row.plan["model"]["path"], Settings.from_dict(row.settings))
     wanted = saved.ask(question)
     assert answers == (wanted, wanted)
     place = heard.index({"again": True})

@@ -207,13 +207,13 @@ def test_the_last_and_the_best_weights_are_asked_apart(world: World, service: Ru
     said = {which: service.ask(run_id, QUESTION, weights=which)["trained"] for which in ("last", "best")}
     assert said["last"] == service.ask(run_id, QUESTION)["trained"] and last_folder != best_folder
     from tuning.settings.schema import Settings
-    from tuning.training.compare import SavedSides
+    from tuning.training.compare import BaseAndTuned
 
     row = service.run(run_id)
     settings = Settings.from_dict(row.settings)
     question = replace(QUESTION, chat=row.chat)
     for which, folder in (("last", last_folder), ("best", best_folder)):
-        sides = SavedSides(folder.parent, row.plan["model"]["path"], settings)
+        sides = BaseAndTuned(folder.parent, row.plan["model"]["path"], settings)
         assert sides.ask(question)["trained"] == said[which], which
     with pytest.raises(SettingsError, match="last or best"):
         service.ask(run_id, QUESTION, weights="newest")

@@ -114,7 +114,7 @@ def _kept(plan: Plan | None, folder: Path | None) -> float:
     )
     found = evaluate(built, list(rows), batch_size=32)
     assert found is not None
-    answers = [(guess.said[:-1], guess.wanted[:-1]) for guess in found.guesses]
+    answers = [(prediction.predicted[:-1], prediction.target[:-1]) for prediction in found.predictions]
     return sum(said == wanted for said, wanted in answers) / len(answers)
 
 

@@ -159,7 +159,7 @@ class SavedAnswers:
         small.done.add_done_callback(lambda done: _pass_on(done, asked))
 
     def _sides(self, row: RunRow, job: Job, should_continue: GoOn) -> Any:
-        from tuning.training.compare import PromptedSides, SavedSides
+        from tuning.training.compare import BaseAndTuned, PlainAndPrompted
 
         key = (job.folder, row.attempt, row.ended)
         with self._lock:
@@ -170,9 +170,9 @@ class SavedAnswers:
         trained = method_named(settings.method.name).updates
         path = job.plan.model.path
         sides = (
-            SavedSides(job.folder, path, settings, should_continue)
+            BaseAndTuned(job.folder, path, settings, should_continue)
             if trained
-            else PromptedSides(job.plan, should_continue)
+            else PlainAndPrompted(job.plan, should_continue)
         )
         with self._lock:
             self._loaded = (key, sides)
@@ -190,10 +190,10 @@ def put_live(asked: Asked, commands: Commands, row: RunRow, question: Question, 
 
     def put(model: Any, tokenizer: Any, labels: Any) -> None:
         def both(wanted: GoOn, tell: Any) -> dict[str, Any]:
-            from tuning.training.compare import live_sides
+            from tuning.training.compare import compare_in_training
 
             path = row.plan["model"]["path"]
-            return live_sides(model, tokenizer, path, _settings(row), question, labels, tell, wanted)
+            return compare_in_training(model, tokenizer, path, _settings(row), question, labels, tell, wanted)
 
         try:
             asked.answer(both, lambda: not commands.stopping, lambda: not commands.paused)

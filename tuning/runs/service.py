@@ -51,7 +51,7 @@ from tuning.settings.schema import Settings
 from tuning.text import imports_in_line
 from tuning.text.question import Question
 from tuning.training.job import Job
-from tuning.training.kernel_downloads import keep_to_this_machine
+from tuning.training.kernel_downloads import block_kernel_downloads
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class RunService:
     """Everything that can be done with runs."""
 
     def __init__(self, home: Path | str, executor: Executor | None = None, store: RunStore | None = None) -> None:
-        keep_to_this_machine()  # a tokenizer, a merge or a run may be the first to import a library
+        block_kernel_downloads()  # a tokenizer, a merge or a run may be the first to import a library
         self.home = Path(home).expanduser().resolve()
         self.store = store or RunStore(self.home)
         self.executor: Executor = executor or ThreadExecutor()

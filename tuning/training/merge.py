@@ -15,7 +15,7 @@ from tuning.core.errors import GoOn, RunError
 from tuning.core.files import new_folder
 from tuning.methods import method_named
 from tuning.text import TextTokenizer
-from tuning.training.build import Built, base_of, build, look_between_tensors, own_random_state, pick_device
+from tuning.training.build import Built, base_of, build, own_random_state, pick_device, stop_between_tensors
 from tuning.training.checkpoint import newest_checkpoint, read_weights
 from tuning.training.checkpoint_files import BEST_FILE
 from tuning.training.job import Job
@@ -40,13 +40,13 @@ def merged_folder(job: Job, card: str, *, best: bool = False, should_continue: G
     labels = saved_labels(artifact)
     tokenizer = TextTokenizer(job.plan.model.path)
     # fresh heads and adapters draw their weights before the saved ones come
-    with torch.random.fork_rng(devices=[]), look_between_tensors(should_continue):
+    with torch.random.fork_rng(devices=[]), stop_between_tensors(should_continue):
         base = base_of(settings, job.plan.model.path, labels, tokenizer.pad_id or 0)
         merged = method.merge(method.load(base, artifact))
     if merged is None:
         raise RunError(f"{method.title} cannot be merged into the base model; download it as it was trained.")
     with new_folder(place) as part:
-        with look_between_tensors(should_continue):
+        with stop_between_tensors(should_continue):
             merged.save_pretrained(part)
         copy_tokenizer(Path(job.plan.model.path), part)
         (part / "README.md").write_text(card, encoding="utf-8")
@@ -60,7 +60,7 @@ def recovered_artifact(job: Job, card: str, should_continue: GoOn = lambda: True
     settings, plan, folder = job.plan.settings, job.plan, Path(job.folder)
     tokenizer = TextTokenizer(plan.model.path)
     labels = plan.data.label_names if job.plan.labels else None
-    with own_random_state(settings.seed, pick_device(settings.device)), look_between_tensors(should_continue):
+    with own_random_state(settings.seed, pick_device(settings.device)), stop_between_tensors(should_continue):
         built: Built = build(
             settings,
             plan.model.path,
