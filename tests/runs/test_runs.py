@@ -71,7 +71,7 @@ def test_stop_pause_resume(service):
     run_id = service.start({**SMALL, "max_steps": 100_000})
     until(lambda: service.run(run_id).step > 0)
     waiting = service.start(SMALL)
-    assert (service.place(run_id), service.place(waiting)) == (0, 1)
+    assert (service.queue_position(run_id), service.queue_position(waiting)) == (0, 1)
     service.pause(run_id)
     time.sleep(0.2)
     step = service.run(run_id).step

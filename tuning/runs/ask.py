@@ -154,7 +154,7 @@ class SavedAnswers:
 
             asked.answer(both, should_continue, lambda: held)
 
-        small = self._executor.later(work)
+        small = self._executor.submit_task(work)
         asked.done.add_done_callback(lambda _: small.done.cancel())
         small.done.add_done_callback(lambda done: _pass_on(done, asked))
 

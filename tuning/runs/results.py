@@ -17,7 +17,7 @@ from tuning.methods import method_named
 from tuning.methods.base import Method
 from tuning.models.base_model import BaseModel, open_folder
 from tuning.models.file_digests import adapter_files, changes
-from tuning.runs.executors.base import Executor, SmallTask, Work
+from tuning.runs.executors.base import Executor, Task, Work
 from tuning.runs.run_row import RunRow
 from tuning.runs.store import RunStore
 from tuning.settings.schema import Settings
@@ -42,7 +42,7 @@ class Results:
 
     def __init__(self, home: Path, store: RunStore, executor: Executor | None = None) -> None:
         self._home, self._store, self._executor = home, store, executor
-        self._making: dict[tuple[str, int, str], SmallTask] = {}
+        self._making: dict[tuple[str, int, str], Task] = {}
 
     def folder(self, row: RunRow, form: str = "trained") -> Path:
         """The adapter's or model's folder, made now where it has to be. Raises RunError where there is none of that
@@ -67,7 +67,7 @@ class Results:
             raise RunError(NO_EXECUTOR)
         key = (row.run_id, row.attempt, form)
         if key not in self._making or self._making[key].done.done():
-            self._making[key] = self._executor.later(found)
+            self._making[key] = self._executor.submit_task(found)
 
     def state(self, row: RunRow, form: str) -> dict[str, Any]:
         """{"state", "message"}: `ready`, `absent` (can be made), `making`, `failed`; `none` where there is no such.
@@ -311,7 +311,7 @@ class Results:
     def _between(self, work: Work) -> Path:
         if self._executor is None:
             raise RunError(NO_EXECUTOR)
-        return self._executor.between(work, timeout=MAKE_SECONDS)
+        return self._executor.run_between_updates(work, timeout=MAKE_SECONDS)
 
     def _job(self, row: RunRow) -> Job:
         place = self._place(row)

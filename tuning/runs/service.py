@@ -331,7 +331,7 @@ class RunService:
     def resume(self, run_id: str) -> None:
         handle = self._handle(run_id)
         if handle is not None:
-            handle.commands.resume()
+            handle.commands.unpause()
 
     def _handle(self, run_id: str) -> RunHandle | None:
         row = self.store.run(run_id)
@@ -354,9 +354,9 @@ class RunService:
     def run(self, run_id: str) -> RunRow:
         return self.store.run(run_id)
 
-    def place(self, run_id: str) -> int | None:
+    def queue_position(self, run_id: str) -> int | None:
         """How many runs go first."""
-        return self.executor.place(run_id)
+        return self.executor.queue_position(run_id)
 
     def rename(self, run_id: str, name: Any) -> None:
         self.store.rename(run_id, _checked_text("name", name, NAME_LENGTH))
@@ -510,7 +510,7 @@ class RunService:
         chat = row.chat if question.chat is None else question.chat
         question = replace(question, chat=chat, system_prompt=row.system_prompt, special_tokens=row.special_tokens)
         handle = self._handle(run_id) if row.active else None
-        if handle is not None and self.place(run_id):
+        if handle is not None and self.queue_position(run_id):
             raise RunError(f"{row.name} waits in line and has learned nothing yet. Ask it when it has started.")
         if handle is not None and weights == "best":
             raise RunError(f"{row.name} has not ended yet; its best weights can be asked when it has.")
@@ -552,7 +552,7 @@ class RunService:
 
     def _warm_in_line(self) -> None:
         try:
-            self.executor.between(_import_quietly, timeout=WARM_SECONDS)
+            self.executor.run_between_updates(_import_quietly, timeout=WARM_SECONDS)
         except RunError:
             log.info("the imports of training were not warmed up in time")
 

@@ -392,7 +392,7 @@ class Session:
         if self._clock() < self._next_question_time and not self._commands.paused:
             return
         start = self._clock()
-        for question in self._commands.take_asks(1):
+        for question in self._commands.take_tasks(1):
             with torch.random.fork_rng(devices=[]):
                 was_training = built.model.training
                 try:

@@ -119,7 +119,7 @@ def _connect(
 
         def begin() -> dict[str, Any]:
             made["run"] = service.start(settings_from_values(values), name=run_name(values))
-            made["first"] = service.place(made["run"]) or 0
+            made["first"] = service.queue_position(made["run"]) or 0
             return {}
 
         answer = told(values, begin, pressed=True)

@@ -65,7 +65,9 @@ class RunLines:
             except RunError:  # of a damaged store: what is wrong is told beside the list
                 continue
             shown = {key: line[key] for key in LINE_KEYS}
-            whole.append({**shown, "place": self._service.place(line["run_id"]) if is_active(line) else None, **fixed})
+            whole.append(
+                {**shown, "place": self._service.queue_position(line["run_id"]) if is_active(line) else None, **fixed}
+            )
         return whole
 
     def first(self, run_ids: Iterable[str]) -> dict[str, Any]:
@@ -155,7 +157,7 @@ def live_answer(service: RunService, cursors: dict[str, int], known_version: str
         changed = lines.changed(known_version)
         answer |= lines.first(cursors) if changed is None else changed
     answer["progress"] = {
-        line["run_id"]: {key: line[key] for key in PROGRESS_KEYS} | {"place": service.place(line["run_id"])}
+        line["run_id"]: {key: line[key] for key in PROGRESS_KEYS} | {"place": service.queue_position(line["run_id"])}
         for line in store.active_lines()
     }
     if store.trouble:
