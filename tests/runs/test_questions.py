@@ -127,7 +127,7 @@ def test_at_most_one_question_is_answered_between_two_updates(world: MethodsWorl
 
     emit._emitter._sink = sink
     asked = [service.put_question(run_id, Question(["the red dog"], 1, chat=False), heard) for _ in range(5)]
-    service.resume(run_id)
+    service.unpause(run_id)
     for one in asked:
         assert set(one.done.result(60)) == {"base", "trained"}
     assert len(set(steps)) == 5, f"each at a step of its own: {steps}"

@@ -77,7 +77,7 @@ def test_stop_pause_resume(service):
     step = service.run(run_id).step
     time.sleep(0.2)
     assert service.run(run_id).step == step
-    service.resume(run_id)
+    service.unpause(run_id)
     until(lambda: service.run(run_id).step > step)
     service.stop(run_id)
     assert service.wait(run_id, 10) == "cancelled"

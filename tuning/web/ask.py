@@ -20,7 +20,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from tuning.core.errors import TuningError
 from tuning.core.visitor import visitor
-from tuning.runs.ask import ASK_SECONDS, Asked
+from tuning.runs.ask import ASK_SECONDS, PendingAnswer
 from tuning.runs.service import RunService
 from tuning.text.question import Question
 from tuning.web.requests import Body, json_body, row_of, take
@@ -83,7 +83,7 @@ class _Pieces:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._queue.put_nowait, piece)
 
-    async def of(self, asked: Asked, request: Request) -> AsyncIterator[dict[str, Any]]:
+    async def of(self, asked: PendingAnswer, request: Request) -> AsyncIterator[dict[str, Any]]:
         """The pieces of a question, then {"answers": ...}; nothing more where the asker has gone. Raises TuningError.
         Whoever closes this early drops the question."""
         asked.done.add_done_callback(lambda _: self.hear(None))

@@ -150,7 +150,7 @@ def live_answer(service: RunService, cursors: dict[str, int], known_version: str
     and `removed` stands beside it.
     """
     store = service.store
-    version = store.version()  # before the list: a change in between is then sent again, never missed
+    version = store.revision()  # before the list: a change in between is then sent again, never missed
     points = store.series_texts(cursors, FIRST_LOAD_LIMIT)
     answer: dict[str, Any] = {"epoch": store.epoch, "version": version}
     if known_version != str(version):
@@ -247,7 +247,7 @@ def _add_running(app: FastAPI, service: RunService) -> None:
         plain = {
             "stop": service.stop,
             "pause": service.pause,
-            "resume": service.resume,
+            "resume": service.unpause,
             "delete": service.delete,
             "undelete": service.undelete,
         }
@@ -256,7 +256,7 @@ def _add_running(app: FastAPI, service: RunService) -> None:
             text = getattr(take(await json_body(request), model), member)
             await run_in_threadpool(function, run_id, text)
         elif action == "go_on":
-            step = await run_sync(service.go_on, run_id, limiter=STARTING)
+            step = await run_sync(service.resume_from_checkpoint, run_id, limiter=STARTING)
             return JSONResponse({"run_id": run_id, "step": step})
         elif action == "purge":
             freed = await run_in_threadpool(service.purge, run_id)
