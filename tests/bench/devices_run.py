@@ -24,7 +24,7 @@ def run_one(settings: dict[str, Any], way: str, count: int) -> int:
 
     from tuning.training.build import build
     from tuning.training.loop import LoopConfig, Progress, train
-    from tuning.training.probes import allocations, highest
+    from tuning.training.probes import allocations, peak_of
 
     plan = plan_for(settings)
     distributed.init_process_group("fake", rank=0, world_size=count, store=FakeStore())
@@ -38,7 +38,7 @@ def run_one(settings: dict[str, Any], way: str, count: int) -> int:
             next(updates)
     finally:
         distributed.destroy_process_group()
-    return sum(lasting) + highest(passing)
+    return sum(lasting) + peak_of(passing)
 
 
 def _copied(built: Any, plan: Plan) -> Any:

@@ -1,7 +1,6 @@
-"""What a run has left, in other forms: merged into the base, or brought back from a checkpoint.
+"""Artifacts of a run that has ended: merged into the base model, or recovered from a checkpoint.
 
-Comes in: a Job whose run has ended, the text of its model card.  Goes out: folders in the job's own, each whole or not
-there.
+Each is a folder in the job's own, which appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ MERGED = "merged"
 
 
 def merged_folder(job: Job, card: str, *, best: bool = False, should_continue: GoOn = lambda: True) -> Path:
-    """The whole model with what was learned put into its weights, the best ones where they were kept apart.
+    """Merge what was learned into the weights of the base model; with `best` the best weights, where they are saved.
 
-    Raises RunError where the method has no such form, and Stopped soon after `should_continue` answers False.
+    Raises RunError where the method cannot be merged, and Stopped soon after `should_continue` answers False.
     """
     settings, folder = job.plan.settings, Path(job.folder)
     method = method_named(settings.method.name)
     if best and (folder / "best" / method.artifact).is_dir():
         folder = folder / "best"
-    artifact, place = folder / method.artifact, folder / MERGED
-    if place.is_dir() and place.stat().st_mtime >= artifact.stat().st_mtime:
-        return place
+    artifact, target = folder / method.artifact, folder / MERGED
+    if target.is_dir() and target.stat().st_mtime >= artifact.stat().st_mtime:
+        return target
     labels = saved_labels(artifact)
     tokenizer = TextTokenizer(job.plan.model.path)
     # fresh heads and adapters draw their weights before the saved ones come
@@ -45,18 +44,20 @@ def merged_folder(job: Job, card: str, *, best: bool = False, should_continue: G
         merged = method.merge(method.load(base, artifact))
     if merged is None:
         raise RunError(f"{method.title} cannot be merged into the base model; download it as it was trained.")
-    with new_folder(place) as part:
+    with new_folder(target) as part:
         with stop_between_tensors(should_continue):
             merged.save_pretrained(part)
         copy_tokenizer(Path(job.plan.model.path), part)
         (part / "README.md").write_text(card, encoding="utf-8")
         same_modes(part)
-    return place
+    return target
 
 
 def recovered_artifact(job: Job, card: str, should_continue: GoOn = lambda: True) -> Path:
-    """The result of a run that was cut off: its newest checkpoint that can be read, else its best weights. Raises
-    RunError, Stopped."""
+    """Save the artifact of a run that was cut off, from its newest checkpoint that can be read, or its best weights.
+
+    Raises RunError where there is neither, and Stopped.
+    """
     settings, plan, folder = job.plan.settings, job.plan, Path(job.folder)
     tokenizer = TextTokenizer(plan.model.path)
     labels = plan.data.label_names if job.plan.labels else None

@@ -21,7 +21,7 @@ Groups = list[dict[str, Any]]
 def make_optimizer(
     settings: OptimizerSettings, trainable: Sequence[nn.Parameter], learning_rate: float
 ) -> torch.optim.Optimizer:
-    """The optimizer of these settings over all trainable parameters."""
+    """The optimizer of these settings over all trainable parameters, matrices with weight decay and vectors without."""
     return MAKERS[settings.name](decay_groups(trainable, settings.weight_decay), settings, learning_rate)
 
 
