@@ -61,13 +61,13 @@ def test_a_fault_in_the_middle_of_an_answer_is_its_last_line(
     from tuning.training.generate import TextGenerator
 
     run_id = ran(service, world.settings(max_steps=1))
-    real = TextGenerator._written
+    real = TextGenerator._generate
 
     def broken(self: Any, *given: Any) -> list[str]:
         real(self, *given)
         raise ZeroDivisionError("no")
 
-    monkeypatch.setattr(TextGenerator, "_written", broken)
+    monkeypatch.setattr(TextGenerator, "_generate", broken)
     body = {"prompts": ["the red dog"], "max_new_tokens": 4}
     answer = client_of(add_ask_routes, service).post(f"/fork/runs/{run_id}/ask", json=body)
     lines = [json.loads(line) for line in answer.text.splitlines()]

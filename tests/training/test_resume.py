@@ -137,9 +137,9 @@ class StoppedAtLook(Commands):
         super().__init__()
         self._left, self._begun = number, False
 
-    def take_asks(self, most: int | None = None) -> list[Any]:
+    def take_tasks(self, most: int | None = None) -> list[Any]:
         self._begun = True
-        return super().take_asks(most)
+        return super().take_tasks(most)
 
     @property
     def stopping(self) -> bool:
