@@ -258,7 +258,7 @@ class RunService:
             return run_id, folder
 
     def free_name(self, name: str) -> str:
-        """The name, with a number behind it where it is taken. In doubling steps and then by halves, for there may be
+        """The name, with a number behind it where it is taken. Tries doubling numbers and then halves, for there may be
         thousands of that name."""
         if not self.store.is_taken(name):
             return name
@@ -484,8 +484,8 @@ class RunService:
     def ask(
         self, run_id: str, question: Question, on_piece: OnPiece = lambda piece: None, weights: str = "last"
     ) -> dict[str, Any]:
-        """What the base model and the trained one answer: {"base": [...], "trained": [...]}; `on_piece` is told how it
-        grows. Raises RunError when there is nothing to ask, or no answer in time."""
+        """What the base model and the trained one answer: {"base": [...], "trained": [...]}; `on_piece` gets
+        the pieces as they are written. Raises RunError when there is nothing to ask, or no answer in time."""
         pending = self.put_question(run_id, question, on_piece, weights=weights)
         try:
             return pending.done.result(ASK_SECONDS)
@@ -501,7 +501,7 @@ class RunService:
         client: str | None = None,
         weights: str = "last",
     ) -> PendingAnswer:
-        """Put a question in line, and do not wait. `on_piece` is told in the thread that answers.
+        """Queue a question and return at once. `on_piece` is called in the thread that answers.
 
         A run that trains is asked between two of its updates, or from its files where it ends before; one that has
         ended answers with its `last` or its `best` weights. Both models read the run's system prompt first. Raises
@@ -536,7 +536,7 @@ class RunService:
 
     def _saved(self, run_id: str, weights: str) -> tuple[RunRow, Job]:
         """A run that has ended and its job, in the folder of the weights to ask. Raises RunError."""
-        self.store.flush()  # its end has just been told
+        self.store.flush()  # its end event has just come
         row = self.store.run(run_id)
         job = self._job_of(row)
         if not method_named(row.settings["method"]["name"]).updates:

@@ -38,7 +38,7 @@ def checkpoint_folders(run_folder: Path) -> list[Path]:
 
 
 def newest_complete(run_folder: Path) -> Path | None:
-    """The newest checkpoint that has all its files, as far as can be told without reading its weights."""
+    """The newest checkpoint that has all its files, as far as can be seen without reading its weights."""
     return next(filter(_is_complete, checkpoint_folders(run_folder)), None)
 
 

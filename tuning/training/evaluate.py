@@ -56,7 +56,7 @@ def evaluate(
     should_continue: Callable[[], bool] = lambda: True,
     probe: PeakProbe | None = None,
 ) -> Evaluation | None:
-    """Evaluate on all rows; None when told to stop in between. The model's mode is put back.
+    """Evaluate on all rows; None where `should_continue` answered False. The model's mode is restored.
 
     `probe` measures the memory peak of the batches that may take the most.
     """

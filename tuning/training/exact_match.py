@@ -57,7 +57,7 @@ def write_answers(
     should_continue: GoOn,
     clock: Callable[[], float] = time.perf_counter,
 ) -> WrittenAnswers:
-    """Answer the first `most` rows greedily, until `seconds` have passed. Raises Stopped where told to stop."""
+    """Answer the first `most` rows greedily, until `seconds` have passed. Raises Stopped."""
     with_answer = ((index, row, answer) for index, row in enumerate(rows) if (answer := answer_of(row)) is not None)
     prompts = [
         (index, ids, answer)
