@@ -70,7 +70,7 @@ def test_the_first_gradient_does_not_depend_on_the_cut(world, row) -> None:
 
 def first_gradient(world, row, micro, steps):
     from tuning.data import encode_set, open_data
-    from tuning.plan.micro_batches import cut, epoch_windows
+    from tuning.plan.micro_batches import cut, epoch_update_batches
     from tuning.text import TextTokenizer
     from tuning.training.loop import LoopConfig, accumulate
 
@@ -85,8 +85,8 @@ def first_gradient(world, row, micro, steps):
     rows = encode_set(data.train, TextTokenizer(job.plan.model.path), settings.data, settings.task)
     config = LoopConfig.of(job.plan)
     built.model.train()
-    window = epoch_windows(len(rows), 0, 0, micro * steps)[0]
-    loss = accumulate(built, rows, cut(window, rows.lengths, micro, by_length=True), config, lambda: True)
+    update_batch = epoch_update_batches(len(rows), 0, 0, micro * steps)[0]
+    loss = accumulate(built, rows, cut(update_batch, rows.lengths, micro, by_length=True), config, lambda: True)
     return torch.cat([weight.grad.flatten() for weight in built.trainable if weight.grad is not None]), float(loss)
 
 

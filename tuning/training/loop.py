@@ -17,7 +17,14 @@ import torch
 
 from tuning.core.errors import RunError
 from tuning.data import row_sizes
-from tuning.plan.micro_batches import Moment, cut, epoch_windows, highest_moments, moments_of_update, sorted_sizes
+from tuning.plan.micro_batches import (
+    Moment,
+    cut,
+    epoch_update_batches,
+    highest_moments,
+    moments_of_update,
+    sorted_sizes,
+)
 from tuning.plan.plan import Plan
 from tuning.settings.schema import Settings
 from tuning.text import Encoded
@@ -122,7 +129,7 @@ def train(
         current_epoch, index = divmod(progress.step, per_epoch)
         if current_epoch != epoch:
             epoch = current_epoch
-            update_batches = epoch_windows(len(rows), settings.seed, epoch, config.effective_batch)
+            update_batches = epoch_update_batches(len(rows), settings.seed, epoch, config.effective_batch)
             if probe is not None:
                 left = update_batches[index : index + config.total_steps - progress.step]
                 probe.expect(_peak_batches(left, lengths, labels, config, first=progress.step == 0))
