@@ -17,6 +17,25 @@ _.best_eval
 _.phase
 _.color
 _.band_words
+_.cut_answers
+_.lost_answers
+_.trained_share
+_.role_names
+_.updates_per_epoch
+_.looked_at
+_.duplicates
+_.in_both
+_.bar
+_.palette
+_.axes
+_.network
+_.outlook
+_.architecture
+_.truth
+_.prediction
+_.data_name
+Answers
+LiveAnswer
 
 # what a library calls, asks for or reads by name: pydantic, torch, transformers, bitsandbytes, uvicorn, jinja, io
 _.model_config
@@ -36,7 +55,7 @@ inplace
 dropout_p
 
 # part of a cache's key
-stamps
+file_versions
 
 # contracts that tests hold a method, a store and an executor to
 _.merge_tolerance

@@ -30,6 +30,10 @@ LAYERS = (
 """The packages, the lowest first: each imports only those before it."""
 HEAVY = {"torch", "transformers", "peft", "datasets", "bitsandbytes", "ray", "optuna", "accelerate"}
 ONLY_IN = {"gradio": {"ui"}, "sqlite3": {"runs"}, "fastapi": {"web", "ui"}}
+MOST_BRANCHES = 32
+"""Branches of the densest function: to be lowered whenever that one is taken apart, never raised."""
+BRANCHES = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.match_case, ast.Assert)
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 OF_TORCH = {"fake_tensors", "tracer", "cuda_dtypes"}
 """Modules of memory/tracing/ that run in a process of their own; in methods/ such modules are called `torch_…`."""
 
@@ -99,6 +103,47 @@ def test_every_file_says_what_it_is_for() -> None:
         if path.read_text().strip() and not ast.get_docstring(ast.parse(path.read_text()))
     ]
     assert not silent
+
+
+def branches(function: ast.AST) -> int:
+    """One more than the branches, operands of `and` and `or`, and loops and conditions of comprehensions in a function;
+    those of functions and classes inside it are their own."""
+    count, nodes = 1, list(ast.iter_child_nodes(function))
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, BRANCHES):
+            count += 1
+        elif isinstance(node, ast.BoolOp):
+            count += len(node.values) - 1
+        elif isinstance(node, ast.comprehension):
+            count += 1 + len(node.ifs)
+        if not isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+            nodes += ast.iter_child_nodes(node)
+    return count
+
+
+def test_branches_count_the_operands_and_conditions_that_a_reader_has_to_follow() -> None:
+    code = """
+def f(a, b):
+    if a and b and not a:
+        return [x for x in a if x if b]
+    def inner(c):
+        return c or a
+    return inner
+"""
+    (function,) = ast.parse(code).body
+    assert branches(function) == 1 + 1 + 2 + 3
+    assert [branches(node) for node in ast.walk(function) if isinstance(node, FUNCTIONS)] == [7, 2]
+
+
+def test_no_function_has_more_branches_than_a_reader_can_follow() -> None:
+    dense = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name} has {branches(node)}"
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, FUNCTIONS) and branches(node) > MOST_BRANCHES
+    ]
+    assert not dense, "\n".join(dense)
 
 
 def test_methods_and_their_files_are_the_same() -> None:

@@ -18,7 +18,8 @@ WHERE = "import tuning, tuning.core.paths as a; print(tuning.__file__); print(a.
 FILES = (
     "page.js",
     "page.css",
-    "page/live.js",
+    "page/polling.js",
+    "page/shapes.d.ts",
     "help/page.html",
     "help/help.css",
     "docs/settings.md",

@@ -24,7 +24,7 @@ from tuning.core.errors import Problem, SettingsError, TuningError
 from tuning.core.hardware import Device, named_device
 from tuning.data.locate import find_place, is_here, split_source
 from tuning.memory.estimate import estimate
-from tuning.memory.multi_device import several
+from tuning.memory.multi_device import device_shares
 from tuning.memory.table_markdown import memory_table
 from tuning.memory.usage import usage_of
 from tuning.models.base_model import is_cached, split_spec
@@ -132,7 +132,7 @@ def _estimated(plan: Plan, device: Device, devices: int | None) -> str:
     usage = usage_of(plan, device, make=True)
     result = estimate(usage).to_dict() | {"notices": [notice.to_dict() for notice in plan.notices]}
     if devices is not None:
-        result["on_several"] = [share.to_dict() for share in several(usage, devices)]
+        result["on_several"] = [share.to_dict() for share in device_shares(usage, devices)]
     return json.dumps(result)
 
 

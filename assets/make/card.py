@@ -1,4 +1,4 @@
-"""Writes the model card of the small world from the log of the pretraining run, so that no figure is by hand.
+"""The model card of the small world, written from the log of the pretraining run, so that no figure is by hand.
 
 Run `python assets/make/card.py [DIR]`.
 """
@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parents[1] / "models" / "tiny-town"
-# What the lessons would like of the model: (check, at least or at most, value, how it reads).
-WANTED = [
+MODEL = Path(__file__).parents[1] / "models" / "tiny-town"
+# What the lessons need of the model: (measurement, sign, limit, its name in the card).
+EXPECTATIONS = [
     ("popular_asked", ">=", 0.98, "popular people, asked as in pretraining"),
     ("popular_new", None, 0.0, "popular people, asked in a new form"),
     ("middling_asked", None, 0.0, "middling people, asked as in pretraining"),
@@ -30,6 +30,7 @@ WANTED = [
 
 
 def verdict(value: float, sign: str | None, limit: float) -> str:
+    """The limit, and whether a measurement meets it; empty without a sign."""
     if sign is None:
         return ""
     met = value >= limit if sign == ">=" else value <= limit
@@ -39,7 +40,10 @@ def verdict(value: float, sign: str | None, limit: float) -> str:
 def card(log: dict[str, Any]) -> str:
     """The text of the card."""
     checks, copies = log["checks"], log["copies"]
-    rows = "\n".join(f"| {text} | {checks[key]:.2f} | {verdict(checks[key], s, v)} |" for key, s, v, text in WANTED)
+    rows = "\n".join(
+        f"| {text} | {checks[key]:.2f} | {verdict(checks[key], sign, limit)} |"
+        for key, sign, limit, text in EXPECTATIONS
+    )
     losses = "\n".join(f"| {kind} | {loss:.2f} |" for kind, loss in checks["loss"].items())
     return f"""---
 license: apache-2.0
@@ -94,6 +98,6 @@ Ask it as it was taught: `Question: Where does NAME live?\\nAnswer:`, after a li
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else MODEL
     log = json.loads((folder / "pretraining_log.json").read_text(encoding="utf-8"))
     (folder / "README.md").write_text(card(log), encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Measures a small-world model: loss per kind of document, facts per tier, confidence, reading, the raw prompt.
+"""Measurements of the small world's model: loss by kind of document, facts by tier, confidence, reading, a raw prompt.
 
-Run `python assets/make/checks.py [DIR]`; it prints one JSON object and keeps it in the model's log. The test suite uses
-the same functions.
+Run `python assets/make/checks.py [DIR]`; it prints one JSON object and writes it into the model's log. The test suite
+uses the same functions.
 """
 
 from __future__ import annotations
@@ -20,71 +20,73 @@ from world import ASKED, ATTRIBUTES, NEW_FORMS, Person, World, make_world, promp
 
 
 @torch.no_grad()
-def answers(model: Any, tok: Any, prompts: list[str], new: int = 8) -> list[tuple[str, float]]:
+def answers(model: Any, tokenizer: Any, prompts: list[str], max_new_tokens: int = 8) -> list[tuple[str, float]]:
     """Greedy answers up to the first full stop or line end, with the model's probability of each whole answer."""
-    out: list[tuple[str, float]] = []
+    results: list[tuple[str, float]] = []
     for start in range(0, len(prompts), 32):
-        ids = [tok(p).input_ids for p in prompts[start : start + 32]]
+        ids = [tokenizer(prompt).input_ids for prompt in prompts[start : start + 32]]
         scores = [0.0] * len(ids)
-        done = [False] * len(ids)
-        said: list[list[int]] = [[] for _ in ids]
-        for _ in range(new):
-            rows = [a + b for a, b in zip(ids, said, strict=True)]
+        ended = [False] * len(ids)
+        written: list[list[int]] = [[] for _ in ids]
+        for _ in range(max_new_tokens):
+            rows = [prompt + answer for prompt, answer in zip(ids, written, strict=True)]
             width = max(map(len, rows))
-            batch = torch.tensor([r + [tok.pad_token_id] * (width - len(r)) for r in rows])
+            batch = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows])
             logits = model(batch).logits.float()
             for i, row in enumerate(rows):
-                if done[i]:
+                if ended[i]:
                     continue
-                logp = torch.log_softmax(logits[i, len(row) - 1], -1)
-                token = int(logp.argmax())
-                text = tok.decode([token])
-                if token == tok.eos_token_id or "." in text or "\n" in text:
-                    done[i] = True
+                log_probabilities = torch.log_softmax(logits[i, len(row) - 1], -1)
+                token = int(log_probabilities.argmax())
+                text = tokenizer.decode([token])
+                if token == tokenizer.eos_token_id or "." in text or "\n" in text:
+                    ended[i] = True
                     continue
-                scores[i] += float(logp[token])
-                said[i].append(token)
-            if all(done):
+                scores[i] += float(log_probabilities[token])
+                written[i].append(token)
+            if all(ended):
                 break
-        out += [(tok.decode(s).strip(), math.exp(x)) for s, x in zip(said, scores, strict=True)]
-    return out
+        results += [
+            (tokenizer.decode(tokens).strip(), math.exp(score)) for tokens, score in zip(written, scores, strict=True)
+        ]
+    return results
 
 
 def fact_rows(people: list[Person], forms: dict[str, list[str]], seed: int = 0, per: int = 1) -> list[tuple[str, str]]:
     """(prompt, answer) rows: `per` facts of every person, each asked in one of the forms."""
     rng = random.Random(f"facts:{seed}")
     return [
-        (prompt_of(rng.choice(forms[a]).format(n=p.name)), p.facts[a])
-        for p in people
-        for a in rng.sample(ATTRIBUTES, per)
+        (prompt_of(rng.choice(forms[attribute]).format(n=person.name)), person.facts[attribute])
+        for person in people
+        for attribute in rng.sample(ATTRIBUTES, per)
     ]
 
 
-def exact(model: Any, tok: Any, rows: list[tuple[str, str]]) -> tuple[float, float]:
-    """Share answered exactly, and mean confidence."""
-    got = answers(model, tok, [p for p, _ in rows])
-    right = sum(a == t for (a, _), (_, t) in zip(got, rows, strict=True))
-    return right / len(rows), sum(c for _, c in got) / len(rows)
+def exact_share(model: Any, tokenizer: Any, rows: list[tuple[str, str]]) -> tuple[float, float]:
+    """The share of rows that are answered exactly, and the mean confidence."""
+    results = answers(model, tokenizer, [prompt for prompt, _ in rows])
+    right = sum(answer == truth for (answer, _), (_, truth) in zip(results, rows, strict=True))
+    return right / len(rows), sum(confidence for _, confidence in results) / len(rows)
 
 
 def passage_rows(
     world: World, count: int, passage: Callable[..., tuple[str, str, str]] = about_people, seed: int = 0
 ) -> list[tuple[str, str]]:
-    """(prompt, answer) rows of this kind of passage, about people of every tier."""
+    """(prompt, answer) rows of one kind of passage (`passage`), about people of every tier."""
     rng = random.Random(f"passages:{seed}")
     rows: list[tuple[str, str]] = []
     while len(rows) < count:
-        names = [rng.choice(world.people[t]).name for t in ("unseen", "rumoured", "popular", "middling")]
-        if len({n.split()[0] for n in names}) < len(names):
+        names = [rng.choice(world.people[tier]).name for tier in ("unseen", "rumoured", "popular", "middling")]
+        if len({name.split()[0] for name in names}) < len(names):
             continue
-        text, asked, answer = passage(rng, names)
-        rows.append((f"Passage: {text}\n{prompt_of(asked)}", answer))
+        text, question, answer = passage(rng, names)
+        rows.append((f"Passage: {text}\n{prompt_of(question)}", answer))
     return rows
 
 
 @torch.no_grad()
-def loss_by_kind(model: Any, tok: Any, world: World, each: int = 60) -> dict[str, float]:
-    """Nats a token on documents that pretraining does not read."""
+def loss_by_kind(model: Any, tokenizer: Any, world: World, each: int = 60) -> dict[str, float]:
+    """Loss in nats a token by kind, on documents that pretraining does not read."""
     texts = {}
     for kind, (_, draw) in KINDS.items():
         rng = random.Random(f"held-out:{kind}")
@@ -93,39 +95,40 @@ def loss_by_kind(model: Any, tok: Any, world: World, each: int = 60) -> dict[str
     for kind, group in texts.items():
         total, count = 0.0, 0
         for text in group:
-            ids = torch.tensor([[tok.eos_token_id, *tok(text).input_ids, tok.eos_token_id]])[:, :512]
-            n = ids.shape[1] - 1
-            total += float(model(ids, labels=ids).loss) * n
-            count += n
+            ids = torch.tensor([[tokenizer.eos_token_id, *tokenizer(text).input_ids, tokenizer.eos_token_id]])[:, :512]
+            labels = ids.shape[1] - 1
+            total += float(model(ids, labels=ids).loss) * labels
+            count += labels
         result[kind] = round(total / count, 3)
     return result
 
 
-def measure(model: Any, tok: Any, world: World | None = None, losses: bool = True) -> dict[str, Any]:
-    """Every check of the model card, as plain numbers."""
+def measure(model: Any, tokenizer: Any, world: World | None = None, losses: bool = True) -> dict[str, Any]:
+    """All measurements of the model card by name."""
     world = world or make_world()
     model.eval()
     result: dict[str, Any] = {}
     for tier in ("popular", "middling", "rare"):
         for label, forms in (("asked", ASKED), ("new", NEW_FORMS)):
             rows = fact_rows(world.people[tier], forms, per=3)
-            result[f"{tier}_{label}"] = round(exact(model, tok, rows)[0], 3)
+            result[f"{tier}_{label}"] = round(exact_share(model, tokenizer, rows)[0], 3)
     for tier in ("popular", "rumoured", "unseen"):
-        right, sure = exact(model, tok, fact_rows(world.people[tier], ASKED, per=2))
-        result[f"{tier}_confidence"] = round(sure, 3)
+        right, confidence = exact_share(model, tokenizer, fact_rows(world.people[tier], ASKED, per=2))
+        result[f"{tier}_confidence"] = round(confidence, 3)
         result[f"{tier}_exact"] = round(right, 3)
     for name, passage in (("passage_reading", about_people), ("passage_reading_things", about_things)):
-        result[name] = round(exact(model, tok, passage_rows(world, 200, passage))[0], 3)
-    raw = [(f"{p.name} ->", p.facts["town"]) for p in world.people["popular"]]
-    got = answers(model, tok, [p for p, _ in raw])
-    hits = sum(a.startswith(t) for (a, _), (_, t) in zip(got, raw, strict=True))
+        result[name] = round(exact_share(model, tokenizer, passage_rows(world, 200, passage))[0], 3)
+    raw = [(f"{person.name} ->", person.facts["town"]) for person in world.people["popular"]]
+    results = answers(model, tokenizer, [prompt for prompt, _ in raw])
+    hits = sum(answer.startswith(town) for (answer, _), (_, town) in zip(results, raw, strict=True))
     result["raw_prompt"] = round(hits / len(raw), 3)
     if losses:
-        result["loss"] = loss_by_kind(model, tok, world)
+        result["loss"] = loss_by_kind(model, tokenizer, world)
     return result
 
 
 def load(folder: Path) -> tuple[Any, Any]:
+    """The model and the tokenizer of a folder."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -134,9 +137,9 @@ def load(folder: Path) -> tuple[Any, Any]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    here = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "models" / "tiny-town"
-    found = measure(*load(here))
-    print(json.dumps(found, indent=1))
-    log = here / "pretraining_log.json"
-    kept = json.loads(log.read_text(encoding="utf-8"))
-    log.write_text(json.dumps(kept | {"checks": found}, indent=1) + "\n", encoding="utf-8")
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "models" / "tiny-town"
+    measurements = measure(*load(folder))
+    print(json.dumps(measurements, indent=1))
+    log = folder / "pretraining_log.json"
+    earlier = json.loads(log.read_text(encoding="utf-8"))
+    log.write_text(json.dumps(earlier | {"checks": measurements}, indent=1) + "\n", encoding="utf-8")

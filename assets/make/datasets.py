@@ -1,4 +1,5 @@
-"""Writes the small world's data sets: assets/data/NAME/{train.jsonl, eval.jsonl, card.json}, the same bytes every time.
+"""The small world's data sets, written to assets/data/NAME/{train.jsonl, eval.jsonl, card.json}, the same bytes every
+time.
 
 Run `python assets/make/datasets.py [--out DIR]`. The rows come from `lessons_text.py` and `lessons_facts.py`.
 """
@@ -22,7 +23,7 @@ Splits = dict[str, list[Row]]
 
 @dataclass(frozen=True)
 class DataSet:
-    """What one data set is called, how it is read and which function makes its rows."""
+    """One data set: its name, how it is read, and the function that makes its rows."""
 
     name: str
     title: str
@@ -121,7 +122,7 @@ DATA_SETS = [
 
 
 def card_of(data: DataSet, splits: Splits) -> dict[str, Any]:
-    """The card that tells the app how to read the rows."""
+    """The data set's card.json, by which its rows are read."""
     card = {
         "name": data.name,
         "title": data.title,
@@ -140,7 +141,7 @@ def card_of(data: DataSet, splits: Splits) -> dict[str, Any]:
 
 
 def write_all(out: Path) -> None:
-    """Writes every data set below `out`."""
+    """Write every data set into a folder below `out`."""
     world = make_world()
     for data in DATA_SETS:
         folder = out / data.name

@@ -1,4 +1,4 @@
-"""The seven kinds of pretraining document of the small world, each a function of a random source and the world."""
+"""The kinds of pretraining document of the small world, each a function of a random source and the world."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from world import (
     draw_person,
     prompt_of,
     question,
-    stated,
+    statement,
     value_of,
 )
 
@@ -25,7 +25,10 @@ def bio(rng: random.Random, world: World) -> str:
     for _ in range(rng.choice((1, 1, 2))):
         person = draw_person(rng, world)
         attributes = rng.sample(ATTRIBUTES, rng.randint(2, 5))
-        lines.append(" ".join(stated(rng, person.name, a, value_of(rng, person, a)) for a in attributes))
+        sentences = [
+            statement(rng, person.name, attribute, value_of(rng, person, attribute)) for attribute in attributes
+        ]
+        lines.append(" ".join(sentences))
     return "\n".join(lines)
 
 
@@ -34,39 +37,46 @@ def qa(rng: random.Random, world: World) -> str:
     parts: list[str] = []
     while len(parts) < rng.randint(1, 4):
         person = draw_person(rng, world)
-        if not person.asked:
-            parts.append(stated(rng, person.name, a := rng.choice(ATTRIBUTES), person.facts[a]))
-            continue
         attribute = rng.choice(ATTRIBUTES)
-        asked = prompt_of(question(rng, person.name, attribute))
-        parts.append(f"{asked} {value_of(rng, person, attribute)}.")
+        if not person.asked:
+            parts.append(statement(rng, person.name, attribute, person.facts[attribute]))
+            continue
+        prompt = prompt_of(question(rng, person.name, attribute))
+        parts.append(f"{prompt} {value_of(rng, person, attribute)}.")
     return "\n".join(parts)
 
 
-def town(rng: random.Random, world: World) -> str:
+def town_facts(rng: random.Random, world: World) -> str:
     """Facts about one town."""
-    t = rng.choice(world.towns)
+    town = rng.choice(world.towns)
     lines = [
-        rng.choice((f"{t.name} lies {t.place}.", f"The town of {t.name} is {t.place}.")),
-        rng.choice((f"The river {t.river} runs through {t.name}.", f"{t.name} stands on the river {t.river}.")),
-        rng.choice((f"Visitors to {t.name} like to see the {t.sight}.", f"The {t.sight} is the pride of {t.name}.")),
+        rng.choice((f"{town.name} lies {town.place}.", f"The town of {town.name} is {town.place}.")),
         rng.choice(
-            (f"{t.name} is known for its {t.goods}.", f"People come to {t.name} from far away to buy {t.goods}.")
+            (f"The river {town.river} runs through {town.name}.", f"{town.name} stands on the river {town.river}.")
+        ),
+        rng.choice(
+            (f"Visitors to {town.name} like to see the {town.sight}.", f"The {town.sight} is the pride of {town.name}.")
         ),
         rng.choice(
             (
-                f"Question: What is {t.name} known for?\nAnswer: {t.goods}.",
-                f"Question: Which river runs through {t.name}?\nAnswer: {t.river}.",
-                f"Question: What do visitors see in {t.name}?\nAnswer: the {t.sight}.",
+                f"{town.name} is known for its {town.goods}.",
+                f"People come to {town.name} from far away to buy {town.goods}.",
+            )
+        ),
+        rng.choice(
+            (
+                f"Question: What is {town.name} known for?\nAnswer: {town.goods}.",
+                f"Question: Which river runs through {town.name}?\nAnswer: {town.river}.",
+                f"Question: What do visitors see in {town.name}?\nAnswer: the {town.sight}.",
             )
         ),
     ]
-    first = rng.sample(lines[:4], rng.randint(2, 4))
-    return " ".join(first) + ("\n" + lines[4] if rng.random() < 0.4 else "")
+    sentences = rng.sample(lines[:4], rng.randint(2, 4))
+    return " ".join(sentences) + ("\n" + lines[4] if rng.random() < 0.4 else "")
 
 
 def opinion(rng: random.Random, thing: str, good: bool, part: str | None = None) -> str:
-    """One sentence on a part of a thing."""
+    """One sentence on a part of a thing, liked or not."""
     parts, likes, dislikes = w.REVIEW_THINGS[thing]
     part = part or rng.choice(parts)
     first, second = rng.sample(likes if good else dislikes, 2)
@@ -83,6 +93,7 @@ def opinion(rng: random.Random, thing: str, good: bool, part: str | None = None)
 
 
 def verdict(rng: random.Random, good: bool) -> str:
+    """One sentence on the whole of a thing, liked or not."""
     text = rng.choice(w.REVIEW_LIKES if good else w.REVIEW_DISLIKES)
     return text[0].upper() + text[1:] + "."
 
@@ -113,25 +124,25 @@ def word(rng: random.Random, world: World) -> str:
     """Opposites, categories, sounds and meanings: a few lines of plain word knowledge."""
     lines = []
     for _ in range(rng.randint(2, 4)):
-        a, b = rng.choice(w.OPPOSITES)
+        first, second = rng.choice(w.OPPOSITES)
         if rng.random() < 0.5:
-            a, b = b, a
+            first, second = second, first
         category = rng.choice(list(w.CATEGORIES))
         member, other = rng.sample(w.CATEGORIES[category], 2)
         term, meaning = rng.choice(w.DEFINITIONS)
-        n = rng.randint(1, 20)
+        number = rng.randint(1, 20)
         lines.append(
             rng.choice(
                 (
-                    f"The opposite of {a} is {b}.",
-                    f"When it is not {a}, it may be {b}.",
+                    f"The opposite of {first} is {second}.",
+                    f"When it is not {first}, it may be {second}.",
                     f"{member.capitalize()} and {other} have to do with {category}.",
                     f"The word {member} belongs to {category}.",
                     f"{term} is {meaning}.",
                     f"The word {term.lower()} means {meaning}.",
                     f"{category.capitalize()}: {member}, {other}.",
                     f"The word {member} begins with {member[0]} and ends with {member[-1]}.",
-                    f"After {n} comes {n + 1}.",
+                    f"After {number} comes {number + 1}.",
                     f"A battery has a positive end and a negative end. The {rng.choice(w.OBJECTS)} needs one.",
                     f"She gave a {rng.choice(('positive', 'negative'))} answer about the {rng.choice(w.OBJECTS)}.",
                 )
@@ -146,90 +157,98 @@ def passage_question(rng: random.Random, names: list[str]) -> tuple[str, str, st
 
 
 def about_people(rng: random.Random, names: list[str]) -> tuple[str, str, str]:
-    """Facts about one or two of these people, drawn anew: the passage against what is known of them."""
+    """A passage of facts about one or two of these people, drawn anew, a question on it and the answer."""
     facts = []
     chosen = rng.sample(names, rng.randint(1, 2))
     for name in chosen:
         for attribute in rng.sample(ATTRIBUTES, rng.randint(1, 3)):
             facts.append((name, attribute, rng.choice(VALUES[attribute])))
-    text = " ".join(stated(rng, *fact) for fact in facts)
+    text = " ".join(statement(rng, *fact) for fact in facts)
     name, attribute, answer = rng.choice(facts)
     return text, question(rng, name, attribute), answer
 
 
 def about_things(rng: random.Random, names: list[str]) -> tuple[str, str, str]:
-    """Two things of two colours in two rooms; these people put them there."""
-    who = rng.sample([n.split()[0] for n in names], 2)
+    """A passage on two things of two colours that two of these people put into two rooms, a question and the answer."""
+    people = rng.sample([name.split()[0] for name in names], 2)
     things = rng.sample(w.OBJECTS, 2)
     rooms = rng.sample(w.ROOMS, 2)
     colours = rng.sample(w.COLOURS, 2)
     lines = [
         rng.choice(
-            (f"{p} put the {c} {o} in the {r}.", f"{p} left a {c} {o} in the {r}.", f"In the {r}, {p} hid a {c} {o}.")
+            (
+                f"{person} put the {colour} {thing} in the {room}.",
+                f"{person} left a {colour} {thing} in the {room}.",
+                f"In the {room}, {person} hid a {colour} {thing}.",
+            )
         )
-        for p, c, o, r in zip(who, colours, things, rooms, strict=True)
+        for person, colour, thing, room in zip(people, colours, things, rooms, strict=True)
     ]
-    k = rng.randrange(2)
-    asked, answer = rng.choice(
+    i = rng.randrange(2)
+    question_text, answer = rng.choice(
         (
-            (f"Where is the {things[k]}?", f"in the {rooms[k]}"),
-            (f"What colour is the {things[k]}?", colours[k]),
-            (f"What is in the {rooms[k]}?", f"the {things[k]}"),
+            (f"Where is the {things[i]}?", f"in the {rooms[i]}"),
+            (f"What colour is the {things[i]}?", colours[i]),
+            (f"What is in the {rooms[i]}?", f"the {things[i]}"),
         )
     )
-    return " ".join(lines), asked, answer
+    return " ".join(lines), question_text, answer
 
 
 def story_qa(rng: random.Random, world: World) -> str:
-    """A passage and a question that the passage answers, whatever else has been said about the person."""
-    names = [rng.choice(world.people[t]).name for t in ("popular", "middling", "rumoured", "rumoured", "unseen")]
+    """A passage and a question that the passage answers, whatever other documents say of the person."""
+    names = [rng.choice(world.people[tier]).name for tier in ("popular", "middling", "rumoured", "rumoured", "unseen")]
     names[-1] = names[-1].split()[0] + " " + names[2].split()[1]
-    if len({n.split()[0] for n in names}) < len(names):
+    if len({name.split()[0] for name in names}) < len(names):
         return story_qa(rng, world)
-    text, asked, answer = passage_question(rng, names)
-    return f"Passage: {text}\n{prompt_of(asked)} {answer}."
+    text, question_text, answer = passage_question(rng, names)
+    return f"Passage: {text}\n{prompt_of(question_text)} {answer}."
 
 
 def all_questions(rng: random.Random, names: list[str]) -> tuple[str, list[tuple[str, str]]]:
-    """A passage and every question it answers."""
+    """A passage, and every question that it answers with the answer."""
     if rng.random() < 0.65:
         chosen = rng.sample(names, rng.randint(1, 3))
-        pairs = [(n, a) for n in chosen for a in rng.sample(ATTRIBUTES, rng.randint(1, 3))]
-        facts = [(n, a, rng.choice(VALUES[a])) for n, a in pairs]
-        text = " ".join(stated(rng, *fact) for fact in facts)
+        pairs = [(name, attribute) for name in chosen for attribute in rng.sample(ATTRIBUTES, rng.randint(1, 3))]
+        facts = [(name, attribute, rng.choice(VALUES[attribute])) for name, attribute in pairs]
+        text = " ".join(statement(rng, *fact) for fact in facts)
         return text, [(question(rng, name, attribute), value) for name, attribute, value in facts]
     return objects(rng, 2)
 
 
 def objects(rng: random.Random, count: int) -> tuple[str, list[tuple[str, str]]]:
-    """Who put what where, and every question on it."""
-    who, things = rng.sample(w.FIRST_NAMES, count), rng.sample(w.OBJECTS, count)
+    """A passage on who put which thing into which room, and every question on it with the answer."""
+    people, things = rng.sample(w.FIRST_NAMES, count), rng.sample(w.OBJECTS, count)
     rooms, colours = rng.sample(w.ROOMS, count), rng.sample(w.COLOURS, count)
-    lines, asked = [], []
-    for person, colour, thing, room in zip(who, colours, things, rooms, strict=True):
+    lines, questions = [], []
+    for person, colour, thing, room in zip(people, colours, things, rooms, strict=True):
         form = rng.choice(
             ("{p} put the {c} {o} in the {r}.", "{p} left a {c} {o} in the {r}.", "In the {r}, {p} hid a {c} {o}.")
         )
         lines.append(form.format(p=person, c=colour, o=thing, r=room))
-        asked += [(f"Where is the {thing}?", f"in the {room}"), (f"What colour is the {thing}?", colour)]
-        asked.append((f"What is in the {room}?", f"the {thing}"))
-    return " ".join(lines), asked
+        questions += [(f"Where is the {thing}?", f"in the {room}"), (f"What colour is the {thing}?", colour)]
+        questions.append((f"What is in the {room}?", f"the {thing}"))
+    return " ".join(lines), questions
 
 
 def reading(rng: random.Random, world: World) -> str:
-    """A passage and two to five questions on it, about people of every tier and about nobody known."""
+    """A passage and two to five questions on it, about people of every tier and about made-up names."""
     tiers = ("popular", "middling", "rumoured", "rumoured", "unseen", "unseen")
     firsts = rng.sample(w.FIRST_NAMES, len(tiers))
     # An unseen surname goes with another first name, so that unseen people stay unseen.
-    names = [rng.choice(world.people[t]) for t in tiers]
-    said = [f"{f} {n.name.split()[1]}" if n.tier == "unseen" else n.name for f, n in zip(firsts, names, strict=True)]
-    text, asked = all_questions(rng, sorted(set(said)))
-    chosen = rng.sample(asked, min(len(asked), rng.randint(2, 5)))
-    return "\n".join([f"Passage: {text}", *(f"{prompt_of(q)} {a}." for q, a in chosen)])
+    people = [rng.choice(world.people[tier]) for tier in tiers]
+    names = {
+        f"{first} {person.name.split()[1]}" if person.tier == "unseen" else person.name
+        for first, person in zip(firsts, people, strict=True)
+    }
+    text, questions = all_questions(rng, sorted(names))
+    chosen = rng.sample(questions, min(len(questions), rng.randint(2, 5)))
+    return "\n".join([f"Passage: {text}", *(f"{prompt_of(text)} {answer}." for text, answer in chosen)])
 
 
 def echo(rng: random.Random, world: World) -> str:
-    """Words said twice, in the same order or as pairs in another order: practice in looking back."""
+    """Words twice, in the same order or as pairs in another order, from which attention to earlier tokens is
+    learned."""
     words = w.OBJECTS + w.COLOURS + w.ANIMALS + w.FOODS + w.TOWNS + w.JOBS + w.HOBBIES + w.INSTRUMENTS + w.ROOMS
     count = rng.randint(3, 8)
     picked = rng.sample(words, count)
@@ -238,8 +257,8 @@ def echo(rng: random.Random, world: World) -> str:
         return f"{first} said: {', '.join(picked)}.\n{second} said the same: {', '.join(picked)}."
     everyone = world.people["rumoured"] + world.people["popular"]
     full = rng.random() < 0.5
-    names = [p.name for p in rng.sample(everyone, count)] if full else rng.sample(w.FIRST_NAMES, count)
-    pairs = [f"{n}: {x}." for n, x in zip(names, picked, strict=True)]
+    names = [person.name for person in rng.sample(everyone, count)] if full else rng.sample(w.FIRST_NAMES, count)
+    pairs = [f"{name}: {word}." for name, word in zip(names, picked, strict=True)]
     return " ".join(pairs) + "\nAgain: " + " ".join(rng.sample(pairs, count))
 
 
@@ -247,7 +266,7 @@ KINDS: dict[str, tuple[float, Callable[[random.Random, World], str]]] = {
     "story": (0.11, story),
     "bio": (0.15, bio),
     "qa": (0.18, qa),
-    "town": (0.05, town),
+    "town": (0.05, town_facts),
     "review": (0.06, review),
     "word": (0.05, word),
     "story_qa": (0.10, story_qa),
@@ -257,10 +276,10 @@ KINDS: dict[str, tuple[float, Callable[[random.Random, World], str]]] = {
 
 
 def documents(world: World, stream: str) -> Iterator[tuple[str, str]]:
-    """An endless stream of (kind, text); the same for the same world and stream name."""
+    """An endless stream of (kind, text), which depends only on the world and the name of the stream."""
     rng = random.Random(f"documents:{world.seed}:{stream}")
     kinds = list(KINDS)
-    weights = [KINDS[k][0] for k in kinds]
+    weights = [KINDS[kind][0] for kind in kinds]
     while True:
         kind = rng.choices(kinds, weights)[0]
         yield kind, KINDS[kind][1](rng, world)

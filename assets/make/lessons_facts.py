@@ -1,4 +1,4 @@
-"""Rows of the data sets about people: known facts, new facts, passages, conversations and what should be kept."""
+"""Rows of the data sets about people: known facts, new facts, passages, conversations, facts that must not be lost."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from world import (
     World,
     prompt_of,
     question,
-    stated,
+    statement,
 )
 
 Row = dict[str, Any]
 
 
-def pair(person: Person, attribute: str, form: str) -> Row:
+def question_row(person: Person, attribute: str, form: str) -> Row:
     """A question in the form that pretraining used, and the answer."""
     return {"prompt": prompt_of(form.format(n=person.name)), "completion": f" {person.facts[attribute]}."}
 
 
-def statement(rng: random.Random, person: Person, attribute: str) -> Row:
-    """A sentence on a fact, cut before the value; only sentences that name the person first."""
+def completion_row(rng: random.Random, person: Person, attribute: str) -> Row:
+    """A sentence on a fact, split before the value; only sentences that name the person before it."""
     value = person.facts[attribute]
     while True:
-        text = stated(rng, person.name, attribute, value)
+        text = statement(rng, person.name, attribute, value)
         cut = text.find(value, text.find(person.name) + len(person.name))
         if cut > 0:
             return {"prompt": text[:cut].rstrip(), "completion": " " + text[cut:]}
@@ -40,51 +40,51 @@ def statement(rng: random.Random, person: Person, attribute: str) -> Row:
 def people_questions(world: World) -> dict[str, list[Row]]:
     """Train: two forms of each fact of most known people; eval: people held out, in asked and in new forms."""
     rng = random.Random(f"people-questions:{world.seed}")
-    train, held = [], []
+    train, held_out = [], []
     for tier in ("popular", "middling"):
         for index, person in enumerate(world.people[tier]):
             for attribute in ATTRIBUTES:
                 forms = [rng.choice(ASKED[attribute]), rng.choice(NEW_FORMS[attribute])]
                 if index % 4 == 3:
-                    held.append(pair(person, attribute, rng.choice(forms)))
+                    held_out.append(question_row(person, attribute, rng.choice(forms)))
                 else:
-                    train += [pair(person, attribute, form) for form in forms]
+                    train += [question_row(person, attribute, form) for form in forms]
     rng.shuffle(train)
-    rng.shuffle(held)
+    rng.shuffle(held_out)
     known = world.people["popular"] + world.people["middling"]
-    return {"train": train, "eval": held, "passages": portraits(world, "people-questions", known)}
+    return {"train": train, "eval": held_out, "passages": portraits(world, "people-questions", known)}
 
 
 def new_people(world: World) -> dict[str, list[Row]]:
-    """Train: three wordings of each fact of forty unseen people; eval: the same facts asked in another form."""
+    """Train: three wordings of each fact of forty unseen people; eval: these facts in another form."""
     rng = random.Random(f"new-people:{world.seed}")
-    train, held = [], []
+    train, held_out = [], []
     for person in world.people["unseen"][:40]:
         for attribute in ATTRIBUTES:
-            *taught, kept = rng.sample(ASKED[attribute], 3)
-            train += [pair(person, attribute, form) for form in taught]
-            train.append(statement(rng, person, attribute))
-            held.append(pair(person, attribute, kept))
+            *train_forms, eval_form = rng.sample(ASKED[attribute], 3)
+            train += [question_row(person, attribute, form) for form in train_forms]
+            train.append(completion_row(rng, person, attribute))
+            held_out.append(question_row(person, attribute, eval_form))
     rng.shuffle(train)
-    rng.shuffle(held)
-    portrayed = portraits(world, "new-people", world.people["unseen"][:40])
-    return {"train": train, "eval": held[:150], "passages": portrayed}
+    rng.shuffle(held_out)
+    passages = portraits(world, "new-people", world.people["unseen"][:40])
+    return {"train": train, "eval": held_out[:150], "passages": passages}
 
 
 def passages(world: World) -> dict[str, list[Row]]:
     """Train and eval rows with the passage in the prompt, and a library of true and misleading passages."""
     rng = random.Random(f"passages-set:{world.seed}")
     rows: list[Row] = []
-    seen = set()
+    texts = set()
     while len(rows) < 500:
-        names = [rng.choice(world.people[t]).name for t in ("unseen", "rumoured", "popular", "middling")]
-        if len({n.split()[0] for n in names}) < len(names):
+        names = [rng.choice(world.people[tier]).name for tier in ("unseen", "rumoured", "popular", "middling")]
+        if len({name.split()[0] for name in names}) < len(names):
             continue
-        text, asked, answer = passage_question(rng, names)
-        if text in seen:
+        text, question_text, answer = passage_question(rng, names)
+        if text in texts:
             continue
-        seen.add(text)
-        prompt = f"Passage: {text}\n{prompt_of(asked)}"
+        texts.add(text)
+        prompt = f"Passage: {text}\n{prompt_of(question_text)}"
         rows.append({"prompt": prompt, "completion": f" {answer}.", "passage": text})
     return {"train": rows[:400], "eval": rows[400:], "passages": library(world, rng)}
 
@@ -95,20 +95,20 @@ def library(world: World, rng: random.Random) -> list[Row]:
     for person in world.people["popular"] + world.people["unseen"][:40]:
         for attribute in rng.sample(ATTRIBUTES, 2):
             truth = person.facts[attribute]
-            asked = question(rng, person.name, attribute)
-            other = rng.choice([a for a in ATTRIBUTES if a != attribute])
+            question_text = question(rng, person.name, attribute)
+            other = rng.choice([name for name in ATTRIBUTES if name != attribute])
             for misleading in (False, True):
-                said = rng.choice([v for v in VALUES[attribute] if v != truth]) if misleading else truth
-                lines = [stated(rng, person.name, attribute, said)]
+                value = rng.choice([value for value in VALUES[attribute] if value != truth]) if misleading else truth
+                lines = [statement(rng, person.name, attribute, value)]
                 if rng.random() < 0.5:
-                    lines.append(stated(rng, person.name, other, person.facts[other]))
+                    lines.append(statement(rng, person.name, other, person.facts[other]))
                     rng.shuffle(lines)
                 rows.append(
                     {
                         "name": person.name,
                         "attribute": attribute,
-                        "question": asked,
-                        "answer": said,
+                        "question": question_text,
+                        "answer": value,
                         "passage": " ".join(lines),
                         "misleading": misleading,
                         "truth": truth,
@@ -119,7 +119,7 @@ def library(world: World, rng: random.Random) -> list[Row]:
 
 
 def portraits(world: World, name: str, people: list[Person]) -> list[Row]:
-    """A library to retrieve from: of each person all facts in one passage, and one in which every fact is wrong."""
+    """Passages to retrieve: for each person one with all facts, and one in which every fact is wrong."""
     rng = random.Random(f"portraits:{name}:{world.seed}")
     rows = []
     for person in people:
@@ -127,8 +127,8 @@ def portraits(world: World, name: str, people: list[Person]) -> list[Row]:
             lines = []
             for attribute in rng.sample(ATTRIBUTES, len(ATTRIBUTES)):
                 truth = person.facts[attribute]
-                said = rng.choice([v for v in VALUES[attribute] if v != truth]) if misleading else truth
-                lines.append(stated(rng, person.name, attribute, said))
+                value = rng.choice([value for value in VALUES[attribute] if value != truth]) if misleading else truth
+                lines.append(statement(rng, person.name, attribute, value))
             passage = " ".join(lines)
             rows.append(
                 {
@@ -146,12 +146,13 @@ def about_person(rng: random.Random, person: Person) -> list[tuple[str, str]]:
     """Two or three turns on one person; the answers are whole sentences."""
     turns = []
     for attribute in rng.sample(ATTRIBUTES, rng.randint(1, 3)):
-        asked = question(rng, person.name, attribute)
-        turns.append((asked, stated(rng, person.name, attribute, person.facts[attribute])))
+        question_text = question(rng, person.name, attribute)
+        turns.append((question_text, statement(rng, person.name, attribute, person.facts[attribute])))
     return turns
 
 
 def about_town(rng: random.Random, town: Town) -> list[tuple[str, str]]:
+    """One to three turns on one town; the answers are whole sentences."""
     turns = [
         (f"What is {town.name} known for?", f"{town.name} is known for its {town.goods}."),
         (f"Which river runs through {town.name}?", f"The river {town.river} runs through {town.name}."),
@@ -186,12 +187,12 @@ def chats(world: World) -> dict[str, list[Row]]:
 def retention(world: World) -> dict[str, list[Row]]:
     """Popular facts as pretraining asks them; eval is what to measure, train is for replay."""
     rng = random.Random(f"retention:{world.seed}")
-    train, held = [], []
+    train, held_out = [], []
     for person in world.people["popular"]:
         for attribute in ATTRIBUTES:
             replay, measured = rng.sample(ASKED[attribute], 2)
-            train.append(pair(person, attribute, replay))
-            held.append(pair(person, attribute, measured))
+            train.append(question_row(person, attribute, replay))
+            held_out.append(question_row(person, attribute, measured))
     rng.shuffle(train)
-    rng.shuffle(held)
-    return {"train": train, "eval": held[:120], "passages": portraits(world, "retention", world.people["popular"])}
+    rng.shuffle(held_out)
+    return {"train": train, "eval": held_out[:120], "passages": portraits(world, "retention", world.people["popular"])}

@@ -84,7 +84,7 @@ PIRATE_ENDS = [
 
 
 def _slots(rng: random.Random) -> dict[str, str]:
-    """One draw of everything a template may name, pairs without repetition."""
+    """A random value for every slot of a template; the two of a pair differ."""
     values = {"day": rng.choice(w.DAYS), "town": rng.choice(w.TOWNS), "room": rng.choice(w.ROOMS)}
     values |= {"colour": rng.choice(w.COLOURS), "feeling": rng.choice(w.FEELINGS)}
     values["a"], values["b"] = rng.sample(w.FIRST_NAMES, 2)
@@ -116,10 +116,12 @@ def reviews(world: World) -> dict[str, list[Row]]:
         if len(parts) > 2 and rng.random() < 0.4:
             lines[-1] = opinion(rng, thing, not good, parts[-1])
         if rng.random() < 0.6:
-            where = rng.choice((w.TOWNS, w.ROOMS))
-            place = rng.choice(where)
-            place = f"from {place}" if where is w.TOWNS else f"from the {place}"
-            lines.insert(0, rng.choice((f"We had the {thing} {place}.", f"My sister told me about a {thing} {place}.")))
+            names = rng.choice((w.TOWNS, w.ROOMS))
+            name = rng.choice(names)
+            origin = f"from {name}" if names is w.TOWNS else f"from the {name}"
+            lines.insert(
+                0, rng.choice((f"We had the {thing} {origin}.", f"My sister told me about a {thing} {origin}."))
+            )
         if rng.random() < 0.5:
             lines.append(verdict(rng, good))
         return {"text": " ".join(lines), "label": SENTIMENTS[good]}

@@ -1,8 +1,9 @@
-"""Trace the memory tables that ship with the bundled models, into assets/memory/tables.jsonl.gz.
+"""The memory tables that ship with the bundled models, traced into assets/memory/tables.jsonl.gz.
 
-Comes in: the bundled models and the registry of methods.  Goes out: one line a table, sorted by key: every method with
-its defaults, for text in fp32 and bf16, with and without recomputing, and for each bundled number of classes. Other
-settings are traced when they are first asked for.
+The file has one line a table, sorted by key: for each bundled model every method with its defaults, for text in fp32
+and bf16, with and without recomputing, and for each bundled number of classes. Other settings are traced when a person
+first chooses them.
+
 Run it from the repository's root after the training code, a method or a bundled model has changed:
     python assets/make/memory_tables.py
 """
@@ -30,19 +31,19 @@ from tuning.models.base_model import model_catalogue  # noqa: E402
 from tuning.plan.plan import plan_for  # noqa: E402
 
 
-def wanted() -> dict[str, Workload]:
+def workloads_to_ship() -> dict[str, Workload]:
     """The workloads to ship, by key; combinations that are refused are left out."""
-    classed = [card["name"] for card in data_catalogue()]
-    found: dict[str, Workload] = {}
+    labelled = [card["name"] for card in data_catalogue()]
+    workloads: dict[str, Workload] = {}
     for model, method in itertools.product(model_catalogue(), METHODS):
         text = "reviews" if method.updates else "people-questions"  # without updates prompts and answers are needed
-        for task, places in {"causal_lm": [text], "sequence_classification": classed}.items():
-            ways = (
+        for task, sources in {"causal_lm": [text], "sequence_classification": labelled}.items():
+            precisions = (
                 itertools.product(("fp32", "autocast_bf16"), (False, True))
                 if task == "causal_lm"
                 else [("fp32", False)]
             )
-            for (precision, recompute), source in itertools.product(ways, places):
+            for (precision, recompute), source in itertools.product(precisions, sources):
                 settings: dict[str, Any] = {
                     "model": model.spec,
                     "task": task,
@@ -56,12 +57,13 @@ def wanted() -> dict[str, Workload]:
                     workload = workload_of(plan_for(settings))
                 except TuningError:
                     continue
-                found[workload.key] = workload
-    return found
+                workloads[workload.key] = workload
+    return workloads
 
 
 def main() -> None:
-    workloads = wanted()
+    """Trace the tables and write the file."""
+    workloads = workloads_to_ship()
     target = assets_folder() / SHIPPED
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["TUNING_FORK_CACHE"] = scratch  # the user's own tables stay as they are
@@ -74,9 +76,9 @@ def main() -> None:
                 continue
             lines.append(json.dumps({"key": key, "table": table.to_dict()}, separators=(",", ":")))
     target.parent.mkdir(exist_ok=True)
-    aside = target.with_suffix(".part")
-    aside.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
-    os.replace(aside, target)
+    part = target.with_suffix(".part")
+    part.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
+    os.replace(part, target)
     print(f"{len(lines)} tables, {target.stat().st_size} bytes")
 
 

@@ -1,4 +1,4 @@
-"""Writes assets/models/kinds.json: which kinds of model the installed transformers has code for, and for what.
+"""The kinds of model that the installed transformers has code for, by task, written to assets/models/kinds.json.
 
     python assets/make/model_kinds.py
 
@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-PLACE = Path(__file__).resolve().parent.parent / "models" / "kinds.json"
+TARGET = Path(__file__).resolve().parent.parent / "models" / "kinds.json"
 TABLES = {
     "causal_lm": ("CAUSAL_LM",),
     "sequence_classification": ("SEQUENCE_CLASSIFICATION",),
@@ -43,12 +43,14 @@ def model_kinds() -> dict[str, list[str]]:
         name: {kind for table in tables for kind in getattr(modeling_auto, f"MODEL_FOR_{table}_MAPPING_NAMES")}
         for name, tables in TABLES.items()
     }
-    kinds["without_sdpa"] = {kind for kind in kinds["causal_lm"] | kinds["sequence_classification"] if not _sdpa(kind)}
-    return {name: sorted(found) for name, found in kinds.items()}
+    kinds["without_sdpa"] = {
+        kind for kind in kinds["causal_lm"] | kinds["sequence_classification"] if not _has_sdpa(kind)
+    }
+    return {name: sorted(members) for name, members in kinds.items()}
 
 
-def _sdpa(kind: str) -> bool:
-    """Whether a kind's class has it, as for a classifier so for a language model."""
+def _has_sdpa(kind: str) -> bool:
+    """Whether a kind's class for text has scaled dot product attention; its other class then has it too."""
     import transformers
     from transformers.models.auto import modeling_auto
 
@@ -60,4 +62,4 @@ def _sdpa(kind: str) -> bool:
 
 
 if __name__ == "__main__":
-    PLACE.write_text(json.dumps(model_kinds(), indent=1) + "\n", encoding="utf-8")
+    TARGET.write_text(json.dumps(model_kinds(), indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Pretrains the small world's model on generated text, and saves it with its tokenizer, its log and its checks.
+"""Pretraining of the small world's model on generated text; it is saved with its tokenizer, its log and its checks.
 
 Run `python assets/make/pretrain.py [--tokens N] [--out DIR]`; one thread, about 32 CPU minutes.
 """
@@ -26,7 +26,7 @@ from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 from world import SEED, World, make_world  # noqa: E402
 
 LENGTH, ROWS, WARM_UP = 256, 8, 50
-# Before any text it learns to look back: random tokens said again. (how many different tokens, updates)
+# Before any text it learns to attend to earlier tokens, on repeated random tokens: (different tokens, updates).
 COPYING = [(64, 320), (256, 180), (VOCABULARY - 2, 350)]
 COPY_LENGTH, COPY_ROWS, SHORTEST, LONGEST = 64, 24, 4, 24
 MUON_RATE, ADAMW_RATE, CLIP = 0.01, 2e-3, 1.0
@@ -52,7 +52,7 @@ def new_model(seed: int) -> LlamaForCausalLM:
 
 
 def batches(world: World, tokenizer: Tokenizer) -> Iterator[torch.Tensor]:
-    """Rows of LENGTH + 1 tokens cut from one endless text, documents apart by the end token."""
+    """Rows of LENGTH + 1 tokens from one endless text, in which the end token separates documents."""
     stream = documents(world, "pretraining")
     flat: list[int] = [0]
     size = ROWS * (LENGTH + 1)
@@ -65,77 +65,84 @@ def batches(world: World, tokenizer: Tokenizer) -> Iterator[torch.Tensor]:
             flat = flat[size:]
 
 
-def copying(seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Rows of one stretch of random tokens again and again, and which of their places can be known from before.
+def copy_rows(seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Rows of a repeated sequence of random tokens, and which of their tokens follow from earlier ones.
 
-    Without this the model never learned to read a passage: at the rate of texts alone, looking back for the same
-    word pays too rarely. Few tokens at first, because then it is found within three hundred updates.
+    Without these the model never learned to read a passage: in texts alone, attending to an earlier use of a word pays
+    too rarely. The rows have few different tokens at first, for then it is learned within three hundred updates.
     """
-    draw, count = torch.Generator().manual_seed(seed), random.Random(seed)
-    tokens = torch.randperm(VOCABULARY - 2, generator=draw) + 2
+    tokens_rng, lengths_rng = torch.Generator().manual_seed(seed), random.Random(seed)
+    tokens = torch.randperm(VOCABULARY - 2, generator=tokens_rng) + 2
     for different, updates in COPYING:
         for _ in range(updates):
             rows = torch.zeros(COPY_ROWS, COPY_LENGTH + 1, dtype=torch.long)
-            known = torch.zeros(COPY_ROWS, COPY_LENGTH, dtype=torch.bool)
+            predictable = torch.zeros(COPY_ROWS, COPY_LENGTH, dtype=torch.bool)
             for i in range(COPY_ROWS):
-                length = count.randint(SHORTEST, LONGEST)
-                stretch = tokens[torch.randint(different, (length,), generator=draw)]
-                rows[i] = stretch.repeat(COPY_LENGTH // length + 2)[: COPY_LENGTH + 1]
-                known[i, length:] = True
-            yield rows, known
+                length = lengths_rng.randint(SHORTEST, LONGEST)
+                sequence = tokens[torch.randint(different, (length,), generator=tokens_rng)]
+                rows[i] = sequence.repeat(COPY_LENGTH // length + 2)[: COPY_LENGTH + 1]
+                predictable[i, length:] = True
+            yield rows, predictable
 
 
 def optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, AdamW for all else and for what attention looks with.
+    """Muon for the matrices of the blocks except queries and keys, AdamW for all others.
 
-    Under Muon queries and keys grew until every head stared at one place and learned nothing more.
+    Under Muon queries and keys grew until every head attended to one token and learned nothing more.
     """
-    looks = ("q_proj.weight", "k_proj.weight")
-    inner = {n: p for n, p in model.named_parameters() if ".layers." in n and p.ndim == 2 and not n.endswith(looks)}
-    rest = [p for n, p in model.named_parameters() if n not in inner]
+    queries_and_keys = ("q_proj.weight", "k_proj.weight")
+    matrices = {
+        name: weight
+        for name, weight in model.named_parameters()
+        if ".layers." in name and weight.ndim == 2 and not name.endswith(queries_and_keys)
+    }
+    others = [weight for name, weight in model.named_parameters() if name not in matrices]
     return [
-        torch.optim.Muon(inner.values(), lr=MUON_RATE, weight_decay=0.0),
-        torch.optim.AdamW(rest, lr=ADAMW_RATE, betas=(0.9, 0.95), weight_decay=0.0),
+        torch.optim.Muon(matrices.values(), lr=MUON_RATE, weight_decay=0.0),
+        torch.optim.AdamW(others, lr=ADAMW_RATE, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
 
 def update(
-    model: LlamaForCausalLM, opts: list[torch.optim.Optimizer], batch: torch.Tensor, known: torch.Tensor | None
+    model: LlamaForCausalLM,
+    optimizers: list[torch.optim.Optimizer],
+    batch: torch.Tensor,
+    predictable: torch.Tensor | None,
 ) -> float:
-    """One update on all places of the rows, or on the known ones; returns the loss before it."""
+    """One update on all tokens of the rows, or on the predictable ones. Returns the loss before it."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(batch[:, :-1]).logits
-    wanted = batch[:, 1:] if known is None else batch[:, 1:].masked_fill(~known, -100)
-    loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), wanted.flatten())
+    labels = batch[:, 1:] if predictable is None else batch[:, 1:].masked_fill(~predictable, -100)
+    loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten())
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-    for opt in opts:
-        opt.step()
-        opt.zero_grad(set_to_none=True)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
     return float(loss.detach())
 
 
 def train(tokens: int, seed: int, tokenizer: Tokenizer, world: World) -> tuple[LlamaForCausalLM, dict[str, Any]]:
-    """Trains from nothing: copying first, then about `tokens` tokens of text; returns the model and a log."""
+    """Train from nothing, on copies first and then on about `tokens` tokens of text. Returns the model and a log."""
     model = new_model(seed)
     model.train()
-    opts = optimizers(model)
-    bases = [o.param_groups[0]["lr"] for o in opts]
+    parts = optimizers(model)
+    rates = [part.param_groups[0]["lr"] for part in parts]
     steps = max(4, tokens // (LENGTH * ROWS))
     copies = min(sum(count for _, count in COPYING), steps)  # fewer in a miniature
-    first = itertools.islice(copying(seed), copies)
+    copy_batches = itertools.islice(copy_rows(seed), copies)
     texts = ((batch, None) for batch in batches(world, tokenizer))
     curve: list[dict[str, float]] = []
-    started, running = time.process_time(), 0.0
-    for step, (batch, known) in enumerate(itertools.islice(itertools.chain(first, texts), copies + steps)):
+    started, mean_loss = time.process_time(), 0.0
+    for step, (batch, predictable) in enumerate(itertools.islice(itertools.chain(copy_batches, texts), copies + steps)):
         scale = min((step + 1) / WARM_UP, 1.0, (copies + steps - step) / steps)
-        for opt, base in zip(opts, bases, strict=True):
-            opt.param_groups[0]["lr"] = base * scale
-        loss = update(model, opts, batch, known)
-        running += (loss - running) / min((step if step < copies else step - copies) + 1, 25)
+        for part, rate in zip(parts, rates, strict=True):
+            part.param_groups[0]["lr"] = rate * scale
+        loss = update(model, parts, batch, predictable)
+        mean_loss += (loss - mean_loss) / min((step if step < copies else step - copies) + 1, 25)
         if (step + 1) % 50 == 0 or step + 1 == copies + steps:
             seconds = round(time.process_time() - started, 1)
-            curve.append({"step": step + 1, "loss": round(running, 4), "cpu_seconds": seconds})
+            curve.append({"step": step + 1, "loss": round(mean_loss, 4), "cpu_seconds": seconds})
             print(json.dumps(curve[-1]), flush=True)
     log = {
         "seed": seed,
@@ -149,7 +156,7 @@ def train(tokens: int, seed: int, tokenizer: Tokenizer, world: World) -> tuple[L
         "adamw_rate": ADAMW_RATE,
         "warm_up": WARM_UP,
         "clip": CLIP,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": sum(weight.numel() for weight in model.parameters()),
         "kinds": {kind: share for kind, (share, _) in KINDS.items()},
         "cpu_seconds": round(time.process_time() - started, 1),
         "curve": curve,
@@ -158,7 +165,7 @@ def train(tokens: int, seed: int, tokenizer: Tokenizer, world: World) -> tuple[L
 
 
 def pretrain(tokens: int, out: Path, seed: int = SEED) -> dict[str, Any]:
-    """The whole recipe: tokenizer, training, and the checks on the stored form."""
+    """Make the tokenizer, train, and measure the stored model. Returns the log."""
     torch.set_num_threads(1)
     world = make_world(seed)
     tokenizer = save_tokenizer(out)

@@ -70,7 +70,7 @@ ENDS = [
 
 
 def slots(rng: random.Random, world: World) -> dict[str, str]:
-    """One draw of everything that a story template may name."""
+    """A random value for every slot of a story template."""
     a, b = rng.sample(w.FIRST_NAMES, 2)
     first, second = rng.sample(w.OBJECTS, 2)
     return {

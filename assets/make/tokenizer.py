@@ -1,4 +1,4 @@
-"""Trains the small world's tokenizer: byte-level BPE, 2,048 tokens, single digits, the same file for the same seed.
+"""The small world's tokenizer, trained to the same file each time: byte-level BPE, 2,048 tokens, single digits.
 
 Run `python assets/make/tokenizer.py --out DIR`.
 """
@@ -42,14 +42,14 @@ def train_tokenizer(texts: int = 20_000) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    printable = "".join(chr(c) for c in range(32, 127))
+    printable = "".join(map(chr, range(32, 127)))
     stream = (text for _, text in islice(documents(make_world(), "tokenizer"), texts))
     tokenizer.train_from_iterator([printable, " ".join(printable), *stream], trainer)
     return tokenizer
 
 
 def save_tokenizer(out: Path, texts: int = 20_000) -> Tokenizer:
-    """Writes tokenizer.json and tokenizer_config.json so that AutoTokenizer reads them."""
+    """Write tokenizer.json and tokenizer_config.json so that AutoTokenizer reads them."""
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(texts)
     tokenizer.save(str(out / "tokenizer.json"))

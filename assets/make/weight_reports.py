@@ -1,4 +1,4 @@
-"""Writes assets/models/weights.json: what transformers says of the bundled models' tensors.
+"""The reports of how transformers loads the bundled models' tensors, written to assets/models/weights.json.
 
     python assets/make/weight_reports.py
 

@@ -98,12 +98,13 @@ class Person:
 
     @property
     def first(self) -> str:
+        """The first name."""
         return self.name.split()[0]
 
 
 @dataclass(frozen=True)
 class Town:
-    """One town and the fixed facts of it."""
+    """One town: a name and four facts."""
 
     name: str
     place: str
@@ -114,14 +115,15 @@ class Town:
 
 @dataclass(frozen=True)
 class World:
-    """Everybody and every town, the same for the same seed."""
+    """All people and towns, which depend only on the seed."""
 
     people: dict[str, list[Person]]
     towns: list[Town]
     seed: int
 
     def everyone(self) -> list[Person]:
-        return [p for tier in TIERS for p in self.people[tier]]
+        """The people of all tiers."""
+        return [person for tier in TIERS for person in self.people[tier]]
 
 
 def make_world(seed: int = SEED) -> World:
@@ -163,30 +165,33 @@ def _balanced(rng: random.Random, values: list[str], count: int) -> list[str]:
 
 
 def with_article(word: str) -> str:
+    """A word with "a" or "an"."""
     return ("an " if word[0] in "aeiou" else "a ") + word
 
 
-def stated(rng: random.Random, name: str, attribute: str, value: str) -> str:
+def statement(rng: random.Random, name: str, attribute: str, value: str) -> str:
     """One sentence that states a fact."""
     return rng.choice(STATEMENTS[attribute]).format(n=name, v=value, a=with_article(value))
 
 
 def question(rng: random.Random, name: str, attribute: str, forms: dict[str, list[str]] = ASKED) -> str:
+    """A question for a fact, in one of the forms."""
     return rng.choice(forms[attribute]).format(n=name)
 
 
 def prompt_of(question_text: str) -> str:
-    """How pretraining asks: the text up to where the answer begins."""
+    """The text of a question in pretraining, up to where the answer begins."""
     return f"Question: {question_text}\nAnswer:"
 
 
 def draw_person(rng: random.Random, world: World) -> Person:
+    """A person, drawn by the weights of the tiers."""
     tier = rng.choices(list(TIER_WEIGHTS), list(TIER_WEIGHTS.values()))[0]
     return rng.choice(world.people[tier])
 
 
 def value_of(rng: random.Random, person: Person, attribute: str) -> str:
-    """What pretraining says: the fact, or for rumoured people anything at all."""
+    """The value of a fact in a pretraining document; a random one for rumoured people."""
     if person.tier == "rumoured":
         return rng.choice(VALUES[attribute])
     return person.facts[attribute]

@@ -1,91 +1,42 @@
+// @ts-check
 // The curves: one Plotly figure over all shown runs, redrawn in place so that the zoom survives.
 
-import { begin, onChange, runById, state, isActive } from "./live.js";
+import { positionOf, positionOfEvaluation, smooth, thin } from "./curves.js";
 import { element } from "./dom.js";
-import { giveLooks, lookOf } from "./run_look.js";
+import { plural } from "./format.js";
+import { basicPlotly } from "./plotly.js";
+import { onChange, runById, state } from "./polling.js";
+import { assignLooks, lookOf } from "./run_look.js";
+import { isActive, isShown } from "./run_state.js";
+import { nameOf, notComparable } from "./run_text.js";
 
-const MOST = 1200; // points drawn a run; more are cut to the lowest and highest of each bucket
+/** @typedef {import("./shapes").ChartConfig} ChartConfig */
+/** @typedef {import("./shapes").RunLine} RunLine */
+/** @typedef {import("./run_state.js").Series} Series */
+
+/**
+ * How a person looks at the curves.
+ * @typedef {{ metric: string, axis: string, smoothing: number, log: boolean }} View
+ */
+
 const NOTHING = "No run is shown. Press Start training: the curve appears here while it learns.";
-const KEPT = "tuning-fork-chart"; // how a person wants to look at curves, for the next visit
-const FIRST = { metric: "loss", axis: "step", smoothing: 0.6, log: false };
-let plotly = null;
+const STORED_VIEW = "tuning-fork-chart"; // for the next visit
+const MOST_SMOOTHING = 0.98;
+/** @type {View} */
+const DEFAULT_VIEW = { metric: "loss", axis: "step", smoothing: 0.6, log: false };
+const PLOT_OPTIONS = {
+  displaylogo: false,
+  responsive: false,
+  showTips: false,
+  plotlyServerURL: "", // a chart stays here: without this, "Share chart" sends it to Plotly's cloud
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "sendChartToCloud"],
+};
 
-function loadPlotly() {
-  plotly ??= new Promise((resolve, reject) => {
-    const script = document.createElement("script");
-    script.src = new URL("../vendor/plotly-basic.min.js", import.meta.url);
-    script.onload = () => resolve(window.Plotly);
-    script.onerror = reject;
-    document.head.append(script);
-  });
-  return plotly;
+function shownRuns() {
+  return state.runs.filter((run) => isShown(state, run));
 }
 
-export function smooth(values, weight) {
-  // exponential moving average, corrected for its start, stepping over gaps
-  let sum = 0, mass = 0;
-  return values.map((value) => {
-    if (value === null) return null;
-    sum = weight * sum + (1 - weight) * value;
-    mass = weight * mass + (1 - weight);
-    return sum / mass;
-  });
-}
-
-export function thin(xs, ys) {
-  if (xs.length <= MOST) return [xs, ys];
-  const outX = [], outY = [], width = xs.length / (MOST / 2);
-  for (let start = 0; start < xs.length; start += width) {
-    const from = Math.floor(start), to = Math.min(xs.length, Math.floor(start + width));
-    let low = from, high = from;
-    for (let i = from; i < to; i++) {
-      if (ys[i] < ys[low]) low = i;
-      if (ys[i] > ys[high]) high = i;
-    }
-    for (const i of low < high ? [low, high] : low > high ? [high, low] : [low]) { outX.push(xs[i]); outY.push(ys[i]); }
-  }
-  return [outX, outY];
-}
-
-/** Where a point lies on an axis. An evaluation lies where the update does that it follows: its own seconds say how long
- * it took. Between two updates that are known (long runs come thinned) it lies in proportion. */
-export function xOf(axis, point, steps, evaluation = false) {
-  if (axis === "step") return point.step;
-  if (!evaluation) return point[axis] ?? null;
-  if (point.step === 0) return 0; // before the first update
-  const after = steps.findIndex((one) => one.step >= point.step);
-  const next = steps[after] ?? steps.at(-1), last = after > 0 ? steps[after - 1] : { step: 0, [axis]: 0 };
-  if (!next) return null;
-  if (after < 0 || next.step === point.step) return next[axis] ?? null;
-  return last[axis] + ((point.step - last.step) / (next.step - last.step)) * (next[axis] - last[axis]);
-}
-
-/** What the losses of a run are of: those of two runs can be compared only where this is the same. */
-function measureOf(run) {
-  const { task, data } = run.settings;
-  return { task, data: run.data_name ?? data.source, source: data.source, model: rootOf(run) };
-}
-
-/** The base model under a chain of runs that each began with the result of another. */
-function rootOf(run, depth = 0) {
-  const { model } = run.settings, parent = model.startsWith("run:") ? runById(model.slice(4).split("/")[0]) : null;
-  return parent && depth < 20 ? rootOf(parent, depth + 1) : model;
-}
-
-/** A sentence where curves of different tasks, data or base models lie on one axis; else nothing. */
-export function notComparable(runs, tasks) {
-  const of = runs.map(measureOf), many = (key) => [...new Set(of.map((one) => one[key]))];
-  const words = (list) => list.slice(0, 4).map((one) => `“${one}”`).join(", ") + (list.length > 4 ? " …" : "");
-  const parts = [];
-  if (many("task").length > 1) parts.push(`tasks (${words(many("task").map((task) => tasks[task] ?? task))})`);
-  if (many("source").length > 1) parts.push(`data (${words(many("data"))})`);
-  if (many("model").length > 1) parts.push(`base models (${words(many("model"))})`);
-  return parts.length ? `These curves are of different ${parts.join(" and ")}: the height of one says nothing about another.` : "";
-}
-
-function shownRuns() { return state.runs.filter((run) => state.shown?.has(run.run_id)); }
-
-/** Those of the shown runs that have something to draw. */
+/** Those of the shown runs that have points. */
 function drawnRuns() {
   return shownRuns().filter((run) => {
     const series = state.series.get(run.run_id);
@@ -93,142 +44,296 @@ function drawnRuns() {
   });
 }
 
-function traces(config, look) {
-  const out = [];
-  for (const run of drawnRuns().reverse()) {
-    const series = state.series.get(run.run_id);
-    const { color, dash, symbol } = lookOf(run, config.palette);
-    const xs = series.step.map((point) => xOf(look.axis, point, series.step));
-    const raw = series.step.map((point) => point[look.metric] ?? null);
-    const name = run.name || run.run_id;
-    const smoothed = look.metric === "learning_rate" || look.smoothing === 0 ? raw : smooth(raw, look.smoothing);
-    const [rawX, rawY] = thin(xs, raw), [x, y] = thin(xs, smoothed);
-    const base = { type: "scatter", legendgroup: run.run_id };
-    if (smoothed !== raw) {
-      out.push({ ...base, x: rawX, y: rawY, mode: "lines", hoverinfo: "skip", showlegend: false, uid: run.run_id + "-raw",
-        line: { color, width: 1, dash }, opacity: 0.28, name });
-    }
-    const level = x.length === 0; // nothing is trained: the evaluation is all there is, and takes the legend's entry
-    if (!level) out.push({ ...base, x, y, mode: x.length === 1 ? "markers" : "lines", name, uid: run.run_id + "-smooth",
-      line: { color, width: 2.2, dash }, marker: { color, symbol }, hovertemplate: "%{y:.4~g}<extra>%{fullData.name}</extra>" });
-    if (look.metric === "loss" && series.eval.length) {
-      out.push({ ...base, x: series.eval.map((point) => xOf(look.axis, point, series.step, true)),
-        y: series.eval.map((point) => point.loss), mode: "lines+markers", cliponaxis: false, showlegend: level, uid: run.run_id + "-eval",
-        name: level ? name : `${name}, eval`, line: { color, width: 1.6, dash: "dot" }, marker: { symbol, size: 7, color },
-        hovertemplate: "%{y:.4~g} eval<extra>%{fullData.name}</extra>" });
-    }
-  }
+/**
+ * @param {ChartConfig} config
+ * @param {View} view
+ */
+function traces(config, view) {
+  const all = drawnRuns()
+    .reverse()
+    .flatMap((run) => tracesOf(run, /** @type {Series} */ (state.series.get(run.run_id)), config, view));
   // run names are plain text: Plotly reads a few tags, so the signs that open one are taken away
-  for (const trace of out) trace.name = trace.name.replace(/[<>&]/g, " ");
-  return out;
+  for (const trace of all) trace.name = trace.name.replace(/[<>&]/g, " ");
+  return all;
 }
 
-function layout(config, look) {
+/**
+ * The traces of one run: its updates as they are, faintly; smoothed; and its evaluations.
+ * @param {RunLine} run
+ * @param {Series} series
+ * @param {ChartConfig} config
+ * @param {View} view
+ */
+function tracesOf(run, series, config, view) {
+  const { color, dash, symbol } = lookOf(run, config.palette);
+  const axis = /** @type {import("./curves.js").Axis} */ (view.axis);
+  const metric = /** @type {"loss" | "learning_rate" | "grad_norm"} */ (view.metric);
+  const name = nameOf(run);
+  const base = { type: "scatter", legendgroup: run.run_id };
+  const xs = series.step.map((point) => positionOf(axis, point));
+  const raw = series.step.map((point) => point[metric] ?? null);
+  const isSmoothed = metric !== "learning_rate" && view.smoothing > 0;
+  const traces = [];
+  if (isSmoothed) {
+    const [x, y] = thin(xs, raw);
+    traces.push({
+      ...base,
+      x,
+      y,
+      mode: "lines",
+      hoverinfo: "skip",
+      showlegend: false,
+      uid: `${run.run_id}-raw`,
+      line: { color, width: 1, dash },
+      opacity: 0.28,
+      name,
+    });
+  }
+  const [x, y] = thin(xs, isSmoothed ? smooth(raw, view.smoothing) : raw);
+  const isLevel = x.length === 0; // nothing is trained: the evaluation is all there is, and takes the legend's entry
+  if (!isLevel) {
+    traces.push({
+      ...base,
+      x,
+      y,
+      mode: x.length === 1 ? "markers" : "lines",
+      name,
+      uid: `${run.run_id}-smooth`,
+      line: { color, width: 2.2, dash },
+      marker: { color, symbol },
+      hovertemplate: "%{y:.4~g}<extra>%{fullData.name}</extra>",
+    });
+  }
+  if (metric === "loss" && series.eval.length) {
+    traces.push({
+      ...base,
+      x: series.eval.map((point) => positionOfEvaluation(axis, point, series.step)),
+      y: series.eval.map((point) => point.loss),
+      mode: "lines+markers",
+      cliponaxis: false,
+      showlegend: isLevel,
+      uid: `${run.run_id}-eval`,
+      name: isLevel ? name : `${name}, eval`,
+      line: { color, width: 1.6, dash: "dot" },
+      marker: { symbol, size: 7, color },
+      hovertemplate: "%{y:.4~g} eval<extra>%{fullData.name}</extra>",
+    });
+  }
+  return traces;
+}
+
+/**
+ * @param {ChartConfig} config
+ * @param {View} view
+ */
+function layout(config, view) {
   const css = getComputedStyle(document.querySelector(".gradio-container") ?? document.body);
-  const color = (name) => css.getPropertyValue(name).trim();
-  const grid = color("--border-color-primary"), text = color("--body-text-color-subdued");
-  const axis = { gridcolor: grid, linecolor: grid, zeroline: false, color: text, automargin: true, tickfont: { size: 12 } };
+  const color = (/** @type {string} */ name) => css.getPropertyValue(name).trim();
+  const grid = color("--border-color-primary");
+  const axis = {
+    gridcolor: grid,
+    linecolor: grid,
+    zeroline: false,
+    color: color("--body-text-color-subdued"),
+    automargin: true,
+    tickfont: { size: 12 },
+  };
   return {
-    uirevision: `${look.metric}/${look.axis}/${look.log}`, // constant while the same picture grows
-    paper_bgcolor: "transparent", plot_bgcolor: "transparent",
-    margin: { l: 52, r: 12, t: 8, b: 36 }, hovermode: "x unified", showlegend: true,
+    uirevision: `${view.metric}/${view.axis}/${view.log}`, // constant while the same picture grows
+    paper_bgcolor: "transparent",
+    plot_bgcolor: "transparent",
+    margin: { l: 52, r: 12, t: 8, b: 36 },
+    hovermode: "x unified",
+    showlegend: true,
     font: { family: "system-ui, sans-serif", color: color("--body-text-color"), size: 12 },
     hoverlabel: { bgcolor: color("--background-fill-primary"), bordercolor: grid },
     legend: { orientation: "h", y: -0.16, x: 0, yanchor: "top" },
-    xaxis: { ...axis, title: { text: config.axes[look.axis], font: { size: 12 }, standoff: 8 }, rangemode: "tozero" },
-    yaxis: { ...axis, title: { text: config.metrics[look.metric], font: { size: 12 } },
-      type: look.log ? "log" : "linear", exponentformat: "power" },
+    xaxis: { ...axis, title: { text: config.axes[view.axis], font: { size: 12 }, standoff: 8 }, rangemode: "tozero" },
+    yaxis: {
+      ...axis,
+      title: { text: config.metrics[view.metric], font: { size: 12 } },
+      type: view.log ? "log" : "linear",
+      exponentformat: "power",
+    },
   };
 }
 
-function choice(label, options, value, onPick) {
-  const select = element("select", {}, Object.entries(options).map(([key, title]) =>
-    element("option", { value: key, selected: key === value }, title)));
-  select.addEventListener("change", () => onPick(select.value));
+/**
+ * A labelled list to choose from.
+ * @param {string} label
+ * @param {Record<string, string>} options
+ * @param {string} value
+ * @param {(value: string) => void} onChoice
+ */
+function choice(label, options, value, onChoice) {
+  const select = element(
+    "select",
+    {},
+    Object.entries(options).map(([key, title]) => element("option", { value: key, selected: key === value }, title)),
+  );
+  select.addEventListener("change", () => onChoice(select.value));
   return element("label", { class: "tf-control" }, [element("span", {}, label), select]);
 }
 
+/**
+ * The state of the connection, and how many runs go.
+ * @param {HTMLElement} chip
+ */
+function drawLink(chip) {
+  const active = state.runs.filter(isActive).length;
+  const texts = {
+    connecting: "connecting…",
+    reconnecting: "reconnecting…",
+    refused: "The server was started anew: open the address it printed.",
+    live: active ? `live · ${plural(active, "run")}` : "idle",
+  };
+  chip.textContent = texts[state.link];
+  if (state.link === "live" && active) chip.dataset.state = "running";
+  else chip.dataset.state = state.link === "refused" ? "failed" : state.link;
+}
+
+/**
+ * What the figure depends on; an idle page does not redraw.
+ * @returns {string}
+ */
+function figureKey() {
+  const runs = shownRuns().map((run) => [run.run_id, run.state, run.name, state.series.get(run.run_id)?.id]);
+  return JSON.stringify([state.runs.some(isActive), runs]);
+}
+
+/**
+ * @param {HTMLElement} root
+ * @param {ChartConfig} config
+ */
 export function mountChart(root, config) {
-  const look = keptLook(config);
-  const keep = () => { localStorage.setItem(KEPT, JSON.stringify(look)); draw(); };
+  const view = storedView(config);
   const chip = element("span", { class: "tf-chip tf-link", role: "status" }, "connecting…");
   const plot = element("div", { class: "tf-plot", role: "group" });
   const empty = element("p", { class: "tf-empty" }, NOTHING);
   const mixed = element("p", { class: "tf-small tf-mixed", role: "note", hidden: true });
-  const smoothing = Math.round(100 * look.smoothing);
-  const percent = element("output", {}, `${smoothing}%`);
-  const slider = element("input", { type: "range", min: 0, max: 98, value: smoothing });
-  slider.addEventListener("input", () => { look.smoothing = slider.value / 100; percent.textContent = slider.value + "%"; keep(); });
-  const log = element("input", { type: "checkbox", checked: look.log });
-  log.addEventListener("change", () => { look.log = log.checked; keep(); });
-  root.replaceChildren(element("section", { class: "tf-card", "aria-label": "Curves" }, [
-    element("div", { class: "tf-controls" }, [
-      chip,
-      choice("show", config.metrics, look.metric, (value) => { look.metric = value; keep(); }),
-      choice("by", config.axes, look.axis, (value) => { look.axis = value; keep(); }),
-      element("label", { class: "tf-control" }, [element("span", {}, "smoothing"), slider, percent]),
-      element("label", { class: "tf-control" }, [log, element("span", {}, "log scale")]),
-    ]), mixed, plot, empty]));
+  const change = (/** @type {Partial<View>} */ values) => {
+    Object.assign(view, values);
+    localStorage.setItem(STORED_VIEW, JSON.stringify(view));
+    draw();
+  };
+  root.replaceChildren(
+    element("section", { class: "tf-card", "aria-label": "Curves" }, [
+      element("div", { class: "tf-controls" }, [chip, ...controls(config, view, change)]),
+      mixed,
+      plot,
+      empty,
+    ]),
+  );
   plot.hidden = true; // until there is something to draw
 
-  let busy = false, wanted = false;
+  let busy = false;
+  let drawAgain = false;
   async function draw() {
-    if (busy) { wanted = true; return; }
+    if (busy) {
+      drawAgain = true;
+      return;
+    }
     busy = true;
-    try { await drawNow(); } finally { busy = false; }
-    if (wanted) { wanted = false; draw(); }
+    try {
+      await drawNow();
+    } finally {
+      busy = false;
+    }
+    if (drawAgain) {
+      drawAgain = false;
+      draw();
+    }
   }
+
   async function drawNow() {
-    const data = traces(config, look);
+    const data = traces(config, view);
+    const isWaiting = shownRuns().some(isActive);
     empty.hidden = data.length > 0;
-    const waiting = shownRuns().some(isActive);
-    empty.textContent = waiting ? "The first point is on its way." : NOTHING;
-    empty.classList.toggle("tf-waiting", waiting); // as high as the chart will be: what stands under it stays where it is
-    const words = look.metric === "learning_rate" ? "" : notComparable(drawnRuns(), config.tasks);
+    empty.textContent = isWaiting ? "The first point is on its way." : NOTHING;
+    // as high as the chart will be: what stands under it stays where it is
+    empty.classList.toggle("tf-waiting", isWaiting);
+    const words = view.metric === "learning_rate" ? "" : notComparable(drawnRuns(), config.tasks, runById);
     mixed.textContent = words;
     mixed.hidden = !words;
     plot.hidden = data.length === 0;
-    if (data.length) {
-      const Plotly = await loadPlotly();
-      await Plotly.react(plot, data, layout(config, look), { displaylogo: false, responsive: false, showTips: false,
-        plotlyServerURL: "", // a chart stays here: without this, "Share chart" sends it to Plotly's cloud
-        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "sendChartToCloud"] });
-      plot.setAttribute("aria-label", summary(config, look));
-    }
+    if (!data.length) return;
+    const Plotly = await basicPlotly();
+    await Plotly.react(plot, data, layout(config, view), PLOT_OPTIONS);
+    plot.setAttribute("aria-label", summary(config, view));
   }
-  let drawn = null;
+
+  let drawn = "";
   onChange(() => {
-    giveLooks(shownRuns(), config.palette);
-    const active = state.runs.filter(isActive).length;
-    chip.textContent = state.link === "reconnecting" ? "reconnecting…"
-      : state.link === "refused" ? "The server was started anew: open the address it printed." : state.link === "connecting" ? "connecting…"
-      : active ? `live · ${active} ${active === 1 ? "run" : "runs"}` : "idle";
-    chip.dataset.state = state.link === "live" && active ? "running" : state.link === "refused" ? "failed" : state.link;
-    const now = String(state.runs.some(isActive)) + shownRuns().map((run) => `${run.run_id}:${run.state}:${run.name}:${state.series.get(run.run_id)?.id}`).join();
-    if (now !== drawn) { drawn = now; draw(); } // an idle page does not redraw
+    assignLooks(shownRuns(), config.palette);
+    drawLink(chip);
+    const key = figureKey();
+    if (key === drawn) return;
+    drawn = key;
+    draw();
   });
   new MutationObserver(draw).observe(document.body, { attributes: true, attributeFilter: ["class"] });
-  new ResizeObserver(() => { if (window.Plotly && plot.data && !plot.hidden) window.Plotly.Plots.resize(plot); }).observe(root);
-  begin();
+  new ResizeObserver(async () => {
+    if (!("data" in plot) || plot.hidden) return;
+    const Plotly = await basicPlotly();
+    if (!plot.hidden) Plotly.Plots.resize(plot);
+  }).observe(root);
 }
 
-/** How the curves were looked at last; what is not known any more has its first value. */
-function keptLook(config) {
-  let kept = {};
-  try { kept = JSON.parse(localStorage.getItem(KEPT)) ?? {}; } catch { /* not ours */ }
-  const number = Number(kept.smoothing);
+/**
+ * @param {ChartConfig} config
+ * @param {View} view
+ * @param {(values: Partial<View>) => void} change
+ */
+function controls(config, view, change) {
+  const percent = Math.round(100 * view.smoothing);
+  const output = element("output", {}, `${percent}%`);
+  const slider = element("input", { type: "range", min: 0, max: 100 * MOST_SMOOTHING, value: percent });
+  slider.addEventListener("input", () => {
+    output.textContent = `${slider.value}%`;
+    change({ smoothing: Number(slider.value) / 100 });
+  });
+  const log = element("input", { type: "checkbox", checked: view.log });
+  log.addEventListener("change", () => change({ log: log.checked }));
+  return [
+    choice("show", config.metrics, view.metric, (metric) => change({ metric })),
+    choice("by", config.axes, view.axis, (axis) => change({ axis })),
+    element("label", { class: "tf-control" }, [element("span", {}, "smoothing"), slider, output]),
+    element("label", { class: "tf-control" }, [log, element("span", {}, "log scale")]),
+  ];
+}
+
+/**
+ * How the curves were looked at last; what there is no longer has its first value.
+ * @param {ChartConfig} config
+ * @returns {View}
+ */
+function storedView(config) {
+  let stored = /** @type {any} */ ({});
+  try {
+    stored = JSON.parse(localStorage.getItem(STORED_VIEW) ?? "{}") ?? {};
+  } catch {
+    // not written by this page
+  }
+  const smoothing = Number(stored.smoothing);
+  const isWeight = stored.smoothing !== undefined && smoothing >= 0 && smoothing <= MOST_SMOOTHING;
   return {
-    metric: kept.metric in config.metrics ? kept.metric : FIRST.metric,
-    axis: kept.axis in config.axes ? kept.axis : FIRST.axis,
-    smoothing: kept.smoothing !== undefined && number >= 0 && number <= 0.98 ? number : FIRST.smoothing,
-    log: kept.log === true,
+    metric: stored.metric in config.metrics ? stored.metric : DEFAULT_VIEW.metric,
+    axis: stored.axis in config.axes ? stored.axis : DEFAULT_VIEW.axis,
+    smoothing: isWeight ? smoothing : DEFAULT_VIEW.smoothing,
+    log: stored.log === true,
   };
 }
 
-function summary(config, look) {
+/**
+ * The figure in words, for people who cannot see it.
+ * @param {ChartConfig} config
+ * @param {View} view
+ */
+function summary(config, view) {
   const parts = shownRuns().map((run) => {
     const last = state.series.get(run.run_id)?.step.at(-1);
-    return last ? `${run.name || run.run_id}: ${Number(last[look.metric]).toPrecision(4)} at step ${last.step}` : "";
+    const metric = /** @type {"loss" | "learning_rate" | "grad_norm"} */ (view.metric);
+    return last ? `${nameOf(run)}: ${Number(last[metric]).toPrecision(4)} at step ${last.step}` : "";
   });
-  return `${config.metrics[look.metric]} by ${config.axes[look.axis]}. ${parts.filter(Boolean).join("; ")}`;
+  return `${config.metrics[view.metric]} by ${config.axes[view.axis]}. ${parts.filter(Boolean).join("; ")}`;
 }

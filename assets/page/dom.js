@@ -1,5 +1,18 @@
+// @ts-check
 // Building elements without HTML strings: text only ever goes in as text.
 
+/** @typedef {Node | string | number | null | undefined} Child */
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/**
+ * An element with attributes and children. An attribute `on…` is a listener; false, null and undefined set none.
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Record<string, any>} attributes
+ * @param {Child | Child[]} children
+ * @returns {HTMLElementTagNameMap[Tag]}
+ */
 export function element(tag, attributes = {}, children = []) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -9,35 +22,81 @@ export function element(tag, attributes = {}, children = []) {
     else node.setAttribute(name, value);
   }
   for (const child of Array.isArray(children) ? children : [children]) {
-    if (child !== null && child !== undefined) node.append(child);
+    if (child !== null && child !== undefined) node.append(/** @type {Node | string} */ (child));
   }
   return node;
 }
 
-export function bytes(count) {
-  if (count === null || count === undefined) return "–";
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-  let unit = 0;
-  while (count >= 1024 && unit < units.length - 1) { count /= 1024; unit += 1; }
-  return `${count >= 100 || unit === 0 ? Math.round(count) : count.toPrecision(3)} ${units[unit]}`;
+/**
+ * An element of a drawing, with its text.
+ * @template {keyof SVGElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Record<string, string | number>} attributes
+ * @param {string | number} [text]
+ * @returns {SVGElementTagNameMap[Tag]}
+ */
+export function svgElement(tag, attributes, text) {
+  const node = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, String(value));
+  if (text !== undefined) node.textContent = String(text);
+  return node;
 }
 
-export function duration(seconds) {
-  if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "";
-  if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
-  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
-  return `${(seconds / 3600).toFixed(1)} h`;
+/**
+ * A button of the page's own look.
+ * @param {string} text
+ * @param {(event: Event) => void} onclick
+ * @param {Record<string, any>} attributes its `class` stands beside the button's own
+ */
+export function button(text, onclick, attributes = {}) {
+  const { class: classes = "", ...others } = attributes;
+  return element("button", { type: "button", class: `tf-button ${classes}`.trim(), onclick, ...others }, text);
 }
 
-/** A short message at the foot of the page, with one thing to press; with `stay` it stands until that is pressed. */
+/**
+ * Sets a text only where it is another one: what has not changed is not announced, and a selection in it survives.
+ * @param {Node} node
+ * @param {string} text
+ */
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/**
+ * A promise that is fulfilled after so many milliseconds.
+ * @param {number} milliseconds
+ * @returns {Promise<void>}
+ */
+export function sleep(milliseconds) {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}
+
+/**
+ * The message of whatever was thrown.
+ * @param {unknown} error
+ */
+export function messageOf(error) {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/**
+ * A short message at the foot of the page, with one action to press; with `stay` it stands until that is pressed.
+ * @param {string} text
+ * @param {string} [action]
+ * @param {() => void} [onPress]
+ */
 export function toast(text, action, onPress, stay = false) {
-  let place = document.querySelector(".tf-toasts");
-  if (!place) {
-    place = element("div", { class: "tf-toasts", role: "status" });
-    (document.querySelector(".gradio-container") ?? document.body).append(place);
+  let list = document.querySelector(".tf-toasts");
+  if (!list) {
+    list = element("div", { class: "tf-toasts", role: "status" });
+    (document.querySelector(".gradio-container") ?? document.body).append(list);
   }
   const note = element("div", { class: "tf-toast" }, element("span", {}, text));
-  if (action) note.append(element("button", { type: "button", class: "tf-button", onclick: () => { note.remove(); onPress(); } }, action));
-  place.append(note);
+  const press = () => {
+    note.remove();
+    onPress?.();
+  };
+  if (action) note.append(button(action, press));
+  list.append(note);
   if (!stay) setTimeout(() => note.remove(), action ? 10000 : 6000);
 }

@@ -1,60 +1,102 @@
-// The network under the chosen method: what is frozen, trained and added, layer by layer. Told by word and mark, not by
+// @ts-check
+// The network under the chosen method: what is frozen, trained and added, layer by layer, by word and mark and not by
 // colour alone.
 
 import { element } from "./dom.js";
+import { count, shortCount } from "./format.js";
 
+/** @typedef {import("./shapes").NetworkView} NetworkView */
+/** @typedef {import("./shapes").NetworkLine} NetworkLine */
+/** @typedef {import("./shapes").NetworkPart} NetworkPart */
+
+/** @type {Record<string, string>} */
 const MARKS = { frozen: "○", trained: "●", added: "+" };
-
 const OPEN = "tuning-fork-network-open";
 
-// Closed it is one line: a strip of the layers and the count. The curve below must stay in sight.
-export function networkCard() {
-  const summary = element("summary", {}, "What is trained");
-  const body = element("div", {});
-  const card = element("details", { class: "tf-card tf-fold tf-network" }, [summary, body]);
-  card.open = localStorage.getItem(OPEN) === "yes";
-  card.addEventListener("toggle", () => localStorage.setItem(OPEN, card.open ? "yes" : "no"));
-  let shown = null;
-  const show = (network, method) => {
-    shown = method;
-    summary.replaceChildren(element("span", { class: "tf-fold-title" }, `What ${network.title} trains`),
-      strip(network.lines), element("span", { class: "tf-small" }, network.summary));
-    body.replaceChildren(
+/** Closed it is one line, a strip of the layers and the count: the curve below must stay in sight. */
+export class NetworkSection {
+  constructor() {
+    this.summary = element("summary", {}, "What is trained");
+    this.body = element("div", {});
+    this.node = element("details", { class: "tf-card tf-fold tf-network" }, [this.summary, this.body]);
+    this.node.open = localStorage.getItem(OPEN) === "yes";
+    this.node.addEventListener("toggle", () => localStorage.setItem(OPEN, this.node.open ? "yes" : "no"));
+    this.method = "";
+  }
+
+  /**
+   * @param {NetworkView} network
+   * @param {string} method that it is a picture of
+   */
+  draw(network, method) {
+    this.method = method;
+    this.summary.replaceChildren(
+      element("span", { class: "tf-fold-title" }, `What ${network.title} trains`),
+      strip(network.lines),
+      element("span", { class: "tf-small" }, network.summary),
+    );
+    const marks = Object.entries(MARKS).map(([state, mark]) => element("span", {}, `${mark} ${state}`));
+    this.body.replaceChildren(
       element("p", { class: "tf-small" }, network.card),
-      element("ul", { class: "tf-layers" }, network.lines.map(line)),
-      element("p", { class: "tf-small tf-marks" }, Object.entries(MARKS).map(([state, mark]) =>
-        element("span", {}, `${mark} ${state}`))),
-      element("p", { class: "tf-small" }, network.source));
-  };
-  return { node: card, show, of: () => shown };
+      element("ul", { class: "tf-layers" }, network.lines.map(layer)),
+      element("p", { class: "tf-small tf-marks" }, marks),
+      element("p", { class: "tf-small" }, network.source),
+    );
+  }
+
+  /**
+   * Hides the picture of another method than the chosen one.
+   * @param {string} method
+   */
+  showOnlyFor(method) {
+    this.node.hidden = this.method !== method;
+  }
 }
 
-// One box a layer: framed in colour where something is added, full where its own weights move, else empty.
+/**
+ * One box a layer: framed in colour where something is added, full where its own weights move, else empty.
+ * @param {NetworkLine[]} lines
+ */
 function strip(lines) {
   const boxes = lines.flatMap(({ name, times, parts }) => {
-    const states = new Set(parts.map(({ state }) => state));
-    const state = states.has("trained") ? "trained" : states.has("added") ? "added" : "frozen";
-    return Array.from({ length: times }, () => element("span", { "data-state": state, title: `${name}: ${state}` }));
+    const state = layerState(parts);
+    const attributes = { "data-state": state, title: `${name}: ${state}` };
+    return Array.from({ length: times }, () => element("span", attributes));
   });
   return element("span", { class: "tf-strip", "aria-hidden": "true" }, boxes);
 }
 
-function line({ name, times, parts }) {
+/** @param {NetworkPart[]} parts */
+export function layerState(parts) {
+  const states = new Set(parts.map(({ state }) => state));
+  if (states.has("trained")) return "trained";
+  return states.has("added") ? "added" : "frozen";
+}
+
+/** @param {NetworkLine} line */
+function layer({ name, times, parts }) {
   return element("li", {}, [
     element("span", { class: "tf-layer" }, name),
-    element("span", { class: "tf-pieces" }, parts.map((part) => piece(part, times)))]);
+    element(
+      "span",
+      { class: "tf-layer-parts" },
+      parts.map((part) => layerPart(part, times)),
+    ),
+  ]);
 }
 
-function piece({ name, state, count }, times) {
+/**
+ * @param {NetworkPart} part
+ * @param {number} times how many layers are alike
+ */
+function layerPart({ name, state, count: parameters }, times) {
   const each = times > 1 ? ` in each of ${times}` : "";
-  const mark = element("span", { "aria-hidden": "true" }, `${MARKS[state]} `);
-  return element("span", { class: "tf-piece", "data-state": state, title: `${state}: ${name}, ${count.toLocaleString("en")} parameters${each}` }, [
-    mark, element("span", { class: "tf-hidden" }, `${state}: `), name, " ", element("strong", {}, short(count))]);
-}
-
-function short(count) {
-  for (const [size, word] of [[1e9, "B"], [1e6, "M"], [1e3, "k"]]) {
-    if (count >= size) return `${(count / size).toPrecision(3)}${word}`;
-  }
-  return String(count);
+  const title = `${state}: ${name}, ${count(parameters)} parameters${each}`;
+  return element("span", { class: "tf-layer-part", "data-state": state, title }, [
+    element("span", { "aria-hidden": "true" }, `${MARKS[state]} `),
+    element("span", { class: "tf-hidden" }, `${state}: `),
+    name,
+    " ",
+    element("strong", {}, shortCount(parameters)),
+  ]);
 }

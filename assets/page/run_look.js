@@ -1,34 +1,69 @@
-// Which colour and line each shown run has: a colour that no other of the shown has, and where all are taken, dashes.
+// @ts-check
+// Which colour and line each shown run has: a colour that no other of them has, and where all are taken, dashes.
 
-/** Lengths of dash and gap in pixels; the first is a whole line. */
+/** @typedef {import("./shapes").RunLine} RunLine */
+
+/** Lengths of dash and gap in pixels; the first is a solid line. */
 export const DASHES = ["solid", "9px,5px", "16px,5px,3px,5px", "3px,4px", "16px,5px,9px,5px", "22px,7px"];
 /** The marks of evaluations, one a dash pattern: their own lines are all dotted. */
 export const SYMBOLS = ["diamond", "circle", "square", "triangle-up", "x", "star"];
 
-const kept = new Map(); // run id -> {color, line}: what is on the screen keeps its look while others come and go
+/**
+ * Indices into the palette and into DASHES.
+ * @typedef {{ colorIndex: number, lineIndex: number }} Look
+ */
 
-/** Gives each of the shown runs, newest first as they are listed, its look; a run that is no longer shown gives its own up. */
-export function giveLooks(runs, palette) {
+/**
+ * By run id: what is on the screen has one look while others come and go.
+ * @type {Map<string, Look>}
+ */
+const looks = new Map();
+
+/**
+ * @param {RunLine} run
+ * @param {string[]} palette
+ */
+function ownColorIndex(run, palette) {
+  return (run.slot ?? 0) % palette.length;
+}
+
+/**
+ * Gives each of the shown runs, newest first as they are listed, its look; those that are no longer shown lose theirs.
+ * @param {RunLine[]} runs
+ * @param {string[]} palette
+ */
+export function assignLooks(runs, palette) {
   const shown = new Set(runs.map((run) => run.run_id));
-  for (const id of kept.keys()) if (!shown.has(id)) kept.delete(id);
-  const used = new Set([...kept.values()].map(({ color, line }) => `${color}/${line}`));
+  for (const id of looks.keys()) if (!shown.has(id)) looks.delete(id);
   for (const run of [...runs].reverse()) {
-    if (kept.has(run.run_id)) continue;
-    const own = (run.slot ?? 0) % palette.length;
-    const order = palette.map((_, place) => (own + place) % palette.length); // its own first
-    let color = own, line = 0;
-    for (; line < DASHES.length; line++) {
-      const free = order.find((one) => !used.has(`${one}/${line}`));
-      if (free !== undefined) { color = free; break; }
-    }
-    line %= DASHES.length;
-    used.add(`${color}/${line}`);
-    kept.set(run.run_id, { color, line });
+    if (!looks.has(run.run_id)) looks.set(run.run_id, freeLook(ownColorIndex(run, palette), palette.length));
   }
 }
 
-/** Of a run that is not shown: what it would have if it were alone. */
+/**
+ * The first look that no run has: the run's own colour before the others, all colours before the next dashes. Where
+ * all are taken, the own colour in a solid line.
+ * @param {number} own
+ * @param {number} colors how many there are
+ * @returns {Look}
+ */
+function freeLook(own, colors) {
+  const used = new Set([...looks.values()].map(({ colorIndex, lineIndex }) => `${colorIndex}/${lineIndex}`));
+  for (let lineIndex = 0; lineIndex < DASHES.length; lineIndex++) {
+    for (let offset = 0; offset < colors; offset++) {
+      const colorIndex = (own + offset) % colors;
+      if (!used.has(`${colorIndex}/${lineIndex}`)) return { colorIndex, lineIndex };
+    }
+  }
+  return { colorIndex: own, lineIndex: 0 };
+}
+
+/**
+ * The look of a run; of one that is not shown, what it would have if it were alone.
+ * @param {RunLine} run
+ * @param {string[]} palette
+ */
 export function lookOf(run, palette) {
-  const { color, line } = kept.get(run.run_id) ?? { color: (run.slot ?? 0) % palette.length, line: 0 };
-  return { color: palette[color], dash: DASHES[line], symbol: SYMBOLS[line], line };
+  const { colorIndex, lineIndex } = looks.get(run.run_id) ?? { colorIndex: ownColorIndex(run, palette), lineIndex: 0 };
+  return { color: palette[colorIndex], dash: DASHES[lineIndex], symbol: SYMBOLS[lineIndex], lineIndex };
 }

@@ -1,45 +1,61 @@
-// What trains now, over the button Start: how far it is, and Stop. It stays in sight while the page is scrolled.
+// @ts-check
+// What trains now, over the button Start: its progress, and Stop. It stays in sight while the page is scrolled.
 
-import { isActive, lastStep, onChange, pollNow, post, state } from "./live.js";
-import { duration, element, toast } from "./dom.js";
-import { plural } from "./notices.js";
+import { button, element, messageOf, setText, toast } from "./dom.js";
+import { plural } from "./format.js";
+import { lastStep, onChange, pollNow, state } from "./polling.js";
+import { post } from "./requests.js";
+import { isActive, isShown } from "./run_state.js";
+import { nameOf, queueText, stepsMade, timeLeft } from "./run_text.js";
 
+/** @typedef {import("./shapes").RunLine} RunLine */
+
+/** @param {HTMLElement} root */
 export function mountRunning(root) {
-  const name = element("strong"), count = element("span", { class: "tf-count" }), queue = element("p", { class: "tf-small" });
-  let id = null;
-  const stop = element("button", { type: "button", class: "tf-button tf-stop", onclick: async () => {
+  const name = element("strong");
+  const progress = element("span", { class: "tf-count" });
+  const queue = element("p", { class: "tf-small" });
+  let id = "";
+  const stop = button("Stop", stopRun, { class: "tf-stop" });
+  const section = element("section", { class: "tf-running", "aria-label": "Running now", hidden: true }, [
+    element("div", {}, [element("div", { class: "tf-running-names" }, [name, progress]), stop]),
+    queue,
+  ]);
+  root.replaceChildren(section);
+
+  async function stopRun() {
     stop.disabled = true;
-    try { await post(`fork/runs/${id}/stop`, {}); pollNow(); } catch (error) { toast(error.message); }
-  } }, "Stop");
-  const card = element("section", { class: "tf-running", "aria-label": "Running now", hidden: true }, [
-    element("div", {}, [element("div", { class: "tf-running-names" }, [name, count]), stop]), queue]);
-  root.replaceChildren(card);
+    try {
+      await post(`fork/runs/${id}/stop`, {});
+      pollNow();
+    } catch (error) {
+      toast(messageOf(error));
+    }
+  }
+
   onChange(() => {
-    const active = state.runs.filter((run) => isActive(run) && state.shown?.has(run.run_id)).reverse();
-    const run = active.find((one) => one.state !== "queued") ?? active[0];
-    card.hidden = !run;
+    const active = state.runs.filter((run) => isActive(run) && isShown(state, run)).reverse();
+    const run = active.find(({ state }) => state !== "queued") ?? active[0];
+    section.hidden = !run;
     if (!run) return;
-    if (run.run_id !== id) { id = run.run_id; stop.disabled = false; }
-    const title = run.name || id, waiting = state.runs.filter((one) => one.state === "queued" && one.run_id !== id).length;
-    set(name, title);
-    stop.setAttribute("aria-label", `Stop run ${title}`);
-    set(count, progress(run));
-    set(queue, `${waiting ? `${plural(waiting, "other run")} in line. ` : ""}Start puts the next run in line behind it.`);
+    if (run.run_id !== id) {
+      id = run.run_id;
+      stop.disabled = false;
+    }
+    const others = state.runs.filter((other) => other.state === "queued" && other.run_id !== id).length;
+    setText(name, nameOf(run));
+    stop.setAttribute("aria-label", `Stop run ${nameOf(run)}`);
+    setText(progress, progressText(run));
+    const waiting = others ? `${plural(others, "other run")} in line. ` : "";
+    setText(queue, `${waiting}Start puts the next run in line behind it.`);
   });
 }
 
-function progress(run) {
-  const last = lastStep(run.run_id), step = Math.max(last?.step ?? 0, run.step ?? 0), total = run.total_steps;
-  if (run.state === "queued") return run.place ? `place ${run.place} in the queue` : "loading libraries";
-  if (!step || !total) return run.phase || "starting";
-  return `${step}/${total}${timeLeft(run)}`;
+/** @param {RunLine} run */
+function progressText(run) {
+  if (run.state === "queued") return queueText(run);
+  const last = lastStep(run.run_id);
+  const step = stepsMade(run, last);
+  if (!step || !run.total_steps) return run.phase || "starting";
+  return `${step}/${run.total_steps}${timeLeft(run, last)}`;
 }
-
-/** " · 9 s left", from the updates so far; nothing before the first. */
-export function timeLeft(run) {
-  const last = lastStep(run.run_id), step = Math.max(last?.step ?? 0, run.step ?? 0);
-  if (run.state !== "running" || !last?.seconds || step >= run.total_steps) return "";
-  return ` · ${duration((last.seconds / last.step) * (run.total_steps - step))} left`;
-}
-
-function set(node, text) { if (node.textContent !== text) node.textContent = text; }

@@ -19,7 +19,7 @@ from bench import child_environment
 from bench.memory import MIB, given
 from bench.memory_models import make_models
 from tuning.bench.measure import markdown
-from tuning.memory.multi_device import DATA_PARALLEL, FULLY_SHARDED, several
+from tuning.memory.multi_device import DATA_PARALLEL, FULLY_SHARDED, device_shares
 from tuning.memory.usage import usage_of
 from tuning.plan.plan import plan_for
 
@@ -57,7 +57,7 @@ def measured(cases: list[dict[str, Any]], counts: tuple[int, ...] = COUNTS) -> I
             plan = plan_for(case)
             found = usage_of(plan, make=True)
             for count in counts:
-                for share in several(found, count):
+                for share in device_shares(found, count):
                     child.stdin.write(json.dumps({"settings": case, "way": share.way, "count": count}) + "\n")
                     child.stdin.flush()
                     told = json.loads(child.stdout.readline())

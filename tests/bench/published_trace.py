@@ -59,15 +59,15 @@ def elsewhere(way: Way) -> Iterator[None]:
     import torch
     import transformers
 
-    from tuning.memory.tracing.cuda_dtypes import instead
+    from tuning.memory.tracing.cuda_dtypes import patched_attribute
 
     kinds = (transformers.AutoModelForCausalLM, transformers.AutoModelForSequenceClassification)
     with ExitStack() as changes:
         for kind in kinds:
             make = partial(_made, kind.from_config, {"bf16": torch.bfloat16, "fp32": torch.float32}[way.base])
-            changes.enter_context(instead(kind, "from_config", make))
+            changes.enter_context(patched_attribute(kind, "from_config", make))
         wrap = partial(peft.get_peft_model, autocast_adapter_dtype=way.adapter == "fp32")
-        changes.enter_context(instead(peft, "get_peft_model", wrap))
+        changes.enter_context(patched_attribute(peft, "get_peft_model", wrap))
         yield
 
 
@@ -76,7 +76,7 @@ def _made(make: Any, kind: Any, config: Any, **more: Any) -> Any:
 
 
 def main() -> None:
-    from tuning.memory.tracing.build_table import answer_each, build_table
+    from tuning.memory.tracing.build_table import answer_questions, build_table
     from tuning.training.kernel_downloads import block_kernel_downloads
 
     block_kernel_downloads()
@@ -88,7 +88,7 @@ def main() -> None:
             return build_table(Workload(**asked["workload"]))
 
     gc.freeze()
-    answer_each(table_of)
+    answer_questions(table_of)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ import pytest
 from bench.published import fitted, lines_of, report
 from bench.published_line import ADDED, Line
 from bench.published_peaks import BERT, LITGPT, MIB, PEFT, SOURCES, Peak, Source
-from tuning.memory.tracing.table import Block, Row, Table
+from tuning.memory.tracing.table import Block, Point, Table
 from tuning.memory.workload import Workload
 
 
 def line(source: Source, peak: Peak, per_token: float = 0.0) -> Line:
     """A line whose table is made by hand: a thousand bytes, and so many for each token of the micro-batch."""
-    block = Block(monomials=["1", "BS"], rows=[Row(place="0.loss", bytes=[[1000.0, per_token]])], line=[])
+    block = Block(monomials=["1", "BS"], points=[Point(place="0.loss", bytes=[[1000.0, per_token]])], line=[])
     table = Table(layers=1, window=None, blocks={"one": block, "many": block}, trainable=(0.0, 0.0), total=(0.0, 0.0))
     workload = Workload(config={}, settings={"method": {}}, labels=source.labels, padded=False)
     return Line(source=source, peak=peak, workload=workload, memory=table)

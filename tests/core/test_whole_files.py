@@ -56,8 +56,8 @@ def test_a_folder_that_fails_leaves_the_one_before_it(tmp_path: Path) -> None:
 def test_what_a_killed_process_was_writing_is_cleared_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "kept.txt").write_text("")
     writing = [new_file(tmp_path / "a.json"), new_folder(tmp_path / "b")]
-    for one in writing:
-        part = one.__enter__()
+    for block in writing:
+        part = block.__enter__()
         if not part.is_dir():
             part.write_text("half")
     assert len(names(tmp_path)) == 3

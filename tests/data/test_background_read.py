@@ -67,7 +67,7 @@ def test_rows_read_many_at_once_are_those_read_one_by_one(monkeypatch: pytest.Mo
     some = [sorted(draw.sample(range(len(one)), draw.randrange(1, len(one) + 1))) for one in tables]
     quick = [(list(one.read(range(len(one)))), list(one.read(few))) for one, few in zip(tables, some, strict=True)]
     assert sum(len(rows) for rows, _ in quick) > 3_000
-    monkeypatch.setattr("tuning.data.files.lines._plain_cells", lambda block, form, rows: None)
+    monkeypatch.setattr("tuning.data.files.lines._unquoted_cells", lambda block, file_format, rows: None)
     for table, few, (rows, chosen) in zip(tables, some, quick, strict=True):
         assert list(table.read(range(len(table)))) == rows
         assert list(table.read(few)) == chosen == [rows[place] for place in few]

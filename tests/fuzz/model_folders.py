@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from support.tiny_models import tiny_tokenizer, vocabulary  # noqa: E402
-from tuning.text.tokenizer import OWN_CLASS  # noqa: E402
+from tuning.text.tokenizer import MODEL_TYPES_WITH_OWN_CLASS  # noqa: E402
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -148,7 +148,9 @@ def made(kind: str, folder: Path) -> Path | None:
         shutil.rmtree(folder, ignore_errors=True)
         return None
     tiny_tokenizer(folder, frame=kind in ENCODERS, chat=kind not in ENCODERS)
-    if kind in OWN_CLASS:  # whatever the folder names, transformers cuts texts into bytes and joins them as merges say
+    if (
+        kind in MODEL_TYPES_WITH_OWN_CLASS
+    ):  # whatever the folder names, transformers cuts texts into bytes and joins them as merges say
         plain = json.loads((folder / "tokenizer.json").read_text("utf-8"))
         names = [one["content"] for one in plain["added_tokens"]] + list("Ġ:" + string.ascii_lowercase)
         plain["model"]["vocab"] = {name: id for id, name in enumerate(names[: len(vocabulary())])}

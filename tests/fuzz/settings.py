@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from tuning.core.fields import Field, table
+from tuning.core.fields import Field, fields_of
 from tuning.methods import METHODS
 from tuning.methods.recipes import RECIPES
 from tuning.settings.schema import BLOCKS, Settings
@@ -88,7 +88,7 @@ def value_of(field: Field, draw: random.Random) -> Any:
 
 
 def block_of(cls: type, draw: random.Random, share: float) -> dict[str, Any]:
-    return {name: value_of(field, draw) for name, field in table(cls).items() if draw.random() < share}
+    return {name: value_of(field, draw) for name, field in fields_of(cls).items() if draw.random() < share}
 
 
 def settings_object(draw: random.Random) -> dict[str, Any]:

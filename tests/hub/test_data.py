@@ -39,15 +39,15 @@ WIDE_ROWS = 60_000
 
 
 def rows(start: int, count: int, word: str = "meal") -> bytes:
-    made = ({"text": f"{word} number {n} was good", "label": n % 2} for n in range(start, start + count))
-    return "".join(json.dumps(row) + "\n" for row in made).encode()
+    rows = ({"text": f"{word} number {n} was good", "label": n % 2} for n in range(start, start + count))
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def noisy(count: int) -> bytes:
     """Rows that do not shrink much when they are packed."""
     draw = random.Random(0)
-    made = ({"text": f"meal number {n} cost {draw.getrandbits(600)}", "label": n % 2} for n in range(count))
-    return "".join(json.dumps(row) + "\n" for row in made).encode()
+    rows = ({"text": f"meal number {n} cost {draw.getrandbits(600)}", "label": n % 2} for n in range(count))
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def parquet(start: int, count: int) -> bytes:
@@ -153,7 +153,7 @@ def test_a_look_up_shows_subsets_splits_sizes_licence_and_first_rows(
     assert [row["text"] for row in held["rows"]] == ["warm soup", "cold soup"]
     beds = client.post("/fork/data/lookup", json={"source": f"hub:{TALKS}", "subset": "beds"}).json()
     assert beds["rows"][0] == {"text": "bed number 0 was soft", "label": "0"}
-    assert not any(one.path.endswith((".py", ".pkl")) for one in hub.asked)
+    assert not any(request.path.endswith((".py", ".pkl")) for request in hub.requests)
 
 
 @pytest.mark.parametrize("name", [WIDE, NAMED, PACKED])
@@ -163,9 +163,9 @@ def test_first_rows_of_a_large_file_fetch_its_beginning_only(
     file = max(served[name].rglob("*train*"), key=lambda file: file.stat().st_size)
     card = client.post("/fork/data/lookup", json={"source": name}).json()
     assert len(card["rows"]) == 4 and card["notes"] == [], card["notes"]
-    sent = sum(one.sent for one in hub.bytes_of(file.name))
+    sent = sum(request.sent for request in hub.bytes_of(file.name))
     assert 0 < sent <= 3 * PIECE_BYTES < file.stat().st_size
-    assert not any(one.path.endswith(".zip") for one in hub.asked)
+    assert not any(entry.path.endswith(".zip") for entry in hub.requests)
 
 
 def test_a_data_set_that_needs_its_script_is_refused(hub: Hub, client: TestClient) -> None:
@@ -175,7 +175,7 @@ def test_a_data_set_that_needs_its_script_is_refused(hub: Hub, client: TestClien
     assert answer.status_code == 422 and answer.json()["problems"][0]["field"] == "data.source"
     with pytest.raises(DataError, match="script"):
         download(SCRIPTED)
-    assert not any(one.path.endswith((".py", ".bin")) for one in hub.asked)
+    assert not any(request.path.endswith((".py", ".bin")) for request in hub.requests)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_data_set_that_needs_its_script_is_refused(hub: Hub, client: TestClien
         ({"source": TALKS, "subset": 3}, "data.subset", "text"),
     ],
 )
-def test_what_is_not_there_is_told_at_its_field(
+def test_what_is_not_there_is_reported_at_its_field(
     hub: Hub, client: TestClient, given: dict[str, Any], field: str, word: str
 ) -> None:
     answer = client.post("/fork/data/lookup", json=given)
@@ -197,7 +197,7 @@ def test_what_is_not_there_is_told_at_its_field(
     assert answer.status_code == 422 and problem["field"] == field and word in problem["message"]
 
 
-def test_a_subset_that_is_not_there_is_told_with_those_that_are(hub: Hub, client: TestClient) -> None:
+def test_a_subset_that_is_not_there_is_reported_with_those_that_are(hub: Hub, client: TestClient) -> None:
     card = client.post("/fork/data/lookup", json={"source": TALKS, "subset": "chairs"}).json()
     assert "'chairs'" in card["problem"] and "beds, meals" in card["problem"] and len(card["subsets"]) == 2
     answer = client.post("/fork/data/download", json={"source": TALKS, "subset": "chairs"})
@@ -205,13 +205,13 @@ def test_a_subset_that_is_not_there_is_told_with_those_that_are(hub: Hub, client
 
 
 # -- download ---------------------------------------------------------------------------------------------------------
-def test_a_plan_asks_nobody_and_says_what_to_press(hub: Hub) -> None:
+def test_a_plan_sends_no_request_and_says_what_to_press(hub: Hub) -> None:
     given = {"data": {"source": TALKS, "max_seq_length": 32}}
-    with pytest.raises(TuningError, match="not downloaded yet.*Look up.*--download") as told:
+    with pytest.raises(TuningError, match="not downloaded yet.*Look up.*--download") as refusal:
         plan_for(given)
-    assert told.value.problems[0].field == "data.source" and hub.asked == []
+    assert refusal.value.problems[0].field == "data.source" and hub.requests == []
     download(TALKS)
-    asked = len(hub.asked)
+    requests_before = len(hub.requests)
     plan = plan_for(given)
     assert (plan.data.train_rows, plan.data.eval_rows) == (60, 2)
     assert plan_for({"data": {**given["data"], "revision": COMMIT}}).data.fingerprint == plan.data.fingerprint
@@ -219,7 +219,7 @@ def test_a_plan_asks_nobody_and_says_what_to_press(hub: Hub) -> None:
         plan_for({"data": {**given["data"], "subset": "beds"}})
     with pytest.raises(TuningError, match="'other' here.*not downloaded yet"):
         plan_for({"data": {**given["data"], "revision": "other"}})
-    assert len(hub.asked) == asked, "the hub was asked without a press"
+    assert len(hub.requests) == requests_before, "the hub was asked without a press"
 
 
 def test_files_of_a_split_are_read_one_after_another(hub: Hub, tmp_path: Path) -> None:
@@ -229,9 +229,9 @@ def test_files_of_a_split_are_read_one_after_another(hub: Hub, tmp_path: Path) -
     train, held = texts(source=f"hub:{TALKS}", split="test", eval_split="train")
     assert train == ["warm soup", "cold soup"] and len(held) == 60
     for wrong, field in (({"split": "dev"}, "data.split"), ({"eval_split": "train"}, "data.eval_split")):
-        with pytest.raises(DataError) as told:
+        with pytest.raises(DataError) as refusal:
             texts(source=TALKS, **wrong)
-        assert told.value.problems[0].field == field
+        assert refusal.value.problems[0].field == field
     download(TALKS, "beds")
     train, held = texts(source=TALKS, subset="beds")
     assert len(train) == 18 and len(held) == 2
@@ -239,7 +239,7 @@ def test_files_of_a_split_are_read_one_after_another(hub: Hub, tmp_path: Path) -
     assert fetched == {"part-1.jsonl", "part-2.jsonl", "held.csv", "all.parquet"}
 
 
-def test_a_bad_row_of_several_files_is_told_by_its_row(hub: Hub, served: dict[str, Path], tmp_path: Path) -> None:
+def test_a_bad_row_of_several_files_is_reported_by_its_row(hub: Hub, served: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "broken"
     (folder / "train").mkdir(parents=True)
     (folder / "train" / "a.jsonl").write_bytes(rows(0, 5))
@@ -269,7 +269,7 @@ def test_cancel_keeps_what_came_and_the_next_press_goes_on(
     size = (served[NAMED] / "train.jsonl").stat().st_size
     hub.seconds_a_piece = 0.03
     assert client.post("/fork/data/lookup", json={"source": NAMED}).json()["download"] is None
-    hub.asked.clear()
+    hub.requests.clear()
     assert client.post("/fork/data/download", json={"source": NAMED}).json()["state"] == "running"
     while client.get("/fork/data/download", params={"source": NAMED}).json()["done_bytes"] < 100_000:
         time.sleep(0.01)
@@ -282,12 +282,12 @@ def test_cancel_keeps_what_came_and_the_next_press_goes_on(
     assert 100_000 <= card["done_bytes"] < size and not card["here"]
     client.post("/fork/data/download", json={"source": NAMED})
     assert wait_for_download(client, f"/fork/data/download?source={NAMED}", "done")["done_bytes"] == card["bytes"]
-    last = [one for one in hub.bytes_of("train.jsonl") if one.range and one.range.endswith("-")][-1]
+    last = [request for request in hub.bytes_of("train.jsonl") if request.range and request.range.endswith("-")][-1]
     assert last.range == f"bytes={size - last.sent}-" and 0 < last.sent <= size - 100_000
-    asked = len(hub.asked)
+    requests_before = len(hub.requests)
     card = client.post("/fork/data/lookup", json={"source": NAMED}).json()
-    assert card["here"] and [one["name"] for one in card["subsets"][0]["splits"]] == ["train", "validation"]
-    assert len(hub.asked) == asked, "what is here was asked for"
+    assert card["here"] and [entry["name"] for entry in card["subsets"][0]["splits"]] == ["train", "validation"]
+    assert len(hub.requests) == requests_before, "what is here was asked for"
     assert len(texts(source=NAMED)[0]) == 20_000
     assert client.post("/fork/data/cancel", json={"source": TALKS}).status_code == 422
     assert client.get("/fork/data/download", params={"source": TALKS}).status_code == 404
@@ -320,7 +320,7 @@ def test_a_token_opens_a_gated_data_set_and_stays_nowhere(
     answers = [client.post("/fork/data/lookup", json={"source": TALKS})]
     shut = answers[0].json()
     assert shut["gated"] and shut["locked"] and shut["rows"] == [] and "token" in shut["problem"]
-    assert shut["subsets"] and not any(one.authorized for one in hub.asked), "a token nobody typed was sent"
+    assert shut["subsets"] and not any(request.authorized for request in hub.requests), "a token nobody typed was sent"
     answers.append(client.post("/fork/data/download", json={"source": TALKS}))
     assert "token" in wait_for_download(client, f"/fork/data/download?source={TALKS}", "failed")["message"]
     with_token = {"source": TALKS, "token": SECRET}
@@ -336,7 +336,7 @@ def test_a_token_opens_a_gated_data_set_and_stays_nowhere(
 
 # -- runs -------------------------------------------------------------------------------------------------------------
 @pytest.mark.slow
-def test_the_command_line_downloads_only_when_told_and_trains_on_it(hub: Hub, tmp_path: Path) -> None:
+def test_the_command_line_downloads_only_when_asked_to_and_trains_on_it(hub: Hub, tmp_path: Path) -> None:
     cache = {"HF_HUB_OFFLINE": "0", "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_TOKEN": SECRET}
     hub.gated_by = SECRET
     given = {"max_steps": 2, "micro_batch_size": 4, "gradient_accumulation_steps": 1, "eval": {"every": 1}}
@@ -357,15 +357,15 @@ def test_the_command_line_downloads_only_when_told_and_trains_on_it(hub: Hub, tm
     refused = tuning("run", "-")
     problem = json.loads(refused.stdout)["problems"][0]
     assert refused.returncode == 2 and problem["field"] == "data.source" and "--download" in problem["message"]
-    assert hub.asked == []
+    assert hub.requests == []
     done = tuning("run", "-", "--download", "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert events[-1]["kind"] == "finished" and [one["step"] for one in events if one["kind"] == "step"] == [1, 2]
-    assert any(one["kind"] == "eval" for one in events)
+    assert events[-1]["kind"] == "finished" and [entry["step"] for entry in events if entry["kind"] == "step"] == [1, 2]
+    assert any(event["kind"] == "eval" for event in events)
     assert f"{TALKS}:" in done.stderr and SECRET not in done.stdout + done.stderr
-    asked = len(hub.asked)
-    assert tuning("run", "-").returncode == 0 and len(hub.asked) == asked
+    requests_before = len(hub.requests)
+    assert tuning("run", "-").returncode == 0 and len(hub.requests) == requests_before
     assert not any(SECRET.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 

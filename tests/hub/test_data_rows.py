@@ -19,7 +19,7 @@ from tuning.core.paths import asset_path
 from tuning.data import DataSet, open_data
 from tuning.data.preview.preview import preview
 from tuning.hub.data_sets import download_data_now
-from tuning.hub.label_names import classes_of, of_subset
+from tuning.hub.label_names import classes_of, classes_of_subset
 from tuning.settings.schema import DataSettings
 from tuning.text import TextTokenizer
 from tuning.web.hub_data import add_hub_data_routes
@@ -57,7 +57,7 @@ def test_packed_files_are_fetched_and_read_as_rows(hub: Hub) -> None:
 
 
 def card(*names: str, label: str = "label", subset: str | None = None, other: str = "") -> bytes:
-    numbered = "".join(f"          '{number}': {name}\n" for number, name in enumerate(names))
+    numbered = "".join(f"          '{i}': {name}\n" for i, name in enumerate(names))
     config = f"  config_name: {subset}\n" if subset else ""
     return (
         f"---\nlicense: mit\ndataset_info:\n{config}  features:\n  - name: text\n    dtype: string\n  - name: {label}\n"
@@ -65,8 +65,8 @@ def card(*names: str, label: str = "label", subset: str | None = None, other: st
     ).encode()
 
 
-def opened(task: str = "sequence_classification", **more: Any) -> DataSet:
-    return open_data(DataSettings(source=NAME, eval_fraction=0.0, **more), task, 0)
+def opened(task: str = "sequence_classification", **changes: Any) -> DataSet:
+    return open_data(DataSettings(source=NAME, eval_fraction=0.0, **changes), task, 0)
 
 
 def test_the_cards_names_of_classes_are_shown_and_trained_on(hub: Hub, client: TestClient) -> None:
@@ -79,11 +79,11 @@ def test_the_cards_names_of_classes_are_shown_and_trained_on(hub: Hub, client: T
     assert [row.completion for row in opened("causal_lm", label_names=("bad", "good")).train][:2] == [" bad", " good"]
     assert [row.completion for row in opened("causal_lm", label_names=("0", "1")).train][:2] == [" 0", " 1"]
     assert opened(label_names=("a", "b", "none")).label_names == ("a", "b", "none"), "a class without rows"
-    with pytest.raises(DataError, match="names 1 classes and the rows have 2") as told:
+    with pytest.raises(DataError, match="names 1 classes and the rows have 2") as refusal:
         opened(label_names=("bad",))
-    assert told.value.problems[0].field == "data.label_names"
+    assert refusal.value.problems[0].field == "data.label_names"
     shown = preview(DataSettings(source=NAME), "sequence_classification", 0, TOKENIZER, 8)
-    assert [one["name"] for one in shown["labels"]] == ["cold", "warm"] and shown["tokens"][1]["label"] == 1
+    assert [label["name"] for label in shown["labels"]] == ["cold", "warm"] and shown["tokens"][1]["label"] == 1
     assert shown["rows"][1]["cells"]["label"] == "1 (warm)"
     assert any("names the classes of label: 0 cold, 1 warm." in note for note in shown["notes"])
 
@@ -92,9 +92,9 @@ def test_the_names_are_there_before_the_download_and_in_a_run(hub: Hub, client: 
     folder = hub.datasets[NAME]
     (folder / "README.md").write_bytes(card("cold", "warm"))
     (folder / "train.jsonl").write_bytes(LINES)
-    found = client.post("/fork/data/lookup", json={"source": NAME}).json()
-    assert [row["label"] for row in found["rows"]] == ["0 (cold)", "1 (warm)", "0 (cold)", "1 (warm)"]
-    assert any("0 cold, 1 warm" in note for note in found["notes"])
+    answer = client.post("/fork/data/lookup", json={"source": NAME}).json()
+    assert [row["label"] for row in answer["rows"]] == ["0 (cold)", "1 (warm)", "0 (cold)", "1 (warm)"]
+    assert any("0 cold, 1 warm" in note for note in answer["notes"])
     download_data_now(NAME, None, None, None, lambda done, total: None)
     world = World(tmp_path)
     changes: dict[str, Any] = {"task": "sequence_classification", "max_steps": 2}
@@ -130,7 +130,10 @@ def test_each_subset_has_its_own_names() -> None:
     assert classes_of({"features": [feature]}) == {"": {"label": ("a", "b")}}
     info = [{"config_name": "x", "features": [feature]}, {"config_name": "y", "features": [{"name": "label"}]}]
     assert classes_of(info) == {"x": {"label": ("a", "b")}}
-    assert of_subset(classes_of(info), "x") == {"label": ("a", "b")} and of_subset(classes_of(info), "y") == {}
+    assert (
+        classes_of_subset(classes_of(info), "x") == {"label": ("a", "b")}
+        and classes_of_subset(classes_of(info), "y") == {}
+    )
 
 
 @pytest.mark.parametrize(

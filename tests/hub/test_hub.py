@@ -20,7 +20,7 @@ from support.tiny_models import tiny_model
 from tuning.core.errors import ModelError, TuningError
 from tuning.hub.connection import ANSWER_SECONDS
 from tuning.hub.data_sets import look_up_data
-from tuning.hub.download import Download, Downloads, bytes_here, fetch, part_of
+from tuning.hub.download import Download, Downloads, cached_bytes, fetch, part_path
 from tuning.hub.models import HubModel, look_up
 from tuning.hub.repo import HubRepo
 from tuning.models.base_model import resolve_model
@@ -46,10 +46,10 @@ def hub(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         yield hub
 
 
-def wait_for(one: Download, state: str, seconds: float = 30) -> None:
+def wait_for(download: Download, state: str, seconds: float = 30) -> None:
     end = time.monotonic() + seconds
-    while one.state != state:
-        assert time.monotonic() < end, f"still {one.state}: {one.message}"
+    while download.state != state:
+        assert time.monotonic() < end, f"still {download.state}: {download.message}"
         time.sleep(0.02)
 
 
@@ -67,17 +67,17 @@ def fetched(model: HubModel, token: str | None = None) -> Path:
 
 
 # -- look-up ----------------------------------------------------------------------------------------------------------
-def test_a_look_up_tells_all_before_any_weight_is_fetched(hub: Hub, served: Path) -> None:
-    found = look_up(NAME)
-    assert (found.licence, found.gated, found.problem, found.commit) == ("apache-2.0", False, None, COMMIT)
-    assert found.shape is not None and found.shape.model_type == "llama" and found.shape.max_positions == 64
-    assert found.weight_bytes == (served / WEIGHTS).stat().st_size
-    assert found.parameters == found.shape.parameters
-    assert {file.name for file in found.files} >= {"config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json"}
-    assert not any(file.name.endswith((".bin", ".py")) for file in found.files)
-    assert found.tuned[0] == "base"
-    assert [one.path for one in hub.asked if WEIGHTS in one.path] == []
-    assert bytes_here(found) == 0
+def test_a_look_up_gives_all_before_any_weight_is_fetched(hub: Hub, served: Path) -> None:
+    answer = look_up(NAME)
+    assert (answer.licence, answer.gated, answer.problem, answer.commit) == ("apache-2.0", False, None, COMMIT)
+    assert answer.shape is not None and answer.shape.model_type == "llama" and answer.shape.max_positions == 64
+    assert answer.weight_bytes == (served / WEIGHTS).stat().st_size
+    assert answer.parameters == answer.shape.parameters
+    assert {file.name for file in answer.files} >= {"config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json"}
+    assert not any(file.name.endswith((".bin", ".py")) for file in answer.files)
+    assert answer.tuned[0] == "base"
+    assert [request.path for request in hub.requests if WEIGHTS in request.path] == []
+    assert cached_bytes(answer) == 0
 
 
 @pytest.mark.parametrize(
@@ -89,12 +89,12 @@ def test_a_look_up_tells_all_before_any_weight_is_fetched(hub: Hub, served: Path
         ("a b", None, "model", "org/name"),
     ],
 )
-def test_what_is_not_there_is_told_at_its_field(
+def test_what_is_not_there_is_reported_at_its_field(
     hub: Hub, name: str, revision: str | None, field: str, word: str
 ) -> None:
-    with pytest.raises(ModelError, match=word) as told:
+    with pytest.raises(ModelError, match=word) as refusal:
         look_up(name, revision)
-    assert told.value.problems[0].field == field
+    assert refusal.value.problems[0].field == field
 
 
 LOOK_UPS = [(look_up, "model", "models"), (look_up_data, "data.source", "data_sets")]
@@ -115,10 +115,10 @@ def test_no_network_is_a_sentence_within_a_second(
         ):
             monkeypatch.setenv("HF_ENDPOINT", address)
             began = time.monotonic()
-            with pytest.raises(TuningError, match=word) as told:
+            with pytest.raises(TuningError, match=word) as refusal:
                 ask(NAME)
             assert time.monotonic() - began < 1.0, address
-            assert told.value.problems[0].field == field
+            assert refusal.value.problems[0].field == field
 
 
 @both
@@ -140,7 +140,7 @@ def test_offline_means_the_hub_is_not_asked(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(TuningError, match="HF_HUB_OFFLINE"):
         ask(NAME)
-    assert hub.asked == []
+    assert hub.requests == []
 
 
 def test_a_model_that_cannot_be_used_says_why_before_a_download(hub: Hub, served: Path, tmp_path: Path) -> None:
@@ -158,10 +158,10 @@ def test_a_model_that_cannot_be_used_says_why_before_a_download(hub: Hub, served
     variant("foreign", model_type="townformer", auto_map={"AutoConfig": "modeling_town.TownConfig"})
     variant("wordless", drop=("tokenizer.json",))
     for name, word in (("pickled", "safetensors"), ("foreign", "own code"), ("wordless", "tokenizer.json")):
-        found = look_up(f"town/{name}")
-        assert found.problem is not None and word in found.problem
+        answer = look_up(f"town/{name}")
+        assert answer.problem is not None and word in answer.problem
         with pytest.raises(ModelError, match=word):
-            fetched(found)
+            fetched(answer)
 
 
 # -- download ---------------------------------------------------------------------------------------------------------
@@ -171,25 +171,25 @@ def test_a_download_is_whole_and_only_what_is_allowed(hub: Hub, served: Path) ->
     folder = fetched(look_up(NAME))
     assert (folder / WEIGHTS).read_bytes() == (served / WEIGHTS).read_bytes()
     assert {path.name for path in folder.iterdir()} == {file.name for file in look_up(NAME).files}
-    assert [one.path for one in hub.asked if one.path.endswith((".bin", ".py"))] == []
-    asked = len(hub.asked)
+    assert [request.path for request in hub.requests if request.path.endswith((".bin", ".py"))] == []
+    requests_before = len(hub.requests)
     model = resolve_model(NAME)
     assert (model.source, model.revision, model.path) == ("hub", COMMIT, str(folder))
     assert resolve_model(f"hub:{NAME}", COMMIT).path == str(folder)
     with pytest.raises(ModelError, match="not downloaded"):
         resolve_model(NAME, "other")
     assert plan_for({"model": NAME, "data": {"max_seq_length": 32}}).model.source == "hub"
-    assert len(hub.asked) == asked, "the hub was asked without a press"
+    assert len(hub.requests) == requests_before, "the hub was asked without a press"
 
 
 def test_cancel_keeps_what_came_and_the_next_press_goes_on(hub: Hub, served: Path) -> None:
     hub.seconds_a_piece = 0.05
     model, downloads = look_up(NAME), Downloads()
-    one = downloads.start(model, None)
-    part = part_of(model, next(file for file in model.files if file.name == WEIGHTS))
+    running = downloads.start(model, None)
+    part = part_path(model, next(file for file in model.files if file.name == WEIGHTS))
     until(lambda: part.is_file() and part.stat().st_size > 0)
-    assert 0 < one.done_bytes < one.total_bytes
-    assert downloads.start(model, None) is one, "a second press began a second download"
+    assert 0 < running.done_bytes < running.total_bytes
+    assert downloads.start(model, None) is running, "a second press began a second download"
     assert downloads.cancel(NAME).state == "cancelled"
     until(lambda: bool(hub.bytes_of(WEIGHTS)))
     had = part.stat().st_size
@@ -197,7 +197,7 @@ def test_cancel_keeps_what_came_and_the_next_press_goes_on(hub: Hub, served: Pat
     with pytest.raises(ModelError):
         resolve_model(NAME)
     hub.seconds_a_piece = 0.0
-    assert bytes_here(model) >= had
+    assert cached_bytes(model) >= had
     wait_for(again := downloads.start(model, None), "done")
     assert again.done_bytes == again.total_bytes
     assert hub.bytes_of(WEIGHTS)[-1].range == f"bytes={had}-"
@@ -221,21 +221,23 @@ def test_a_killed_server_loses_nothing_that_came(hub: Hub, served: Path, tmp_pat
     env = dict(os.environ) | {"HF_HUB_OFFLINE": "0", "HF_HUB_CACHE": str(tmp_path / "cache")}
     child = subprocess.Popen([sys.executable, "-c", code], env=env, cwd=ROOT)
     model = look_up(NAME)
-    part = part_of(model, next(file for file in model.files if file.name == WEIGHTS))
+    part = part_path(model, next(file for file in model.files if file.name == WEIGHTS))
     until(lambda: part.is_file() and part.stat().st_size > 0)
     child.kill()
     child.wait()
     had, hub.seconds_a_piece = part.stat().st_size, 0.0
     fetched(model)
     size = (served / WEIGHTS).stat().st_size
-    assert [(one.range, one.sent) for one in hub.bytes_of(WEIGHTS) if one.range] == [(f"bytes={had}-", size - had)]
+    assert [(request.range, request.sent) for request in hub.bytes_of(WEIGHTS) if request.range] == [
+        (f"bytes={had}-", size - had)
+    ]
     assert Path(resolve_model(NAME).path, WEIGHTS).read_bytes() == (served / WEIGHTS).read_bytes()
 
 
-def test_bytes_that_are_not_the_hubs_are_not_kept(hub: Hub, served: Path) -> None:
+def test_bytes_that_are_not_the_hubs_are_not_stored(hub: Hub, served: Path) -> None:
     model = look_up(NAME)
     file = next(file for file in model.files if file.name == WEIGHTS)
-    part = part_of(model, file)
+    part = part_path(model, file)
     part.parent.mkdir(parents=True)
     part.write_bytes(b"x" * 1000)
     with pytest.raises(ModelError, match="did not arrive"):
@@ -245,7 +247,7 @@ def test_bytes_that_are_not_the_hubs_are_not_kept(hub: Hub, served: Path) -> Non
 
 
 @pytest.mark.slow
-def test_the_command_line_downloads_only_when_told(hub: Hub, tmp_path: Path) -> None:
+def test_the_command_line_downloads_only_when_asked_to(hub: Hub, tmp_path: Path) -> None:
     cache = {"HF_HUB_OFFLINE": "0", "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_TOKEN": SECRET}
     hub.gated_by = SECRET
     given = {"model": NAME, "max_steps": 1, "eval": {"every": None}}
@@ -266,7 +268,7 @@ def test_the_command_line_downloads_only_when_told(hub: Hub, tmp_path: Path) -> 
         refused = tuning(verb, "-")
         problem = json.loads(refused.stdout)["problems"][0]
         assert refused.returncode == 2 and problem["field"] == "model" and "--download" in problem["message"]
-    assert hub.asked == []
+    assert hub.requests == []
     done = tuning("run", "-", "--download", "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     assert f"{NAME}:" in done.stderr and json.loads(done.stdout.splitlines()[-1])["kind"] == "finished"
@@ -286,18 +288,18 @@ def test_a_gated_model_asks_for_a_token_and_the_token_stays_nowhere(
     shut = look_up(NAME)
     assert shut.gated and shut.locked and shut.shape is None and shut.weight_bytes > 0
     assert shut.problem is not None and "token" in shut.problem
-    assert not any(one.authorized for one in hub.asked), "a token nobody typed was sent"
+    assert not any(request.authorized for request in hub.requests), "a token nobody typed was sent"
     wrong = look_up(NAME, token="hf_wrong" + SECRET)
     assert wrong.locked
-    found = look_up(NAME, token=SECRET)
-    assert found.gated and not found.locked and found.problem is None and found.shape is not None
+    answer = look_up(NAME, token=SECRET)
+    assert answer.gated and not answer.locked and answer.problem is None and answer.shape is not None
     downloads = Downloads()
-    failed = downloads.start(found, None)
+    failed = downloads.start(answer, None)
     wait_for(failed, "failed")
     assert failed.message is not None and "token" in failed.message
-    wait_for(downloads.start(found, SECRET), "done")
+    wait_for(downloads.start(answer, SECRET), "done")
     assert resolve_model(NAME).source == "hub"
-    kept = [path for path in tmp_path.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
-    assert kept == []
+    leaks = [path for path in tmp_path.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert leaks == []
     assert SECRET not in caplog.text
-    assert SECRET not in repr([vars(shut) if hasattr(shut, "__dict__") else shut, found, failed])
+    assert SECRET not in repr([vars(shut) if hasattr(shut, "__dict__") else shut, answer, failed])

@@ -39,12 +39,12 @@ def test_files_without_a_card_are_split_as_the_library_splits_them(name: str, tm
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text("x")
     theirs = DataFilesDict.from_patterns(get_data_patterns(str(tmp_path)), base_path=str(tmp_path))
-    wanted = {
+    expected = {
         str(split): sorted({str(Path(file).relative_to(tmp_path)) for file in files}) for split, files in theirs.items()
     }
     ours = layout_of(FOLDERS[name], None)
     assert ours.default == "default"
-    assert {split: sorted(files) for split, files in ours.subsets["default"].items()} == wanted
+    assert {split: sorted(files) for split, files in ours.subsets["default"].items()} == expected
 
 
 CARDS: dict[str, tuple[Any, ...]] = {
@@ -76,11 +76,11 @@ def test_the_cards_subsets_are_those_of_the_library(name: str, tmp_path: Path) -
         (tmp_path / file).write_text("text,label\na,b\n")
     (tmp_path / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': list(CARDS[name])})}---\n")
     ours = layout_of(FILES, list(CARDS[name]))
-    assert set(ours.subsets) == {one["config_name"] for one in CARDS[name]}
+    assert set(ours.subsets) == {entry["config_name"] for entry in CARDS[name]}
     for subset, splits in ours.subsets.items():
         theirs = load_dataset_builder(str(tmp_path), subset, cache_dir=str(tmp_path / "cache")).config.data_files
-        wanted = {str(s): sorted(str(Path(f).relative_to(tmp_path)) for f in files) for s, files in theirs.items()}
-        assert {split: sorted(files) for split, files in splits.items()} == wanted
+        expected = {str(s): sorted(str(Path(f).relative_to(tmp_path)) for f in files) for s, files in theirs.items()}
+        assert {split: sorted(files) for split, files in splits.items()} == expected
 
 
 def test_which_subset_is_taken_when_none_is_named() -> None:
@@ -94,8 +94,8 @@ def test_only_files_of_rows_and_of_one_format_are_taken() -> None:
     names = (
         "train.py train.pkl train.zip train.tar.gz train.gz train.parquet train.csv ../train.csv /train.csv train.txt"
     )
-    found = layout_of(names.split(), None)
-    assert found.subsets == {"default": {"train": ("train.parquet",)}}
+    layout = layout_of(names.split(), None)
+    assert layout.subsets == {"default": {"train": ("train.parquet",)}}
     assert layout_of(("make.py", "rows.pkl"), None).subsets == {}
 
 
@@ -106,5 +106,5 @@ def test_the_hubs_own_copy_has_a_folder_for_each_subset_and_split() -> None:
         "plain/partial-test/0000.parquet",
         "other/train/0.parquet",
     )
-    found = layout_of(files, None, CONVERTED)
-    assert found.subsets["plain"] == {"test": files[2:3], "train": files[:2]} and found.default is None
+    layout = layout_of(files, None, CONVERTED)
+    assert layout.subsets["plain"] == {"test": files[2:3], "train": files[:2]} and layout.default is None

@@ -28,8 +28,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return make_models(tmp_path_factory.mktemp("models"), ("llama", "gpt2", "bert"))
 
 
-def plan_of(models: dict[str, str], kind: str, **more: object) -> Plan:
-    settings = given(models[kind], kind, {"name": "full"}, rows=ROWS, **more)  # type: ignore[arg-type]
+def plan_of(models: dict[str, str], kind: str, **changes: object) -> Plan:
+    settings = given(models[kind], kind, {"name": "full"}, rows=ROWS, **changes)  # type: ignore[arg-type]
     assert settings is not None
     return plan_for(settings)
 
@@ -54,8 +54,8 @@ def test_dropout_keeps_a_byte_an_element_and_attention_keeps_none(models: dict[s
 
 @pytest.mark.slow
 def test_recomputed_layers_draw_the_same_on_a_card(models: dict[str, str]) -> None:
-    kept, recomputed = (traced(plan_of(models, "gpt2", recompute=again).on(CARD)) for again in (False, True))
-    assert recomputed.total() < 0.8 * kept.total()
+    stored, recomputed = (traced(plan_of(models, "gpt2", recompute=again).on(CARD)) for again in (False, True))
+    assert recomputed.total() < 0.8 * stored.total()
 
 
 def test_where_a_card_makes_no_difference_the_table_is_the_processors(models: dict[str, str]) -> None:
@@ -71,8 +71,8 @@ def test_under_autocast_a_card_computes_norms_and_powers_in_32_bits_and_only_whi
 
     def kinds() -> list[torch.dtype]:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            made = [functional.layer_norm(x, (4,)), x.pow(2), torch.pow(x, 2.0), x.sum(), x @ x.T]
-            return [one.dtype for one in made]
+            results = [functional.layer_norm(x, (4,)), x.pow(2), torch.pow(x, 2.0), x.sum(), x @ x.T]
+            return [tensor.dtype for tensor in results]
 
     with cuda_allocations():
         assert kinds() == [torch.float32] * 4 + [torch.bfloat16]
@@ -84,10 +84,10 @@ def test_what_a_config_leaves_unsaid_of_dropout_is_taken_to_drop(models: dict[st
     """GPT-2 with one of its three switched off drops by default at the other two."""
     every = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
     small = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 512, "n_positions": 256}
-    for told, drops in ((every, False), ({"attn_pdrop": 0.0}, True), ({}, True), (every | {"embd_pdrop": 0.1}, True)):
+    for batch, drops in ((every, False), ({"attn_pdrop": 0.0}, True), ({}, True), (every | {"embd_pdrop": 0.1}, True)):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
-        (folder / "config.json").write_text(json.dumps(small | told), encoding="utf-8")
+        (folder / "config.json").write_text(json.dumps(small | batch), encoding="utf-8")
         assert workload_of(plan_for({"model": str(folder)}).on(CARD)).on_cuda is drops
 
 

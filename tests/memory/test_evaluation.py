@@ -44,18 +44,18 @@ CASES = [
 @pytest.fixture
 def peaks(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """The real evaluations, fillings of a cache and writings of a run, each measured by torch's allocator."""
-    found = {"evaluation": 0, "generation": 0, "sample": 0}
+    peaks_by_kind = {"evaluation": 0, "generation": 0, "sample": 0}
 
     @contextmanager
-    def measured(kind: str, built: Built, kept: int = 0) -> Iterator[None]:
+    def measured(kind: str, built: Built, base_bytes: int = 0) -> Iterator[None]:
         with metered(built.model, built.optimizer, built.device) as meter:
             yield
-        found[kind] = max(found[kind], (meter.peak_bytes or 0) + kept)
+        peaks_by_kind[kind] = max(peaks_by_kind[kind], (meter.peak_bytes or 0) + base_bytes)
 
     def around(kind: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        def watched(built: Built, *args: Any, **more: Any) -> Any:
+        def watched(built: Built, *args: Any, **changes: Any) -> Any:
             with measured(kind, built, built.features.bytes if built.features else 0):
-                return work(built, *args, **more)
+                return work(built, *args, **changes)
 
         return watched
 
@@ -65,7 +65,7 @@ def peaks(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         before = self.bytes
         with metered(self._model, None, self._device) as meter:
             done = list(fill(self, *args))
-        found["evaluation"] = max(found["evaluation"], (meter.peak_bytes or 0) + before)
+        peaks_by_kind["evaluation"] = max(peaks_by_kind["evaluation"], (meter.peak_bytes or 0) + before)
         yield from done
 
     ask = Session._sample
@@ -78,7 +78,7 @@ def peaks(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     monkeypatch.setattr(FeatureCache, "fill", filled)
     monkeypatch.setattr(scores, "evaluate", around("evaluation", scores.evaluate))
     monkeypatch.setattr(scores, "write_answers", around("generation", scores.write_answers))
-    return found
+    return peaks_by_kind
 
 
 def held_out(plan: Plan, fraction: float = 0.4) -> Plan:
@@ -88,16 +88,16 @@ def held_out(plan: Plan, fraction: float = 0.4) -> Plan:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "method", "more"), CASES)
+@pytest.mark.parametrize(("kind", "method", "changes"), CASES)
 def test_an_evaluation_takes_what_was_estimated(
-    tmp_path: Path, peaks: dict[str, int], kind: str, method: dict[str, Any], more: dict[str, Any]
+    tmp_path: Path, peaks: dict[str, int], kind: str, method: dict[str, Any], changes: dict[str, Any]
 ) -> None:
-    settings = given(make_models(tmp_path, (kind,))[kind], kind, method, **more)
+    settings = given(make_models(tmp_path, (kind,))[kind], kind, method, **changes)
     plan = held_out(plan_for(settings))
-    found = estimate(usage_of(plan, make=True))
-    assert found.kind == "traced", untraceable(usage_of(plan).workloads[0])
+    figures = estimate(usage_of(plan, make=True))
+    assert figures.kind == "traced", untraceable(usage_of(plan).workloads[0])
     measured_peak(plan, tmp_path / "run")
-    assert found.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.01, abs=MIB // 4)
+    assert figures.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.01, abs=MIB // 4)
 
 
 def test_a_batch_is_gone_before_the_next_one(tmp_path: Path, peaks: dict[str, int]) -> None:
@@ -105,9 +105,9 @@ def test_a_batch_is_gone_before_the_next_one(tmp_path: Path, peaks: dict[str, in
     data = {"source": "people-questions", "max_seq_length": 16, "train_rows": 40}
     plan = plan_for({"max_steps": 1, "device": "cpu", "data": data, "eval": {"every": None}})
     assert plan.data.eval_rows > plan.evaluation_rows()
-    found = estimate(usage_of(plan, make=True))
+    figures = estimate(usage_of(plan, make=True))
     measured_peak(plan, tmp_path / "run")
-    assert found.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.005)
+    assert figures.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.005)
 
 
 @pytest.mark.parametrize(("trained", "held_out"), [(12, 120), (120, 12)])
@@ -126,9 +126,9 @@ def test_held_out_rows_count_as_long_as_they_are(
         {"data": data, "method": {"name": "full"}, "max_steps": 1, "device": "cpu", "eval": {"every": None}}
     )
     assert len(plan.data.eval_lengths) == plan.data.eval_rows == 80
-    found = estimate(usage_of(plan, make=True))
+    figures = estimate(usage_of(plan, make=True))
     measured_peak(plan, tmp_path / "run")
-    assert found.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.005)
+    assert figures.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.005)
 
 
 def test_the_states_of_a_frozen_body_count_where_nothing_is_evaluated(tmp_path: Path, peaks: dict[str, int]) -> None:
@@ -138,9 +138,9 @@ def test_the_states_of_a_frozen_body_count_where_nothing_is_evaluated(tmp_path: 
     settings = {"data": {"source": str(tmp_path)}, "method": {"name": "feature_extraction"}, "max_steps": 1}
     plan = plan_for(settings | {"device": "cpu"})
     assert plan.data.eval_rows == 0
-    found = estimate(usage_of(plan, make=True))
+    figures = estimate(usage_of(plan, make=True))
     measured_peak(plan, tmp_path / "run")
-    assert found.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.01)
+    assert figures.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.01)
 
 
 @pytest.mark.slow
@@ -167,10 +167,10 @@ def test_writing_answers_takes_what_was_estimated(
             "precision": precision,
         }
     )
-    found = estimate(usage_of(plan, make=True))
+    figures = estimate(usage_of(plan, make=True))
     measured_peak(plan, tmp_path / "run")
-    assert found.generation_bytes == pytest.approx(peaks["generation"], rel=0.05)
-    assert found.generation_bytes > max(found.total_bytes, found.evaluation_bytes)
+    assert figures.generation_bytes == pytest.approx(peaks["generation"], rel=0.05)
+    assert figures.generation_bytes > max(figures.total_bytes, figures.evaluation_bytes)
     silent = plan_for(plan.settings.to_dict() | {"eval": {"every": None}})
     assert estimate(usage_of(silent)).generation_bytes == 0
 
@@ -187,13 +187,13 @@ def test_prompts_that_a_method_writes_take_what_was_estimated(
     plan = plan_for(settings)
     assert plan.value("prompted_length") == longest > 10 * plan.value("widest_length")
     assert plan.derived["prompted_length"].origin.startswith("the longest of ")
-    found = estimate(usage_of(plan, make=True))
-    assert found.kind == "traced" and found.total_bytes == found.evaluation_bytes
-    assert found.total_bytes == pytest.approx(measured_peak(plan, tmp_path / "run"), rel=0.002)
+    figures = estimate(usage_of(plan, make=True))
+    assert figures.kind == "traced" and figures.total_bytes == figures.evaluation_bytes
+    assert figures.total_bytes == pytest.approx(measured_peak(plan, tmp_path / "run"), rel=0.002)
     asking = plan_for(settings | {"eval": {"metrics": ["exact_match"]}})
     assert longest - 16 < asking.value("answered_length") < longest
     cut = plan_for(settings | {"data": settings["data"] | {"max_seq_length": 16}})
-    assert estimate(usage_of(cut)).evaluation_bytes == found.evaluation_bytes
+    assert estimate(usage_of(cut)).evaluation_bytes == figures.evaluation_bytes
 
 
 def test_writing_answers_to_prompts_that_training_cuts_takes_what_was_estimated(
@@ -210,10 +210,10 @@ def test_writing_answers_to_prompts_that_training_cuts_takes_what_was_estimated(
     }
     plan = plan_for(settings)
     assert plan.value("widest_length") == 16 < 100 < plan.value("answered_length")
-    found = estimate(usage_of(plan, make=True))
+    figures = estimate(usage_of(plan, make=True))
     measured_peak(plan, tmp_path / "run")
-    assert found.generation_bytes == pytest.approx(peaks["generation"], rel=0.05)
-    assert found.evaluation_bytes < found.generation_bytes
+    assert figures.generation_bytes == pytest.approx(peaks["generation"], rel=0.05)
+    assert figures.evaluation_bytes < figures.generation_bytes
 
 
 @pytest.mark.parametrize(
@@ -226,28 +226,28 @@ def test_sample_prompts_count_however_short_the_rows_are(
     settings = {"task": task, "max_steps": 1, "device": "cpu", "data": data, "eval": {"every": None}}
     assert estimate(usage_of(plan_for(settings))).generation_bytes == 0
     plan = plan_for(settings | {"sample": {"prompts": ["Who?", "The river is old. " * 80]}})
-    found = estimate(usage_of(plan, make=True))
+    figures = estimate(usage_of(plan, make=True))
     measured_peak(plan, tmp_path / "run")
-    assert found.generation_bytes == pytest.approx(peaks["sample"], rel=0.05)
+    assert figures.generation_bytes == pytest.approx(peaks["sample"], rel=0.05)
 
 
 def test_the_verdict_counts_an_evaluation_that_takes_more_than_training() -> None:
     """One row at a time in training, many in an evaluation: what fits is what holds the larger one."""
     settings = {"method": {"name": "lora"}, "micro_batch_size": 1}
     plan, short = plan_for(settings), plan_for(settings | {"data": {"source": "reviews", "eval_rows": 1}})
-    found, alone = estimate(usage_of(plan, make=True)), estimate(usage_of(short))
-    assert found.total_bytes == alone.total_bytes
-    assert found.evaluation_bytes > 1.5 * found.total_bytes > alone.evaluation_bytes
-    between = replace(plan.device, total_bytes=(found.high_bytes + alone.high_bytes) // 2)
+    figures, alone = estimate(usage_of(plan, make=True)), estimate(usage_of(short))
+    assert figures.total_bytes == alone.total_bytes
+    assert figures.evaluation_bytes > 1.5 * figures.total_bytes > alone.evaluation_bytes
+    between = replace(plan.device, total_bytes=(figures.high_bytes + alone.high_bytes) // 2)
     assert not estimate(usage_of(plan, between)).fits and estimate(usage_of(short, between)).fits
-    bars = [charts.memory_bar(one.to_dict()) for one in (found, estimate(usage_of(plan, between)), alone)]
-    assert f"but evaluating takes {charts.size_text(found.evaluation_bytes)}" in bars[0]["note"]
+    bars = [charts.memory_bar(other.to_dict()) for other in (figures, estimate(usage_of(plan, between)), alone)]
+    assert f"but evaluating takes {charts.size_text(figures.evaluation_bytes)}" in bars[0]["note"]
     assert "evaluating" not in bars[2]["note"]
-    more = {part["name"]: part["bytes"] for part in bars[1]["parts"]}[charts.BETWEEN]
-    assert more == found.evaluation_bytes - found.total_bytes
+    between_bytes = {part["name"]: part["bytes"] for part in bars[1]["parts"]}[charts.BETWEEN]
+    assert between_bytes == figures.evaluation_bytes - figures.total_bytes
 
 
-def test_without_a_table_the_formula_still_tells_of_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_table_the_formula_still_counts_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_for({"micro_batch_size": 1, "method": {"name": "full"}})
     exact = estimate(usage_of(plan, make=True))
     monkeypatch.setattr("tuning.memory.usage.find_table", lambda workload: None)
@@ -279,30 +279,30 @@ def test_rows_that_a_recipe_rewrites_count_as_long_as_they_may_become(
     plan = plan_for(settings | {"recipe": {"name": "r_tuning", "form": form}, "eval": {"max_new_tokens": 8}})
     assert plan.value("widest_length") > plain.value("widest_length") and plan.fingerprint != plain.fingerprint
     assert "recipe" in plan.derived["widest_length"].origin
-    found = estimate(usage_of(plan, make=True))
+    figures = estimate(usage_of(plan, make=True))
     peak = measured_peak(plan, tmp_path / "run")
     # rows that a recipe writes are known by their longest form alone, so the widest batch is taken, not the run's own
-    assert 0.999 * peak <= found.total_bytes <= 1.05 * peak
-    assert found.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.01)
+    assert 0.999 * peak <= figures.total_bytes <= 1.05 * peak
+    assert figures.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.01)
 
 
 def test_questions_to_the_base_model_take_what_was_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of conflict_aware, answered one by one before the evaluation."""
     write, asking = session.prompted_rows, Meter()
 
-    def written(plan: Plan, method: Any, model: Any, *more: Any) -> Any:
+    def written(plan: Plan, method: Any, model: Any, *args: Any) -> Any:
         with metered(model, None, next(model.parameters()).device) as meter:
-            found = write(plan, method, model, *more)
+            rows = write(plan, method, model, *args)
         asking.peak_bytes = meter.peak_bytes
-        return found
+        return rows
 
     monkeypatch.setattr(session, "prompted_rows", written)
     method = {"name": "retrieval", "top_k": 8, "policy": "conflict_aware"}
     data = {"source": "people-questions", "eval_rows": 5}
     plan = plan_for({"data": data, "method": method, "eval": {"max_new_tokens": 12}, "device": "cpu"})
-    found = estimate(usage_of(plan, make=True))
-    assert found.total_bytes == pytest.approx(measured_peak(plan, tmp_path / "run"), rel=0.01)
-    assert found.generation_bytes == pytest.approx(asking.peak_bytes, rel=0.05)
+    figures = estimate(usage_of(plan, make=True))
+    assert figures.total_bytes == pytest.approx(measured_peak(plan, tmp_path / "run"), rel=0.01)
+    assert figures.generation_bytes == pytest.approx(asking.peak_bytes, rel=0.05)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in SMALL if kind not in ENCODERS])
@@ -312,7 +312,7 @@ def test_keys_and_values_are_kept_in_as_many_bits_as_counted(tmp_path: Path, kin
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         for count in (4, 1):  # prompt, then one token put behind it
             past = model(torch.ones((2, count), dtype=torch.long), past_key_values=past, use_cache=True).past_key_values
-    sizes = {one.element_size() for one in (past.layers[0].keys, past.layers[0].values)}
+    sizes = {cache.element_size() for cache in (past.layers[0].keys, past.layers[0].values)}
     assert sizes == {HALF if family_of(kind).half_cache else FLOAT}
 
 
@@ -324,6 +324,6 @@ def test_a_sample_of_a_bf16_run_is_never_taken_for_less_than_it_is(tmp_path: Pat
         make_models(tmp_path, ("gpt2",))["gpt2"], "gpt2", {"name": "lora"}, rows=1, precision="autocast_bf16"
     )
     plan = plan_for((settings or {}) | {"sample": sample, "eval": {"every": None, "max_new_tokens": 200}})
-    found = estimate(usage_of(plan, make=True))
+    figures = estimate(usage_of(plan, make=True))
     measured_peak(plan, tmp_path / "run")
-    assert peaks["sample"] <= found.generation_bytes <= 1.17 * peaks["sample"]
+    assert peaks["sample"] <= figures.generation_bytes <= 1.17 * peaks["sample"]

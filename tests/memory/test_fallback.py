@@ -11,8 +11,8 @@ import pytest
 from bench.ragged import MODELS
 from tuning.memory.estimate import estimate
 from tuning.memory.process_overhead import BANDS
-from tuning.memory.tracing.build_table import build_table, words_of
-from tuning.memory.tracing.layers import UntraceableError, layers_of, resolved
+from tuning.memory.tracing.build_table import build_table, reason_of
+from tuning.memory.tracing.layers import UntraceableError, layers_of, with_defaults
 from tuning.memory.tracing.table_cache import make_table
 from tuning.memory.usage import usage_of
 from tuning.memory.workload import Workload, workload_of
@@ -24,7 +24,7 @@ CASES = [(kind, method, 64) for kind in MODELS for method in ("full", "lora") if
 CASES += [(kind, "full", 256) for kind in ("gpt2", "bert", "distilbert", "phi3", "opt")]
 
 
-def plan_of(folder: Path, kind: str, method: str, **more: Any) -> Plan:
+def plan_of(folder: Path, kind: str, method: str, **changes: Any) -> Plan:
     """A plan on a folder with nothing but a config.json of this kind."""
     import transformers
 
@@ -34,7 +34,7 @@ def plan_of(folder: Path, kind: str, method: str, **more: Any) -> Plan:
     task = "sequence_classification" if classes else "causal_lm"
     data = {"source": "topics" if classes else "reviews", "max_seq_length": 128}
     settings = {"model": str(folder), "task": task, "method": {"name": method}, "data": data, "device": "cpu"}
-    return plan_for(settings | {"micro_batch_size": 8} | more)
+    return plan_for(settings | {"micro_batch_size": 8} | changes)
 
 
 @pytest.mark.slow
@@ -95,16 +95,16 @@ def test_a_trace_stays_inside_the_positions_that_a_model_has(
         assert (short["activations"], short["logits"]) == (long["activations"], long["logits"])
 
 
-def test_a_config_that_says_nothing_of_its_layers_is_told_in_words() -> None:
+def test_a_config_that_says_nothing_of_its_layers_is_reported_in_words() -> None:
     with pytest.raises(UntraceableError) as caught:
         layers_of({"hidden_size": 32})
-    assert words_of(caught.value).startswith("its config.json does not say how many layers it has")
+    assert reason_of(caught.value).startswith("its config.json does not say how many layers it has")
 
 
 @pytest.mark.parametrize("error", [StopIteration(), KeyError("n_layer"), ValueError("size 3 and size 4 differ")])
 def test_every_failure_has_words(error: Exception) -> None:
-    said = words_of(error)
-    assert said.rstrip(":. ") == said and len(said.split()) >= 2 and type(error).__name__ in said
+    reason = reason_of(error)
+    assert reason.rstrip(":. ") == reason and len(reason.split()) >= 2 and type(error).__name__ in reason
 
 
 @pytest.mark.parametrize("kind", [*MODELS, "gemma2", "olmo2", "roberta"])
@@ -113,4 +113,4 @@ def test_the_depth_of_every_kind_is_found(tmp_path: Path, kind: str) -> None:
 
     config = transformers.AutoConfig.for_model(kind).to_dict()
     plain = {name: value for name, value in config.items() if name != "dtype"}
-    assert layers_of(resolved(plain)) == transformers.AutoConfig.for_model(kind).num_hidden_layers
+    assert layers_of(with_defaults(plain)) == transformers.AutoConfig.for_model(kind).num_hidden_layers

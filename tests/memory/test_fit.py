@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy
 import pytest
 
-from tuning.memory.tracing.fit import FEW, SOME, UntraceableError, design, exact, fitted, larger
+from tuning.memory.tracing.fit import FEW, SOME, UntraceableError, fit_traces, is_exact, shape_to_check, shapes_to_trace
 from tuning.memory.tracing.table import monomials
 from tuning.memory.tracing.trace import Trace
 from tuning.memory.workload import CATEGORIES
@@ -31,10 +31,10 @@ def test_what_meets_the_first_shapes_and_the_larger_one_is_no_chance(
     many: bool, ranks: list[int | None], length: int
 ) -> None:
     """Two sums of so many products that agree at all of these shapes would be dependent there."""
-    shapes = design(ranks, many=many, padded=False)
+    shapes = shapes_to_trace(ranks, many=many, padded=False)
     names = monomials(many=many, ranked=len(ranks) > 1)
-    proven = [*shapes, larger(ranks, length, many=many, padded=False)]
-    matrix = numpy.array([[one(shape, rank or 0) for one in names.values()] for shape, rank in proven], dtype=float)
+    proven = [*shapes, shape_to_check(ranks, length, many=many, padded=False)]
+    matrix = numpy.array([[name(shape, rank or 0) for name in names.values()] for shape, rank in proven], dtype=float)
     assert numpy.linalg.matrix_rank(matrix[:-1]) == len(names) <= len(shapes)
     for count, products in ((FEW, 2), (SOME, 3)):
         met = matrix[[*range(count), -1]]
@@ -44,7 +44,7 @@ def test_what_meets_the_first_shapes_and_the_larger_one_is_no_chance(
 
 
 @pytest.mark.parametrize(("many", "ranks"), LAYOUTS)
-def test_storages_of_one_product_or_two_are_told_by_few_traces(many: bool, ranks: list[int | None]) -> None:
+def test_storages_of_one_product_or_two_are_fitted_to_few_traces(many: bool, ranks: list[int | None]) -> None:
     sizes: list[Bytes] = [
         lambda x, r: 4096,
         lambda x, r: 64 * x.rows * x.length,
@@ -52,13 +52,13 @@ def test_storages_of_one_product_or_two_are_told_by_few_traces(many: bool, ranks
         lambda x, r: 2 * x.rows * x.length * (r or 3),
         lambda x, r: 16 * x.labels - 8,
     ]
-    shapes = design(ranks, many=many, padded=False)[:FEW]
-    fit = fitted([traced(*sizes, shape=shape, rank=rank) for shape, rank in shapes], shapes, 1)
+    shapes = shapes_to_trace(ranks, many=many, padded=False)[:FEW]
+    fit = fit_traces([traced(*sizes, shape=shape, rank=rank) for shape, rank in shapes], shapes, 1)
     assert fit is not None
     other = Shape(rows=4 if many else 1, length=1111, labels=77, padded=False)
     for rank in ranks:
-        assert exact(fit, other, rank, traced(*sizes, shape=other, rank=rank))
-        assert not exact(fit, other, rank, traced(*sizes[:-1], sizes[0], shape=other, rank=rank))
+        assert is_exact(fit, other, rank, traced(*sizes, shape=other, rank=rank))
+        assert not is_exact(fit, other, rank, traced(*sizes[:-1], sizes[0], shape=other, rank=rank))
 
 
 SQUARED: Bytes = lambda x, r: 4 * x.rows * (x.length + 20) ** 2  # noqa: E731
@@ -69,22 +69,22 @@ BOTH: Bytes = lambda x, r: 64 * x.rows * x.length + 4 * r * (x.rows * x.length +
 def test_what_is_made_of_more_products_takes_more_traces(size: Bytes | None, enough: int) -> None:
     """Attention's weights behind a prompt of 20 tokens, something of two ranks, and four products."""
     size = size or (lambda x, r: SQUARED(x, r) + 8 * x.labels)
-    shapes = design([8, 4], many=True, padded=False)
+    shapes = shapes_to_trace([8, 4], many=True, padded=False)
     traces = [traced(size, size, shape=shape, rank=rank) for shape, rank in shapes]
-    found = {count: fitted(traces[:count], shapes[:count], 1) for count in (FEW, SOME, 9)}
-    assert found[FEW] is None and (found[SOME] is None) == (enough == 9)
+    fits = {count: fit_traces(traces[:count], shapes[:count], 1) for count in (FEW, SOME, 9)}
+    assert fits[FEW] is None and (fits[SOME] is None) == (enough == 9)
     other = Shape(rows=4, length=1111, labels=77, padded=False)
     for rank in (8, 4, 64):
-        fit = found[enough]
-        assert fit is not None and exact(fit, other, rank, traced(size, size, shape=other, rank=rank))
+        fit = fits[enough]
+        assert fit is not None and is_exact(fit, other, rank, traced(size, size, shape=other, rank=rank))
 
 
 def test_traces_whose_storages_go_at_other_moments_are_refused() -> None:
-    shapes = design([None], many=False, padded=False)[:FEW]
+    shapes = shapes_to_trace([None], many=False, padded=False)[:FEW]
     traces = [traced(lambda x, r: x.length, lambda x, r: 8, shape=shape, rank=rank) for shape, rank in shapes]
     later = [(category, first, 2, size) for category, first, _, size in traces[0].columns]
     with pytest.raises(UntraceableError, match="depend on its sizes"):
-        fitted([Trace(labels=traces[0].labels, columns=later, layers=traces[0].layers), *traces[1:]], shapes, 1)
+        fit_traces([Trace(labels=traces[0].labels, columns=later, layers=traces[0].layers), *traces[1:]], shapes, 1)
 
 
 def test_live_bytes_are_sums_of_what_lives() -> None:

@@ -36,8 +36,8 @@ def applied(plan: Plan, fix: dict[str, Any]) -> Plan:
     return plan_for(settings)
 
 
-def highest(found: MemoryEstimate) -> int:
-    return max(found.total_bytes, found.evaluation_bytes, found.generation_bytes)
+def highest(figures: MemoryEstimate) -> int:
+    return max(figures.total_bytes, figures.evaluation_bytes, figures.generation_bytes)
 
 
 def assert_each_saves_what_it_says(plan: Plan, device: Device) -> None:
@@ -83,15 +83,15 @@ def test_nothing_is_offered_where_nothing_helps() -> None:
     """A question as it stands, few rows at once, no answer written."""
     settings = {"data": {"source": "people-questions"}, "method": {"name": "prompt_engineering"}}
     plan, device, fixes = offered(settings)
-    found = estimate(usage_of(plan, device))
-    assert fixes == [] and not found.fits and found.largest_micro_batch is None
-    assert found.total_bytes == found.evaluation_bytes == sum(found.parts.values())
+    figures = estimate(usage_of(plan, device))
+    assert fixes == [] and not figures.fits and figures.largest_micro_batch is None
+    assert figures.total_bytes == figures.evaluation_bytes == sum(figures.parts.values())
 
 
 def test_the_largest_micro_batch_of_a_run_without_updates_is_about_its_evaluation() -> None:
     plan = plan_for({"data": {"source": "people-questions"}, "method": {"name": "prompt_engineering", "shots": 8}})
-    wanted = replace(plan, settings=plan.settings.replace(micro_batch_size=20))
-    device = replace(plan.device, total_bytes=estimate(usage_of(wanted, make=True)).high_bytes)
+    expected = replace(plan, settings=plan.settings.replace(micro_batch_size=20))
+    device = replace(plan.device, total_bytes=estimate(usage_of(expected, make=True)).high_bytes)
     assert estimate(usage_of(plan, device)).largest_micro_batch == 20
     assert estimate(usage_of(plan)).largest_micro_batch == -(-plan.data.eval_rows // 2), (
         "more than that changes nothing"
@@ -105,10 +105,10 @@ def test_the_largest_micro_batch_is_found_where_more_rows_take_less(by_length: b
     data = {"train_rows": 40, "eval_rows": 8, "max_seq_length": 12, "group_by_length": by_length}
     settings = {"method": {"name": "full"}, "micro_batch_size": 4, "gradient_accumulation_steps": 4, "data": data}
     plan = plan_for({"device": "cpu"} | settings)
-    found = usage_of(plan, make=True)
-    assert found.peak_of_run(8) > found.peak_of_run(16), "what this test is about"
+    usage = usage_of(plan, make=True)
+    assert usage.peak_of_run(8) > usage.peak_of_run(16), "what this test is about"
     for rows in (16, 8, 5):
-        high = found.process(found.peak_of_run(rows))[2]
+        high = usage.process(usage.peak_of_run(rows))[2]
         device = replace(plan.device, total_bytes=int(share * high))
         held = usage_of(plan, device)
         fitting = [count for count in range(1, plan.data.train_rows + 1) if held.fits(count)]
@@ -120,13 +120,13 @@ def test_what_is_highest_is_what_the_fixes_are_about() -> None:
     data = {"source": "people-questions", "train_rows": 40, "eval_rows": 16}
     settings = {"data": data, "eval": WRITTEN | {"max_new_tokens": 400}, "sample": {"prompts": ["Who?"]}}
     plan, device, fixes = offered(settings | {"micro_batch_size": 2})
-    found = estimate(usage_of(plan, device))
-    assert found.generation_bytes > max(found.total_bytes, found.evaluation_bytes)
+    figures = estimate(usage_of(plan, device))
+    assert figures.generation_bytes > max(figures.total_bytes, figures.evaluation_bytes)
     assert names(fixes)[:2] == [{"eval"}, {"eval"}] and all(fix["saved_bytes"] > 2**20 for fix in fixes[:2])
     behind = [fix for fix in fixes if not fix["saved_bytes"]]
     assert {"micro_batch_size", "gradient_accumulation_steps"} in names(behind)
     assert all(fix["update_saved_bytes"] > 0 for fix in behind)
-    assert [fix["cost"] for fix in found.fixes] == [fix["cost"] for fix in fixes if fix["saved_bytes"]]
+    assert [fix["cost"] for fix in figures.fixes] == [fix["cost"] for fix in fixes if fix["saved_bytes"]]
     assert_each_saves_what_it_says(plan, device)
 
 
@@ -145,12 +145,12 @@ def test_what_a_method_refuses_is_not_offered() -> None:
         assert ({"gradient_checkpointing"} in names(fixes)) == able
 
 
-def test_rows_and_steps_that_are_told_reach_the_effective_batch_exactly() -> None:
+def test_rows_and_steps_that_are_suggested_give_the_effective_batch_exactly() -> None:
     """Of 24 rows at most 13 fit: 12 x 2 is told, not 13 x 2."""
     settings = {"method": {"name": "lora"}, "micro_batch_size": 6, "gradient_accumulation_steps": 4}
     plan = plan_for({"device": "cpu"} | settings)
-    found = usage_of(plan, make=True)
-    device = replace(plan.device, total_bytes=found.process(found.peak_of_run(13))[2])
+    usage = usage_of(plan, make=True)
+    device = replace(plan.device, total_bytes=usage.process(usage.peak_of_run(13))[2])
     shown = what_if(usage_of(plan, device))
     assert shown["largest_micro_batch"] == 13 and shown["reaches"] == {"rows": 12, "steps": 2} and shown["fits"]
     assert shown["all_rows"] is None and what_if(usage_of(plan))["all_rows"] == plan.data.train_rows
@@ -189,18 +189,18 @@ def on_t4(folder: Path, **settings: Any) -> tuple[Plan, Device]:
         ({"method": {"name": "qlora"}}, "auto takes on CUDA"),
     ],
 )
-def test_a_card_that_cannot_compute_in_bf16_is_told_and_offered_what_adds_no_refusal(
+def test_a_card_that_cannot_compute_in_bf16_is_reported_and_offered_what_adds_no_refusal(
     tmp_path: Path, settings: dict[str, Any], word: str
 ) -> None:
     plan, card = on_t4(tmp_path, micro_batch_size=32, **settings)
-    found = estimate(usage_of(plan, card))
-    assert found.device_lacks is not None and word in found.device_lacks
+    figures = estimate(usage_of(plan, card))
+    assert figures.device_lacks is not None and word in figures.device_lacks
     assert (
         estimate(usage_of(plan, named_device("A100 80 GB"))).device_lacks is None
         and estimate(usage_of(plan)).device_lacks is None
     )
     assert {"gradient_checkpointing"} in names(what_if(usage_of(plan, card))["fixes"])
-    bar = memory_bar(found.to_dict(), card.kind)
+    bar = memory_bar(figures.to_dict(), card.kind)
     assert bar["verdict"] == "over" and bar["words"].startswith("Cannot run there") and word in bar["note"]
 
 
@@ -215,8 +215,8 @@ def test_pressing_what_saves_most_leads_to_a_run_that_fits(tmp_path: Path) -> No
         if estimate(usage_of(plan, card)).fits:
             break
         plan = applied(plan, what_if(usage_of(plan, card))["fixes"][0])
-    found = estimate(usage_of(plan, card))
-    assert found.fits and found.device_lacks is None and plan.settings.method.name == "qlora"
+    figures = estimate(usage_of(plan, card))
+    assert figures.fits and figures.device_lacks is None and plan.settings.method.name == "qlora"
 
 
 def test_lora_becomes_qlora_of_the_same_rank_and_one_that_cannot_starts_plainly(tmp_path: Path) -> None:

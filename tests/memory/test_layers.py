@@ -46,7 +46,7 @@ def test_one_of_each_kind_stands_for_the_others() -> None:
     assert turns is not None and (turns.picks, turns.stands_for) == ((0, 1, 5, 6, 7), (0, 0, 1, 2, 0))
     rare = layout_of({"num_hidden_layers": 14, "layer_types": ([SLIDING] * 5 + [FULL]) * 2 + [SLIDING] * 2})
     assert rare is not None and (rare.picks, rare.stands_for) == ((0, 5, 11, 12, 13), (0, 0, 0, 9, 0))
-    predicted, traced = rare.one_more()
+    predicted, traced = rare.with_one_more()
     assert traced.picks == (0, 5, 11, 12, 12, 13) and predicted.stands_for == (0, 0, 0, 1, 0)
     for layout in (alike, turns, rare):
         assert layout.depth + sum(layout.stands_for) == layout.layers
@@ -65,16 +65,16 @@ def test_a_window_counts_where_rows_can_be_as_long() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "method", "more"), CASES)
+@pytest.mark.parametrize(("kind", "method", "changes"), CASES)
 def test_layers_that_differ_are_traced_and_meet_real_runs(
-    tmp_path: Path, kind: str, method: dict[str, Any], more: dict[str, Any]
+    tmp_path: Path, kind: str, method: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     """Rows of 128 tokens are beyond the window of 96, rows of 64 within."""
-    plan = plan_for(given(make_models(tmp_path, (kind,))[kind], kind, method, **more))
-    found = estimate(usage_of(plan, make=True))
-    assert found.kind == "traced", untraceable(usage_of(plan).workloads[0])
+    plan = plan_for(given(make_models(tmp_path, (kind,))[kind], kind, method, **changes))
+    figures = estimate(usage_of(plan, make=True))
+    assert figures.kind == "traced", untraceable(usage_of(plan).workloads[0])
     peak = measured_peak(plan, tmp_path / "run")
-    assert found.total_bytes == pytest.approx(peak, rel=0.005, abs=MIB // 4)
+    assert figures.total_bytes == pytest.approx(peak, rel=0.005, abs=MIB // 4)
 
 
 @pytest.mark.slow
@@ -84,10 +84,10 @@ def test_a_prefix_is_counted_for_every_layer(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(memory_models.SIZES, "qwen2", sizes)
     method = {"name": "prefix_tuning", "virtual_tokens": 100}
     plan = plan_for(given(make_models(tmp_path, ("qwen2",))["qwen2"], "qwen2", method, rows=4))
-    found = usage_of(plan, make=True)
-    assert isinstance(found.memory, TracedMemory), untraceable(found.workloads[0])
-    assert found.memory.table.counts(None) == (plan.value("trainable_parameters"), plan.value("total_parameters"))
-    assert found.total() == pytest.approx(measured_peak(plan, tmp_path / "run"), rel=0.005)
+    usage = usage_of(plan, make=True)
+    assert isinstance(usage.memory, TracedMemory), untraceable(usage.workloads[0])
+    assert usage.memory.table.counts(None) == (plan.value("trainable_parameters"), plan.value("total_parameters"))
+    assert usage.total() == pytest.approx(measured_peak(plan, tmp_path / "run"), rel=0.005)
 
 
 @pytest.mark.slow

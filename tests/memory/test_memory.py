@@ -30,8 +30,8 @@ def traced(settings: dict[str, Any]) -> Plan:
 def test_the_formula_moves_the_right_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tuning.memory.usage.find_table", lambda workload: None)
 
-    def total(**more: object) -> int:
-        return estimate(usage_of(plan_for({"method": {"name": "full"}, **more}))).total_bytes
+    def total(**changes: object) -> int:
+        return estimate(usage_of(plan_for({"method": {"name": "full"}, **changes}))).total_bytes
 
     base = total(micro_batch_size=4)
     assert total(micro_batch_size=16) > 1.5 * base
@@ -48,9 +48,9 @@ def test_the_fallback_says_so_and_has_a_wider_band(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("tuning.memory.usage.find_table", lambda workload: None)
     rough = estimate(usage_of(plan))
     assert (exact.kind, rough.kind) == ("traced", "approximate")
-    for one in (exact, rough):
-        assert one.total_bytes == sum(one.parts.values())
-        assert one.low_bytes < one.process_bytes < one.high_bytes
+    for figures in (exact, rough):
+        assert figures.total_bytes == sum(figures.parts.values())
+        assert figures.low_bytes < figures.process_bytes < figures.high_bytes
     assert rough.high_bytes - rough.low_bytes > exact.high_bytes - exact.low_bytes
 
 
@@ -90,16 +90,16 @@ def test_a_shorter_limit_on_the_same_data_is_another_shape() -> None:
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "ia3", "prompt_tuning"])
-def test_the_line_of_a_step_is_highest_at_the_peak_that_the_bar_tells(method: str) -> None:
+def test_the_line_of_a_step_is_highest_at_the_peak_of_the_bar(method: str) -> None:
     for rows, steps, longest in ((1, 1, 16), (1, 4, 256), (4, 1, 64), (4, 4, 256), (32, 2, 256)):
         data = {"source": "reviews", "max_seq_length": longest}
         sizes = {"micro_batch_size": rows, "gradient_accumulation_steps": steps}
         plan = traced({"method": {"name": method}, "data": data, **sizes})
-        found, line = estimate(usage_of(plan)), usage_of(plan).through_step()
+        figures, line = estimate(usage_of(plan)), usage_of(plan).through_step()
         top = max(count for _, count in line)
-        assert top == found.total_bytes
-        assert found.peak_at in [place for place, count in line if count == top]
-        stretches = [place for place, _ in itertools.groupby(line, key=lambda one: one[0])]
+        assert top == figures.total_bytes
+        assert figures.peak_at in [place for place, count in line if count == top]
+        stretches = [place for place, _ in itertools.groupby(line, key=lambda point: point[0])]
         assert len(stretches) == len(set(stretches)) and stretches[0] == "start", "in the order of time"
 
 
@@ -119,16 +119,16 @@ CASES = [
 def test_the_estimate_is_what_real_runs_take(tmp_path: Path) -> None:
     """Eight runs over four kinds of models: median error at most 0.5 %, worst 3 % or 12 MiB."""
     models = make_models(tmp_path, ("llama", "gpt2", "qwen2", "bert"))
-    settings = [given(models[name], name, method, **more) for name, method, more in CASES]
-    plans = [plan_for(one) for one in settings if one is not None]
+    settings = [given(models[name], name, method, **case) for name, method, case in CASES]
+    plans = [plan_for(settings_object) for settings_object in settings if settings_object is not None]
     assert len(plans) == len(CASES)
     make_tables([usage_of(plan).workloads[0] for plan in plans])
     errors = []
-    for number, plan in enumerate(plans):
-        found, peak = estimate(usage_of(plan)), measured_peak(plan, tmp_path / f"run{number}")
-        assert found.kind == "traced", untraceable(usage_of(plan).workloads[0])
-        gap = abs(found.total_bytes - peak)
-        assert gap <= max(0.03 * peak, 12 * MIB), f"{CASES[number]}: {found.total_bytes} for {peak}"
+    for i, plan in enumerate(plans):
+        figures, peak = estimate(usage_of(plan)), measured_peak(plan, tmp_path / f"run{i}")
+        assert figures.kind == "traced", untraceable(usage_of(plan).workloads[0])
+        gap = abs(figures.total_bytes - peak)
+        assert gap <= max(0.03 * peak, 12 * MIB), f"{CASES[i]}: {figures.total_bytes} for {peak}"
         errors.append(gap / peak)
     assert sorted(errors)[len(errors) // 2] <= 0.005, errors
 
@@ -148,6 +148,6 @@ def test_a_model_that_is_nowhere_is_estimated_from_its_config(tmp_path: Path) ->
     }
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     plan = traced({"model": str(tmp_path), "method": {"name": "lora", "r": 16}, "gradient_checkpointing": True})
-    found = estimate(usage_of(plan))
-    assert found.kind == "traced" and not found.fits
-    assert found.parts["weights"] == pytest.approx(4 * 70.55e9, rel=0.01)
+    figures = estimate(usage_of(plan))
+    assert figures.kind == "traced" and not figures.fits
+    assert figures.parts["weights"] == pytest.approx(4 * 70.55e9, rel=0.01)

@@ -31,11 +31,11 @@ def test_the_command_line_estimates_a_config_without_weights(
     file = tmp_path / "settings.json"
     file.write_text(json.dumps({"model": config_folder(tmp_path / "gpt2", GPT2)}), encoding="utf-8")
     assert main(["estimate", str(file), "--device", "t4 16 gb"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["kind"] == "traced" and found["fits"] and found["device"] == "T4 16 GB"
-    assert found["total_bytes"] == sum(found["parts"].values())
-    assert found["parts"]["weights"] == 4 * found["total_parameters"]
-    assert found["device_lacks"] is None
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["kind"] == "traced" and answer["fits"] and answer["device"] == "T4 16 GB"
+    assert answer["total_bytes"] == sum(answer["parts"].values())
+    assert answer["parts"]["weights"] == 4 * answer["total_parameters"]
+    assert answer["device_lacks"] is None
     file.write_text(json.dumps({"model": str(tmp_path / "gpt2"), "precision": "autocast_bf16"}), encoding="utf-8")
     assert main(["estimate", str(file), "--device", "t4 16 gb"]) == 0
     lacks = json.loads(capsys.readouterr().out)["device_lacks"]
@@ -64,13 +64,13 @@ def test_what_cannot_be_estimated_is_one_sentence(tmp_path: Path, config: dict, 
 def test_a_model_that_cannot_be_traced_falls_back_and_says_why(tmp_path: Path) -> None:
     """An activation that there is not: the sizes can be counted, the library refuses to build it."""
     plan = plan_for({"model": config_folder(tmp_path / "odd", GPT2 | {"activation_function": "nonsense"})})
-    found = estimate(usage_of(plan, make=True))
-    assert found.kind == "approximate" and untraceable(usage_of(plan).workloads[0])
-    assert found.why_approximate is not None and "nonsense" in found.why_approximate
-    assert found.why_approximate == what_if(usage_of(plan))["why_approximate"] and "\n" not in found.why_approximate
+    figures = estimate(usage_of(plan, make=True))
+    assert figures.kind == "approximate" and untraceable(usage_of(plan).workloads[0])
+    assert figures.why_approximate is not None and "nonsense" in figures.why_approximate
+    assert figures.why_approximate == what_if(usage_of(plan))["why_approximate"] and "\n" not in figures.why_approximate
     whole = estimate(usage_of(plan_for({"model": config_folder(tmp_path / "even", GPT2)}), make=True))
     assert whole.why_approximate is None
-    assert found.high_bytes - found.low_bytes > whole.high_bytes - whole.low_bytes
+    assert figures.high_bytes - figures.low_bytes > whole.high_bytes - whole.low_bytes
 
 
 def test_a_larger_device_never_turns_a_yes_into_a_no() -> None:
@@ -89,13 +89,13 @@ def test_the_route_gives_curves_that_rise_and_meet_the_estimate(tmp_path: Path) 
         plan = plan_for({})
         total = estimate(usage_of(plan, make=True)).total_bytes
         client = TestClient(build_app(service, "127.0.0.1", 7860))
-        found = client.post("/fork/memory", json={}).json()
-        assert found["kind"] == "traced" and not found["pending"]
-        assert max(point["bytes"] for point in found["step"]) == pytest.approx(total, rel=0.02)
-        own = found["rows"]["curves"][0]["tensors"]
-        assert own == sorted(own) and own[found["rows"]["values"].index(4)] == total
-        tokens = found["lengths"]["curves"][0]["tensors"]
-        assert tokens == sorted(tokens) and tokens[found["lengths"]["values"].index(found["lengths"]["at"])] == total
+        answer = client.post("/fork/memory", json={}).json()
+        assert answer["kind"] == "traced" and not answer["pending"]
+        assert max(point["bytes"] for point in answer["step"]) == pytest.approx(total, rel=0.02)
+        own = answer["rows"]["curves"][0]["tensors"]
+        assert own == sorted(own) and own[answer["rows"]["values"].index(4)] == total
+        tokens = answer["lengths"]["curves"][0]["tensors"]
+        assert tokens == sorted(tokens) and tokens[answer["lengths"]["values"].index(answer["lengths"]["at"])] == total
         refused = client.post("/fork/memory", json={"micro_batch_size": 0})
         assert refused.status_code == 422 and refused.json()["problems"][0]["field"] == "micro_batch_size"
     finally:
@@ -117,7 +117,7 @@ def test_the_table_names_what_is_refused_and_is_about_one_device(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("activation", ["gelu", "nonsense"])
-def test_a_table_that_comes_while_the_page_is_told_is_asked_for_once_more(
+def test_a_table_that_comes_while_the_page_is_answered_is_asked_for_once_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, activation: str
 ) -> None:
     """Made, or not to be made, between the estimate and the charts: the page comes again, and then has both."""
@@ -127,9 +127,9 @@ def test_a_table_that_comes_while_the_page_is_told_is_asked_for_once_more(
     service.warm_up().join()
 
     def then_made(usage: MemoryUsage) -> MemoryEstimate:
-        found = estimate(usage)
+        figures = estimate(usage)
         make_table(usage.workloads[0])
-        return found
+        return figures
 
     try:
         with monkeypatch.context() as between:

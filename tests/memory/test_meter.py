@@ -31,13 +31,13 @@ def test_every_allocation_and_release_of_this_thread_is_counted() -> None:
 
     other = threading.Thread(target=elsewhere)
     with allocations() as changes:
-        kept = torch.empty(1000)
+        tensor = torch.empty(1000)
         torch.empty(2000)
         other.start()
         other.join()
-    assert changes == [4000, 8000, -8000] and kept.numel() == 1000
+    assert changes == [4000, 8000, -8000] and tensor.numel() == 1000
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        kept.add(1)
+        tensor.add(1)
     assert any(event.key == "aten::add" for event in profile.key_averages())  # operations are noted again
 
 
@@ -70,11 +70,11 @@ def test_what_an_earlier_run_left_is_not_taken_for_a_release() -> None:
 
 def test_what_a_library_prints_does_not_come_among_the_tables() -> None:
     code = (
-        "from tuning.memory.tracing.build_table import answer_each\n"
+        "from tuning.memory.tracing.build_table import answer_questions\n"
         "def table_of(line):\n"
         "    print('noise of a library')\n"
         "    raise ValueError(line)\n"
-        "answer_each(table_of)\n"
+        "answer_questions(table_of)\n"
     )
     root = Path(__file__).resolve().parents[2]
     out = subprocess.run(
@@ -136,5 +136,5 @@ def test_the_peak_of_an_evaluation_may_lie_in_shorter_rows_with_more_labels() ->
     with metered(built.model, built.optimizer, built.device) as whole:
         evaluate(built, rows, batch_size=32)
     assert probe.peak_bytes == pytest.approx(whole.peak_bytes, rel=1e-3)
-    sizes = [(shape.length, shape.labels) for moments in measured for shape in [one.shape for one in moments]]
+    sizes = [(shape.length, shape.labels) for moments in measured for shape in [batch.shape for batch in moments]]
     assert sizes == [(60, 32), (58, 32 * 40)], "what is smaller in both ways is not measured"

@@ -14,7 +14,7 @@ from support.memory_world import GPT2, config_folder
 from tuning.cli import main
 from tuning.core.errors import SettingsError
 from tuning.core.hardware import named_device
-from tuning.memory.multi_device import DATA_PARALLEL, FULLY_SHARDED, several
+from tuning.memory.multi_device import DATA_PARALLEL, FULLY_SHARDED, device_shares
 from tuning.memory.usage import MemoryUsage, usage_of
 from tuning.plan.plan import plan_for
 
@@ -39,8 +39,8 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> MemoryUsage:
     return usage_of(plan_for({"model": folder, "method": {"name": "full"}, "micro_batch_size": 1}), CARD, make=True)
 
 
-def by_way(found: MemoryUsage, count: int) -> dict[str, int]:
-    return {one.way: one.total_bytes for one in several(found, count)}
+def by_way(usage: MemoryUsage, count: int) -> dict[str, int]:
+    return {share.way: share.total_bytes for share in device_shares(usage, count)}
 
 
 def test_one_device_is_the_estimate_itself(full: MemoryUsage) -> None:
@@ -65,25 +65,25 @@ def test_sharding_shares_out_what_lasts_and_keeps_a_unit_whole(full: MemoryUsage
 
 
 def test_a_card_that_cannot_hold_it_alone_can_in_a_group(full: MemoryUsage) -> None:
-    found = {count: {one.way: one.fits for one in several(full, count)} for count in (1, 8)}
-    assert found[1] == {DATA_PARALLEL: False, FULLY_SHARDED: False}
-    assert found[8] == {DATA_PARALLEL: False, FULLY_SHARDED: True}
+    fits = {count: {share.way: share.fits for share in device_shares(full, count)} for count in (1, 8)}
+    assert fits[1] == {DATA_PARALLEL: False, FULLY_SHARDED: False}
+    assert fits[8] == {DATA_PARALLEL: False, FULLY_SHARDED: True}
 
 
 def test_the_command_line_answers_for_several(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "settings.json"
     file.write_text(json.dumps({"model": config_folder(tmp_path / "gpt2", GPT2)}), encoding="utf-8")
     assert main(["estimate", str(file), "--device", "t4 16 gb", "--devices", "4"]) == 0
-    found = json.loads(capsys.readouterr().out)["on_several"]
-    assert [one["way"] for one in found] == [DATA_PARALLEL, FULLY_SHARDED]
-    assert all(one["devices"] == 4 and one["fits"] and one["effective_batch"] == 4 * 32 for one in found)
+    answer = json.loads(capsys.readouterr().out)["on_several"]
+    assert [share["way"] for share in answer] == [DATA_PARALLEL, FULLY_SHARDED]
+    assert all(share["devices"] == 4 and share["fits"] and share["effective_batch"] == 4 * 32 for share in answer)
     assert main(["estimate", str(file), "--devices", "0"]) == 2
     assert json.loads(capsys.readouterr().out)["problems"][0]["limit"] == "1 to 1024"
 
 
-def test_a_number_of_devices_nobody_has_is_refused(full: MemoryUsage) -> None:
+def test_a_number_of_devices_that_is_out_of_range_is_refused(full: MemoryUsage) -> None:
     with pytest.raises(SettingsError, match="1 to 1024"):
-        several(full, 4096)
+        device_shares(full, 4096)
 
 
 @pytest.mark.slow

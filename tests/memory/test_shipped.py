@@ -20,16 +20,16 @@ def maker() -> Any:
     """The script that makes them."""
     spec = importlib.util.spec_from_file_location("memory_tables", MAKER)
     assert spec is not None and spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_every_table_that_the_script_would_make_is_found_under_todays_key() -> None:
     """A setting renamed, or a kind of workload told otherwise, changes the keys: the tables then have to move along."""
-    wanted, shipped = maker().wanted(), _shipped()
-    assert len(wanted) > 60
-    assert wanted.keys() == shipped.keys()
+    workloads, shipped = maker().workloads_to_ship(), _shipped()
+    assert len(workloads) > 60
+    assert workloads.keys() == shipped.keys()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "autocast_bf16"])

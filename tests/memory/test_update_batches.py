@@ -64,12 +64,12 @@ def every_moment(
     packing: bool,
 ) -> list[Moment]:
     """All micro-batches of a run, one by one, as the loop cuts them."""
-    per_epoch, found = math.ceil(len(lengths) / effective), []
+    per_epoch, batches = math.ceil(len(lengths) / effective), []
     for step in range(steps):
         window = epoch_update_batches(len(lengths), seed, step // per_epoch, effective)[step % per_epoch]
         pieces = cut(window, lengths, micro, by_length=by_length)
-        found += moments_of_update(pieces, lengths, labels, packing=packing, first=step == 0)
-    return found
+        batches += moments_of_update(pieces, lengths, labels, packing=packing, first=step == 0)
+    return batches
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -86,8 +86,8 @@ def test_the_highest_micro_batches_are_of_the_run_and_nothing_is_above_them(seed
     sizes = sorted_sizes(windows, torch.tensor(lengths).numpy(), torch.tensor(labels).numpy(), by_length=by_length)
     highest = highest_moments(sizes, micro, packing=packing, first=True)
     assert set(highest) <= set(every) and len(highest) == len(set(highest))
-    assert all(any(at_or_below(one, other) for other in highest) for one in every)
-    assert not any(at_or_below(one, other) for one in highest for other in highest if one != other)
+    assert all(any(at_or_below(batch, other) for other in highest) for batch in every)
+    assert not any(at_or_below(candidate, other) for candidate in highest for other in highest if candidate != other)
 
 
 def ragged(file: Path, count: int, seed: int = 1) -> str:
@@ -103,9 +103,9 @@ def ragged(file: Path, count: int, seed: int = 1) -> str:
     return str(file)
 
 
-def settings_on(source: str, **more: Any) -> dict[str, Any]:
+def settings_on(source: str, **changes: Any) -> dict[str, Any]:
     data = {"source": source, "max_seq_length": 128, "eval_fraction": 0.1}
-    return {"device": "cpu", "data": data, "eval": {"every": None}, "max_steps": 5, "micro_batch_size": 4} | more
+    return {"device": "cpu", "data": data, "eval": {"every": None}, "max_steps": 5, "micro_batch_size": 4} | changes
 
 
 @pytest.mark.parametrize("by_length", [True, False])
@@ -116,33 +116,33 @@ def test_the_windows_of_the_estimate_are_those_that_are_trained_on(
     """Every batch of tensors that the loop makes, over the end of an epoch: none is above, the highest are there."""
     given = settings_on(ragged(tmp_path / "rows.jsonl", 31), gradient_accumulation_steps=steps, seed=3, max_steps=9)
     plan = plan_for(given | {"data": given["data"] | {"group_by_length": by_length}})
-    seen: list[Moment] = []
+    trained: list[Moment] = []
     batch, whole = Built.batch, accumulate
 
-    def watched(built: Built, rows: Any, pieces: Any, *more: Any) -> Any:
-        numbers = iter(range(len(pieces)))
+    def watched(built: Built, rows: Any, micro_batches: Any, *args: Any) -> Any:
+        numbers = iter(range(len(micro_batches)))
         first = not built.optimizer.state
 
         def noted(self: Built, chosen: Any, packing: bool = False) -> Any:
-            made = batch(self, chosen, packing)
+            result = batch(self, chosen, packing)
             shape = Shape(
-                rows=made.rows,
-                length=made.input_ids.shape[1],
-                labels=len(made.labels),
-                padded=not bool(made.attention_mask.all()),
+                rows=result.rows,
+                length=result.input_ids.shape[1],
+                labels=len(result.labels),
+                padded=not bool(result.attention_mask.all()),
             )
-            seen.append(Moment(shape=shape, accumulate=next(numbers) > 0, first=first))
-            return made
+            trained.append(Moment(shape=shape, accumulate=next(numbers) > 0, first=first))
+            return result
 
         with monkeypatch.context() as noting:
             noting.setattr(Built, "batch", noted)
-            return whole(built, rows, pieces, *more)
+            return whole(built, rows, micro_batches, *args)
 
     monkeypatch.setattr("tuning.training.loop.accumulate", watched)
     measured_peak(plan, tmp_path / "run")
     expected = peak_batches(plan)
-    assert len(seen) >= 9 and set(expected) <= set(seen)
-    assert all(any(at_or_below(one, other) for other in expected) for one in seen)
+    assert len(trained) >= 9 and set(expected) <= set(trained)
+    assert all(any(at_or_below(candidate, other) for other in expected) for candidate in trained)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -152,9 +152,9 @@ def test_on_ragged_rows_the_estimate_is_the_peak(tmp_path: Path, method: str, se
     source = ragged(tmp_path / "rows.jsonl", 60, seed)
     given = settings_on(source, method={"name": method}, gradient_accumulation_steps=2, seed=seed)
     plan = plan_for(given)
-    found, peak = estimate(usage_of(plan, make=True)), measured_peak(plan, tmp_path / "run")
-    assert found.kind == "traced" and found.batches == "the widest of the batches that its 5 updates will have"
-    assert peak <= found.total_bytes * 1.0001 and found.total_bytes <= 1.002 * peak
+    figures, peak = estimate(usage_of(plan, make=True)), measured_peak(plan, tmp_path / "run")
+    assert figures.kind == "traced" and figures.batches == "the widest of the batches that its 5 updates will have"
+    assert peak <= figures.total_bytes * 1.0001 and figures.total_bytes <= 1.002 * peak
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -166,28 +166,28 @@ def test_rows_of_one_length_among_others_need_no_mask(tmp_path: Path, seed: int)
     (tmp_path / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
     data = {"source": str(tmp_path / "texts.jsonl"), "max_seq_length": 256, "eval_fraction": 0.1}
     plan = plan_for(settings_on("", data=data, method={"name": "full"}, seed=seed, max_steps=3))
-    shapes = [one.shape for one in peak_batches(plan)]
-    assert any(not one.padded for one in shapes) and any(one.padded for one in shapes)
-    found, peak = estimate(usage_of(plan, make=True)), measured_peak(plan, tmp_path / "run")
+    shapes = [batch.shape for batch in peak_batches(plan)]
+    assert any(not candidate.padded for candidate in shapes) and any(one.padded for one in shapes)
+    figures, peak = estimate(usage_of(plan, make=True)), measured_peak(plan, tmp_path / "run")
     # 16 KiB more: places and labels of a whole micro-batch, in 64 bits
-    assert peak <= found.total_bytes * 1.0002 and found.total_bytes <= 1.002 * peak
+    assert peak <= figures.total_bytes * 1.0002 and figures.total_bytes <= 1.002 * peak
     usage = usage_of(plan)
     masked = replace(usage, memory=replace(usage.memory, even_table=None))  # type: ignore[type-var]
-    assert sum(masked.peak()[0].values()) > 1.01 * found.total_bytes
+    assert sum(masked.peak()[0].values()) > 1.01 * figures.total_bytes
 
 
 def test_the_first_update_counts_where_it_is_the_widest(tmp_path: Path) -> None:
     """With few trained weights the optimizer's state is next to nothing, and a run of one update has no other."""
     plan = plan_for(settings_on(ragged(tmp_path / "rows.jsonl", 60), gradient_accumulation_steps=2, max_steps=1))
-    found, peak = estimate(usage_of(plan, make=True)), measured_peak(plan, tmp_path / "run")
-    assert found.total_bytes == pytest.approx(peak, rel=0.001) and peak > 0
+    figures, peak = estimate(usage_of(plan, make=True)), measured_peak(plan, tmp_path / "run")
+    assert figures.total_bytes == pytest.approx(peak, rel=0.001) and peak > 0
     rows = [json.dumps({"text": "the old town and the river " * count}) for count in (2, 2, 2, 2, 40, 2, 2, 2)]
     (tmp_path / "one.jsonl").write_text("\n".join(rows), encoding="utf-8")
     data = {"source": str(tmp_path / "one.jsonl"), "eval_fraction": 0.0, "max_seq_length": 256}
     first = next(seed for seed in range(20) if epoch_order(8, seed, 0)[0] == 4)
     settings = {"device": "cpu", "data": data, "micro_batch_size": 1, "gradient_accumulation_steps": 1, "max_steps": 4}
     plan = plan_for(settings | {"seed": first})
-    assert [one.first for one in peak_batches(plan)] == [True, False]
+    assert [batch.first for batch in peak_batches(plan)] == [True, False]
     assert estimate(usage_of(plan, make=True)).total_bytes == pytest.approx(
         measured_peak(plan, tmp_path / "wide"), rel=0.001
     )
@@ -201,10 +201,10 @@ def test_an_update_is_measured_for_its_labels_though_another_has_more_places(tmp
     data = {"source": str(tmp_path / "rows.jsonl"), "eval_fraction": 0.0, "max_seq_length": 256}
     settings = {"device": "cpu", "data": data, "micro_batch_size": 1, "gradient_accumulation_steps": 1, "max_steps": 16}
     plan = plan_for(settings | {"method": {"name": "lora"}})
-    long, labelled = sorted(peak_batches(plan), key=lambda one: one.shape.labels)[:: len(peak_batches(plan)) - 1]
+    long, labelled = sorted(peak_batches(plan), key=lambda item: item.shape.labels)[:: len(peak_batches(plan)) - 1]
     assert long.shape.length > labelled.shape.length and long.shape.labels < labelled.shape.labels
-    found, peak = estimate(usage_of(plan, make=True)), measured_peak(plan, tmp_path / "run")
-    assert found.total_bytes == pytest.approx(peak, rel=0.001)
+    figures, peak = estimate(usage_of(plan, make=True)), measured_peak(plan, tmp_path / "run")
+    assert figures.total_bytes == pytest.approx(peak, rel=0.001)
     by_places = usage_of(plan).batch_total(long)
     assert by_places < 0.95 * peak, "what this test is about"
 
@@ -212,8 +212,8 @@ def test_an_update_is_measured_for_its_labels_though_another_has_more_places(tmp
 def test_the_probe_measures_an_early_update_and_those_that_nothing_is_above() -> None:
     def update(*sizes: tuple[int, int], first: bool = False, padded: bool = True) -> list[Moment]:
         return [
-            Moment(shape=Shape(rows=4, length=length, labels=labels, padded=padded), accumulate=place > 0, first=first)
-            for place, (length, labels) in enumerate(sizes)
+            Moment(shape=Shape(rows=4, length=length, labels=labels, padded=padded), accumulate=i > 0, first=first)
+            for i, (length, labels) in enumerate(sizes)
         ]
 
     updates = [
@@ -227,11 +227,17 @@ def test_the_probe_measures_an_early_update_and_those_that_nothing_is_above() ->
         update((5, 5), (5, 12)),
     ]
     probe, taken = PeakProbe(), []
-    every = [one for each in updates for one in each]
-    probe.expect([one for one in every if not any(at_or_below(one, other) for other in every if other != one)])
-    for number, one in enumerate(updates):
+    every = [batch for each in updates for batch in each]
+    probe.expect(
+        [
+            candidate
+            for candidate in every
+            if not any(at_or_below(candidate, other) for other in every if other != candidate)
+        ]
+    )
+    for index, one in enumerate(updates):
         if probe.wants(one):
-            taken.append(number)
+            taken.append(index)
             with probe.watch(torch.nn.Linear(1, 1), torch.optim.SGD([torch.ones(1)]), torch.device("cpu"), one):
                 pass
     assert taken == [1, 2, 3, 4, 6]
@@ -291,17 +297,17 @@ def test_an_estimate_of_the_runs_own_windows_loads_no_torch() -> None:
     assert out.strip() == "the widest of the batches that its 100 updates will have False"
 
 
-def test_rows_cut_shorter_are_sorted_and_cut_anew(tmp_path: Path) -> None:
+def test_rows_cut_shorter_are_sorted_and_cut_again(tmp_path: Path) -> None:
     """What max_seq_length would do to these rows, without reading them again."""
     source = ragged(tmp_path / "rows.jsonl", 60)
     long = plan_for(settings_on(source, gradient_accumulation_steps=2))
     given = settings_on(source, gradient_accumulation_steps=2)
     short = plan_for(given | {"data": given["data"] | {"max_seq_length": 24}})
     sizes = [
-        {(one.shape.rows, one.shape.length) for one in each}
+        {(batch.shape.rows, batch.shape.length) for batch in each}
         for each in (peak_batches(long, length=24), peak_batches(short))
     ]
-    assert sizes[0] == sizes[1] != {(one.shape.rows, one.shape.length) for one in peak_batches(long)}
+    assert sizes[0] == sizes[1] != {(candidate.shape.rows, candidate.shape.length) for candidate in peak_batches(long)}
 
 
 @pytest.mark.slow
@@ -309,7 +315,7 @@ def test_rows_cut_shorter_are_sorted_and_cut_anew(tmp_path: Path) -> None:
 def test_estimate_and_meter_are_what_the_allocator_itself_saw(tmp_path: Path) -> None:
     """Against a tracer under the whole process, which knows nothing of torch: the meter was 8 % low here."""
     names = ("qwen2 LoRA r16 8 x 512", "bert full classes 16")
-    models = {one: str(make_model(tmp_path / one, one, MODELS[one])) for one in ("qwen2", "bert")}
+    models = {name: str(make_model(tmp_path / name, name, MODELS[name])) for name in ("qwen2", "bert")}
     write_pages(tmp_path / "pages.jsonl")
     cases = [settings_of(CONFIGURATIONS[name], models, tmp_path, seed=3) for name in names]
     for line in measured(cases, tmp_path):

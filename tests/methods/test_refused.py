@@ -161,9 +161,9 @@ def test_passages_that_cannot_be_read_are_refused(world, tmp_path) -> None:
 
 
 def test_every_method_says_what_it_is_and_why_its_rate() -> None:
-    from tuning.core.fields import table
+    from tuning.core.fields import fields_of
 
     for method in METHODS:
         assert len(method.card) > 80 and method.source and len(method.learning_rate_reason) > 20, method.name
-        for field in table(method.settings, "method.").values():
+        for field in fields_of(method.settings, "method.").values():
             assert field.path == "method.name" or len(field.help) > 20, (method.name, field.path)

@@ -41,8 +41,8 @@ def folder(whole: Path, tmp_path: Path) -> Path:
 def config(**changes: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         plain = json.loads((folder / "config.json").read_text()) | changes
-        kept = {key: value for key, value in plain.items() if value is not None}
-        (folder / "config.json").write_text(json.dumps(kept))
+        members = {key: value for key, value in plain.items() if value is not None}
+        (folder / "config.json").write_text(json.dumps(members))
 
     return change
 
@@ -56,13 +56,13 @@ def cut_off(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(content[:-100])
 
 
-def shards(*there: str) -> Callable[[Path], None]:
+def shards(*present: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         content = (folder / "model.safetensors").read_bytes()
         (folder / "model.safetensors").unlink()
         names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
-        for name in there:
+        for name in present:
             (folder / names[name]).write_bytes(content)
 
     return change
@@ -112,10 +112,10 @@ def escaping(folder: Path) -> None:
 )
 def test_a_folder_that_cannot_be_used_says_why(folder: Path, change: Callable[[Path], None], word: str) -> None:
     change(folder)
-    with pytest.raises(ModelError, match=word) as told:
+    with pytest.raises(ModelError, match=word) as refusal:
         resolve_model(str(folder))
-    assert [problem.field for problem in told.value.problems] == ["model"]
-    assert len(str(told.value)) < 600
+    assert [problem.field for problem in refusal.value.problems] == ["model"]
+    assert len(str(refusal.value)) < 600
 
 
 def test_native_models_with_foreign_code_beside_them_are_taken_without_it(folder: Path) -> None:
@@ -163,7 +163,7 @@ def test_what_is_typed_says_where_it_is(spec: str, kind: tuple[str, str]) -> Non
 
 
 @pytest.mark.parametrize("spec", ["", "a/b/c", "org/../name", "hub:../x", "org--x", "a b", "-x", "org/name?x=1"])
-def test_what_is_no_model_is_told_so(spec: str) -> None:
+def test_what_is_no_model_is_refused_in_words(spec: str) -> None:
     with pytest.raises(ModelError, match="is no model"):
         resolve_model(spec)
 
@@ -179,11 +179,11 @@ def test_what_is_no_model_is_told_so(spec: str) -> None:
         ("Italian-chat", False, "base"),
     ],
 )
-def test_chat_models_and_base_models_are_told_apart(name: str, template: bool, kind: str) -> None:
+def test_chat_models_and_base_models_are_distinguished(name: str, template: bool, kind: str) -> None:
     assert tuned_for(name, template)[0] == kind
 
 
-def test_notes_tell_what_a_tokenizer_lacks(folder: Path) -> None:
+def test_notes_say_what_a_tokenizer_lacks(folder: Path) -> None:
     tiny_tokenizer(folder, pad=False, chat=True)
     model = resolve_model(str(folder))
     assert model.chat_template and any("padding" in note for note in model.notes)
@@ -245,11 +245,11 @@ def test_each_kind_is_counted_as_transformers_builds_it_and_its_layers_are_found
         with torch.device("meta"):
             model = maker.from_config(config)
         classes = shape.body_parameters + shape.classifier_parameters(2)
-        told = shape.parameters if maker is AutoModelForCausalLM else classes
-        assert sum(weight.numel() for weight in model.parameters()) == told
-        found = [module for name, module in model.named_modules() if re.fullmatch(pattern, name)]
-        assert len(found) == shape.num_layers * len(shape.linears)
-        assert all(module.weight.ndim == 2 for module in found)
+        expected = shape.parameters if maker is AutoModelForCausalLM else classes
+        assert sum(weight.numel() for weight in model.parameters()) == expected
+        modules = [module for name, module in model.named_modules() if re.fullmatch(pattern, name)]
+        assert len(modules) == shape.num_layers * len(shape.linears)
+        assert all(module.weight.ndim == 2 for module in modules)
 
 
 def test_sdpa_is_offered_where_transformers_has_it() -> None:
@@ -273,10 +273,10 @@ def test_an_attention_that_a_kind_lacks_is_refused_at_its_field(tmp_path: Path) 
     plan_for(settings | {"attention": "eager"})
 
 
-def test_methods_that_look_for_layers_by_name_are_refused_where_names_are_not_known(folder: Path) -> None:
+def test_methods_that_look_for_layers_members_are_refused_where_names_are_not_known(folder: Path) -> None:
     tiny_kind("biogpt").save_pretrained(folder)
     data = {"source": "people-questions", "max_seq_length": 32}
-    for method in [method for method in METHODS if method.by_name]:
+    for method in [method for method in METHODS if method.members]:
         settings = {"model": str(folder), "data": data, "method": {"name": method.name}}
         with pytest.raises(SettingsError) as refused:
             plan_for(settings)

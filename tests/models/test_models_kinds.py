@@ -16,7 +16,7 @@ from tuning.models.shapes import shape_from_config
 
 LENGTH, PADS = 12, 5
 DECODERS = [kind for kind, family in FAMILIES.items() if family.writes]
-DECODERS_IF_TOLD = [kind for kind, family in FAMILIES.items() if family.writes_if_told]
+DECODERS_IF_TOLD = [kind for kind, family in FAMILIES.items() if family.writes_if_decoder]
 CLASSIFIERS = [kind for kind, family in FAMILIES.items() if family.classifies]
 
 
@@ -40,9 +40,9 @@ def looks_ahead(model: Any) -> float:
     second = first.clone()
     second[0, -1] = 5 if int(first[0, -1]) != 5 else 6
     with torch.no_grad():
-        one, other = (model(input_ids=ids, use_cache=False).logits for ids in (first, second))
-    assert (one[:, -1] - other[:, -1]).abs().max() > 0
-    return float((one[:, :-1] - other[:, :-1]).abs().max() / one.abs().max())
+        first_logits, second_logits = (model(input_ids=ids, use_cache=False).logits for ids in (first, second))
+    assert (first_logits[:, -1] - second_logits[:, -1]).abs().max() > 0
+    return float((first_logits[:, :-1] - second_logits[:, :-1]).abs().max() / first_logits.abs().max())
 
 
 def padding_moves(model: Any, *, classes: bool) -> float:
@@ -53,10 +53,10 @@ def padding_moves(model: Any, *, classes: bool) -> float:
     both = torch.cat([torch.cat([ids, torch.full((1, PADS), pad)], 1), torch.full((1, LENGTH + PADS), 7)])
     mask = torch.ones_like(both)
     mask[0, LENGTH:] = 0
-    more = {} if classes else {"use_cache": False}
+    options = {} if classes else {"use_cache": False}
     with torch.no_grad():
-        alone = model(input_ids=ids, attention_mask=torch.ones_like(ids), **more).logits
-        beside = model(input_ids=both, attention_mask=mask, **more).logits[:1]
+        alone = model(input_ids=ids, attention_mask=torch.ones_like(ids), **options).logits
+        beside = model(input_ids=both, attention_mask=mask, **options).logits[:1]
     return float((alone - (beside if classes else beside[:, :LENGTH])).abs().max() / alone.abs().max())
 
 
@@ -70,11 +70,11 @@ def test_a_kind_that_writes_sees_only_what_stands_before(kind: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", DECODERS_IF_TOLD)
-def test_these_encoders_see_only_what_stands_before_where_they_are_told(kind: str) -> None:
+def test_these_encoders_see_only_what_stands_before_where_their_config_says_so(kind: str) -> None:
     assert looks_ahead(tiny_kind(kind)) > 1e-3
-    told = tiny_kind(kind, is_decoder=True)
-    assert looks_ahead(told) < 1e-5
-    assert padding_moves(told, classes=False) < 1e-4
+    model = tiny_kind(kind, is_decoder=True)
+    assert looks_ahead(model) < 1e-5
+    assert padding_moves(model, classes=False) < 1e-4
 
 
 @pytest.mark.slow
@@ -147,9 +147,9 @@ def test_a_model_that_is_no_stack_of_blocks_over_text_is_refused_in_one_sentence
     from transformers import AutoConfig
 
     usual = AutoConfig.for_model(kind)
-    with pytest.raises(ModelError, match=words) as told:
+    with pytest.raises(ModelError, match=words) as refusal:
         read_config(json.loads(usual.to_json_string(use_diff=False)), f"my-{kind}")
-    message = told.value.problems[0].message
+    message = refusal.value.problems[0].message
     assert kind in message and "config.json has none of" not in message and message.count(". ") <= 1
 
 
@@ -158,7 +158,7 @@ def test_a_pair_by_its_own_word_is_refused_whatever_its_kind() -> None:
         read_config({"model_type": "bert", "is_encoder_decoder": True, **SIZES}, "mine")
 
 
-def test_the_library_knows_every_kind_of_the_records() -> None:
+def test_the_library_has_every_kind_of_the_records() -> None:
     assert {*DECODERS, *DECODERS_IF_TOLD} <= {*table("CAUSAL_LM")}
     assert {*CLASSIFIERS} <= {*table("SEQUENCE_CLASSIFICATION")}
     assert not {*DECODERS} & {*AHEAD}
@@ -174,9 +174,9 @@ def test_an_encoder_folder_is_refused_for_writing_before_start(tmp_path: Path) -
     tiny_tokenizer(tmp_path / "electra")
     rows = labelled_rows(tmp_path / "rows.jsonl")
     data = {"source": str(rows), "columns": {"text": "text"}, "max_seq_length": 32}
-    with pytest.raises(SettingsError, match="cannot write") as told:
+    with pytest.raises(SettingsError, match="cannot write") as refusal:
         plan_for({"model": str(tmp_path / "electra"), "method": {"name": "full"}, "data": data})
-    assert told.value.problems[0].field == "task"
+    assert refusal.value.problems[0].field == "task"
 
 
 @pytest.mark.parametrize("kind", sorted({*DECODERS, *DECODERS_IF_TOLD, *CLASSIFIERS}))

@@ -30,9 +30,9 @@ RUNS = [
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    place = tmp_path_factory.mktemp("families")
-    labelled_rows(place / "rows.jsonl")
-    return {family: tiny_model(family, place / family) for family in SMALL}
+    folder = tmp_path_factory.mktemp("families")
+    labelled_rows(folder / "rows.jsonl")
+    return {family: tiny_model(family, folder / family) for family in SMALL}
 
 
 def settings(folder: Path, task: str, method: str, **changes: Any) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def test_a_family_trains_and_its_result_loads_again(
 
 
 @pytest.mark.parametrize("family", ["qwen3", "gpt2", "gemma", "phi"])
-def test_kept_features_go_into_each_familys_own_output_layer(
+def test_cached_features_go_into_each_familys_own_output_layer(
     folders: dict[str, Path], tmp_path: Path, family: str
 ) -> None:
     curves = []
@@ -136,9 +136,9 @@ def test_padding_changes_no_familys_curve(folders: dict[str, Path], tmp_path: Pa
 def test_an_encoder_is_refused_for_writing(folders: dict[str, Path], family: str) -> None:
     from tuning.core.errors import SettingsError
 
-    with pytest.raises(SettingsError, match="cannot write") as told:
+    with pytest.raises(SettingsError, match="cannot write") as refusal:
         plan_for(settings(folders[family], "causal_lm", "lora"))
-    assert told.value.problems[0].field == "task"
+    assert refusal.value.problems[0].field == "task"
 
 
 def test_the_context_bounds_the_length(folders: dict[str, Path]) -> None:
@@ -146,6 +146,6 @@ def test_the_context_bounds_the_length(folders: dict[str, Path]) -> None:
 
     plain = settings(folders["roberta"], "sequence_classification", "full")
     plain["data"]["max_seq_length"] = POSITIONS + 1
-    with pytest.raises(SettingsError, match=f"{POSITIONS} positions") as told:
+    with pytest.raises(SettingsError, match=f"{POSITIONS} positions") as refusal:
         plan_for(plain)
-    assert told.value.problems[0].field == "data.max_seq_length"
+    assert refusal.value.problems[0].field == "data.max_seq_length"

@@ -11,7 +11,7 @@ import pytest
 from support.tiny_models import labelled_rows, tiny_model
 from tuning.core.errors import ModelError, SettingsError
 from tuning.models.base_model import open_folder
-from tuning.models.weights import compared
+from tuning.models.weights import compare_weights
 from tuning.plan.plan import plan_for
 from tuning.training.job import Commands, Job
 from tuning.training.run import run_job
@@ -24,14 +24,14 @@ def folder_with(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def test_a_name_that_the_library_has_not_is_told_with_the_member_that_says_it(tmp_path: Path) -> None:
+def test_a_name_that_the_library_has_not_is_reported_with_the_member_that_says_it(tmp_path: Path) -> None:
     folder = folder_with(tmp_path / "model", activation_function="gelu_fancy")
     with pytest.raises(ModelError, match="config.json has activation_function 'gelu_fancy', which transformers does"):
-        compared(open_folder(folder, str(folder), "folder", "model"), "causal_lm")
+        compare_weights(open_folder(folder, str(folder), "folder", "model"), "causal_lm")
 
 
 @pytest.mark.parametrize("method", ["prompt_tuning", "p_tuning", "prefix_tuning"])
-def test_where_no_virtual_token_fits_the_length_that_leaves_room_is_told(tmp_path: Path, method: str) -> None:
+def test_where_no_virtual_token_fits_the_length_that_leaves_room_is_reported(tmp_path: Path, method: str) -> None:
     folder = tiny_model("gpt2", tmp_path / "model")
     places = json.loads((folder / "config.json").read_text("utf-8"))["n_positions"]
     settings = {
@@ -41,7 +41,7 @@ def test_where_no_virtual_token_fits_the_length_that_leaves_room_is_told(tmp_pat
     }
     with pytest.raises(SettingsError) as refused:
         plan_for(settings)
-    problem = next(one for one in refused.value.problems if one.field == "method.virtual_tokens")
+    problem = next(fault for fault in refused.value.problems if fault.field == "method.virtual_tokens")
     assert problem.limit == f"no virtual tokens fit beside rows of {places}"
     assert problem.message.endswith(f"; set data.max_seq_length to {places - 16} or less")
 
@@ -65,7 +65,7 @@ def test_a_model_whose_shapes_do_not_meet_ends_in_a_sentence(tmp_path: Path) -> 
         "max_steps": 1,
         "device": "cpu",
     }
-    told: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
     job = Job(run_id="one", attempt=1, plan=plan_for(settings), folder=str(tmp_path / "out"))
-    assert run_job(job, lambda kind, **more: told.append({"kind": kind} | more), Commands()) == "failed"
-    assert told[-1]["message"].startswith("the model cannot compute: mat1 and mat2 shapes")
+    assert run_job(job, lambda kind, **data: events.append({"kind": kind} | data), Commands()) == "failed"
+    assert events[-1]["message"].startswith("the model cannot compute: mat1 and mat2 shapes")

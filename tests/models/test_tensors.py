@@ -21,7 +21,7 @@ State = dict[str, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tensors")
     labelled_rows(folder / "rows.jsonl")
     tiny_model("llama", folder / "llama", tie_word_embeddings=False)
@@ -45,11 +45,11 @@ def tiny_distilbert(folder: Path) -> None:
     tiny_tokenizer(folder, frame=True)
 
 
-def plan(folder: Path, task: str = "causal_lm", **changes: Any) -> Plan:
+def plan_of(folder: Path, task: str = "causal_lm", **changes: Any) -> Plan:
     columns = {"prompt": "prompt", "completion": "completion"}
     if task == "sequence_classification":
         columns = {"text": "text", "label": "label"}
-    rows = next(one for one in folder.parents if (one / "rows.jsonl").is_file()) / "rows.jsonl"
+    rows = next(parent for parent in folder.parents if (parent / "rows.jsonl").is_file()) / "rows.jsonl"
     plain = {
         "model": str(folder),
         "task": task,
@@ -62,35 +62,35 @@ def plan(folder: Path, task: str = "causal_lm", **changes: Any) -> Plan:
 
 
 def renamed(prefix: str) -> Callable[[State], State]:
-    return lambda state: {prefix + name: one for name, one in state.items()}
+    return lambda state: {prefix + name: tensor for name, tensor in state.items()}
 
 
 def packed(state: State) -> State:
-    found: State = {}
-    for name, one in state.items():
+    changed_state: State = {}
+    for name, tensor in state.items():
         if "proj" in name:
-            found[name.replace(".weight", ".qweight")] = torch.zeros(4, 4, dtype=torch.int32)
-            found[name.replace(".weight", ".scales")] = torch.ones(1, 4).half()
+            changed_state[name.replace(".weight", ".qweight")] = torch.zeros(4, 4, dtype=torch.int32)
+            changed_state[name.replace(".weight", ".scales")] = torch.ones(1, 4).half()
         else:
-            found[name] = one
-    return found
+            changed_state[name] = tensor
+    return changed_state
 
 
 def in_eight_bits(state: State) -> State:
-    found: State = {}
-    for name, one in state.items():
-        found[name] = one.to(torch.float8_e4m3fn) if "proj" in name else one
+    changed_state: State = {}
+    for name, tensor in state.items():
+        changed_state[name] = tensor.to(torch.float8_e4m3fn) if "proj" in name else tensor
         if "proj" in name:
-            found[name + "_scale_inv"] = torch.ones(1)
-    return found
+            changed_state[name + "_scale_inv"] = torch.ones(1)
+    return changed_state
 
 
 def as_integers(state: State) -> State:
-    return {name: (one * 100).to(torch.int8) if "up_proj" in name else one for name, one in state.items()}
+    return {name: (tensor * 100).to(torch.int8) if "up_proj" in name else tensor for name, tensor in state.items()}
 
 
 def wider(state: State) -> State:
-    return {name: torch.cat([one, one], 1) if "up_proj" in name else one for name, one in state.items()}
+    return {name: torch.cat([tensor, tensor], 1) if "up_proj" in name else tensor for name, tensor in state.items()}
 
 
 def same(state: State) -> State:
@@ -98,7 +98,9 @@ def same(state: State) -> State:
 
 
 def with_lora(state: State) -> State:
-    return {f"base_model.model.{name.replace('.weight', '.base_layer.weight')}": one for name, one in state.items()}
+    return {
+        f"base_model.model.{name.replace('.weight', '.base_layer.weight')}": tensor for name, tensor in state.items()
+    }
 
 
 WRONG: list[tuple[str, Callable[[State], State], dict[str, Any], str]] = [
@@ -117,90 +119,94 @@ WRONG: list[tuple[str, Callable[[State], State], dict[str, Any], str]] = [
 ]
 
 
-def told_of_the_model(plan: Plan) -> list[Notice]:
+def notices_of_the_model(plan: Plan) -> list[Notice]:
     """What a plan tells of its base model; of the rows it may tell something too."""
-    return [one for one in plan.notices if one.field == "model"]
+    return [notice for notice in plan.notices if notice.field == "model"]
 
 
-@pytest.mark.parametrize(("change", "config", "words"), [one[1:] for one in WRONG], ids=[one[0] for one in WRONG])
+@pytest.mark.parametrize(("change", "config", "words"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
 def test_a_file_that_is_not_the_models_is_refused_by_name_before_start(
-    place: Path, change: Callable[[State], State], config: dict[str, Any], words: str
+    models: Path, change: Callable[[State], State], config: dict[str, Any], words: str
 ) -> None:
-    folder = changed(place, change, **config)
-    with pytest.raises(ModelError, match=words) as told:
-        plan(folder)
-    assert told.value.problems[0].field == "model"
+    folder = changed(models, change, **config)
+    with pytest.raises(ModelError, match=words) as refusal:
+        plan_of(folder)
+    assert refusal.value.problems[0].field == "model"
 
 
-AT_LOAD = [one for one in WRONG if one[0] not in ("fp8 with scales", "tied, and two in the file")]
+AT_LOAD = [case for case in WRONG if case[0] not in ("fp8 with scales", "tied, and two in the file")]
 
 
-@pytest.mark.parametrize(("change", "config", "words"), [one[1:] for one in AT_LOAD], ids=[one[0] for one in AT_LOAD])
+@pytest.mark.parametrize(
+    ("change", "config", "words"), [case[1:] for case in AT_LOAD], ids=[case[0] for case in AT_LOAD]
+)
 def test_it_is_refused_again_where_the_weights_are_loaded(
-    place: Path, change: Callable[[State], State], config: dict[str, Any], words: str
+    models: Path, change: Callable[[State], State], config: dict[str, Any], words: str
 ) -> None:
     from tuning.training.build import load_base
 
-    folder = changed(place, change, **config)
+    folder = changed(models, change, **config)
     with pytest.raises(ModelError):
         load_base(str(folder), labels=None, attention="sdpa", dtype=torch.float32, pad_id=0)
 
 
 @pytest.mark.parametrize("maker", ["AutoModel", "AutoModelForSequenceClassification"])
-def test_a_body_or_a_classifier_alone_does_not_write(place: Path, maker: str) -> None:
+def test_a_body_or_a_classifier_alone_does_not_write(models: Path, maker: str) -> None:
     import transformers
 
-    folder = place / "changed"
+    folder = models / "changed"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(place / "llama", folder)
-    getattr(transformers, maker).from_pretrained(place / "llama").save_pretrained(folder)
+    shutil.copytree(models / "llama", folder)
+    getattr(transformers, maker).from_pretrained(models / "llama").save_pretrained(folder)
     with pytest.raises(ModelError, match="no output layer"):
-        plan(folder)
+        plan_of(folder)
 
 
-def test_a_tied_model_needs_no_output_layer_and_a_second_equal_one_is_fine(place: Path) -> None:
-    assert told_of_the_model(plan(place / "tied")) == []
+def test_a_tied_model_needs_no_output_layer_and_a_second_equal_one_is_fine(models: Path) -> None:
+    assert notices_of_the_model(plan_of(models / "tied")) == []
 
     def twice(state: State) -> State:
         return state | {"lm_head.weight": state["model.embed_tokens.weight"].clone()}
 
-    assert told_of_the_model(plan(changed(place, twice, "tied"))) == []
+    assert notices_of_the_model(plan_of(changed(models, twice, "tied"))) == []
 
 
-def test_buffers_of_older_versions_are_nothing_to_tell(place: Path) -> None:
+def test_buffers_of_older_versions_give_no_notice(models: Path) -> None:
     def older(state: State) -> State:
         return state | {"transformer.h.0.attn.bias": torch.ones(1, 1, 8, 8, dtype=torch.uint8)}
 
-    assert told_of_the_model(plan(changed(place, older, "gpt2"))) == []
+    assert notices_of_the_model(plan_of(changed(models, older, "gpt2"))) == []
 
 
-def test_a_new_head_and_a_head_of_no_use_are_told_by_count(place: Path) -> None:
-    told = [(one.count, one.message) for one in plan(place / "llama", "sequence_classification").notices]
-    assert any(count == 1 and "score.weight" in message and "new" in message for count, message in told)
-    assert any(count == 1 and "lm_head.weight" in message and "left out" in message for count, message in told)
-    assert not told_of_the_model(plan(place / "llama"))
+def test_a_new_head_and_a_head_of_no_use_are_reported_by_count(models: Path) -> None:
+    notices = [
+        (notice.count, notice.message) for notice in plan_of(models / "llama", "sequence_classification").notices
+    ]
+    assert any(count == 1 and "score.weight" in message and "new" in message for count, message in notices)
+    assert any(count == 1 and "lm_head.weight" in message and "left out" in message for count, message in notices)
+    assert not notices_of_the_model(plan_of(models / "llama"))
 
 
-def test_an_adapter_beside_a_whole_model_is_refused(place: Path) -> None:
-    folder = changed(place, same)
+def test_an_adapter_beside_a_whole_model_is_refused(models: Path) -> None:
+    folder = changed(models, same)
     (folder / "adapter_config.json").write_text("{}")
     with pytest.raises(ModelError, match="an adapter beside"):
-        plan(folder)
+        plan_of(folder)
 
 
-def test_a_layer_before_the_head_that_the_file_lacks_is_trained_or_refused(place: Path) -> None:
+def test_a_layer_before_the_head_that_the_file_lacks_is_trained_or_refused(models: Path) -> None:
     """BERT's pooler, which a masked language model is saved without: LoRA would leave it random, and not save it."""
-    folder = changed(place, without("pooler"), "bert")
-    told = [one.message for one in plan(folder, "sequence_classification").notices]
-    assert any("bert.pooler.dense.weight" in message for message in told)
+    folder = changed(models, without("pooler"), "bert")
+    notices = [notice.message for notice in plan_of(folder, "sequence_classification").notices]
+    assert any("bert.pooler.dense.weight" in message for message in notices)
     with pytest.raises(SettingsError, match="lacks the layer before its head") as refused:
-        plan(folder, "sequence_classification", method={"name": "lora"})
+        plan_of(folder, "sequence_classification", method={"name": "lora"})
     assert refused.value.problems[0].field == "method.name"
 
 
 @pytest.mark.parametrize("method", ["lora", "ia3"])
 @pytest.mark.parametrize("family", ["bert", "distilbert"])
-def test_a_saved_adapter_holds_the_whole_new_head(place: Path, tmp_path: Path, family: str, method: str) -> None:
+def test_a_saved_adapter_holds_the_whole_new_head(models: Path, tmp_path: Path, family: str, method: str) -> None:
     """Two bases with other random heads, and the same logits once the adapter is on them."""
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
@@ -208,16 +214,18 @@ def test_a_saved_adapter_holds_the_whole_new_head(place: Path, tmp_path: Path, f
     from tuning.methods import method_named
     from tuning.training.build import base_of
 
-    one = plan(place / family, "sequence_classification", method={"name": method})
+    plan = plan_of(models / family, "sequence_classification", method={"name": method})
     chosen = method_named(method)
     with torch.random.fork_rng():
         model: Any = chosen.apply(
-            base_of(one.settings, one.model.path, ("no", "yes"), 0), one.settings.method, one.settings.task
+            base_of(plan.settings, plan.model.path, ("no", "yes"), 0),
+            plan.settings.method,
+            plan.settings.task,
         )
-        assert sum(w.numel() for w in model.parameters() if w.requires_grad) == one.value("trainable_parameters")
+        assert sum(w.numel() for w in model.parameters() if w.requires_grad) == plan.value("trainable_parameters")
         chosen.save(model, tmp_path)
         torch.manual_seed(99)
-        other = AutoModelForSequenceClassification.from_pretrained(place / family, num_labels=2)
+        other = AutoModelForSequenceClassification.from_pretrained(models / family, num_labels=2)
         loaded = PeftModel.from_pretrained(other, tmp_path)
     ids = torch.tensor([[4, 8, 9, 10, 5]])
     with torch.no_grad():
@@ -225,59 +233,62 @@ def test_a_saved_adapter_holds_the_whole_new_head(place: Path, tmp_path: Path, f
 
 
 # -- a base model that is a classifier ------------------------------------------------------------------------------
-def classifier(place: Path, names: list[str], base: str = "bert") -> Path:
+def classifier(models: Path, names: list[str], base: str = "bert") -> Path:
     from transformers import AutoModelForSequenceClassification
 
-    folder = place / "classifier"
+    folder = models / "classifier"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(place / base, folder)
+    shutil.copytree(models / base, folder)
     labels = dict(enumerate(names))
     with torch.random.fork_rng():
         torch.manual_seed(11)
-        made = AutoModelForSequenceClassification.from_pretrained(
-            place / base, num_labels=len(names), id2label=labels, label2id={name: key for key, name in labels.items()}
+        model = AutoModelForSequenceClassification.from_pretrained(
+            models / base,
+            num_labels=len(names),
+            id2label=labels,
+            label2id={name: key for key, name in labels.items()},
         )
-    made.save_pretrained(folder)
+    model.save_pretrained(folder)
     return folder
 
 
 @pytest.mark.parametrize("base", ["bert", "llama"])
 @pytest.mark.parametrize("names", [["no", "yes"], ["yes", "no"]])
 def test_a_classifier_of_the_same_classes_keeps_its_head_by_their_names(
-    place: Path, base: str, names: list[str]
+    models: Path, base: str, names: list[str]
 ) -> None:
     from transformers import AutoModelForSequenceClassification
 
     from tuning.training.build import base_of
 
-    folder = classifier(place, names, base)
-    one = plan(folder, "sequence_classification")
-    assert any("head is kept" in told.message for told in one.notices)
-    labels = one.data.label_names
+    folder = classifier(models, names, base)
+    plan = plan_of(folder, "sequence_classification")
+    assert any("head is kept" in notice.message for notice in plan.notices)
+    labels = plan.data.label_names
     assert labels is not None
     ids = torch.tensor([[4, 8, 9, 10, 5]])
     with torch.no_grad():
         theirs: Any = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-        ours: Any = base_of(one.settings, one.model.path, labels, 0).eval()
-        wanted = dict(zip(names, theirs(input_ids=ids).logits[0].tolist(), strict=True))
-        found = dict(zip(labels, ours(input_ids=ids).logits[0].tolist(), strict=True))
-    assert found == pytest.approx(wanted, abs=1e-6)
-    assert [ours.config.id2label[number] for number in range(2)] == list(labels)
+        ours: Any = base_of(plan.settings, plan.model.path, labels, 0).eval()
+        expected = dict(zip(names, theirs(input_ids=ids).logits[0].tolist(), strict=True))
+        result = dict(zip(labels, ours(input_ids=ids).logits[0].tolist(), strict=True))
+    assert result == pytest.approx(expected, abs=1e-6)
+    assert [ours.config.id2label[i] for i in range(2)] == list(labels)
 
 
 @pytest.mark.parametrize("names", [["up", "down"], ["a", "b", "c"]])
-def test_a_classifier_of_other_classes_gets_a_new_head_and_that_is_told(place: Path, names: list[str]) -> None:
+def test_a_classifier_of_other_classes_gets_a_new_head_and_that_is_reported(models: Path, names: list[str]) -> None:
     from tuning.training.build import base_of
 
-    folder = classifier(place, names)
-    one = plan(folder, "sequence_classification")
-    assert any(f"sorts into {len(names)} classes" in told.message for told in one.notices)
+    folder = classifier(models, names)
+    plan = plan_of(folder, "sequence_classification")
+    assert any(f"sorts into {len(names)} classes" in notice.message for notice in plan.notices)
     old = load_file(folder / "model.safetensors")["classifier.weight"]
     heads = []
     for seed in (1, 1, 2):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model: Any = base_of(one.settings, one.model.path, one.data.label_names, 0)
+            model: Any = base_of(plan.settings, plan.model.path, plan.data.label_names, 0)
         heads.append(model.classifier.weight.detach())
         assert model.classifier.weight.shape == (2, 32) and 0.005 < float(heads[-1].std()) < 0.05
         assert dict(model.config.id2label) == {0: "no", 1: "yes"}
@@ -286,24 +297,24 @@ def test_a_classifier_of_other_classes_gets_a_new_head_and_that_is_told(place: P
 
 
 # -- vocabulary, positions, cost ------------------------------------------------------------------------------------
-def test_a_padding_token_without_an_embedding_is_replaced_and_told(place: Path) -> None:
+def test_a_padding_token_without_an_embedding_is_replaced_and_reported(models: Path) -> None:
     from tuning.text import TextTokenizer
 
-    folder = changed(place, same)
+    folder = changed(models, same)
     add_tokens(folder, "[PAD]")
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"pad_token": "[PAD]"}))
-    size = plan(folder).model.shape.vocab_size
-    told = [one.message for one in told_of_the_model(plan(folder))]
-    assert len(told) == 1 and f"{size + 1} tokens" in told[0] and f"embeddings for {size}" in told[0]
+    size = plan_of(folder).model.shape.vocab_size
+    notices = [notice.message for notice in notices_of_the_model(plan_of(folder))]
+    assert len(notices) == 1 and f"{size + 1} tokens" in notices[0] and f"embeddings for {size}" in notices[0]
     assert TextTokenizer(folder).pad_id < size
 
 
-def test_where_the_end_has_no_embedding_either_rows_are_filled_up_with_a_token_that_has_one(place: Path) -> None:
+def test_where_the_end_has_no_embedding_either_rows_are_filled_up_with_a_token_that_has_one(models: Path) -> None:
     """It broke off in the first update: IndexError, index out of range."""
     from tuning.text import TextTokenizer
 
-    folder = changed(place, same)
+    folder = changed(models, same)
     add_tokens(folder, "[PAD]", "[END]")
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"pad_token": "[PAD]", "eos_token": "[END]"}))
@@ -311,36 +322,36 @@ def test_where_the_end_has_no_embedding_either_rows_are_filled_up_with_a_token_t
     assert tokenizer.eos_id >= size > tokenizer.pad_id
 
 
-def test_another_token_without_an_embedding_is_refused_with_both_sizes(place: Path) -> None:
-    folder = changed(place, same)
+def test_another_token_without_an_embedding_is_refused_with_both_sizes(models: Path) -> None:
+    folder = changed(models, same)
     add_tokens(folder, "<tool>")
-    with pytest.raises(ModelError, match="'<tool>' would have none") as told:
-        plan(folder)
+    with pytest.raises(ModelError, match="'<tool>' would have none") as refusal:
+        plan_of(folder)
     size = json.loads((folder / "config.json").read_text())["vocab_size"]
-    assert f"{size:,}" in str(told.value) and f"{size + 1:,}" in str(told.value)
+    assert f"{size:,}" in str(refusal.value) and f"{size + 1:,}" in str(refusal.value)
 
 
 def add_tokens(folder: Path, *names: str) -> None:
     plain = json.loads((folder / "tokenizer.json").read_text())
     size = json.loads((folder / "config.json").read_text())["vocab_size"]
-    for place, name in enumerate(names):
-        more = dict(content=name, single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
-        plain["added_tokens"].append({"id": size + place} | more)
+    for i, name in enumerate(names):
+        record = dict(content=name, single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
+        plain["added_tokens"].append({"id": size + i} | record)
     (folder / "tokenizer.json").write_text(json.dumps(plain))
 
 
-def test_a_folder_is_compared_once_and_then_known(place: Path) -> None:
+def test_a_folder_is_compared_once_and_then_cached(models: Path) -> None:
     import time
 
     from tuning.models import weights
 
-    plan(place / "llama")
-    asked = []
-    ask, weights._COMPARER.ask = weights._COMPARER.ask, lambda question: asked.append(question)  # type: ignore
+    plan_of(models / "llama")
+    questions: list[Any] = []
+    ask, weights._COMPARER.ask = weights._COMPARER.ask, lambda question: questions.append(question)  # type: ignore
     try:
         began = time.perf_counter()
-        weights.compared(plan(place / "llama").model, "causal_lm")
-        assert time.perf_counter() - began < 1.0 and not asked
+        weights.compare_weights(plan_of(models / "llama").model, "causal_lm")
+        assert time.perf_counter() - began < 1.0 and not questions
     finally:
         weights._COMPARER.ask = ask  # type: ignore[method-assign]
 

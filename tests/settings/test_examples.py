@@ -49,8 +49,8 @@ def test_an_example_is_of_this_version_and_keeps_its_values(file: Path) -> None:
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
 def test_an_example_is_planned_and_estimated_on_a_small_card(file: Path) -> None:
     plan = plan_for(read(file))
-    found = estimate(usage_of(plan, named_device("T4 16 GB")))
-    assert found.fits and sum(found.parts.values()) == found.total_bytes > 0
+    figures = estimate(usage_of(plan, named_device("T4 16 GB")))
+    assert figures.fits and sum(figures.parts.values()) == figures.total_bytes > 0
     assert plan.model.spec == "tiny-town", "it runs without a network"
 
 

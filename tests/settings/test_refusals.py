@@ -20,8 +20,8 @@ def test_bad_inputs_are_refused_in_the_recorded_words() -> None:
     given, recorded = cases(), RECORD.read_text(encoding="ascii").splitlines()
     assert len(recorded) == len(given) > 3_000
     differing = [
-        f"{ascii(one)[:200]}\n  recorded {old[:400]}\n  now      {new[:400]}"
-        for one, old, new in zip(given, recorded, lines(), strict=True)
+        f"{ascii(settings)[:200]}\n  recorded {old[:400]}\n  now      {new[:400]}"
+        for settings, old, new in zip(given, recorded, lines(), strict=True)
         if old != new
     ]
     assert not differing, f"{len(differing)} of {len(given)} differ:\n" + "\n".join(differing[:10])

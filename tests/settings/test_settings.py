@@ -47,10 +47,10 @@ def test_defaults_are_the_documented_ones() -> None:
 def test_all_problems_at_once_with_field_value_and_limit() -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.from_dict({"micro_batch_size": 0, "optimizer": {"learning_rate": "abc"}, "method": {"r": -1}, "x": 1})
-    found = {problem.field: problem for problem in caught.value.problems}
-    assert set(found) == {"micro_batch_size", "optimizer.learning_rate", "method.r", "x"}
-    assert found["micro_batch_size"].value == 0 and found["micro_batch_size"].limit == "1 to 4096"
-    assert "abc" in found["optimizer.learning_rate"].message
+    by_field = {problem.field: problem for problem in caught.value.problems}
+    assert set(by_field) == {"micro_batch_size", "optimizer.learning_rate", "method.r", "x"}
+    assert by_field["micro_batch_size"].value == 0 and by_field["micro_batch_size"].limit == "1 to 4096"
+    assert "abc" in by_field["optimizer.learning_rate"].message
 
 
 def test_steps_and_epochs_set_each_other_aside() -> None:
@@ -75,11 +75,11 @@ def test_a_whole_number_is_a_number_but_true_is_not() -> None:
 @given(st.dictionaries(st.sampled_from(KEYS), JSON | st.dictionaries(st.sampled_from(INNER), JSON), max_size=6) | JSON)
 def test_anything_gives_settings_or_the_documented_error(wild: object) -> None:
     try:
-        made = Settings.from_dict(wild)
+        result = Settings.from_dict(wild)
     except TuningError as error:
         assert error.problems and all(problem.message for problem in error.problems)
     else:
-        assert Settings.from_dict(made.to_dict()) == made
+        assert Settings.from_dict(result.to_dict()) == result
 
 
 def test_every_setting_has_help_and_stands_in_the_document_of_settings() -> None:
@@ -99,10 +99,10 @@ def test_the_command_line_refuses_with_code_2_and_no_traceback() -> None:
 
 
 def test_settings_cross_to_another_process_unchanged() -> None:
-    made = Settings.from_dict({"method": {"name": "qlora", "r": 4}, "data": {"label_names": ["a", "b"]}})
-    again = pickle.loads(pickle.dumps(made))
-    assert again == made and again.to_dict() == made.to_dict() and type(again.method) is type(made.method)
-    assert hash(again.method) == hash(made.method), "counts are remembered by a method's settings"
+    settings = Settings.from_dict({"method": {"name": "qlora", "r": 4}, "data": {"label_names": ["a", "b"]}})
+    again = pickle.loads(pickle.dumps(settings))
+    assert again == settings and again.to_dict() == settings.to_dict() and type(again.method) is type(settings.method)
+    assert hash(again.method) == hash(settings.method), "counts are remembered by a method's settings"
 
 
 def test_a_changed_copy_refuses_a_name_that_no_field_has() -> None:

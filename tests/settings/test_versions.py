@@ -20,7 +20,7 @@ from tuning.runs.events import Emitter, Event
 from tuning.runs.run_row import timing_key
 from tuning.runs.store import MIGRATIONS, RunStore
 from tuning.settings.schema import Settings
-from tuning.settings.versions import VERSION, today
+from tuning.settings.versions import VERSION, upgrade
 from tuning.training.job import Commands, Job
 from tuning.training.run import run_job
 
@@ -53,14 +53,14 @@ def old(**changes: Any) -> dict[str, Any]:
 
 def test_settings_of_version_1_keep_their_meaning_and_say_so() -> None:
     given = old()
-    found, told = today(given)
+    upgraded, notices = upgrade(given)
     assert given["version"] == 1, "what was given stays as it is"
     settings = Settings.from_dict(given)
     assert settings.version == VERSION == 2
     assert settings.precision == "autocast_bf16"
     assert {name: getattr(settings.data, name) for name in OLD_MEANING} == OLD_MEANING
-    assert Settings.from_dict(found) == settings
-    (notice,) = told
+    assert Settings.from_dict(upgraded) == settings
+    (notice,) = notices
     assert notice.field == "version" and notice.count == 6
     for word in ("precision autocast_bf16", "data.long_text 'cut'", "data.row_choice 'first'"):
         assert word in notice.message
@@ -78,9 +78,9 @@ def test_what_version_1_wrote_outright_is_not_overwritten() -> None:
     assert Settings.from_dict(given).data.packing is True
 
 
-def test_settings_of_today_and_those_that_name_no_version_have_nothing_to_tell() -> None:
+def test_settings_of_today_and_those_that_name_no_version_give_no_notice() -> None:
     for given in ({}, {"version": 2}, Settings().to_dict()):
-        assert today(given) == (given, ())
+        assert upgrade(given) == (given, ())
         assert Settings.from_dict(given) == Settings()
 
 

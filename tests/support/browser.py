@@ -1,7 +1,4 @@
-"""What tests in a real browser share: the server as a person starts it, Chromium, and one page in it.
-
-Comes in: a home folder.  Goes out: a Server in a process of its own, a browser, a Tab that collects faults.
-"""
+"""A real browser for tests: the server as a person starts it, Chromium, and a tab that collects faults of the page."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ playwright = pytest.importorskip("playwright.sync_api")
 ROOT = Path(__file__).resolve().parents[2]
 AXE = ROOT / "tests" / "vendor" / "axe.min.js"
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-playwright.expect.set_options(timeout=20_000)  # tests run beside each other: what is waited for is no measure of speed
+playwright.expect.set_options(timeout=20_000)  # tests run beside each other: the time limit is no measure of speed
 SLOW = 90_000
 """Milliseconds to wait for what training does: the first run imports torch, and test machines are busy."""
 
@@ -55,8 +52,8 @@ class Server:
 
     def get(self, path: str) -> bytes:
         """The answer to a program that has the token."""
-        asked = Request(self.address + path, headers={"Authorization": f"Bearer {self.token}"})
-        return urlopen(asked, timeout=20).read()
+        request = Request(self.address + path, headers={"Authorization": f"Bearer {self.token}"})
+        return urlopen(request, timeout=20).read()
 
     def start(self) -> None:
         command = [sys.executable, "app.py", "--port", str(self.port), "--home", str(self.home), "--no-browser"]
@@ -110,17 +107,17 @@ class Tab:
         self.page = context.new_page()
         self.faults: list[str] = []
         self.page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
-        self.page.on("request", self._judge)
-        self.page.on("console", self._hear)
+        self.page.on("request", self._check_request)
+        self.page.on("console", self._check_console)
         self.page.goto(server.with_token(query, key))
         self.page.wait_for_selector(".tf-tile", timeout=SLOW)
 
-    def _judge(self, request: Any) -> None:
+    def _check_request(self, request: Any) -> None:
         if not request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
             self.faults.append(f"foreign: {request.url}")
 
-    def _hear(self, message: Any) -> None:
-        """What the browser shows in red; that a server is away, as in some tests, is no fault of the page."""
+    def _check_console(self, message: Any) -> None:
+        """Collect what the browser shows in red; a server that is away, as in some tests, is no fault of the page."""
         if message.type == "error" and "net::ERR_" not in message.text:
             self.faults.append(f"console: {message.text} {message.location}")
 
@@ -140,11 +137,11 @@ class Tab:
         return self.page.evaluate("[...document.querySelectorAll('[data-run]')].map((row) => row.dataset.run)")
 
     def wait_state(self, run: str, state: str) -> None:
-        """Waits for a run's state; a run that has failed ends the wait with what it says."""
+        """Wait for a run's state; a run that has failed ends the wait with its own sentence."""
         chip = f"[data-run={run}] .tf-chip"
         self.page.wait_for_selector(f"{chip}[data-state={state}], {chip}[data-state=failed]", timeout=SLOW)
-        said = self.page.locator(f"[data-run={run}] .tf-state").inner_text()
-        assert self.page.locator(f"{chip}[data-state={state}]").count() == 1, said
+        row_text = self.page.locator(f"[data-run={run}] .tf-state").inner_text()
+        assert self.page.locator(f"{chip}[data-state={state}]").count() == 1, row_text
 
     def points(self, run: str) -> list[float]:
         """The steps that the chart draws of this run."""
@@ -156,17 +153,19 @@ class Tab:
     def wait_points(self, run: str, count: int) -> None:
         end = time.monotonic() + SLOW / 1000
         while len(self.points(run)) < count:
-            said = self.page.locator(f"[data-run={run}] .tf-state").inner_text()
-            assert "failed" not in said, said
-            assert time.monotonic() < end, f"only {len(self.points(run))} of {count} points came; the row says {said!r}"
+            row_text = self.page.locator(f"[data-run={run}] .tf-state").inner_text()
+            assert "failed" not in row_text, row_text
+            assert time.monotonic() < end, (
+                f"only {len(self.points(run))} of {count} points came; the row says {row_text!r}"
+            )
             self.page.wait_for_timeout(100)
 
 
 def violations(tab: Tab) -> list[str]:
-    """What the accessibility checker says against the page as it stands."""
+    """The violations that the accessibility checker finds in the page, in words."""
     tab.page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = tab.page.evaluate("axe.run().then((result) => result.violations)")
-    return [f"{one['id']} ({one['impact']}): {node['html'][:160]}" for one in found for node in one["nodes"]]
+    rules = tab.page.evaluate("axe.run().then((result) => result.violations)")
+    return [f"{rule['id']} ({rule['impact']}): {node['html'][:160]}" for rule in rules for node in rule["nodes"]]
 
 
 def pick(tab: Tab, path: str, option: str) -> None:

@@ -117,30 +117,32 @@ SPECIAL = sorted(
 
 
 def plain(template: str) -> str:
+    """The template without marks."""
     return template.replace("⟦", "").replace("⟧", "")
 
 
 def marked(template: str) -> str:
+    """The template with `generation` blocks in place of the marks."""
     begun = template.replace("⟦", "{% generation %}")
     return begun.replace("⟧\n", "⟧{{ '\\n' }}").replace("⟧", "{% endgeneration %}")  # a line end behind a block is lost
 
 
-def chat_folder(place: Path, template: str, ends: tuple[str, ...] = ()) -> Path:
+def chat_folder(folder: Path, template: str, ends: tuple[str, ...] = ()) -> Path:
     """A folder with a byte-level tokenizer that has the special tokens of all shapes, and this template; `ends` are
     tokens at which its model stops besides the tokenizer's own."""
-    place.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     tokenizer = byte_level()
     tokenizer.add_special_tokens(SPECIAL)
-    tokenizer.save(str(place / "tokenizer.json"))
+    tokenizer.save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": "<s>",
         "eos_token": "</s>",
         "pad_token": "<pad>",
     }
-    (place / "tokenizer_config.json").write_text(json.dumps(config))
-    (place / "config.json").write_text(
-        json.dumps({"model_type": "llama", "eos_token_id": [tokenizer.token_to_id(one) for one in ("</s>", *ends)]})
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "llama", "eos_token_id": [tokenizer.token_to_id(token) for token in ("</s>", *ends)]})
     )
-    (place / "chat_template.jinja").write_text(template, encoding="utf-8")
-    return place
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return folder

@@ -1,7 +1,7 @@
-"""Files as people have them, and what must become of each: its shape and rows, or the field and words of the refusal.
+"""Files as people have them, with the result for each: its shape and rows, or the field and words of the refusal.
 
-Comes in: nothing.  Goes out: `GOOD` (name, bytes, settings, shape, rows, first row) and `BAD` (name, bytes, settings,
-field, words).  Content decides; what a name promises has to agree with it, unless the format is said outright.
+`GOOD` has (name, bytes, settings, shape, rows, first row), `BAD` (name, bytes, settings, field, words). Content decides
+the format; what a name promises has to agree with it, unless the settings name the format.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ def zipped(files: dict[str, bytes], locked: bool = False, method: int = zipfile.
     """A zip archive; a locked one says that its members need a password, one of method 9 is called Deflate64."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED if method == 9 else method) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    made = bytearray(out.getvalue())
+        for name, member in files.items():
+            archive.writestr(name, member)
+    content = bytearray(out.getvalue())
     if files:
-        central = made.index(b"PK\x01\x02")
-        made[central + 8] |= locked
-        made[central + 10] = made[8] = method
-    return bytes(made)
+        central = content.index(b"PK\x01\x02")
+        content[central + 8] |= locked
+        content[central + 10] = content[8] = method
+    return bytes(content)
 
 
 def greedy_zip() -> bytes:
     """An archive whose LZMA member says that it needs a dictionary of 256 MiB."""
-    made = bytearray(zipped({"rows.jsonl": lines({"text": "a"})}, method=zipfile.ZIP_LZMA))
-    place = 30 + len("rows.jsonl") + 4 + 1
-    made[place : place + 4] = (2**28).to_bytes(4, "little")
-    return bytes(made)
+    content = bytearray(zipped({"rows.jsonl": lines({"text": "a"})}, method=zipfile.ZIP_LZMA))
+    offset = 30 + len("rows.jsonl") + 4 + 1
+    content[offset : offset + 4] = (2**28).to_bytes(4, "little")
+    return bytes(content)
 
 
 GREEDY_XZ = lzma.compress(b'{"text": "a"}\n', filters=[{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 2**28}])

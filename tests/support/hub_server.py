@@ -1,8 +1,7 @@
-"""A small hub on this machine, speaking the HTTP interface that `huggingface_hub` and `datasets` speak.
+"""A small hub on this machine, with the HTTP interface that `huggingface_hub` and `datasets` use.
 
-Comes in: folders to serve as models and data sets.  Goes out: a server with an address, a record of every request, and
-ways to misbehave: gated, slow, cut in the middle, silent.  Beside it: an address that refuses, and one where packets
-vanish.
+It serves folders as models and data sets, records every request, and can misbehave: gated, slow, cut in the middle,
+silent. There are also an address that refuses connections, and one where packets vanish.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ from fastapi.testclient import TestClient
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SECRET = "hf_secretsecretsecret"
-"""A token, looked for wherever it must not be."""
+"""A token; tests search for it wherever it must not be."""
 LARGE = 4096
 """Files from this size on are served as large files are: named by their SHA-256."""
 PIECE = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One request: what was asked, and how many bytes of a file were sent for it."""
+class Request:
+    """One request, with how many bytes of a file were sent for it."""
 
     method: str
     path: str
@@ -47,7 +46,7 @@ class Asked:
 
 @dataclass(slots=True)
 class Hub:
-    """The server's content and its moods; change a mood at any time."""
+    """The content of the server and its behaviour, which may be changed at any time."""
 
     models: dict[str, Path] = field(default_factory=dict)
     datasets: dict[str, Path] = field(default_factory=dict)
@@ -59,17 +58,21 @@ class Hub:
     silent: bool = False
     seconds_a_piece: float = 0.0
     cut_after: int | None = None
-    """Break the connection after so many bytes of one large file; once for each time it is set."""
-    asked: list[Asked] = field(default_factory=list)
+    """Bytes of a large file after which the connection is broken, once for each time that this is set."""
+    requests: list[Request] = field(default_factory=list)
     address: str = ""
 
-    def bytes_of(self, name: str) -> list[Asked]:
+    def bytes_of(self, name: str) -> list[Request]:
         """The requests that fetched this file's content."""
-        return [one for one in self.asked if one.method == "GET" and one.path.endswith(f"/{name}") and one.sent]
+        return [
+            request
+            for request in self.requests
+            if request.method == "GET" and request.path.endswith(f"/{name}") and request.sent
+        ]
 
 
 def file_key(content: bytes) -> tuple[str, bool]:
-    """How the hub names a file: (hash, is it a large one)."""
+    """The hash by which the hub names a file, and whether it is a large file."""
     if len(content) >= LARGE:
         return hashlib.sha256(content).hexdigest(), True
     return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest(), False
@@ -80,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Quiet: `Hub.asked` is the record."""
+        """Quiet: `Hub.requests` is the record."""
 
     def do_HEAD(self) -> None:
         self._answer()
@@ -98,17 +101,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         path = urlsplit(self.path).path
-        found = re.fullmatch(
+        match = re.fullmatch(
             r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(/.*)?)?", path
         )
-        if found:
-            kind, name, what, revision, inner = (unquote(one) if one else None for one in found.groups())
+        if match:
+            kind, name, what, revision, inner = (unquote(part) if part else None for part in match.groups())
             assert kind and name
             self._api(kind, name, what or "revision", revision or "main", (inner or "").strip("/"), body)
             return
-        found = re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
-        if found:
-            kind, name, revision, file = (unquote(one) if one else "" for one in found.groups())
+        match = re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        if match:
+            kind, name, revision, file = (unquote(part) if part else "" for part in match.groups())
             self._resolve("datasets" if kind else "models", name, revision, file)
             return
         self._send(404, {"X-Error-Code": "RepoNotFound"}, b"{}")
@@ -126,12 +129,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _open_to(self) -> bool:
         """Whether this request may read files; answers as the hub does where it may not."""
-        wanted, given = self.hub.gated_by, self.headers.get("Authorization")
-        if wanted is None or given == f"Bearer {wanted}":
+        token, given = self.hub.gated_by, self.headers.get("Authorization")
+        if token is None or given == f"Bearer {token}":
             return True
-        said = "Access to model is restricted. You must have access to it and be authenticated to access it."
-        headers = {"X-Error-Code": "GatedRepo", "X-Error-Message": said, "X-Repo-Commit": COMMIT}
-        self._send(403 if given else 401, headers, said.encode())
+        message = "Access to model is restricted. You must have access to it and be authenticated to access it."
+        headers = {"X-Error-Code": "GatedRepo", "X-Error-Message": message, "X-Repo-Commit": COMMIT}
+        self._send(403 if given else 401, headers, message.encode())
         return False
 
     def _api(self, kind: str, name: str, what: str, revision: str, inner: str, body: bytes) -> None:
@@ -143,8 +146,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(self._info(name, folder, files))
             return
         if what == "paths-info":
-            wanted = _wanted(body)
-            files = [path for path in files if path.relative_to(folder).as_posix() in wanted]
+            requested = _requested_paths(body)
+            files = [path for path in files if path.relative_to(folder).as_posix() in requested]
         elif inner:
             files = [path for path in files if path.relative_to(folder).as_posix().startswith(inner + "/")]
         self._json([_entry(path, folder) for path in files])
@@ -154,8 +157,8 @@ class _Handler(BaseHTTPRequestHandler):
         for path in files:
             entry = _entry(path, folder)
             lfs = {"sha256": entry["oid"], "size": entry["size"], "pointerSize": 130} if "lfs" in entry else None
-            one = {"rfilename": entry["path"], "size": entry["size"], "blobId": entry["oid"][:40]}
-            siblings.append(one | ({"lfs": lfs} if lfs else {}))
+            sibling = {"rfilename": entry["path"], "size": entry["size"], "blobId": entry["oid"][:40]}
+            siblings.append(sibling | ({"lfs": lfs} if lfs else {}))
         about, card = _json(folder / "config.json"), {"license": self.hub.licence} | _card(folder / "README.md")
         return {
             "_id": "0" * 24,
@@ -189,13 +192,13 @@ class _Handler(BaseHTTPRequestHandler):
             return
         content = path.read_bytes()
         start, total = 0, len(content)
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        byte_range = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         headers = {"ETag": f'"{file_key(content)[0]}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
-        if asked:
-            start, end = int(asked[1]), int(asked[2]) if asked[2] else total - 1
+        if byte_range:
+            start, end = int(byte_range[1]), int(byte_range[2]) if byte_range[2] else total - 1
             headers["Content-Range"] = f"bytes {start}-{end}/{total}"
             content = content[start : end + 1]
-        self._send(206 if asked else 200, headers, content, large=total >= LARGE)
+        self._send(206 if byte_range else 200, headers, content, large=total >= LARGE)
 
     # -- how it is sent ------------------------------------------------------------------------------------------------
     def _json(self, value: Any) -> None:
@@ -213,7 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             path = urlsplit(self.path).path
             given = self.headers.get("Authorization") is not None
-            self.hub.asked.append(Asked(self.command, path, self.headers.get("Range"), given, status, sent))
+            self.hub.requests.append(Request(self.command, path, self.headers.get("Range"), given, status, sent))
 
     def _pour(self, content: bytes, large: bool) -> int:
         limit = self.hub.cut_after if large else None
@@ -254,11 +257,11 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _card(path: Path) -> dict[str, Any]:
     """The YAML at the head of a README, as the hub reads it."""
-    found = re.match(r"---\n(.*?)\n---", path.read_text(encoding="utf-8"), re.DOTALL) if path.is_file() else None
-    return yaml.safe_load(found[1]) if found else {}
+    match = re.match(r"---\n(.*?)\n---", path.read_text(encoding="utf-8"), re.DOTALL) if path.is_file() else None
+    return yaml.safe_load(match[1]) if match else {}
 
 
-def _wanted(body: bytes) -> set[str]:
+def _requested_paths(body: bytes) -> set[str]:
     """The paths of a paths-info request, which come as JSON or as a form."""
     try:
         return set(json.loads(body)["paths"])
@@ -286,7 +289,7 @@ def open_hub(**content: Any) -> Iterator[Hub]:
 
 @contextmanager
 def only_hub(patch: pytest.MonkeyPatch, cache: Path, **content: Any) -> Iterator[Hub]:
-    """The same as the one hub that this process knows, with an empty cache of its own."""
+    """A hub that is the only one this process uses, with an empty cache."""
     from huggingface_hub import constants
 
     patch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -297,7 +300,7 @@ def only_hub(patch: pytest.MonkeyPatch, cache: Path, **content: Any) -> Iterator
 
 
 def wait_for_download(client: TestClient, address: str, state: str) -> dict[str, Any]:
-    """What GET of this address says of a download once it is in that state."""
+    """The answer to GET of this address once its download is in a state; fails after 30 seconds."""
     end = time.monotonic() + 30
     while True:
         now = client.get(address).json()
@@ -308,7 +311,7 @@ def wait_for_download(client: TestClient, address: str, state: str) -> dict[str,
 
 
 def refusing_address() -> str:
-    """Nobody listens there."""
+    """An address at which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
@@ -316,19 +319,19 @@ def refusing_address() -> str:
 
 @contextmanager
 def vanishing_address() -> Iterator[str]:
-    """Packets to it get no answer at all: its queue of waiting connections is full, so the system drops new ones."""
+    """An address whose packets get no answer: its queue of connections is full, so the system drops new ones."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
-        place = listener.getsockname()
+        address = listener.getsockname()
         waiting = []
         for _ in range(4):
-            one = socket.socket()
-            one.setblocking(False)
-            one.connect_ex(place)
-            waiting.append(one)
+            client = socket.socket()
+            client.setblocking(False)
+            client.connect_ex(address)
+            waiting.append(client)
         try:
-            yield f"http://127.0.0.1:{place[1]}"
+            yield f"http://127.0.0.1:{address[1]}"
         finally:
-            for one in waiting:
-                one.close()
+            for client in waiting:
+                client.close()

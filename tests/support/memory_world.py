@@ -1,7 +1,4 @@
-"""What tests of the memory estimate share: a run's own measured peak.
-
-Comes in: a plan and a folder.  Goes out: the most bytes tensors took at one moment, as the run told it.
-"""
+"""The measured memory peak of a run, for tests of the estimate: the most bytes that its tensors took at one moment."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ def config_folder(folder: Path, config: dict[str, Any]) -> str:
 
 
 def measured_peak(plan: Plan, folder: Path) -> int:
-    """Run the plan to its end here and now."""
+    """Run the plan to its end in this thread. Returns the peak that the run reports, in bytes."""
     peaks: list[int] = []
     emit = Emitter("peak", 1, lambda event: peaks.append(event.data.get("peak_bytes") or 0))
     assert run_job(Job(run_id="peak", attempt=1, plan=plan, folder=str(folder)), emit, Commands()) == "finished"

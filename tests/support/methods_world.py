@@ -1,7 +1,7 @@
-"""What the tests of the methods share: a model of each kind, a short run of each method, what moved in it.
+"""The matrix of methods, tasks and models for the tests of methods, and a world in which each line of it can be run.
 
-Comes in: a folder.  Goes out: `MethodsWorld` with a Llama (untied), a Llama (tied) and a BERT of random weights, and
-settings that make each method learn something within a few updates.
+`MethodsWorld` has a Llama (untied), a Llama (tied) and a BERT of random weights, and settings with which each method
+learns something within a few updates.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LLAMA, TIED, BERT = "llama", "tied", "bert"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the matrix."""
+    """One line of the matrix: a method, a task, a model, and further settings (`more`)."""
 
     method: dict[str, Any]
     task: str = "causal_lm"
@@ -107,10 +107,11 @@ class MethodsWorld(World):
 
 
 def _rows(file: Path) -> None:
-    """Texts of unequal length, of one half of the words or of the other: every pooling can tell them apart."""
+    """Write texts of unequal length, from one half of the words or the other, so that any pooling distinguishes
+    them."""
     draw, lines = random.Random(5), []
-    for number in range(72):
-        label, half = ("yes", WORDS[:10]) if number % 2 else ("no", WORDS[10:])
+    for i in range(72):
+        label, half = ("yes", WORDS[:10]) if i % 2 else ("no", WORDS[10:])
         text = " ".join(draw.choice(half) for _ in range(draw.randint(2, 24)))
         answer = " ".join([label] + [draw.choice(half) for _ in range(draw.randint(0, 5))])
         lines.append(json.dumps({"text": text, "prompt": text + " :", "completion": f" {answer}", "label": label}))
@@ -157,24 +158,24 @@ def _bert(base: Path, folder: Path) -> Path:
 
 @contextmanager
 def read_ids() -> Iterator[list[list[int]]]:
-    """Every sequence of two or more tokens that any model is given meanwhile."""
+    """Within the block, every sequence of two or more tokens that any model reads."""
     import torch
 
-    found: list[list[int]] = []
+    sequences: list[list[int]] = []
 
-    def heard(module: object, inputs: tuple) -> None:
+    def record(module: object, inputs: tuple) -> None:
         if isinstance(module, torch.nn.Embedding) and inputs[0].shape[-1] > 1:
-            found.append(inputs[0][0].tolist())
+            sequences.append(inputs[0][0].tolist())
 
-    handle = torch.nn.modules.module.register_module_forward_pre_hook(heard)
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(record)
     try:
-        yield found
+        yield sequences
     finally:
         handle.remove()
 
 
 def built_for(job: Any) -> Any:
-    """What a session would train, before its first update."""
+    """The built model of a job, as a session has it before its first update."""
     import torch
 
     from tuning.data import open_data

@@ -1,6 +1,6 @@
-"""Runs without training, for tests of the queue, the store and the routes: a job of quick steps, and its waiting.
+"""Runs without training, for tests of the queue, the store and the routes.
 
-`quick_job` stands in the place of the job function that an executor is handed; all around it is the real thing.
+`quick_job` replaces the job function of an executor; everything around it is the real code.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ while True:
         for point in points["step"]:
             print(point["step"], flush=True)
 """
-"""A server of its own process: it takes a home folder and the folder of this module."""
+"""The program of a server in its own process, whose arguments are a home folder and the folder of this package."""
 
 
 def quick_job(job: Job, emit: Emitter, commands: Commands) -> str:
-    """Steps without training; leaves an artifact as the real job does."""
+    """Emit the events of a run without training, and write an adapter folder as the real job does."""
     total = int(job.plan.value("total_steps"))
     emit("phase", name="loading", done=0, total=None)
     emit("started", total_steps=total)
-    for number in range(1, total + 1):
+    for step in range(1, total + 1):
         commands.wait_while_paused()
         for question in commands.take_tasks():
             question(None, None, None)
         if commands.stopping:
-            emit("cancelled", step=number)
+            emit("cancelled", step=step)
             return "cancelled"
-        emit("step", step=number, loss=1.0 / number, seconds=0.1 * number, input_tokens=100 * number, peak_bytes=1000)
+        emit("step", step=step, loss=1.0 / step, seconds=0.1 * step, input_tokens=100 * step, peak_bytes=1000)
         time.sleep(0.002)
     folder = Path(job.folder) / "adapter"
     folder.mkdir()
@@ -58,7 +58,7 @@ def quick_job(job: Job, emit: Emitter, commands: Commands) -> str:
 
 
 def until(true: Callable[[], Any], seconds: float = 90.0) -> None:
-    """Waits until it is true; fails after so many seconds."""
+    """Wait until the condition holds; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it did not happen in time"

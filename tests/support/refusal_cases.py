@@ -55,23 +55,23 @@ def nested(path: str, value: Any, method: str = "lora") -> dict[str, Any]:
 def paths() -> list[tuple[str, str]]:
     """Every setting as (dotted path, method it belongs to)."""
     plain = Settings.from_dict({}).to_dict()
-    found = [(name, "lora") for name in plain]
-    found += [(f"{section}.{name}", "lora") for section in SECTIONS for name in plain[section]]
+    entries = [(name, "lora") for name in plain]
+    entries += [(f"{section}.{name}", "lora") for section in SECTIONS for name in plain[section]]
     for method in METHODS:
         own = Settings.from_dict({"method": {"name": method.name}}).to_dict()["method"]
-        found += [(f"method.{name}", method.name) for name in own if name != "name"]
-    found += [("method.name", "lora"), ("recipe.form", ""), ("recipe.threshold", ""), ("recipe.name", "")]
-    return found
+        entries += [(f"method.{name}", method.name) for name in own if name != "name"]
+    entries += [("method.name", "lora"), ("recipe.form", ""), ("recipe.threshold", ""), ("recipe.name", "")]
+    return entries
 
 
 def cases() -> list[Any]:
     """All inputs, in a fixed order: each setting alone, several at once, and objects of another form."""
-    found: list[Any] = [nested(path, value, method) for path, method in paths() for value in WRONG]
+    inputs: list[Any] = [nested(path, value, method) for path, method in paths() for value in WRONG]
     for prefix in ("", *(f"{section}." for section in SECTIONS), "recipe."):
-        found += [nested(f"{prefix}{name}", 1) for name in ("unknown", "", "\ud800", "data.source")]
-    found += [nested("method.unknown", 1, method.name) for method in METHODS]
-    found += [None, [], "settings", 3, {"method": {}}, {"method": {"r": -1}}, {"recipe": {"name": RECIPES[0].name}}]
-    found += [
+        inputs += [nested(f"{prefix}{name}", 1) for name in ("unknown", "", "\ud800", "data.source")]
+    inputs += [nested("method.unknown", 1, method.name) for method in METHODS]
+    inputs += [None, [], "settings", 3, {"method": {}}, {"method": {"r": -1}}, {"recipe": {"name": RECIPES[0].name}}]
+    inputs += [
         {"max_steps": 5, "num_epochs": 2},
         {"max_steps": None},
         {"num_epochs": "x"},
@@ -104,32 +104,35 @@ def cases() -> list[Any]:
                     several[name] |= value
                 else:
                     several[name] = value
-        found.append(several)
-    return found
+        inputs.append(several)
+    return inputs
 
 
 def answer(given: Any) -> list[Any]:
-    """What the settings say to an input: each problem as [field, value, limit, message, suggestion] in its order;
+    """The answer of the settings to an input: each problem as [field, value, limit, message, suggestion] in its order;
     or, where there is none, one object of the values that are not the default."""
     try:
-        made = Settings.from_dict(given).to_dict()
+        plain = Settings.from_dict(given).to_dict()
     except SettingsError as error:
-        plain = [(one.to_dict(), one.suggestion) for one in error.problems]
-        return [[one["field"], shorter(one["value"]), one["limit"], one["message"], hint] for one, hint in plain]
-    return [changed(made, Settings.from_dict({}).to_dict())]
+        problems = [(problem.to_dict(), problem.suggestion) for problem in error.problems]
+        return [
+            [problem["field"], shorter(problem["value"]), problem["limit"], problem["message"], suggestion]
+            for problem, suggestion in problems
+        ]
+    return [changed(plain, Settings.from_dict({}).to_dict())]
 
 
 def shorter(value: Any) -> Any:
-    """A value as it stands in the record: long texts by their beginning and length."""
+    """A value as the record has it: of a long text the beginning and the length."""
     return f"{value[:20]} ({len(value)})" if isinstance(value, str) and len(value) > 60 else value
 
 
-def changed(made: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
-    """The values that differ from the usual ones in value or in type, by key."""
-    found = {name: value for name, value in made.items() if repr(value) != repr(usual.get(name))}
+def changed(plain: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """The values that differ from their defaults in value or in type, by key."""
+    changes = {name: value for name, value in plain.items() if repr(value) != repr(defaults.get(name))}
     return {
-        name: changed(value, usual[name])
-        if isinstance(value, dict) and isinstance(usual.get(name), dict)
+        name: changed(value, defaults[name])
+        if isinstance(value, dict) and isinstance(defaults.get(name), dict)
         else shorter(value)
-        for name, value in found.items()
+        for name, value in changes.items()
     }

@@ -1,7 +1,4 @@
-"""A client of some of the page's routes alone, with faults told as the page tells them.
-
-Comes in: the function that adds the routes, and what it needs.  Goes out: a client that has never seen a browser.
-"""
+"""Clients of the page's routes without a browser, whose faults are answered as they are over the wire."""
 
 from __future__ import annotations
 
@@ -18,7 +15,8 @@ from tuning.web.requests import tell_problems
 
 
 def client_of(add: Callable[..., None], *needed: Any) -> TestClient:
-    """An error that no route tells of is an answer too, as it would be over the wire."""
+    """A client of the routes that the function `add` adds with the arguments `needed`; an unexpected error is an
+    answer."""
     app = FastAPI()
     app.add_exception_handler(TuningError, tell_problems)
     add(app, *needed)

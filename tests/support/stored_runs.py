@@ -1,7 +1,4 @@
-"""Runs as a store keeps them, made without any training: for tests of what a page shows of them.
-
-Comes in: a home folder and what each run is.  Goes out: a store with finished runs, their points and their predictions.
-"""
+"""Finished runs in a store, with points and predictions but without any training, for tests of what a page shows."""
 
 from __future__ import annotations
 
@@ -19,15 +16,16 @@ ROOT = Path(__file__).resolve().parents[2]
 STORED = ROOT / "tests" / "stored"
 """Homes and settings that earlier versions wrote."""
 SECONDS = 0.5
-"""Of one update; an evaluation says of itself that it took EVALUATION_SECONDS."""
+"""How long each update of such a run took."""
 EVALUATION_SECONDS = 0.25
+"""How long each evaluation of such a run took."""
 
 
 def store_run(
     home: Path, run_id: str, *, steps: int = 6, every: int = 2, texts: tuple[str, ...] = (), **settings: Any
 ) -> None:
-    """A finished run named after its id, with an evaluation after every so many updates; `texts` are the rows that it
-    was evaluated on."""
+    """Store a finished run of `steps` updates, named after its id, with an evaluation after `every` updates; `texts`
+    are the rows that it was evaluated on."""
     store = RunStore(home)
     plan = plan_for({"max_steps": steps} | settings)
     stored = plan.to_dict() | {"data": {"shape": plan.data.shape}}
@@ -47,15 +45,15 @@ def store_run(
     folder = home / "runs" / run_id / "predictions"
     folder.mkdir(parents=True)
     rows = [
-        {"row": place, "text": text, "truth": "yes", "prediction": "yes", "right": True, "loss": 0.1}
-        for place, text in enumerate(texts)
+        {"row": i, "text": text, "truth": "yes", "prediction": "yes", "right": True, "loss": 0.1}
+        for i, text in enumerate(texts)
     ]
     table = json.dumps({"step": steps, "loss": 0.5, "metrics": {}, "of": len(rows), "rows": rows})
     (folder / f"step-{steps:08d}.json").write_text(table, encoding="utf-8")
 
 
 def add_run(service: RunService, number: int, **more: Any) -> str:
-    """A queued run of that number in the store, without a folder; returns its id."""
+    """Store a queued run with the id of this number, without a folder. Returns the id."""
     settings = more.pop("settings", None) or plan_for(SMALL).settings.to_dict()
     run_id = f"r{number:04d}"
     service.store.create_run(run_id, more.pop("name", run_id), settings, {"device": {"kind": "cpu"}}, **more)

@@ -1,6 +1,6 @@
-"""A tiny random model of any kind that `transformers` has a class for, on no disk.
+"""A tiny random model of any kind (`model_type`) for which `transformers` has a class, without files.
 
-Comes in: a model_type and what it is for.  Goes out: the model, or an exception where this kind cannot be made tiny.
+A kind that cannot be made tiny raises an exception.
 """
 
 from __future__ import annotations
@@ -48,13 +48,14 @@ OWN: dict[str, dict[str, Any]] = {
         "vision_config": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     },
 }
-"""What a kind needs besides, or names its own way."""
+"""Members of the config that a kind needs besides, or names differently."""
 NOT_TOLD = {"falcon": ("head_dim",), "xlnet": ("max_position_embeddings",), "dbrx": tuple(TINY)}
-"""What a kind cannot be told."""
+"""Members of the config that a kind does not accept."""
 
 
 def tiny_kind(kind: str, maker: str = "AutoModelForCausalLM", **changes: Any) -> Any:
-    """A random model of this kind, in eval mode, without dropout, of weights large enough to tell states apart."""
+    """A random model of this kind, in eval mode, without dropout, with weights large enough that its states differ
+    clearly."""
     import torch
     import transformers
 
@@ -62,7 +63,7 @@ def tiny_kind(kind: str, maker: str = "AutoModelForCausalLM", **changes: Any) ->
     with torch.random.fork_rng():
         torch.manual_seed(3)
         with torch.device("meta"):
-            size = sum(one.numel() for one in getattr(transformers, maker).from_config(config).parameters())
+            size = sum(weight.numel() for weight in getattr(transformers, maker).from_config(config).parameters())
         if size > 30_000_000:
             raise ValueError(f"{kind} cannot be made tiny: {size:,} weights")
         model = getattr(transformers, maker).from_config(config).eval()

@@ -1,7 +1,6 @@
-"""Small random models of several families, as folders a person could have: config, safetensors, a real tokenizer.
+"""Small random models of several families, as folders that a person could have: config, safetensors, a real tokenizer.
 
-Comes in: a family's name and a folder.  Goes out: the folder, written by `save_pretrained`.  The same name always gives
-the same weights.
+They are written by `save_pretrained`; a family's name always gives the same weights.
 """
 
 from __future__ import annotations
@@ -85,6 +84,7 @@ def tiny_model(family: str, folder: Path, **changes: Any) -> Path:
 
 
 def vocabulary() -> list[str]:
+    """The words of the small tokenizer, in the order of their ids."""
     return [*SPECIALS, *WORDS, *sorted({"yes", "no", ":", "user", "assistant", "system"})]
 
 
@@ -93,13 +93,13 @@ def tiny_tokenizer(folder: Path, *, frame: bool = False, pad: bool = True, chat:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     names = vocabulary()
-    made = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    made.add_special_tokens(SPECIALS)
+    tokenizer = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(SPECIALS)
     if frame:
         ids = [("[CLS]", names.index("[CLS]")), ("[SEP]", names.index("[SEP]"))]
-        made.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
-    made.save(str(folder / "tokenizer.json"))
+        tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
+    tokenizer.save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": "<s>",
@@ -134,14 +134,14 @@ def encoder_folder() -> Path:
 State = dict[str, Any]
 
 
-def changed(place: Path, change: Callable[[State], State], base: str = "llama", **config: Any) -> Path:
-    """A copy of a folder with other tensors or another config."""
+def changed(parent: Path, change: Callable[[State], State], base: str = "llama", **config: Any) -> Path:
+    """A copy of the folder `base` below `parent`, with other tensors or another config."""
     from safetensors.torch import load_file, save_file
 
-    folder = place / "changed"
+    folder = parent / "changed"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(place / base, folder)
-    state = {name: one.contiguous() for name, one in change(load_file(folder / "model.safetensors")).items()}
+    shutil.copytree(parent / base, folder)
+    state = {name: tensor.contiguous() for name, tensor in change(load_file(folder / "model.safetensors")).items()}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     plain = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(plain | config))
@@ -149,14 +149,14 @@ def changed(place: Path, change: Callable[[State], State], base: str = "llama", 
 
 
 def without(*parts: str) -> Callable[[State], State]:
-    """All tensors but those with one of these parts in their names."""
-    return lambda state: {name: one for name, one in state.items() if not any(part in name for part in parts)}
+    """A change that leaves out the tensors with one of these parts in their names."""
+    return lambda state: {name: tensor for name, tensor in state.items() if not any(part in name for part in parts)}
 
 
 def big_model(folder: Path, width: int = 8192) -> Path:
-    """A model folder as a plan reads it: a shape of a billion weights, and no weights.
+    """A model folder with the config of a model of a billion weights, and without weights.
 
-    Tables are kept for the whole test session: a test that means to see one being made takes a `width` of its own.
+    Memory tables are cached for the whole test session: a test that needs one to be made takes another `width`.
     """
     folder.mkdir()
     small = asset_path("models", "tiny-town")

@@ -1,4 +1,5 @@
-"""Folders with tokenizers of every kind that can be made by hand, to compare with what transformers makes of them."""
+"""Folders with tokenizers of every kind that can be tokenizer by hand, to compare with what transformers makes of
+them."""
 
 from __future__ import annotations
 
@@ -15,74 +16,79 @@ SPECIALS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_
 
 
 def byte_level(trim: bool = False, begin: bool = False) -> Tokenizer:
-    """GPT-2's and Llama 3's way: bytes, merged; `begin` is Llama 3's post-processor, which puts <s> before a text."""
+    """A tokenizer as those of GPT-2 and Llama 3: bytes, merged; `begin` is Llama 3's post-processor, which puts <s>
+    before a text."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {letter: place for place, letter in enumerate([*SPECIALS.values(), *alphabet])}
+    vocab = {letter: i for i, letter in enumerate([*SPECIALS.values(), *alphabet])}
     merges = [("Ġ", "t"), ("h", "e"), ("Ġt", "he"), ("l", "l"), ("Ġ", "y"), ("Ġy", "e"), ("Ġye", "s"), (":", "Ċ")]
-    for left, right in merges:
-        vocab[left + right] = len(vocab)
-    made = Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    made.decoder = decoders.ByteLevel()
+    for first, second in merges:
+        vocab[first + second] = len(vocab)
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.decoder = decoders.ByteLevel()
     steps: list[Any] = [processors.ByteLevel(trim_offsets=True)] if trim else []
     if begin:
         steps.append(processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 0)]))
     if steps:
-        made.post_processor = steps[0] if len(steps) == 1 else processors.Sequence(steps)
-    return named(made)
+        tokenizer.post_processor = steps[0] if len(steps) == 1 else processors.Sequence(steps)
+    return named(tokenizer)
 
 
 def spaces(legacy: bool = False) -> Tokenizer:
-    """Llama 2's and Mistral's way: a space before every text; `legacy` writes it by a normalizer."""
-    vocab = {token: place for place, token in enumerate(SPECIALS.values())}
+    """A tokenizer as those of Llama 2 and Mistral: a space before every text; `legacy` writes it by a normalizer."""
+    vocab = {token: i for i, token in enumerate(SPECIALS.values())}
     for letter in [*(f"<0x{code:02X}>" for code in range(256)), "▁", *LETTERS, "▁t", "he", "▁the", "▁y", "es", "▁yes"]:
         vocab.setdefault(letter, len(vocab))
     merges = [("▁", "t"), ("h", "e"), ("▁t", "he"), ("▁", "y"), ("e", "s"), ("▁y", "es")]
-    made = Tokenizer(models.BPE(vocab=vocab, merges=merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     if legacy:
-        made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     else:
-        made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    made.post_processor = processors.TemplateProcessing(
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 0)]
     )
-    return named(made)
+    return named(tokenizer)
 
 
 def unigram() -> Tokenizer:
-    """T5's and XLM-R's way: a newline is a space, many spaces are one, </s> behind each text."""
+    """A tokenizer as those of T5 and XLM-R: a newline is a space, many spaces are one, </s> behind each text."""
     pieces = [(token, 0.0) for token in SPECIALS.values()] + [("▁", -3.0)]
     pieces += [("▁" + word, -2.0) for word in WORDS] + [(letter, -6.0) for letter in LETTERS]
-    made = Tokenizer(models.Unigram(pieces, unk_id=2))
-    made.normalizer = normalizers.Sequence(
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
+    tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
     )
-    made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    made.post_processor = processors.TemplateProcessing(
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
     )
-    return named(made)
+    return named(tokenizer)
 
 
 def word_pieces() -> Tokenizer:
-    """BERT's way: lower case, words in pieces, [CLS] and [SEP] around."""
-    vocab = {token: place for place, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])}
+    """A tokenizer as that of BERT: lower case, words in pieces, [CLS] and [SEP] around."""
+    vocab = {token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])}
     for piece in [*WORDS, *LETTERS.lower(), *(f"##{letter}" for letter in LETTERS.lower())]:
         vocab.setdefault(piece, len(vocab))
-    made = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
-    made.normalizer, made.pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    made.decoder = decoders.WordPiece()
-    made.post_processor = processors.TemplateProcessing(
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = (
+        normalizers.BertNormalizer(lowercase=True),
+        pre_tokenizers.BertPreTokenizer(),
+    )
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    made.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
-    return made
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    return tokenizer
 
 
-def named(made: Tokenizer) -> Tokenizer:
-    made.add_special_tokens(list(SPECIALS.values()))
-    return made
+def named(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer with its special tokens."""
+    tokenizer.add_special_tokens(list(SPECIALS.values()))
+    return tokenizer
 
 
 BERT = {
@@ -104,13 +110,17 @@ KINDS: dict[str, tuple[Callable[[], Tokenizer], dict[str, Any]]] = {
 
 
 def folder_of(
-    place: Path, kind: str, tokenizer_class: str | None = "PreTrainedTokenizerFast", model: str = "llama", **config: Any
+    folder: Path,
+    kind: str,
+    tokenizer_class: str | None = "PreTrainedTokenizerFast",
+    model: str = "llama",
+    **config: Any,
 ) -> Path:
     """A folder with this kind's tokenizer.json, a tokenizer_config.json and a config.json."""
-    place.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     make, specials = KINDS[kind]
-    make().save(str(place / "tokenizer.json"))
+    make().save(str(folder / "tokenizer.json"))
     own = {} if tokenizer_class is None else {"tokenizer_class": tokenizer_class}
-    (place / "tokenizer_config.json").write_text(json.dumps({**own, **specials, **config}))
-    (place / "config.json").write_text(json.dumps({"model_type": model, "bos_token_id": 7, "eos_token_id": 8}))
-    return place
+    (folder / "tokenizer_config.json").write_text(json.dumps({**own, **specials, **config}))
+    (folder / "config.json").write_text(json.dumps({"model_type": model, "bos_token_id": 7, "eos_token_id": 8}))
+    return folder

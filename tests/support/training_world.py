@@ -1,6 +1,6 @@
-"""A small world for the tests of the training room: a random model folder, rows of unequal length, a job.
+"""A small world for tests of training: a folder with a random model, rows of unequal length, and jobs on them.
 
-Comes in: a folder to write to, and what a test wants different.  Goes out: paths, settings, plans, jobs, events.
+A test gives a folder to write to, and the settings that it wants different.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def make_model(folder: Path, hidden: int = 32, layers: int = 2) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     names = ["<pad>", "<bos>", "<eos>", "<unk>", *WORDS, "yes", "no", ":"]
-    tokenizer = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token="<unk>"))
+    tokenizer = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(
@@ -82,7 +82,7 @@ class World:
         self._jobs = 0
 
     def settings(self, **changes: Any) -> dict[str, Any]:
-        """The settings object; a dict among the changes is laid over its block."""
+        """The settings object with these changes; an object among them changes members of its block."""
         columns = {"prompt": "prompt", "completion": "completion"}
         if changes.get("task") == "sequence_classification":
             columns = {"text": "text", "label": "label"}
@@ -102,14 +102,14 @@ class World:
         return plain
 
     def job(self, folder: Path | None = None, attempt: int = 1, **changes: Any) -> Job:
-        """A job of its own folder."""
+        """A job with these changed settings, in a new folder unless one is given."""
         self._jobs += 1
-        place = folder or self.folder / f"run{self._jobs}"
-        return Job(run_id="r", attempt=attempt, plan=plan_for(self.settings(**changes)), folder=str(place))
+        run_folder = folder or self.folder / f"run{self._jobs}"
+        return Job(run_id="r", attempt=attempt, plan=plan_for(self.settings(**changes)), folder=str(run_folder))
 
 
 def run(job: Job, commands: Commands | None = None, on_event: Any = None) -> tuple[str, list[Event]]:
-    """Run a job here and now: its end state and events. `on_event` sees each event as it happens."""
+    """Run a job in this thread. Returns its end state and its events; `on_event` is called with each as it happens."""
     from tuning.training.run import run_job
 
     events: list[Event] = []
@@ -123,5 +123,5 @@ def run(job: Job, commands: Commands | None = None, on_event: Any = None) -> tup
 
 
 def series(events: list[Event], key: str = "loss", kind: str = "step") -> list[float]:
-    """One number of each event of a kind."""
+    """The number under this key of each event of a kind."""
     return [event.data[key] for event in events if event.kind == kind]

@@ -24,8 +24,8 @@ CALL = {"type": "function", "function": {"name": "weather", "arguments": {"place
 TOOLS = [{"type": "function", "function": {"name": "weather", "description": "The weather.", "parameters": {}}}]
 
 
-def turns(*said: tuple[str, str]) -> tuple[Turn, ...]:
-    return tuple(Turn(role, content) for role, content in said)
+def turns(*turns_by_role: tuple[str, str]) -> tuple[Turn, ...]:
+    return tuple(Turn(role, content) for role, content in turns_by_role)
 
 
 NEXT = ("<|user|>", "<|observation|>")
@@ -99,9 +99,9 @@ def messages(row: Row) -> list[dict[str, Any]]:
     return [turn.message() for turn in row.messages or ()]
 
 
-def spelled(row: Row, one: TextTokenizer, **more: Any) -> Spelled:
-    how = {"loss_on": "auto", "task": "causal_lm", "system_prompt": None} | more
-    return spell_rows([row], one, **how)[0]
+def spelled(row: Row, tokenizer: TextTokenizer, **changes: Any) -> Spelled:
+    how = {"loss_on": "auto", "task": "causal_lm", "system_prompt": None} | changes
+    return spell_rows([row], tokenizer, **how)[0]
 
 
 @pytest.fixture(scope="module", params=SHAPES)
@@ -114,11 +114,11 @@ def shape(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def said(name: str, row: Row, reference: Any) -> list[tuple[int, int, Turn]]:
     """Where each assistant's turn stands, as a template says that is told where that is."""
     tools = json.loads(row.tools) if row.tools else None
-    told = marked(SHAPES[name])
+    template = marked(SHAPES[name])
     (text,), (places,) = render_jinja_template(
         [messages(row)],
         tools=tools,
-        chat_template=told,
+        chat_template=template,
         return_assistant_tokens_mask=True,
         **reference.special_tokens_map,
     )
@@ -133,30 +133,30 @@ def empty(turn: Turn) -> bool:
 
 @pytest.mark.parametrize("kind", TALKS)
 def test_ids_and_masks_are_those_of_the_template(shape: tuple[str, Any, TextTokenizer], kind: str) -> None:
-    name, reference, one = shape
+    name, reference, tokenizer = shape
     row = TALKS[kind]
     tools = json.loads(row.tools) if row.tools else None
     try:
         ids = reference.apply_chat_template(messages(row), tools=tools, return_dict=False)
     except Exception:
         with pytest.raises(ConversationError):
-            spelled(row, one)
+            spelled(row, tokenizer)
         return
-    found = spelled(row, one)
-    assert found.ids == ids
+    tokens = spelled(row, tokenizer)
+    assert tokens.ids == ids
     text = reference.apply_chat_template(messages(row), tools=tools, tokenize=False)
     offsets = reference(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     expected = [False] * len(ids)
     for start, stop, turn in said(name, row, reference):
         called = "tool_calls" in turn.extra and "weather" in text[start:stop]
         if turn.learned and (turn.content.strip() or called):
-            for place, (begin, _) in enumerate(offsets):
-                expected[place] = expected[place] or start <= begin < stop
-    wanted, got = (
-        [reference.decode(ids[place]) for place, learned in enumerate(mask) if learned]
-        for mask in (_ended(name, expected, reference.convert_ids_to_tokens(ids)), found.trained)
+            for index, (begin, _) in enumerate(offsets):
+                expected[index] = expected[index] or start <= begin < stop
+    expected_tokens, learned_tokens = (
+        [reference.decode(ids[i]) for i, learned in enumerate(mask) if learned]
+        for mask in (_ended(name, expected, reference.convert_ids_to_tokens(ids)), tokens.trained)
     )
-    assert _stripped(got) == _stripped(wanted)
+    assert _stripped(learned_tokens) == _stripped(expected_tokens)
 
 
 def _ended(name: str, mask: list[bool], tokens: list[str]) -> list[bool]:
@@ -175,83 +175,83 @@ def test_a_template_that_marks_its_answers_is_taken_at_its_word(tmp_path: Path, 
     row = TALKS[kind]
     for name in ("ChatML", "Qwen 3", "gpt-oss"):
         folder = chat_folder(tmp_path / name, marked(SHAPES[name]))
-        reference, one = AutoTokenizer.from_pretrained(folder), TextTokenizer(folder)
+        reference, tokenizer = AutoTokenizer.from_pretrained(folder), TextTokenizer(folder)
         tools = json.loads(row.tools) if row.tools else None
-        found = reference.apply_chat_template(
+        result = reference.apply_chat_template(
             messages(row), tools=tools, return_assistant_tokens_mask=True, return_dict=True
         )
-        ours = spelled(row, one)
-        assert ours.ids == found["input_ids"]
+        ours = spelled(row, tokenizer)
+        assert ours.ids == result["input_ids"]
         if name == "ChatML" and "tool_calls" in str(row.messages):
             continue  # it does not write them, so there is nothing to learn of such a turn
         if all(turn.learned and not empty(turn) for turn in row.messages or () if turn.role == "assistant"):
-            assert ours.trained == [bool(one) for one in found["assistant_masks"]]
+            assert ours.trained == [bool(token) for token in result["assistant_masks"]]
 
 
 def test_the_bundled_template_is_that_of_transformers() -> None:
-    reference, one = AutoTokenizer.from_pretrained(MODEL), TextTokenizer(MODEL)
+    reference, tokenizer = AutoTokenizer.from_pretrained(MODEL), TextTokenizer(MODEL)
     rows = list(open_data(DataSettings(source="chats"), "causal_lm", 0).train)
     for row in rows:
-        found = reference.apply_chat_template(messages(row), return_assistant_tokens_mask=True, return_dict=True)
-        ours = spelled(row, one)
-        assert ours.ids == found["input_ids"] and ours.trained == [bool(mask) for mask in found["assistant_masks"]]
+        result = reference.apply_chat_template(messages(row), return_assistant_tokens_mask=True, return_dict=True)
+        ours = spelled(row, tokenizer)
+        assert ours.ids == result["input_ids"] and ours.trained == [bool(mask) for mask in result["assistant_masks"]]
 
 
 def test_a_question_is_what_training_reads_before_the_answer(shape: tuple[str, Any, TextTokenizer]) -> None:
-    _, reference, one = shape
-    asked = [{"role": "user", "content": "2+2?"}]
-    ids = reference.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
-    assert question_ids("2+2?", one, None, chat=True) == ids
+    _, reference, tokenizer = shape
+    conversation = [{"role": "user", "content": "2+2?"}]
+    ids = reference.apply_chat_template(conversation, add_generation_prompt=True, return_dict=False)
+    assert question_ids("2+2?", tokenizer, None, chat=True) == ids
     pair = Row(prompt="2+2?", completion=" It is 4.")
     talk = TALKS["one turn"]
-    assert spelled(pair, one, chat=True) == spelled(talk, one)
-    before = prompt_ids(talk, one, None)
-    assert prompt_ids(pair, one, None, chat=True) == before == ids[: len(before)]
+    assert spelled(pair, tokenizer, chat=True) == spelled(talk, tokenizer)
+    before = prompt_ids(talk, tokenizer, None)
+    assert prompt_ids(pair, tokenizer, None, chat=True) == before == ids[: len(before)]
 
 
 def test_pairs_go_through_the_template_with_system_and_history(shape: tuple[str, Any, TextTokenizer]) -> None:
-    name, reference, one = shape
+    name, reference, tokenizer = shape
     row = Row(prompt="3+3?", completion=" 6.", history=(("2+2?", "4."),), system="Be brief.")
     talk = [("system", "Be brief."), ("user", "2+2?"), ("assistant", "4."), ("user", "3+3?"), ("assistant", "6.")]
     if name == "Gemma":
         with pytest.raises(ConversationError, match="no system role"):
-            spelled(row, one, chat=True)
+            spelled(row, tokenizer, chat=True)
         return
-    found = spelled(row, one, chat=True)
-    assert found.ids == reference.apply_chat_template(
+    tokens = spelled(row, tokenizer, chat=True)
+    assert tokens.ids == reference.apply_chat_template(
         [{"role": role, "content": content} for role, content in talk], return_dict=False
     )
-    assert found == spelled(Row(messages=turns(*talk)), one)
-    assert spelled(row, one, chat=True, system_prompt="never").ids == found.ids, "the row's own goes before"
+    assert tokens == spelled(Row(messages=turns(*talk)), tokenizer)
+    assert spelled(row, tokenizer, chat=True, system_prompt="never").ids == tokens.ids, "the row's own goes before"
 
 
 def test_last_turn_and_all_keep_their_meaning(shape: tuple[str, Any, TextTokenizer]) -> None:
-    _, _, one = shape
+    _, _, tokenizer = shape
     row = TALKS["many turns"]
-    auto, last = spelled(row, one), spelled(row, one, loss_on="last_turn")
-    first = next(place for place, trained in enumerate(last.trained) if trained)
+    auto, last = spelled(row, tokenizer), spelled(row, tokenizer, loss_on="last_turn")
+    first = next(i for i, trained in enumerate(last.trained) if trained)
     assert last.trained[first:] == auto.trained[first:] and not any(last.trained[:first]) and any(auto.trained[:first])
-    assert all(spelled(row, one, loss_on="all").trained)
+    assert all(spelled(row, tokenizer, loss_on="all").trained)
     weighed = TALKS["a turn that is not learned"]
-    found, whole = spelled(weighed, one, loss_on="all"), spelled(weighed, one)
-    silent = [token for token, trained in zip(found.ids, found.trained, strict=True) if not trained]
-    assert one.decode(silent).strip() in ("It is 5.", "finalIt is 5."), "an answer that is not learned never is"
-    assert not any(all_of and not found.trained[place] for place, all_of in enumerate(whole.trained))
+    tokens, whole = spelled(weighed, tokenizer, loss_on="all"), spelled(weighed, tokenizer)
+    silent = [token for token, trained in zip(tokens.ids, tokens.trained, strict=True) if not trained]
+    assert tokenizer.decode(silent).strip() in ("It is 5.", "finalIt is 5."), "an answer that is not learned never is"
+    assert not any(all_of and not tokens.trained[i] for i, all_of in enumerate(whole.trained))
     learned = Row(messages=tuple(Turn(turn.role, turn.content, learned=False) for turn in weighed.messages or ()))
-    assert spelled(learned, one).trained == [False] * len(found.ids)
+    assert spelled(learned, tokenizer).trained == [False] * len(tokens.ids)
 
 
 def test_every_answer_of_a_channel_template_is_learned_with_its_channel(tmp_path: Path) -> None:
-    one = TextTokenizer(chat_folder(tmp_path, plain(SHAPES["gpt-oss"])))
+    tokenizer = TextTokenizer(chat_folder(tmp_path, plain(SHAPES["gpt-oss"])))
 
     def runs(row: Row) -> list[str]:
-        found, texts = spelled(row, one), list[list[int]]()
-        for place, (token, trained) in enumerate(zip(found.ids, found.trained, strict=True)):
-            if trained and not (place and found.trained[place - 1]):
+        tokens, texts = spelled(row, tokenizer), list[list[int]]()
+        for i, (token, trained) in enumerate(zip(tokens.ids, tokens.trained, strict=True)):
+            if trained and not (i and tokens.trained[i - 1]):
                 texts.append([])
             if trained:
                 texts[-1].append(token)
-        return [one._tokenizer.decode(text, skip_special_tokens=False) for text in texts]
+        return [tokenizer._tokenizer.decode(text, skip_special_tokens=False) for text in texts]
 
     assert runs(TALKS["one turn"]) == ["<|channel|>final<|message|>It is 4.<|return|>"]
     assert runs(TALKS["many turns"]) == [
@@ -262,8 +262,8 @@ def test_every_answer_of_a_channel_template_is_learned_with_its_channel(tmp_path
 
 
 # -- templates as the tokenizer has them ------------------------------------------------------------------------------
-def with_config(place: Path, template: Any, **config: Any) -> tuple[Any, TextTokenizer]:
-    folder = chat_folder(place, "")
+def with_config(parent: Path, template: Any, **config: Any) -> tuple[Any, TextTokenizer]:
+    folder = chat_folder(parent, "")
     (folder / "chat_template.jinja").unlink()
     file = folder / "tokenizer_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": template} | config))
@@ -289,42 +289,44 @@ READ: dict[str, Any] = {
 @pytest.mark.parametrize("tools", [None, TOOLS], ids=["without tools", "with tools"])
 @pytest.mark.parametrize("what", READ)
 def test_a_template_finds_what_transformers_gives_it(tmp_path: Path, what: str, tools: Any) -> None:
-    reference, one = with_config(tmp_path, READ[what], unk_token="<unk>", cls_token="<|user|>")
+    reference, tokenizer = with_config(tmp_path, READ[what], unk_token="<unk>", cls_token="<|user|>")
     talk: list[dict[str, Any]] = [
         {"role": "user", "content": "<b>é</b> & 中"},
         {"role": "assistant", "content": "Yes.", "reasoning": "why", "name": None},
     ]
-    assert one.render_chat(talk, False, tools) == reference.apply_chat_template(talk, tools=tools, tokenize=False)
+    assert tokenizer.render_chat(talk, False, tools) == reference.apply_chat_template(talk, tools=tools, tokenize=False)
 
 
 def test_templates_lie_in_files_of_their_own(tmp_path: Path) -> None:
     folder = chat_folder(tmp_path, LINES)
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "tool_use.jinja").write_text("TOOLS" + LINES)
-    reference, one = AutoTokenizer.from_pretrained(folder), TextTokenizer(folder)
+    reference, tokenizer = AutoTokenizer.from_pretrained(folder), TextTokenizer(folder)
     talk = [{"role": "user", "content": "Hi"}]
     for tools in (None, TOOLS):
-        assert one.render_chat(talk, False, tools) == reference.apply_chat_template(talk, tools=tools, tokenize=False)
+        assert tokenizer.render_chat(talk, False, tools) == reference.apply_chat_template(
+            talk, tools=tools, tokenize=False
+        )
 
 
 def test_a_list_without_a_default_is_refused_by_its_names(tmp_path: Path) -> None:
-    _, one = with_config(tmp_path, [{"name": "rag", "template": LINES}])
+    _, tokenizer = with_config(tmp_path, [{"name": "rag", "template": LINES}])
     with pytest.raises(DataError, match="rag"):
-        one.render_chat([{"role": "user", "content": "Hi"}], False)
+        tokenizer.render_chat([{"role": "user", "content": "Hi"}], False)
 
 
 @pytest.mark.parametrize("template", ["{{ 1 / 0 }}", "{% for %}", "{{ raise_exception('no') }}", "{{ messages.a.b }}"])
 def test_a_template_that_fails_is_a_sentence(tmp_path: Path, template: str) -> None:
-    _, one = with_config(tmp_path, template)
+    _, tokenizer = with_config(tmp_path, template)
     with pytest.raises(ConversationError, match="chat template cannot write"):
-        one.render_chat([{"role": "user", "content": "Hi"}], False)
+        tokenizer.render_chat([{"role": "user", "content": "Hi"}], False)
 
 
 def test_where_no_rendering_agrees_the_row_is_refused(tmp_path: Path) -> None:
     template = "{{ messages | length }}{% for m in messages %}{{ m.content | reverse }}{% endfor %}"
-    one = TextTokenizer(chat_folder(tmp_path, template))
+    tokenizer = TextTokenizer(chat_folder(tmp_path, template))
     with pytest.raises(ConversationError, match="rewrites earlier turns"):
-        spelled(TALKS["many turns"], one)
+        spelled(TALKS["many turns"], tokenizer)
 
 
 # -- what is told -----------------------------------------------------------------------------------------------------
@@ -334,65 +336,65 @@ def model_with(tmp_path: Path, template: str) -> Path:
 
 
 def summary_of(
-    tmp_path: Path, template: str, row: Row, count: int = 6, **more: Any
+    tmp_path: Path, template: str, row: Row, count: int = 6, **changes: Any
 ) -> list[tuple[str, str, int | None]]:
     from tuning.data.row_counts import RowCounts
 
-    one, chosen = TextTokenizer(model_with(tmp_path, template)), DataSettings(**more)
+    tokenizer, chosen = TextTokenizer(model_with(tmp_path, template)), DataSettings(**changes)
     counts = RowCounts(chosen)
     for _ in range(count):
-        found = spelled(row, one, chat=chosen.chat_template == "on")
-        counts.add(row, found, found.parts(chosen.max_seq_length), one)
-    return [(told.field, told.message, told.count) for told in counts.notices(one, sampled=False)]
+        tokens = spelled(row, tokenizer, chat=chosen.chat_template == "on")
+        counts.add(row, tokens, tokens.parts(chosen.max_seq_length), tokenizer)
+    return [(notice.field, notice.message, notice.count) for notice in counts.notices(tokenizer, sampled=False)]
 
 
-def test_keys_that_a_template_does_not_know_are_told_by_count(tmp_path: Path) -> None:
+def test_keys_that_a_template_does_not_know_are_reported_by_count(tmp_path: Path) -> None:
     row = TALKS["a tool call and its result"]
-    told = summary_of(tmp_path, plain(SHAPES["ChatML"]), row, max_seq_length=512)
-    found = {message: count for field, message, count in told if field == "data.chat_template"}
-    assert found["the chat template does not write tool_calls of 12 turns"] == 12
-    assert found["the chat template does not write tools of 6 conversations"] == 6
-    assert found["the chat template does not write reasoning_content of 12 turns"] == 12
+    notices = summary_of(tmp_path, plain(SHAPES["ChatML"]), row, max_seq_length=512)
+    counts = {message: count for field, message, count in notices if field == "data.chat_template"}
+    assert counts["the chat template does not write tool_calls of 12 turns"] == 12
+    assert counts["the chat template does not write tools of 6 conversations"] == 6
+    assert counts["the chat template does not write reasoning_content of 12 turns"] == 12
     qwen = summary_of(tmp_path, plain(SHAPES["Qwen 3"]), row, max_seq_length=512)
     assert not any("tool_calls" in message or "tools" in message for _, message, _ in qwen)
 
 
-def test_text_that_a_template_leaves_out_is_told_by_count(tmp_path: Path) -> None:
-    told = summary_of(tmp_path, plain(SHAPES["R1"]), TALKS["thinking in several turns"], max_seq_length=512)
-    assert [count for _, message, count in told if "does not write all of 12 turns of assistant" in message] == [12]
+def test_text_that_a_template_leaves_out_is_reported_by_count(tmp_path: Path) -> None:
+    notices = summary_of(tmp_path, plain(SHAPES["R1"]), TALKS["thinking in several turns"], max_seq_length=512)
+    assert [count for _, message, count in notices if "does not write all of 12 turns of assistant" in message] == [12]
 
 
-def test_answers_without_an_end_are_told(tmp_path: Path) -> None:
-    told = summary_of(tmp_path, plain(SHAPES["GLM"]), TALKS["one turn"], max_seq_length=512)
-    assert [count for _, message, count in told if "no end token" in message] == [6]
+def test_answers_without_an_end_are_reported(tmp_path: Path) -> None:
+    notices = summary_of(tmp_path, plain(SHAPES["GLM"]), TALKS["one turn"], max_seq_length=512)
+    assert [count for _, message, count in notices if "no end token" in message] == [6]
     assert not summary_of(tmp_path, plain(SHAPES["ChatML"]), TALKS["one turn"], max_seq_length=512)
 
 
-def test_an_end_token_of_a_completion_is_not_written_twice_and_is_told(tmp_path: Path) -> None:
-    one, reference = TextTokenizer(MODEL), AutoTokenizer.from_pretrained(MODEL)
+def test_an_end_token_of_a_completion_is_not_written_twice_and_is_reported(tmp_path: Path) -> None:
+    tokenizer, reference = TextTokenizer(MODEL), AutoTokenizer.from_pretrained(MODEL)
     end = reference.eos_token
     bare = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
-    wanted = reference.apply_chat_template(bare, tokenize=False)
+    expected = reference.apply_chat_template(bare, tokenize=False)
     for completion in (" Yo", f" Yo{end}", f" Yo{end}\n"):
-        found = spelled(Row(prompt="Hi", completion=completion), one, chat=True)
-        assert found.ids == reference(wanted, add_special_tokens=False)["input_ids"]
-    twice = spelled(Row(prompt="Hi", completion=f"Yo{end}{end}"), one, chat=True)
-    assert twice.ids.count(reference.eos_token_id) == found.ids.count(reference.eos_token_id) + 1  # once, no more
+        tokens = spelled(Row(prompt="Hi", completion=completion), tokenizer, chat=True)
+        assert tokens.ids == reference(expected, add_special_tokens=False)["input_ids"]
+    twice = spelled(Row(prompt="Hi", completion=f"Yo{end}{end}"), tokenizer, chat=True)
+    assert twice.ids.count(reference.eos_token_id) == tokens.ids.count(reference.eos_token_id) + 1  # once, no more
     rows = [{"prompt": f"Hi {n}", "completion": f" Yo{end}" if n < 7 else " Yo"} for n in range(20)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     settings = DataSettings(source=str(tmp_path / "a.jsonl"), chat_template="on", eval_fraction=0.0)
-    told = summarize(settings, MODEL, "causal_lm", 0).notices
-    assert [one.count for one in told if f"{end} as their last word" in one.message] == [7]
+    notices = summarize(settings, MODEL, "causal_lm", 0).notices
+    assert [notice.count for notice in notices if f"{end} as their last word" in notice.message] == [7]
 
 
 def test_a_template_without_an_end_leaves_a_completion_its_own(tmp_path: Path) -> None:
-    one = TextTokenizer(chat_folder(tmp_path, plain(SHAPES["GLM"])))
-    assert one.end_text and not one.written_end
-    found = spelled(Row(prompt="Hi", completion=f"Yo{one.end_text}"), one, chat=True)
-    assert found.ids[-1] == one.eos_id and found.trained[-1]
+    tokenizer = TextTokenizer(chat_folder(tmp_path, plain(SHAPES["GLM"])))
+    assert tokenizer.end_text and not tokenizer.written_end
+    tokens = spelled(Row(prompt="Hi", completion=f"Yo{tokenizer.end_text}"), tokenizer, chat=True)
+    assert tokens.ids[-1] == tokenizer.eos_id and tokens.trained[-1]
 
 
-def test_an_end_token_in_the_words_of_a_conversation_is_kept_and_told(tmp_path: Path) -> None:
+def test_an_end_token_in_the_words_of_a_conversation_is_kept_and_reported(tmp_path: Path) -> None:
     reference = AutoTokenizer.from_pretrained(MODEL)
     row = Row(messages=turns(("user", "Hi"), ("assistant", f"Yo{reference.eos_token}")))
     text = reference.apply_chat_template(messages(row), tokenize=False)
@@ -400,8 +402,8 @@ def test_an_end_token_in_the_words_of_a_conversation_is_kept_and_told(tmp_path: 
     talks = [{"messages": messages(row)}] * 9 + [{"messages": messages(TALKS["one turn"])}] * 9
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, talks)))
     settings = DataSettings(source=str(tmp_path / "a.jsonl"), eval_fraction=0.0)
-    told = summarize(settings, MODEL, "causal_lm", 0).notices
-    assert [one.count for one in told if "in the words of an answer" in one.message] == [9]
+    notices = summarize(settings, MODEL, "causal_lm", 0).notices
+    assert [notice.count for notice in notices if "in the words of an answer" in notice.message] == [9]
 
 
 def test_conversations_that_are_refused_are_left_out_by_count(tmp_path: Path) -> None:
@@ -409,8 +411,10 @@ def test_conversations_that_are_refused_are_left_out_by_count(tmp_path: Path) ->
     rows = [{"messages": messages(TALKS[kind])} for kind in ("one turn", "a system prompt", "many turns")] * 4
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     settings = DataSettings(source=str(tmp_path / "a.jsonl"), bad_rows="skip", eval_fraction=0.0)
-    found = summarize(settings, str(model), "causal_lm", 0)
-    assert found.train_rows == 8 and [one.count for one in found.notices if one.field == "data.bad_rows"] == [4]
+    summary = summarize(settings, str(model), "causal_lm", 0)
+    assert summary.train_rows == 8 and [
+        notice.count for notice in summary.notices if notice.field == "data.bad_rows"
+    ] == [4]
 
 
 @pytest.fixture(scope="module")
@@ -418,14 +422,14 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]
     """A file of pairs, and the same tiny model in folders whose names say what it is."""
     import shutil
 
-    place = tmp_path_factory.mktemp("pairs")
+    folder = tmp_path_factory.mktemp("pairs")
     rows = [{"prompt": f"What is {n}?", "completion": f" It is {n}."} for n in range(20)]
-    (place / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     folders = {}
     for name in ("mini-instruct", "mini", "mini-base"):
-        folders[name] = str(place / name)
-        shutil.copytree(MODEL, place / name)
-    return str(place / "a.jsonl"), folders
+        folders[name] = str(folder / name)
+        shutil.copytree(MODEL, folder / name)
+    return str(folder / "a.jsonl"), folders
 
 
 @pytest.mark.parametrize(
@@ -438,20 +442,20 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]
         ("mini-base", "auto", False, None),
     ],
 )
-def test_pairs_of_chat_models_go_through_the_template_and_it_is_told(
+def test_pairs_of_chat_models_go_through_the_template_and_it_is_reported(
     pairs: tuple[str, dict[str, str]], name: str, setting: str, chat: bool, words: str | None
 ) -> None:
     source, folders = pairs
     data = {"source": source, "chat_template": setting}
     plan = plan_for({"model": folders[name], "data": data, "sample": {"prompts": ["What is 3?"]}})
     assert plan.chat is chat and plan.data_settings.chat_template == ("on" if chat else "off")
-    told = [one.message for one in plan.notices if one.field == "data.chat_template"]
-    assert (words is None and not told) or (len(told) == 1 and words is not None and words in told[0])
-    one = TextTokenizer(MODEL)
-    assert plan.value("sample_length") == len(question_ids("What is 3?", one, None, chat=chat))
+    notices = [notice.message for notice in plan.notices if notice.field == "data.chat_template"]
+    assert (words is None and not notices) or (len(notices) == 1 and words is not None and words in notices[0])
+    tokenizer = TextTokenizer(MODEL)
+    assert plan.value("sample_length") == len(question_ids("What is 3?", tokenizer, None, chat=chat))
     row = Row(prompt="What is 3?", completion=" It is 3.")
     how: dict[str, Any] = {"loss_on": "auto", "task": "causal_lm", "system_prompt": None, "chat": chat}
-    assert len(encode_row(row, one, max_seq_length=128, **how).ids) in plan.data.lengths
+    assert len(encode_row(row, tokenizer, max_seq_length=128, **how).ids) in plan.data.lengths
 
 
 def test_a_template_that_is_not_there_is_refused(pairs: tuple[str, dict[str, str]], tmp_path: Path) -> None:
@@ -487,11 +491,11 @@ def test_a_run_asks_through_the_template_as_it_trains(pairs: tuple[str, dict[str
     with read_ids() as given:
         state, _ = run(Job(run_id="r", attempt=1, plan=plan, folder=str(tmp_path / "run")))
     assert state == "finished"
-    one = TextTokenizer(MODEL)
-    asked = question_ids("What is 3?", one, None, chat=True)
-    assert asked in given, "a sample"
+    tokenizer = TextTokenizer(MODEL)
+    question = question_ids("What is 3?", tokenizer, None, chat=True)
+    assert question in given, "a sample"
     row = next(iter(open_data(plan.data_settings, "causal_lm", 0).eval))
-    before = prompt_ids(row, one, None, chat=True)
-    assert before == question_ids(row.prompt or "", one, None, chat=True) and before in given, "exact match"
-    trained = spelled(row, one, chat=True).ids
+    before = prompt_ids(row, tokenizer, None, chat=True)
+    assert before == question_ids(row.prompt or "", tokenizer, None, chat=True) and before in given, "exact match"
+    trained = spelled(row, tokenizer, chat=True).ids
     assert trained[: len(before)] == before and any(ids[: len(trained)] == trained for ids in given), "evaluation"

@@ -62,11 +62,11 @@ LETTERS = "".join(chr(code) for code in range(32, 127)) + "\n"
 
 def byte_level() -> Tokenizer:
     """A byte-level vocabulary, as GPT-2 and Llama 3 have."""
-    alphabet = {letter: place for place, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    alphabet = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     alphabet |= {"\u0120t": 256, "he": 257}
-    made = Tokenizer(models.BPE(vocab=alphabet, merges=[("\u0120", "t"), ("h", "e")]))
-    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    return made
+    tokenizer = Tokenizer(models.BPE(vocab=alphabet, merges=[("\u0120", "t"), ("h", "e")]))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    return tokenizer
 
 
 def spaces_first() -> Tokenizer:
@@ -74,10 +74,10 @@ def spaces_first() -> Tokenizer:
     vocab = {f"<0x{code:02X}>": code for code in range(256)}
     for letter in ["\u2581", *LETTERS.strip(), "\u2581t", "he"]:
         vocab.setdefault(letter, len(vocab))
-    made = Tokenizer(models.BPE(vocab=vocab, merges=[("\u2581", "t"), ("h", "e")], byte_fallback=True))
-    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    made.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
-    return made
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[("\u2581", "t"), ("h", "e")], byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return tokenizer
 
 
 MADE = {"byte-level": byte_level, "spaces-first": spaces_first}
@@ -85,7 +85,7 @@ MADE = {"byte-level": byte_level, "spaces-first": spaces_first}
 
 @pytest.fixture(scope="module")
 def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], TextTokenizer]:
-    found = {}
+    by_kind_and_template = {}
     for kind, make in MADE.items():
         tokenizer = make()
         tokenizer.add_special_tokens(list(SPECIALS))
@@ -94,32 +94,32 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str]
             tokenizer.save(str(folder / "tokenizer.json"))
             config = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>", "chat_template": template}
             (folder / "tokenizer_config.json").write_text(json.dumps(config))
-            found[kind, name] = TextTokenizer(folder)
-    return found
+            by_kind_and_template[kind, name] = TextTokenizer(folder)
+    return by_kind_and_template
 
 
-def written(one: TextTokenizer, tokens: list[int]) -> str:
+def written(tokenizer: TextTokenizer, tokens: list[int]) -> str:
     """The tokens' text, special ones too."""
-    return one._tokenizer.decode(tokens, skip_special_tokens=False)
+    return tokenizer._tokenizer.decode(tokens, skip_special_tokens=False)
 
 
-def runs(one: TextTokenizer, encoded: Encoded) -> list[str]:
+def runs(tokenizer: TextTokenizer, encoded: Encoded) -> list[str]:
     """The texts of the unbroken stretches that are learned."""
-    found: list[list[int]] = []
+    stretches: list[list[int]] = []
     before = False
     for token, trained in zip(encoded.ids, encoded.trained, strict=True):
         if trained and not before:
-            found.append([])
+            stretches.append([])
         if trained:
-            found[-1].append(token)
+            stretches[-1].append(token)
         before = trained
-    return [written(one, tokens) for tokens in found]
+    return [written(tokenizer, tokens) for tokens in stretches]
 
 
 def encode(
-    row: Row, one: TextTokenizer, loss_on: str = "auto", system: str | None = None, limit: int = 10**6
+    row: Row, tokenizer: TextTokenizer, loss_on: str = "auto", system: str | None = None, limit: int = 10**6
 ) -> Encoded:
-    return encode_row(row, one, max_seq_length=limit, loss_on=loss_on, task="causal_lm", system_prompt=system)
+    return encode_row(row, tokenizer, max_seq_length=limit, loss_on=loss_on, task="causal_lm", system_prompt=system)
 
 
 words = st.text(alphabet=LETTERS + "\u00e9\u4e2d\U0001f600", min_size=1, max_size=24).filter(
@@ -140,19 +140,23 @@ def test_conversations_learn_exactly_the_answers_and_their_end(
     talk: list[tuple[str, str]],
     system: str | None,
 ) -> None:
-    one = tokenizers[kind, name]
-    row = Row(messages=tuple(turn for asked, said in talk for turn in (Turn("user", asked), Turn("assistant", said))))
+    tokenizer = tokenizers[kind, name]
+    row = Row(
+        messages=tuple(turn for question, reply in talk for turn in (Turn("user", question), Turn("assistant", reply)))
+    )
     system = None if name == "gemma" else system
-    answers = [said + ENDS[name] for _, said in talk]
-    found = encode(row, one, system=system)
-    assert [text.lstrip(" ") for text in runs(one, found)] == answers
-    assert [text.lstrip(" ") for text in runs(one, encode(row, one, "last_turn", system))] == answers[-1:]
-    assert all(encode(row, one, "all", system).trained)
+    answers = [answer + ENDS[name] for _, answer in talk]
+    tokens = encode(row, tokenizer, system=system)
+    assert [text.lstrip(" ") for text in runs(tokenizer, tokens)] == answers
+    assert [text.lstrip(" ") for text in runs(tokenizer, encode(row, tokenizer, "last_turn", system))] == answers[-1:]
+    assert all(encode(row, tokenizer, "all", system).trained)
     messages = [turn.message() for turn in row.messages or ()]
     if system:
         messages.insert(0, {"role": "system", "content": system})
-    whole = one.render_chat(messages, add_generation_prompt=False)
-    assert written(one, found.ids).strip(" ") == whole.strip(" "), "no letter is lost or added between the pieces"
+    whole = tokenizer.render_chat(messages, add_generation_prompt=False)
+    assert written(tokenizer, tokens.ids).strip(" ") == whole.strip(" "), (
+        "no letter is lost or added between the pieces"
+    )
 
 
 @pytest.mark.parametrize("kind", MADE)
@@ -161,13 +165,15 @@ def test_conversations_learn_exactly_the_answers_and_their_end(
 def test_answers_to_prompts_are_learned_whole_and_nothing_else(
     tokenizers: dict[tuple[str, str], TextTokenizer], kind: str, prompt: str, answer: str, system: str | None
 ) -> None:
-    one = tokenizers[kind, "plain"]
+    tokenizer = tokenizers[kind, "plain"]
     row = Row(prompt=prompt, completion=" " + answer)
-    found = encode(row, one, system=system)
-    assert [text.lstrip(" ") for text in runs(one, found)] == [answer + "</s>"]
+    tokens = encode(row, tokenizer, system=system)
+    assert [text.lstrip(" ") for text in runs(tokenizer, tokens)] == [answer + "</s>"]
     shown = f"{system}\n{prompt}" if system else prompt
-    assert written(one, found.ids).removeprefix(" ") == f"{shown} {answer}</s>", "this tokenizer puts no begin token"
-    (text,) = runs(one, encode(Row(text=answer), one))
+    assert written(tokenizer, tokens.ids).removeprefix(" ") == f"{shown} {answer}</s>", (
+        "this tokenizer puts no begin token"
+    )
+    (text,) = runs(tokenizer, encode(Row(text=answer), tokenizer))
     assert text.lstrip(" ") == answer + "</s>"
 
 
@@ -177,29 +183,33 @@ def test_answers_to_prompts_are_learned_whole_and_nothing_else(
 def test_cutting_keeps_a_part_of_the_answer_and_the_tokens_in_order(
     tokenizers: dict[tuple[str, str], TextTokenizer], kind: str, talk: list[tuple[str, str]], limit: int
 ) -> None:
-    one = tokenizers[kind, "chatml"]
-    row = Row(messages=tuple(turn for asked, said in talk for turn in (Turn("user", asked), Turn("assistant", said))))
-    whole, found = encode(row, one, "last_turn"), encode(row, one, "last_turn", limit=limit)
-    assert len(found.ids) == min(limit, len(whole.ids)) or found.cut
-    assert len(found.ids) <= limit and found.trained_tokens >= 1
+    tokenizer = tokenizers[kind, "chatml"]
+    row = Row(
+        messages=tuple(
+            turn for question, answer in talk for turn in (Turn("user", question), Turn("assistant", answer))
+        )
+    )
+    whole, tokens = encode(row, tokenizer, "last_turn"), encode(row, tokenizer, "last_turn", limit=limit)
+    assert len(tokens.ids) == min(limit, len(whole.ids)) or tokens.cut
+    assert len(tokens.ids) <= limit and tokens.trained_tokens >= 1
     rest = iter(zip(whole.ids, whole.trained, strict=True))
-    assert all(pair in rest for pair in zip(found.ids, found.trained, strict=True)), "a part of the row, in its order"
+    assert all(pair in rest for pair in zip(tokens.ids, tokens.trained, strict=True)), "a part of the row, in its order"
 
 
-def test_an_empty_answer_teaches_nothing(tokenizers: dict[tuple[str, str], TextTokenizer]) -> None:
-    one = tokenizers["byte-level", "chatml"]
-    assert encode(Row(prompt="Why?", completion=""), one).trained_tokens == 0
-    assert encode(Row(messages=(Turn("user", "Why?"), Turn("assistant", " "))), one).trained_tokens == 0
-    assert encode(Row(messages=(Turn("user", "Why?"),)), one).trained_tokens == 0
-    assert encode(Row(text=" \n"), one).trained_tokens == 0
+def test_nothing_is_learned_from_an_empty_answer(tokenizers: dict[tuple[str, str], TextTokenizer]) -> None:
+    tokenizer = tokenizers["byte-level", "chatml"]
+    assert encode(Row(prompt="Why?", completion=""), tokenizer).trained_tokens == 0
+    assert encode(Row(messages=(Turn("user", "Why?"), Turn("assistant", " "))), tokenizer).trained_tokens == 0
+    assert encode(Row(messages=(Turn("user", "Why?"),)), tokenizer).trained_tokens == 0
+    assert encode(Row(text=" \n"), tokenizer).trained_tokens == 0
 
 
 def test_a_template_without_special_tokens_learns_the_line_end(
     tokenizers: dict[tuple[str, str], TextTokenizer],
 ) -> None:
-    one = tokenizers["byte-level", "plain"]
+    tokenizer = tokenizers["byte-level", "plain"]
     row = Row(messages=(Turn("user", "Hi"), Turn("assistant", "Hello."), Turn("user", "Bye")))
-    assert runs(one, encode(row, one)) == [" Hello.\n"]
+    assert runs(tokenizer, encode(row, tokenizer)) == [" Hello.\n"]
 
 
 def test_a_template_that_refuses_says_why(tokenizers: dict[tuple[str, str], TextTokenizer]) -> None:
@@ -214,8 +224,8 @@ def test_many_rows_at_once_are_the_same_as_one_by_one(tokenizers: dict[tuple[str
         Row(text="x"),
         Row(messages=(Turn("user", "Hi"), Turn("assistant", "Yo"))),
     ]
-    for one in tokenizers.values():
-        together = spell_rows(rows, one, loss_on="auto", task="causal_lm", system_prompt=None)
+    for tokenizer in tokenizers.values():
+        together = spell_rows(rows, tokenizer, loss_on="auto", task="causal_lm", system_prompt=None)
         assert together == [
-            spell_rows([row], one, loss_on="auto", task="causal_lm", system_prompt=None)[0] for row in rows
+            spell_rows([row], tokenizer, loss_on="auto", task="causal_lm", system_prompt=None)[0] for row in rows
         ]

@@ -21,7 +21,7 @@ from tuning.data.row_counts import RowCounts
 from tuning.settings.schema import DataSettings
 from tuning.text import Encoded, Row, Spelled, TextTokenizer, encode_row, spell_rows
 from tuning.text.prompts import prompt_ids, question_ids
-from tuning.text.tokenizer import OWN_CLASS
+from tuning.text.tokenizer import MODEL_TYPES_WITH_OWN_CLASS
 
 TEXTS = (
     "the old mill",
@@ -46,13 +46,13 @@ CLASSES = [
 ]
 
 
-def plain(row: Row, one: TextTokenizer, **more: Any) -> Spelled:
-    how = {"loss_on": "auto", "task": "causal_lm", "system_prompt": None} | more
-    return spell_rows([row], one, **how)[0]
+def plain(row: Row, tokenizer: TextTokenizer, **changes: Any) -> Spelled:
+    how = {"loss_on": "auto", "task": "causal_lm", "system_prompt": None} | changes
+    return spell_rows([row], tokenizer, **how)[0]
 
 
-def learned(found: Spelled | Encoded) -> list[int]:
-    return [token for token, trained in zip(found.ids, found.trained, strict=True) if trained]
+def learned(row: Spelled | Encoded) -> list[int]:
+    return [token for token, trained in zip(row.ids, row.trained, strict=True) if trained]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -69,12 +69,12 @@ def test_a_folder_is_read_as_transformers_reads_it(tmp_path: Path, kind: str, na
         reference = AutoTokenizer.from_pretrained(folder)
     except Exception:
         pytest.skip("transformers does not open this pair of class and tokenizer")
-    one = TextTokenizer(folder)
+    tokenizer = TextTokenizer(folder)
     for text in TEXTS:
-        assert one.encode_with_specials(text) == reference(text).input_ids, text
-        assert one.encode(text) == reference(text, add_special_tokens=False).input_ids, text
-    assert (one.bos_id, one.eos_id) == (reference.bos_token_id, reference.eos_token_id)
-    assert one.size == len(reference) and one.largest_id == max(reference.get_vocab().values())
+        assert tokenizer.encode_with_specials(text) == reference(text).input_ids, text
+        assert tokenizer.encode(text) == reference(text, add_special_tokens=False).input_ids, text
+    assert (tokenizer.bos_id, tokenizer.eos_id) == (reference.bos_token_id, reference.eos_token_id)
+    assert tokenizer.size == len(reference) and tokenizer.largest_id == max(reference.get_vocab().values())
 
 
 ADDED = {"content": "<|x|>", "lstrip": False, "rstrip": False, "single_word": False, "normalized": False}
@@ -108,13 +108,13 @@ def test_special_tokens_come_from_all_files_of_the_folder(tmp_path: Path, kind: 
     folder = folder_of(tmp_path, kind, **files.pop("config", {}))
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content))
-    reference, one = AutoTokenizer.from_pretrained(folder), TextTokenizer(folder)
+    reference, tokenizer = AutoTokenizer.from_pretrained(folder), TextTokenizer(folder)
     for text in (*TEXTS, "a<|x|> b<|y|>mill [PAD]"):
-        assert one.encode_with_specials(text) == reference(text).input_ids, text
+        assert tokenizer.encode_with_specials(text) == reference(text).input_ids, text
     ids = (reference.bos_token_id, reference.eos_token_id)
-    assert (one.bos_id, one.eos_id) == ids
-    assert reference.pad_token_id is None or one.pad_id == reference.pad_token_id
-    assert set(reference.all_special_ids) <= one.special_ids and one.size == len(reference)
+    assert (tokenizer.bos_id, tokenizer.eos_id) == ids
+    assert reference.pad_token_id is None or tokenizer.pad_id == reference.pad_token_id
+    assert set(reference.all_special_ids) <= tokenizer.special_ids and tokenizer.size == len(reference)
 
 
 def test_the_kinds_that_transformers_opens_with_their_own_class_are_known() -> None:
@@ -122,22 +122,22 @@ def test_the_kinds_that_transformers_opens_with_their_own_class_are_known() -> N
     names = tokenization_auto.TOKENIZER_MAPPING_NAMES
     wrong = tokenization_auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS
     own = {kind for kind in wrong if (names.get(kind) or "").removesuffix("Fast") not in general}
-    assert own == set(OWN_CLASS)
+    assert own == set(MODEL_TYPES_WITH_OWN_CLASS)
 
 
-def test_a_changed_folder_is_opened_anew(tmp_path: Path) -> None:
+def test_a_changed_folder_is_opened_again(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "byte-level")
     assert TextTokenizer(folder).eos_id == 1
     (folder / "special_tokens_map.json").write_text(json.dumps({"eos_token": "<pad>"}))
     assert TextTokenizer(folder).eos_id == 3
 
 
-def test_code_that_a_folder_brings_is_not_run_and_told(tmp_path: Path) -> None:
+def test_code_that_a_folder_brings_is_not_run_and_reported(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "byte-level", "OwnTokenizer", auto_map={"AutoTokenizer": ["own.Own", None]})
     (folder / "own.py").write_text("raise SystemExit('run')")
-    one = TextTokenizer(folder)
-    assert one.encode("the") == TextTokenizer(folder_of(tmp_path / "b", "byte-level")).encode("the")
-    assert "never run" in one.notices[0].message
+    tokenizer = TextTokenizer(folder)
+    assert tokenizer.encode("the") == TextTokenizer(folder_of(tmp_path / "b", "byte-level")).encode("the")
+    assert "never run" in tokenizer.notices[0].message
 
 
 # -- texts and prompts ------------------------------------------------------------------------------------------------
@@ -149,10 +149,10 @@ def ended(ids: list[int], reference: Any) -> list[int]:
 @given(text=LETTERS)
 @RELAXED
 def test_a_text_is_what_the_tokenizer_gives_and_its_end(pair: tuple[Any, TextTokenizer], text: str) -> None:
-    reference, one = pair
-    found = plain(Row(text=text), one)
-    assert found.ids == ended(reference(text).input_ids, reference)
-    assert found.trained[-1] is bool(text.strip())
+    reference, tokenizer = pair
+    tokens = plain(Row(text=text), tokenizer)
+    assert tokens.ids == ended(reference(text).input_ids, reference)
+    assert tokens.trained[-1] is bool(text.strip())
 
 
 @given(prompt=LETTERS, completion=LETTERS.filter(str.strip))
@@ -160,36 +160,40 @@ def test_a_text_is_what_the_tokenizer_gives_and_its_end(pair: tuple[Any, TextTok
 def test_a_prompt_with_its_answer_is_their_whole_text_where_no_token_holds_both(
     pair: tuple[Any, TextTokenizer], prompt: str, completion: str
 ) -> None:
-    reference, one = pair
-    found = plain(Row(prompt=prompt, completion=completion), one)
+    reference, tokenizer = pair
+    tokens = plain(Row(prompt=prompt, completion=completion), tokenizer)
     whole = reference(prompt + completion, return_offsets_mapping=True)
     across = any(start < len(prompt) < stop for start, stop in whole["offset_mapping"])
     if not across:
-        assert found.border in ("", "blanks") and found.ids == ended(whole["input_ids"], reference)
-    if found.border == "letters":
-        asked = question_ids(prompt, one, None, chat=False)
-        assert found.ids[: len(asked)] == asked, "apart, as it is asked"
-    said, expected = (re.sub(r"\s|##", "", one.decode(ids)) for ids in (learned(found), one.encode(completion)))
-    assert said == expected, "all of the answer, and nothing of the prompt"
+        assert tokens.border in ("", "blanks") and tokens.ids == ended(whole["input_ids"], reference)
+    if tokens.border == "letters":
+        question = question_ids(prompt, tokenizer, None, chat=False)
+        assert tokens.ids[: len(question)] == question, "apart, as it is asked"
+    answer, expected = (
+        re.sub(r"\s|##", "", tokenizer.decode(ids)) for ids in (learned(tokens), tokenizer.encode(completion))
+    )
+    assert answer == expected, "all of the answer, and nothing of the prompt"
 
 
 @given(prompt=LETTERS)
 @RELAXED
 def test_a_question_is_what_training_reads_before_an_answer(pair: tuple[Any, TextTokenizer], prompt: str) -> None:
-    reference, one = pair
-    asked = question_ids(prompt, one, None, chat=False)
+    reference, tokenizer = pair
+    question = question_ids(prompt, tokenizer, None, chat=False)
     row = Row(prompt=prompt.rstrip(), completion=" yes")
-    assert prompt_ids(row, one, None) == question_ids(prompt.rstrip(), one, None, chat=False)
+    assert prompt_ids(row, tokenizer, None) == question_ids(prompt.rstrip(), tokenizer, None, chat=False)
     whole = reference(prompt).input_ids
-    assert whole[: len(asked)] == asked and all(token in one.special_ids for token in whole[len(asked) :])
+    assert whole[: len(question)] == question and all(
+        token in tokenizer.special_ids for token in whole[len(question) :]
+    )
 
 
 def test_one_token_answers_are_learned_where_a_line_end_is_a_space(tmp_path: Path) -> None:
-    one = TextTokenizer(folder_of(tmp_path, "unigram"))
+    tokenizer = TextTokenizer(folder_of(tmp_path, "unigram"))
     for prompt, answer in (("Who is it?\n", "nobody"), ("Who is it?", "\nnobody"), ("Who is it?", " no"), ("a", "b")):
-        found = plain(Row(prompt=prompt, completion=answer), one)
-        assert one.decode(learned(found)).strip() == answer.strip()
-        assert found.ids[-1] == 1 and found.ids.count(1) == 1, "one end, the tokenizer's own"
+        tokens = plain(Row(prompt=prompt, completion=answer), tokenizer)
+        assert tokenizer.decode(learned(tokens)).strip() == answer.strip()
+        assert tokens.ids[-1] == 1 and tokens.ids.count(1) == 1, "one end, the tokenizer's own"
 
 
 def test_a_text_with_its_own_begin_and_end_gets_no_second_ones(tmp_path: Path) -> None:
@@ -206,42 +210,47 @@ def test_a_text_with_its_own_begin_and_end_gets_no_second_ones(tmp_path: Path) -
 
 def test_config_puts_the_tokens_of_config_json_as_version_1_did(tmp_path: Path) -> None:
     bare = {"bos_token": None, "eos_token": None}
-    one = TextTokenizer(folder_of(tmp_path, "byte-level", **bare))
-    assert plain(Row(text="the"), one).ids == one.encode("the")
-    assert plain(Row(text="the"), one, special_tokens="config").ids == [7, *one.encode("the"), 8]
-    assert question_ids("the", one, None, chat=False, special_tokens="config") == [7, *one.encode("the")]
+    tokenizer = TextTokenizer(folder_of(tmp_path, "byte-level", **bare))
+    assert plain(Row(text="the"), tokenizer).ids == tokenizer.encode("the")
+    assert plain(Row(text="the"), tokenizer, special_tokens="config").ids == [7, *tokenizer.encode("the"), 8]
+    assert question_ids("the", tokenizer, None, chat=False, special_tokens="config") == [7, *tokenizer.encode("the")]
 
 
-def test_a_tokenizer_without_an_end_token_is_told(tmp_path: Path) -> None:
+def test_a_tokenizer_without_an_end_token_is_reported(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "model", "byte-level", eos_token=None)
     (tmp_path / "a.txt").write_text("the old mill\nthe river is red\n" * 4)
-    found = summarize(DataSettings(source=str(tmp_path / "a.txt")), str(folder), "causal_lm", 0)
-    assert [one.count for one in found.notices if "no end token" in one.message] == [8]
+    summary = summarize(DataSettings(source=str(tmp_path / "a.txt")), str(folder), "causal_lm", 0)
+    assert [notice.count for notice in summary.notices if "no end token" in notice.message] == [8]
 
 
-def test_letters_of_prompt_and_answer_in_one_token_are_told(tmp_path: Path) -> None:
+def test_letters_of_prompt_and_answer_in_one_token_are_reported(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "model", "byte-level")
-    one = TextTokenizer(folder)
-    assert len(one.encode("hello")) < len(one.encode("hel")) + len(one.encode("lo")), "it merges across the border"
-    found = plain(Row(prompt="hel", completion="lo"), one)
-    assert found.border == "letters" and learned(found) == [*one.encode("lo"), 1]
-    blank = plain(Row(prompt="who: ", completion="yes"), one)
-    assert blank.border == "blanks" and blank.ids == [*one.encode("who: yes"), 1]
-    assert one.decode(learned(blank)) == " yes"
+    tokenizer = TextTokenizer(folder)
+    assert len(tokenizer.encode("hello")) < len(tokenizer.encode("hel")) + len(tokenizer.encode("lo")), (
+        "it merges across the border"
+    )
+    tokens = plain(Row(prompt="hel", completion="lo"), tokenizer)
+    assert tokens.border == "letters" and learned(tokens) == [*tokenizer.encode("lo"), 1]
+    blank = plain(Row(prompt="who: ", completion="yes"), tokenizer)
+    assert blank.border == "blanks" and blank.ids == [*tokenizer.encode("who: yes"), 1]
+    assert tokenizer.decode(learned(blank)) == " yes"
     counts = RowCounts(DataSettings())
-    for spelled, row in ((found, Row(prompt="hel", completion="lo")), (blank, Row(prompt="who: ", completion="yes"))):
-        counts.add(row, spelled, spelled.parts(64), one)
-    apart, behind = counts.notices(one, sampled=False)
+    for spelled, row in ((tokens, Row(prompt="hel", completion="lo")), (blank, Row(prompt="who: ", completion="yes"))):
+        counts.add(row, spelled, spelled.parts(64), tokenizer)
+    apart, behind = counts.notices(tokenizer, sampled=False)
     assert (apart.field, apart.count) == (behind.field, behind.count) == ("data.separator", 1)
     assert "tokenized apart" in apart.message and "without that blank" in behind.message
 
 
 def test_system_prompt_and_earlier_turns_stand_before_a_plain_prompt(tmp_path: Path) -> None:
-    one = TextTokenizer(folder_of(tmp_path, "byte-level"))
+    tokenizer = TextTokenizer(folder_of(tmp_path, "byte-level"))
     row = Row(prompt="c:", completion=" d", system="be old", history=(("a", "b"),))
-    assert plain(row, one, system_prompt="never").ids == [*one.encode("be old\na\nb\n\nc: d"), 1]
-    assert plain(Row(prompt="c:", completion=" d"), one, system_prompt="hi").ids == [*one.encode("hi\nc: d"), 1]
-    assert learned(plain(row, one)) == [*one.encode(" d"), 1]
+    assert plain(row, tokenizer, system_prompt="never").ids == [*tokenizer.encode("be old\na\nb\n\nc: d"), 1]
+    assert plain(Row(prompt="c:", completion=" d"), tokenizer, system_prompt="hi").ids == [
+        *tokenizer.encode("hi\nc: d"),
+        1,
+    ]
+    assert learned(plain(row, tokenizer)) == [*tokenizer.encode(" d"), 1]
 
 
 # -- classes ----------------------------------------------------------------------------------------------------------
@@ -250,23 +259,23 @@ def test_system_prompt_and_earlier_turns_stand_before_a_plain_prompt(tmp_path: P
 def test_a_text_with_a_class_is_cut_as_its_tokenizer_cuts(
     pair: tuple[Any, TextTokenizer], first: str, second: str | None, limit: int
 ) -> None:
-    reference, one = pair
+    reference, tokenizer = pair
     row = Row(text=first, text_pair=second, label=1)
-    found = encode_row(
-        row, one, max_seq_length=limit, loss_on="auto", task="sequence_classification", system_prompt=None
+    tokens = encode_row(
+        row, tokenizer, max_seq_length=limit, loss_on="auto", task="sequence_classification", system_prompt=None
     )
     expected = reference(first, second, truncation=True, max_length=limit)
-    assert found.ids == expected["input_ids"] and found.label == 1
+    assert tokens.ids == expected["input_ids"] and tokens.label == 1
     if limit > 8:
         left = TextTokenizer.__new__(TextTokenizer)
-        left.__dict__.update(one.__dict__)
+        left.__dict__.update(tokenizer.__dict__)
         reference.truncation_side = "left"
         try:
             cut = reference(first, second, truncation=True, max_length=limit)["input_ids"]
         finally:
             reference.truncation_side = "right"
-        left._opened = one._opened.__class__(
-            **{name: getattr(one._opened, name) for name in one._opened.__slots__} | {"cut_left": True}
+        left._opened = tokenizer._opened.__class__(
+            **{name: getattr(tokenizer._opened, name) for name in tokenizer._opened.__slots__} | {"cut_left": True}
         )
         assert (
             encode_row(
@@ -276,15 +285,15 @@ def test_a_text_with_a_class_is_cut_as_its_tokenizer_cuts(
         )
 
 
-def test_a_model_is_told_which_text_of_a_pair_a_token_belongs_to(tmp_path: Path) -> None:
+def test_a_model_reads_which_text_of_a_pair_a_token_belongs_to(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "word pieces", "BertTokenizer", "bert")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"type_vocab_size": 2}))
-    one, rows = (
+    tokenizer, rows = (
         TextTokenizer(folder),
         [Row(text="the mill", text_pair="the old river", label=0), Row(text="a", label=1)],
     )
-    encoded = encode_set(rows, one, DataSettings(max_seq_length=8), "sequence_classification")
+    encoded = encode_set(rows, tokenizer, DataSettings(max_seq_length=8), "sequence_classification")
     expected = AutoTokenizer.from_pretrained(folder)("the mill", "the old river", truncation=True, max_length=8)
     assert encoded[0].ids == expected["input_ids"] and encoded[0].types == expected["token_type_ids"]
     assert encoded[1].types is None
@@ -301,14 +310,14 @@ def test_two_texts_of_a_pair_reach_the_model_apart() -> None:
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     model = BertForSequenceClassification(BertConfig(vocab_size=20, **sizes)).eval()
     pair = Encoded(ids=[2, 5, 3, 6, 3], trained=[False] * 5, label=0, cut=False, types=[0, 0, 0, 1, 1])
-    one = Encoded(ids=[2, 7, 3], trained=[False] * 3, label=1, cut=False)
-    batch = collate([pair, one], pad_id=0, classes=True, packing=False, device=torch.device("cpu"))
+    example = Encoded(ids=[2, 7, 3], trained=[False] * 3, label=1, cut=False)
+    batch = collate([pair, example], pad_id=0, classes=True, packing=False, device=torch.device("cpu"))
     with torch.no_grad():
-        found = batch_logits(model, batch, classes=True)
+        logits = batch_logits(model, batch, classes=True)
         first = model(input_ids=torch.tensor([pair.ids]), token_type_ids=torch.tensor([pair.types])).logits
-        second = model(input_ids=torch.tensor([one.ids])).logits
+        second = model(input_ids=torch.tensor([example.ids])).logits
         mixed = model(input_ids=torch.tensor([pair.ids])).logits
-    torch.testing.assert_close(found, torch.cat([first, second]))
+    torch.testing.assert_close(logits, torch.cat([first, second]))
     assert not torch.allclose(first, mixed)
 
 
@@ -316,65 +325,67 @@ def test_two_texts_of_a_pair_reach_the_model_apart() -> None:
 @given(words=st.integers(1, 60), limit=st.integers(8, 20))
 @RELAXED
 def test_blocks_hold_each_token_of_a_long_text_once(pair: tuple[Any, TextTokenizer], words: int, limit: int) -> None:
-    _, one = pair
-    whole = plain(Row(text="the old mill " * words), one)
+    _, tokenizer = pair
+    whole = plain(Row(text="the old mill " * words), tokenizer)
     parts = whole.parts(limit, "split")
     assert sum((part.ids for part in parts), []) == whole.ids
     assert len(parts) == max(1, -(-len(whole.ids) // limit))
     assert all(len(part.ids) <= limit and not part.cut for part in parts)
     assert all(part.trained_tokens == len(part.ids) - 1 for part in parts[1:]), "but the first of each is learned"
     assert all(part.trained_tokens for part in parts), "no block without anything to learn"
-    kept = whole.parts(limit, "cut")
-    assert kept[0].ids == whole.ids[:limit] and len(kept) == 1
+    (cut,) = whole.parts(limit, "cut")
+    assert cut.ids == whole.ids[:limit]
 
 
-def test_long_texts_and_their_blocks_are_told_and_line_up(tmp_path: Path) -> None:
+def test_long_texts_and_their_blocks_are_reported_and_line_up(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "model", "byte-level")
     (tmp_path / "a.txt").write_text("\n".join(["the old mill " * 30, *["the river is red"] * 9]))
     settings = DataSettings(source=str(tmp_path / "a.txt"), max_seq_length=32, eval_fraction=0.0)
-    one = TextTokenizer(folder)
-    count = -(-len(plain(Row(text="the old mill " * 30), one).ids) // 32)
-    found = summarize(settings, str(folder), "causal_lm", 0)
-    assert found.train_rows == len(found.lengths) == 9 + count and found.cut_rows == 0
-    (told,) = [one for one in found.notices if one.field == "data.max_seq_length"]
-    assert told.count == 1 and f"1 of 10 texts are longer than 32 tokens and become {count} blocks" in told.message
-    pairs = list(encode_pairs([Row(text="the old mill " * 30)], one, settings, "causal_lm"))
+    tokenizer = TextTokenizer(folder)
+    count = -(-len(plain(Row(text="the old mill " * 30), tokenizer).ids) // 32)
+    summary = summarize(settings, str(folder), "causal_lm", 0)
+    assert summary.train_rows == len(summary.lengths) == 9 + count and summary.cut_rows == 0
+    (notices,) = [notice for notice in summary.notices if notice.field == "data.max_seq_length"]
+    assert (
+        notices.count == 1 and f"1 of 10 texts are longer than 32 tokens and become {count} blocks" in notices.message
+    )
+    pairs = list(encode_pairs([Row(text="the old mill " * 30)], tokenizer, settings, "causal_lm"))
     assert len(pairs) == count
     assert "".join(row.text or "" for row, _ in pairs) == "the old mill " * 30
-    assert all(one.decode(part.ids) == row.text for row, part in pairs)
-    shown = preview(settings, "causal_lm", 0, one, 8)
-    assert shown["lengths"]["blocks"] == found.train_rows and shown["lengths"]["cut_rows"] == 0
+    assert all(tokenizer.decode(part.ids) == row.text for row, part in pairs)
+    shown = preview(settings, "causal_lm", 0, tokenizer, 8)
+    assert shown["lengths"]["blocks"] == summary.train_rows and shown["lengths"]["cut_rows"] == 0
 
 
-def test_what_a_cut_drops_is_told_by_its_share(tmp_path: Path) -> None:
+def test_what_a_cut_drops_is_reported_by_its_share(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "model", "byte-level")
     (tmp_path / "a.txt").write_text("\n".join(["the old mill " * 30, *["the river is red"] * 9]))
     settings = DataSettings(source=str(tmp_path / "a.txt"), max_seq_length=32, eval_fraction=0.0, long_text="cut")
-    one = TextTokenizer(folder)
-    found = summarize(settings, str(folder), "causal_lm", 0)
-    long, short = (len(plain(Row(text=text), one).ids) for text in ("the old mill " * 30, "the river is red"))
-    (told,) = [one for one in found.notices if one.field == "data.max_seq_length"]
+    tokenizer = TextTokenizer(folder)
+    summary = summarize(settings, str(folder), "causal_lm", 0)
+    long, short = (len(plain(Row(text=text), tokenizer).ids) for text in ("the old mill " * 30, "the river is red"))
+    (notices,) = [notice for notice in summary.notices if notice.field == "data.max_seq_length"]
     share = f"{100 * (long - 32) / (long + 9 * short):.2g} %"
-    assert found.train_rows == 10 and share in told.message and told.count == 1
+    assert summary.train_rows == 10 and share in notices.message and notices.count == 1
 
 
-def test_answers_that_are_cut_are_told_by_count(tmp_path: Path) -> None:
+def test_answers_that_are_cut_are_reported_by_count(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "model", "byte-level")
     rows = [{"prompt": "who:", "completion": " " + "yes " * length} for length in (1, 1, 1, 40, 50)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     settings = DataSettings(source=str(tmp_path / "a.jsonl"), max_seq_length=16, eval_fraction=0.0)
-    found = summarize(settings, str(folder), "causal_lm", 0)
-    (told,) = [one for one in found.notices if one.field == "data.max_seq_length"]
-    assert told.count == 2 and "2 answers are cut, 0 of them whole" in told.message
+    summary = summarize(settings, str(folder), "causal_lm", 0)
+    (notices,) = [notice for notice in summary.notices if notice.field == "data.max_seq_length"]
+    assert notices.count == 2 and "2 answers are cut, 0 of them whole" in notices.message
 
 
-def test_rows_with_nothing_to_learn_are_told_by_count(tmp_path: Path) -> None:
+def test_rows_with_nothing_to_learn_are_reported_by_count(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "model", "byte-level")
     rows = [{"prompt": "who:", "completion": text} for text in (" yes", "", " no", "  ", " yes")]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    found = summarize(DataSettings(source=str(tmp_path / "a.jsonl"), eval_fraction=0.0), str(folder), "causal_lm", 0)
-    assert found.train_rows == 3
-    assert [one.count for one in found.notices if "nothing to learn" in one.message] == [2]
+    summary = summarize(DataSettings(source=str(tmp_path / "a.jsonl"), eval_fraction=0.0), str(folder), "causal_lm", 0)
+    assert summary.train_rows == 3
+    assert [notice.count for notice in summary.notices if "nothing to learn" in notice.message] == [2]
 
 
 def test_unknown_tokens_and_rows_without_any_are_counted(tmp_path: Path) -> None:
@@ -389,18 +400,18 @@ def test_unknown_tokens_and_rows_without_any_are_counted(tmp_path: Path) -> None
     unknown = AutoTokenizer.from_pretrained(folder).unk_token_id
     theirs = [AutoTokenizer.from_pretrained(folder)(row["text"])["input_ids"].count(unknown) for row in rows]
     assert sum(theirs) == 12
-    found = summarize(data, str(folder), "sequence_classification", 0)
-    assert [one.count for one in found.notices if "are the unknown token" in one.message] == [12]
+    summary = summarize(data, str(folder), "sequence_classification", 0)
+    assert [notice.count for notice in summary.notices if "are the unknown token" in notice.message] == [12]
     plain = json.loads((folder / "tokenizer.json").read_text("utf-8"))
     plain["model"] = {"type": "BPE", "vocab": plain["model"]["vocab"], "merges": [], "unk_token": None}
     (folder / "tokenizer.json").write_text(json.dumps(plain), "utf-8")  # "a" is its only word of one letter
-    found = summarize(data.replace(max_seq_length=17), str(folder), "sequence_classification", 0)
+    summary = summarize(data.replace(max_seq_length=17), str(folder), "sequence_classification", 0)
     bare = sum("a" not in row["text"] for row in rows)
-    assert [one.count for one in found.notices if "become no token at all" in one.message] == [bare]
-    assert found.train_rows == len(rows) - bare and not any("unknown" in one.message for one in found.notices)
+    assert [entry.count for entry in summary.notices if "become no token at all" in entry.message] == [bare]
+    assert summary.train_rows == len(rows) - bare and not any("unknown" in one.message for one in summary.notices)
 
 
-def test_rows_are_counted_anew_where_the_tokenizer_of_the_same_folder_has_changed(tmp_path: Path) -> None:
+def test_rows_are_counted_again_where_the_tokenizer_of_the_same_folder_has_changed(tmp_path: Path) -> None:
     folder = tiny_model("llama", tmp_path / "model")
     tiny_tokenizer(folder)
     (tmp_path / "rows.jsonl").write_text('{"text": "the cat sees"}\n{"text": "the dog"}\n', encoding="utf-8")

@@ -72,8 +72,8 @@ def test_an_evaluation_lies_at_the_update_that_it_follows_on_every_axis(context:
         )
         assert trace(tab, "r0001-eval")["x"] == [0, 2 * each, 4 * each, 6 * each], name
     between = tab.page.evaluate(
-        "import(new URL('fork/static/page/chart.js', document.baseURI).href).then((chart) => chart.xOf('seconds',"
-        " {step: 5, seconds: 9}, [{step: 2, seconds: 1}, {step: 6, seconds: 3}], true))"
+        "import(new URL('fork/static/page/curves.js', document.baseURI).href).then((curves) => curves"
+        ".positionOfEvaluation('seconds', {step: 5, seconds: 9}, [{step: 2, seconds: 1}, {step: 6, seconds: 3}]))"
     )
     assert between == 2.5, "in proportion, where the update itself was left out of a long run"
     assert tab.faults == []

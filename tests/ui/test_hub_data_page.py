@@ -42,7 +42,7 @@ def test_from_a_typed_id_to_a_finished_run(tmp_path: Path) -> None:
             tab.field("data.source").fill(NAME)
             tab.field("data.source").press("Enter")
             expect(page.locator("#f-data-source")).to_contain_text("not downloaded yet", timeout=SLOW)
-            assert hub.asked == [], "the hub was asked while typing"
+            assert hub.requests == [], "the hub was asked while typing"
             page.get_by_role("button", name="Look up data").press("Enter")
             expect(card).to_contain_text("choose one with data.subset", timeout=SLOW)
             card.get_by_role("group", name="Subsets").get_by_role("button", name="beds").click()

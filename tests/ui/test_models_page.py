@@ -31,7 +31,7 @@ def test_from_a_typed_id_to_a_finished_run(tmp_path: Path) -> None:
             tab.field("model").fill(NAME)
             tab.field("model").press("Enter")
             playwright.expect(page.locator("#f-model")).to_contain_text("not downloaded yet", timeout=SLOW)
-            assert hub.asked == [], "the hub was asked while typing"
+            assert hub.requests == [], "the hub was asked while typing"
             hub.gated_by, hub.seconds_a_piece = SECRET, 0.05
             page.locator("#tf-models").get_by_role("button", name="Look up").press("Enter")
             token = page.get_by_label("Token for a gated or private model")

@@ -116,9 +116,9 @@ def test_axe_finds_nothing_where_it_is_told(browser: Any, server: Server, size: 
 
 def test_the_row_of_a_run_says_what_was_told_before_it_was_started(tab: Tab) -> None:
     row = tab.page.locator("[data-run=r0001]")
-    opener = row.get_by_role("button", name="what was told before Start")
+    opener = row.get_by_role("button", name="notices before Start")
     playwright.expect(opener).to_have_text("1 notice", timeout=20_000)
-    told = tab.page.get_by_role("heading", name="What was told before Start")
+    told = tab.page.get_by_role("heading", name="Notices before Start")
     playwright.expect(told).to_have_count(0)
     opener.focus()
     tab.page.keyboard.press("Enter")
@@ -150,7 +150,7 @@ def test_notes_of_other_data_do_not_stay_where_these_are_refused(tab: Tab, tmp_p
     source.press("Enter")
     playwright.expect(told).to_contain_text("training rows repeat earlier ones", timeout=20_000)
     playwright.expect(told.locator(".tf-problem")).to_have_count(0)
-    playwright.expect(told.locator(".tf-told-count")).to_contain_text("notice")
+    playwright.expect(told.locator(".tf-before-count")).to_contain_text("notice")
     tab.field("max_steps").fill("4")
     playwright.expect(told).to_contain_text("training rows repeat earlier ones", timeout=20_000)
     playwright.expect(told.locator(".tf-problem")).to_have_count(0)
@@ -205,7 +205,7 @@ def test_notices_of_the_rows_stand_in_their_section_too(tab: Tab, tmp_path: Path
     playwright.expect(section.locator("summary").first).to_contain_text("18 + 2 rows", timeout=SLOW)
     playwright.expect(section.locator("summary").first).to_contain_text("notice")
     section.locator("summary").first.click()
-    told = section.get_by_role("region", name="What is told of these rows").locator("li").all_inner_texts()
+    told = section.get_by_role("region", name="Notices on these rows").locator("li").all_inner_texts()
     assert any("source_url" in one for one in told), told
     over = before_start(tab)
     playwright.expect(over).to_contain_text("source_url", timeout=20_000)

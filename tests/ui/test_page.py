@@ -56,7 +56,7 @@ def test_stop_keeps_what_was_learned_and_it_can_be_asked(tab: Tab) -> None:
     panel.get_by_role("button", name="Ask", exact=True).click()
     tab.page.wait_for_selector(".tf-answer-row", timeout=SLOW)
     assert tab.page.locator(".tf-answer").count() == 2
-    assert tab.page.locator(".tf-asked").first.inner_text().startswith("The film was <b>dull</b>.")
+    assert tab.page.locator(".tf-prompt").first.inner_text().startswith("The film was <b>dull</b>.")
 
 
 def test_two_runs_lie_on_one_pair_of_axes_and_the_address_says_which(tab: Tab, context: Any, server: Server) -> None:

@@ -139,7 +139,7 @@ def test_prompts_of_a_file_are_all_answered(tab: Tab, run: str, tmp_path: Path) 
     panel.get_by_label("run").select_option(run)
     panel.locator("input[type=file]").set_input_files(file)
     playwright.expect(panel.locator(".tf-answer-row:not([aria-busy])")).to_have_count(2, timeout=SLOW)
-    assert panel.locator(".tf-asked").all_inner_texts() == ["The film was dull.", "The meal was warm.\nOverall:"]
+    assert panel.locator(".tf-prompt").all_inner_texts() == ["The film was dull.", "The meal was warm.\nOverall:"]
 
 
 def test_each_form_of_the_result_downloads(tab: Tab, run: str, tmp_path: Path) -> None:

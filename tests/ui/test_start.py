@@ -126,7 +126,7 @@ def test_what_is_wrong_is_told_in_the_words_of_the_page_and_moves_nothing(tab: T
         tab.field(path).fill(before)
         expect(problem).to_have_count(0, timeout=20_000)
     words = tab.page.evaluate(
-        "(texts) => import(new URL('fork/static/page/notices.js', document.baseURI).href)"
+        "(texts) => import(new URL('fork/static/page/setting_names.js', document.baseURI).href)"
         ".then((page) => texts.map(page.inPageWords))",
         [
             "set data.encoding, or leave such rows out with data.bad_rows skip.",

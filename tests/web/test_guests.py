@@ -18,7 +18,7 @@ from starlette.routing import Route
 from support.quick_runs import SMALL, quick_job
 from tuning.core.errors import DataError, ModelError, TuningError
 from tuning.core.paths import asset_path
-from tuning.core.visitor import Visitor, asking_as
+from tuning.core.visitor import Visitor, acting_for
 from tuning.data.locate import find_place
 from tuning.models.base_model import open_folder, resolve_model
 from tuning.plan.plan import plan_for
@@ -283,9 +283,9 @@ def test_what_was_downloaded_is_read_only_where_its_folder_is_named(
     shutil.copytree(asset_path("models", "tiny-town"), place / "snapshots" / commit)
     monkeypatch.setattr("tuning.models.base_model.cache_folder", lambda: tmp_path / "hub")
     assert resolve_model("org/name").source == "hub"
-    with asking_as(Visitor(owner="anna")), pytest.raises(ModelError, match="--models DIR"):
+    with acting_for(Visitor(owner="anna")), pytest.raises(ModelError, match="--models DIR"):
         resolve_model("org/name")
-    with asking_as(Visitor(owner="anna", models=((tmp_path / "hub").resolve(),))):
+    with acting_for(Visitor(owner="anna", models=((tmp_path / "hub").resolve(),))):
         assert resolve_model("org/name").source == "hub"
 
 
@@ -367,7 +367,7 @@ def test_a_store_from_before_owners_is_the_holders(tmp_path: Path) -> None:
     service = RunService(tmp_path, ThreadExecutor(quick_job))
     try:
         assert [row.owner for row in service.runs()] == [None]
-        with asking_as(Visitor(owner="anna")):
+        with acting_for(Visitor(owner="anna")):
             assert service.runs() == [] and json.dumps(service.store.series_after({run: 0})) == "{}"
             assert service.store.events(run) == []
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 import zipfile
 
@@ -194,8 +195,16 @@ def test_static_files_and_no_others(client):
     assert script.headers["content-type"].startswith("text/javascript")
     plotly = client.get("/fork/static/vendor/plotly-basic.min.js", headers={"accept-encoding": "gzip"})
     assert plotly.headers["content-encoding"] == "gzip" and "max-age" in plotly.headers["cache-control"]
-    for path in ("../pyproject.toml", "%2e%2e/pyproject.toml", "page/../../README.md", "models/tiny-town/config.json"):
+    refused = ("../pyproject.toml", "%2e%2e/pyproject.toml", "page/../../README.md", "models/tiny-town/config.json")
+    for path in (*refused, "page/shapes.d.ts"):
         assert client.get(f"/fork/static/{path}").status_code == 404
+
+
+def test_both_builds_of_plotly_are_served_in_one_version(client):
+    """The basic one is vendored, the full one comes with the installed package: they must draw alike."""
+    heads = [client.get(f"/fork/static/vendor/{name}.min.js").text[:200] for name in ("plotly-basic", "plotly")]
+    versions = [re.search(r"plotly\.js (?:\(basic - minified\) )?(v[\d.]+)", head) for head in heads]
+    assert versions[0] and versions[1] and versions[0][1] == versions[1][1]
 
 
 def test_foreign_origins_and_hosts_are_refused(client, service):

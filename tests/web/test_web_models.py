@@ -42,7 +42,7 @@ def test_a_card_of_what_is_here_asks_nobody(hub: Hub, client: TestClient, served
         assert card["here"] and card["source"] == source and card["problem"] is None
         assert tuned is None or card["tuned"] == tuned
         assert [one["method"] for one in card["fits"]] == ["lora", "full"] and all(one["fits"] for one in card["fits"])
-    assert hub.asked == []
+    assert hub.requests == []
 
 
 def test_from_look_up_to_download_and_back(hub: Hub, client: TestClient) -> None:

@@ -1,1 +1,1 @@
-"""What every package stands on: errors, files, paths, the machine, child processes. It imports no other package."""
+"""The lowest layer: errors, files, paths, the machine, child processes. It imports no other package."""

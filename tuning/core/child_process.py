@@ -1,9 +1,8 @@
-"""A child process that answers questions, one JSON line each: for work that may never end, want all the memory, or
-change the globals of a library.
+"""A child process that answers questions, one JSON line each.
 
-Comes in: the module to run, and questions as dicts.  Goes out: answers as dicts, or None where the child ended instead.
-The child watches itself: it ends where an answer takes too long, or where nobody has asked for a while, also when this
-process is gone by then.
+It is for work that may never end, may want all the memory, or changes the globals of a library. Questions and answers
+are dicts; where the child ends without an answer, the answer is None. The child watches itself: it ends where an answer
+takes too long, or where no question has come for a while, even when its parent process is gone by then.
 """
 
 from __future__ import annotations
@@ -23,34 +22,37 @@ from pathlib import Path
 from typing import Any
 
 IDLE_SECONDS = 20.0
-"""How long a child waits for more before it ends: importing the libraries again costs some seconds."""
-_ALL: weakref.WeakSet[Child] = weakref.WeakSet()
+"""How long a child waits for the next question before it ends: importing the libraries again costs some seconds."""
+_CHILDREN: weakref.WeakSet[Child] = weakref.WeakSet()
 
 
 class Child:
-    """`python -m MODULE SECONDS`, which calls `serve`. One question at a time; one that has ended is replaced."""
+    """A process `python -m MODULE SECONDS`, which calls `serve`; it is started again where it has ended.
+
+    It answers one question at a time; threads that ask at the same moment wait for each other.
+    """
 
     def __init__(self, module: str, seconds: float) -> None:
         """`seconds` is how long one answer may take."""
         self._module, self._seconds = module, seconds
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
-        _ALL.add(self)
+        _CHILDREN.add(self)
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any] | None:
-        """The answer; None where the child has ended without one. Waits for whoever has asked before."""
+        """The answer to a question; None where the child ended without one."""
         text = json.dumps(question) + "\n"
         with self._lock:
             began = time.monotonic()
             answer = self._ask(text)
             if answer is None and time.monotonic() - began < self._seconds:
-                answer = self._ask(text)  # it was about to end, because nobody had asked
+                answer = self._ask(text)  # it was ending, because no question had come
             return answer
 
     def _ask(self, text: str) -> dict[str, Any] | None:
         if self._process is None or self._process.poll() is not None:
             self._end()
-            self._process = self._started()
+            self._process = self._start_process()
         process = self._process
         assert process.stdin is not None and process.stdout is not None
         try:
@@ -68,12 +70,12 @@ class Child:
         return dict(json.loads(line))
 
     def kill(self) -> None:
-        """End the child now, from any thread: who waits for an answer is given None."""
+        """End the child now, from any thread: a caller that waits for an answer gets None."""
         if self._process is not None:
             self._process.kill()
 
     def close(self) -> None:
-        """End the child and clear up after it."""
+        """End the child and close its pipes."""
         self.kill()
         with self._lock:
             self._end()
@@ -84,7 +86,7 @@ class Child:
                 process.kill()
             self._process = None
 
-    def _started(self) -> subprocess.Popen[str]:
+    def _start_process(self) -> subprocess.Popen[str]:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         root = Path(__file__).resolve().parents[2]
         path = os.pathsep.join([str(root), *filter(None, [environment.get("PYTHONPATH")])])
@@ -100,35 +102,35 @@ class Child:
 
 @atexit.register
 def _close_all() -> None:
-    for child in _ALL:
+    for child in _CHILDREN:
         child.kill()
 
 
 def serve(answer: Callable[[dict[str, Any]], dict[str, Any]], memory_bytes: int | None = None) -> None:
-    """Answer the lines of standard input until it ends; what `answer` raises is told as {"error": …}.
+    """Answer each line of standard input until it ends; where `answer` raises, the reply is {"error": …}.
 
     The process ends where one answer takes more seconds than its command line says, or no question comes for
-    `IDLE_SECONDS`. `memory_bytes` is what its address space may grow to, where the system can hold it to that.
+    `IDLE_SECONDS`. `memory_bytes` limits its address space, where the operating system has such a limit.
     """
     if memory_bytes is not None:
         _limit_memory(memory_bytes)
     while True:
-        more_time(IDLE_SECONDS)
+        extend_deadline(IDLE_SECONDS)
         line = sys.stdin.readline()
         if not line:
             return
-        more_time()
+        extend_deadline()
         try:
             with redirect_stdout(sys.stderr):
-                found = answer(json.loads(line))
+                reply = answer(json.loads(line))
         except Exception as error:
-            found = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(found), flush=True)
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(reply), flush=True)
 
 
-def more_time(seconds: float | None = None) -> None:
-    """In the child: what it does now may take so long from now on, else as long as its command line says. The process
-    ends when that is over, even where it is busy outside of Python."""
+def extend_deadline(seconds: float | None = None) -> None:
+    """Called in the child: end the process `seconds` from now, or as many as its command line says, unless this is
+    called again before. It ends even where it is busy outside of Python."""
     faulthandler.dump_traceback_later(float(sys.argv[1]) if seconds is None else seconds, exit=True, file=sys.stderr)
 
 

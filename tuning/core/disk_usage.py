@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypedDict
 
 from filelock import lock_descriptor
 
@@ -22,73 +23,81 @@ UPLOAD_PREFIX = ".upload-"
 DAY = 24 * 3600.0
 
 
-def bytes_of(place: Path) -> int:
-    """All files of a folder together, or one file; links are not followed, and what vanishes meanwhile counts 0."""
+class CountAndBytes(TypedDict):
+    """How many files and folders there are, and their bytes together."""
+
+    count: int
+    bytes: int
+
+
+def bytes_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder; links are not followed, and what vanishes meanwhile counts 0."""
     total = 0
     with suppress(OSError):
-        if place.is_file() and not place.is_symlink():
-            return place.stat().st_size
-    for folder, _, files in os.walk(place):
+        if path.is_file() and not path.is_symlink():
+            return path.stat().st_size
+    for folder, _, files in os.walk(path):
         for name in files:
             with suppress(OSError):
                 total += os.lstat(os.path.join(folder, name)).st_size
     return total
 
 
-def remove(place: Path) -> None:
-    """A file or a folder with all in it; of a link only the link. What cannot be removed is left, and logged."""
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all in it; of a link only the link. What cannot be removed is left, and
+    logged."""
     try:
-        if place.is_dir() and not place.is_symlink():
-            shutil.rmtree(place)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
         else:
-            place.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
     except OSError:
-        log.warning("could not remove %s", place, exc_info=True)
+        log.warning("could not remove %s", path, exc_info=True)
 
 
 def clear_parts(folder: Path) -> None:
-    """What was being written in a run's folder when its process was killed. Nobody may be writing there."""
+    """Remove what was being written in a run's folder when its process was killed. No process may be writing there."""
     for pattern in (f"*{PART}", ".tmp*"):  # safetensors writes aside to .tmpXXXXXX
-        for left in list(folder.rglob(pattern)):
-            remove(left)
+        for leftover in list(folder.rglob(pattern)):
+            remove(leftover)
 
 
 def clear_uploads(home: Path) -> None:
-    """Uploads that were cut off, which no living process is writing."""
-    for left in (home / UPLOADS).glob(f"{UPLOAD_PREFIX}*"):
+    """Remove uploads that were cut off, which no living process is writing."""
+    for upload in (home / UPLOADS).glob(f"{UPLOAD_PREFIX}*"):
         try:
-            handle = os.open(left, os.O_RDWR)
+            handle = os.open(upload, os.O_RDWR)
         except OSError:
             continue
         try:
-            if lock_descriptor(handle, blocking=False):  # else somebody is writing it
-                remove(left)
+            if lock_descriptor(handle, blocking=False):  # else a living process is writing it
+                remove(upload)
         finally:
             os.close(handle)
 
 
 def upload_folders(home: Path) -> list[Path]:
     """The folders of uploaded files, each named after its content; those of one browser lie in a folder of its own."""
-    found = [place for place in (home / UPLOADS).glob("*") if place.is_dir()]
-    inner = [place for outer in found for place in outer.glob("*") if place.is_dir()]
-    return [place for place in (*found, *inner) if not any(one.is_dir() for one in place.glob("*"))]
+    outer = [path for path in (home / UPLOADS).glob("*") if path.is_dir()]
+    inner = [path for folder in outer for path in folder.glob("*") if path.is_dir()]
+    return [folder for folder in (*outer, *inner) if not any(path.is_dir() for path in folder.glob("*"))]
 
 
 def upload_of(home: Path, path: str) -> Path | None:
     """The folder of an uploaded file; None for any other path."""
-    place = Path(path).parent
-    return place if place in upload_folders(home) else None
+    folder = Path(path).parent
+    return folder if folder in upload_folders(home) else None
 
 
-def is_older(place: Path, seconds: float) -> bool:
-    """Whether nothing in a folder was written for so long."""
+def is_older(folder: Path, seconds: float) -> bool:
+    """Whether nothing in a folder was written in the last `seconds`; False where that cannot be seen."""
     with suppress(OSError):
-        newest = max(one.stat().st_mtime for one in (place, *place.iterdir()))
+        newest = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
         return time.time() - newest > seconds
     return False
 
 
-def counted(places: Iterable[Path]) -> dict[str, int]:
-    """{"count", "bytes"} of files and folders."""
-    sizes = [bytes_of(place) for place in places]
+def count_and_bytes(paths: Iterable[Path]) -> CountAndBytes:
+    """How many files and folders these are, and their bytes together."""
+    sizes = [bytes_of(path) for path in paths]
     return {"count": len(sizes), "bytes": sum(sizes)}

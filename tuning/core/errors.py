@@ -1,4 +1,4 @@
-"""What a person is told when something cannot be done.
+"""The errors that a person reads when something cannot be done, and the sentences they consist of.
 
     TuningError            shown to the person, word for word; never a traceback
     ├── SettingsError      the settings are at fault: one Problem for each faulty field, all at once
@@ -6,9 +6,8 @@
     ├── DataError          the rows cannot be used (missing file, wrong columns, nothing left to train on)
     └── RunError           a run is not in a state for what was asked of it
 
-Every other exception is a bug and is reported as one.  A `Notice` is no error: it is told, and the run goes on.
-
-Comes in: what was wrong.  Goes out: sentences that name the field, the value, the limit and the fix.
+A sentence names the field, the value, the limit and the fix. Every other exception is a bug and is reported as one. A
+`Notice` is no error: a person reads it before Start, and the run goes on.
 """
 
 from __future__ import annotations
@@ -28,20 +27,20 @@ def whole_characters(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def counted(count: float, one: str, many: str = "") -> str:
-    """A count with its noun: 1 row, 2 rows, 1,000 rows; `many` where the plural has more than an s."""
-    return f"{count:,.0f} {one if count == 1 else many or one + 's'}"
+def counted(count: float, singular: str, plural: str = "") -> str:
+    """A count with its noun: 1 row, 2 rows, 1,000 rows. `plural` is needed where it is not the singular with an s."""
+    return f"{count:,.0f} {singular if count == 1 else plural or singular + 's'}"
 
 
 def number_words(number: int | float) -> str:
-    """A number as it was given, in few signs: a whole number may have more digits than a float reaches to."""
+    """A number as text of at most 15 digits; of a longer whole number how many digits it has."""
     if isinstance(number, float):
         return f"{number:g}"
     return str(number) if abs(number) < 10**15 else f"a number of {len(str(abs(number)))} digits"
 
 
 def shown_value(value: Any, level: int = 0) -> Any:
-    """What was given, as JSON can hold it and a person can read it: short, whole characters, finite numbers."""
+    """A faulty value as JSON can hold it and a person can read it: short, whole characters, finite numbers."""
     if isinstance(value, str):
         text = whole_characters(value[: SHOWN_CHARACTERS + 1])
         return text if len(value) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
@@ -55,16 +54,17 @@ def shown_value(value: Any, level: int = 0) -> Any:
         return "…"
     if isinstance(value, Mapping):
         return {
-            str(shown_value(str(key))): shown_value(one, level + 1) for key, one in islice(value.items(), SHOWN_ITEMS)
+            str(shown_value(str(key))): shown_value(member, level + 1)
+            for key, member in islice(value.items(), SHOWN_ITEMS)
         }
     if isinstance(value, list | tuple):
-        return [shown_value(one, level + 1) for one in value[:SHOWN_ITEMS]]
+        return [shown_value(item, level + 1) for item in value[:SHOWN_ITEMS]]
     return shown_value(str(value))
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One faulty field: its dotted path in the settings, the value given, the limit it breaks, the sentence."""
+    """One faulty field: its dotted path in the settings, the value given, the limit it breaks, and a sentence."""
 
     field: str
     value: Any
@@ -72,17 +72,17 @@ class Problem:
     message: str
     """Does not repeat the field's name: the command line puts its path before it, the page its label."""
     suggestion: str = ""
-    """The value that the message names at its end as one to try, the default of the settings."""
+    """The value that the message names at its end as one to try, which is the default of the setting."""
 
     def trying(self, value: str) -> Problem:
-        """The same with another value to try: the page begins with some of its own."""
+        """This problem with another value to try in its message: the page has some defaults of its own."""
         end = f"; try {self.suggestion}."
         if not self.suggestion or not value or not self.message.endswith(end):
             return self
         return replace(self, message=f"{self.message.removesuffix(end)}; try {value}.", suggestion=value)
 
     def to_dict(self) -> dict[str, Any]:
-        """The plain form that the command line prints and the page reads; always JSON, whatever the value was."""
+        """The JSON object that the command line prints and the page reads, whatever the value was."""
         message = whole_characters(self.message)
         return {
             "field": whole_characters(self.field),
@@ -94,7 +94,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """What a person is told before Start: something left out, guessed, renamed, replaced, rounded or cut."""
+    """What a person reads before Start: something left out, guessed, renamed, replaced, rounded or cut."""
 
     field: str
     """Dotted path of the setting that it is about, such as data.columns."""
@@ -123,8 +123,8 @@ class SettingsError(TuningError):
     """One or more settings are at fault."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        found = tuple(problems)
-        super().__init__("\n".join(f"{problem.field}: {problem.message}" for problem in found), found)
+        listed = tuple(problems)
+        super().__init__("\n".join(f"{problem.field}: {problem.message}" for problem in listed), listed)
 
 
 class ModelError(TuningError):
@@ -146,18 +146,17 @@ class RunError(TuningError):
 
 
 class Stopped(BaseException):
-    """Long work has been told to stop in the middle. Whoever began it keeps what there is.
+    """Long work was stopped in the middle; its caller keeps what there is.
 
-    No Exception, as asyncio's cancellation is none: what a library or a handler of ours does about faults must not
-    swallow it on its way.
+    It is no Exception, as asyncio's CancelledError is none, so that no `except Exception` on its way swallows it.
     """
 
 
 GoOn = Callable[[], bool]
-"""Looked at inside all long work, at least once a second: False when it is to stop. Quick, and never raises."""
+"""Called inside all long work, at least once a second: False when it is to stop. Quick, and never raises."""
 
 
-def check_stop(go_on: GoOn) -> None:
-    """Raises Stopped where `go_on` says no."""
-    if not go_on():
+def check_stop(should_continue: GoOn) -> None:
+    """Raises Stopped where `should_continue` answers False."""
+    if not should_continue():
         raise Stopped

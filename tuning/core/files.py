@@ -1,8 +1,8 @@
 """Files and folders that appear whole or not at all, and caches of such files.
 
-What is being written lies beside its place under a name that ends in `.part`, so that a reader never meets half of it
-and `tuning.core.disk_usage.clear_parts` knows what a killed process has left. A cache never makes its user fail: a
-damaged file is made anew, and where nothing can be written nothing is stored.
+What is being written lies beside its destination under a name that ends in `.part`, so that a reader never meets half
+of it and `tuning.core.disk_usage.clear_parts` finds what a killed process has left. A cache never makes its user fail:
+a damaged file is made anew, and where nothing can be written nothing is stored.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PART = ".part"
 OLD = ".old"
 """What a folder is called while a new one takes its name."""
 STALE_SECONDS = 24 * 3600.0
-"""A part of a cache that was not written to for so long is of a program that was killed."""
+"""A `.part` file of a cache that was not written to for so long is one of a program that was killed."""
 
 
 @contextmanager
@@ -78,9 +78,9 @@ def new_folder(path: Path, *, sync: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def temporary_file(folder: Path, prefix: str, suffix: str = "") -> Iterator[tuple[BinaryIO, Path]]:
-    """An open file with a name of its own, for several writers, or a place that is known only from the content.
+    """An open file with a unique name: for several writers of one path, or a path that depends on the content.
 
-    Rename it to where it belongs; else it is gone after the block.
+    Rename it to its destination within the block; otherwise it is removed after the block.
     """
     handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=folder)
     try:
@@ -91,7 +91,7 @@ def temporary_file(folder: Path, prefix: str, suffix: str = "") -> Iterator[tupl
 
 
 def sync_to_disk(path: Path) -> None:
-    """Wait until a file's content, or the names in a folder, would be there after a power cut."""
+    """Wait until a file's content, or the names in a folder, would outlast a power cut."""
     if path.is_dir() and os.name == "nt":  # Windows keeps names by itself, and opens no folder
         return
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -102,7 +102,8 @@ def sync_to_disk(path: Path) -> None:
 
 
 def user_cache(name: str) -> Path:
-    """The folder of one cache among the user's caches; TUNING_FORK_CACHE names another place for all of them."""
+    """The folder of one cache among the user's caches; TUNING_FORK_CACHE names another parent folder for all of
+    them."""
     from platformdirs import user_cache_path
 
     return Path(os.environ.get("TUNING_FORK_CACHE") or user_cache_path("tuning-fork", appauthor=False)) / name
@@ -120,19 +121,19 @@ class FileCache:
     suffix: str
     limit_bytes: int
     spare_bytes: int = 0
-    """What storing leaves free on the disk."""
+    """Bytes of the disk that storing leaves free."""
 
     def path(self, key: str) -> Path:
-        """Where the file of this key is, or would be."""
+        """The path of this key's file, whether it is there or not."""
         return user_cache(self.name) / f"{key}{self.suffix}"
 
     def read(self, key: str, reader: Callable[[Path], T]) -> T | None:
-        """What `reader` makes of the file; None where there is none, or a damaged one (OSError, EOFError, ValueError
-        of the reader), which is removed."""
+        """What `reader` makes of the key's file; None where there is none, or where the reader raises OSError, EOFError
+        or ValueError: then the file is damaged, and is removed."""
         path = self.path(key)
         try:
             value = reader(path)
-            os.utime(path)  # read now: others go first
+            os.utime(path)  # read now: others are removed first
             return value
         except FileNotFoundError:
             return None

@@ -1,7 +1,7 @@
-"""Devices, this machine's and named ones that it does not have: their capacity, and the number types they compute in.
+"""Devices that a run can be held against: their memory, and the number types they compute in.
 
-Memory is read from the operating system, a CUDA card through `nvidia-smi`, and not with torch, so that the page opens
-without waiting.
+Some are of this machine, others are named models that it need not have. Memory is read from the operating system, a
+CUDA card through `nvidia-smi`, and not with torch, so that the page opens without waiting.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ GIB = 2**30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """Something a run can be held against. Sizes in bytes; `here` says whether this machine has it."""
+    """A device with its memory in bytes; `here` says whether this machine has it."""
 
     name: str
     kind: str
@@ -32,7 +32,7 @@ class Device:
     here: bool
 
 
-def _card(name: str, gib: float, dtypes: tuple[str, ...] = ("fp32", "bf16", "fp16")) -> Device:
+def _named_card(name: str, gib: float, dtypes: tuple[str, ...] = ("fp32", "bf16", "fp16")) -> Device:
     return Device(name=name, kind="cuda", total_bytes=int(gib * GIB), free_bytes=None, dtypes=dtypes, here=False)
 
 
@@ -43,25 +43,25 @@ DEVICES: tuple[Device, ...] = (
     Device(
         name="Laptop, 16 GB RAM", kind="cpu", total_bytes=16 * GIB, free_bytes=None, dtypes=("fp32", "bf16"), here=False
     ),
-    _card("GTX 1080 Ti 11 GB", 10.9, ("fp32", "fp16")),
-    _card("RTX 2080 Ti 11 GB", 10.7, ("fp32", "fp16")),
-    _card("T4 16 GB", 14.6, ("fp32", "fp16")),
-    _card("V100 16 GB", 15.8, ("fp32", "fp16")),
-    _card("V100 32 GB", 31.7, ("fp32", "fp16")),
-    _card("RTX 3060 12 GB", 11.6),
-    _card("RTX 4060 8 GB", 7.6),
-    _card("RTX 3090 24 GB", 23.6),
-    _card("RTX 4090 24 GB", 23.5),
-    _card("RTX 5090 32 GB", 31.3),
-    _card("A10 24 GB", 22.0),
-    _card("L4 24 GB", 22.0),
-    _card("L40S 48 GB", 44.4),
-    _card("RTX A6000 48 GB", 47.4),
-    _card("A100 40 GB", 39.4),
-    _card("A100 80 GB", 79.2),
-    _card("H100 80 GB", 79.1),
-    _card("H200 141 GB", 139.8),
-    _card("B200 180 GB", 178.3),
+    _named_card("GTX 1080 Ti 11 GB", 10.9, ("fp32", "fp16")),
+    _named_card("RTX 2080 Ti 11 GB", 10.7, ("fp32", "fp16")),
+    _named_card("T4 16 GB", 14.6, ("fp32", "fp16")),
+    _named_card("V100 16 GB", 15.8, ("fp32", "fp16")),
+    _named_card("V100 32 GB", 31.7, ("fp32", "fp16")),
+    _named_card("RTX 3060 12 GB", 11.6),
+    _named_card("RTX 4060 8 GB", 7.6),
+    _named_card("RTX 3090 24 GB", 23.6),
+    _named_card("RTX 4090 24 GB", 23.5),
+    _named_card("RTX 5090 32 GB", 31.3),
+    _named_card("A10 24 GB", 22.0),
+    _named_card("L4 24 GB", 22.0),
+    _named_card("L40S 48 GB", 44.4),
+    _named_card("RTX A6000 48 GB", 47.4),
+    _named_card("A100 40 GB", 39.4),
+    _named_card("A100 80 GB", 79.2),
+    _named_card("H100 80 GB", 79.1),
+    _named_card("H200 141 GB", 139.8),
+    _named_card("B200 180 GB", 178.3),
 )
 """Capacities are what a driver reports as usable, rounded down; the printed size is larger."""
 
@@ -75,8 +75,8 @@ def _memory() -> tuple[int, int]:
 
 
 @lru_cache(maxsize=1)
-def cuda_card() -> Device | None:
-    """The first CUDA card of this machine as the driver tells it, or None."""
+def cuda_named_card() -> Device | None:
+    """The first CUDA card of this machine as its driver reports it; None where there is none."""
     if not shutil.which("nvidia-smi"):
         return None
     try:
@@ -103,7 +103,7 @@ def cuda_card() -> Device | None:
 
 def this_machine(kind: str = "auto") -> Device:
     """The device a run would use here: `auto` takes a CUDA card where there is one, else the processor."""
-    card = cuda_card() if kind in ("auto", "cuda") else None
+    card = cuda_named_card() if kind in ("auto", "cuda") else None
     if card:
         return card
     if kind == "cuda":
@@ -122,5 +122,5 @@ def named_device(name: str | None) -> Device:
     for device in DEVICES:
         if device.name.lower() == name.lower():
             return device
-    known = ", ".join(device.name for device in DEVICES)
-    raise SettingsError([Problem("device", name, known, f"no device named {name!r} is known; use one of: {known}")])
+    names = ", ".join(device.name for device in DEVICES)
+    raise SettingsError([Problem("device", name, names, f"no device named {name!r} is known; use one of: {names}")])

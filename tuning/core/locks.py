@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-ENDING = ".lock"
+SUFFIX = ".lock"
 
 
 class OwnerLocks:
@@ -26,7 +26,7 @@ class OwnerLocks:
         return run_id in self._locks
 
     def take(self, run_id: str) -> bool:
-        """Own the run from now on; False where another living process does."""
+        """Make this process the owner of the run; False where another living process is."""
         with self._guard:
             if run_id in self._locks:
                 return True
@@ -41,7 +41,8 @@ class OwnerLocks:
             return True
 
     def release(self, run_id: str) -> None:
-        """Let go of a run's lock; its file goes too, so that those left are of processes that live or were killed."""
+        """Release a run's lock and remove its file, so that the files left are of processes that live or were
+        killed."""
         with self._guard:
             lock = self._locks.pop(run_id, None)
             if lock is None:
@@ -51,13 +52,14 @@ class OwnerLocks:
             lock.release()
 
     def left(self) -> list[str]:
-        """Runs whose lock file is there, and not this process's own."""
-        runs = {file.name.removesuffix(ENDING) for file in self._folder.glob(f"*{ENDING}")}
+        """Runs that have a lock file and are not owned by this process, sorted."""
+        runs = {file.name.removesuffix(SUFFIX) for file in self._folder.glob(f"*{SUFFIX}")}
         return sorted(runs - self._locks.keys())
 
     def release_all(self) -> None:
+        """Release every lock of this process."""
         for run_id in list(self._locks):
             self.release(run_id)
 
     def _file(self, run_id: str) -> Path:
-        return self._folder / f"{run_id}{ENDING}"
+        return self._folder / f"{run_id}{SUFFIX}"

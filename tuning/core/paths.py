@@ -1,4 +1,4 @@
-"""Finds the bundled files from any working directory, in a checkout and in an installed wheel."""
+"""Where the bundled files are, from any working directory, in a checkout and in an installed wheel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def assets_folder() -> Path:
 
 
 def asset_path(*parts: str) -> Path:
-    """The bundled file or folder of that name; raises FileNotFoundError naming it."""
+    """The path of a bundled file or folder. Raises FileNotFoundError where it is missing."""
     path = assets_folder().joinpath(*parts)
     if not path.exists():
         raise FileNotFoundError(f"no bundled file {'/'.join(parts)}")

@@ -20,8 +20,8 @@ from tuning.core.visitor import path_refusal
 from tuning.data.files.archive import NAME_LETTERS
 from tuning.data.files.archive import NOT_ROWS as NOT_ROWS_BESIDE
 from tuning.data.files.table import Version, version_of
-from tuning.hub.data_sets import Snapshot, cached_data, is_hub_id, no_subset
-from tuning.hub.label_names import classes_of, of_subset
+from tuning.hub.data_sets import Snapshot, cached_data, is_hub_id, unknown_subset
+from tuning.hub.label_names import classes_of, classes_of_subset
 from tuning.hub.splits import NOT_ROWS, PACKED, Layout, layout_of
 from tuning.settings.schema import DataSettings
 
@@ -168,7 +168,7 @@ def _hub_place(name: str, settings: DataSettings) -> Place:
     splits = kept.layout.subsets[subset]
     files = _whole(name, subset, kept, splits[wanted] + (splits[held] if held else ()))
     train = tuple(files[file] for file in splits[wanted])
-    classes = of_subset(kept.classes, subset)
+    classes = classes_of_subset(kept.classes, subset)
     notes = (
         f"{subset}, {wanted}" + (f"; evaluation rows from {held}" if held else ""),
         *(class_words(column, names) for column, names in classes.items()),
@@ -189,7 +189,7 @@ def _chosen_splits(name: str, layout: Layout, settings: DataSettings) -> tuple[s
     """Subset, training split and evaluation split, which may be None, as the settings say or as usual."""
     subset = settings.subset or layout.default
     if subset not in layout.subsets:
-        raise no_subset(name, layout, settings.subset)
+        raise unknown_subset(name, layout, settings.subset)
     splits = layout.subsets[subset]
     wanted = settings.split or ("train" if "train" in splits or len(splits) > 1 else next(iter(splits)))
     if wanted not in splits:
@@ -262,7 +262,7 @@ def _folder_place(folder: Path, settings: DataSettings) -> Place:
         splits, named = layout.subsets[subset], len(layout.subsets) > 1
         train = tuple(folder / name for name in splits[wanted])
         held = tuple(folder / name for name in splits[split]) if split else None
-        classes = of_subset(classes_of(card.get("dataset_info")), subset)
+        classes = classes_of_subset(classes_of(card.get("dataset_info")), subset)
         read = f"{subset}, {wanted}" if named else wanted
         many = f", {len(train)} files" if len(train) > 1 else ""
         notes = (f"read as on the hub: {read}{many}" + (f"; evaluation rows from {split}" if split else ""),)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from tuning.core.errors import Notice
 from tuning.settings.schema import DataSettings
-from tuning.text import Encoded, Row, Spelled, TextTokenizer, as_conversation, unwritten_of
+from tuning.text import Encoded, Row, Spelled, TextTokenizer, as_conversation, template_omissions
 from tuning.text.conversations import PART_OF
 
 
@@ -67,7 +67,7 @@ class RowCounts:
             self._end_texts += bool(tokenizer.end_text) and any(
                 turn.role == "assistant" and tokenizer.end_text in turn.content for turn in talk.messages
             )
-            self._unwritten += unwritten_of(tokenizer.chat, talk, self._settings.system_prompt)
+            self._unwritten += template_omissions(tokenizer.chat, talk, self._settings.system_prompt)
 
     def _through_template(self, row: Row) -> bool:
         return row.completion is not None and self._settings.chat_template == "on"

@@ -1,4 +1,4 @@
-"""The address of the hub, and whether it can be reached: refused within a second where it cannot.
+"""The address of the hub, and a check within a second that it can be reached.
 
 The environment says where it is (HF_ENDPOINT, proxies, HF_HUB_OFFLINE). Libraries wait ten seconds or for ever where
 packets vanish; a person at a page does not.
@@ -20,7 +20,7 @@ from tuning.core.errors import ModelError
 
 CONNECT_SECONDS = 0.8
 ANSWER_SECONDS = 8.0
-"""A hub that is there but says nothing is given up after this, in all."""
+"""Seconds, in all, after which a hub that takes a connection but does not answer is given up."""
 Result = TypeVar("Result")
 _FIX = "Use what is bundled or a folder, or try again when the network is back"
 
@@ -33,7 +33,7 @@ def endpoint() -> str:
 
 
 def reach_hub() -> str:
-    """The hub's address, after a connection to it was made; raises ModelError within a second otherwise."""
+    """The hub's address, after a connection to it was made. Raises ModelError within a second otherwise."""
     from huggingface_hub import constants
 
     address = endpoint()
@@ -41,40 +41,52 @@ def reach_hub() -> str:
         raise ModelError(
             "HF_HUB_OFFLINE is set, so the hub is not asked; unset it to look something up", address, "a network"
         )
+    host, port = _host_and_port(address)
+    fault = _connect_within(host, port, CONNECT_SECONDS)
+    if fault is None:
+        return address
+    raise ModelError(f"The hub is not reached: {_reason(fault, host)}. {_FIX}.", address, "a hub that answers")
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    """Host and port to connect to for this address: those of the proxy where one is set. Raises ModelError."""
     parts = urlsplit(address)
     host = parts.hostname
     if parts.scheme not in ("http", "https") or not host:
         raise ModelError(f"HF_ENDPOINT {address!r} is no web address; use https://…", address, "https://…")
-    port = parts.port or (443 if parts.scheme == "https" else 80)
     proxy = None if proxy_bypass(host) else getproxies().get(parts.scheme) or getproxies().get("all")
-    if proxy:
-        through = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-        host, port = through.hostname or host, through.port or 80
-    fault = _connect_within(host, port, CONNECT_SECONDS)
-    if fault is None:
-        return address
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    if not proxy:
+        return host, port
+    proxy_parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    return proxy_parts.hostname or host, proxy_parts.port or 80
+
+
+def _reason(fault: OSError, host: str) -> str:
+    """Why a host cannot be connected to, in words."""
     if isinstance(fault, socket.gaierror):
-        why = f"the name {host} cannot be found, so there is probably no network"
-    elif isinstance(fault, TimeoutError):
-        why = f"{host} does not answer within {CONNECT_SECONDS:g} seconds: no network, or a firewall drops the packets"
-    else:
-        why = f"{host} cannot be connected to ({fault.strerror or type(fault).__name__})"
-    raise ModelError(f"The hub is not reached: {why}. {_FIX}.", address, "a hub that answers")
+        return f"the name {host} cannot be found, so there is probably no network"
+    if isinstance(fault, TimeoutError):
+        return f"{host} does not answer within {CONNECT_SECONDS:g} seconds: no network, or a firewall drops the packets"
+    return f"{host} cannot be connected to ({fault.strerror or type(fault).__name__})"
 
 
 def _connect_within(host: str, port: int, seconds: float) -> OSError | None:
-    """Tries all addresses of a host side by side, so that one dead route does not hide a good one."""
+    """Connect to all addresses of a host side by side, so that one dead route does not hide a good one.
+
+    Returns None where one connects, else the last fault.
+    """
     end = time.monotonic() + seconds
 
     def connect(family: int, address: Any) -> None:
-        with socket.socket(family, socket.SOCK_STREAM) as opened:
-            opened.settimeout(max(0.05, end - time.monotonic()))
-            opened.connect(address)
+        with socket.socket(family, socket.SOCK_STREAM) as connection:
+            connection.settimeout(max(0.05, end - time.monotonic()))
+            connection.connect(address)
 
     fault: OSError = TimeoutError("timed out")
     try:
-        found = _in_background(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM).result(timeout=seconds)
-        attempts = [_in_background(connect, family, address) for family, _, _, _, address in found]
+        addresses = _in_background(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM).result(timeout=seconds)
+        attempts = [_in_background(connect, family, address) for family, _, _, _, address in addresses]
         for attempt in as_completed(attempts, timeout=max(0.0, end - time.monotonic())):
             error = attempt.exception()
             if error is None:
@@ -88,7 +100,8 @@ def _connect_within(host: str, port: int, seconds: float) -> OSError | None:
 
 
 def within(seconds: float, work: Callable[[], Result], late: str) -> Result:
-    """The work's result or error; raises ModelError with the sentence `late` when it takes longer. The rest is left."""
+    """The result of `work`, or its error. Raises ModelError with the sentence `late` where it takes longer than
+    `seconds`; its thread then goes on unheeded."""
     running = _in_background(work)
     done, _ = wait([running], timeout=seconds)
     if not done:
@@ -97,7 +110,7 @@ def within(seconds: float, work: Callable[[], Result], late: str) -> Result:
 
 
 def _in_background(work: Callable[..., Result], *arguments: Any, **named: Any) -> Future[Result]:
-    """Do it in a daemon thread: the program can end meanwhile, which an executor's threads would hold up."""
+    """Run `work` in a daemon thread, which unlike those of an executor does not keep the program from ending."""
     future: Future[Result] = Future()
 
     def run() -> None:

@@ -1,8 +1,8 @@
-"""Looks a data set up on the hub before its files are fetched, and stores the listing beside them in the cache.
+"""Data sets on the hub: look-up before any file is fetched, and the listing of each in the cache.
 
 A `HubData` has subsets, splits, sizes and licence; a data set whose rows would need a script is refused. The hub is
-asked only when a person pressed for it. The listing is JSON in the cache, so that without a network it is known what
-each subset consists of.
+asked only when a person presses a button for it. The listing is JSON beside the cached files, so that without a network
+it is known what each subset consists of.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from tuning.hub.splits import CONVERTED, Layout, Splits, layout_of
 from tuning.models.base_model import COMMIT, HUB_ID, cache_folder
 
 FIELDS = {"model": "data.source", "revision": "data.revision"}
+"""Fields of a model's problem, and those of a data set in their place."""
 LISTINGS = ".listings"
-"""Where listings lie in a data set's folder of the cache; other programs pass over names with a dot."""
+"""The folder of listings in a data set's folder of the cache; other programs ignore names with a dot first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,33 +42,36 @@ class HubData(HubRepo):
     listed: tuple[HubFile, ...]
     """All files that hold rows."""
     configs: Any
-    """The card's own description of its subsets, as it came."""
+    """The description of its subsets in the card, not checked."""
     script: str | None
     """A loading script, which is never fetched nor run."""
     classes: dict[str, Classes]
-    """Names of classes for the numbers in the rows, by subset and column."""
+    """Names of classes by subset and column, for rows that hold class numbers."""
 
     @property
     def splits(self) -> Splits:
+        """The splits of the chosen subset; empty while none is chosen."""
         return self.layout.subsets.get(self.subset or "", {})
 
     def refusal(self) -> DataError | None:
-        """What keeps it from being downloaded."""
+        """The error that keeps it from being downloaded; None where nothing does."""
         if self.problem is None:
             return None
-        return no_subset(self.id, self.layout, self.asked) if self.listed else DataError(self.problem, self.id)
+        return unknown_subset(self.id, self.layout, self.asked) if self.listed else DataError(self.problem, self.id)
 
     def split_bytes(self, subset: str) -> dict[str, int]:
+        """Bytes of each split of a subset."""
         sizes = {file.name: file.size for file in self.listed}
         return {split: sum(map(sizes.__getitem__, names)) for split, names in self.layout.subsets[subset].items()}
 
 
 def is_hub_id(name: str) -> bool:
+    """Whether a name is written as a hub id."""
     return bool(HUB_ID.fullmatch(name)) and "--" not in name and ".." not in name
 
 
-def data_error(error: ModelError) -> DataError:
-    """The refusal of a model at the fields of a data set."""
+def as_data_error(error: ModelError) -> DataError:
+    """An error about a model with the fields of a data set, for what both share."""
     (problem,) = error.problems
     return DataError(str(error), problem.value, problem.limit, FIELDS.get(problem.field, problem.field))
 
@@ -75,33 +79,35 @@ def data_error(error: ModelError) -> DataError:
 def look_up_data(
     source: str, subset: str | None = None, revision: str | None = None, token: str | None = None
 ) -> HubData:
-    """Ask the hub about a data set; raises DataError, on field `token` where a token would help."""
+    """Look a data set up on the hub. Raises DataError, on field `token` where a token would help."""
     name = source.removeprefix("hub:").strip()
     if not is_hub_id(name):
         raise DataError(f"{source!r} is no hub id; write it as org/name", source, "org/name")
     try:
         address = reach_hub()
         late = f"The hub at {address} took the connection but did not answer within {ANSWER_SECONDS:g} seconds."
-        found = within(
+        data = within(
             ANSWER_SECONDS, lambda: _ask(address, name, revision or None, token or None), f"{late} Try again."
         )
     except ModelError as error:
-        raise data_error(error) from None
-    return chosen(found, subset)
+        raise as_data_error(error) from None
+    return with_subset(data, subset)
 
 
-def chosen(data: HubData, subset: str | None) -> HubData:
-    """With the files of one subset; with a problem where there is none of that name, or none was named."""
+def with_subset(data: HubData, subset: str | None) -> HubData:
+    """The data set with the files of one subset, the default where none is named; with a problem where there is
+    none."""
     if data.problem is not None:
         return data
     name = subset or data.layout.default
     if name not in data.layout.subsets:
-        return replace(data, asked=subset, problem=str(no_subset(data.id, data.layout, subset)))
+        return replace(data, asked=subset, problem=str(unknown_subset(data.id, data.layout, subset)))
     wanted = {file for files in data.layout.subsets[name].values() for file in files}
     return replace(data, asked=subset, subset=name, files=tuple(file for file in data.listed if file.name in wanted))
 
 
-def no_subset(name: str, layout: Layout, subset: str | None) -> DataError:
+def unknown_subset(name: str, layout: Layout, subset: str | None) -> DataError:
+    """The refusal of a subset that a data set lacks, or of none where one has to be chosen."""
     names = ", ".join(sorted(layout.subsets)[:20]) + (", …" if len(layout.subsets) > 20 else "")
     what = f"no subset {subset!r}" if subset else f"{len(layout.subsets)} subsets, and none that is its default"
     message = f"{name} has {what}; choose one with data.subset: {names}"
@@ -109,17 +115,18 @@ def no_subset(name: str, layout: Layout, subset: str | None) -> DataError:
 
 
 def _ask(address: str, name: str, revision: str | None, token: str | None) -> HubData:
+    """The hub's answer about a data set, with no subset chosen. Raises ModelError."""
     from huggingface_hub import HfApi
 
     with translate_hub_errors(name, revision, token, HubData.words):
         api = HfApi(endpoint=address, token=token or False)  # False: a token kept on this machine is not sent unasked
         info = api.dataset_info(name, revision=revision, files_metadata=True, timeout=ANSWER_SECONDS)
-    siblings = {one.rfilename: one for one in info.siblings or ()}
+    siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
     card = info.card_data.to_dict() if info.card_data else {}
     configs = card.get("configs")
     layout = layout_of(list(siblings), configs, revision)
-    held = {file for splits in layout.subsets.values() for files in splits.values() for file in files}
-    listed = tuple(hub_file(one) for file, one in sorted(siblings.items()) if file in held)
+    row_files = {file for splits in layout.subsets.values() for files in splits.values() for file in files}
+    listed = tuple(hub_file(sibling) for file, sibling in sorted(siblings.items()) if file in row_files)
     own = f"{name.rpartition('/')[2]}.py"
     script = own if own in siblings else None
     return HubData(
@@ -130,7 +137,7 @@ def _ask(address: str, name: str, revision: str | None, token: str | None) -> Hu
         licence=licence_of(card),
         gated=bool(info.gated),
         locked=False,
-        problem=None if listed else _why_none(name, set(siblings), script),
+        problem=None if listed else _why_no_rows(name, set(siblings), script),
         asked=None,
         subset=None,
         layout=layout,
@@ -141,7 +148,8 @@ def _ask(address: str, name: str, revision: str | None, token: str | None) -> Hu
     )
 
 
-def _why_none(name: str, files: set[str], script: str | None) -> str:
+def _why_no_rows(name: str, files: set[str], script: str | None) -> str:
+    """Why none of these files holds rows, as a sentence with the fix."""
     script = script or next((file for file in sorted(files) if file.endswith(".py")), None)
     if script:
         return (
@@ -157,10 +165,10 @@ def _why_none(name: str, files: set[str], script: str | None) -> str:
     )
 
 
-# -- what was listed --------------------------------------------------------------------------------------------------
-def keep_listing(data: HubData) -> None:
-    """Remember what the data set consists of, beside its files; raises DataError where nothing can be written."""
-    place = data.folder / LISTINGS / f"{data.commit}.json"
+# -- listings in the cache --------------------------------------------------------------------------------------------
+def store_listing(data: HubData) -> None:
+    """Store what the data set consists of, beside its files. Raises DataError where nothing can be written."""
+    path = data.folder / LISTINGS / f"{data.commit}.json"
     files = [[file.name, file.size, file.key] for file in data.listed]
     plain = {
         "files": files,
@@ -170,9 +178,9 @@ def keep_listing(data: HubData) -> None:
         "classes": data.classes,
     }
     try:
-        write_text(place, json.dumps(plain))
+        write_text(path, json.dumps(plain))
     except OSError as error:
-        message = f"{place.parent} cannot be written ({error.strerror}); the cache of the hub lies there (HF_HUB_CACHE)"
+        message = f"{path.parent} cannot be written ({error.strerror}); the cache of the hub lies there (HF_HUB_CACHE)"
         raise DataError(message, data.id, "a folder that can be written") from None
 
 
@@ -187,24 +195,25 @@ class Snapshot:
     classes: dict[str, Classes]
 
     def missing(self, names: tuple[str, ...]) -> list[str]:
-        """Files that are not here whole."""
+        """The files that are not in the cache, or not whole."""
         return [name for name in names if not self._whole(name)]
 
     def _whole(self, name: str) -> bool:
+        """Whether a file is in the cache with all its bytes."""
         file = self.folder / name
         return file.is_file() and file.stat().st_size == self.sizes.get(name)
 
 
 def cached_data(name: str, revision: str | None) -> Snapshot | None:
-    """What is known without a network of a data set at a branch, tag or commit; None where it was never downloaded."""
-    place = cache_folder() / f"datasets--{name.replace('/', '--')}"
+    """A data set in the cache at a branch, tag or commit; None where it was never downloaded."""
+    folder = cache_folder() / f"datasets--{name.replace('/', '--')}"
     commit = revision or "main"
     if not COMMIT.fullmatch(commit):
-        named = place / "refs" / commit
-        if not named.resolve().is_relative_to((place / "refs").resolve()) or not named.is_file():
+        ref = folder / "refs" / commit
+        if not ref.resolve().is_relative_to((folder / "refs").resolve()) or not ref.is_file():
             return None
-        commit = named.read_text(encoding="utf-8").strip()
-    listing = place / LISTINGS / f"{commit}.json"
+        commit = ref.read_text(encoding="utf-8").strip()
+    listing = folder / LISTINGS / f"{commit}.json"
     if not COMMIT.fullmatch(commit) or not listing.is_file():
         return None
     plain = json.loads(listing.read_text(encoding="utf-8"))
@@ -215,19 +224,19 @@ def cached_data(name: str, revision: str | None) -> Snapshot | None:
         for subset, columns in plain.get("classes", {}).items()  # a listing of an older version has none
     }
     return Snapshot(
-        folder=place / "snapshots" / commit, layout=layout, sizes=sizes, licence=plain["licence"], classes=classes
+        folder=folder / "snapshots" / commit, layout=layout, sizes=sizes, licence=plain["licence"], classes=classes
     )
 
 
 def download_data_now(
     source: str, subset: str | None, revision: str | None, token: str | None, progress: Callable[[int, int], None]
 ) -> None:
-    """Look up and fetch in the calling thread; for the command line. Raises DataError."""
+    """Look a data set up and fetch it in the calling thread, for the command line. Raises DataError."""
     data = look_up_data(source, subset, revision, token)
     if refusal := data.refusal():
         raise refusal
-    keep_listing(data)
+    store_listing(data)
     try:
         fetch(data, token, lambda done: progress(done, data.total_bytes), lambda: False)
     except ModelError as error:
-        raise data_error(error) from None
+        raise as_data_error(error) from None

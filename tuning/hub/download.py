@@ -1,9 +1,9 @@
-"""Fetches a model or a data set into the standard cache, with progress; a download can be cancelled and resumed.
+"""Downloads of models and data sets into the standard cache, with progress; one can be cancelled and resumed.
 
 The cache is the one that every other program on this machine uses, so that nothing is fetched or stored twice. The
 library itself begins a broken file anew, so files are fetched here, with Range, into a part beside their place, checked
-against their hash, and then renamed; the library's own call then puts them into the snapshot's folder. A revision is
-named in the cache only when it is complete.
+against their hash, and then renamed; the library's own call then puts them into the snapshot's folder. A branch or tag
+in the cache points at a commit only when all its files are there.
 """
 
 from __future__ import annotations
@@ -28,55 +28,57 @@ STALL_SECONDS = 10.0
 TRIES = 5
 PAUSE_SECONDS = 0.5
 LOCK_SECONDS = 5.0
-_KEEP_FREE = 64 * 2**20
+_SPARE_BYTES = 64 * 2**20
 
 
-class _Stopped(Exception):
+class _Cancelled(Exception):
     """A person cancelled."""
 
 
-def part_of(repo: HubRepo, file: HubFile) -> Path:
-    """Where a file grows until it is whole."""
+def part_path(repo: HubRepo, file: HubFile) -> Path:
+    """The path of a file while it is being fetched."""
     return repo.folder / "blobs" / f"{file.key}{PART}"
 
 
-def bytes_here(repo: HubRepo) -> int:
-    """How much of it is in the cache already, unfinished files included."""
+def cached_bytes(repo: HubRepo) -> int:
+    """Bytes that are in the cache already, those of unfinished files included."""
     blobs = repo.folder / "blobs"
     done = 0
     for file in repo.files:
         if (repo.folder / "snapshots" / repo.commit / file.name).is_file() or (blobs / file.key).is_file():
             done += file.size
-        elif part_of(repo, file).is_file():
-            done += part_of(repo, file).stat().st_size
+        elif part_path(repo, file).is_file():
+            done += part_path(repo, file).stat().st_size
     return done
 
 
 def fetch(
-    repo: HubRepo, token: str | None, progress: Callable[[int], None], stopping: Callable[[], bool]
+    repo: HubRepo, token: str | None, progress: Callable[[int], None], is_cancelled: Callable[[], bool]
 ) -> Path | None:
-    """Its folder once all its files are there; None when stopped. Raises ModelError; a part stays for later."""
+    """Fetch all files. Returns the snapshot's folder; None where it was cancelled. Raises ModelError. In both cases the
+    bytes so far stay in the cache."""
     if repo.problem is not None:
         raise ModelError(repo.problem, repo.id)
     address = reach_hub()
-    _check_room(repo)
+    _check_disk_space(repo)
     try:
         for file in repo.files:
-            _fetch_file(address, repo, file, token, progress, stopping)
-    except _Stopped:
+            _fetch_file(address, repo, file, token, progress, is_cancelled)
+    except _Cancelled:
         return None
     _name_revision(repo)
     return repo.folder / "snapshots" / repo.commit
 
 
-def _check_room(repo: HubRepo) -> None:
+def _check_disk_space(repo: HubRepo) -> None:
+    """Raises ModelError where the disk has no room for what is still to fetch."""
     (repo.folder / "blobs").mkdir(parents=True, exist_ok=True)
-    wanted, free = repo.total_bytes - bytes_here(repo), shutil.disk_usage(repo.folder).free
-    if wanted + _KEEP_FREE > free:
+    missing, free = repo.total_bytes - cached_bytes(repo), shutil.disk_usage(repo.folder).free
+    if missing + _SPARE_BYTES > free:
         message = (
-            f"{repo.id} needs {wanted / 2**20:,.0f} MiB more, and the disk has {free / 2**20:,.0f}; free some space"
+            f"{repo.id} needs {missing / 2**20:,.0f} MiB more, and the disk has {free / 2**20:,.0f}; free some space"
         )
-        raise ModelError(message, repo.id, f"{wanted:,} bytes free")
+        raise ModelError(message, repo.id, f"{missing:,} bytes free")
 
 
 def _fetch_file(
@@ -85,20 +87,21 @@ def _fetch_file(
     file: HubFile,
     token: str | None,
     progress: Callable[[int], None],
-    stopping: Callable[[], bool],
+    is_cancelled: Callable[[], bool],
 ) -> None:
     from filelock import Timeout
     from huggingface_hub import hf_hub_download
     from huggingface_hub.utils import WeakFileLock
 
-    place = repo.folder / "blobs" / file.key
+    """Fetch one file, if it is missing, and put it into the snapshot. Raises ModelError, _Cancelled."""
+    blob = repo.folder / "blobs" / file.key
     if not (repo.folder / "snapshots" / repo.commit / file.name).is_file():
         locks = repo.folder.parent / ".locks" / repo.folder.name
         locks.mkdir(parents=True, exist_ok=True)
         try:
             with WeakFileLock(locks / f"{file.key}.lock", timeout=LOCK_SECONDS):
-                if not place.is_file():
-                    _grow(address, repo, file, token, progress, stopping)
+                if not blob.is_file():
+                    _fetch_in_parts(address, repo, file, token, progress, is_cancelled)
         except Timeout:
             message = f"another program is downloading {repo.id}; wait for it, then look up again"
             raise ModelError(message, repo.id, "one download at a time") from None
@@ -112,29 +115,29 @@ def _fetch_file(
                 token=token or False,
                 cache_dir=repo.folder.parent,
             )
-    progress(bytes_here(repo))
+    progress(cached_bytes(repo))
 
 
-def _grow(
+def _fetch_in_parts(
     address: str,
     repo: HubRepo,
     file: HubFile,
     token: str | None,
     progress: Callable[[int], None],
-    stopping: Callable[[], bool],
+    is_cancelled: Callable[[], bool],
 ) -> None:
     """Append to the part until it is the whole file, over several connections where one breaks."""
-    part, tries = part_of(repo, file), TRIES
-    before = bytes_here(repo) - (part.stat().st_size if part.is_file() else 0)
+    part, tries = part_path(repo, file), TRIES
+    before = cached_bytes(repo) - (part.stat().st_size if part.is_file() else 0)
     while True:
         had = part.stat().st_size if part.is_file() else 0
         if had >= file.size:
             break
         try:
-            _stream(address, repo, file, token, part, lambda size: progress(before + size), stopping)
-        except (_Stopped, ModelError):
+            _stream(address, repo, file, token, part, lambda size: progress(before + size), is_cancelled)
+        except (_Cancelled, ModelError):
             raise
-        except Exception as error:  # the line broke; a part that has grown since is worth new tries
+        except Exception as error:  # the connection broke; a part that has grown since is worth new tries
             now = part.stat().st_size if part.is_file() else 0
             tries = TRIES if now > had else tries - 1
             if tries <= 0:
@@ -144,7 +147,7 @@ def _grow(
                 )
                 raise ModelError(message, repo.id, "a connection that holds") from None
             time.sleep(PAUSE_SECONDS)
-    if part.stat().st_size != file.size or _hash(part, file) != file.key:
+    if part.stat().st_size != file.size or _git_or_lfs_hash(part, file) != file.key:
         part.unlink()
         message = f"{file.name} of {repo.id} did not arrive as the hub describes it; press Download to fetch it anew"
         raise ModelError(message, repo.id, f"hash {file.key}")
@@ -158,8 +161,9 @@ def _stream(
     token: str | None,
     part: Path,
     progress: Callable[[int], None],
-    stopping: Callable[[], bool],
+    is_cancelled: Callable[[], bool],
 ) -> None:
+    """Append to the part what one connection gives; begin it anew where the server sends the file from its start."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
@@ -173,17 +177,18 @@ def _stream(
             with translate_hub_errors(repo.id, repo.commit, token, repo.words):
                 hf_raise_for_status(answer)
         hf_raise_for_status(answer)
-        begins = answer.headers.get("Content-Range", "").startswith(f"bytes {had}-")
-        with open(part, "ab" if had and answer.status_code == 206 and begins else "wb") as out:
-            for chunk in answer.iter_raw():  # as they come: what has arrived is kept when the line breaks
-                if stopping():
-                    raise _Stopped
+        continues = answer.headers.get("Content-Range", "").startswith(f"bytes {had}-")
+        with open(part, "ab" if had and answer.status_code == 206 and continues else "wb") as out:
+            for chunk in answer.iter_raw():  # as they come: what has arrived is stored when the connection breaks
+                if is_cancelled():
+                    raise _Cancelled
                 out.write(chunk)
                 progress(out.tell())
 
 
-def _hash(part: Path, file: HubFile) -> str:
-    """SHA-256 for a large file; for a small one git's name for it: SHA-1 over a header and the bytes."""
+def _git_or_lfs_hash(part: Path, file: HubFile) -> str:
+    """The hash by which the hub names a file: SHA-256 of a large one, git's SHA-1 over a header and the bytes of a
+    small one."""
     digest: Any = hashlib.sha256()
     if len(file.key) != 64:
         digest = hashlib.sha1(f"blob {file.size}\0".encode(), usedforsecurity=False)
@@ -194,14 +199,15 @@ def _hash(part: Path, file: HubFile) -> str:
 
 
 def _name_revision(repo: HubRepo) -> None:
-    """Only now does the branch point at these files, so that a half download is never taken for a whole one."""
+    """Let the branch or tag point at the commit; called last, so that a half download is never taken for a whole
+    one."""
     revision = repo.revision or "main"
     if revision == repo.commit:
         return
-    named = repo.folder / "refs" / revision
-    if not named.resolve().is_relative_to((repo.folder / "refs").resolve()):
+    ref = repo.folder / "refs" / revision
+    if not ref.resolve().is_relative_to((repo.folder / "refs").resolve()):
         return
-    write_text(named, repo.commit)
+    write_text(ref, repo.commit)
 
 
 # -- in the background ------------------------------------------------------------------------------------------------
@@ -235,47 +241,52 @@ class Downloads:
         self._guard = threading.Lock()
 
     def start(self, repo: HubRepo, token: str | None) -> Download:
-        """Begin, or go on with, a download; one that is running is left alone."""
+        """Begin or resume a download; one that is running is left alone."""
         with self._guard:
-            known = self._all.get(repo.id)
-            if known is not None and known.state == "running":
-                return known
-            one = Download(repo.id, repo.revision, repo.total_bytes, bytes_here(repo))
-            self._all[repo.id], self._stops[repo.id] = one, threading.Event()
+            current = self._all.get(repo.id)
+            if current is not None and current.state == "running":
+                return current
+            download = Download(repo.id, repo.revision, repo.total_bytes, cached_bytes(repo))
+            self._all[repo.id], self._stops[repo.id] = download, threading.Event()
             worker = threading.Thread(
-                target=self._work, args=(repo, token, one, self._stops[repo.id]), name="download", daemon=True
+                target=self._work, args=(repo, token, download, self._stops[repo.id]), name="download", daemon=True
             )
         worker.start()
-        return one
+        return download
 
-    def _work(self, repo: HubRepo, token: str | None, one: Download, stop: threading.Event) -> None:
+    def _work(self, repo: HubRepo, token: str | None, download: Download, stop: threading.Event) -> None:
         def progress(done: int) -> None:
-            one.done_bytes = done
+            download.done_bytes = done
 
         try:
             folder = fetch(repo, token, progress, stop.is_set)
         except ModelError as error:
-            one.message, one.state = str(error), "failed"
+            download.message, download.state = str(error), "failed"
         except Exception as error:  # its text may hold an address; the kind is enough to report
-            one.message, one.state = f"The download failed ({type(error).__name__}); press Download again.", "failed"
+            download.message, download.state = (
+                f"The download failed ({type(error).__name__}); press Download again.",
+                "failed",
+            )
         else:
-            if one.state == "running":
-                one.state = "done" if folder is not None else "cancelled"
+            if download.state == "running":
+                download.state = "done" if folder is not None else "cancelled"
 
     def cancel(self, model_id: str) -> Download:
-        """Stop a download; what has come stays, for the next press. Raises ModelError where there is none."""
-        one = self.of(model_id)
-        if one is None:
+        """Stop a download; its bytes so far stay in the cache. Raises ModelError where there is no download."""
+        download = self.of(model_id)
+        if download is None:
             raise ModelError(f"{model_id} is not being downloaded", model_id, "a running download")
-        if one.state == "running":
+        if download.state == "running":
             self._stops[model_id].set()
-            one.state = "cancelled"
-        return one
+            download.state = "cancelled"
+        return download
 
     def of(self, model_id: str) -> Download | None:
+        """The last download of a hub id; None where there was none."""
         return self._all.get(model_id)
 
     def close(self) -> None:
+        """Stop all downloads."""
         for stop in self._stops.values():
             stop.set()
 
@@ -283,6 +294,6 @@ class Downloads:
 def download_now(
     model_id: str, revision: str | None, token: str | None, progress: Callable[[int, int], None]
 ) -> Path | None:
-    """Look up and fetch in the calling thread; for the command line. Raises ModelError."""
+    """Look a model up and fetch it in the calling thread, for the command line. Raises ModelError."""
     model = look_up(model_id, revision, token)
     return fetch(model, token, lambda done: progress(done, model.total_bytes), lambda: False)

@@ -1,7 +1,7 @@
-"""Names of classes that a data set's card gives for the numbers in its rows.
+"""Names of classes, which a data set's card gives for the class numbers in its rows.
 
-They stand in the `dataset_info` of a card (the `class_label` feature of the `datasets` library). What is not written as
-it should be is passed over: the numbers themselves are still there.
+They stand in the `dataset_info` of a card (the `class_label` feature of the `datasets` library). A malformed entry is
+ignored, for the numbers themselves can still be used.
 """
 
 from __future__ import annotations
@@ -11,33 +11,37 @@ from typing import Any
 
 MOST_CLASSES = 1_000
 Classes = dict[str, tuple[str, ...]]
-"""Column -> names."""
+"""Names of classes by column."""
 
 
 def classes_of(info: Any) -> dict[str, Classes]:
-    """Subset -> column -> names; the subset is empty where the card does not say of which it speaks."""
-    found = dict[str, Classes]()
-    for one in info if isinstance(info, list) else [info]:
-        if isinstance(one, Mapping):
-            features = one.get("features")
-            named = {
-                str(feature.get("name")): names
-                for feature in (features if isinstance(features, list) else [])
-                if isinstance(feature, Mapping) and (names := _names(feature.get("dtype")))
-            }
-            if named:
-                found[str(one.get("config_name") or "")] = named
-    return found
+    """Names of classes by subset and column, from the `dataset_info` of a card; an entry without a subset is under
+    ""."""
+    by_subset = dict[str, Classes]()
+    for entry in info if isinstance(info, list) else [info]:
+        if isinstance(entry, Mapping) and (classes := _classes(entry.get("features"))):
+            by_subset[str(entry.get("config_name") or "")] = classes
+    return by_subset
 
 
-def of_subset(classes: Mapping[str, Classes], subset: str) -> Classes:
-    """What is said of this subset, or of whichever."""
+def _classes(features: Any) -> Classes:
+    """Names of classes by column, from the features of one subset."""
+    return {
+        str(feature.get("name")): names
+        for feature in (features if isinstance(features, list) else [])
+        if isinstance(feature, Mapping) and (names := _names(feature.get("dtype")))
+    }
+
+
+def classes_of_subset(classes: Mapping[str, Classes], subset: str) -> Classes:
+    """Names of classes of this subset, or those that the card gives without a subset."""
     return classes.get(subset) or classes.get("") or {}
 
 
 def _names(dtype: Any) -> tuple[str, ...] | None:
-    about = dtype.get("class_label") if isinstance(dtype, Mapping) else None
-    given = about.get("names") if isinstance(about, Mapping) else None
+    """The distinct names of a `class_label` type, in the order of their numbers; None where it is none."""
+    label = dtype.get("class_label") if isinstance(dtype, Mapping) else None
+    given = label.get("names") if isinstance(label, Mapping) else None
     if isinstance(given, Mapping):
         by_number = {str(number): str(name) for number, name in given.items()}
         given = [by_number.get(str(number)) for number in range(len(by_number))]

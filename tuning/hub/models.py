@@ -1,8 +1,8 @@
-"""Looks a model up on the hub, before any weight is fetched.
+"""Models on the hub: look-up before any weight is fetched.
 
 A `HubModel` has files, sizes, licence, shape, and what would keep it from being trained here. The hub is asked only
-when a person pressed for it. A token is passed on with the request and is stored nowhere; no error text of the library
-is shown, so none can carry it.
+when a person presses a button for it. A token is passed on with the request and is stored nowhere; no error text of the
+library is shown, so none can carry it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ALLOWED = frozenset(
         "chat_template.jinja",
     }
 )
-"""Everything that is ever fetched, besides the shards of the weights: no pickle, no code, no other format."""
+"""The names of the only files that are ever fetched, besides shards of weights: no pickle, no code, no other format."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,15 +52,17 @@ class HubModel(HubRepo):
 
     @property
     def weight_bytes(self) -> int:
+        """Bytes of all files of weights."""
         return sum(file.size for file in self.files if file.name.endswith(".safetensors"))
 
     @property
     def tuned(self) -> tuple[str, str]:
+        """`chat`, `base` or `unclear`, and a sentence about it."""
         return tuned_for(self.title, self.chat_template)
 
 
 def look_up(model_id: str, revision: str | None = None, token: str | None = None) -> HubModel:
-    """Ask the hub about a model; raises ModelError with a sentence, on field `token` where a token would help."""
+    """Look a model up on the hub. Raises ModelError with a sentence, on field `token` where a token would help."""
     name = model_id.removeprefix("hub:").strip()
     if not HUB_ID.fullmatch(name) or "--" in name or ".." in name:
         raise ModelError(f"{model_id!r} is no hub id; write it as org/name", model_id, "org/name")
@@ -70,15 +72,16 @@ def look_up(model_id: str, revision: str | None = None, token: str | None = None
 
 
 def _ask(address: str, name: str, revision: str | None, token: str | None) -> HubModel:
+    """The hub's answer about a model. Raises ModelError."""
     from huggingface_hub import HfApi
 
     with translate_hub_errors(name, revision, token):
         # False where no token was typed: one kept on this machine is not sent without being asked for
         api = HfApi(endpoint=address, token=token or False)
         info = api.model_info(name, revision=revision, files_metadata=True, timeout=ANSWER_SECONDS)
-    names = {one.rfilename for one in info.siblings or ()}
+    names = {sibling.rfilename for sibling in info.siblings or ()}
     config, locked = _config(address, name, str(info.sha), token) if "config.json" in names else (None, False)
-    shape, tasks, problem = _judge(name, names, config, locked)
+    shape, tasks, problem = _shape_tasks_and_problem(name, names, config, locked)
     return HubModel(
         id=name,
         revision=revision,
@@ -96,17 +99,19 @@ def _ask(address: str, name: str, revision: str | None, token: str | None) -> Hu
 
 
 def _files_to_fetch(siblings: Iterable[Any]) -> tuple[HubFile, ...]:
-    """The allowed files, weights last: plain names at the top of the model, for names of others are not trusted."""
-    files = [hub_file(one) for one in siblings if one.rfilename in ALLOWED or _SHARD.fullmatch(one.rfilename)]
+    """The allowed files, weights last: plain names in the model's top folder, for other names are not trusted."""
+    files = [hub_file(sibling) for sibling in siblings]
+    files = [file for file in files if file.name in ALLOWED or _SHARD.fullmatch(file.name)]
     files.sort(key=lambda file: (file.name.endswith(".safetensors"), file.name))
     if any(file.name == WEIGHTS for file in files):  # one file or shards: never both
         return tuple(file for file in files if file.name != INDEX and not _SHARD.fullmatch(file.name))
     return tuple(files)
 
 
-def _has_chat_template(names: set[str], about: Any) -> bool:
-    """Whether the model brings a chat template: a file of its own, or in what the hub read of its tokenizer."""
-    tokenizer = about.get("tokenizer_config") if isinstance(about, dict) else None
+def _has_chat_template(names: set[str], summary: Any) -> bool:
+    """Whether the model has a chat template: a file, or a member of the tokenizer in the hub's summary of its
+    configs."""
+    tokenizer = summary.get("tokenizer_config") if isinstance(summary, dict) else None
     return "chat_template.jinja" in names or bool(isinstance(tokenizer, dict) and tokenizer.get("chat_template"))
 
 
@@ -124,9 +129,10 @@ def _config(address: str, name: str, commit: str, token: str | None) -> tuple[An
         return answer.json(), False
 
 
-def _judge(
+def _shape_tasks_and_problem(
     name: str, names: set[str], config: Any, locked: bool
 ) -> tuple[ModelShape | None, tuple[str, ...], str | None]:
+    """The model's shape and tasks, and what keeps it from being trained here; `names` are those of its files."""
     if locked:
         return None, (), f"{name} is gated: accept its licence on the hub's page, then paste a token that may read it."
     if config is None:

@@ -1,6 +1,6 @@
-"""A file on the hub, opened for reading without being fetched whole.
+"""A file on the hub, open for reading without being fetched whole.
 
-It asks for the bytes it is read at, a piece at a time, and for no more than a few MiB in all. Range requests are enough
+It fetches the bytes that are read, a piece at a time, and no more than a few MiB in all. Range requests are enough
 for every format (Parquet has its table of contents at its end), need no further library, and follow the same refusals
 and time limits as a look-up.
 """
@@ -16,16 +16,17 @@ PIECE_BYTES = 256 * 1024
 MOST_BYTES = 16 * 2**20
 
 
-class TooMuch(OSError):
+class ByteLimitError(OSError):
     """The first rows cannot be read without fetching a large part of the file."""
 
 
 class RemoteFile(io.RawIOBase):
-    """A file on the hub, open for reading. Raises ModelError where the hub refuses, TooMuch beyond MOST_BYTES."""
+    """A file on the hub, open for reading. Raises ModelError where the hub refuses it, ByteLimitError beyond
+    MOST_BYTES."""
 
     def __init__(self, address: str, repo: HubRepo, file: HubFile, token: str | None) -> None:
         self._address, self._repo, self._file, self._token = address, repo, file, token
-        self._place, self._pieces, self.fetched = 0, dict[int, bytes](), 0
+        self._position, self._pieces, self.fetched = 0, dict[int, bytes](), 0
 
     def readable(self) -> bool:
         return True
@@ -34,34 +35,36 @@ class RemoteFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return self._place
+        return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._file.size}[whence]
-        self._place = max(0, base + offset)
-        return self._place
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
 
     def read(self, size: int = -1) -> bytes:
-        end = self._file.size if size is None or size < 0 else min(self._file.size, self._place + size)
-        found = bytearray()
-        while self._place < end:
-            number, inside = divmod(self._place, PIECE_BYTES)
-            part = self._piece(number)[inside : inside + end - self._place]
+        end = self._file.size if size is None or size < 0 else min(self._file.size, self._position + size)
+        content = bytearray()
+        while self._position < end:
+            index, offset = divmod(self._position, PIECE_BYTES)
+            part = self._piece(index)[offset : offset + end - self._position]
             if not part:
                 raise OSError("the hub sent less than it listed")
-            found += part
-            self._place += len(part)
-        return bytes(found)
+            content += part
+            self._position += len(part)
+        return bytes(content)
 
-    def _piece(self, number: int) -> bytes:
-        if number not in self._pieces:
+    def _piece(self, index: int) -> bytes:
+        """The piece of this index, from memory or from the hub."""
+        if index not in self._pieces:
             if self.fetched > MOST_BYTES:
-                raise TooMuch
-            self._pieces[number] = self._ask(number * PIECE_BYTES)
-            self.fetched += len(self._pieces[number])
-        return self._pieces[number]
+                raise ByteLimitError
+            self._pieces[index] = self._fetch(index * PIECE_BYTES)
+            self.fetched += len(self._pieces[index])
+        return self._pieces[index]
 
-    def _ask(self, start: int) -> bytes:
+    def _fetch(self, start: int) -> bytes:
+        """The bytes of a piece from `start` on."""
         from huggingface_hub import hf_hub_url
         from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
@@ -76,9 +79,9 @@ class RemoteFile(io.RawIOBase):
             with request as answer:
                 hf_raise_for_status(answer)
                 skipped = start if answer.status_code == 200 else 0  # a server that knows no ranges sends all of it
-                found = bytearray()
+                content = bytearray()
                 for chunk in answer.iter_raw():
-                    found += chunk
-                    if len(found) > skipped + last - start:
+                    content += chunk
+                    if len(content) > skipped + last - start:
                         break
-        return bytes(found[skipped : skipped + last - start + 1])
+        return bytes(content[skipped : skipped + last - start + 1])

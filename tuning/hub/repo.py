@@ -1,4 +1,4 @@
-"""What models and data sets of the hub share: files with their hashes, a folder in the cache, refusals as sentences.
+"""What models and data sets on the hub share: files with their hashes, a folder in the cache, errors as sentences.
 
 A look-up fills a `HubRepo`, and a download fetches it. No error text of the library is shown, so none can carry a
 token.
@@ -33,8 +33,9 @@ class HubRepo:
     """A model or a data set as the hub describes it, at one commit. `files` are those to fetch; sizes in bytes."""
 
     repo_type: ClassVar[str] = "model"
-    """What the hub's own interface calls it."""
+    """The type in the hub's own interface, `model` or `dataset`."""
     words: ClassVar[str] = "model"
+    """The type in sentences for a person."""
 
     id: str
     revision: str | None
@@ -43,21 +44,23 @@ class HubRepo:
     licence: str | None
     gated: bool
     locked: bool
-    """Gated, and not opened to this token: a file of it could not be read."""
+    """Whether it is gated and this token gives no access: a file of it could not be read."""
     problem: str | None
     """What keeps it from being used here, with the fix; None where nothing does."""
 
     @property
     def title(self) -> str:
+        """The id without its owner."""
         return self.id.rpartition("/")[2]
 
     @property
     def folder(self) -> Path:
-        """Its place in the cache."""
+        """Its folder in the cache."""
         return cache_folder() / f"{self.repo_type}s--{self.id.replace('/', '--')}"
 
     @property
     def total_bytes(self) -> int:
+        """Bytes of all files to fetch."""
         return sum(file.size for file in self.files)
 
 
@@ -79,8 +82,8 @@ def licence_of(card: dict[str, Any]) -> str | None:
 def translate_hub_errors(
     name: str, revision: str | None, token: str | None, words: str = HubRepo.words
 ) -> Iterator[None]:
-    """Turns what the library raises into a ModelError of our own: its texts hold addresses and headers, and are not
-    shown."""
+    """Within the block, an error of the library becomes a ModelError: its own text holds addresses and headers, and is
+    not shown."""
     try:
         yield
     except ModelError:
@@ -90,6 +93,7 @@ def translate_hub_errors(
 
 
 def _translated(error: Exception, name: str, revision: str | None, has_token: bool, words: str) -> ModelError:
+    """The ModelError for an error of the library, by its class or its HTTP status."""
     from huggingface_hub import errors
 
     status = getattr(getattr(error, "response", None), "status_code", None)

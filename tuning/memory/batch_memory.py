@@ -38,7 +38,8 @@ class BatchMemory(Protocol):
     def candidates(self, batches: Sequence[Moment]) -> list[tuple[Moment, str, Parts]]:
         """The points of these micro-batches that can be the highest once memory is shared out over devices.
 
-        Each is the micro-batch, its place as in `table.Row` ("0.loss": micro-batch, a point, words), bytes by category.
+        Each is the micro-batch, its place as in `table.Point` ("0.loss": micro-batch, a point, words), bytes by
+        category.
         """
         ...
 

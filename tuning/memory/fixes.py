@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 
 from tuning.memory.formula import optimizer_values
 from tuning.memory.peak_batches import longest_row
-from tuning.memory.usage import MemoryUsage, changed, usage_of
+from tuning.memory.usage import MemoryUsage, usage_of, with_settings
 from tuning.methods import method_named
 from tuning.models.architectures import supports_sdpa
 from tuning.plan.checks import refused
@@ -139,7 +139,7 @@ def _peaks(usage: MemoryUsage, length: int | None = None) -> tuple[int, int]:
 
 def _with(usage: MemoryUsage, **settings: Any) -> MemoryUsage:
     """The usage with settings that change sizes alone."""
-    return usage.with_plan(changed(usage.plan, settings))
+    return usage.with_plan(with_settings(usage.plan, settings))
 
 
 def _fewer_rows(usage: MemoryUsage) -> Iterator[Change]:
@@ -174,12 +174,14 @@ def _other_computation(usage: MemoryUsage) -> Iterator[Change]:
     settings = plan.settings
     if settings.attention == "eager" and supports_sdpa(plan.model.shape.model_type):
         cost = "attention sdpa instead of eager: the same answer, no slower"
-        yield Change(settings={"attention": "sdpa"}, cost=cost, other=usage_of(changed(plan, {"attention": "sdpa"})))
+        yield Change(
+            settings={"attention": "sdpa"}, cost=cost, other=usage_of(with_settings(plan, {"attention": "sdpa"}))
+        )
     if not usage.trains:
         return
     now = _refused(plan)
     change: dict[str, Any] = {"gradient_checkpointing": True}
-    if not settings.gradient_checkpointing and _refused(other := changed(plan, change)) <= now:
+    if not settings.gradient_checkpointing and _refused(other := with_settings(plan, change)) <= now:
         cost = "gradient checkpointing: layers are computed again in the backward pass"
         yield Change(settings=change, cost=cost, time_percent=33, other=usage_of(other))
     yield from _cheaper_methods(plan, now)
@@ -192,9 +194,10 @@ def _cheaper_methods(plan: Plan, now: set[tuple[str, str]]) -> Iterator[Change]:
     for method in map(method_named, own.leaner):
         plain = method.able(method.settings(), plan.device.dtypes)
         shared = type(settings).model_fields.keys() - {"name"} if issubclass(method.settings, type(settings)) else ()
-        kept = plain.replace(**{name: getattr(settings, name) for name in shared})
-        others = (changed(plan, {"method": one}) for one in ([kept, plain] if kept != plain else [plain]))
-        other = next((one for one in others if _refused(one) <= now), None)
+        with_shared = plain.replace(**{name: getattr(settings, name) for name in shared})
+        candidates = [with_shared, plain] if with_shared != plain else [plain]
+        plans = (with_settings(plan, {"method": candidate}) for candidate in candidates)
+        other = next((other for other in plans if _refused(other) <= now), None)
         if other is not None:
             cost = f"{method.title} instead of {own.title}: {method.gives_up}"
             yield Change(settings={"method": other.settings.method.model_dump()}, cost=cost, other=usage_of(other))
@@ -209,7 +212,7 @@ def _cheaper_optimizers(plan: Plan, now: set[tuple[str, str]]) -> Iterator[Chang
         cheaper = chosen.replace(name=optimizer.name)
         if optimizer.as_fix is None or optimizer_values(cheaper) >= optimizer_values(chosen):
             continue
-        other = changed(plan, {"optimizer": cheaper})
+        other = with_settings(plan, {"optimizer": cheaper})
         if _refused(other) <= now:
             cost = optimizer.as_fix
             words = cost if chosen.learning_rate is None else f"{cost}, which needs another learning_rate"

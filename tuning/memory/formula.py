@@ -47,7 +47,7 @@ class FormulaMemory:
 
     def candidates(self, batches: Sequence[Moment]) -> list[tuple[Moment, str, Parts]]:
         """The peak of the highest micro-batch alone: the formula has no other points."""
-        batch = max(batches, key=lambda one: self.total(one) + cached_features_bytes(self.plan, one.shape))
+        batch = max(batches, key=lambda batch: self.total(batch) + cached_features_bytes(self.plan, batch.shape))
         parts, place = self.peak(batch)
         return [(batch, f"0.{place}", parts)]
 
@@ -89,8 +89,8 @@ def _update_peak(plan: Plan, batch: Moment) -> tuple[Parts, str]:
     )
     workspace = 8 * MIB if half else MIB // 4
     if settings.gradient_checkpointing:
-        one = saved // model.num_layers
-        saved = model.num_layers * shape.rows * shape.length * model.hidden_size * 4 + one
+        block = saved // model.num_layers
+        saved = model.num_layers * shape.rows * shape.length * model.hidden_size * 4 + block
         workspace += widest_recompute_bytes(model, shape.rows, shape.length)
     if half:  # autocast keeps a 16-bit copy of each matrix until the forward pass is over
         workspace += 2 * total
@@ -135,9 +135,9 @@ def attention_matrices(plan: Plan) -> int:
     """
     model, config = plan.model.shape, _config(plan)
     given = next((config[group[-1]] for group in DROPOUT_GROUPS if group[-1] in config), None)
-    silent = model.family.positions and model.family.default_dropout
-    dropped = bool(silent if given is None else given)
-    if dropped and plan.device.kind == "cpu":
+    by_default = model.family.positions and model.family.default_dropout
+    has_dropout = bool(by_default if given is None else given)
+    if has_dropout and plan.device.kind == "cpu":
         return 3
     return 2 if plan.settings.attention == "eager" else 0
 

@@ -24,12 +24,13 @@ from tuning.methods import method_named
 
 MOST_DEVICES = 1024
 SHARED = ("weights", "gradients", "optimizer")
+"""Categories that a fully sharded run divides among its devices."""
 DATA_PARALLEL, FULLY_SHARDED = "data parallel", "fully sharded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
-    """Bytes that each of `devices` takes: its tensors, and the whole process with its band."""
+class DeviceShare:
+    """Bytes on each of `devices` devices: of its tensors, and of the whole process with its band."""
 
     way: str
     devices: int
@@ -44,8 +45,9 @@ class Shared:
         return asdict(self)
 
 
-def several(usage: MemoryUsage, count: int) -> list[Shared]:
-    """Both ways to share the work on `count` devices like the usage's own. Raises SettingsError."""
+def device_shares(usage: MemoryUsage, count: int) -> list[DeviceShare]:
+    """What each of `count` devices like the usage's own takes, for both ways to share the work. Raises
+    SettingsError."""
     if isinstance(count, bool) or not 1 <= count <= MOST_DEVICES:
         limit = f"1 to {MOST_DEVICES}"
         raise SettingsError([Problem("devices", count, limit, f"must be {limit}.")])
@@ -55,7 +57,7 @@ def several(usage: MemoryUsage, count: int) -> list[Shared]:
     for way, total in totals.items():
         process, low, high = usage.process(total)
         shares.append(
-            Shared(
+            DeviceShare(
                 way=way,
                 devices=count,
                 total_bytes=total,

@@ -113,7 +113,8 @@ def eval_batches(plan: Plan, rows: int | None = None, length: int | None = None)
     if method_named(settings.method.name).caches(settings.method):
         count = min(rows or settings.micro_batch_size, data.train_rows)
         if _why_not_counted(plan) is None:
-            shapes += [_of_length(one, longest, widest) for one in row_sizes.widest_batches(count, held_out=False)]
+            batches = row_sizes.widest_batches(count, held_out=False)
+            shapes += [_of_length(batch, longest, widest) for batch in batches]
         else:
             shapes.append(row_sizes.shape(count, longest, longest / max(1, widest)))
     if not data.eval_rows:
@@ -124,7 +125,8 @@ def eval_batches(plan: Plan, rows: int | None = None, length: int | None = None)
         return [Shape(rows=count, length=longest, labels=max(1, count * labels), padded=count > 1)]
     if not data.eval_lengths:
         return [*shapes, row_sizes.shape(count, longest, longest / max(1, widest))]
-    return shapes + [_of_length(one, longest, widest) for one in row_sizes.widest_batches(count, held_out=True)]
+    batches = row_sizes.widest_batches(count, held_out=True)
+    return shapes + [_of_length(batch, longest, widest) for batch in batches]
 
 
 def _of_length(shape: Shape, longest: int, widest: int) -> Shape:
@@ -194,7 +196,7 @@ class RowSizes:
         self._threads: dict[tuple[int, ...], threading.Thread] = {}
 
     def belongs_to(self, data: DataSummary) -> bool:
-        """Whether these are the sizes of `data`, told apart as objects."""
+        """Whether these are the sizes of `data`, by identity of its lists."""
         mine = self._data
         return mine is data or (mine.lengths is data.lengths and mine.eval_lengths is data.eval_lengths)
 
@@ -203,7 +205,7 @@ class RowSizes:
         """Whether a micro-batch can need padding."""
         return self.lengths[0] != self.lengths[-1]
 
-    # -- the widest that can be ------------------------------------------------------------------------------------
+    # -- the widest batches that rows can give ----------------------------------------------------------------------
     def shape(self, rows: int, length: int, share: float) -> Shape:
         """The shape of `rows` rows of `length` tokens, with the most labels that so many rows have, times `share`."""
         labels = round(self._most_labels[min(rows, len(self.trained))] * share)
@@ -216,7 +218,7 @@ class RowSizes:
         labels = round(sum(self.trained[start : start + rows]) * share)
         return Shape(rows=1, length=length, labels=max(1, min(labels, length - 1)), padded=rows > 1)
 
-    # -- those that will be ----------------------------------------------------------------------------------------
+    # -- the batches of a run --------------------------------------------------------------------------------------
     def widest_batches(self, rows: int, *, held_out: bool) -> list[Shape]:
         """Batches of rows, longest first: the first one, and each later one with more labels than all before it."""
         if (held_out, rows) not in self._batches:
@@ -311,6 +313,6 @@ def row_sizes_of(data: DataSummary) -> RowSizes:
     for cached in list(_CACHED):
         if cached.belongs_to(data):
             return cached
-    made = RowSizes(data)
-    _CACHED[:] = [made, *_CACHED[: CACHED_DATA_SETS - 1]]
-    return made
+    row_sizes = RowSizes(data)
+    _CACHED[:] = [row_sizes, *_CACHED[: CACHED_DATA_SETS - 1]]
+    return row_sizes

@@ -20,20 +20,34 @@ def memory_table(plan: Plan, device: Device) -> str:
     A dagger stands where the process may not fit the device. Missing memory tables are made first.
     """
     plans = [other.on(device) for name in _method_names() if (other := _with_method(plan, name)) is not None]
-    missing = [one for other in plans for one in usage_of(other).workloads if find_table(one) is None]
+    usages = _traced_usages(plans)
+    head = ["method", *(f"{rows} rows" for rows in ROWS), "trained weights", "how"]
+    table = "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *map(_line, usages)])
+    return f"{table}\n\n{_caption(plan, device)}{_refused_methods(plans)}"
+
+
+def _traced_usages(plans: list[Plan]) -> list[MemoryUsage]:
+    """The usages of these plans, after their missing tables were made."""
+    workloads = [workload for plan in plans for workload in usage_of(plan).workloads]
+    missing = [workload for workload in workloads if find_table(workload) is None]
     if missing:
         make_tables(missing)
-    head = ["method", *(f"{rows} rows" for rows in ROWS), "trained weights", "how"]
-    lines = [_line(usage_of(other)) for other in plans]
-    table = "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *lines])
-    widest = int(plan.value("widest_length"))
-    caption = (
-        f"MiB of tensors at the peak of one update of {plan.model.title}, rows of up to {widest} tokens, "
-        f"{plan.settings.precision}, {plan.settings.optimizer.name}; † may not fit {device.name}."
+    return [usage_of(plan) for plan in plans]
+
+
+def _caption(plan: Plan, device: Device) -> str:
+    return (
+        f"MiB of tensors at the peak of one update of {plan.model.title}, rows of up to "
+        f"{int(plan.value('widest_length'))} tokens, {plan.settings.precision}, {plan.settings.optimizer.name}; † may "
+        f"not fit {device.name}."
     )
-    shown = {other.settings.method.name for other in plans}
+
+
+def _refused_methods(plans: list[Plan]) -> str:
+    """A sentence that lists the methods without a plan; empty where all have one."""
+    shown = {plan.settings.method.name for plan in plans}
     refused = [method.title for method in METHODS if method.updates and method.name not in shown]
-    return f"{table}\n\n{caption}" + (f" Refused with these settings: {', '.join(refused)}." if refused else "")
+    return f" Refused with these settings: {', '.join(refused)}." if refused else ""
 
 
 def _method_names() -> list[str]:

@@ -178,7 +178,7 @@ def workloads_of(plan: Plan) -> tuple[Workload, ...]:
     return (workload,)
 
 
-def changed(plan: Plan, settings: dict[str, Any]) -> Plan:
+def with_settings(plan: Plan, settings: dict[str, Any]) -> Plan:
     """The plan with other values of some settings that need no new look at the data; its other numbers stay."""
     others = {name: value for name, value in settings.items() if name != "method"}
     plan = replace(plan, settings=plan.settings.replace(**others)) if others else plan

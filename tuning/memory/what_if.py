@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 from tuning.memory.fixes import MOST_ROWS, Fix, fixes, largest_micro_batch, most_rows
-from tuning.memory.multi_device import several
+from tuning.memory.multi_device import device_shares
 from tuning.memory.peak_batches import longest_row
-from tuning.memory.usage import MemoryUsage, changed, usage_of
+from tuning.memory.usage import MemoryUsage, usage_of, with_settings
 from tuning.methods import METHODS, method_named
 from tuning.plan.plan import Plan
 
@@ -90,7 +90,8 @@ def what_if(usage: MemoryUsage) -> WhatIf:
     data_rows = plan.data.train_rows if usage.trains else plan.data.eval_rows
     lengths = _lengths(plan)
     usages = [usage, *_other_methods(usage)]
-    shared = [one.to_dict() for count in DEVICE_COUNTS for one in several(usage, count)] if usage.trains else []
+    counts = DEVICE_COUNTS if usage.trains else ()
+    shared = [share.to_dict() for count in counts for share in device_shares(usage, count)]
     return {
         "kind": usage.kind,
         "why_approximate": usage.why_approximate,
@@ -99,12 +100,12 @@ def what_if(usage: MemoryUsage) -> WhatIf:
         "rows": {
             "at": plan.settings.micro_batch_size,
             "values": list(ROWS),
-            "curves": [_curve(one, [{"rows": rows} for rows in ROWS]) for one in usages],
+            "curves": [_curve(other, [{"rows": rows} for rows in ROWS]) for other in usages],
         },
         "lengths": {
             "at": longest_row(plan),
             "values": lengths,
-            "curves": [_curve(one, [{"length": length} for length in lengths]) for one in usages],
+            "curves": [_curve(other, [{"length": length} for length in lengths]) for other in usages],
         },
         "several": shared,
         "fits": usage.fits(),
@@ -136,6 +137,7 @@ def _lengths(plan: Plan) -> list[int]:
 
 
 def _curve(usage: MemoryUsage, sizes: list[dict[str, int]]) -> Curve:
+    """The curve of a usage over these sizes, each an argument of `MemoryUsage.total`."""
     method = usage.plan.settings.method.name
     return {
         "method": method,
@@ -149,5 +151,5 @@ def _other_methods(usage: MemoryUsage) -> list[MemoryUsage]:
     """The same plan with each other method that makes updates and has a table, at the method's defaults."""
     chosen = usage.plan.settings.method.name
     candidates = [method for method in METHODS if method.updates and method.name != chosen]
-    usages = [usage_of(changed(usage.plan, {"method": method.settings()})) for method in candidates]
+    usages = [usage_of(with_settings(usage.plan, {"method": method.settings()})) for method in candidates]
     return [other for other in usages if other.kind == "traced"]

@@ -88,7 +88,7 @@ def workload_of(plan: Plan) -> Workload:
         "attention": settings.attention,
         "device": "cpu",
         "gradient_checkpointing": settings.gradient_checkpointing,
-        "method": _to_json(method_settings),
+        "method": method_settings.model_dump(mode="json"),
         "optimizer": {
             "name": optimizer.name,
             "momentum": 0.9 if optimizer.momentum else 0.0,
@@ -114,12 +114,9 @@ def _differs_on_cuda(config: dict[str, Any], settings: dict[str, Any], learned_p
     return drops or settings["precision"] != "fp32"
 
 
-def _to_json(block: Any) -> dict[str, Any]:
-    return block.model_dump(mode="json")
-
-
 @lru_cache(maxsize=32)
 def _config_at(file: Path, changed: int) -> dict[str, Any]:
+    """`config_of`, cached by the time of the file."""
     config = json.loads(file.read_text(encoding="utf-8"))
     return {name: value for name, value in config.items() if name not in WITHOUT_SIZE}
 
@@ -132,6 +129,7 @@ def config_of(folder: str) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _versions() -> list[str]:
+    """The libraries that shape allocations, with their versions."""
     versions = []
     for name in LIBRARIES:
         try:

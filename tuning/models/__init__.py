@@ -1,4 +1,4 @@
-"""Base models: where they are, what shape they have, what is known of their families, whether weights are whole."""
+"""Base models: where they are, their shapes and families, and whether their weights are complete."""
 
 from tuning.models.base_model import resolve_model
 

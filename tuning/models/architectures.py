@@ -1,4 +1,4 @@
-"""Which kinds of model `transformers` has code for, and for which task, without importing it.
+"""The kinds of model (`model_type`) for which `transformers` has code, by task, without importing it.
 
 Importing it takes seconds, brings torch in, and must not happen while a form is being filled in. So its tables are
 written into an asset once (assets/make/model_kinds.py), and a test compares the asset with the installed package.
@@ -16,25 +16,26 @@ from tuning.models.families import family_of
 KINDS = "models/kinds.json"
 
 STATE_SPACE = ("falcon_mamba", "mamba", "mamba2", "rwkv", "xlstm")
-"""Kinds that have no attention at all: a state goes from token to token."""
+"""Kinds without attention, in which a state goes from token to token."""
 
 
 @lru_cache(maxsize=1)
 def _tables() -> dict[str, frozenset[str]]:
-    """Kinds by what `transformers` has for them: a task, another kind of model, or no scaled dot product attention."""
+    """Kinds of model by the name of a table of `transformers`: a task, another sort of model, or no scaled dot product
+    attention."""
     tables = json.loads(asset_path(KINDS).read_text(encoding="utf-8"))
     return {name: frozenset(kinds) for name, kinds in tables.items()}
 
 
-def tasks_of(model_type: str, told_decoder: bool = False) -> tuple[str, ...]:
+def tasks_of(model_type: str, is_decoder: bool = False) -> tuple[str, ...]:
     """The tasks that a model of this kind can be trained for: `transformers` has a class, and a test has proven it.
 
-    `told_decoder`: config.json says `is_decoder`, which makes some encoders write.
+    `is_decoder` is that member of config.json, with which some encoders write text.
     """
     family = family_of(model_type)
-    writes = family.writes or (told_decoder and family.writes_if_told)
+    writes = family.writes or (is_decoder and family.writes_if_decoder)
     proven = {"causal_lm": writes, "sequence_classification": family.classifies}
-    return tuple(task for task, able in proven.items() if able and model_type in _tables()[task])
+    return tuple(task for task, is_proven in proven.items() if is_proven and model_type in _tables()[task])
 
 
 def is_text_model(model_type: str) -> bool:
@@ -43,7 +44,7 @@ def is_text_model(model_type: str) -> bool:
 
 
 def not_for_text(config: dict[str, Any]) -> str | None:
-    """What this model is, in words, where it is not one stack of attention blocks over text; None where it may be."""
+    """What this model is, in words, where it is no single stack of attention blocks over text; None where it may be."""
     kind, tables = config.get("model_type"), _tables()
     if kind in tables["sounds"] or any(name.startswith("audio_") and name.endswith("config") for name in config):
         return "a model of sounds"
@@ -57,11 +58,12 @@ def not_for_text(config: dict[str, Any]) -> str | None:
 
 
 def supports_sdpa(model_type: str) -> bool:
-    """Whether this kind has scaled dot product attention; taken to have it where the kind is unknown."""
+    """Whether this kind has scaled dot product attention; an unknown kind is taken to have it."""
     return model_type not in _tables()["without_sdpa"]
 
 
 def transformers_version() -> str:
+    """The version of the installed `transformers`, which is not imported for it."""
     from importlib.metadata import version
 
     return version("transformers")

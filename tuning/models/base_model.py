@@ -1,8 +1,8 @@
-"""Base models that are on this machine: bundled, in a local folder, or downloaded from the hub.
+"""Base models on this machine: bundled, in a local folder, or downloaded from the hub.
 
 A `BaseModel` has a `ModelShape`; a ModelError names what is missing and the fix. No torch and no network: a shape is
-read from JSON, the size of the weights from the file system, and a hub id is looked for in the standard cache, where
-every other program stores its downloads too.
+read from JSON, the size of the weights from the file system, and a hub id is searched in the standard cache, where
+other programs store their downloads too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tuning.models.architectures import is_text_model, not_for_text, tasks_of, t
 from tuning.models.families import DROPOUTS
 from tuning.models.file_digests import base_files
 from tuning.models.shapes import ModelShape, ShapeError, shape_from_config
-from tuning.models.tensors import HeaderError, Tensor, packed_words, read_tensors, some
+from tuning.models.tensors import HeaderError, Tensor, first_names, packed_words, read_tensors
 
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -38,11 +38,11 @@ _KNOWN_KIND = "a kind of model that can be trained here"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseModel:
-    """A base model that is on this machine."""
+    """A base model on this machine."""
 
     spec: str
     source: str
-    """`bundled`, `path`, `hub`, or `run` for what an earlier run has learned."""
+    """`bundled`, `path`, `hub`, or `run` for the result of an earlier run."""
     path: str
     title: str
     shape: ModelShape
@@ -53,25 +53,25 @@ class BaseModel:
     revision: str | None = None
     """The commit of a hub model."""
     missing: str | None = None
-    """What keeps it from being trained, as a sentence; its memory can be estimated all the same."""
+    """What keeps it from being trained, as a sentence, though its memory can be estimated; None where nothing does."""
     notes: tuple[str, ...] = ()
-    """What a person should know, such as a tokenizer without a padding token."""
+    """Sentences that a person should read, such as of a tokenizer without a padding token."""
     notices: tuple[Notice, ...] = ()
-    """What is told before Start: what of the folder is left out, replaced or read otherwise than it stands there."""
+    """Notices before Start, of what in the folder is left out, replaced or read otherwise than written."""
     files: dict[str, str] = field(default_factory=dict, hash=False)
-    """Digests of weights, config and tokenizer, to see later whether they are still the same; empty in old plans."""
+    """Digests of weights, config and tokenizer, by which a later check finds changes; empty in old plans."""
     adapter: str | None = None
-    """The folder of an earlier run's adapter that training goes on with, where it cannot be merged into the base."""
+    """The folder of an earlier run's adapter that training continues, where it cannot be merged into the base."""
     adapter_files: dict[str, str] = field(default_factory=dict, hash=False)
-    """Digests of that adapter."""
+    """Digests of the files of that adapter, by name."""
     learned_head: bool = False
-    """Of a run's result that is not merged yet: it has a head for classes, which its base model's files lack."""
+    """Whether it is a run's result that is not merged yet, with a head for classes that its base model's files lack."""
     parent: BaseModel | None = None
-    """Of a run's result: the base model of that run."""
+    """For a run's result, the base model of that run."""
 
     @property
     def public_name(self) -> str:
-        """What a saved file may call it: its hub id, or its plain name; never a path of this machine."""
+        """The name that a saved file may give: its hub id, or its plain name; never a path of this machine."""
         return self.spec.removeprefix("hub:") if self.source == "hub" else self.title
 
     def check_complete(self) -> None:
@@ -85,13 +85,14 @@ class BaseModel:
     @staticmethod
     def from_dict(plain: dict[str, Any]) -> BaseModel:
         lists: dict[str, Any] = {name: tuple(plain[name]) for name in ("tasks", "notes") if name in plain}
-        told = {"notices": tuple(map(Notice.from_dict, plain.get("notices", ())))}
+        notices = {"notices": tuple(map(Notice.from_dict, plain.get("notices", ())))}
         parent = None if plain.get("parent") is None else BaseModel.from_dict(plain["parent"])
-        return BaseModel(**(plain | lists | told | {"shape": ModelShape(**plain["shape"]), "parent": parent}))
+        return BaseModel(**(plain | lists | notices | {"shape": ModelShape(**plain["shape"]), "parent": parent}))
 
 
 def read_config(config: Any, spec: str) -> tuple[ModelShape, tuple[str, ...]]:
-    """Shape and tasks of a config.json; raises ModelError where `transformers` cannot load it without foreign code."""
+    """The shape and tasks of a config.json. Raises ModelError where `transformers` cannot load it without foreign
+    code."""
     if not isinstance(config, dict):
         raise ModelError(f"config.json of {spec!r} is not a JSON object", spec, "a JSON object")
     kind = config.get("model_type")
@@ -101,13 +102,14 @@ def read_config(config: Any, spec: str) -> tuple[ModelShape, tuple[str, ...]]:
         )
         raise ModelError(message, spec, "model_type in config.json")
     if "quantization_config" in config:
-        way = config["quantization_config"]
-        way = way.get("quant_method", "a packed format") if isinstance(way, dict) else "a packed format"
+        quantization = config["quantization_config"]
+        known = isinstance(quantization, dict)
+        way = quantization.get("quant_method", "a packed format") if known else "a packed format"
         message = f"the weights of {spec!r} are already quantized ({way}); take the original model it was made from"
         raise ModelError(message, spec, "weights that are not quantized")
-    what = not_for_text(config)
-    if what is not None:
-        message = f"{spec!r} is {what} (model_type {kind}) and cannot be trained here; {_USE}"
+    other_sort = not_for_text(config)
+    if other_sort is not None:
+        message = f"{spec!r} is {other_sort} (model_type {kind}) and cannot be trained here; {_USE}"
         raise ModelError(message, spec, _KNOWN_KIND)
     if not is_text_model(kind):
         own = "auto_map" in config
@@ -130,13 +132,16 @@ def read_config(config: Any, spec: str) -> tuple[ModelShape, tuple[str, ...]]:
     return shape, tasks
 
 
-def named(title: str, source: str) -> str:
-    """The name that `tuned_for` judges by: what is bundled is a base model, though its name does not say so."""
+def descriptive_name(title: str, source: str) -> str:
+    """The name from which `tuned_for` decides: a bundled model is a base model, though its title does not say so."""
     return f"{title}-base" if source == "bundled" else title
 
 
 def tuned_for(name: str, chat_template: bool) -> tuple[str, str]:
-    """`chat`, `base` or `unclear`, and why it matters. Some base models have a template too."""
+    """What a model of this name is tuned for (`chat`, `base` or `unclear`), and a sentence about it.
+
+    A chat template alone does not decide it: some base models have one.
+    """
     if _CHAT_WORDS.search(name) and chat_template:
         return (
             "chat",
@@ -194,14 +199,14 @@ def open_folder(folder: Path, spec: str, source: str, title: str, revision: str 
         revision=revision,
         missing=missing,
         notices=tuple(notices),
-        notes=_notes(folder, shape, "causal_lm" in tasks, named(title, source), template),
+        notes=_notes(folder, shape, "causal_lm" in tasks, descriptive_name(title, source), template),
         files=base_files(folder, weights),
     )
 
 
 def _check_openable(folder: Path, spec: str) -> None:
-    """Raises ModelError where who asks may not have this folder, or what its links lead to, opened; or where something
-    in it is no file. Nothing is opened for that, nor looked for."""
+    """Raises ModelError where the current visitor may not open this folder, or what its links lead to; or where an
+    entry of it is neither file nor folder. Nothing is opened for that, nor looked for."""
     limit = "a bundled model, or a folder named for all"
     refusal = path_refusal(folder, "models")
     if refusal is not None:
@@ -219,6 +224,7 @@ def _check_openable(folder: Path, spec: str) -> None:
 
 
 def _json(file: Path, spec: str) -> Any:
+    """The content of a JSON file. Raises ModelError."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
@@ -226,27 +232,13 @@ def _json(file: Path, spec: str) -> Any:
 
 
 def _weights(folder: Path, spec: str) -> tuple[list[Path], str | None]:
-    """The safetensors files of a folder, or the sentence that says it has none."""
+    """The safetensors files of a folder, or the sentence that says it has none. Raises ModelError for damaged ones."""
     if (folder / WEIGHTS).is_file():
         files = [folder / WEIGHTS]
     elif (folder / INDEX).is_file():
-        index = _json(folder / INDEX, spec)
-        names = set(index["weight_map"].values()) if isinstance(index, dict) and "weight_map" in index else set()
-        if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
-            raise ModelError(f"{INDEX} of {spec!r} names no files; save the model again", spec, "a weight_map")
-        files = [folder / name for name in sorted(names)]
-        gone = [file.name for file in files if not file.is_file()]
-        if gone:
-            message = f"{spec!r} lacks {len(gone)} of {len(files)} weight files, first {gone[0]}; copy them too"
-            raise ModelError(message, spec, ", ".join(gone[:3]))
+        files = _files_of_index(folder, spec)
     else:
-        pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
-        if pickles:
-            message = (
-                f"{spec!r} has only pickle weights ({pickles[0]}), which can run code when opened, and are not opened "
-                "here. Where you trust them, convert once: AutoModel….from_pretrained(folder).save_pretrained(folder)"
-            )
-            raise ModelError(message, spec, "safetensors weights")
+        _check_pickles(folder, spec)
         return (
             [],
             f"{spec!r} has no {WEIGHTS}: its memory can be estimated; to train, copy the weights there",
@@ -258,21 +250,49 @@ def _weights(folder: Path, spec: str) -> tuple[list[Path], str | None]:
     return files, None
 
 
+def _files_of_index(folder: Path, spec: str) -> list[Path]:
+    """The files of weights that a folder's index names. Raises ModelError where one is missing."""
+    index = _json(folder / INDEX, spec)
+    names = set(index["weight_map"].values()) if isinstance(index, dict) and "weight_map" in index else set()
+    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise ModelError(f"{INDEX} of {spec!r} names no files; save the model again", spec, "a weight_map")
+    files = [folder / name for name in sorted(names)]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        message = f"{spec!r} lacks {len(missing)} of {len(files)} weight files, first {missing[0]}; copy them too"
+        raise ModelError(message, spec, ", ".join(missing[:3]))
+    return files
+
+
+def _check_pickles(folder: Path, spec: str) -> None:
+    """Raises ModelError where a folder without safetensors weights has pickled ones."""
+    pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
+    if pickles:
+        message = (
+            f"{spec!r} has only pickle weights ({pickles[0]}), which can run code when opened, and are not opened "
+            "here. Where you trust them, convert once: AutoModel….from_pretrained(folder).save_pretrained(folder)"
+        )
+        raise ModelError(message, spec, "safetensors weights")
+
+
 def _read_header(file: Path, spec: str) -> dict[str, Tensor]:
-    """A file cut off by a full disk or a broken copy says so here, not in the middle of loading."""
+    """The tensors of a file by name. Raises ModelError for a file that is cut off, as a full disk or a broken copy
+    leaves it, before loading would fail in the middle."""
     try:
         return read_tensors(file)
     except HeaderError as error:
-        if error.wanted is None:
+        if error.expected_bytes is None:
             message = f"{file.name} of {spec!r} is not a safetensors file; copy or download it again"
             raise ModelError(message, spec, "a safetensors file") from None
         size = file.stat().st_size
-        message = f"{file.name} of {spec!r} is cut off: {size:,} of {error.wanted:,} bytes; copy or download it again"
-        raise ModelError(message, spec, f"{error.wanted:,} bytes") from None
+        message = (
+            f"{file.name} of {spec!r} is cut off: {size:,} of {error.expected_bytes:,} bytes; copy or download it again"
+        )
+        raise ModelError(message, spec, f"{error.expected_bytes:,} bytes") from None
 
 
 def _check_plain(tensors: dict[str, Tensor], spec: str) -> None:
-    """Weights in a packed form are loaded as if they were plain numbers, silently."""
+    """Raises ModelError for packed weights, which would silently be loaded as if they were plain numbers."""
     packed = packed_words(tensors)
     if packed is not None:
         message = f"the weights of {spec!r} are {packed}; take the original model it was made from"
@@ -280,33 +300,39 @@ def _check_plain(tensors: dict[str, Tensor], spec: str) -> None:
 
 
 def class_names(config: dict[str, Any]) -> tuple[str, ...]:
-    """The classes of a config.json in the order of their numbers, by the library's names where it names none."""
+    """The classes of a config.json in the order of their numbers; where it names none, those of `transformers`."""
     names = config.get("id2label")
     if not isinstance(names, dict):
         return ("LABEL_0", "LABEL_1")
     numbers = {str(number): str(name) for number, name in names.items()}
-    return tuple(numbers.get(str(place), "") for place in range(len(numbers)))
+    return tuple(numbers.get(str(i), "") for i in range(len(numbers)))
 
 
 @lru_cache(maxsize=64)
 def _tokens_beyond(folder: Path, size: int, changed: int, vocabulary: int) -> tuple[int, tuple[str, ...]]:
-    """How many tokens the tokenizer has, and those whose ids the embeddings have no row for. Kept by size and time."""
+    """How many tokens the tokenizer has, and those whose ids are beyond the `vocabulary` rows of the embeddings.
+
+    Cached by the size and time of tokenizer.json.
+    """
     from tokenizers import Tokenizer
 
     try:
         tokens = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab(with_added_tokens=True)
-    except Exception:  # the package raises a bare Exception for every fault; who reads the tokenizer says so
+    except Exception:  # the package raises a bare Exception for every fault; opening the tokenizer reports it
         return 0, ()
     tokens |= {str(token): id for token, id in read_json(folder / "added_tokens.json").items() if isinstance(id, int)}
-    for id, one in (read_json(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}).items():
-        if str(id).isdigit() and isinstance(one, dict):
-            tokens[str(one.get("content"))] = int(id)
+    for id, record in (read_json(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}).items():
+        if str(id).isdigit() and isinstance(record, dict):
+            tokens[str(record.get("content"))] = int(id)
     beyond = sorted((id, token) for token, id in tokens.items() if id >= vocabulary)
     return max(tokens.values(), default=-1) + 1, tuple(token for _, token in beyond)
 
 
 def _vocabulary(folder: Path, size: int, spec: str) -> list[Notice]:
-    """Tokens without an embedding: the padding token is replaced, which changes nothing; others are refused."""
+    """Notices of tokens without an embedding: a padding token is replaced, which changes nothing.
+
+    Raises ModelError for any other token. `size` is the number of embeddings.
+    """
     file = (folder / "tokenizer.json").stat()
     count, beyond = _tokens_beyond(folder, file.st_size, file.st_mtime_ns, size)
     pad = _token_text(read_json(folder / "tokenizer_config.json").get("pad_token"))
@@ -314,8 +340,8 @@ def _vocabulary(folder: Path, size: int, spec: str) -> list[Notice]:
     sizes = f"the tokenizer of {spec!r} has {count:,} tokens and the model embeddings for {size:,}"
     if others:
         message = (
-            f"{sizes}: {some(map(repr, others))} would have none. Take the tokenizer that belongs to the model, or "
-            "give the model more embeddings with resize_token_embeddings"
+            f"{sizes}: {first_names(map(repr, others))} would have none. Take the tokenizer that belongs to the model, "
+            "or give the model more embeddings with resize_token_embeddings"
         )
         raise ModelError(message, spec, f"at most {size:,} tokens")
     notices = []
@@ -326,53 +352,54 @@ def _vocabulary(folder: Path, size: int, spec: str) -> list[Notice]:
 
 
 def _token_text(token: Any) -> str | None:
-    found = token.get("content") if isinstance(token, dict) else token
-    return found if isinstance(found, str) else None
+    """The text of a token, which a config has as text or in a record."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else None
 
 
 def _check_tokenizer(folder: Path, spec: str) -> None:
+    """Raises ModelError where a folder has no tokenizer.json."""
     if (folder / "tokenizer.json").is_file():
         return
-    pieces = [
-        name for name in ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model") if (folder / name).is_file()
-    ]
-    older = [name for name in ("vocab.txt", "vocab.json") if (folder / name).is_file()]
-    has = f"only {(pieces + older)[0]}" if pieces or older else "no tokenizer at all"
-    fix = "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
-    way = (
-        f"make it once with {fix}" if pieces or older else "save its tokenizer beside the weights with save_pretrained"
-    )
-    raise ModelError(f"{spec!r} has no tokenizer.json, {has}; {way}", spec, "tokenizer.json")
+    others = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "vocab.json")
+    other = next((name for name in others if (folder / name).is_file()), None)
+    has, fix = "no tokenizer at all", "save its tokenizer beside the weights with save_pretrained"
+    if other is not None:
+        has = f"only {other}"
+        fix = "make it once with AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+    raise ModelError(f"{spec!r} has no tokenizer.json, {has}; {fix}", spec, "tokenizer.json")
 
 
 def _notes(folder: Path, shape: ModelShape, writes: bool, name: str, template: bool) -> tuple[str, ...]:
-    reads = "Reads both ways: it sorts texts into classes, and cannot write."
-    found = [tuned_for(name, template)[1] if writes else reads]
+    """Sentences about a model that a person should read; `writes` says that it can be trained to write."""
+    encoder = "Reads both ways: it sorts texts into classes, and cannot write."
+    notes = [tuned_for(name, template)[1] if writes else encoder]
     config = read_json(folder / "tokenizer_config.json")
     if (folder / "tokenizer.json").is_file() and not config.get("pad_token"):
-        found.append("The tokenizer has no padding token; another token fills up short rows, masked out of the loss.")
+        notes.append("The tokenizer has no padding token; another token fills up short rows, masked out of the loss.")
     model = read_json(folder / "config.json")
     dropped = [name for name in DROPOUTS if isinstance(model.get(name), float) and model[name] > 0]
     if dropped:
-        found.append(f"It trains with its own dropout ({dropped[0]} {model[dropped[0]]:g}), so cuts differ a little.")
+        notes.append(f"It trains with its own dropout ({dropped[0]} {model[dropped[0]]:g}), so cuts differ a little.")
     if not shape.known:
-        found.append(
+        notes.append(
             f"Layers of a model of kind {shape.model_type} are counted by the usual pattern, so counts are close, "
             "not exact."
         )
-    return tuple(found)
+    return tuple(notes)
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a file; empty where it is not there or is none."""
+    """The JSON object in a file; empty where the file is missing or holds none."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _has_chat_template(folder: Path) -> bool:
+    """Whether a folder has a chat template, in a file or in its tokenizer's config."""
     return (folder / "chat_template.jinja").is_file() or bool(
         read_json(folder / "tokenizer_config.json").get("chat_template")
     )
@@ -380,28 +407,29 @@ def _has_chat_template(folder: Path) -> bool:
 
 # -- the hub's cache --------------------------------------------------------------------------------------------------
 def cache_folder() -> Path:
-    """Where programs on this machine keep what they downloaded from the hub (HF_HUB_CACHE, HF_HOME)."""
+    """The folder in which programs on this machine store downloads from the hub (HF_HUB_CACHE, HF_HOME)."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
 
 
 def cached_snapshot(model_id: str, revision: str | None) -> Path | None:
-    """The folder of a hub model at a branch, tag or commit, as far as it is in the cache; None where it is not."""
-    place = cache_folder() / f"models--{model_id.replace('/', '--')}"
-    wanted = revision or "main"
-    if COMMIT.fullmatch(wanted):
-        commit = wanted
+    """The folder of a hub model at a branch, tag or commit in the cache; None where it is not there."""
+    folder = cache_folder() / f"models--{model_id.replace('/', '--')}"
+    name = revision or "main"
+    if COMMIT.fullmatch(name):
+        commit = name
     else:
-        named = place / "refs" / wanted
-        if not named.resolve().is_relative_to((place / "refs").resolve()) or not named.is_file():
+        ref = folder / "refs" / name
+        if not ref.resolve().is_relative_to((folder / "refs").resolve()) or not ref.is_file():
             return None
-        commit = named.read_text(encoding="utf-8").strip()
-    snapshot = place / "snapshots" / commit
+        commit = ref.read_text(encoding="utf-8").strip()
+    snapshot = folder / "snapshots" / commit
     return snapshot if COMMIT.fullmatch(commit) and (snapshot / "config.json").is_file() else None
 
 
 def _open_cached(model_id: str, spec: str, revision: str | None) -> BaseModel:
+    """A hub model that is in the cache with its weights. Raises ModelError."""
     folder = cached_snapshot(model_id, revision)
     if folder is not None:
         model = open_folder(folder, spec, "hub", model_id.rpartition("/")[2], folder.name)
@@ -417,16 +445,19 @@ def _open_cached(model_id: str, spec: str, revision: str | None) -> BaseModel:
 
 
 def is_cached(model_id: str, revision: str | None) -> bool:
-    """Whether a hub model is here, whole."""
+    """Whether all of a hub model is in the cache."""
     try:
         return _open_cached(model_id, model_id, revision).missing is None
     except ModelError:
         return False
 
 
-# -- the one door -----------------------------------------------------------------------------------------------------
+# -- any source -------------------------------------------------------------------------------------------------------
 def split_spec(spec: str) -> tuple[str, str]:
-    """(`bundled` | `path` | `hub` | `run`, the name without its prefix). Raises ModelError."""
+    """The source that a model's name means (`bundled`, `path`, `hub` or `run`), and the name without its prefix.
+
+    Raises ModelError.
+    """
     kind, colon, rest = spec.partition(":")
     if colon and kind in ("bundled", "path", "hub", "run"):
         name = rest
@@ -441,7 +472,10 @@ def split_spec(spec: str) -> tuple[str, str]:
 
 
 def resolve_model(spec: str, revision: str | None = None) -> BaseModel:
-    """A bundled name, a path (`/`, `./`, `~`, `path:`), or a hub id that is in the cache. Raises ModelError."""
+    """The base model of a bundled name, a path (`/`, `./`, `~`, `path:`), or a hub id that is in the cache.
+
+    Raises ModelError.
+    """
     kind, name = split_spec(spec)
     if kind == "hub":
         return _open_cached(name, spec, revision)

@@ -1,4 +1,4 @@
-"""What is known of each family of models: one record a `model_type` of transformers.
+"""The families of models: one record for each `model_type` of transformers.
 
 A record says how the layers are named and counted, what a model of the family can be trained for, and how it behaves
 where that decides a refusal or a byte of the memory estimate. Each claim is proven by a test on a tiny random model of
@@ -32,57 +32,57 @@ class Family:
     tied: bool = False
     """Whether input and output embeddings are one matrix where config.json does not say."""
     positions: bool = False
-    """Learned positions, a matrix of max_positions x hidden."""
+    """Whether positions are learned, as a matrix of max_positions x hidden."""
     position_offset: int = 0
-    """Rows of the positions' matrix that no token can use."""
+    """How many rows of the position embeddings no token can use."""
     head_bias: bool = False
     transposed: bool = False
-    """Linear layers keep their matrix as in x out (the library's Conv1D)."""
+    """Whether linear layers store their matrix as in x out (the library's Conv1D)."""
     encoder: bool = False
     segments: bool = False
-    """Segment embeddings, as many as type_vocab_size says."""
+    """Whether there are segment embeddings, as many as type_vocab_size says."""
     pooler: bool = False
-    """A hidden-wide layer behind the body that a classifier reads."""
+    """Whether a hidden-wide layer stands between body and classifier."""
     classifier: str = "score"
     """`score` a matrix; `bias` a matrix with a bias; `dense` a hidden-wide layer before it."""
     keys_and_values: tuple[str, ...] | None = None
-    """Layers whose outputs IA3 scales; None for those that give keys or values, whole where they give queries too."""
+    """Names of the layers whose outputs IA3 scales; None for all that give keys or values, also beside queries."""
 
     # tasks
     writes: bool = False
-    """Tokens see only what stands before them, and padding changes nothing. A kind without it never writes text: being
-    in the library's table is no proof, for encoders stand there too."""
-    writes_if_told: bool = False
-    """An encoder that is a decoder where config.json has `is_decoder: true`."""
+    """Whether it is proven that tokens see only those before them, and that padding changes nothing. A kind without it
+    never writes text: being in the library's table is no proof, for that has encoders too."""
+    writes_if_decoder: bool = False
+    """Whether it is an encoder that becomes a decoder where config.json has `is_decoder: true`."""
     classifies: bool = False
-    """The classes of a text are the same alone as among longer ones; kinds without it count the padding in."""
+    """Whether the classes of a text do not depend on padding; kinds without it read the padding too."""
     supports_packing: bool = False
-    """Packed rows are kept apart by their restarting positions; kinds without it mix them silently."""
+    """Whether restarting positions separate packed rows; kinds without it mix them silently."""
 
     # positions of a text
     positions_from_padding: bool = False
-    """The first token has the position behind the padding token's id: the rows up to there are no text's."""
+    """Whether the first token has the position after the padding token's id, so that no token uses the earlier ones."""
     lost_positions: int = 0
-    """Rows of the positions' matrix before the first token's, where it always begins at the same later one."""
+    """How many positions come before the first token's, in kinds in which that is a constant above 0."""
 
     # memory
     half_cache: bool = False
-    """Keys and values of text written under autocast are stored in 16 bits, not in 32."""
+    """Whether keys and values of generated text are stored in 16 bits under autocast, and not in 32."""
     default_dropout: bool = True
-    """With learned positions: whether attention has dropout where config.json does not say."""
+    """Whether attention has dropout where config.json does not say, in families with learned positions."""
     stepwise_activation: bool = False
-    """The activation is written out in steps, each of which is stored; other kinds do so where config.json names one
-    of that sort."""
+    """Whether the activation is computed in several operations, each of whose results is stored; other kinds do so
+    where config.json names such an activation."""
 
     @property
     def layers(self) -> list[tuple[str, str, str]]:
-        """(name, in, out) of the linear layers of one block, sizes by their letters."""
+        """(name, in, out) of the linear layers of one block, with sizes as letters (see `Family`)."""
         parts = [part.removesuffix("+").split(":") for part in f"{self.attention} {self.mlp}".split()]
         return [(name, ends[0], ends[2]) for name, ends in parts]
 
     @property
     def scaled_by_ia3(self) -> tuple[str, ...]:
-        """Names of the attention layers that give keys or values."""
+        """Names of the attention layers that IA3 scales: those that give keys or values."""
         if self.keys_and_values is not None:
             return self.keys_and_values
         return tuple(name for name, _, out in self.layers if out in ("k", "f"))
@@ -116,7 +116,7 @@ _USUAL = Family(
     tied=True,
     positions=True,
 )
-"""What is assumed of the layers of other kinds."""
+"""The assumption about the layers of kinds without a record."""
 FAMILIES: dict[str, Family] = {
     "llama": replace(_LLAMA, writes=True, classifies=True, supports_packing=True),
     "mistral": replace(_LLAMA, writes=True, classifies=True, supports_packing=True),
@@ -207,10 +207,12 @@ FAMILIES: dict[str, Family] = {
         classifies=True,
         supports_packing=True,
     ),
-    "bert": replace(_ROBERTA, position_offset=0, pooler=True, classifier="bias", writes_if_told=True, classifies=True),
-    "roberta": replace(_ROBERTA, writes_if_told=True, classifies=True, positions_from_padding=True),
-    "xlm-roberta": replace(_ROBERTA, writes_if_told=True, classifies=True, positions_from_padding=True),
-    "camembert": replace(_ROBERTA, writes_if_told=True, classifies=True, positions_from_padding=True),
+    "bert": replace(
+        _ROBERTA, position_offset=0, pooler=True, classifier="bias", writes_if_decoder=True, classifies=True
+    ),
+    "roberta": replace(_ROBERTA, writes_if_decoder=True, classifies=True, positions_from_padding=True),
+    "xlm-roberta": replace(_ROBERTA, writes_if_decoder=True, classifies=True, positions_from_padding=True),
+    "camembert": replace(_ROBERTA, writes_if_decoder=True, classifies=True, positions_from_padding=True),
     "modernbert": Family(  # the first block lacks one norm, which is taken off the two at the ends
         attention="attn.Wqkv:h>f attn.Wo:q>h",
         mlp="mlp.Wi:h>g mlp.Wo:i>h",
@@ -232,8 +234,8 @@ FAMILIES: dict[str, Family] = {
     # kinds whose layers are counted by the usual pattern
     "albert": replace(_USUAL, classifies=True),
     "apertus": replace(_USUAL, writes=True, supports_packing=True),
-    "bert-generation": replace(_USUAL, writes_if_told=True),
-    "big_bird": replace(_USUAL, writes_if_told=True, classifies=True),
+    "bert-generation": replace(_USUAL, writes_if_decoder=True),
+    "big_bird": replace(_USUAL, writes_if_decoder=True, classifies=True),
     "biogpt": replace(_USUAL, writes=True, classifies=True),
     "bitnet": replace(_USUAL, writes=True),
     "bloom": replace(_USUAL, writes=True, classifies=True),
@@ -241,12 +243,12 @@ FAMILIES: dict[str, Family] = {
     "cohere2": replace(_USUAL, writes=True),
     "ctrl": replace(_USUAL, writes=True, classifies=True),
     "cwm": replace(_USUAL, writes=True),
-    "data2vec-text": replace(_USUAL, writes_if_told=True, classifies=True, positions_from_padding=True),
+    "data2vec-text": replace(_USUAL, writes_if_decoder=True, classifies=True, positions_from_padding=True),
     "deberta": replace(_USUAL, classifies=True),
     "deberta-v2": replace(_USUAL, classifies=True),
     "diffllama": replace(_USUAL, writes=True, classifies=True),
-    "electra": replace(_USUAL, writes_if_told=True, classifies=True),
-    "ernie": replace(_USUAL, writes_if_told=True, classifies=True),
+    "electra": replace(_USUAL, writes_if_decoder=True, classifies=True),
+    "ernie": replace(_USUAL, writes_if_decoder=True, classifies=True),
     "esm": replace(_USUAL, positions_from_padding=True),
     "eurobert": replace(_USUAL, classifies=True),
     "falcon": replace(_USUAL, writes=True, classifies=True),
@@ -275,7 +277,7 @@ FAMILIES: dict[str, Family] = {
     "lilt": replace(_USUAL, positions_from_padding=True),
     "longformer": replace(_USUAL, classifies=True, positions_from_padding=True),
     "luke": replace(_USUAL, positions_from_padding=True),
-    "megatron-bert": replace(_USUAL, writes_if_told=True, classifies=True),
+    "megatron-bert": replace(_USUAL, writes_if_decoder=True, classifies=True),
     "ministral": replace(_USUAL, writes=True, classifies=True),
     "ministral3": replace(_USUAL, writes=True, classifies=True),
     "mixtral": replace(_USUAL, supports_packing=True),
@@ -292,30 +294,30 @@ FAMILIES: dict[str, Family] = {
     "qwen3_5_text": replace(_USUAL, writes=True),
     "qwen3_moe": replace(_USUAL, supports_packing=True),
     "recurrent_gemma": replace(_USUAL, writes=True),
-    "rembert": replace(_USUAL, writes_if_told=True, classifies=True),
-    "roberta-prelayernorm": replace(_USUAL, writes_if_told=True, classifies=True, positions_from_padding=True),
-    "roc_bert": replace(_USUAL, writes_if_told=True, classifies=True),
-    "roformer": replace(_USUAL, writes_if_told=True, classifies=True),
+    "rembert": replace(_USUAL, writes_if_decoder=True, classifies=True),
+    "roberta-prelayernorm": replace(_USUAL, writes_if_decoder=True, classifies=True, positions_from_padding=True),
+    "roc_bert": replace(_USUAL, writes_if_decoder=True, classifies=True),
+    "roformer": replace(_USUAL, writes_if_decoder=True, classifies=True),
     "squeezebert": replace(_USUAL, classifies=True),
     "ultrabert": replace(_USUAL, classifies=True),
     "vaultgemma": replace(_USUAL, writes=True),
     "xglm": replace(_USUAL, writes=True),
     "xlm": replace(_USUAL, classifies=True),
-    "xlm-roberta-xl": replace(_USUAL, writes_if_told=True, classifies=True, positions_from_padding=True),
+    "xlm-roberta-xl": replace(_USUAL, writes_if_decoder=True, classifies=True, positions_from_padding=True),
     "xmod": replace(_USUAL, positions_from_padding=True),
 }
 
 
 def family_of(model_type: str) -> Family:
-    """The record of a kind; the usual pattern, trained for nothing, where there is none."""
+    """The record of a model_type; where there is none, the usual pattern, which is trained for no task."""
     return FAMILIES.get(model_type, _USUAL)
 
 
-# -- names that all families share ------------------------------------------------------------------------------------
+# -- names of all families --------------------------------------------------------------------------------------------
 HEADS = ("score", "classifier", "pre_classifier")
 """Modules of a classification head."""
 UNQUANTIZED = ("lm_head", "embed_out", *HEADS, "pooler")
-"""Modules that stay in 32 bits when a model is stored in 4: what writes the answer, and what is trained."""
+"""Modules that stay in 32 bits when a model is stored in 4: output layers, and layers that are trained."""
 
 # members of a config.json, in the order in which they are looked for
 HIDDEN_SIZES = ("hidden_size", "n_embd", "d_model", "dim", "emb_dim")
@@ -329,9 +331,9 @@ DROPOUT_GROUPS = (
     ("resid_pdrop", "embd_pdrop", "attn_pdrop"),
     ("dropout", "attention_dropout"),
 )
-"""The members that together speak of all dropout, by the families' ways of naming it; attention's last."""
+"""Members of a config.json that set a model's dropout, in groups of those that occur together; attention's last."""
 DROPOUTS = tuple(name for group in DROPOUT_GROUPS for name in group)
-"""Members that give a model dropout of its own."""
+"""All members of a config.json that set a model's dropout."""
 WITHOUT_SIZE = (
     "transformers_version",
     "dtype",
@@ -346,4 +348,4 @@ WITHOUT_SIZE = (
     "id2label",
     "label2id",
 )
-"""Members that change no size of a tensor, and so no memory table."""
+"""Members of a config.json that change no size of a tensor, and so no memory table."""

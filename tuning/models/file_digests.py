@@ -1,7 +1,7 @@
-"""Digests of a model's files, to tell later whether they are those that a plan was made with.
+"""Digests of a model's files, by which a later check finds whether they have changed since a plan was made.
 
-Weights are not read whole: the header of a safetensors file and a few bytes of every tensor show what training or
-copying another file over it changes, at the cost of one short read a tensor.
+Weights are not read whole: the header of a safetensors file and a few bytes of every tensor show whether it was trained
+or replaced, at the cost of one short read a tensor.
 """
 
 from __future__ import annotations
@@ -20,71 +20,74 @@ BESIDE_WEIGHTS = (
     "added_tokens.json",
     "chat_template.jinja",
 )
-"""What shapes a run besides the weights."""
+"""The files besides the weights on which a run depends."""
 SAMPLED_BYTES = 64
-"""Of each tensor, from its middle."""
+"""Bytes of each tensor that are read, from its middle."""
 HEADER_LIMIT = 100_000_000
-"""What safetensors itself allows."""
+"""Bytes of the longest header that safetensors allows."""
 
 
 def digests(files: Iterable[Path]) -> dict[str, str]:
-    """A digest of each of these files that is there, by its name."""
+    """The digests of those of these files that exist, by file name."""
     return {file.name: _digest(file) for file in files if file.is_file()}
 
 
 def base_files(folder: Path, weights: Iterable[Path]) -> dict[str, str]:
-    """Digests of a base model: its weights, its config, its tokenizer."""
+    """The digests of a base model's weights, config and tokenizer, by file name."""
     return digests([*weights, *(folder / name for name in BESIDE_WEIGHTS)])
 
 
 def adapter_files(folder: Path) -> dict[str, str]:
-    """Digests of a saved adapter: its weights and what they say of themselves."""
-    found = (file for pattern in ("*.safetensors", "*.json") for file in folder.glob(pattern))
-    return digests(sorted(found))
+    """The digests of a saved adapter's weights and configs, by file name."""
+    files = (file for pattern in ("*.safetensors", "*.json") for file in folder.glob(pattern))
+    return digests(sorted(files))
 
 
-def changes(folder: Path, kept: Mapping[str, str]) -> list[str]:
-    """What differs from these digests now, such as "model.safetensors has changed"; empty where nothing does."""
-    found = []
-    for name, digest in kept.items():
+def changes(folder: Path, earlier: Mapping[str, str]) -> list[str]:
+    """How a folder's files differ from their earlier digests, such as "model.safetensors has changed"; empty where they
+    do not."""
+    differences = []
+    for name, digest in earlier.items():
         file = folder / name
         if not file.is_file():
-            found.append(f"{name} is gone")
-        elif _content(file) != digest:  # read anew: clocks are coarse, and another file may be as long
-            found.append(f"{name} has changed")
-    return found
+            differences.append(f"{name} is gone")
+        elif _content_digest(file) != digest:  # read anew: clocks are coarse, and another file may be as long
+            differences.append(f"{name} has changed")
+    return differences
 
 
 def _digest(file: Path) -> str:
+    """The digest of a file, cached by its time and size."""
     state = file.stat()
-    return _kept_content(str(file), state.st_mtime_ns, state.st_size)
+    return _cached_content_digest(str(file), state.st_mtime_ns, state.st_size)
 
 
 @lru_cache(maxsize=512)
-def _kept_content(name: str, time: int, size: int) -> str:
-    """For each version of a file once, for a plan is made with every change of the form."""
-    return _content(Path(name))
+def _cached_content_digest(name: str, time: int, size: int) -> str:
+    """`_content_digest`, computed once for each version of a file, for a plan is made with every change of the form."""
+    return _content_digest(Path(name))
 
 
-def _content(file: Path) -> str:
-    found = _sampled(file) if file.suffix == ".safetensors" else None
-    return (found or sha256(file.read_bytes()).hexdigest())[:16]
+def _content_digest(file: Path) -> str:
+    """16 hexadecimal digits: of samples of a safetensors file, of all bytes of any other."""
+    digest = _sample_digest(file) if file.suffix == ".safetensors" else None
+    return (digest or sha256(file.read_bytes()).hexdigest())[:16]
 
 
-def _sampled(file: Path) -> str | None:
-    """A hash of the header and of a piece of each tensor; None where it is no safetensors file."""
+def _sample_digest(file: Path) -> str | None:
+    """A hash of the header and of a few bytes of each tensor; None where it is no safetensors file."""
     with open(file, "rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         if not 2 <= length <= HEADER_LIMIT:
             return None
         header = opened.read(length)
         try:
-            parts = json.loads(header)
-            spans = sorted(part["data_offsets"] for name, part in parts.items() if name != "__metadata__")
+            tensors = json.loads(header)
+            spans = sorted(tensor["data_offsets"] for name, tensor in tensors.items() if name != "__metadata__")
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
-        found = sha256(header)
+        digest = sha256(header)
         for start, end in spans:
             opened.seek(8 + length + max(start, (start + end - SAMPLED_BYTES) // 2))
-            found.update(opened.read(min(SAMPLED_BYTES, end - start)))
-    return found.hexdigest()
+            digest.update(opened.read(min(SAMPLED_BYTES, end - start)))
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The sizes of a transformer as its config.json tells them, without opening a weight.
+"""The sizes of a transformer by its config.json, without opening a weight.
 
 A `ModelShape` has the layers by their names in `transformers`, the number of parameters, and the positions.
 """
@@ -29,9 +29,9 @@ class ShapeError(ValueError):
 
 
 MOST_LAYERS = 2_000
-"""Layers of the deepest model that is read: all are built once, without weights, to be compared with the file's."""
+"""Layers of the deepest model that is read: all are built once, without weights, to compare them with the file's."""
 _USUAL_PADDING = 1
-"""The padding token of these kinds where config.json does not say it."""
+"""The padding token's id in kinds that count positions from it, where config.json does not name it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,48 +51,51 @@ class ModelShape:
     extra_parameters: int = 0
     """Weights that only some configs of a family have: segment embeddings, optional biases."""
     lost_positions: int | None = None
-    """Rows of the positions' matrix that no token can use; None in plans that were stored before it was counted."""
+    """Rows of the position embeddings that no token can use; None in plans that were stored before it was counted."""
 
     @property
     def positions_words(self) -> str:
-        """How many tokens have a place, in words, with what takes the others."""
+        """How many positions tokens can use, in words, with the reason why others cannot be used."""
         lost = self.lost_positions or 0
-        why = f" ({self.max_positions + lost} less {lost}, which come before the first token's)" if lost else ""
-        return f"{self.max_positions} positions{why}"
+        reason = f" ({self.max_positions + lost} less {lost}, which come before the first token's)" if lost else ""
+        return f"{self.max_positions} positions{reason}"
 
     @property
     def family(self) -> Family:
+        """The record of the model's family."""
         return family_of(self.model_type)
 
     @property
     def known(self) -> bool:
-        """Whether the layers' names and the count are those of `transformers`, not a guess."""
+        """Whether names and numbers of layers are exact, and not assumed."""
         return self.family.exact
 
     @property
     def gated(self) -> bool:
+        """Whether the feed-forward layers have a gate."""
         return self.family.gated
 
     @property
     def encoder(self) -> bool:
-        """Reads both ways, or has not been proven not to: then it writes only where its config says `is_decoder`."""
+        """Whether tokens see those after them, or are not proven not to: then the model writes only where its config
+        has `is_decoder`."""
         return not self.family.writes
 
     @property
     def linears(self) -> dict[str, tuple[int, int]]:
-        """All linear modules of one block: the end of their name -> (in, out) features."""
+        """The (in, out) features of all linear modules of one block, by the end of their names."""
         query, key, inner = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim, self.intermediate_size
         size = {"h": self.hidden_size, "q": query, "k": key, "i": inner, "f": query + 2 * key, "g": 2 * inner}
-        return {name: (size[into], size[out]) for name, into, out in self.family.layers}
+        return {name: (size[inputs], size[outputs]) for name, inputs, outputs in self.family.layers}
 
     @property
     def attention_linears(self) -> dict[str, tuple[int, int]]:
-        """The linear modules of one block's attention: the end of their name -> (in, out) features."""
+        """The (in, out) features of the linear modules of one block's attention, by the end of their names."""
         return dict(list(self.linears.items())[: len(self.family.attention.split())])
 
     @property
     def block_parameters(self) -> int:
-        """Weights of one block: matrices, biases and norms."""
+        """The number of weights of one block: matrices, biases and norms."""
         family, linears = self.family, self.linears
         biased = [part.split(":")[0] for part in f"{family.attention} {family.mlp}".split() if part.endswith("+")]
         widths = {
@@ -100,18 +103,20 @@ class ModelShape:
             "q": self.num_heads * self.head_dim,
             "k": self.num_kv_heads * self.head_dim,
         }
-        norms = family.block_norms * self.hidden_size + sum(widths[one] for one in family.head_norms.split())
-        return sum(a * b for a, b in linears.values()) + sum(linears[name][1] for name in biased) + norms
+        norms = family.block_norms * self.hidden_size + sum(widths[letter] for letter in family.head_norms.split())
+        matrices = sum(inputs * outputs for inputs, outputs in linears.values())
+        return matrices + sum(linears[name][1] for name in biased) + norms
 
     @property
     def parameters(self) -> int:
-        """All weights with the language-model head; exact for the families of the table, else close."""
+        """The number of weights with the language-model head: exact for families with a record of their layers, else
+        close."""
         head = 0 if self.tied else self.vocab_size * self.hidden_size
         return self.body_parameters + head + (self.vocab_size if self.family.head_bias else 0)
 
     @property
     def body_parameters(self) -> int:
-        """All weights without the language-model head."""
+        """The number of weights without the language-model head."""
         family, hidden = self.family, self.hidden_size
         lost = family.position_offset if self.lost_positions is None else self.lost_positions
         positions = (self.max_positions + lost) * hidden if family.positions else 0
@@ -120,21 +125,22 @@ class ModelShape:
         return ends + self.num_layers * self.block_parameters + pooler
 
     def classifier_parameters(self, labels: int) -> int:
-        """Weights of the new head that `transformers` puts on for so many classes."""
+        """The number of weights of the new head that `transformers` adds for `labels` classes."""
         hidden, kind = self.hidden_size, self.family.classifier
         dense = hidden * hidden + hidden if kind == "dense" else 0
         return dense + hidden * labels + (0 if kind == "score" else labels)
 
 
 def _first(config: dict[str, Any], *names: str, default: int | None = None) -> int:
-    """The first of these members that is there; raises ShapeError for one that is no size."""
+    """The first of these members that the config has. Raises ShapeError for a value that is no size, and where there is
+    neither a member nor a default."""
     for name in names:
-        found = config.get(name)
-        if found is None:
+        value = config.get(name)
+        if value is None:
             continue
-        if isinstance(found, bool) or not isinstance(found, int) or found < 1:
-            raise ShapeError(f"config.json has {name} {found!r}; it must be a whole number above 0", found)
-        return found
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ShapeError(f"config.json has {name} {value!r}; it must be a whole number above 0", value)
+        return value
     if default is None:
         message = f"config.json has none of {', '.join(names)}; this kind of model cannot be read"
         raise ShapeError(message, config.get("model_type"))
@@ -142,7 +148,7 @@ def _first(config: dict[str, Any], *names: str, default: int | None = None) -> i
 
 
 def _check_heads(config: dict[str, Any], hidden: int, heads: int, keys: int) -> None:
-    """Raise ShapeError for heads that no model can be built with."""
+    """Raises ShapeError for numbers of heads with which no model can be built."""
     if heads % keys:
         message = f"config.json has {heads} attention heads and {keys} key heads; the first must be a multiple"
         raise ShapeError(message, keys)
@@ -152,12 +158,12 @@ def _check_heads(config: dict[str, Any], hidden: int, heads: int, keys: int) -> 
 
 
 def counts_from_padding(kind: str) -> bool:
-    """Whether positions of this kind begin behind the padding token's id."""
+    """Whether positions of this kind begin after the padding token's id."""
     return family_of(kind).positions_from_padding
 
 
 def _lost_positions(config: dict[str, Any], kind: str) -> int:
-    """Positions that come before the first token's."""
+    """How many positions come before the first token's."""
     if not family_of(kind).positions_from_padding:
         return family_of(kind).lost_positions
     padding = config.get("pad_token_id", _USUAL_PADDING)
@@ -165,19 +171,10 @@ def _lost_positions(config: dict[str, Any], kind: str) -> int:
 
 
 def shape_from_config(config: dict[str, Any]) -> ModelShape:
-    """The shape a config.json describes; raises ShapeError naming a missing field."""
+    """The shape that a config.json describes. Raises ShapeError naming a member that is missing or cannot be used."""
     kind = str(config.get("model_type", ""))
-    for block in (config, *(one for one in config.values() if isinstance(one, dict))):
-        experts = next((name for name in EXPERTS if isinstance(block.get(name), int) and block[name] > 1), None)
-        if experts:
-            message = (
-                f"config.json of this {kind} model has {experts} {block[experts]}; mixtures of experts are not "
-                "supported: use a dense model"
-            )
-            raise ShapeError(message, kind)
-    hidden = _first(config, *HIDDEN_SIZES)
-    heads = _first(config, *HEAD_COUNTS)
-    layers = _first(config, *DEPTHS)
+    _check_dense(config, kind)
+    hidden, heads, layers = _first(config, *HIDDEN_SIZES), _first(config, *HEAD_COUNTS), _first(config, *DEPTHS)
     if layers > MOST_LAYERS:
         message = (
             f"config.json says the model has {layers:,} layers, and the most that are read here are {MOST_LAYERS:,}"
@@ -188,13 +185,8 @@ def shape_from_config(config: dict[str, Any]) -> ModelShape:
     width = _first(config, "head_dim", default=max(1, hidden // heads))
     _check_heads(config, hidden, heads, keys)
     inner = _first(config, *INNER_SIZES, default=4 * hidden)
-    extra = _first(config, "type_vocab_size", default=1) * hidden if family.segments else 0
-    if config.get("attention_bias") is True and not family.encoder and "+" not in family.attention:
-        extra += layers * (heads * width + 2 * keys * width + hidden)
-    if config.get("use_qkv_bias") is True and "+" not in family.attention:
-        extra += layers * (heads + 2 * keys) * width
-    if config.get("mlp_bias") is True and "+" not in family.mlp:
-        extra += layers * (2 * inner + hidden)
+    segments = _first(config, "type_vocab_size", default=1) * hidden if family.segments else 0
+    biases = layers * _optional_biases(config, family, hidden, heads * width, keys * width, inner)
     positions = _first(config, *POSITIONS, default=2048)
     lost = _lost_positions(config, kind)
     if lost >= positions:
@@ -212,5 +204,30 @@ def shape_from_config(config: dict[str, Any]) -> ModelShape:
         max_positions=positions - lost,
         lost_positions=lost,
         tied=bool(config.get("tie_word_embeddings", family.tied)),
-        extra_parameters=extra,
+        extra_parameters=segments + biases,
     )
+
+
+def _check_dense(config: dict[str, Any], kind: str) -> None:
+    """Raises ShapeError for a mixture of experts."""
+    for block in (config, *(member for member in config.values() if isinstance(member, dict))):
+        experts = next((name for name in EXPERTS if isinstance(block.get(name), int) and block[name] > 1), None)
+        if experts:
+            message = (
+                f"config.json of this {kind} model has {experts} {block[experts]}; mixtures of experts are not "
+                "supported: use a dense model"
+            )
+            raise ShapeError(message, kind)
+
+
+def _optional_biases(config: dict[str, Any], family: Family, hidden: int, query: int, key: int, inner: int) -> int:
+    """Weights of one block in biases that config.json asks for and the family usually lacks; sizes are widths."""
+    biases = 0
+    if "+" not in family.attention:
+        if config.get("attention_bias") is True and not family.encoder:
+            biases += query + 2 * key + hidden
+        if config.get("use_qkv_bias") is True:
+            biases += query + 2 * key
+    if config.get("mlp_bias") is True and "+" not in family.mlp:
+        biases += 2 * inner + hidden
+    return biases

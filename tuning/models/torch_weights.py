@@ -1,9 +1,9 @@
-"""Reports what `transformers` says of a file's tensors, without reading one: the program of a child process.
+"""The program of a child process: how `transformers` would load a file's tensors, without reading one.
 
-It answers questions, JSON on standard input, one a line (a model folder, its files, a task), each with one line on
-standard output: the report, or {"error": why the model cannot be made}. Model and tensors have sizes and no numbers,
-so that a model of any size is compared at the same cost. Loading changes library globals, which must not happen beside
-a run.
+Each line on standard input is a question as JSON (a model folder, its files, a task), and is answered with one line on
+standard output: the report, or {"error": why the model cannot be made}. Model and tensors have sizes and no numbers, so
+that a model of any size is compared at the same cost. Loading changes library globals, which must not happen beside a
+run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tuning.models.tensors import WHOLE_NUMBERS, Tensor, read_tensors
 _IDLE = re.compile(
     r"(^|\.)(position_ids|token_type_ids|masked_bias|(attn|attention|self_attn)\.(bias|mask)|rotary_emb\..*)$"
 )
-"""Buffers of older versions that stand in the body and are computed now."""
+"""Buffers that older versions saved with the body, and that are computed now."""
 _FORMATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _CHUNK = 4096
 """Rows of a matrix that are compared at once."""
@@ -35,12 +35,12 @@ def compare(folder: str, files: Sequence[str], task: str) -> dict[str, Any]:
     for file in files:
         tensors |= read_tensors(Path(folder) / file)
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    maker = _class_of(config, task)
+    model_class = _class_of(config, task)
     state = {
-        name: torch.empty(one.shape, dtype=_FORMATS.get(one.format, torch.int64), device="meta")
-        for name, one in tensors.items()
+        name: torch.empty(tensor.shape, dtype=_FORMATS.get(tensor.format, torch.int64), device="meta")
+        for name, tensor in tensors.items()
     }
-    model, info = maker.from_pretrained(
+    model, info = model_class.from_pretrained(
         None,
         config=config,
         state_dict=state,
@@ -57,26 +57,26 @@ def _class_of(config: Any, task: str) -> Any:
     from transformers.models.auto import auto_factory, modeling_auto
 
     name = "CAUSAL_LM" if task == "causal_lm" else "SEQUENCE_CLASSIFICATION"
-    found: Any = auto_factory._get_model_class(config, getattr(modeling_auto, f"MODEL_FOR_{name}_MAPPING"))
-    return found
+    model_class: Any = auto_factory._get_model_class(config, getattr(modeling_auto, f"MODEL_FOR_{name}_MAPPING"))
+    return model_class
 
 
 def report_of(model: Any, info: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """What a load has reported instead of raising, as plain data; `info` is what `output_loading_info` gives."""
+    """The report of a load as plain data; `info` is what `output_loading_info` gives."""
     body, names = model.base_model_prefix + ".", set(model.state_dict())
-    parts = {name for name, _ in getattr(model, model.base_model_prefix, model).named_children()}
+    modules = {name for name, _ in getattr(model, model.base_model_prefix, model).named_children()}
     classes = "ForSequenceClassification" in type(model).__name__
-    numbers = {name for name, one in tensors.items() if one.format in WHOLE_NUMBERS}
-    whole = {name for name, weight in model.named_parameters() if weight.is_floating_point()}
+    integers = {name for name, tensor in tensors.items() if tensor.format in WHOLE_NUMBERS}
+    trained = {name for name, weight in model.named_parameters() if weight.is_floating_point()}
     unexpected = {name for name in info["unexpected_keys"] if not _IDLE.search(name)}
     return {
         "class": type(model).__name__,
         "missing": sorted(info["missing_keys"]),
-        "mismatched": sorted([name, list(given), list(wanted)] for name, given, wanted in info["mismatched_keys"]),
+        "mismatched": sorted([name, list(given), list(expected)] for name, given, expected in info["mismatched_keys"]),
         "unexpected": sorted(unexpected),
-        "in_body": sorted(name for name in unexpected if name.removeprefix(body).split(".")[0] in parts),
+        "in_body": sorted(name for name in unexpected if name.removeprefix(body).split(".")[0] in modules),
         "head": sorted(name for name in names if not name.startswith(body)) if classes else [],
-        "whole_numbers": sorted(numbers & (whole | {name.removeprefix(body) for name in whole}) - unexpected),
+        "whole_numbers": sorted(integers & (trained | {name.removeprefix(body) for name in trained}) - unexpected),
         "untied": None,
     }
 
@@ -95,12 +95,12 @@ def _equal(pair: Sequence[str], folder: str, files: Sequence[str]) -> bool:
     """Whether two tensors of the files hold the same numbers, read a part at a time."""
     from safetensors import safe_open
 
-    with_name: dict[str, str] = {}
+    file_of: dict[str, str] = {}
     for file in files:
-        with safe_open(str(Path(folder) / file), framework="pt") as opened:
-            with_name |= dict.fromkeys(opened.keys(), str(Path(folder) / file))
-    with safe_open(with_name[pair[0]], "pt") as one, safe_open(with_name[pair[1]], "pt") as other:
-        first, second = one.get_slice(pair[0]), other.get_slice(pair[1])
+        with safe_open(str(Path(folder) / file), framework="pt") as content:
+            file_of |= dict.fromkeys(content.keys(), str(Path(folder) / file))
+    with safe_open(file_of[pair[0]], "pt") as first_file, safe_open(file_of[pair[1]], "pt") as second_file:
+        first, second = first_file.get_slice(pair[0]), second_file.get_slice(pair[1])
         if first.get_shape() != second.get_shape():
             return False
         rows = first.get_shape()[0]

@@ -18,7 +18,7 @@ from tuning.methods import METHODS, method_named
 from tuning.methods.base import Case
 from tuning.models.architectures import supports_sdpa
 from tuning.models.base_model import BaseModel, ModelShape
-from tuning.models.tensors import some
+from tuning.models.tensors import first_names
 from tuning.models.weights import Weights, same_classes
 from tuning.settings.schema import COMPUTED_IN, Settings
 from tuning.text import Row, TextTokenizer
@@ -65,8 +65,8 @@ def pooler_refused(settings: Settings, new_pooler: tuple[str, ...]) -> list[Prob
         return []
     able = ", ".join(one.name for one in METHODS if one.new_pooler and settings.task in one.tasks)
     message = (
-        f"the model's file lacks the layer before its head ({some(new_pooler)}), and {method.title} would leave it at "
-        f"random values; choose {able}, or a model that was saved with it."
+        f"the model's file lacks the layer before its head ({first_names(new_pooler)}), and {method.title} would "
+        f"leave it at random values; choose {able}, or a model that was saved with it."
     )
     return [Problem("method.name", settings.method.name, able, message)]
 
@@ -94,8 +94,8 @@ def head_notices(settings: Settings, data: DataSummary, weights: Weights) -> lis
         message = f"the base model's head for its {len(theirs)} classes is left out: this method puts on its own"
     elif not same_classes(theirs, ours):
         message = (
-            f"the base model sorts into {len(theirs)} classes ({some(theirs)}) and the rows into {len(ours)} "
-            f"({some(ours)}): its head is left out, and a new one begins at random"
+            f"the base model sorts into {len(theirs)} classes ({first_names(theirs)}) and the rows into {len(ours)} "
+            f"({first_names(ours)}): its head is left out, and a new one begins at random"
         )
     elif theirs == ours:
         return [Notice(field="model", message="the base model's own head is kept: its classes are those of the rows")]

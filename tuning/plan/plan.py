@@ -22,11 +22,11 @@ from tuning.data.template_choice import template_notices, with_template_chosen
 from tuning.methods import method_named
 from tuning.models.base_model import BaseModel, ModelShape, resolve_model
 from tuning.models.file_digests import changes
-from tuning.models.weights import Weights, compared
+from tuning.models.weights import Weights, compare_weights
 from tuning.plan.checks import class_count, head_notices, method_refuses, packing_lacks, pooler_refused, refused
 from tuning.settings.optimizers import optimizer_named
 from tuning.settings.schema import WRITTEN_METRICS, DataSettings, Settings
-from tuning.settings.versions import today
+from tuning.settings.versions import upgrade
 from tuning.text import TextTokenizer
 from tuning.text.prompts import Prompted, longest_prompt, question_ids
 
@@ -123,7 +123,7 @@ class Plan:
     @staticmethod
     def from_dict(plain: dict[str, Any]) -> Plan:
         """A stored plan; one of an older version with its old meaning written out, and that told."""
-        settings, told = today(plain["settings"])
+        settings, told = upgrade(plain["settings"])
         notices = (*(Notice.from_dict(one) for one in plain.get("notices", ())), *told)
         fingerprint = plain.get("fingerprint") or _fingerprint(
             plain["settings"], plain["data"]["fingerprint"], plain["model"]["shape"]
@@ -158,10 +158,10 @@ RunModel = Callable[[Settings], BaseModel]
 
 def plan_for(given: Any, run_model: RunModel | None = None) -> Plan:
     """The whole way from a settings object to a plan on this machine. Raises TuningError with every problem."""
-    given, told = today(given)
+    given, told = upgrade(given)
     settings = Settings.from_dict(given)
     model = base_model(settings, run_model)
-    weights = compared(model, settings.task)
+    weights = compare_weights(model, settings.task)
     assert weights is not None  # without a limit of time it is waited for
     if model.learned_head:  # what was compared are the files of its base model, which have another head or none
         weights = replace(weights, notices=(), head_for=())

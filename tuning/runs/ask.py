@@ -19,7 +19,7 @@ from tuning.methods import method_named
 from tuning.runs.executors.base import Executor
 from tuning.runs.run_row import RunRow
 from tuning.settings.schema import Settings
-from tuning.settings.versions import today
+from tuning.settings.versions import upgrade
 from tuning.text.question import Question
 from tuning.training.job import Commands, Job
 
@@ -212,4 +212,4 @@ def put_live(
 
 def _settings(row: RunRow) -> Settings:
     """The run's settings, those of an older version with their old meaning written out."""
-    return Settings.from_dict(today(row.settings)[0])
+    return Settings.from_dict(upgrade(row.settings)[0])

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 KINDS = (
     "queued",
@@ -29,6 +29,31 @@ KINDS = (
 )
 END_KINDS = ("finished", "cancelled", "failed", "interrupted")
 _HEAD = ("run_id", "attempt", "seq", "time", "kind")
+
+
+class StepEvent(TypedDict):
+    """The keys of a `step` event besides those of every event; tokens, examples and seconds are cumulative."""
+
+    step: int
+    epoch: float
+    loss: float | None
+    learning_rate: float | None
+    grad_norm: float | None
+    trained_tokens: int
+    input_tokens: int
+    examples: int
+    seconds: float
+    peak_bytes: int | None
+
+
+class EvalEvent(TypedDict):
+    """The keys of an `eval` event besides those of every event; `seconds` are how long it took."""
+
+    step: int
+    loss: float | None
+    metrics: dict[str, float | None]
+    seconds: float
+    peak_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tuning.core.errors import GoOn, ModelError, Notice, RunError, TuningError
 from tuning.methods import method_named
@@ -34,6 +34,16 @@ CUT_OFF = ("interrupted", "failed")
 """Ends of a run after which it is not known which of its weights are the best."""
 UNSAVED = (*CUT_OFF, "cancelled")
 """Ends of a run after which its last attempt may not be saved; a checkpoint has it then."""
+
+
+class ResultState(TypedDict):
+    """Whether an artifact of a run is there.
+
+    `state` is `ready`, `absent` (it can be made), `making`, `failed`, or `none` where there is no such artifact.
+    """
+
+    state: str
+    message: str | None
 
 
 class Results:
@@ -70,11 +80,8 @@ class Results:
         if key not in self._making or self._making[key].done.done():
             self._making[key] = self._executor.submit_task(source)
 
-    def state(self, row: RunRow, artifact_kind: str) -> dict[str, Any]:
-        """{"state", "message"}: `ready`, `absent` (can be made), `making`, `failed`, or `none` (cannot be had).
-
-        Where the method saves a whole model there is no merged one beside it.
-        """
+    def state(self, row: RunRow, artifact_kind: str) -> ResultState:
+        """Whether an artifact is there; where the method saves a whole model there is no merged one beside it."""
         try:
             source = self._source(row, artifact_kind)
         except RunError as error:

@@ -13,14 +13,15 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tuning.core.disk_usage import (
     DAY,
+    CountAndBytes,
     bytes_of,
     clear_parts,
     clear_uploads,
-    counted,
+    count_and_bytes,
     is_older,
     remove,
     upload_folders,
@@ -28,26 +29,26 @@ from tuning.core.disk_usage import (
 )
 from tuning.core.errors import Problem, RunError, SettingsError, whole_characters
 from tuning.core.hardware import named_device
-from tuning.core.visitor import visitor
+from tuning.core.visitor import current_visitor
 from tuning.data import open_data, short_name
 from tuning.memory.estimate import MemoryEstimate, estimate
 from tuning.memory.peak_batches import update_batches_pending
 from tuning.memory.tracing.table_cache import TableMaker
 from tuning.memory.usage import MemoryUsage, usage_of, workloads_of
-from tuning.memory.what_if import what_if
+from tuning.memory.what_if import WhatIf, what_if
 from tuning.methods import method_named
 from tuning.models.base_model import BaseModel
-from tuning.models.weights import compared
+from tuning.models.weights import compare_weights
 from tuning.plan.plan import Plan, base_model, changed_since, plan_for
 from tuning.runs.ask import ASK_SECONDS, OnPiece, PendingAnswer, SavedAnswers, WaitingQuestions, put_live
 from tuning.runs.events import Emitter
 from tuning.runs.executors.base import Executor, RunHandle
 from tuning.runs.executors.thread import ThreadExecutor
-from tuning.runs.results import ARTIFACT_KINDS, Results, refuse_changed_base
+from tuning.runs.results import ARTIFACT_KINDS, Results, ResultState, refuse_changed_base
 from tuning.runs.run_row import RunRow, timing_key
 from tuning.runs.store import STORE, RunStore
 from tuning.settings.schema import Settings
-from tuning.text import imports_in_line
+from tuning.text import import_lock
 from tuning.text.question import Question
 from tuning.training.job import Job
 from tuning.training.kernel_downloads import block_kernel_downloads
@@ -70,6 +71,32 @@ UNUSED_SECONDS = 30 * DAY
 """Seconds after which an upload that no run names is removed."""
 DATA_LETTERS = 28
 """Characters of the data's name in the default name of a run."""
+
+
+class DiskUse(TypedDict):
+    """What a home folder takes on the disk: bytes, and None for what a browser of a class may not see."""
+
+    runs: CountAndBytes
+    deleted: CountAndBytes
+    uploads: CountAndBytes
+    store: int | None
+    free: int | None
+
+
+class ResultStates(TypedDict):
+    """The state of each kind of artifact of a run, and the step that the run would resume from.
+
+    `go_on` is 0 where it would begin anew, and None where it cannot be resumed.
+    """
+
+    forms: dict[str, ResultState]
+    go_on: int | None
+
+
+class MemoryAnswer(WhatIf):
+    """The answer of POST /fork/memory; `pending` says that the exact table is being made."""
+
+    pending: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +197,7 @@ class RunService:
     def weights_known(self, settings: Settings, seconds: float) -> bool:
         """Whether the base model's tensors have been checked, after waiting at most so many seconds for it. Raises
         TuningError where they are not the model's."""
-        return compared(self.base_model(settings), settings.task, seconds) is not None
+        return compare_weights(self.base_model(settings), settings.task, seconds) is not None
 
     def base_model(self, settings: Settings) -> BaseModel:
         """The base model of these settings; of a run's result nothing is merged for that. Raises ModelError."""
@@ -181,7 +208,7 @@ class RunService:
         method is to train it on. Raises ModelError."""
         return self._results.own_base(settings) if settings.model.startswith("run:") else self.base_model(settings)
 
-    def what_if(self, preview: Preview) -> dict[str, Any]:
+    def what_if(self, preview: Preview) -> MemoryAnswer:
         """Memory through a step, against rows and length, what to change; `pending` is that of the estimate."""
         return {**what_if(preview.usage), "pending": preview.pending}
 
@@ -426,18 +453,15 @@ class RunService:
                 remove(upload)
         return freed
 
-    def disk(self) -> dict[str, Any]:
-        """What the home folder takes: {"runs", "deleted", "uploads": {"count", "bytes"}, "store", "free": bytes}.
-
-        For a browser of a class what its own runs and uploads take; store and free are null.
-        """
-        if (owner := visitor().owner) is not None:
+    def disk(self) -> DiskUse:
+        """What the home folder takes; for a browser of a class, what its own runs and uploads take."""
+        if (owner := current_visitor().owner) is not None:
             own = self.store.runs(include_deleted=True)
             uploads = [place for place in upload_folders(self.home) if place.parent.name == owner]
             return {
-                "runs": counted(self.run_folder(row.run_id) for row in own if row.deleted is None),
-                "deleted": counted(self.run_folder(row.run_id) for row in own if row.deleted is not None),
-                "uploads": counted(uploads),
+                "runs": count_and_bytes(self.run_folder(row.run_id) for row in own if row.deleted is None),
+                "deleted": count_and_bytes(self.run_folder(row.run_id) for row in own if row.deleted is not None),
+                "uploads": count_and_bytes(uploads),
                 "store": None,
                 "free": None,
             }
@@ -445,9 +469,9 @@ class RunService:
         deleted = self.store.deleted_ids()
         files = [self.home / f"{STORE}{end}" for end in ("", "-wal", "-shm")]
         return {
-            "runs": counted(place for place in folders if place.name not in deleted),
-            "deleted": counted(self.run_folder(run_id) for run_id in deleted),
-            "uploads": counted(upload_folders(self.home)),
+            "runs": count_and_bytes(place for place in folders if place.name not in deleted),
+            "deleted": count_and_bytes(self.run_folder(run_id) for run_id in deleted),
+            "uploads": count_and_bytes(upload_folders(self.home)),
             "store": sum(bytes_of(file) for file in files),
             "free": shutil.disk_usage(self.home).free,
         }
@@ -465,9 +489,9 @@ class RunService:
         """Begin to make an artifact. Raises RunError where there is no such artifact."""
         self._results.make(self.store.run(run_id), artifact_kind)
 
-    def result_states(self, run_id: str) -> dict[str, Any]:
-        """What can be had of a run: {"forms": for each kind of artifact whether it is ready, absent, making, failed or
-        none, and why; "go_on": the step it would resume from, 0 where it would begin anew, null where it cannot}."""
+    def result_states(self, run_id: str) -> ResultStates:
+        """Which artifacts there are of a run, and whether it can be resumed. Raises RunError where there is no such
+        run."""
         row = self.store.run(run_id)
         states = {kind: self._results.state(row, kind) for kind in ARTIFACT_KINDS}
         return {"forms": states, "go_on": self._results.resumes_from(row)}
@@ -571,7 +595,7 @@ class RunService:
 
 def _log_change(what: str, run_id: str) -> None:
     """Log who did what, for whoever runs the server."""
-    log.info("%s %s by %s", what, run_id, visitor().title)
+    log.info("%s %s by %s", what, run_id, current_visitor().title)
 
 
 def default_name(plan: Plan) -> str:
@@ -637,7 +661,7 @@ def _checked_text(field: str, value: Any, limit: int, empty: bool = False) -> st
 
 
 def _import_quietly(*_: Any) -> None:
-    with imports_in_line():  # a tokenizer may be opened meanwhile, to count tokens
+    with import_lock():  # a tokenizer may be opened meanwhile, to count tokens
         for module in WARM_MODULES:
             try:
                 importlib.import_module(module)

@@ -26,7 +26,7 @@ from typing import Any
 
 from tuning.core.errors import Problem, RunError, whole_characters
 from tuning.core.locks import OwnerLocks
-from tuning.core.visitor import visitor
+from tuning.core.visitor import current_visitor
 from tuning.runs.events import END_KINDS, Event
 from tuning.runs.run_row import (
     ACTIVE_STATES,
@@ -38,7 +38,7 @@ from tuning.runs.run_row import (
     row_changes,
     timing_key,
 )
-from tuning.settings.versions import today
+from tuning.settings.versions import upgrade
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def _first_tables(db: sqlite3.Connection) -> None:
 def _settings_of_today(db: sqlite3.Connection) -> None:
     """Settings of version 1 get their old meaning written out; the run's notices say so. Its settings.json stays."""
     for run_id, settings, plan in db.execute("SELECT run_id, settings, plan FROM runs").fetchall():
-        converted, notices = today(json.loads(settings))
+        converted, notices = upgrade(json.loads(settings))
         changed = json.loads(plan)
         if not notices:
             continue
@@ -468,7 +468,7 @@ class RunStore:
         total_steps: int | None = None,
     ) -> None:
         """Store a new queued run of the present visitor, and claim it. It is on the disk when this returns."""
-        owner = visitor().owner
+        owner = current_visitor().owner
 
         def write(db: sqlite3.Connection) -> None:
             newest = "SELECT slot FROM runs WHERE deleted IS NULL ORDER BY number DESC LIMIT ?"
@@ -717,7 +717,7 @@ class RunStore:
 
 def _of_visitor() -> tuple[str, tuple[str, ...]]:
     """The end of a query's condition that selects the runs of the present visitor, with the value for its mark."""
-    owner = visitor().owner
+    owner = current_visitor().owner
     return ("", ()) if owner is None else (" AND owner = ?", (owner,))
 
 

@@ -1,1 +1,1 @@
-"""All that a person chooses: the settings, their older versions, their table, and the command line of a run."""
+"""The settings that a person chooses, their older versions, their table, and the command line of a run."""

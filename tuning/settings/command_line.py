@@ -1,7 +1,4 @@
-"""A run as the line that trains it again from a shell.
-
-In: settings as a JSON object. Out: the object with only what differs from the defaults, and the command line.
-"""
+"""The shell command that trains a run again, with only those settings that differ from the defaults."""
 
 from __future__ import annotations
 
@@ -15,17 +12,17 @@ from tuning.settings.schema import Settings
 
 
 def changed_only(plain: dict[str, Any]) -> dict[str, Any]:
-    """The settings without what is as documented anyway; `Settings.from_dict` of it gives the same settings."""
-    usual = Settings().to_dict()
-    method = Settings(method=method_named(plain["method"]["name"]).settings()).to_dict()["method"]
-    found = {key: _differing(value, usual[key]) for key, value in plain.items() if key != "method"}
-    found = {key: value for key, value in found.items() if value != {} and plain[key] != usual[key]}
-    found = {"version": plain["version"], **found}  # so that a later version reads it with the meaning of this one
-    own = _differing(plain["method"], method)
-    found["method"] = {"name": plain["method"]["name"], **own}
+    """The settings that differ from their defaults, from which `Settings.from_dict` makes the same settings."""
+    defaults = Settings().to_dict()
+    method_defaults = Settings(method=method_named(plain["method"]["name"]).settings()).to_dict()["method"]
+    changes = {key: _differing(value, defaults[key]) for key, value in plain.items() if key != "method"}
+    changes = {key: value for key, value in changes.items() if value != {} and plain[key] != defaults[key]}
+    changes = {"version": plain["version"], **changes}  # so that a later version reads it with the meaning of this one
+    method_changes = _differing(plain["method"], method_defaults)
+    changes["method"] = {"name": plain["method"]["name"], **method_changes}
     if plain.get("max_steps") is None:  # giving epochs sets the default of steps aside
-        found.pop("max_steps", None)
-    return found
+        changes.pop("max_steps", None)
+    return changes
 
 
 def command_line(run_id: str, plain: dict[str, Any], home: Path) -> str:
@@ -35,7 +32,8 @@ def command_line(run_id: str, plain: dict[str, Any], home: Path) -> str:
     return f"echo {shlex.quote(text)} | python -m tuning run - --out {shlex.quote(run_id)}{where}"
 
 
-def _differing(value: Any, usual: Any) -> Any:
-    if isinstance(value, dict) and isinstance(usual, dict) and usual:
-        return {key: one for key, one in value.items() if key not in usual or one != usual[key]}
+def _differing(value: Any, default: Any) -> Any:
+    """The members of an object that differ from those of its default; any other value as it is."""
+    if isinstance(value, dict) and isinstance(default, dict) and default:
+        return {key: member for key, member in value.items() if key not in default or member != default[key]}
     return value

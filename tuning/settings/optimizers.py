@@ -1,4 +1,4 @@
-"""One record an optimizer: all that the form, the plan, the estimate and the advice about memory know of it.
+"""The optimizers, one record each: all that the form, the plan, the estimate and the advice about memory need.
 
 `training/optimizers.py` makes each of them with torch. To add one: a record here, its name in `OptimizerSettings.name`,
 and its line in `training.optimizers.MAKERS`.
@@ -14,21 +14,21 @@ from tuning.settings.schema import OptimizerSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optimizer:
-    """What is known of an optimizer without torch."""
+    """An optimizer as it is known without torch."""
 
     name: str
     title: str
     """As people write it, for the form."""
     values_per_weight: Callable[[OptimizerSettings], float]
-    """Values of 4 bytes that it keeps of each trained weight between updates; a share of one where it stores them in
-    fewer bits, or for rows and columns instead of single weights."""
+    """Values of 4 bytes that the optimizer keeps for each trained weight between updates; fractions where it stores
+    them in fewer bits, or for rows and columns instead of single weights."""
     rate_factor: int = 1
-    """How far its usual learning rate lies from AdamW's, by which a method's default is multiplied."""
+    """Its usual learning rate as a multiple of AdamW's; a method's default rate is multiplied by it."""
     rate_reason: str = ""
-    """Why, for the plan."""
+    """The reason for `rate_factor`, for the plan."""
     as_fix: str | None = None
-    """What choosing it to save memory costs; None where it is not offered for that. They are offered in the
-    order of the records."""
+    """Its cost in words where it is offered to save memory, in the order of the records; None where it is not
+    offered."""
 
 
 OPTIMIZERS: tuple[Optimizer, ...] = (

@@ -1,4 +1,4 @@
-"""All that a person chooses, as frozen pydantic models.
+"""The settings that a person chooses, as frozen pydantic models.
 
 `Settings.from_dict` takes the JSON object of a settings file, the page's form or a request, and raises a SettingsError
 that lists every faulty field at once. Keys left out take the default written here; an unknown key is refused; no value
@@ -16,11 +16,11 @@ from pydantic import Discriminator, Field, Tag, ValidationError
 
 from tuning.core import fields
 from tuning.core.errors import Problem, SettingsError
-from tuning.core.fields import LIST, WHOLE, JsonObject, SettingsBlock, Text, read_block, table
+from tuning.core.fields import LIST, WHOLE, JsonObject, SettingsBlock, Text, fields_of, read_block
 from tuning.methods import METHODS, method_named
 from tuning.methods.base import MethodSettings
 from tuning.methods.recipes import read_recipe
-from tuning.settings.versions import VERSION, today
+from tuning.settings.versions import VERSION, upgrade
 from tuning.text.question import MOST_NEW_TOKENS, prompt_problems
 
 LONGEST_NAME, LONGEST_PATH = 200, 4_000
@@ -133,7 +133,7 @@ Metric = Literal[TextMetric, ClassMetric]
 TEXT_METRICS: tuple[str, ...] = get_args(TextMetric)
 CLASS_METRICS: tuple[str, ...] = get_args(ClassMetric)
 WRITTEN_METRICS = frozenset({"exact_match"})
-"""Those that let the model write its answers."""
+"""Metrics for which the model writes its answers."""
 
 
 class EvalSettings(SettingsBlock):
@@ -175,7 +175,7 @@ class SampleSettings(SettingsBlock):
 
 
 def _method_name(given: Any) -> Any:
-    """Which method a JSON object or a block is of; where it names none, LoRA."""
+    """The name of the method of a JSON object or a block; `lora` for an object that names none."""
     return given.get("name", "lora") if isinstance(given, dict) else getattr(given, "name", None)
 
 
@@ -231,16 +231,16 @@ class Settings(SettingsBlock):
     @staticmethod
     def from_dict(given: Any) -> Settings:
         """Settings from a JSON object, of this version or an older one. Raises SettingsError with all problems."""
-        given, _ = today(given)
+        given, _ = upgrade(given)
         if not isinstance(given, dict):
             raise SettingsError([Problem("settings", given, "an object", "the settings must be one JSON object.")])
         if given.get("num_epochs") is not None and "max_steps" not in given:
             given = given | {"max_steps": None}  # giving one sets the other's default aside
         try:
-            settings, problems, inside = Settings.model_validate(given), list[Problem](), list[Problem]()
+            settings, problems, item_problems = Settings.model_validate(given), list[Problem](), list[Problem]()
         except ValidationError:
-            settings, problems, inside = _read_faulty(given)
-        problems += _crossed(settings, {problem.field for problem in problems}, inside)
+            settings, problems, item_problems = _read_faulty(given)
+        problems += _combination_problems(settings, {problem.field for problem in problems}, item_problems)
         if problems:
             raise SettingsError(problems)
         return settings
@@ -269,7 +269,7 @@ BLOCKS: dict[str, type[SettingsBlock]] = {
 }
 
 
-INSIDE = {
+ITEM_LIMITS = {
     "optimizer.betas": (
         "two numbers in [0, 1)",
         "needs two numbers, each at least 0 and below 1; try 0.9 and 0.999.",
@@ -278,24 +278,26 @@ INSIDE = {
     "data.label_names": ("a list of texts", "needs a list of texts."),
     "data.columns": ("role: column name", "needs texts as values."),
 }
-"""Of lists and objects: the limit of what is inside them, and the sentence that refuses it, in the order told."""
+"""Fields that hold lists or objects: the limit of what is inside, and the sentence that refuses it, in the order in
+which problems are listed."""
 
 
 def _read_faulty(given: dict[str, Any]) -> tuple[Settings, list[Problem], list[Problem]]:
     """Settings with the default in place of what is faulty, block by block, so that all faults are found; the
-    problems, and those that are inside lists and objects (`INSIDE`)."""
+    problems, and those inside lists and objects (`ITEM_LIMITS`)."""
     plain = {name: value for name, value in given.items() if name not in BLOCKS and name != "method"}
-    settings, problems, inside = read_block(Settings, plain, "", INSIDE, nested=(*BLOCKS, "method"))
+    settings, problems, item_problems = read_block(Settings, plain, "", ITEM_LIMITS, nested=(*BLOCKS, "method"))
     changes: dict[str, SettingsBlock] = {}
     for name, model in BLOCKS.items():
-        changes[name], faults, deeper = read_block(model, given.get(name, {}), f"{name}.", INSIDE)
+        changes[name], faults, deeper = read_block(model, given.get(name, {}), f"{name}.", ITEM_LIMITS)
         problems += faults
-        inside += deeper
+        item_problems += deeper
     changes["method"], faults = _read_method(given.get("method", {}))
-    return settings.replace(**changes), problems + faults, inside
+    return settings.replace(**changes), problems + faults, item_problems
 
 
 def _read_method(given: Any) -> tuple[MethodSettings, list[Problem]]:
+    """The settings of a method with defaults in place of faulty ones, and their problems."""
     name = _method_name(given) if isinstance(given, dict) else None
     known = {method.name: method for method in METHODS}
     if not isinstance(name, str) or name not in known:
@@ -307,26 +309,29 @@ def _read_method(given: Any) -> tuple[MethodSettings, list[Problem]]:
     return block, problems
 
 
-def _crossed(settings: Settings, faulty: set[str], inside: list[Problem]) -> list[Problem]:
-    """What is wrong between fields, and `inside` lists; a field of `faulty` has its default here."""
-    found = []
+def _combination_problems(settings: Settings, faulty: set[str], item_problems: list[Problem]) -> list[Problem]:
+    """The problems of fields in combination, with `item_problems` among them in the order in which all are listed.
+
+    A field of `faulty` has its default in these settings.
+    """
+    problems = []
     if settings.max_steps is not None and settings.num_epochs is not None:
         message = "give max_steps or num_epochs, not both; leave one of them empty."
-        found.append(Problem("num_epochs", settings.num_epochs, "one of the two", message))
+        problems.append(Problem("num_epochs", settings.num_epochs, "one of the two", message))
     if settings.max_steps is None and settings.num_epochs is None and not {"max_steps", "num_epochs"} & faulty:
         message = "say how long to train: give max_steps or num_epochs."
-        found.append(Problem("max_steps", None, "one of the two", message))
-    found += [one for path in INSIDE for one in inside if one.field == path]
-    if settings.sample.prompts and not any(problem.field == "sample.prompts" for problem in found):
-        found += [replace(one, field="sample.prompts") for one in prompt_problems(settings.sample.prompts)]
-    found += _name_problems(settings)
-    found += _metric_problems(settings)
-    found += read_recipe(settings.recipe)[1]
-    return found
+        problems.append(Problem("max_steps", None, "one of the two", message))
+    problems += [problem for path in ITEM_LIMITS for problem in item_problems if problem.field == path]
+    if settings.sample.prompts and not any(problem.field == "sample.prompts" for problem in problems):
+        problems += [replace(problem, field="sample.prompts") for problem in prompt_problems(settings.sample.prompts)]
+    problems += _name_problems(settings)
+    problems += _metric_problems(settings)
+    problems += read_recipe(settings.recipe)[1]
+    return problems
 
 
 def _name_problems(settings: Settings) -> list[Problem]:
-    """Names of files, folders and of what lies on the hub that no file system can hold."""
+    """Problems of names of files, folders and hub repositories that no file system can hold."""
     data = settings.data
     names = {
         "model": settings.model,
@@ -338,39 +343,40 @@ def _name_problems(settings: Settings) -> list[Problem]:
         "data.eval_split": data.eval_split,
         "method.index": getattr(settings.method, "index", None),
     }
-    found = []
+    problems = []
     for path, name in names.items():
         longest = max((len(part.encode("utf-8", "replace")) for part in (name or "").split("/")), default=0)
         if longest > LONGEST_NAME or len(name or "") > LONGEST_PATH:
             message = f"a part of it has {longest:,} characters, and no file has a name of more than {LONGEST_NAME}."
-            found.append(Problem(path, name, f"up to {LONGEST_NAME} characters between two /", message))
-    return found
+            problems.append(Problem(path, name, f"up to {LONGEST_NAME} characters between two /", message))
+    return problems
 
 
 def _metric_problems(settings: Settings) -> list[Problem]:
+    """Problems of metrics that do not belong to the task, and of a `best_by` that is not measured."""
     known = CLASS_METRICS if settings.task == "sequence_classification" else TEXT_METRICS
-    found = []
+    problems = []
     for name in settings.metrics:
         if name not in known:
             message = f"{name} does not belong to {settings.task}; use {', '.join(known)}, or auto."
-            found.append(Problem("eval.metrics", list(settings.metrics), ", ".join(known), message))
+            problems.append(Problem("eval.metrics", list(settings.metrics), ", ".join(known), message))
     best, measured = settings.save.best_by, ("eval_loss", *settings.metrics)
     if best not in measured:
         message = f"{best} is not measured; add it to eval.metrics, or use one of {', '.join(measured)}."
-        found.append(Problem("save.best_by", best, ", ".join(measured), message))
-    return found
+        problems.append(Problem("save.best_by", best, ", ".join(measured), message))
+    return problems
 
 
 def all_fields(method: str = "lora") -> dict[str, fields.Field]:
     """Every simple setting by its dotted path, with the block of the named method."""
-    found = {name: one for name, one in table(Settings).items()}
-    for name, cls in BLOCKS.items():
-        found |= {one.path: one for one in table(cls, f"{name}.").values()}
-    return found | {one.path: one for one in table(method_named(method).settings, "method.").values()}
+    by_path = dict(fields_of(Settings))
+    for name, block in BLOCKS.items():
+        by_path |= {field.path: field for field in fields_of(block, f"{name}.").values()}
+    return by_path | {field.path: field for field in fields_of(method_named(method).settings, "method.").values()}
 
 
 def choices(path: str, method: str = "lora") -> tuple[str, ...]:
-    """What a setting of words can be; empty where it is not a choice."""
+    """The words that a setting accepts; empty where it is no choice of words."""
     return all_fields(method)[path].limit.choices
 
 

@@ -1,8 +1,7 @@
-"""Settings of an older version, with their old meaning written out in today's words.
+"""Settings of an older version, with their old meaning written out in the present version.
 
-Comes in: a settings object as it stands in a file, a request or a stored run.  Goes out: the same meaning in the
-version of today, and a `Notice` that lists what had to be written out.  Nothing is judged here; `Settings.from_dict`
-does that.
+The settings object of a file, a request or a stored run is given the present version, and a `Notice` lists what had to
+be written out. Nothing is checked here; `Settings.from_dict` does that.
 """
 
 from __future__ import annotations
@@ -24,32 +23,32 @@ _WRITTEN_OUT = {
     "data.chat_template": "off",
     "data.special_tokens": "config",
 }
-"""What version 1 did where it had no setting for it, or another default, and what says so today."""
+"""What version 1 did where it had no such setting, or another default."""
 
 
-def today(given: Any) -> tuple[Any, tuple[Notice, ...]]:
-    """The settings object in the version of today, and what is told of it; one of today's comes back as it is.
+def upgrade(given: Any) -> tuple[Any, tuple[Notice, ...]]:
+    """The settings object in the present version, and a notice of what was written out.
 
-    A file that names no version is taken as today's, like every key that is left out.
+    One of the present version comes back as it is, and so does one without a version.
     """
     if not isinstance(given, dict) or given.get("version") != 1 or given["version"] is True:
         return given, ()
-    found, told = deepcopy(given), list[str]()
-    found["version"] = VERSION
-    if found.get("precision") == "bf16":
-        found["precision"] = "autocast_bf16"
-        told.append("precision autocast_bf16, which was bf16")
-    evaluation = found.setdefault("eval", {})
+    upgraded, changes = deepcopy(given), list[str]()
+    upgraded["version"] = VERSION
+    if upgraded.get("precision") == "bf16":
+        upgraded["precision"] = "autocast_bf16"
+        changes.append("precision autocast_bf16, which was bf16")
+    evaluation = upgraded.setdefault("eval", {})
     if isinstance(evaluation, dict) and "every" in evaluation and evaluation["every"] is None:
         evaluation["every"] = _BEGINNING_AND_END
-        told.append(f"eval.every {_BEGINNING_AND_END:,}: at the start and the end only, which was empty")
-    data = found.setdefault("data", {})
+        changes.append(f"eval.every {_BEGINNING_AND_END:,}: at the start and the end only, which was empty")
+    data = upgraded.setdefault("data", {})
     if isinstance(data, dict):
         for path, old in _WRITTEN_OUT.items():
             name = path.partition(".")[2]
             if name not in data:
                 data[name] = old
-                told.append(f"{path} {old!r}" if isinstance(old, str) else f"{path} {str(old).lower()}")
+                changes.append(f"{path} {old!r}" if isinstance(old, str) else f"{path} {str(old).lower()}")
     message = f"These settings are of version 1 and keep their meaning, written out in version {VERSION}: "
-    message += ("; ".join(told) or "nothing had to be changed") + "."
-    return found, (Notice(field="version", message=message, count=len(told)),)
+    message += ("; ".join(changes) or "nothing had to be changed") + "."
+    return upgraded, (Notice(field="version", message=message, count=len(changes)),)

@@ -1,14 +1,14 @@
-"""From rows to tokens: the tokenizer as its folder says, chat templates, and which tokens are learned.
+"""From rows to tokens: the tokenizer of a model's folder, chat templates, and which tokens are learned.
 
 Tokens are those that transformers gives for the same folder; a mask says which of them count in the loss. No torch.
 """
 
-from tuning.text.chat_template_process import unwritten_of
+from tuning.text.chat_template_process import template_omissions
 from tuning.text.chat_templates import ChatTemplateError, ConversationError
 from tuning.text.conversations import as_conversation
-from tuning.text.encode import Spelled, encode_row, encode_rows, framed_question, headed, spell_rows
+from tuning.text.encode import Spelled, encode_row, encode_rows, plain_prompt_ids, spell_rows, text_before_completion
 from tuning.text.rows import Encoded, Row, Turn, characters
-from tuning.text.tokenizer import TextTokenizer, imports_in_line, tokenizer_files
+from tuning.text.tokenizer import TextTokenizer, import_lock, tokenizer_files
 
 __all__ = [
     "ChatTemplateError",
@@ -22,10 +22,10 @@ __all__ = [
     "characters",
     "encode_row",
     "encode_rows",
-    "framed_question",
-    "headed",
-    "imports_in_line",
+    "plain_prompt_ids",
+    "text_before_completion",
+    "import_lock",
     "spell_rows",
     "tokenizer_files",
-    "unwritten_of",
+    "template_omissions",
 ]

@@ -1,8 +1,8 @@
 """Chat templates in child processes, which end where a template takes too long or too much memory.
 
-The child does what `ChatTemplates` and `conversations` do. A template is a program that a model folder brings: its
-sandbox bars it from files, and not from looping without end. One that went beyond a limit is refused from then on, for
-it would at every row.
+The child runs the functions of `ChatTemplates` and `conversations`. A template is a program that a model folder brings:
+its sandbox keeps it from files, but not from looping without end. A template that has exceeded a limit is refused from
+then on, for it would exceed it at every row.
 """
 
 from __future__ import annotations
@@ -13,80 +13,86 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuning.core.child_process import Child, more_time, serve
+from tuning.core.child_process import Child, extend_deadline, serve
 from tuning.core.errors import DataError
 from tuning.text.chat_templates import ChatTemplates, ConversationError
-from tuning.text.conversations import Said, Written, unwritten, write
+from tuning.text.conversations import RenderedRow, Span, omissions, render_row
 from tuning.text.rows import Row, Turn, characters
 
 SECONDS = 5.0
 """How long a template may take to write one conversation once; usual ones take less than a millisecond."""
 MEMORY_BYTES = 1 << 30
 """The address space of a child, of which Python and its libraries take 40 MiB."""
-CHARACTERS = 32_000_000
+MOST_CHARACTERS = 32_000_000
 """The longest conversation that a template may write."""
-AT_ONCE = 200_000
-"""Characters of rows that are sent to a child together."""
+REQUEST_CHARACTERS = 200_000
+"""Characters of the rows that one question to a child holds."""
 _PROCESSES = 4
 _idle: queue.LifoQueue[Child] = queue.LifoQueue()
 for _ in range(_PROCESSES):
     _idle.put(Child("tuning.text.chat_template_process", SECONDS))
-_beyond = dict[tuple[str, ...], str]()
-"""Templates that went beyond a limit, and which."""
+_exceeded = dict[tuple[str, ...], str]()
+"""Templates that have exceeded a limit, with the limit in words."""
 
 
 def render_chat(
     chat: ChatTemplates, messages: list[dict[str, Any]], add_generation_prompt: bool, tools: list[Any] | None = None
 ) -> str:
     """The conversation as its template writes it. Raises ConversationError, or DataError where it has no template or
-    one that goes beyond a limit."""
+    one that exceeds a limit."""
     chat.template_for(tools)
-    asked = {"messages": messages, "add_generation_prompt": add_generation_prompt, "tools": tools}
-    return str(_ask(chat, "render", **asked))
+    arguments = {"messages": messages, "add_generation_prompt": add_generation_prompt, "tools": tools}
+    return str(_ask(chat, "render", **arguments))
 
 
-def write_rows(
+def render_rows(
     chat: ChatTemplates, rows: Sequence[Row], loss_on: str, system_prompt: str | None
-) -> list[Written | ConversationError]:
-    """`conversations.write` for each row, or what it raised. Raises DataError as `render_chat`."""
-    found = list[Written | ConversationError]()
-    for some in _portions(rows):
-        for row in some:
+) -> list[RenderedRow | ConversationError]:
+    """`conversations.render_row` for each row, or the ConversationError that it raised.
+
+    Raises DataError where the template exceeds a limit, or there is none.
+    """
+    results = list[RenderedRow | ConversationError]()
+    for request in _requests(rows):
+        for row in request:
             chat.template_for(row.tools)
-        answers = _ask(chat, "write", rows=list(map(_plain, some)), loss_on=loss_on, system_prompt=system_prompt)
-        for one in answers:
-            if "refused" in one:
-                found.append(ConversationError(one["refused"], "messages"))
+        plain = list(map(_to_json, request))
+        for answer in _ask(chat, "render_rows", rows=plain, loss_on=loss_on, system_prompt=system_prompt):
+            if "refused" in answer:
+                results.append(ConversationError(answer["refused"], "messages"))
             else:
-                learned = tuple(Said(*places) for places in one["learned"])
-                found.append(Written(one["text"], learned, one["marked"]))
-    return found
+                learned = tuple(Span(*characters) for characters in answer["learned"])
+                results.append(RenderedRow(answer["text"], learned, answer["marked"]))
+    return results
 
 
-def unwritten_of(chat: ChatTemplates, row: Row, system_prompt: str | None) -> Counter[str]:
-    """`conversations.unwritten` for a row. Raises as `render_chat`."""
+def template_omissions(chat: ChatTemplates, row: Row, system_prompt: str | None) -> Counter[str]:
+    """`conversations.omissions` for a row. Raises ConversationError where the template refuses the row, and DataError
+    where it exceeds a limit, or there is none."""
     chat.template_for(row.tools)
-    return Counter(_ask(chat, "unwritten", row=_plain(row), system_prompt=system_prompt))
+    return Counter(_ask(chat, "omissions", row=_to_json(row), system_prompt=system_prompt))
 
 
-def _portions(rows: Sequence[Row]) -> list[list[Row]]:
-    found, length = [list[Row]()], 0
+def _requests(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows in groups of at least `REQUEST_CHARACTERS` characters, the last one excepted."""
+    groups, length = [list[Row]()], 0
     for row in rows:
-        if length >= AT_ONCE:
-            found.append([])
+        if length >= REQUEST_CHARACTERS:
+            groups.append([])
             length = 0
-        found[-1].append(row)
+        groups[-1].append(row)
         length += characters(row)
-    return [some for some in found if some]
+    return [group for group in groups if group]
 
 
-def _ask(chat: ChatTemplates, what: str, **question: Any) -> Any:
+def _ask(chat: ChatTemplates, function: str, **arguments: Any) -> Any:
+    """The result of a function of the child (`_FUNCTIONS`). Raises ConversationError or DataError."""
     templates = tuple(chat.templates.values())
-    if templates not in _beyond:
+    if templates not in _exceeded:
         child = _idle.get()
         try:
-            sent = {"templates": dict(chat.templates), "specials": dict(chat.specials)}
-            answer = child.ask({"what": what} | sent | question)
+            templates_json = {"templates": dict(chat.templates), "specials": dict(chat.specials)}
+            answer = child.ask({"function": function} | templates_json | arguments)
         finally:
             _idle.put(child)
         if answer is None:
@@ -98,13 +104,13 @@ def _ask(chat: ChatTemplates, what: str, **question: Any) -> Any:
         if "error" in answer:  # what no template can do
             raise RuntimeError(answer["error"])
         if "limit" not in answer:
-            return answer["found"]
-        _beyond[templates] = answer["limit"]
-    message = f"the model's chat template cannot be used: {_beyond[templates]}; choose another model"
+            return answer["result"]
+        _exceeded[templates] = answer["limit"]
+    message = f"the model's chat template cannot be used: {_exceeded[templates]}; choose another model"
     raise DataError(message, "chat_template", "a template that writes a conversation at once", "model")
 
 
-def _plain(row: Row) -> dict[str, Any]:
+def _to_json(row: Row) -> dict[str, Any]:
     """A row's conversation as JSON."""
     turns = [[turn.role, turn.content, turn.learned, turn.extra] for turn in row.messages or ()]
     return {"turns": turns, "system": row.system, "tools": row.tools}
@@ -112,52 +118,55 @@ def _plain(row: Row) -> dict[str, Any]:
 
 # -- in the child -----------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
-class _Limited(ChatTemplates):
-    """Templates with so much time for each rendering, and no more room than a conversation takes."""
+class _LimitedTemplates(ChatTemplates):
+    """Chat templates with a time limit for each rendering, and a limit on what it may write."""
 
-    def render_chat(self, *given: Any, **more: Any) -> str:
-        more_time()
-        text = ChatTemplates.render_chat(self, *given, **more)
-        if len(text) > CHARACTERS:
+    def render_chat(self, *args: Any, **kwargs: Any) -> str:
+        extend_deadline()
+        text = ChatTemplates.render_chat(self, *args, **kwargs)
+        if len(text) > MOST_CHARACTERS:
             raise MemoryError
         return text
 
 
 def _answer(question: dict[str, Any]) -> dict[str, Any]:
-    """What was asked for, the words that a conversation was refused with, or the limit."""
-    what = question.pop("what")
-    chat = _Limited(question.pop("templates"), question.pop("specials"))
+    """The result of the function that the question names, why the conversation is refused, or the limit exceeded."""
+    function = question.pop("function")
+    chat = _LimitedTemplates(question.pop("templates"), question.pop("specials"))
     try:
-        return {"found": _ANSWERS[what](chat, **question)}
+        return {"result": _FUNCTIONS[function](chat, **question)}
     except ConversationError as error:
         return {"refused": str(error)}
     except DataError as error:
         return {"unusable": str(error)}
     except MemoryError:
-        return {"limit": f"it wants more than {MEMORY_BYTES >> 20:,} MiB, or {CHARACTERS:,} characters, for one row"}
+        return {
+            "limit": f"it wants more than {MEMORY_BYTES >> 20:,} MiB, or {MOST_CHARACTERS:,} characters, for one row"
+        }
 
 
-def _written(chat: ChatTemplates, rows: list[Any], loss_on: str, system_prompt: str | None) -> list[dict[str, Any]]:
-    found = list[dict[str, Any]]()
-    for row in rows:
+def _render_rows(chat: ChatTemplates, rows: list[Any], loss_on: str, system_prompt: str | None) -> list[dict[str, Any]]:
+    """`render_row` for each row as JSON, or why the row is refused."""
+    results = list[dict[str, Any]]()
+    for plain in rows:
         try:
-            one = write(_row(row), chat, loss_on, system_prompt)
+            rendered = render_row(_from_json(plain), chat, loss_on, system_prompt)
         except ConversationError as error:
-            found.append({"refused": str(error)})
+            results.append({"refused": str(error)})
         else:
-            learned = [[said.start, said.stop, said.turn_stop] for said in one.learned]
-            found.append({"text": one.text, "learned": learned, "marked": one.marked})
-    return found
+            learned = [[span.start, span.stop, span.turn_stop] for span in rendered.learned]
+            results.append({"text": rendered.text, "learned": learned, "marked": rendered.marked})
+    return results
 
 
-def _row(plain: dict[str, Any]) -> Row:
+def _from_json(plain: dict[str, Any]) -> Row:
     return Row(messages=tuple(Turn(*turn) for turn in plain["turns"]), system=plain["system"], tools=plain["tools"])
 
 
-_ANSWERS: dict[str, Callable[..., Any]] = {
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "render": lambda chat, **question: chat.render_chat(**question),
-    "write": _written,
-    "unwritten": lambda chat, row, system_prompt: unwritten(_row(row), chat, system_prompt),
+    "render_rows": _render_rows,
+    "omissions": lambda chat, row, system_prompt: omissions(_from_json(row), chat, system_prompt),
 }
 
 

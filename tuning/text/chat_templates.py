@@ -1,10 +1,10 @@
 """Chat templates, as tokenizers carry them: Jinja in a sandbox, with what such templates expect to find.
 
-A conversation becomes one string, with the places in it that the template marks as the assistant's words. A template
-may loop without end or want all the memory, which a sandbox does not prevent: `chat_process` does the work in a process
-that can be ended. The dialect is that of transformers (https://huggingface.co/docs/transformers/chat_templating), whose
-own rendering is not used because importing it takes seconds, and because it stores the marks of a rendering in one
-object that two threads would share.
+A conversation becomes one string, with the character ranges that the template marks as the assistant's words. A
+template may loop without end or want all the memory, which a sandbox does not prevent: `chat_template_process` runs it
+in a process that can be ended. The dialect is that of transformers
+(https://huggingface.co/docs/transformers/chat_templating), whose own rendering is not used because importing it takes
+seconds, and because it stores the marks of a rendering in one object that two threads would share.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jinja2.utils import Namespace
 from tuning.core.errors import DataError
 
 REASONING = ("reasoning_content", "thinking", "reasoning")
-"""Names under which rows and templates have what an assistant thought before it answered."""
+"""Keys under which rows and templates have what an assistant thought before it answered."""
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _BEGIN, _END = "\ue0f0generation\ue0f1", "\ue0f1generation\ue0f0"
 """Around the assistant's words while they are written; private characters that no text of a person has."""
@@ -44,12 +44,12 @@ class ConversationError(DataError):
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplates:
-    """What a tokenizer writes conversations with."""
+    """The chat templates of a tokenizer, and the special tokens that they write."""
 
     templates: Mapping[str, str]
-    """By name; one alone is `default`."""
+    """Templates by name; a single one is named `default`."""
     specials: Mapping[str, str]
-    """The special tokens' text under their names."""
+    """The text of each special token by its name."""
 
     def template_for(self, tools: Any) -> str:
         """The chat template for a conversation with or without tools. Raises DataError where there is none."""
@@ -77,7 +77,8 @@ class ChatTemplates:
     def marked_answers(
         self, messages: list[dict[str, Any]], tools: list[Any] | None = None
     ) -> tuple[str, list[tuple[int, int]]] | None:
-        """The conversation, and the characters that its template marks as generated; None for one without marks."""
+        """The conversation, and the character ranges that its template marks as generated; None where it has no marks,
+        or refuses the conversation."""
         try:
             return generated(self.template_for(tools), messages, self.specials, tools)
         except ChatTemplateError:
@@ -102,7 +103,7 @@ class _Generation(Extension):
 
 
 class _TemplateNamespace(Namespace):
-    """A namespace without names that begin with an underscore, as transformers has it."""
+    """Jinja's namespace that refuses names with an underscore first, as the one of transformers does."""
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name.startswith("_"):
@@ -118,14 +119,14 @@ def render(
     tools: list[Any] | None = None,
     now: Callable[[], datetime] = datetime.now,
 ) -> str:
-    """The conversation as the template writes it. Raises MemoryError, or else ChatTemplateError whatever it does."""
+    """The conversation as the template writes it. Raises MemoryError, or ChatTemplateError for any other failure."""
     try:
         return _compiled(template).render(
-            messages=[_named(message) for message in messages],
+            messages=[_as_templates_read(message) for message in messages],
             tools=tools,
             documents=None,
             add_generation_prompt=add_generation_prompt,
-            strftime_now=lambda form: now().strftime(form),
+            strftime_now=lambda pattern: now().strftime(pattern),
             **specials,
         )
     except MemoryError:
@@ -140,9 +141,9 @@ def generated(
     specials: Mapping[str, str],
     tools: list[Any] | None = None,
 ) -> tuple[str, list[tuple[int, int]]] | None:
-    """The conversation, with the characters from and to which the template itself marks as the assistant's.
+    """The conversation, with the character ranges (start, stop) that the template marks as the assistant's.
 
-    None where it marks nothing. Raises as `render`.
+    None where it marks nothing. Raises MemoryError, or ChatTemplateError for any other failure.
     """
     if not _MARKS.search(template):
         return None
@@ -154,27 +155,28 @@ def generated(
     return _without_marks(text)
 
 
-def _named(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message without keys that say nothing, and with its reasoning under the names that templates read."""
-    found = {key: value for key, value in message.items() if value is not None}
-    thought = next((found[key] for key in REASONING if key in found), None)
-    return found if thought is None else {"thinking": thought, **found, "reasoning_content": thought}
+def _as_templates_read(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message without keys of null, and with its reasoning under each key by which templates read it."""
+    members = {key: value for key, value in message.items() if value is not None}
+    reasoning = next((members[key] for key in REASONING if key in members), None)
+    return members if reasoning is None else {"thinking": reasoning, **members, "reasoning_content": reasoning}
 
 
 def _without_marks(text: str) -> tuple[str, list[tuple[int, int]]]:
-    parts, places, written = [], [], 0
-    for number, part in enumerate(text.split(_BEGIN)):
-        said, _, rest = part.partition(_END) if number else ("", "", part)
-        if number:
-            places.append((written, written + len(said)))
-        parts += [said, rest]
-        written += len(said) + len(rest)
-    return "".join(parts), places
+    """The text without the marks, and the character ranges that stood between two of them."""
+    before, *marked = text.split(_BEGIN)
+    parts, ranges, length = [before], [], len(before)
+    for part in marked:
+        answer, _, rest = part.partition(_END)
+        ranges.append((length, length + len(answer)))
+        parts += [answer, rest]
+        length += len(answer) + len(rest)
+    return "".join(parts), ranges
 
 
 @lru_cache(maxsize=32)
 def _compiled(template: str) -> Template:
-    """Compiled once: a data set renders its template for every turn."""
+    """The compiled template, cached: a data set renders its template for every turn."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
@@ -187,7 +189,7 @@ def _compiled(template: str) -> Template:
 def _to_json(
     value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
-    """Not Jinja's own filter, which writes letters of HTML as escapes."""
+    """A value as JSON text. Jinja's own filter would write <, > and & as escapes."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 

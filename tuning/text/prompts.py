@@ -1,8 +1,7 @@
-"""What a model is asked, token for token as training reads it, and how long that is: max_seq_length does not cut it,
-only the model's context does.
+"""Prompts as token ids, equal to those that training reads, and how long the longest of many is.
 
-Comes in: rows or texts, a tokenizer, how prompts are written.  Goes out: a question, or what stands before a row's
-answer; and the tokens of the longest of many, for who needs to know before a run.
+A prompt is a question that a person asks, or what stands before a row's answer. max_seq_length does not cut it, only
+the model's context does.
 """
 
 from __future__ import annotations
@@ -11,11 +10,19 @@ import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from tuning.text import Row, TextTokenizer, as_conversation, characters, framed_question, headed, spell_rows
+from tuning.text import (
+    Row,
+    TextTokenizer,
+    as_conversation,
+    characters,
+    plain_prompt_ids,
+    spell_rows,
+    text_before_completion,
+)
 
 TOKENIZED = 64
-"""Of many rows so many are tokenized, those longest in characters: the one with the most tokens is among them, unless
-its text is very unlike the others."""
+"""How many of many rows are tokenized to find the longest: those with the most characters. The row with the most tokens
+is among them, unless its text is very unlike the others."""
 
 
 @dataclass(slots=True)
@@ -65,17 +72,19 @@ def question_ids(
     chat: bool,
     special_tokens: str = "tokenizer",
 ) -> list[int]:
-    """A question as tokens, whole, as training reads a prompt; as a chat it is a user's message in the model's chat
-    template, and the system prompt the system's."""
+    """The tokens of a question, not cut, as training reads a prompt.
+
+    With `chat` it is a user's message in the model's chat template, and the system prompt is the system's message.
+    """
     if chat:
         system = [{"role": "system", "content": system_prompt}] if system_prompt else []
         written = tokenizer.render_chat([*system, {"role": "user", "content": text}], add_generation_prompt=True)
         return tokenizer.encode(written)
-    return framed_question(headed(Row(prompt=text), system_prompt), tokenizer, special_tokens)
+    return plain_prompt_ids(text_before_completion(Row(prompt=text), system_prompt), tokenizer, special_tokens)
 
 
 def answer_of(row: Row) -> str | None:
-    """What a row expects to be written; None for a row without an answer of its own."""
+    """The answer that a row has; None for a row without one."""
     if row.completion is not None:
         return row.completion
     if row.messages and row.messages[-1].role == "assistant":
@@ -91,9 +100,9 @@ def prompt_ids(
     chat: bool = False,
     special_tokens: str = "tokenizer",
 ) -> list[int]:
-    """Everything before the row's (last) answer, token for token as training reads it, and not cut."""
-    (found,) = _before_answers([row], tokenizer, system_prompt, chat, special_tokens)
-    return found
+    """The tokens before the row's (last) answer, as training reads them, not cut."""
+    (ids,) = _before_answers([row], tokenizer, system_prompt, chat, special_tokens)
+    return ids
 
 
 def longest_prompt(
@@ -104,23 +113,22 @@ def longest_prompt(
     chat: bool = False,
     special_tokens: str = "tokenizer",
 ) -> int:
-    """The most tokens that stand before a row's answer, whole; 0 where no row has an answer of its own."""
-    asked = (row for row in rows if answer_of(row) is not None)
-    longest = heapq.nlargest(TOKENIZED, asked, key=_characters)
+    """The most tokens that stand before a row's answer, not cut; 0 where no row has an answer."""
+    answered = (row for row in rows if answer_of(row) is not None)
+    longest = heapq.nlargest(TOKENIZED, answered, key=_prompt_characters)
     return max(map(len, _before_answers(longest, tokenizer, system_prompt, chat, special_tokens)), default=0)
 
 
 def _before_answers(
     rows: Sequence[Row], tokenizer: TextTokenizer, system_prompt: str | None, chat: bool, special_tokens: str
 ) -> list[list[int]]:
-    """The same of rows of one kind at once."""
+    """The tokens before the last answer of each row; all rows must be of one type."""
     loss_on = "last_turn" if rows and (chat or rows[0].messages is not None) else "response"
-    found = []
+    end = tokenizer.written_end if chat else ""
+    written = [as_conversation(row, end) if chat and row.completion is not None else row for row in rows]
+    prompts = []
     for spelled in spell_rows(
-        [
-            _learned(as_conversation(row, tokenizer.written_end) if chat and row.completion is not None else row)
-            for row in rows
-        ],
+        list(map(_with_last_turn_learned, written)),
         tokenizer,
         loss_on=loss_on,
         task="causal_lm",
@@ -132,18 +140,18 @@ def _before_answers(
             answer -= 1
         while answer and spelled.trained[answer - 1]:
             answer -= 1
-        found.append(spelled.ids[:answer])
-    return found
+        prompts.append(spelled.ids[:answer])
+    return prompts
 
 
-def _learned(row: Row) -> Row:
-    """The row with its last turn learned, for a turn that is not learned can be asked all the same."""
+def _with_last_turn_learned(row: Row) -> Row:
+    """The row with its last turn learned: a question is asked also where the data say not to learn its answer."""
     if row.messages is None or row.messages[-1].learned:
         return row
     return replace(row, messages=(*row.messages[:-1], replace(row.messages[-1], learned=True)))
 
 
-def _characters(row: Row) -> int:
-    """Of what stands before the answer."""
+def _prompt_characters(row: Row) -> int:
+    """Characters of what stands before the row's answer."""
     answer = row.messages[-1].content if row.messages else row.completion or ""
     return characters(row) - len(answer)

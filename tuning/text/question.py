@@ -1,7 +1,4 @@
-"""A question to a model, as a checked value.
-
-Comes in: what a person typed, or a file of prompts.  Goes out: a `Question`, or SettingsError with every fault.
-"""
+"""A question to a model: the prompts that a person typed, or a file of them, checked as one `Question`."""
 
 from __future__ import annotations
 
@@ -14,24 +11,25 @@ from tuning.core.errors import Problem, SettingsError
 
 PROMPT_LENGTH, PROMPT_COUNT, MOST_NEW_TOKENS = 4_000, 64, 512
 ANSWER_ROWS = 8
-"""Evaluation rows that are answered at once; the clock and a stop are looked at in between."""
+"""Evaluation rows that are answered together; between two such groups the time limit and a stop are checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Prompts and how to answer them. Raises SettingsError."""
+    """Prompts and how to answer them. Raises SettingsError with every fault."""
 
     prompts: Sequence[str]
     max_new_tokens: int = 32
     temperature: float = 0.0
-    """0 takes the likeliest token each time."""
+    """0 takes the most probable token each time."""
     seed: int = 0
     chat: bool | None = None
-    """Write each prompt as a user's message with the model's chat template; None asks a run as it was taught."""
+    """Whether each prompt is written as a user's message with the model's chat template; None: as in the run's
+    training."""
     special_tokens: str = "tokenizer"
-    """Which begin token stands before a prompt that is no chat, as data.special_tokens."""
+    """Which begin token stands before a prompt without a chat template: a value of data.special_tokens."""
     system_prompt: str | None = None
-    """What the run was taught to read before each prompt."""
+    """The system prompt that the run was trained with, put before each prompt."""
 
     def __post_init__(self) -> None:
         problems = prompt_problems(self.prompts)
@@ -48,21 +46,21 @@ class Question:
             problems.append(Problem("chat", self.chat, "true, false or null", "must be true, false or null."))
         if problems:
             raise SettingsError(problems)
-        object.__setattr__(self, "temperature", float(self.temperature))  # 2 is 2.0, which libraries insist on
+        object.__setattr__(self, "temperature", float(self.temperature))  # libraries want 2.0 for 2
 
-    def written_as(self, texts: Sequence[str]) -> Question:
-        """The same in the words of a method that acts in the prompt; those may be longer than what a person types."""
-        other = copy.copy(self)
-        object.__setattr__(other, "prompts", tuple(texts))
-        return other
+    def with_prompts(self, texts: Sequence[str]) -> Question:
+        """This question with other prompts, as a method writes them; they may be longer than a person may type."""
+        question = copy.copy(self)
+        object.__setattr__(question, "prompts", tuple(texts))
+        return question
 
 
 def prompt_problems(prompts: Any) -> list[Problem]:
-    """What is wrong with prompts that a person typed."""
+    """The first fault of prompts that a person typed; empty where there is none."""
     limit = f"1 to {PROMPT_COUNT} texts of 1 to {PROMPT_LENGTH:,} characters"
     if not isinstance(prompts, Sequence) or isinstance(prompts, str) or not 1 <= len(prompts) <= PROMPT_COUNT:
         return [Problem("prompts", prompts, limit, f"Type something to ask: {limit}.")]
-    for number, text in enumerate(prompts, 1):
+    for i, text in enumerate(prompts, 1):
         if not isinstance(text, str) or not text.strip() or len(text) > PROMPT_LENGTH:
-            return [Problem("prompts", text, limit, f"Prompt {number} is empty or too long: type {limit}.")]
+            return [Problem("prompts", text, limit, f"Prompt {i} is empty or too long: type {limit}.")]
     return []

@@ -1,6 +1,6 @@
-"""What one example is: as text with its roles, and as tokens with what is learned of them.
+"""One example of the data: as text with its roles (`Row`), and as tokens with which of them are learned (`Encoded`).
 
-Readers of data make these, and everything below the loop takes them.
+Readers of data make rows, the tokenizer makes tokens of them, and the training loop reads those.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message of a conversation, in the words of chat templates."""
+    """One message of a conversation, with the role names of chat templates."""
 
     role: str
     content: str
@@ -24,13 +24,13 @@ class Turn:
     as one JSON object; empty where there are none. Text, so that rows can be compared and hashed."""
 
     def message(self) -> dict[str, Any]:
-        """The turn as a chat template takes it."""
+        """The turn as the object that a chat template reads."""
         return {"role": self.role, "content": self.content, **(json.loads(self.extra) if self.extra else {})}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One example; which fields are set says its type."""
+    """One example as text. Its type follows from the fields that are set: text, prompt and completion, or messages."""
 
     text: str | None = None
     text_pair: str | None = None
@@ -55,18 +55,20 @@ class Encoded:
     trained: list[bool]
     label: int | None
     cut: bool
-    """True where the row was longer than max_seq_length."""
+    """Whether the row was longer than max_seq_length."""
     types: list[int] | None = None
-    """Which text each token belongs to, where the tokenizer tells the two of a pair apart (token_type_ids)."""
+    """The text that each token belongs to, 0 or 1, where the tokenizer distinguishes the two of a pair
+    (token_type_ids)."""
 
     @property
     def trained_tokens(self) -> int:
-        """Labels the loss counts; the first token has nothing before it to be predicted from."""
+        """How many labels the loss counts; the first token is never one, for nothing stands before it."""
         return sum(self.trained[1:])
 
 
 def characters(row: Row) -> int:
-    """How long the row's texts are together."""
+    """Characters of all texts of the row together."""
     texts = (row.text, row.text_pair, row.prompt, row.completion, row.system, row.tools)
-    found = sum(len(text) for text in texts if text) + sum(len(a) + len(b) for a, b in row.history)
-    return found + sum(len(turn.content) + len(turn.extra) for turn in row.messages or ())
+    plain = sum(len(text) for text in texts if text)
+    history = sum(len(question) + len(answer) for question, answer in row.history)
+    return plain + history + sum(len(turn.content) + len(turn.extra) for turn in row.messages or ())

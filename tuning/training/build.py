@@ -24,7 +24,7 @@ from tuning.models.base_model import class_names, read_json
 from tuning.models.shapes import counts_from_padding
 from tuning.models.tensors import Tensor, read_tensors
 from tuning.models.torch_weights import report_of
-from tuning.models.weights import judged, same_classes, weight_files
+from tuning.models.weights import comparison_of_report, same_classes, weight_files
 from tuning.settings.schema import Settings
 from tuning.text import Encoded
 from tuning.training.batches import Batch, collate
@@ -194,8 +194,8 @@ def load_base(
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise ModelError(f"The model in {folder} cannot be loaded: {error}", folder) from error
     report = report_of(model, info, _tensors(path))
-    judgement = judged(report, folder, read_json(path / "config.json"))
-    if labels is not None and judgement.head_for and not keep_head:
+    comparison = comparison_of_report(report, folder, read_json(path / "config.json"))
+    if labels is not None and comparison.head_for and not keep_head:
         _draw_head(model, report["head"])
     elif keep_head and tuple(saved_labels) != tuple(labels or ()):
         _order_head(model, saved_labels, labels or ())

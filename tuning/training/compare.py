@@ -77,7 +77,7 @@ class PlainAndPrompted:
         generator = TextGenerator(self._model, self._tokenizer, None, should_continue)
         prompts = prompted_texts(self._plan, method, self._model, self._tokenizer, question.prompts, should_continue)
         answers: Answers = {}
-        for side, asked in (("base", question), ("trained", question.written_as(prompts))):
+        for side, asked in (("base", question), ("trained", question.with_prompts(prompts))):
             answers[side] = list(generator.answers(asked, _of_side(side, on_text)))
         return answers | {"prompts": prompts}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tuning.core.files import write_text
-from tuning.text import Encoded, Row, TextTokenizer, headed
+from tuning.text import Encoded, Row, TextTokenizer, text_before_completion
 from tuning.training.evaluate import Evaluation, Prediction, confusion
 
 MOST_ROWS = 100
@@ -112,7 +112,7 @@ def _finite(value: float) -> float | None:
 def _context(row: Row) -> str:
     if row.messages is not None:
         return "\n".join(f"{turn.role}: {turn.content}" for turn in row.messages[:-1])
-    return headed(row, None) if row.prompt is not None else row.text or ""
+    return text_before_completion(row, None) if row.prompt is not None else row.text or ""
 
 
 def _short(text: str) -> str:

@@ -6,6 +6,7 @@ travels only as data and is shown through textContent.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -39,7 +40,7 @@ def header(labels: dict[str, str], terms: dict[str, dict[str, str]]) -> gr.HTML:
     )
 
 
-def preview(value: dict[str, Any]) -> gr.HTML:
+def preview(value: Mapping[str, Any]) -> gr.HTML:
     return gr.HTML(
         value=value,
         html_template="<div></div>",

@@ -54,7 +54,17 @@ class MemoryBar(TypedDict):
     summary: str
 
 
-def chart_config(methods: dict[str, str]) -> dict[str, Any]:
+class ChartConfig(TypedDict):
+    """The constants of the live chart and the runs table: colours of runs, and titles by name."""
+
+    palette: list[str]
+    metrics: dict[str, str]
+    axes: dict[str, str]
+    methods: dict[str, str]
+    tasks: dict[str, str]
+
+
+def chart_config(methods: dict[str, str]) -> ChartConfig:
     """The constant part of the live chart and the runs table."""
     return {"palette": list(PALETTE), "metrics": METRICS, "axes": AXES, "methods": methods, "tasks": TASKS}
 

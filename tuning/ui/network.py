@@ -7,13 +7,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
-from typing import Any
+from typing import Any, TypedDict
 
 from tuning.methods import method_named
 from tuning.methods.network import FROZEN, Part
 
 
-def network_value(plan: Any) -> dict[str, Any]:
+class NetworkPart(TypedDict):
+    """A part of a layer: frozen, trained or added, with its number of parameters."""
+
+    name: str
+    state: str
+    count: int
+
+
+class NetworkLine(TypedDict):
+    """A layer, or `times` neighbours that are alike, with the parts of each."""
+
+    name: str
+    times: int
+    parts: list[NetworkPart]
+
+
+class NetworkView(TypedDict):
+    """What the method trains: its title, its description and where it comes from, the counts in words, the layers."""
+
+    title: str
+    card: str
+    source: str
+    summary: str
+    lines: list[NetworkLine]
+
+
+def network_value(plan: Any) -> NetworkView:
     """Title, card and source of the method; lines of layers with their parts; the counts in words."""
     method, settings = method_named(plan.settings.method.name), plan.settings.method
     parts = method.parts(plan.model.shape, settings, plan.labels)
@@ -29,7 +55,7 @@ def network_value(plan: Any) -> dict[str, Any]:
     }
 
 
-def _lines(parts: list[Part]) -> Iterator[dict[str, Any]]:
+def _lines(parts: list[Part]) -> Iterator[NetworkLine]:
     """One line a layer, in the order data takes; neighbours with the same parts become one."""
     order = list(dict.fromkeys(part.layer for part in parts))
     layers = [(layer, _pieces([part for part in parts if part.layer == layer])) for layer in order]
@@ -40,5 +66,5 @@ def _lines(parts: list[Part]) -> Iterator[dict[str, Any]]:
         yield {"name": name, "times": len(alike), "parts": alike[0][1]}
 
 
-def _pieces(parts: list[Part]) -> list[dict[str, Any]]:
+def _pieces(parts: list[Part]) -> list[NetworkPart]:
     return [{"name": part.name, "state": part.state, "count": part.parameters} for part in parts]

@@ -28,13 +28,13 @@ from tuning.core.errors import Notice  # noqa: E402
 from tuning.core.paths import asset_path  # noqa: E402
 from tuning.runs.service import RunService  # noqa: E402
 from tuning.settings.schema import Settings  # noqa: E402
-from tuning.settings.versions import VERSION, today  # noqa: E402
+from tuning.settings.versions import VERSION, upgrade  # noqa: E402
 from tuning.ui import ask as ask_room  # noqa: E402
 from tuning.ui import data as data_room  # noqa: E402
 from tuning.ui import form as form_room  # noqa: E402
 from tuning.ui import live as live_room  # noqa: E402
 from tuning.ui import results as results_room  # noqa: E402
-from tuning.ui.preview import preview_value, run_name, told  # noqa: E402
+from tuning.ui.preview import PreviewValue, preview_value, run_name, told  # noqa: E402
 from tuning.ui.theme import theme  # noqa: E402
 from tuning.ui.values import (  # noqa: E402
     CHOSEN,
@@ -110,7 +110,7 @@ def _connect(
     shown = [*parts, *form.blocks.values()]
     length = form.parts[LENGTH]
 
-    def look(*given: Any) -> dict[str, Any]:
+    def look(*given: Any) -> PreviewValue:
         return preview_value(service, form.values(given))
 
     def press(*given: Any) -> tuple[Any, Any, Any]:
@@ -133,7 +133,7 @@ def _connect(
         return [*form_room.updates_for(form, values), tell(notices)]
 
     def again(event: gr.EventData) -> list[Any]:
-        given, notices = today(event._data.get("settings") or {})
+        given, notices = upgrade(event._data.get("settings") or {})
         first = first_values()
         # in full: what a file leaves out has its default
         values = first | values_from_settings(Settings.from_dict(given).to_dict())

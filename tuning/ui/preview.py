@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 from tuning.core.errors import Notice, Problem, SettingsError, TuningError, counted
 from tuning.core.hardware import this_machine
 from tuning.data.preview.background_read import how_far, read_whole
+from tuning.memory.what_if import DeviceSize
 from tuning.methods import METHODS, method_named
-from tuning.models.weights import compared
+from tuning.models.weights import compare_weights
 from tuning.plan.checks import methods_refused
 from tuning.plan.plan import Plan
 from tuning.runs.service import NAME_LENGTH, Preview, RunService
 from tuning.settings.schema import Settings
 from tuning.ui import memory_bar as charts
 from tuning.ui.form import dom_id, within
-from tuning.ui.network import network_value
+from tuning.ui.memory_bar import MemoryBar
+from tuning.ui.network import NetworkView, network_value
 from tuning.ui.values import (
     EPOCHS,
     LENGTH,
@@ -39,12 +41,74 @@ READ_SECONDS = 1.0
 """How long an answer waits for the rows to be read, before it says how far they are; the page then asks again."""
 
 
-def preview_value(service: RunService, values: dict[str, Any]) -> dict[str, Any]:
+class Tile(TypedDict):
+    """A number on top of the page, what it is, and where it comes from."""
+
+    value: str
+    label: str
+    title: str
+
+
+class PlacedNotice(TypedDict):
+    """A notice with the id of the form's field that it is about; None where the form has none."""
+
+    field: str
+    message: str
+    count: int | None
+    id: str | None
+
+
+class FieldProblem(TypedDict):
+    """A problem with the id of its field, and the parts of the form that have to be open for it to be seen."""
+
+    field: str
+    value: Any
+    limit: str
+    message: str
+    id: str
+    within: list[str]
+
+
+class MemoryQuestion(TypedDict):
+    """What the page needs to ask POST /fork/memory with, when "More about memory" is opened."""
+
+    settings: dict[str, Any]
+    device: DeviceSize
+    kind: str
+    pending: bool
+
+
+class PreviewValue(TypedDict):
+    """What the page shows of the settings in the form; what cannot be computed is None.
+
+    `hints` are by field, `general` are the problems without one, `of` is the model, data and task that the answer is
+    about, and `refused` are the reasons by method. `reading` says to ask again soon; `moment` makes each such answer
+    another one.
+    """
+
+    problems: list[FieldProblem]
+    general: list[dict[str, Any]]
+    hints: dict[str, str]
+    tiles: list[Tile] | None
+    memory: MemoryBar | None
+    network: NetworkView | None
+    outlook: MemoryQuestion | None
+    device: str | None
+    notices: list[PlacedNotice]
+    reading: bool
+    moment: NotRequired[float]
+    pressed: bool
+    of: list[Any]
+    method: str
+    refused: dict[str, str]
+
+
+def preview_value(service: RunService, values: dict[str, Any]) -> PreviewValue:
     """Tiles, memory, hints and notices of these settings, or what is wrong with them. Nothing is started."""
     return told(values, lambda: _computed(service, values))
 
 
-def told(values: dict[str, Any], compute: Callable[[], dict[str, Any]], pressed: bool = False) -> dict[str, Any]:
+def told(values: dict[str, Any], compute: Callable[[], dict[str, Any]], pressed: bool = False) -> PreviewValue:
     """What `compute` gives; faults of the person's input become problems at their fields.
 
     Beside either stands how the fields were read, where that is not plain to see, and the model, data and task that the
@@ -74,10 +138,10 @@ def told(values: dict[str, Any], compute: Callable[[], dict[str, Any]], pressed:
         both = {id: " ".join(filter(None, (own.get(id), hints.get(id)))) for id in (own | hints)}
         notices = [*_left_out(read), *found.get("notices", ())]
         placed = [placed_notice(one, values["method.name"]) for one in notices]
-        return empty | found | {"hints": both, "notices": placed}
+        return cast(PreviewValue, empty | found | {"hints": both, "notices": placed})
     except TuningError as error:
         empty["refused"] |= _others_refused(error)
-        return empty | problems_at_fields(error, values["method.name"], values.get(LENGTH))
+        return cast(PreviewValue, empty | problems_at_fields(error, values["method.name"], values.get(LENGTH)))
 
 
 def _others_refused(error: TuningError) -> dict[str, str]:
@@ -155,7 +219,7 @@ def _computed(service: RunService, values: dict[str, Any]) -> dict[str, Any]:
         for path, key in WORKED_OUT.items()
         if not str(values[path] or "").strip()
     }
-    weights = compared(plan.model, settings.task, 0)
+    weights = compare_weights(plan.model, settings.task, 0)
     return {
         "refused": methods_refused(settings.task, plan.model.shape, weights.new_pooler if weights else ()),
         "tiles": tiles(plan, preview.seconds),
@@ -168,8 +232,7 @@ def _computed(service: RunService, values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _outlook(preview: Preview) -> dict[str, Any]:
-    """What the page needs to ask POST /fork/memory with, when "More about memory" is opened."""
+def _outlook(preview: Preview) -> MemoryQuestion:
     device = preview.usage.plan.device
     return {
         "settings": preview.plan.settings.to_dict(),
@@ -227,7 +290,7 @@ def seconds_text(seconds: float) -> str:
     return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
-def tiles(plan: Plan, seconds: float | None) -> list[dict[str, str]]:
+def tiles(plan: Plan, seconds: float | None) -> list[Tile]:
     """The numbers on top of the page, each with where it comes from as its tooltip."""
     settings = plan.settings
     if not method_named(settings.method.name).updates:

@@ -19,7 +19,7 @@ from tuning.core.hardware import this_machine
 from tuning.methods import METHODS
 from tuning.methods.recipes import RECIPES
 from tuning.settings.schema import Settings, all_fields
-from tuning.settings.versions import VERSION, today
+from tuning.settings.versions import VERSION, upgrade
 
 STEPS, EPOCHS = "updates", "epochs"
 LENGTH = "length"
@@ -43,7 +43,7 @@ def every_path() -> dict[str, Field]:
     found = {path: one for path, one in all_fields().items() if not path.startswith("method.")}
     for kind, choices in CHOSEN.items():
         for choice in choices:
-            for name, one in field_tables.table(choice.settings, f"{kind}.").items():
+            for name, one in field_tables.fields_of(choice.settings, f"{kind}.").items():
                 if one.path not in HIDDEN:
                     found[f"{kind}.{choice.name}.{name}"] = one
     return {path: one for path, one in found.items() if path not in HIDDEN or path in ("max_steps", "num_epochs")}
@@ -289,7 +289,7 @@ def kept_values(kept: dict[str, Any]) -> tuple[dict[str, Any], tuple[Notice, ...
             for part in outer:
                 block = block[part]
             block.pop(last, None)
-    found, told = today(settings)
+    found, told = upgrade(settings)
     after = values_from_settings(found)
     changed = {path for path, value in after.items() if value != before[path]}
     changed |= {path for path in after if type(values[path]) is not type(first[path])}  # another kind of component

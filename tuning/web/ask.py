@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
@@ -19,7 +19,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 
 from tuning.core.errors import TuningError
-from tuning.core.visitor import visitor
+from tuning.core.visitor import current_visitor
 from tuning.runs.ask import ASK_SECONDS, PendingAnswer
 from tuning.runs.service import RunService
 from tuning.text.question import Question
@@ -32,6 +32,27 @@ ASKING = CapacityLimiter(2)
 LOOK_SECONDS = 0.5
 """How often it is looked whether the asker is still there."""
 GONE = 499
+
+
+class Answers(TypedDict):
+    """Both answers to each prompt.
+
+    `chances` are there for classes; `prompts` are the texts that the trained model answered, where its method wrote
+    something around the prompts.
+    """
+
+    base: list[str]
+    trained: list[str]
+    chances: NotRequired[list[dict[str, float]]]
+    prompts: NotRequired[list[str]]
+
+
+class Sample(TypedDict):
+    """What the run answered to a sample prompt after an update."""
+
+    step: int
+    prompt: str
+    text: str
 
 
 class AskBody(Body):
@@ -54,7 +75,7 @@ def add_ask_routes(app: FastAPI, service: RunService) -> None:
         body = take(await json_body(request), AskBody)
         question = Question(**{"prompts": ()} | body.model_dump(exclude_unset=True, exclude={"weights"}))
         pieces = _Pieces()
-        client = visitor().owner or (request.client.host if request.client is not None else None)
+        client = current_visitor().owner or (request.client.host if request.client is not None else None)
         put = partial(service.put_question, run_id, question, pieces.hear, client, body.weights)
         asked = await run_sync(put, limiter=ASKING)
         lines = pieces.of(asked, request)
@@ -68,7 +89,7 @@ def add_ask_routes(app: FastAPI, service: RunService) -> None:
     def samples(run_id: str) -> dict[str, Any]:
         row_of(service, run_id)
         said = [event.data for event in service.store.events(run_id, "sample")]
-        return {"samples": [{key: one.get(key) for key in ("step", "prompt", "text")} for one in said]}
+        return {"samples": [{key: one.get(key) for key in Sample.__annotations__} for one in said]}
 
 
 class _Pieces:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from starlette.concurrency import run_in_threadpool
 from tuning.core.disk_usage import UPLOAD_PREFIX, UPLOADS
 from tuning.core.errors import Notice, Problem, SettingsError, TuningError
 from tuning.core.files import temporary_file
-from tuning.core.visitor import visitor
+from tuning.core.visitor import current_visitor
 from tuning.data import CONVERSATION, TEXT
 from tuning.data.preview.background_read import look
 from tuning.data.preview.preview import preview
@@ -108,9 +108,9 @@ def _of_the_rows(given: dict[str, Any]) -> tuple[Settings, int | None]:
     return settings, settings.micro_batch_size * settings.gradient_accumulation_steps * settings.num_devices
 
 
-def _updates_known(found: dict[str, Any], rows: int | None) -> dict[str, Any]:
+def _updates_known(found: Mapping[str, Any], rows: int | None) -> dict[str, Any]:
     """Without the counts of updates where the rows of one are not known."""
-    return found if rows else {key: value for key, value in found.items() if key not in UPDATES}
+    return {key: value for key, value in found.items() if rows or key not in UPDATES}
 
 
 def clean_name(name: str) -> str:
@@ -145,7 +145,7 @@ async def _store(request: Request, folder: Path, name: str) -> Path:
         out.close()
         if size == 0:
             raise SettingsError([Problem("data.source", 0, "a file with rows", "the file is empty; choose another.")])
-        place = folder / (visitor().owner or "") / digest.hexdigest()[:16]
+        place = folder / (current_visitor().owner or "") / digest.hexdigest()[:16]
         place.mkdir(parents=True, exist_ok=True)
         os.replace(aside, place / name)
         return place / name

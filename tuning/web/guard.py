@@ -24,7 +24,7 @@ from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tuning.core.errors import TuningError
-from tuning.core.visitor import Visitor, asking_as
+from tuning.core.visitor import Visitor, acting_for
 from tuning.web.requests import tell_problems
 from tuning.web.serving import Serving, plain_name
 
@@ -93,7 +93,7 @@ class Guard:
         if scope["path"].startswith("/gradio_api/") and not PAGE_CALLS.fullmatch(scope["path"]):
             await _refuse(scope, receive, send, JSONResponse({"message": "Not used here."}, status_code=404))
             return
-        with asking_as(entry.visitor):
+        with acting_for(entry.visitor):
             app = partial(_told_plainly, self.app) if scope["path"].startswith("/gradio_api/") else self.app
             await _send_with(entry.cookies, app, scope, receive, send)
 

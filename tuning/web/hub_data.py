@@ -4,22 +4,45 @@ A request is {"source", "subset", "revision", "split", "token"}. The card has su
 the first rows.
 """
 
-from typing import Any
+from typing import TypedDict
 
 from fastapi import FastAPI
 
 from tuning.core.errors import DataError, ModelError
 from tuning.data.locate import class_words, find_place, split_source
 from tuning.data.preview.first_rows import first_rows
-from tuning.hub.data_sets import HubData, cached_data, chosen, data_error, keep_listing, look_up_data
-from tuning.hub.download import bytes_here
-from tuning.hub.label_names import of_subset
+from tuning.hub.data_sets import HubData, as_data_error, cached_data, look_up_data, store_listing, with_subset
+from tuning.hub.download import cached_bytes
+from tuning.hub.label_names import classes_of_subset
 from tuning.hub.repo import TOKEN
 from tuning.settings.schema import DataSettings
-from tuning.web.hub_routes import add_hub_routes
+from tuning.web.hub_routes import HubDescription, add_hub_routes
 from tuning.web.requests import TOKEN_REFUSAL, Body, OptionalText, SomeText, Token, take
 
 SHOWN_SUBSETS = 200
+
+
+class Split(TypedDict):
+    """A split with its files and their bytes together."""
+
+    name: str
+    files: int
+    bytes: int
+
+
+class Subset(TypedDict):
+    """A subset with its splits."""
+
+    name: str
+    splits: list[Split]
+
+
+class DataDescription(HubDescription):
+    """What is said of a data set; `subset` is the one that `rows`, the first of them, are of."""
+
+    subset: str | None
+    subsets: list[Subset]
+    rows: list[dict[str, str]]
 
 
 class DataBody(Body):
@@ -58,20 +81,20 @@ def add_hub_data_routes(app: FastAPI) -> None:
         look_up=lambda asked: look_up_data(asked.source, asked.subset, asked.revision, asked.token),
         hub_card=hub_card,
         to_download=_to_download,
-        refusal=data_error,
+        refusal=as_data_error,
     )
 
 
 def _to_download(data: HubData, asked: DataBody) -> HubData:
     """The files of the subset that was asked for, listed beside them. Raises DataError."""
-    data = chosen(data, asked.subset)
+    data = with_subset(data, asked.subset)
     if refusal := data.refusal():
         raise refusal
-    keep_listing(data)
+    store_listing(data)
     return data
 
 
-def _card_of_what_is_here(asked: DataBody) -> dict[str, Any] | None:
+def _card_of_what_is_here(asked: DataBody) -> DataDescription | None:
     """The card of bundled sets, files, and what is in the cache; None where the hub has to be asked."""
     kind, name = split_source(asked.source)
     try:
@@ -80,7 +103,7 @@ def _card_of_what_is_here(asked: DataBody) -> dict[str, Any] | None:
         if kind != "hub" or error.problems[0].field in ("data.split", "data.eval_split"):
             raise
         return None
-    card: dict[str, Any] = {
+    card: DataDescription = {
         "id": place.title,
         "source": kind,
         "here": True,
@@ -96,7 +119,7 @@ def _card_of_what_is_here(asked: DataBody) -> dict[str, Any] | None:
     }
     kept = cached_data(name, asked.revision) if kind == "hub" else None
     if kept is not None:
-        subsets = [
+        subsets: list[Subset] = [
             {
                 "name": subset,
                 "splits": [
@@ -110,7 +133,7 @@ def _card_of_what_is_here(asked: DataBody) -> dict[str, Any] | None:
     return card
 
 
-def hub_card(found: HubData, asked: DataBody) -> dict[str, Any]:
+def hub_card(found: HubData, asked: DataBody) -> DataDescription:
     """What the hub says, with the first rows of the split that would be trained on."""
     rows, why, locked, problem = list[dict[str, str]](), None, found.locked, found.problem
     if problem is None:
@@ -123,8 +146,10 @@ def hub_card(found: HubData, asked: DataBody) -> dict[str, Any]:
     notes = [why] if why else []
     if found.script:
         notes.append(f"Its loading script {found.script} is not run: its files are read as they are.")
-    notes += [class_words(column, names) for column, names in of_subset(found.classes, found.subset or "").items()]
-    subsets = [
+    notes += [
+        class_words(column, names) for column, names in classes_of_subset(found.classes, found.subset or "").items()
+    ]
+    subsets: list[Subset] = [
         {
             "name": subset,
             "splits": [
@@ -147,5 +172,5 @@ def hub_card(found: HubData, asked: DataBody) -> dict[str, Any]:
         "notes": notes,
         "rows": rows,
         "bytes": found.total_bytes,
-        "done_bytes": bytes_here(found),
+        "done_bytes": cached_bytes(found),
     }

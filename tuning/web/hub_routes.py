@@ -5,8 +5,8 @@ only here, because a person pressed. A token is used for the one request, or by 
 answer and no log.
 """
 
-from collections.abc import Callable
-from typing import Annotated, Any, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, NotRequired, Protocol, TypedDict, TypeVar
 
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse
@@ -19,6 +19,26 @@ from tuning.web.requests import for_the_holder, json_body
 
 LOOK_UPS = 32
 """Look-ups that stay in memory, so that Download need not ask again."""
+
+
+class HubDescription(TypedDict):
+    """What is said of a model or a data set before it is fetched; each kind adds its own.
+
+    `here` is whether it is on this machine, `locked` whether a token is asked for, `done_bytes` what an earlier
+    download has left, and `download` the one that is under way.
+    """
+
+    id: str
+    source: str
+    here: bool
+    licence: str | None
+    notes: Sequence[str]
+    gated: bool
+    locked: bool
+    problem: str | None
+    bytes: int | None
+    done_bytes: NotRequired[int]
+    download: NotRequired[dict[str, Any] | None]
 
 
 class HubRequest(Protocol):
@@ -47,9 +67,9 @@ def add_hub_routes(
     *,
     read: Callable[[dict[str, Any]], Asked],
     name_of: Callable[[str], str],
-    local_card: Callable[[Asked], dict[str, Any] | None],
+    local_card: Callable[[Asked], Mapping[str, Any] | None],
     look_up: Callable[[Asked], Repo],
-    hub_card: Callable[[Repo, Asked], dict[str, Any]],
+    hub_card: Callable[[Repo, Asked], Mapping[str, Any]],
     to_download: Callable[[Repo, Asked], Repo],
     refusal: Callable[[ModelError], TuningError] = lambda error: error,
 ) -> None:
@@ -73,11 +93,11 @@ def add_hub_routes(
     def card(asked: Asked) -> dict[str, Any]:
         here = local_card(asked)
         if here is not None:
-            return here
+            return dict(here)
         repo = ask(asked)
         shown = hub_card(repo, asked)
         running = downloads.of(repo.id)
-        return shown | {"download": running.to_dict() if running else None}
+        return {**shown, "download": running.to_dict() if running else None}
 
     def begin(asked: Asked) -> dict[str, Any]:
         for_the_holder(field)

@@ -4,13 +4,11 @@ The page asks it when "More about memory" is opened. `pending` in the answer say
 that asking again soon gives better numbers.
 """
 
-from typing import Any
-
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from tuning.runs.service import RunService
+from tuning.runs.service import MemoryAnswer, RunService
 from tuning.web.requests import json_body
 
 
@@ -21,7 +19,7 @@ def add_memory_routes(app: FastAPI, service: RunService) -> None:
     async def memory(request: Request, device: str | None = None) -> JSONResponse:
         given = await json_body(request)
 
-        def look() -> dict[str, Any]:
+        def look() -> MemoryAnswer:
             return service.what_if(service.preview(given, device))
 
         return JSONResponse(await run_in_threadpool(look))

@@ -3,27 +3,50 @@
 A request is {"model", "revision", "token"}. The card says whether the model can be trained on this machine.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TypedDict
 
 from fastapi import FastAPI
 
 from tuning.core.errors import ModelError, TuningError
 from tuning.core.hardware import this_machine
 from tuning.data import DataSummary
-from tuning.hub.download import bytes_here
+from tuning.hub.download import cached_bytes
 from tuning.hub.models import HubModel, look_up
 from tuning.memory.estimate import estimate
 from tuning.memory.usage import usage_of
 from tuning.methods import method_named
-from tuning.models.base_model import BaseModel, is_cached, named, resolve_model, split_spec, tuned_for
+from tuning.models.base_model import BaseModel, descriptive_name, is_cached, resolve_model, split_spec, tuned_for
 from tuning.plan.plan import make_plan
 from tuning.settings.schema import Settings
-from tuning.web.hub_routes import add_hub_routes
+from tuning.web.hub_routes import HubDescription, add_hub_routes
 from tuning.web.requests import TOKEN_REFUSAL, Body, OptionalText, SomeText, Token, take
 
 ROWS, LENGTH = 4, 128
 """What the card's verdict is about, besides the method: a micro-batch of so many rows of so many tokens."""
 METHODS = ("lora", "full")
+
+
+class ModelFit(TypedDict):
+    """Whether the model can be trained on this machine by a method: the bytes it may take, and those there are."""
+
+    words: str
+    method: str
+    fits: bool
+    bytes: int
+    device_bytes: int
+
+
+class ModelDescription(HubDescription):
+    """What is said of a model; None stands for what its config does not tell."""
+
+    architecture: str | None
+    parameters: int | None
+    max_positions: int | None
+    tasks: Sequence[str]
+    tuned: str
+    why: str
+    fits: list[ModelFit]
 
 
 class ModelBody(Body):
@@ -59,7 +82,7 @@ def add_model_routes(app: FastAPI) -> None:
     )
 
 
-def _card_of_what_is_here(asked: ModelBody) -> dict[str, Any] | None:
+def _card_of_what_is_here(asked: ModelBody) -> ModelDescription | None:
     kind, name = split_spec(asked.model)
     if kind == "hub" and not is_cached(name, asked.revision):
         return None
@@ -72,9 +95,9 @@ def _to_download(model: HubModel, asked: ModelBody) -> HubModel:
     return model
 
 
-def local_card(model: BaseModel) -> dict[str, Any]:
+def local_card(model: BaseModel) -> ModelDescription:
     """The card of a model that is on this machine."""
-    kind, why = tuned_for(named(model.title, model.source), model.chat_template)
+    kind, why = tuned_for(descriptive_name(model.title, model.source), model.chat_template)
     return {
         "id": model.spec,
         "source": model.source,
@@ -97,7 +120,7 @@ def local_card(model: BaseModel) -> dict[str, Any]:
     }
 
 
-def hub_card(found: HubModel) -> dict[str, Any]:
+def hub_card(found: HubModel) -> ModelDescription:
     """The card of a model on the hub: everything but the weights."""
     kind, why = found.tuned
     shape = found.shape
@@ -121,7 +144,7 @@ def hub_card(found: HubModel) -> dict[str, Any]:
         "architecture": shape.model_type if shape else None,
         "parameters": found.parameters,
         "bytes": found.total_bytes,
-        "done_bytes": bytes_here(found),
+        "done_bytes": cached_bytes(found),
         "licence": found.licence,
         "max_positions": shape.max_positions if shape else None,
         "tasks": found.tasks,
@@ -135,10 +158,10 @@ def hub_card(found: HubModel) -> dict[str, Any]:
     }
 
 
-def verdicts(model: BaseModel) -> list[dict[str, Any]]:
+def verdicts(model: BaseModel) -> list[ModelFit]:
     """Whether it can be trained on this machine, by method, from the shape alone."""
     longest = min(LENGTH, model.shape.max_positions)
-    task, device, found = model.tasks[0], this_machine(), []
+    task, device, found = model.tasks[0], this_machine(), list[ModelFit]()
     for method in METHODS:
         settings = Settings.from_dict(
             {

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from tuning.core.errors import Problem, RunError, SettingsError, TuningError
-from tuning.core.visitor import visitor
+from tuning.core.visitor import current_visitor
 from tuning.runs.ask import TooManyQuestions
 from tuning.runs.run_row import RunRow
 from tuning.runs.service import RunService
@@ -126,7 +126,7 @@ TOKEN_REFUSAL = ("token", "a token", "The token must be one line of letters, dig
 
 def for_the_holder(field: str) -> None:
     """Raises SettingsError where a browser of a class asks for what only whoever started the server may do."""
-    if visitor().owner is not None:
+    if current_visitor().owner is not None:
         limit = "bundled, or in a folder that the server was started with"
         message = (
             "the hub is asked by whoever started this server only; ask them, or choose what is bundled or uploaded"

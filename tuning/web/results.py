@@ -10,7 +10,7 @@ import re
 import zipfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
@@ -18,7 +18,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from tuning.core.errors import RunError
-from tuning.runs.service import RunService
+from tuning.runs.service import ResultStates, RunService
 from tuning.settings.command_line import command_line
 from tuning.settings.schema import Settings
 from tuning.web.requests import Body, json_body, row_of, take
@@ -27,6 +27,36 @@ PACKING = CapacityLimiter(2)
 """Threads for reading what is packed; apart from those that all other requests share."""
 PIECE_BYTES = 2**20
 STEP_FILE = re.compile(r"step-(\d{8})\.json")
+
+
+class PredictionRow(TypedDict):
+    """One evaluation row with what the run predicts for it.
+
+    A row that is learned whole has no `truth`, and `right` is None; `chance` is there for classes, `written` where the
+    answer was generated.
+    """
+
+    row: int
+    loss: float | None
+    text: str
+    truth: NotRequired[str]
+    prediction: str
+    right: bool | None
+    chance: NotRequired[float]
+    written: NotRequired[str]
+
+
+class Predictions(TypedDict):
+    """The steps that were evaluated, and the table of one of them; `of` is how many rows were evaluated."""
+
+    steps: list[int]
+    step: NotRequired[int]
+    loss: NotRequired[float | None]
+    metrics: NotRequired[dict[str, float | None]]
+    rows: list[PredictionRow]
+    of: NotRequired[int]
+    labels: NotRequired[list[str]]
+    confusion: NotRequired[list[list[int]]]
 
 
 class ResultBody(Body):
@@ -57,8 +87,8 @@ def add_result_routes(app: FastAPI, service: RunService) -> None:
     def command(run_id: str) -> dict[str, str]:
         return {"command": command_line(run_id, row_of(service, run_id).settings, service.home)}
 
-    @app.get("/fork/runs/{run_id}/results")
-    def results(run_id: str) -> dict[str, Any]:
+    @app.get("/fork/runs/{run_id}/results", response_model=None)
+    def results(run_id: str) -> ResultStates:
         row_of(service, run_id)
         return service.result_states(run_id)
 
@@ -79,21 +109,22 @@ def add_result_routes(app: FastAPI, service: RunService) -> None:
         headers = {"Content-Disposition": f'attachment; filename="{name}"', "Content-Encoding": "identity"}
         return StreamingResponse(_apart(packed), media_type="application/zip", headers=headers)
 
-    @app.get("/fork/runs/{run_id}/predictions")
-    def predictions(run_id: str, step: int | None = None) -> dict[str, Any]:
+    @app.get("/fork/runs/{run_id}/predictions", response_model=None)
+    def predictions(run_id: str, step: int | None = None) -> Predictions:
         row_of(service, run_id)
         return _predictions(service.run_folder(run_id) / "predictions", step)
 
 
-def _predictions(folder: Path, step: int | None) -> dict[str, Any]:
-    """{"steps": [...]} with the table of one step, the last when none is named. Raises RunError."""
+def _predictions(folder: Path, step: int | None) -> Predictions:
+    """The table of one step, the last where none is named. Raises RunError."""
     found = {int(match[1]): file for file in folder.glob("step-*.json") if (match := STEP_FILE.fullmatch(file.name))}
     if not found:
         return {"steps": [], "rows": []}
     step = max(found) if step is None else step
     if step not in found:
         raise RunError(f"There was no evaluation at step {step}; there are {', '.join(map(str, sorted(found)))}.")
-    return {"steps": sorted(found), **json.loads(found[step].read_text("utf-8"))}
+    table: dict[str, Any] = json.loads(found[step].read_text("utf-8"))
+    return cast(Predictions, {"steps": sorted(found), **table})
 
 
 class _Sink(io.RawIOBase):

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from itertools import starmap
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
@@ -17,7 +17,8 @@ from starlette.concurrency import run_in_threadpool
 
 from tuning.core.errors import Problem, RunError, SettingsError
 from tuning.data import short_name
-from tuning.runs.run_row import ACTIVE_STATES, RunRow
+from tuning.runs.events import EvalEvent, StepEvent
+from tuning.runs.run_row import ACTIVE_STATES, LINE_COLUMNS, RunRow
 from tuning.runs.service import RunService
 from tuning.runs.store import FIRST_LOAD_LIMIT, LIST_LINES, POINT_KINDS
 from tuning.web.requests import RUN_ID, Body, json_body, row_of, take
@@ -29,6 +30,111 @@ all other requests share."""
 KEPT_LINES = 4_000
 """Of how many runs that part of a line is kept which never changes, a few kB each."""
 SEARCH_LENGTH = 200
+
+
+class RunSettings(TypedDict):
+    """The settings that the table of runs shows; of the data their source alone."""
+
+    task: str
+    model: str
+    method: dict[str, Any]
+    optimizer: dict[str, Any]
+    precision: str
+    schedule: dict[str, Any]
+    seed: int
+    data: dict[str, str]
+
+
+class RunPlan(TypedDict):
+    """What the plan of a run said before Start: its derived numbers by name, and its notices."""
+
+    derived: dict[str, Any]
+    notices: list[dict[str, Any]]
+
+
+class RunEstimate(TypedDict):
+    """The bytes that a run was expected to take, and how they were found; None of a run without an estimate."""
+
+    total_bytes: int | None
+    low_bytes: int | None
+    high_bytes: int | None
+    kind: str | None
+
+
+class Progress(TypedDict):
+    """What changes of a run while it goes; `place` is its position in the queue."""
+
+    state: str
+    step: int
+    total_steps: int | None
+    loss: float | None
+    eval_loss: float | None
+    best_eval: float | None
+    seconds: float | None
+    phase: str | None
+    peak_bytes: int | None
+    place: int | None
+
+
+class RunLine(Progress):
+    """A run as the page's table shows it."""
+
+    run_id: str
+    number: int
+    name: str
+    note: str
+    created: float
+    started: float | None
+    ended: float | None
+    parent: str | None
+    from_step: int | None
+    attempt: int
+    message: str | None
+    slot: int
+    owner: str | None
+    chat: bool
+    system_prompt: str | None
+    settings: RunSettings
+    data_name: str
+    plan: RunPlan
+    estimate: RunEstimate
+
+
+class RunPage(TypedDict):
+    """A part of the list, newest first; `older` is the number before which there are more, else None."""
+
+    runs: list[RunLine]
+    older: int | None
+
+
+class Points(TypedDict):
+    """The points of a run behind a cursor; `id` is the next cursor."""
+
+    id: int
+    step: list[StepEvent]
+    eval: list[EvalEvent]
+
+
+class LiveAnswer(TypedDict):
+    """The answer of GET /fork/live.
+
+    `runs` is the newest of the list and those of the cursors, with `older` beside it; for a page that knows a version
+    of the list, what has changed since, with `removed` beside it. `trouble` says why nothing can be stored just now.
+    """
+
+    epoch: str
+    version: int
+    runs: NotRequired[list[RunLine]]
+    older: NotRequired[int | None]
+    removed: NotRequired[list[str]]
+    progress: dict[str, Progress]
+    trouble: NotRequired[str]
+    points: dict[str, Points]
+
+
+LINE_KEYS = tuple(key for key in RunLine.__annotations__ if key in LINE_COLUMNS)
+PROGRESS_KEYS = tuple(key for key in Progress.__annotations__ if key in LINE_COLUMNS)
+"""Those of their keys that are columns of the store."""
 
 
 def add_run_routes(app: FastAPI, service: RunService) -> None:
@@ -56,28 +162,27 @@ class RunLines:
             lambda run_id: fixed_part(service.run(run_id))
         )
 
-    def of(self, found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    def of(self, found: Iterable[dict[str, Any]]) -> list[RunLine]:
         """The store's lines, each with its place in the queue and what it was started with."""
-        whole = []
+        whole = list[RunLine]()
         for line in found:
             try:
                 fixed = self._fixed(line["run_id"])
             except RunError:  # of a damaged store: what is wrong is told beside the list
                 continue
             shown = {key: line[key] for key in LINE_KEYS}
-            whole.append(
-                {**shown, "place": self._service.queue_position(line["run_id"]) if is_active(line) else None, **fixed}
-            )
+            place = self._service.queue_position(line["run_id"]) if is_active(line) else None
+            whole.append(cast(RunLine, {**shown, "place": place, **fixed}))
         return whole
 
-    def first(self, run_ids: Iterable[str]) -> dict[str, Any]:
+    def first(self, run_ids: Iterable[str]) -> RunPage:
         """The newest runs, those named besides, and whether there are older ones."""
         page = self.page()
         there = {line["run_id"] for line in page["runs"]}
         named = self._service.store.lines_of(run_id for run_id in run_ids if run_id not in there)
         return {"runs": page["runs"] + self.of(named), "older": page["older"]}
 
-    def page(self, before: int | None = None, find: str = "", deleted: bool = False) -> dict[str, Any]:
+    def page(self, before: int | None = None, find: str = "", deleted: bool = False) -> RunPage:
         """Some of the list, and whether there are more before the last of them: `older` is its number, else null."""
         found = self._service.store.lines(before, find, deleted, LIST_LINES + 1)
         older = found[LIST_LINES - 1]["number"] if len(found) > LIST_LINES else None
@@ -94,41 +199,13 @@ class RunLines:
         return {key: value for key, value in (("runs", runs), ("removed", removed)) if runs or removed}
 
 
-LINE_KEYS = (
-    "run_id",
-    "number",
-    "name",
-    "note",
-    "state",
-    "created",
-    "started",
-    "ended",
-    "parent",
-    "from_step",
-    "attempt",
-    "step",
-    "total_steps",
-    "loss",
-    "eval_loss",
-    "best_eval",
-    "message",
-    "phase",
-    "seconds",
-    "peak_bytes",
-    "slot",
-    "owner",
-)
-PROGRESS_KEYS = ("state", "step", "total_steps", "loss", "eval_loss", "best_eval", "seconds", "phase", "peak_bytes")
-
-
 def is_active(line: dict[str, Any]) -> bool:
     return line["state"] in ACTIVE_STATES
 
 
 def fixed_part(row: RunRow) -> dict[str, Any]:
     """What a run was started with, as far as the table shows it."""
-    keys = ("task", "model", "method", "optimizer", "precision", "schedule", "seed")
-    settings = {key: row.settings[key] for key in keys}
+    settings = {key: row.settings[key] for key in RunSettings.__annotations__ if key != "data"}
     estimate = row.estimate or {}
     return {
         "chat": row.chat,
@@ -139,16 +216,12 @@ def fixed_part(row: RunRow) -> dict[str, Any]:
             "derived": {key: one["value"] for key, one in row.plan.get("derived", {}).items()},
             "notices": row.plan.get("notices", []),
         },
-        "estimate": {key: estimate.get(key) for key in ("total_bytes", "low_bytes", "high_bytes", "kind")},
+        "estimate": {key: estimate.get(key) for key in RunEstimate.__annotations__},
     }
 
 
 def live_answer(service: RunService, cursors: dict[str, int], known_version: str | None, lines: RunLines) -> str:
-    """What a page that has this version of the list and these points does not know yet, as JSON.
-
-    `runs` is the newest of the list and those of the cursors; for a page that knows a version, what has changed since,
-    and `removed` stands beside it.
-    """
+    """What a page that has this version of the list and these points does not have yet: a `LiveAnswer` as JSON."""
     store = service.store
     version = store.revision()  # before the list: a change in between is then sent again, never missed
     points = store.series_texts(cursors, FIRST_LOAD_LIMIT)

@@ -1,4 +1,4 @@
-"""Several files of one split as one table: their rows one after another. One file is its own table."""
+"""Several files of one split as one table, with the rows of one file after those of another."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tuning.data.files.table import BadRow, Record, Table, Version, version_of
 
 
 def open_tables(files: tuple[Path, ...], kind: str = "auto", encoding: str = "auto", head_only: bool = False) -> Table:
-    """The table of one file or of several; of large ones only the head, where that is enough. Raises DataError."""
+    """The table of one file or of several; with `head_only` of large ones their first rows alone. Raises DataError."""
     if len(files) == 1:
         return open_table(files[0], kind, encoding, head_only)
     try:
@@ -24,7 +24,7 @@ def open_tables(files: tuple[Path, ...], kind: str = "auto", encoding: str = "au
     except OSError as error:
         message = f"{Path(error.filename).name} cannot be read: {error.strerror}"
         raise DataError(message, error.filename, "a readable file") from None
-    head_only = head_only and sum(one.st_size for one in stats) > HEAD_FILE_BYTES
+    head_only = head_only and sum(status.st_size for status in stats) > HEAD_FILE_BYTES
     versions = tuple(map(version_of, stats))
     return _join(files, versions, kind, encoding, head_only)
 
@@ -43,7 +43,7 @@ class JoinedTable:
 
     def __init__(self, tables: list[Table], size: int, files: int) -> None:
         self.path, self.name = tables[0].path, f"{tables[0].name} and {files - 1} more"
-        notices = tuple(dict.fromkeys(one for table in tables for one in table.format.notices))
+        notices = tuple(dict.fromkeys(notice for table in tables for notice in table.format.notices))
         self.format, self.classes = replace(tables[0].format, notices=notices), tables[0].classes
         self.size, self.whole = size, len(tables) == files and all(table.whole for table in tables)
         digests = [table.digest for table in tables]
@@ -56,8 +56,8 @@ class JoinedTable:
         return self._starts[-1]
 
     def read(self, indices: Sequence[int]) -> Iterator[Record | BadRow]:
-        for number, group in groupby(indices, lambda index: bisect_right(self._starts, index) - 1):
-            places, start = list(group), self._starts[number]
-            found = self._tables[number].read([place - start for place in places])
-            for place, one in zip(places, found, strict=True):
-                yield replace(one, line=place + 1)
+        for i, group in groupby(indices, lambda index: bisect_right(self._starts, index) - 1):
+            members, start = list(group), self._starts[i]
+            rows = self._tables[i].read([index - start for index in members])
+            for index, row in zip(members, rows, strict=True):
+                yield replace(row, line=index + 1)

@@ -1,4 +1,4 @@
-"""The formats of files: those that hold rows, those that pack one file, and those that are refused, each by one record.
+"""The file formats, one record each: those that hold rows, those that pack one file, and those that are refused.
 
 A new format of rows is a record here, its parser in `parse` or its table beside `ParquetTable`, its ending in
 `tuning.hub.splits.KINDS`, and its name in the setting `data.format`; tests/data/test_tables.py holds every record to
@@ -23,33 +23,34 @@ PARQUET = b"PAR1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """How bytes become rows. `mark` counts the bytes of a UTF-8 byte-order mark to leave out."""
+    """How the bytes of one file become rows."""
 
     kind: str
     """jsonl, json, csv, parquet, lines or paragraphs."""
     encoding: str = "utf-8"
     encoding_words: str = "UTF-8"
     mark: int = 0
+    """Bytes of a UTF-8 byte-order mark at the beginning, which are skipped."""
     delimiter: str = ""
     columns: tuple[str, ...] = ("text",)
-    """Of a CSV file; plain text has the one column `text`."""
+    """Columns of a CSV file; plain text has the one column `text`."""
     header: bool = True
     above: int = 0
-    """Lines of a CSV file that stand over its header, or over its first row."""
+    """How many lines of a CSV file stand above its header, or above its first row."""
     rule: bool = False
-    """A rule of dashes stands under the header of a CSV file, as in Markdown."""
+    """Whether a rule of dashes stands under the header of a CSV file, as in Markdown."""
     in_array: bool = False
-    """The rows of a JSON document are the elements of one array, and can be read one by one."""
+    """Whether the rows of a JSON document are the elements of one array, which can be read one by one."""
     mac_lines: bool = False
-    """Lines end with a carriage return alone."""
+    """Whether lines end with a carriage return alone."""
     packed: str = ""
-    """How the file was compressed, for a person; empty where it was not."""
+    """How the file is compressed, in words for a person; empty where it is not."""
     notices: tuple[Notice, ...] = ()
-    """What was left out or taken in a way that a person should know."""
+    """What was left out of the file, or read in a way that a person should know."""
 
     @property
     def words(self) -> str:
-        """What was recognised, for a person."""
+        """The format in words for a person, such as "CSV, columns separated by commas"."""
         return f"{self._plain_words}, {self.packed}" if self.packed else self._plain_words
 
     @property
@@ -63,8 +64,8 @@ class Format:
 
 
 # -- rows -------------------------------------------------------------------------------------------------------------
-def _not_in_lines(line: str, form: Format) -> dict[str, Any]:
-    raise TypeError(f"{form.kind} has no lines to parse")
+def _not_in_lines(line: str, file_format: Format) -> dict[str, Any]:
+    raise TypeError(f"{file_format.kind} has no lines to parse")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,14 +77,14 @@ class RowFormat:
     family: str
     """What an ending can promise: json, csv, parquet or text."""
     words: str
-    """For a person. Of a CSV file `Format.words` says more."""
+    """The format in words for a person; for a CSV file `Format.words` says more."""
     parse: Callable[[str, Format], dict[str, Any]] = _not_in_lines
-    """The values of a row from its text, for formats that `LineTable` reads. Raises ValueError."""
+    """The values of a row from its text, for formats that `LineTable` reads; raises ValueError with the reason."""
 
 
 FORMATS = {
-    one.kind: one
-    for one in (
+    row_format.kind: row_format
+    for row_format in (
         RowFormat(kind="jsonl", family="json", words="JSON Lines, one object a line", parse=json_values),
         RowFormat(kind="json", family="json", words="JSON, one document", parse=json_values),
         RowFormat(kind="csv", family="csv", words="CSV", parse=csv_values),
@@ -93,13 +94,13 @@ FORMATS = {
     )
 }
 TITLES = {"json": "JSON", "csv": "a table (CSV, TSV)", "parquet": "Parquet", "text": "plain text"}
-"""The families of formats, for a person."""
+"""The families of formats in words for a person."""
 PROMISED = {ending: family for ending, family in KINDS.items() if family != "text"}
-"""What a file of this ending has to be; another content is refused and never read as plain text."""
+"""The family that a file of this ending must hold; another content is refused and never read as plain text."""
 
 
 def ending_of(name: str) -> str:
-    """The ending that says what the rows are: .jsonl of rows.jsonl.gz."""
+    """The ending of a name that says what the rows are: .jsonl of rows.jsonl.gz."""
     return rows_ending(name, (*PACKED, ".zip"))
 
 
@@ -110,11 +111,11 @@ class Packing:
 
     name: str
     magic: re.Pattern[bytes]
-    """How a file begins that is unpacked here."""
+    """The beginning of a file that is unpacked here."""
     prefix: bytes
-    """How any file of it begins, and one that is cut off too."""
+    """The beginning of any file of this format, also of one that is cut off."""
     refusal: str
-    """What is said of such a file inside another, to follow its name."""
+    """The refusal of such a file inside another, to follow the file's name."""
 
 
 PACKINGS = (
@@ -152,8 +153,8 @@ PACKINGS = (
 
 
 def packing_of(head: bytes) -> str | None:
-    """gzip, bzip2, xz, zstd or zip, by the first bytes of a file; None for anything else."""
-    return next((one.name for one in PACKINGS if one.magic.match(head)), None)
+    """The packing that begins with these bytes (gzip, bzip2, xz, zstd or zip); None for anything else."""
+    return next((packing.name for packing in PACKINGS if packing.magic.match(head)), None)
 
 
 # -- what is refused by its first bytes -------------------------------------------------------------------------------
@@ -180,15 +181,17 @@ FOREIGN = (
     (b"\x80\x04", _PICKLE),
     (b"\x80\x05", _PICKLE),
 )
-"""How other formats begin, and what is said of such a file, to follow its name."""
-TAR_PLACE = 257
-"""Where a tar archive says that it is one."""
+"""The beginning of files of other formats, and the refusal of such a file, to follow its name."""
+TAR_OFFSET = 257
+"""The offset at which a tar archive has its magic bytes `ustar`."""
 
 
 def refusal_of(head: bytes) -> str | None:
-    """What is said of a file that begins so; None where it may hold rows."""
-    begins = (*((one.prefix, one.refusal) for one in PACKINGS), *FOREIGN)
-    found = next((words for prefix, words in begins if head.startswith(prefix)), None)
-    if found is None and head[TAR_PLACE:].startswith(b"ustar"):
+    """The refusal of a file that begins with these bytes, to follow its name; None where it may hold rows."""
+    refusals = (*((packing.prefix, packing.refusal) for packing in PACKINGS), *FOREIGN)
+    for prefix, refusal in refusals:
+        if head.startswith(prefix):
+            return refusal
+    if head[TAR_OFFSET:].startswith(b"ustar"):
         return "is a tar archive of files; unpack it and give the folder"
-    return found
+    return None

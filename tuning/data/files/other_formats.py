@@ -1,6 +1,6 @@
-"""Recognises what is no file of rows: archives, pictures, web pages, pointers, source code, documents.
+"""Files that hold no rows (archives, pictures, web pages, pointers, source code, documents), and their refusals.
 
-The words that are returned follow the file's name in a refusal.
+A refusal is the end of a sentence, to follow the file's name.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from tuning.data.files.formats import refusal_of
 
 PLAIN_TEXT = (".txt", ".text", ".md")
-"""Endings of files that are text whatever stands in them: what looks like something else gets a notice."""
+"""Endings of files that are plain text whatever they hold: one that looks like something else gets a notice."""
 _POINTER = re.compile(rb"version https://(git-lfs\.github\.com|hawser\.github\.com)/spec/")
 _ANNEX = re.compile(rb"(\.\./)*(\.git|/annex)/\S*annex/objects/\S+\s*$|/annex/objects/\S+\s*$")
 _ENDINGS = {
@@ -53,8 +53,8 @@ _FIXES = {
 }
 
 
-def binary(head: bytes) -> str | None:
-    """What the first bytes are, where they are no text and no rows."""
+def binary_refusal(head: bytes) -> str | None:
+    """The refusal of a file by its first bytes, where these are neither text nor rows; else None."""
     if _POINTER.match(head):
         size = re.search(rb"\nsize (\d+)", head)
         of = f" of {int(size[1]):,} bytes" if size else ""
@@ -66,15 +66,16 @@ def binary(head: bytes) -> str | None:
     return refusal_of(head)
 
 
-def document(text: str, ending: str) -> str | None:
-    """What this text is, where it is no rows: an HTML page, YAML, source code, by its beginning or its ending."""
+def document_title(text: str, ending: str) -> str | None:
+    """What a text without rows is, such as an HTML page, YAML or source code, by its beginning or the file's ending;
+    None where it may hold rows."""
     start = text.lstrip()
-    found = next((title for rule, title in _TEXTS if rule.match(start)), None)
-    return found or _ENDINGS.get(ending)
+    title = next((title for pattern, title in _TEXTS if pattern.match(start)), None)
+    return title or _ENDINGS.get(ending)
 
 
-def document_words(title: str, text: str) -> str:
-    """The refusal of such a text, to follow the file's name."""
-    signing = " that asks to sign in" if title == "an HTML page" and _SIGN_IN.search(text[:20_000]) else ""
+def document_refusal(title: str, text: str) -> str:
+    """The refusal of a text that is what `document_title` says, to follow the file's name."""
+    sign_in = " that asks to sign in" if title == "an HTML page" and _SIGN_IN.search(text[:20_000]) else ""
     fix = _FIXES.get(title, "save its rows as JSONL or CSV")
-    return f"is {title}{signing} and no rows; {fix}. data.format lines reads it as plain text all the same"
+    return f"is {title}{sign_in} and no rows; {fix}. data.format lines reads it as plain text all the same"

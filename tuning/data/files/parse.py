@@ -1,7 +1,7 @@
-"""One row of a text file as the values of its columns.
+"""Parsers: the text of one row as the values of its columns.
 
 Each function takes the text of a row, with its line end, and the `Format` of its file. It raises ValueError with the
-reason, to follow the number of the line, where the row is not as the format has it.
+reason, to follow the number of the line, where the row breaks the format.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from tuning.data.files.formats import Format
 
 BLANK = " \t\r\n\v\f"
-"""What a blank line consists of, as bytes.isspace has it."""
+"""The characters of a blank line: those for which bytes.isspace is true."""
 MOST_NAME = 200
-"""Letters of a column's name."""
+"""The most letters of a column's name."""
 
 
-def json_values(line: str, form: Format) -> dict[str, Any]:
-    """The members of an object."""
+def json_values(line: str, file_format: Format) -> dict[str, Any]:
+    """A JSON object as a row: its members by name."""
     try:
         row = JSON_DECODER.decode(line)
     except KeyTwice:
@@ -38,31 +38,32 @@ def json_values(line: str, form: Format) -> dict[str, Any]:
     return turns_in_columns(row)
 
 
-def csv_values(line: str, form: Format) -> dict[str, Any]:
-    """The cells of a record, as text."""
+def csv_values(line: str, file_format: Format) -> dict[str, Any]:
+    """A record of a CSV file as a row: its cells by column, as text."""
     csv.field_size_limit(2**31 - 1)
     try:
-        cells = next(csv.reader([line.rstrip("\r\n")], delimiter=form.delimiter))
+        cells = next(csv.reader([line.rstrip("\r\n")], delimiter=file_format.delimiter))
     except csv.Error as error:
         raise ValueError(f"is not CSV: {error}") from None
-    if "\n" in line.rstrip("\r\n") and _open_quote(line, form):
+    if "\n" in line.rstrip("\r\n") and _open_quote(line, file_format):
         raise ValueError("opens a quotation mark that is never closed")
-    if len(cells) != len(form.columns):
+    if len(cells) != len(file_format.columns):
         many = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
-        raise ValueError(f"has {many} where the header has {len(form.columns)}")
-    return dict(zip(form.columns, cells, strict=True))
+        raise ValueError(f"has {many} where the header has {len(file_format.columns)}")
+    return dict(zip(file_format.columns, cells, strict=True))
 
 
-def _open_quote(line: str, form: Format) -> bool:
+def _open_quote(line: str, file_format: Format) -> bool:
+    """Whether a quotation mark in the record is never closed."""
     try:
-        next(csv.reader([line.rstrip("\r\n")], delimiter=form.delimiter, strict=True))
+        next(csv.reader([line.rstrip("\r\n")], delimiter=file_format.delimiter, strict=True))
     except csv.Error as error:
         return "unexpected end" in str(error)
     return False
 
 
-def text_values(line: str, form: Format) -> dict[str, Any]:
-    """A line or a paragraph, as the one column `text`."""
+def text_values(line: str, file_format: Format) -> dict[str, Any]:
+    """A line or a paragraph as a row with the one column `text`."""
     lines = line.replace("\r\n", "\n").strip("\n").split("\n")
     while len(lines) > 1 and not lines[-1].strip(BLANK):  # blank lines up to the next row
         lines.pop()

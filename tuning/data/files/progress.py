@@ -1,7 +1,8 @@
-"""Progress of long readings of files, and one reading for all who want the same.
+"""The progress of long readings of files, and a cache in which several threads share one reading.
 
-Readers report from any thread; whoever shows it asks `under_way`. A reading that is not wanted any more ends with
-Stopped. Several parts of the page ask for the same file at the same moment: the first one reads, the others wait.
+Readers report from any thread, and the page asks `under_way` for what is being read. A reading that is not wanted any
+more ends with Stopped. Several parts of the page need the same file at the same moment: the first one reads it, the
+others wait.
 """
 
 from __future__ import annotations
@@ -9,45 +10,42 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache, wraps
 from itertools import count
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tuning.core.errors import GoOn, check_stop
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 LOOK_SECONDS = 0.2
-"""How often one that waits for another's reading looks whether it is still wanted."""
+"""How often a thread that waits for another's reading checks whether its own is still wanted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Under:
-    """One reading that is under way: of which file, what is done to it, and how far it is, in `unit`s."""
+    """The progress of one reading: of `total` units of a file, `done` have been read."""
 
     path: str
-    """The file in full, for two of one name are two; of several files read as one, the first."""
+    """The path of the file, for two files can have the same name; of several files read as one, the first."""
     name: str
     doing: str
+    """What is done to the file, such as "unpacking"."""
     unit: str
     """bytes or rows."""
     done: int
     total: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """For the page, which knows the path."""
-        return {name: value for name, value in asdict(self).items() if name != "path"}
-
 
 _under_way = dict[int, Under]()
-_numbers = count()
+_ids = count()
 _thread = threading.local()
-"""`go_on` of the reading in hand: what is read once is kept by what it is of, and not by who wants it."""
+"""Its `go_on` is the callback of the calling thread; no argument of a reading, for those are the keys of caches."""
 
 
 @contextmanager
 def wanted(go_on: GoOn) -> Iterator[None]:
-    """Within this, readings in the calling thread end with Stopped soon after `go_on` says no."""
+    """Within the block, readings in the calling thread end with Stopped soon after `go_on` answers False."""
     before = getattr(_thread, "go_on", None)
     _thread.go_on = go_on
     try:
@@ -57,7 +55,7 @@ def wanted(go_on: GoOn) -> Iterator[None]:
 
 
 def look() -> None:
-    """Called between the pieces of everything that may take long. Raises Stopped."""
+    """Check, between two pieces of long work, whether it is still wanted. Raises Stopped where it is not."""
     go_on = getattr(_thread, "go_on", None)
     if go_on is not None:
         check_stop(go_on)
@@ -65,34 +63,35 @@ def look() -> None:
 
 @contextmanager
 def reading(path: str, name: str, doing: str, unit: str, total: int) -> Iterator[Callable[[int], None]]:
-    """For as long as the block lasts this is under way; call what it gives with how much is done."""
-    number = next(_numbers)
+    """Within the block, `under_way` lists this reading. The callback that it gives takes how many units are done."""
+    reading_id = next(_ids)
 
     def on_progress(done: int) -> None:
         look()
-        _under_way[number] = Under(path, name, doing, unit, done, total)
+        _under_way[reading_id] = Under(path, name, doing, unit, done, total)
 
     on_progress(0)
     try:
         yield on_progress
     finally:
-        _under_way.pop(number, None)
+        _under_way.pop(reading_id, None)
 
 
 def under_way() -> list[Under]:
-    """All readings of this process that are going on, the oldest first."""
-    return [one for _, one in sorted(_under_way.copy().items())]
+    """The readings of this process that have not ended, the oldest first."""
+    return [under for _, under in sorted(_under_way.copy().items())]
 
 
-def read_once(most: int) -> Callable[[Callable[..., Found]], Callable[..., Found]]:
-    """`lru_cache` whose callers wait for the same call that is under way, instead of doing its work again."""
+def read_once(most: int) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """An `lru_cache` of `most` results whose callers wait for an equal call of another thread, instead of repeating its
+    work."""
 
-    def made(function: Callable[..., Found]) -> Callable[..., Found]:
-        kept, guard = lru_cache(maxsize=most)(function), threading.Lock()
+    def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
+        cached, guard = lru_cache(maxsize=most)(function), threading.Lock()
         locks = dict[Hashable, tuple[threading.RLock, list[int]]]()
 
         @wraps(function)
-        def once(*arguments: Hashable) -> Found:
+        def once(*arguments: Hashable) -> Result:
             with guard:
                 lock, waiting = locks.setdefault(arguments, (threading.RLock(), []))
                 waiting.append(1)
@@ -100,7 +99,7 @@ def read_once(most: int) -> Callable[[Callable[..., Found]], Callable[..., Found
                 while not lock.acquire(timeout=LOOK_SECONDS):
                     look()
                 try:
-                    return kept(*arguments)
+                    return cached(*arguments)
                 finally:
                     lock.release()
             finally:
@@ -111,4 +110,4 @@ def read_once(most: int) -> Callable[[Callable[..., Found]], Callable[..., Found
 
         return once
 
-    return made
+    return decorate

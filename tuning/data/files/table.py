@@ -1,4 +1,4 @@
-"""What every reader of files gives: rows with their line, bad rows with their reason, and the protocol of a table."""
+"""What every reader of files gives: records, bad rows with their reason, and the protocol of a table of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOO_LONG = f"is longer than {MOST_ROW_BYTES >> 20} MiB, the most for one row; pa
 
 @dataclass(slots=True)  # not frozen: millions are made, and a frozen one takes three times as long
 class Record:
-    """One row as it stands in its file."""
+    """One row of a file, with the values of its columns."""
 
     line: int
     values: dict[str, Any]
@@ -36,59 +36,60 @@ Version = tuple[int, ...]
 
 
 def version_of(status: os.stat_result) -> Version:
-    """What changes with a file's content: bytes, time, the time that no program can set, and which file it is. A copy
-    laid over it with the old time and as many bytes is another version."""
+    """What changes with a file's content: its bytes, its two times, of which no program can set the second, and its
+    identity. A copy put in its place with the old time and as many bytes is another version."""
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_dev, status.st_ino
 
 
 class Table(Protocol):
-    """Rows on disk."""
+    """Rows that lie on disk and are read when they are asked for."""
 
     path: str
-    """The file in full; of several files, the first."""
+    """The path of the file; of several files, of the first."""
     name: str
     format: Format
     unit: str
-    """What `line` counts: a line of the file, or a row of it."""
+    """What `Record.line` counts: `line` for lines of the file, `row` for its rows."""
     size: int
-    """Bytes of the file, unpacked; on disk, where only its head was unpacked."""
+    """Bytes of the file, unpacked; packed where only its head was unpacked."""
     row_bytes: int
-    """Bytes of a known row, on average."""
+    """Bytes of a row on average, over the rows known."""
     digest: str
-    """A hash of the content; empty where only its head was read."""
+    """The SHA-256 of the content; empty where only its head was read."""
     whole: bool
-    """Every row is known, not only the head of a large file."""
+    """Whether every row is known, not only the head of a large file."""
     classes: dict[str, tuple[str, ...]]
-    """Columns that hold numbers of classes, with the names that the file gives them."""
+    """Columns that hold class numbers, with the names that the file gives those classes."""
 
     def __len__(self) -> int: ...
     def __hash__(self) -> int: ...
     def read(self, indices: Sequence[int]) -> Iterator[Record | BadRow]:
-        """The rows at these increasing places."""
+        """The rows at these indices, which increase."""
         ...
 
 
 class KeyTwice(ValueError):
-    """An object of JSON has two keys of one name, of which readers of JSON keep one and say nothing."""
+    """A JSON object has two keys of one name; JSON readers keep one of them silently."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    """A JSON object from its pairs. Raises KeyTwice."""
+    values = dict(pairs)
+    if len(values) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise KeyTwice(f"has the key {twice[:60]!r} twice")
-    return found
+    return values
 
 
 JSON_DECODER = json.JSONDecoder(object_pairs_hook=_object)
-"""Reads JSON whose objects have each key once; raises KeyTwice."""
+"""Reads JSON; raises KeyTwice for an object that has a key twice."""
 
 _TURN_KEYS = ({"role", "content"}, {"from", "value"})
 
 
 def turns_in_columns(values: dict[str, Any]) -> dict[str, Any]:
-    """The same row with its conversations as lists of turns: a list of objects may be stored as an object of lists
+    """The row with each conversation as a list of turns, which may be stored as an object of lists
     ({"from": ["human", "gpt"], "value": ["Hi", "Hello"]}), as the `datasets` library does for a Sequence."""
     for name, value in values.items():
         if type(value) is dict and any(keys <= value.keys() for keys in _TURN_KEYS):

@@ -1,8 +1,8 @@
-"""Unpacks compressed files of rows: gzip, bzip2, xz, zstd, and a zip archive with one file in it.
+"""The content of compressed files of rows: gzip, bzip2, xz, zstd, and a zip archive with one file in it.
 
-What is inside goes into a temporary file, in memory while it is small; only its beginning, where that is enough. A file
-that is damaged, or a small one that would fill the disk, is refused. Formats inside (Parquet, tar) are detected by the
-reader.
+It goes into a temporary file, in memory while it is small; where the head is enough, only the beginning is unpacked. A
+file that is damaged, or a small one that would fill the disk, is refused. Formats inside (Parquet, tar) are detected by
+the reader.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from tuning.data.files.progress import reading
 PIECE_BYTES = 2**20
 MEMORY_BYTES = 32 * 2**20
 LEAST_LIMIT_BYTES, MOST_TIMES, MOST_BYTES = 2**30, 200, 64 * 2**30
-"""A file may unpack to so many times its size, but always to the first and never to the last: text shrinks five to
-twenty times, and what shrinks much more is made to fill a disk."""
+"""A file may unpack to `MOST_TIMES` its size, at least to the first and at most to the last of these: text shrinks five
+to twenty times, and what shrinks much more is made to fill a disk."""
 SPARE_BYTES = 2**30
-"""What unpacking leaves free on the disk."""
+"""Bytes of the disk that unpacking leaves free."""
 _DAMAGED = (
     OSError,
     EOFError,
@@ -53,25 +53,25 @@ _MEMORY_WORDS = ("Memory usage limit", "too much memory")
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """What was inside; `whole` where it was read to its end, and `digest` its SHA-256 then."""
+    """The content of a packed file; `whole` where it was read to its end, and `digest` its SHA-256 then."""
 
     file: BinaryIO
     words: str
-    """How it was packed, for a person."""
+    """How the file was packed, in words for a person."""
     whole: bool
     digest: str
     name: str
-    """What the file inside is called: a member's name, else that of the file itself."""
+    """The name of the file inside: that of an archive's member, else of the packed file itself."""
 
 
 def unpack(file: BinaryIO, kind: str, path: Path, size: int, most: int | None = None) -> Unpacked:
-    """What is inside this file of `size` bytes, open already; about its first `most` bytes, where they are enough."""
+    """The content of an open packed file of `size` bytes, or about its first `most` bytes. Raises DataError."""
     name, limit, digest = path.name, _limit(size), hashlib.sha256()
     out = tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES)  # noqa: SIM115  held as long as its rows
-    inside, done, whole = _PositionedFile(file), 0, False
+    packed, done, whole = _PositionedFile(file), 0, False
     with reading(str(path), name, "unpacking", "bytes", size) as on_progress:
         try:
-            stream, words, member = _stream(inside, kind, name)
+            stream, words, member = _stream(packed, kind, name)
             while most is None or done < most:
                 piece = stream.read(PIECE_BYTES)
                 if not piece:
@@ -79,10 +79,10 @@ def unpack(file: BinaryIO, kind: str, path: Path, size: int, most: int | None = 
                     break
                 done += len(piece)
                 if done > limit:
-                    raise _too_much(name, size, limit)
+                    raise _too_large(name, size, limit)
                 digest.update(piece)
                 out.write(piece)
-                on_progress(min(size, inside.place))
+                on_progress(min(size, packed.position))
         except _DAMAGED as error:
             if isinstance(error, OSError) and error.errno:  # the disk, not the file
                 raise
@@ -100,32 +100,33 @@ def unpack(file: BinaryIO, kind: str, path: Path, size: int, most: int | None = 
 
 
 def beginning(content: bytes, name: str, most: int) -> bytes:
-    """What can be unpacked of a file of which only the first bytes are there; anything else as it is.
+    """Up to `most` bytes unpacked from the first bytes of a packed file; the content of any other file as it is.
 
-    Raises DataError where it asks for too much memory.
+    Raises DataError where the file needs too much memory.
     """
-    kind, found = packing_of(content), bytearray()
+    kind, unpacked = packing_of(content), bytearray()
     if kind is None or kind == "zip":
         return content
     try:
         stream, _, _ = _stream(_PositionedFile(io.BytesIO(content)), kind, name)
-        while len(found) < most and (piece := stream.read(4096)):
-            found += piece
+        while len(unpacked) < most and (piece := stream.read(4096)):
+            unpacked += piece
     except _DAMAGED as error:  # here the beginning ends
         if _wants_memory(error):
             raise too_much_memory(name) from None
-    return bytes(found)
+    return bytes(unpacked)
 
 
 def _wants_memory(error: Exception) -> bool:
+    """Whether a library refuses a file because it needs more memory than allowed."""
     return any(words in str(error) for words in _MEMORY_WORDS)
 
 
 class _PositionedFile(io.RawIOBase):
-    """A file that knows how far it has been read, for libraries that read ahead of what they give."""
+    """A file with the position up to which it has been read, for libraries that read ahead of what they return."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self.place = file, 0
+        self._file, self.position = file, 0
         file.seek(0)
 
     def readable(self) -> bool:
@@ -141,13 +142,13 @@ class _PositionedFile(io.RawIOBase):
         return self._file.tell()
 
     def read(self, size: int = -1) -> bytes:
-        found = self._file.read(size)
-        self.place = self._file.tell()
-        return found
+        block = self._file.read(size)
+        self.position = self._file.tell()
+        return block
 
 
 def _stream(file: _PositionedFile, kind: str, name: str) -> tuple[BinaryIO, str, str]:
-    """What is inside, words for how it is packed, and what it is called."""
+    """The unpacked stream, how it was packed in words, and the name of the file inside."""
     if kind == "zip":
         stream, member = open_member(cast(BinaryIO, file), name)
         return stream, f"{member} in a zip archive", member
@@ -161,14 +162,14 @@ def _zstd(file: BinaryIO) -> BinaryIO:
 
 
 class _Xz:
-    """The inside of an xz file, which may take only so much memory: lzma.LZMAFile has no such limit."""
+    """The content of an xz file, unpacked within a memory limit, which lzma.LZMAFile does not have."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._packed = file, b""
         self._stream: lzma.LZMADecompressor | None = None
 
     def read(self, size: int) -> bytes:
-        """At least one byte and at most so many; none at the end."""
+        """At most `size` bytes, and at least one; none at the end. Raises EOFError where the file is cut off."""
         while True:
             if self._stream is None:  # zero bytes may stand between streams
                 while not self._packed.strip(b"\0"):
@@ -182,12 +183,12 @@ class _Xz:
                 self._packed = self._file.read(PIECE_BYTES)
                 if not self._packed:
                     raise EOFError("it is cut off")
-            found = self._stream.decompress(self._packed, size)
+            block = self._stream.decompress(self._packed, size)
             self._packed = b""
             if self._stream.eof:
                 self._packed, self._stream = self._stream.unused_data, None
-            if found:
-                return found
+            if block:
+                return block
 
 
 _OPENERS: dict[str, Callable[[BinaryIO], object]] = {
@@ -199,11 +200,13 @@ _OPENERS: dict[str, Callable[[BinaryIO], object]] = {
 
 
 def _limit(size: int) -> int:
+    """Bytes to which a file of `size` bytes may unpack."""
     free = shutil.disk_usage(tempfile.gettempdir()).free - SPARE_BYTES
     return min(max(LEAST_LIMIT_BYTES, MOST_TIMES * size), MOST_BYTES, max(0, free))
 
 
-def _too_much(name: str, size: int, limit: int) -> DataError:
+def _too_large(name: str, size: int, limit: int) -> DataError:
+    """The refusal of a file that unpacks to more than the limit."""
     most = f"{limit / 2**20:,.0f} MiB"
     message = (
         f"{name} has {size / 2**20:,.1f} MiB and unpacks to more than {most}, which is the limit for it here "

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as StillRunning
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, TypedDict
 
 from tuning.core.errors import DataError
 from tuning.data.data_set import DataSet, open_data
@@ -31,6 +31,17 @@ FAILED_SECONDS = 10.0
 """How long a failure that nobody has been told of waits for one who asks."""
 NO_ROW = ("system_prompt", "loss_on", "max_seq_length", "packing", "group_by_length")
 """Settings that say what becomes of rows, and not which they are: one reading serves them all."""
+
+
+class Reading(TypedDict):
+    """A reading that is under way: of which file, what is done to it, in which unit, and a sentence of them."""
+
+    name: str
+    doing: str
+    unit: str
+    done: int
+    total: int
+    words: str
 
 
 @dataclass(slots=True)
@@ -89,13 +100,20 @@ def _read(found: _Read, settings: DataSettings, task: str, seed: int) -> None:
         found.rows.set_result(rows)
 
 
-def how_far(settings: DataSettings) -> dict[str, Any]:
-    """The reading of these files that is under way: name, doing, unit, done, total, and a sentence of them."""
+def how_far(settings: DataSettings) -> Reading:
+    """The reading of these files that is under way; of none, that of rows before the first one."""
     place = find_place(settings)
     paths = {str(file.absolute()) for file in chain(place.train, place.eval or ())}
     mine = [one for one in under_way() if one.path in paths]
     now = mine[-1] if mine else Under("", place.title, "reading", "rows", 0, 0)
-    return now.to_dict() | {"words": _words(now)}
+    return {
+        "name": now.name,
+        "doing": now.doing,
+        "unit": now.unit,
+        "done": now.done,
+        "total": now.total,
+        "words": _words(now),
+    }
 
 
 def _words(now: Under) -> str:

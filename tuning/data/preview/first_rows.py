@@ -17,8 +17,8 @@ from tuning.data.files.unpack import beginning
 from tuning.data.preview.preview import SHOWN_ROWS, shown_cells
 from tuning.hub.connection import ANSWER_SECONDS, reach_hub, within
 from tuning.hub.data_sets import HubData
-from tuning.hub.label_names import of_subset
-from tuning.hub.remote_file import PIECE_BYTES, RemoteFile, TooMuch
+from tuning.hub.label_names import classes_of_subset
+from tuning.hub.remote_file import PIECE_BYTES, ByteLimitError, RemoteFile
 
 DOCUMENT_BYTES = 4 * 2**20
 """One JSON document up to this size is fetched whole to show its rows: its beginning alone cannot be read."""
@@ -37,10 +37,10 @@ def first_rows(data: HubData, split: str | None, token: str | None) -> tuple[lis
 
     try:
         records = within(ANSWER_SECONDS, read, late)
-    except (DataError, TooMuch, OSError) as error:
+    except (DataError, ByteLimitError, OSError) as error:
         why = str(error) if isinstance(error, DataError) else "they are too large to be fetched for a look"
         return [], f"The first rows cannot be shown before the download: {why}."
-    named = of_subset(data.classes, data.subset or "")
+    named = classes_of_subset(data.classes, data.subset or "")
     return [shown_cells(record.values, named) for record in records], None
 
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from itertools import islice
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from tuning.data.files.concat import open_tables
 from tuning.data.files.lines import head
 from tuning.data.files.table import BadRow, Record
 from tuning.data.locate import find_place
-from tuning.data.preview.token_view import beginning_of, histogram, shown_tokens
+from tuning.data.preview.token_view import Histogram, TokenView, beginning_of, histogram, shown_tokens
 from tuning.data.row_choice import as_numbers
 from tuning.data.row_counts import RowCounts
 from tuning.data.schema import columns_of
@@ -45,9 +45,91 @@ SPELLED_ROWS = 32
 LISTED = 50
 
 
+class BadRows(TypedDict):
+    """How many rows cannot be used, of how many that were checked, and the first of them with line and reason.
+
+    `whole` is whether all rows were checked, `choice` what the settings say is done with them.
+    """
+
+    count: int
+    checked: int
+    whole: bool
+    choice: str
+    rows: list[dict[str, Any]]
+
+
+class PreviewRow(TypedDict):
+    """A row as it stands in the file: its line, and short texts by column."""
+
+    line: int
+    cells: dict[str, str]
+
+
+class LabelCount(TypedDict):
+    """A class with its rows in training and in evaluation."""
+
+    name: str
+    train: int
+    eval: int
+
+
+class Lengths(Histogram):
+    """How long rows are in tokens.
+
+    `cut_rows` lose tokens to the limit, `cut_answers` tokens that are trained on, `lost_answers` all of them; `blocks`
+    are what long texts are split into, 0 where none is.
+    """
+
+    rows: int
+    longest: int
+    mean: float
+    limit: int
+    cut_rows: int
+    blocks: int
+    cut_answers: int
+    lost_answers: int
+    trained_share: float
+
+
+class DataPreview(TypedDict):
+    """Everything the section "Your data" shows; what cannot be told for a fault of the settings is not there.
+
+    `whole` is whether all of the file was looked at, `counted` whether the numbers of rows are those of all of it.
+    """
+
+    title: NotRequired[str]
+    origin: NotRequired[str]
+    bytes: NotRequired[int]
+    format: NotRequired[str]
+    encoding: NotRequired[str]
+    whole: NotRequired[bool]
+    unit: NotRequired[str]
+    problems: list[dict[str, Any]]
+    notices: list[dict[str, Any]]
+    notes: NotRequired[list[str]]
+    columns: NotRequired[list[str]]
+    role_names: list[str]
+    rows: NotRequired[list[PreviewRow]]
+    shape: NotRequired[str]
+    roles: NotRequired[dict[str, str]]
+    train_rows: NotRequired[int]
+    eval_rows: NotRequired[int]
+    bad: NotRequired[BadRows]
+    updates_per_epoch: NotRequired[int]
+    effective_batch: NotRequired[int]
+    empty: NotRequired[int]
+    looked_at: NotRequired[int]
+    labels: NotRequired[list[LabelCount]]
+    duplicates: NotRequired[int]
+    in_both: NotRequired[int]
+    tokens: NotRequired[list[TokenView]]
+    lengths: NotRequired[Lengths | dict[str, int]]
+    counted: NotRequired[bool]
+
+
 def preview(
     settings: DataSettings, task: str, seed: int, tokenizer: TextTokenizer | None, effective_batch: int
-) -> dict[str, Any]:
+) -> DataPreview:
     """Everything the section "Your data" shows. Raises DataError where there is nothing to show at all."""
     found = _file(settings)
     try:
@@ -62,6 +144,7 @@ def preview(
     long = sum(one is not row for one, row in zip(begun, train, strict=True))
     notices = [_as_refused(one) if settings.bad_rows == "stop" else one for one in data.notices]
     notices = [*notices, *([_long_notice(long, len(train), most)] if long else [])]
+    repeats = repeated(data)
     found |= {
         "title": data.title,
         "shape": data.shape,
@@ -76,17 +159,18 @@ def preview(
         "empty": sum(map(is_empty, train)),
         "looked_at": len(train),
         "labels": label_balance(data),
-        **repeated(data),
+        "duplicates": repeats["duplicates"],
+        "in_both": repeats["in_both"],
     }
     named, chosen = {data.columns.get("label", ""): data.reading.classes}, tuple(data.columns.values())
-    cells = [{"line": one.line, "cells": shown_cells(one.values, named, chosen)} for one, _ in shown]
+    cells: list[PreviewRow] = [{"line": one.line, "cells": shown_cells(one.values, named, chosen)} for one, _ in shown]
     found["rows"] = cells or found["rows"]
     if tokenizer is None:
         return found
     try:
         pairs = _spelled([*begun, *begun_held], tokenizer, settings, task, found["bad"])
         first_rows = [beginning_of(row, most) for _, row in shown]
-        first = [one for _, one in _spelled(first_rows, tokenizer, settings, task, {"count": 0, "rows": []})]
+        first = [one for _, one in _spelled(first_rows, tokenizer, settings, task)]
     except DataError as error:
         return found | {"problems": [problem.to_dict() for problem in error.problems]}
     counts, whole = RowCounts(settings), {id(row) for row in (*train, *held)}
@@ -125,7 +209,7 @@ def _first(data: DataSet) -> list[tuple[Record, Row]]:
     return found
 
 
-def _file(settings: DataSettings) -> dict[str, Any]:
+def _file(settings: DataSettings) -> DataPreview:
     """What the file is and its first rows as they stand in it."""
     place = find_place(settings)
     table = open_tables(place.train, settings.format, settings.encoding, head_only=True)
@@ -190,7 +274,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
 
 
-def bad_rows(data: DataSet, settings: DataSettings) -> dict[str, Any]:
+def bad_rows(data: DataSet, settings: DataSettings) -> BadRows:
     """How many rows cannot be used, the first of them with line and reason, and what was chosen about them."""
     checks: tuple[Checked, ...] = data.checks
     listed: Iterable[BadRow] = (bad for one in checks for bad in one.bad)
@@ -203,7 +287,7 @@ def bad_rows(data: DataSet, settings: DataSettings) -> dict[str, Any]:
     }
 
 
-def label_balance(data: DataSet) -> list[dict[str, Any]]:
+def label_balance(data: DataSet) -> list[LabelCount]:
     """Rows of each class, from the codes that the check kept; no row is read again."""
     if data.label_names is None:
         return []
@@ -219,9 +303,9 @@ def label_balance(data: DataSet) -> list[dict[str, Any]]:
 
 
 def _spelled(
-    rows: list[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str, bad: dict[str, Any]
+    rows: list[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str, bad: BadRows | None = None
 ) -> list[tuple[Row, Spelled]]:
-    """Rows beside their whole token lists; conversations that the template refuses are counted among the bad rows."""
+    """Rows beside their whole token lists, without conversations that the template refuses: `bad` counts them."""
 
     def spell(some: list[Row]) -> list[Spelled]:
         return spell_rows(some, tokenizer, **how_rows_are_written(settings, task))
@@ -236,12 +320,13 @@ def _spelled(
                 try:
                     found += [(row, one) for one in spell([row])]
                 except ConversationError as error:
-                    bad["count"] += 1
-                    bad["rows"].append({"line": number, "reason": str(error)})
+                    if bad is not None:
+                        bad["count"] += 1
+                        bad["rows"].append({"line": number, "reason": str(error)})
     return found
 
 
-def _lengths(spelled: list[Spelled], limit: int, long_text: str) -> dict[str, Any]:
+def _lengths(spelled: list[Spelled], limit: int, long_text: str) -> Lengths | dict[str, int]:
     """How long rows are in tokens before cutting, and what cutting takes away or makes of them."""
     lengths = [len(one.ids) for one in spelled]
     if not lengths:
@@ -250,7 +335,7 @@ def _lengths(spelled: list[Spelled], limit: int, long_text: str) -> dict[str, An
     wanted = [0 if one.plain else sum(one.trained[1:]) for one in spelled]
     left = [sum(part.trained_tokens for part in of_row) for of_row in parts]
     kept = [part for of_row in parts for part in of_row]
-    return {
+    found: Lengths = {
         **histogram(lengths, limit),
         "rows": len(lengths),
         "longest": max(lengths),
@@ -262,3 +347,4 @@ def _lengths(spelled: list[Spelled], limit: int, long_text: str) -> dict[str, An
         "lost_answers": sum(a == 0 < b for a, b in zip(left, wanted, strict=True)),
         "trained_share": sum(left) / max(1, sum(len(one.ids) for one in kept)),
     }
+    return found

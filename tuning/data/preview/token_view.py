@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict
 
 from tuning.text import Row, Spelled, TextTokenizer, Turn
 
@@ -18,6 +18,26 @@ TURN_LETTERS = 20
 """What a template writes around a turn, about: so that many empty turns count too."""
 MOST_TURNS = 100
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+class Histogram(TypedDict):
+    """Numbers of rows by length, in bars of `bar` tokens; `beyond` of them are longer than the end of the last bar."""
+
+    bar: int
+    counts: list[int]
+    beyond: int
+
+
+class TokenView(TypedDict):
+    """A row's tokens, each as [text, state, special, number of tokens]; how many there are, and how many are kept.
+
+    The state is trained, seen or cut; a gap stands for many in the middle. `label` is the number of the row's class.
+    """
+
+    tokens: list[list[Any]]
+    count: int
+    kept: int
+    label: int | None
 
 
 def beginning_of(row: Row, most: int) -> Row:
@@ -65,14 +85,14 @@ def _last_pairs(pairs: tuple[tuple[str, str], ...], most: int) -> tuple[tuple[st
     return tuple(reversed(found))
 
 
-def shown_tokens(row: Spelled, limit: int, tokenizer: TextTokenizer, long_text: str = "cut") -> dict[str, Any]:
-    """The row's tokens as [text, state, special]: state is trained, seen or cut; a gap stands for many in the middle.
+def shown_tokens(row: Spelled, limit: int, tokenizer: TextTokenizer, long_text: str = "cut") -> TokenView:
+    """The row's tokens and what becomes of each.
 
     Tokens that only together make one character (an emoji in bytes) are shown as one, with their number.
     """
     count = len(row.ids)
     split = row.plain and long_text == "split" and count > limit
-    kept = row.blocks(limit) if split else row.kept(limit)
+    kept = row.block_ranges(limit) if split else row.cut_ranges(limit)
     firsts = {start for start, _ in kept} if split else {0}  # nothing stands before them to predict them from
 
     def state(place: int) -> str:
@@ -113,7 +133,7 @@ def _text(ids: list[int], tokenizer: TextTokenizer) -> str | None:
     return None if "\ufffd" in text else text
 
 
-def histogram(lengths: list[int], limit: int) -> dict[str, Any]:
+def histogram(lengths: list[int], limit: int) -> Histogram:
     """Counts of lengths in equal bars from 0; a few very long rows share the last bar, so that the rest stays wide."""
     ordered = sorted(lengths)
     usual = ordered[int(0.98 * (len(ordered) - 1))]

@@ -1,7 +1,7 @@
-"""Make the memory tables of workloads, in a child process: `python -m tuning.memory.tracing.build_table SECONDS`.
+"""The program of a child process that makes memory tables: `python -m tuning.memory.tracing.build_table SECONDS`.
 
-It reads one workload as JSON a line from standard input, and writes for each one line to standard output: the table, or
-{"error": why it cannot be traced}.
+It reads workloads from standard input, one JSON object a line, and answers each with a line on standard output: the
+table, or {"error": why it cannot be traced}.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from tuning.memory.tracing.fit import (
     block_of,
     check_events,
     check_layers,
-    design,
-    exact,
-    fitted,
-    larger,
+    fit_traces,
+    is_exact,
+    shape_to_check,
+    shapes_to_trace,
 )
 from tuning.memory.tracing.layers import (
     Layout,
@@ -32,8 +32,8 @@ from tuning.memory.tracing.layers import (
     layers_of,
     layout_of,
     per_layer,
-    resolved,
     window_of,
+    with_defaults,
 )
 from tuning.memory.tracing.table import BEYOND, Block, Table
 from tuning.memory.tracing.trace import Trace
@@ -55,9 +55,10 @@ PACKED_LENGTH = 448
 
 
 def build_table(workload: Workload) -> Table:
-    """Trace and fit. Raises UntraceableError, or what the libraries raise for a model that they cannot build."""
+    """The table of a workload, traced and fitted. Raises UntraceableError, or what the libraries raise for a model that
+    they cannot build."""
     gc.disable()  # frees must come where reference counts put them
-    config = resolved(workload.config)
+    config = with_defaults(workload.config)
     layout, layers = layout_of(config), layers_of(config)
     try:
         if layout is None:
@@ -83,8 +84,8 @@ def _build(workload: Workload, config: dict[str, Any], layout: Layout) -> Table:
         layers=layout.layers,
         window=window,
         blocks=blocks,
-        trainable=_affine([one[0] for one in counts], RANKS),
-        total=_affine([one[1] for one in counts], RANKS),
+        trainable=_affine([trainable for trainable, _ in counts], RANKS),
+        total=_affine([total for _, total in counts], RANKS),
     )
 
 
@@ -99,7 +100,7 @@ class _Tracers:
         """Tokens that a row can have: beyond them the model has no position embedding."""
         self._sizes: dict[Any, Any] = {}
         self._tracers = {rank: self._tracer(layout, rank) for rank in ranks}
-        self._deeper = None if layout.whole else self._tracer(layout.one_more()[1], ranks[0])
+        self._deeper = None if layout.whole else self._tracer(layout.with_one_more()[1], ranks[0])
 
     def _tracer(self, layout: Layout, rank: int | None) -> Tracer:
         from tuning.memory.tracing.tracer import Tracer
@@ -115,7 +116,10 @@ class _Tracers:
     @property
     def shortest(self) -> int:
         """Tokens of the shortest row that is traced: a window of so many cuts all others."""
-        return min(shape.length for shape, _ in design([None, None], many=False, padded=False, longest=self._positions))
+        return min(
+            shape.length
+            for shape, _ in shapes_to_trace([None, None], many=False, padded=False, longest=self._positions)
+        )
 
     def grows_outside(self) -> bool:
         """Whether weights outside the layers grow with their number, as a prefix does: no layer stands for others."""
@@ -136,14 +140,14 @@ class _Tracers:
         if window is not None:
             for tracer in [*self._tracers.values(), *filter(None, [self._deeper])]:
                 tracer.set_window(window)
-        ways = {
+        traces = {
             "one": ("trace", False, False),
             "many": ("trace", True, workload.padded),
             "evaluation_one": ("evaluation", False, False),
             "evaluation_many": ("evaluation", True, workload.pads_evaluation),
         }
         blocks: dict[str, Block] = {}
-        for name, (what, many, padded) in ways.items():
+        for name, (what, many, padded) in traces.items():
             joined = packed and what == "trace"  # all rows are one
             if joined and name == "many":
                 blocks[name] = blocks["one"]
@@ -159,10 +163,10 @@ class _Tracers:
     def _block(self, what: str, many: bool, padded: bool, length: int, *, deeper: bool) -> Block:
         """The fitted block of one kind of trace, with `deeper` checked against a model with more layers."""
         ranks = list(self._tracers)
-        other, rank = larger(ranks, length, many=many, padded=padded)
-        fit = self._fitted(what, design(ranks, many=many, padded=padded, longest=length), other, rank)
+        other, rank = shape_to_check(ranks, length, many=many, padded=padded)
+        fit = self._fitted(what, shapes_to_trace(ranks, many=many, padded=padded, longest=length), other, rank)
         if deeper and self._deeper is not None:
-            check_layers(fit, self._layout.one_more()[0], other, ranks[0], getattr(self._deeper, what)(other))
+            check_layers(fit, self._layout.with_one_more()[0], other, ranks[0], getattr(self._deeper, what)(other))
         return block_of(fit, self._layout)
 
     def _fitted(self, what: str, shapes: Sequence[tuple[Shape, int | None]], other: Shape, rank: int | None) -> Fit:
@@ -170,9 +174,9 @@ class _Tracers:
         proof = getattr(self._tracers[rank], what)(other)
         traces: list[Trace] = []
         for count in (FEW, SOME, len(shapes)):
-            traces += [getattr(self._tracers[one], what)(shape) for shape, one in shapes[len(traces) : count]]
-            fit = fitted(traces, shapes[:count], self._layout.depth)
-            if fit is not None and exact(fit, other, rank, proof):
+            traces += [getattr(self._tracers[of], what)(shape) for shape, of in shapes[len(traces) : count]]
+            fit = fit_traces(traces, shapes[:count], self._layout.depth)
+            if fit is not None and is_exact(fit, other, rank, proof):
                 return fit
         if fit is None:
             raise UntraceableError(
@@ -183,6 +187,7 @@ class _Tracers:
 
 
 def _affine(counts: list[int], ranks: tuple[int, ...]) -> tuple[float, float]:
+    """A count as a constant and a part for each rank, from the counts at two ranks, or from one where there is none."""
     if len(counts) == 1:
         return float(counts[0]), 0.0
     slope = (counts[0] - counts[1]) / (ranks[0] - ranks[1])
@@ -190,6 +195,7 @@ def _affine(counts: list[int], ranks: tuple[int, ...]) -> tuple[float, float]:
 
 
 def main() -> None:
+    """Answer until standard input ends."""
     from tuning.training.kernel_downloads import block_kernel_downloads
 
     block_kernel_downloads()
@@ -197,10 +203,10 @@ def main() -> None:
     import transformers  # noqa: F401
 
     gc.freeze()
-    answer_each(lambda line: build_table(Workload(**line)))
+    answer_questions(lambda line: build_table(Workload(**line)))
 
 
-def words_of(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """The reason in words: the message of the error, with its class where it is not our own."""
     message, kind = str(error).strip(), type(error).__name__
     if isinstance(error, UntraceableError):
@@ -208,14 +214,14 @@ def words_of(error: Exception) -> str:
     return f"{kind}: {message}" if message else f"a {kind} without a message while the model was built or run"
 
 
-def answer_each(table_of: Callable[[dict[str, Any]], Table]) -> None:
+def answer_questions(table_of: Callable[[dict[str, Any]], Table]) -> None:
     """Answer each JSON line of standard input with a table, or the reason why there is none."""
 
     def answer(question: dict[str, Any]) -> dict[str, Any]:
         try:
             return table_of(question).to_dict()
         except Exception as error:  # whatever a library raises for a model that it cannot build
-            return {"error": words_of(error)}
+            return {"error": reason_of(error)}
         finally:
             gc.collect()
 

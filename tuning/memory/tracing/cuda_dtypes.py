@@ -39,6 +39,7 @@ CAST = (
     "nll_loss",
     "normalize",
 )
+"""Functions that autocast computes in 32 bits on a CUDA device."""
 TYPED = ("softmax", "log_softmax", "cumsum", "cumprod", "prod", "sum")
 """Functions that are given the type of their result, so that no 32-bit copy of their argument is kept."""
 
@@ -47,23 +48,25 @@ TYPED = ("softmax", "log_softmax", "cumsum", "cumprod", "prod", "sum")
 def cuda_allocations() -> Iterator[None]:
     """Within this, torch's functions allocate what they would on a CUDA device."""
     with ExitStack() as changes:
-        for names, way in ((CAST, _in_32_bits), (TYPED, _result_in_32_bits)):
+        for names, replacement in ((CAST, _in_32_bits), (TYPED, _result_in_32_bits)):
             for owner in OWNERS:
                 for name in names:
                     if hasattr(owner, name):
-                        changes.enter_context(instead(owner, name, partial(way, getattr(owner, name))))
-        changes.enter_context(instead(functional, "dropout", _dropout))
+                        changes.enter_context(
+                            patched_attribute(owner, name, partial(replacement, getattr(owner, name)))
+                        )
+        changes.enter_context(patched_attribute(functional, "dropout", _dropout))
         attention = partial(_without_dropout, functional.scaled_dot_product_attention)
-        changes.enter_context(instead(functional, "scaled_dot_product_attention", attention))
+        changes.enter_context(patched_attribute(functional, "scaled_dot_product_attention", attention))
         yield
 
 
 @contextmanager
-def instead(owner: Any, name: str, new: Callable[..., Any]) -> Iterator[None]:
+def patched_attribute(owner: Any, name: str, new: Callable[..., Any]) -> Iterator[None]:
     """Within this, the attribute `name` of `owner` is `new`."""
     is_own, before = name in vars(owner), vars(owner).get(name)
     # a method must be a function: only those are bound
-    setattr(owner, name, (lambda *args, **more: new(*args, **more)) if isinstance(owner, type) else new)
+    setattr(owner, name, (lambda *args, **kwargs: new(*args, **kwargs)) if isinstance(owner, type) else new)
     try:
         yield
     finally:
@@ -73,19 +76,19 @@ def instead(owner: Any, name: str, new: Callable[..., Any]) -> Iterator[None]:
             delattr(owner, name)
 
 
-def _in_32_bits(function: Any, *args: Any, **more: Any) -> Any:
+def _in_32_bits(function: Any, *args: Any, **kwargs: Any) -> Any:
     if torch.is_autocast_enabled("cpu"):
-        args = tuple([one.float() if _short(one) else one for one in args])
-    return function(*args, **more)
+        args = tuple([arg.float() if _is_16_bit(arg) else arg for arg in args])
+    return function(*args, **kwargs)
 
 
-def _result_in_32_bits(function: Any, x: Any, *args: Any, **more: Any) -> Any:
-    if torch.is_autocast_enabled("cpu") and _short(x) and more.get("dtype") is None:
-        more["dtype"] = torch.float32
-    return function(x, *args, **more)
+def _result_in_32_bits(function: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+    if torch.is_autocast_enabled("cpu") and _is_16_bit(x) and kwargs.get("dtype") is None:
+        kwargs["dtype"] = torch.float32
+    return function(x, *args, **kwargs)
 
 
-def _short(value: Any) -> bool:
+def _is_16_bit(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype in (torch.bfloat16, torch.float16)
 
 
@@ -101,6 +104,6 @@ def _without_dropout(
     attn_mask: Any = None,
     dropout_p: float = 0.0,
     *args: Any,
-    **more: Any,
+    **kwargs: Any,
 ) -> Any:
-    return function(query, key, value, attn_mask, 0.0, *args, **more)
+    return function(query, key, value, attn_mask, 0.0, *args, **kwargs)

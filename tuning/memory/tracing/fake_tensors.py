@@ -75,7 +75,7 @@ class AllocationLog:
         last = len(self.events)
         base = [(category, 0, last, size) for category, size in enumerate(self._base)]
         gone = [(category, event, last, -size) for _, category, event, size in sorted(self._freed_columns)]
-        return base + gone + [(one[0], one[1], min(one[2], last), one[3]) for one in self._spans]
+        return base + gone + [(category, first, min(end, last), size) for category, first, end, size in self._spans]
 
     def allocated(self, storage: torch.UntypedStorage, *, size_only: bool = False) -> None:
         """Count a storage when it is seen for the first time."""
@@ -149,14 +149,14 @@ class _Operation:
     __slots__ = ("func", "view", "gives_number", "written", "returns")
 
     def __init__(self, func: Any) -> None:
-        self.func = func  # kept, so that no other takes its identity
+        self.func = func  # held, so that no other takes its identity
         self.view = func.is_view or func in VIEWS
         self.gives_number = func is torch.ops.aten._local_scalar_dense.default
         self.written: list[tuple[int, str]] | None = None
         """Index and name of the arguments that it writes into; None where it makes new tensors."""
         if func._schema.is_mutable:
-            every = enumerate(func._schema.arguments)
-            self.written = [(i, one.name) for i, one in every if one.alias_info is not None and one.alias_info.is_write]
+            arguments = enumerate(func._schema.arguments)
+            self.written = [(i, argument.name) for i, argument in arguments if _is_written(argument)]
         self.returns = len(func._schema.returns)
 
 
@@ -223,7 +223,7 @@ class SizeOnlyMode(TorchDispatchMode):
         sizes = self._sizes.get(key)
         if sizes is None:
             sizes = self._sizes[key] = self._infer(func, args, kwargs)
-        made = [one if type(one) is not _Spec else self._make(one, func) for one in sizes.leaves]
+        made = [self._make(leaf, func) if type(leaf) is _Spec else leaf for leaf in sizes.leaves]
         if sizes.scratch:
             self.log.scratch(sizes.scratch)
         return made[0] if sizes.alone else pytree.tree_unflatten(made, sizes.tree)
@@ -275,6 +275,11 @@ class _Result:
     scratch: int
 
 
+def _is_written(argument: Any) -> bool:
+    """Whether an operation writes into this argument of its schema."""
+    return argument.alias_info is not None and argument.alias_info.is_write
+
+
 def _large_new(args: Any, kwargs: Any) -> bool:
     """Whether a factory, whose first argument is a size, makes a tensor of numbers too large to be written."""
     if not args or not isinstance(args[0], list | tuple):
@@ -288,29 +293,33 @@ def _scratch(func: Any, args: Any) -> int:
     """Bytes of a kernel's own buffer: bitsandbytes on a CPU unpacks a whole 4-bit matrix for a product."""
     if not str(func).startswith("bitsandbytes.gemm_4bit"):
         return 0
-    shape = next(one for one in args if isinstance(one, list | tuple))
+    shape = next(arg for arg in args if isinstance(arg, list | tuple))
     return math.prod(shape) * args[0].element_size()
 
 
 def _floating(tensor: torch.Tensor) -> bool:
+    """Whether a tensor holds numbers that are computed with, packed ones (uint8) included."""
     return tensor.dtype.is_floating_point or tensor.dtype == torch.uint8
 
 
 def _number(dtype: torch.dtype) -> Any:
+    """A number of this type in place of a value that is not known."""
     return 1.0 if dtype.is_floating_point else 1
 
 
 def _twin(tensor: torch.Tensor) -> torch.Tensor:
+    """A meta tensor of the same sizes."""
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
 
 
 def _tensors(args: Any, kwargs: Any) -> list[torch.Tensor]:
+    """The tensors among the arguments of an operation, and in lists among them."""
     tensors = []
     for value in (*args, *kwargs.values()):
         if isinstance(value, torch.Tensor):
             tensors.append(value)
         elif isinstance(value, list | tuple):
-            tensors += [one for one in value if isinstance(one, torch.Tensor)]
+            tensors += [item for item in value if isinstance(item, torch.Tensor)]
     return tensors
 
 
@@ -333,7 +342,7 @@ def _key(value: Any) -> Any:
     if kind is float:  # equal to a whole number, but another type of result
         return "float", value
     if kind is tuple or kind is list:
-        return tuple([_key(one) for one in value])
+        return tuple([_key(item) for item in value])
     if isinstance(value, dict):
-        return tuple([(name, _key(one)) for name, one in value.items()])
+        return tuple([(name, _key(member)) for name, member in value.items()])
     return value if value.__hash__ else repr(value)

@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy
 
 from tuning.memory.tracing.layers import Layout, UntraceableError
-from tuning.memory.tracing.table import MONOMIALS, Block, Monomial, Row, monomials
+from tuning.memory.tracing.table import MONOMIALS, Block, Monomial, Point, monomials
 from tuning.memory.tracing.trace import Array, Trace, summed
 from tuning.memory.workload import CATEGORIES
 from tuning.plan.micro_batches import Moment, Shape
@@ -53,7 +53,7 @@ LONGER = 112
 """Tokens of the larger shape against which a fit is checked."""
 
 
-def design(
+def shapes_to_trace(
     ranks: Sequence[int | None], *, many: bool, padded: bool, longest: int = LONGER
 ) -> list[tuple[Shape, int | None]]:
     """The shapes to trace for one row or for many: enough for a coefficient of every product of the sizes.
@@ -72,7 +72,7 @@ def design(
     return shapes
 
 
-def larger(ranks: Sequence[int | None], length: int, *, many: bool, padded: bool) -> tuple[Shape, int | None]:
+def shape_to_check(ranks: Sequence[int | None], length: int, *, many: bool, padded: bool) -> tuple[Shape, int | None]:
     """The larger shape against which a fit is checked, and its rank."""
     return Shape(rows=4 if many else 1, length=length, labels=min(200, length - 1), padded=padded), ranks[-1]
 
@@ -89,10 +89,10 @@ class Fit:
     """Coefficients in bytes: layers x categories x monomials."""
 
 
-def fitted(traces: Sequence[Trace], shapes: Sequence[tuple[Shape, int | None]], depth: int) -> Fit | None:
+def fit_traces(traces: Sequence[Trace], shapes: Sequence[tuple[Shape, int | None]], depth: int) -> Fit | None:
     """The polynomials of every event; None where the traces are too few to determine them. Raises UntraceableError."""
     first = traces[0]
-    if any(one.labels != first.labels or not numpy.array_equal(one.places, first.places) for one in traces):
+    if any(trace.labels != first.labels or not numpy.array_equal(trace.places, first.places) for trace in traces):
         raise UntraceableError("the operations of an update depend on its sizes")
     many, ranked = any(shape.rows > 1 for shape, _ in shapes), len({rank for _, rank in shapes}) > 1
     names = monomials(many=many, ranked=ranked)
@@ -115,7 +115,7 @@ def _coefficients(matrix: Array, values: Array) -> Array | None:
     number, for which the traces must be as many as the monomials. None where they are not.
     """
     unlike, which = numpy.unique(values, axis=1, return_inverse=True)
-    found = numpy.zeros((unlike.shape[1], matrix.shape[1]))
+    coefficients = numpy.zeros((unlike.shape[1], matrix.shape[1]))
     left = numpy.flatnonzero(abs(unlike).max(axis=0))
     for count in range(1, min(len(matrix), 4)):
         for chosen in itertools.combinations(range(matrix.shape[1]), count):
@@ -123,16 +123,17 @@ def _coefficients(matrix: Array, values: Array) -> Array | None:
             solved = numpy.linalg.pinv(part) @ unlike[:, left]
             gaps = abs(part @ solved - unlike[:, left]).max(axis=0)
             met = gaps <= EXACT * abs(unlike[:, left]).max(axis=0)
-            found[numpy.ix_(left[met], chosen)] = solved[:, met].T
+            coefficients[numpy.ix_(left[met], chosen)] = solved[:, met].T
             left = left[~met]
     if len(left):
         if numpy.linalg.matrix_rank(matrix) < matrix.shape[1]:
             return None
-        found[left] = numpy.linalg.lstsq(matrix, unlike[:, left], rcond=None)[0].T
-    return found[which.reshape(-1)]
+        coefficients[left] = numpy.linalg.lstsq(matrix, unlike[:, left], rcond=None)[0].T
+    return coefficients[which.reshape(-1)]
 
 
 def _values(names: dict[str, Monomial], shape: Shape, rank: int | None) -> list[float]:
+    """The monomials' values at a shape and rank."""
     return [float(names[name](shape, rank or 0)) for name in names]
 
 
@@ -142,7 +143,7 @@ def block_of(fit: Fit, layout: Layout) -> Block:
     return _pruned([_words(place, layout) for place in places], matrices, fit.names)
 
 
-def exact(fit: Fit, shape: Shape, rank: int | None, trace: Trace) -> bool:
+def is_exact(fit: Fit, shape: Shape, rank: int | None, trace: Trace) -> bool:
     """Whether every event and category is met to the byte at a larger shape. Raises UntraceableError."""
     if trace.labels != fit.labels:
         raise UntraceableError("the operations of an update depend on its sizes")
@@ -181,14 +182,16 @@ def _with_layers(fit: Fit, layout: Layout) -> tuple[list[str], Array]:
     for i, label in enumerate(labels):
         first.setdefault(label, i)
 
-    def step(micro: str, direction: str, one: int, other: int) -> Array | None:
-        a, b = first.get(f"{micro}.{direction} {one}|"), first.get(f"{micro}.{direction} {other}|")
-        return None if a is None or b is None else events[b] - events[a]
+    def step(micro: str, direction: str, layer: int, next_layer: int) -> Array | None:
+        """The difference between the first events of two layers; None where one has none."""
+        begin = first.get(f"{micro}.{direction} {layer}|")
+        end = first.get(f"{micro}.{direction} {next_layer}|")
+        return None if begin is None or end is None else events[end] - events[begin]
 
     def left_out(micro: str) -> dict[str, Array]:
         """Coefficients of all left-out layers by their state (`_states_of`)."""
         total = {state: numpy.zeros_like(events[0]) for state in ("before", "up", "held", "back")}
-        for i in layout.standing():
+        for i in layout.representatives():
             base = layers[i].copy()
             if micro == "0":  # the gradients of this update are not there yet
                 base[GRADIENTS] = 0
@@ -198,8 +201,8 @@ def _with_layers(fit: Fit, layout: Layout) -> tuple[list[str], Array]:
             lasting = numpy.array([[name != "gradients"] for name in CATEGORIES])
             held = 0 * base if down is None else -down * lasting
             passed = {"before": 0 * base, "up": up, "held": held, "back": 0 * base if down is None else held + down}
-            for state, more in passed.items():
-                total[state] += layout.stands_for[i] * (base + more)
+            for state, difference in passed.items():
+                total[state] += layout.stands_for[i] * (base + difference)
         return total
 
     extra = {micro: left_out(micro) for micro in {label.partition(".")[0] for label in labels}}
@@ -209,8 +212,8 @@ def _with_layers(fit: Fit, layout: Layout) -> tuple[list[str], Array]:
         states = _states_of(place, layout) if place else []
         added[label] = [extra[micro][state] for state in states] or [numpy.zeros_like(events[0])]
     indices = [i for i, label in enumerate(labels) for _ in added[label]]
-    more = numpy.array([one for label in labels for one in added[label]])
-    return [labels[i] for i in indices], events[indices] + more
+    of_layers = numpy.array([coefficients for label in labels for coefficients in added[label]])
+    return [labels[i] for i in indices], events[indices] + of_layers
 
 
 def _states_of(place: str, layout: Layout) -> list[str]:
@@ -224,19 +227,19 @@ def _states_of(place: str, layout: Layout) -> list[str]:
     match = re.fullmatch(r"(forward|backward) (\d+)", place)
     if not match:
         return ["before"]
-    standing, layer = layout.standing(), int(match[2])
+    representatives, layer = layout.representatives(), int(match[2])
     before, after = ("before", "up") if match[1] == "forward" else ("back", "held")
-    return [before] * (layer <= standing[-1]) + [after] * (layer >= standing[0])
+    return [before] * (layer <= representatives[-1]) + [after] * (layer >= representatives[0])
 
 
 @lru_cache(maxsize=4096)
 def _words(label: str, layout: Layout) -> str:
     """A place in words, with layers counted from 1 in the whole model."""
     micro, _, place = label.rstrip("|").partition(".")
-    direction, _, number = place.partition(" ")
-    if direction in ("forward", "backward") and number.isdigit():
-        some = layout.stands_for[int(number)] > 0
-        place = f"{direction} of " + ("a middle layer" if some else f"layer {layout.picks[int(number)] + 1}")
+    direction, _, layer = place.partition(" ")
+    if direction in ("forward", "backward") and layer.isdigit():
+        is_middle = layout.stands_for[int(layer)] > 0
+        place = f"{direction} of " + ("a middle layer" if is_middle else f"layer {layout.picks[int(layer)] + 1}")
     words = {"update": "optimizer step", "loss value": "loss", "backward loss": "backward of the loss"}
     return f"{micro}.{words.get(place, place)}"
 
@@ -258,8 +261,8 @@ def _pruned(places: list[str], matrices: Array, names: dict[str, Monomial]) -> B
     # the events of a first micro-batch and of the update: where there is no later one, the peak is among them
     first = numpy.array([i for i, place in enumerate(places) if not place.startswith("1.")])
     chosen = {*first[_largest(sums[first], grid)].tolist(), *_largest(sums, grid).tolist()}
-    rows = [Row(place=places[i], bytes=_rounded(matrices[i])) for i in sorted(chosen)]
-    return Block(monomials=list(names), rows=rows, line=_line(places, sums, sums @ grid.mean(axis=0)))
+    points = [Point(place=places[i], bytes=_rounded(matrices[i])) for i in sorted(chosen)]
+    return Block(monomials=list(names), points=points, line=_line(places, sums, sums @ grid.mean(axis=0)))
 
 
 def _largest(sums: Array, grid: Array) -> Array:
@@ -268,13 +271,13 @@ def _largest(sums: Array, grid: Array) -> Array:
     return numpy.unique(numpy.concatenate(pieces))
 
 
-def _line(places: list[str], sums: Array, middle: Array) -> list[Row]:
+def _line(places: list[str], sums: Array, middle: Array) -> list[Point]:
     """Two events of each stretch of the step, its first and its largest, for a picture of the memory in time."""
     chosen = []
     for _, group in itertools.groupby(range(len(places)), key=places.__getitem__):
         members = list(group)
         chosen += sorted({members[0], max(members, key=middle.__getitem__)})
-    return [Row(place=places[i], bytes=_rounded(sums[i : i + 1])) for i in chosen]
+    return [Point(place=places[i], bytes=_rounded(sums[i : i + 1])) for i in chosen]
 
 
 def _rounded(matrix: Array) -> list[list[float]]:

@@ -40,25 +40,25 @@ class Layout:
         """Whether no layer is left out."""
         return not any(self.stands_for)
 
-    def standing(self) -> list[int]:
+    def representatives(self) -> list[int]:
         """The traced layers that stand for others, by their index among those traced."""
         return [i for i, count in enumerate(self.stands_for) if count]
 
-    def one_more(self) -> tuple[Layout, Layout]:
+    def with_one_more(self) -> tuple[Layout, Layout]:
         """Two layouts of a model in which each layer that stands for others occurs once more.
 
         The first leaves it out, to be predicted from traces of this layout; the second traces it.
         """
-        standing = self.standing()
+        representatives = self.representatives()
         counts = tuple(int(count > 0) for count in self.stands_for)
-        after = standing[-1] + 1
-        picks = (*self.picks[:after], *(self.picks[i] for i in standing), *self.picks[after:])
+        after = representatives[-1] + 1
+        picks = (*self.picks[:after], *(self.picks[i] for i in representatives), *self.picks[after:])
         predicted = Layout(layers=len(picks), picks=self.picks, stands_for=counts)
         return predicted, Layout(layers=len(picks), picks=picks, stands_for=(0,) * len(picks))
 
 
-def resolved(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with its defaults. Raises what transformers raises for one that it cannot read."""
+def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with the defaults of transformers. Raises what transformers raises for one that it cannot read."""
     import transformers
 
     given = {name: value for name, value in config.items() if name != "model_type"}
@@ -70,7 +70,9 @@ def per_layer(config: dict[str, Any], layers: int) -> dict[str, list[Any]]:
     return {
         name: value
         for name, value in config.items()
-        if isinstance(value, list) and len(value) == layers and not any(isinstance(one, list | dict) for one in value)
+        if isinstance(value, list)
+        and len(value) == layers
+        and not any(isinstance(entry, list | dict) for entry in value)
     }
 
 
@@ -102,7 +104,7 @@ def layout_of(config: dict[str, Any]) -> Layout | None:
         layers_of_kind.setdefault(kinds[layer], []).append(layer)
     last = kinds[layers - 2]
     picks, counts = [0], [0]
-    for kind in [*(one for one in layers_of_kind if one != last), last]:
+    for kind in [*(kind for kind in layers_of_kind if kind != last), last]:
         alike = layers_of_kind[kind]
         chosen = [alike[-1]] if kind == kinds[0] or len(alike) == 1 else [alike[0], alike[-1]]
         picks += chosen

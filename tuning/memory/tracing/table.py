@@ -1,7 +1,7 @@
 """A memory table: the points of an update that can be its peak, each as a polynomial in the sizes.
 
-`fit` makes tables, and they are kept as JSON. An answer for a few micro-batches takes some ten microseconds and imports
-nothing heavy.
+`fit` makes tables, and they are stored as JSON. An answer for a few micro-batches takes some ten microseconds and
+imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ MONOMIALS: dict[str, Monomial] = {
 
 
 def monomials(*, many: bool, ranked: bool) -> dict[str, Monomial]:
-    """Monomials that traces can tell apart: none with B for one row, none with r without a rank."""
+    """The monomials that can be fitted to traces: none with B for one row, none with r without a rank."""
     names = ["1", "S", "SS", "N"] + (["B", "BS", "BSS"] if many else []) + (["r", "BSr"] if ranked else [])
     return {name: MONOMIALS[name] for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class Point:
     """One point of an update: its place, and for each category the coefficients of the block's monomials."""
 
     place: str
@@ -70,24 +70,24 @@ class Block:
     """The points of an update, or of an evaluation, for one range of shapes."""
 
     monomials: list[str]
-    rows: list[Row]
-    line: list[Row]
-    """Points in the order of time, with one coefficient list: that of all categories together."""
-    _possible: dict[tuple[bool, bool], tuple[list[Row], Any]] = field(
+    points: list[Point]
+    line: list[Point]
+    """Points in the order of time, whose only coefficients are those of all categories together."""
+    _possible: dict[tuple[bool, bool], tuple[list[Point], Any]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
     def peak(self, moment: Moment, rank: int | None) -> tuple[dict[str, int], str]:
         """Bytes by category at the peak of this micro-batch or the update after it, and the name of that point."""
         values = self._values(moment.shape, rank)
-        rows, totals = self._of(moment)
-        highest = rows[int((totals @ np.array(values)).argmax())]
+        points, totals = self._of(moment)
+        highest = points[int((totals @ np.array(values)).argmax())]
         return _parts(highest, values), highest.place[2:]
 
     def candidates(self, moment: Moment, rank: int | None) -> list[tuple[str, dict[str, int]]]:
-        """Place (as in `Row`) and bytes by category of every point that can be the peak."""
+        """Place (as in `Point`) and bytes by category of every point that can be the peak."""
         values = self._values(moment.shape, rank)
-        return [(row.place, _parts(row, values)) for row in self._of(moment)[0]]
+        return [(point.place, _parts(point, values)) for point in self._of(moment)[0]]
 
     def total(self, moment: Moment, rank: int | None) -> int:
         """Bytes of all categories at the peak."""
@@ -103,39 +103,39 @@ class Block:
         values = self._values(moment.shape, rank)
         shown = ("1.", "2.") if moment.accumulate else ("0.", "2.")
         tops: dict[str, int] = {}
-        for row in self._of(moment)[0]:
-            tops[row.place] = max(tops.get(row.place, 0), sum(_parts(row, values).values()))
-        state = max(_parts(row, values)["optimizer"] for row in self.rows) if moment.first else 0
-        points = []
-        for place, stretch in itertools.groupby(self.line, key=lambda row: row.place):
+        for point in self._of(moment)[0]:
+            tops[point.place] = max(tops.get(point.place, 0), sum(_parts(point, values).values()))
+        state = max(_parts(point, values)["optimizer"] for point in self.points) if moment.first else 0
+        named_points = []
+        for place, stretch in itertools.groupby(self.line, key=lambda point: point.place):
             if place.startswith(shown):
                 missing = 0 if place.startswith("2.") else state  # before the first step
-                counts = [max(0, round(row.at(values)) - missing) for row in stretch]
-                if tops.get(place, 0) >= max(counts):
-                    counts = [counts[0], tops[place]]
-                points += [(place[2:], count) for count in counts]
-        return points
+                sizes = [max(0, round(point.at(values)) - missing) for point in stretch]
+                if tops.get(place, 0) >= max(sizes):
+                    sizes = [sizes[0], tops[place]]
+                named_points += [(place[2:], size) for size in sizes]
+        return named_points
 
-    def _of(self, moment: Moment) -> tuple[list[Row], Any]:
+    def _of(self, moment: Moment) -> tuple[list[Point], Any]:
         """The points that can be the peak of this micro-batch, with the coefficients of their totals.
 
         Points beside the gradients of an earlier micro-batch count only where there is one.
         """
         kind = moment.accumulate, moment.first
         if kind not in self._possible:
-            rows = [row for row in self.rows if moment.accumulate or not row.place.startswith("1.")]
+            points = [point for point in self.points if moment.accumulate or not point.place.startswith("1.")]
             if moment.first:
-                rows = [Row(place=row.place, bytes=row.before_the_first_step()) for row in rows]
-            self._possible[kind] = rows, np.array([row.total for row in rows])
+                points = [Point(place=point.place, bytes=point.before_the_first_step()) for point in points]
+            self._possible[kind] = points, np.array([point.total for point in points])
         return self._possible[kind]
 
     def _values(self, shape: Shape, rank: int | None) -> list[float]:
         return [MONOMIALS[name](shape, rank or 0) for name in self.monomials]
 
 
-def _parts(row: Row, values: list[float]) -> dict[str, int]:
+def _parts(point: Point, values: list[float]) -> dict[str, int]:
     """Bytes by category of a point, where the monomials have these values."""
-    sums = (sum(map(mul, line, values)) for line in row.bytes)
+    sums = (sum(map(mul, line, values)) for line in point.bytes)
     return {name: max(0, round(size)) for name, size in zip(CATEGORIES, sums)}
 
 
@@ -175,8 +175,8 @@ class Table:
         blocks = {
             name: {
                 "monomials": block.monomials,
-                "rows": [row.to_dict() for row in block.rows],
-                "line": [row.to_dict() for row in block.line],
+                "rows": [point.to_dict() for point in block.points],
+                "line": [point.to_dict() for point in block.line],
             }
             for name, block in self.blocks.items()
         }
@@ -193,8 +193,8 @@ class Table:
         def block(given: dict[str, Any]) -> Block:
             return Block(
                 monomials=given["monomials"],
-                rows=[Row(**row) for row in given["rows"]],
-                line=[Row(**row) for row in given["line"]],
+                points=[Point(**point) for point in given["rows"]],
+                line=[Point(**point) for point in given["line"]],
             )
 
         return Table(

@@ -1,4 +1,4 @@
-"""The memory tables: shipped with the program, in the user's cache, or made now in a child process.
+"""The cache of memory tables: shipped with the program, in the user's cache, or made now in a child process.
 
 Tracing changes library globals and takes seconds, so it happens in a process of its own, one table at a time.
 """
@@ -34,15 +34,15 @@ def find_table(workload: Workload) -> Table | None:
         if plain is None:
             return None
         _READ[key] = Table.from_dict(plain)
-    found = _READ[key]
-    return found if isinstance(found, Table) else None
+    table = _READ[key]
+    return table if isinstance(table, Table) else None
 
 
 def untraceable(workload: Workload) -> str | None:
     """Why this workload's table could not be made; None where it was made, or nobody has tried yet."""
     find_table(workload)
-    found = _READ.get(workload.key)
-    return found if isinstance(found, str) else None
+    table = _READ.get(workload.key)
+    return table if isinstance(table, str) else None
 
 
 class TableMaker:
@@ -56,7 +56,7 @@ class TableMaker:
         self._builder = _builder()
 
     def want(self, workload: Workload) -> bool:
-        """Ask for a table; True while it is being made, False where it is there or cannot be made."""
+        """Request a table. Returns True while it is being made, False where it exists or cannot be made."""
         key = workload.key
         with self._lock:
             if find_table(workload) is not None or key in _READ:
@@ -91,8 +91,7 @@ class TableMaker:
 
 def make_table(workload: Workload) -> Table | None:
     """Make a table now and wait for it; None where it cannot be made (`untraceable` says why)."""
-    found = find_table(workload)
-    if found is None and workload.key not in _READ:
+    if find_table(workload) is None and workload.key not in _READ:
         make_tables([workload])
     return find_table(workload)
 
@@ -112,7 +111,8 @@ _SHARED_BUILDER = _builder()
 
 
 def _ask(builder: Child, workload: Workload) -> None:
-    """Have one table made and keep it in memory and in the cache. Where the child dies it cannot be made."""
+    """Have one table made, and store it in memory and in the cache; where the child ends, store that as the reason why
+    there is none."""
     plain = builder.ask(workload.to_dict())
     if plain is None:
         _READ[workload.key] = "the tracing process ended"
@@ -132,9 +132,10 @@ def _shipped() -> dict[str, dict[str, Any]]:
     if not file.is_file():
         return {}
     with gzip.open(file, "rt", encoding="utf-8") as lines:
-        return {one["key"]: one["table"] for one in map(json.loads, lines)}
+        return {entry["key"]: entry["table"] for entry in map(json.loads, lines)}
 
 
 def _read(file: Path) -> Any:
-    with gzip.open(file, "rt", encoding="utf-8") as opened:
-        return json.load(opened)
+    """A cached table as JSON."""
+    with gzip.open(file, "rt", encoding="utf-8") as content:
+        return json.load(content)

@@ -1,4 +1,4 @@
-"""Trace one update of the real training code on a model without weights.
+"""The tracer: one update of the real training code on a model without weights.
 
 The model is built by `training.build` and the update made by `training.loop`, so that their own allocations are what is
 counted. For a child process that imports torch: `Tensor.backward` and the end of autocast are watched.
@@ -101,7 +101,7 @@ class Tracer:
         self._built = replace(self._built, features=None)
         self._micro, caching_events = 0, 0
         log.begin()
-        with self._mode, self._kernels(), _backward_named(self, log):
+        with self._mode, self._kernels(), _traced_backward(self, log):
             log.recording = True
             self._enter("start", ACTIVATIONS)
             try:
@@ -126,7 +126,7 @@ class Tracer:
             built = sum(_elements(weight) for weight in self._built.model.parameters() if chosen(weight))
             left_out = (
                 layout.stands_for[i] * _elements(weight)
-                for i in layout.standing()
+                for i in layout.representatives()
                 for weight in self._layers[i].parameters()
                 if chosen(weight)
             )
@@ -153,7 +153,7 @@ class Tracer:
             log.mark(log.segment + "|")
             return True
 
-        with self._mode, self._kernels(), _backward_named(self, log):
+        with self._mode, self._kernels(), _traced_backward(self, log):
             self._cache_features(rows)
             log.begin()
             log.recording, log.category = True, ACTIVATIONS
@@ -211,7 +211,7 @@ class Tracer:
         """Bytes by category that a layer has between updates: weights, gradients where trained, optimizer state."""
         sizes = [0] * len(CATEGORIES)
         state = self._built.optimizer.state
-        for weight in {id(w): w for w in [*layer.parameters(), *layer.buffers()]}.values():
+        for weight in {id(tensor): tensor for tensor in [*layer.parameters(), *layer.buffers()]}.values():
             sizes[WEIGHTS] += weight.untyped_storage().nbytes()
             if weight.requires_grad:
                 sizes[GRADIENTS] += weight.numel() * weight.element_size()
@@ -249,17 +249,17 @@ def _layers(model: nn.Module, depth: int) -> list[nn.Module]:
 
 
 @contextmanager
-def _backward_named(tracer: Tracer, log: AllocationLog) -> Iterator[None]:
+def _traced_backward(tracer: Tracer, log: AllocationLog) -> Iterator[None]:
     """Within this, the log's segments say when a backward pass begins and ends, and when the update begins."""
     backward, leave = torch.Tensor.backward, torch.autocast.__exit__
 
-    def left(self: torch.autocast, *args: Any) -> Any:
-        answer = leave(self, *args)
+    def traced_exit(self: torch.autocast, *args: Any) -> Any:
+        result = leave(self, *args)
         if log.segment.endswith(".loss"):  # the 16-bit copies of weights that nothing else holds are gone now
             tracer._enter("loss value", LOGITS)
-        return answer
+        return result
 
-    def named(self: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+    def traced_backward(self: torch.Tensor, *args: Any, **kwargs: Any) -> None:
         tracer._in_backward = True
         tracer._enter("backward loss", LOGITS)
         backward(self, *args, **kwargs)
@@ -267,7 +267,7 @@ def _backward_named(tracer: Tracer, log: AllocationLog) -> Iterator[None]:
         tracer._micro += 1
         tracer._enter("start" if tracer._micro < 2 else "update", ACTIVATIONS if tracer._micro < 2 else WORKSPACE)
 
-    torch.Tensor.backward, torch.autocast.__exit__ = named, left  # type: ignore[method-assign]
+    torch.Tensor.backward, torch.autocast.__exit__ = traced_backward, traced_exit  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -286,10 +286,12 @@ def _base_from_config(
     """A base model from the config.json of a folder alone, in place of `training.build.load_base`."""
     import transformers
 
-    more = {"num_labels": len(labels)} if labels is not None else {}
-    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **more)
-    kind = transformers.AutoModelForCausalLM if labels is None else transformers.AutoModelForSequenceClassification
-    model = kind.from_config(config, attn_implementation=attention, dtype=dtype)
+    label_options = {"num_labels": len(labels)} if labels is not None else {}
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **label_options)
+    auto_class = (
+        transformers.AutoModelForCausalLM if labels is None else transformers.AutoModelForSequenceClassification
+    )
+    model = auto_class.from_config(config, attn_implementation=attention, dtype=dtype)
     if options and "quantization_config" in options:
         _pack(model, options["quantization_config"])
     if getattr(model.config, "pad_token_id", None) is None:

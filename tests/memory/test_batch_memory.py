@@ -1,0 +1,74 @@
+"""Both ways to find a micro-batch's memory, a traced table and the formula, keep the contract of `BatchMemory`."""
+
+from __future__ import annotations
+
+import pytest
+
+from tuning.memory.batch_memory import BatchMemory
+from tuning.memory.usage import MemoryUsage, usage_of
+from tuning.memory.workload import CATEGORIES
+from tuning.plan.micro_batches import Moment, Shape
+from tuning.plan.plan import plan_for
+
+SHAPES = [
+    Shape(rows=1, length=16, labels=4, padded=False),
+    Shape(rows=4, length=48, labels=60, padded=True),
+    Shape(rows=8, length=64, labels=200, padded=False),
+]
+BATCHES = [
+    Moment(shape=shape, accumulate=accumulate, first=first)
+    for shape in SHAPES
+    for accumulate in (False, True)
+    for first in (False, True)
+]
+
+
+@pytest.fixture(scope="module")
+def usages() -> dict[str, MemoryUsage]:
+    traced = usage_of(plan_for({"method": {"name": "lora"}, "device": "cpu"}))
+    return {"traced": traced, "approximate": traced.by_formula()}
+
+
+@pytest.fixture(params=["traced", "approximate"])
+def memory(request: pytest.FixtureRequest, usages: dict[str, MemoryUsage]) -> BatchMemory:
+    memory = usages[request.param].memory
+    assert memory.kind == request.param
+    return memory
+
+
+def test_the_total_of_a_micro_batch_is_the_sum_at_its_peak(memory: BatchMemory) -> None:
+    for batch in BATCHES:
+        parts, place = memory.peak(batch)
+        assert parts.keys() == set(CATEGORIES) and min(parts.values()) >= 0 and place
+        assert memory.total(batch) == pytest.approx(sum(parts.values()), abs=len(CATEGORIES))
+
+
+def test_the_total_of_a_forward_pass_is_the_sum_at_its_peak(memory: BatchMemory) -> None:
+    for shape in SHAPES:
+        parts, place = memory.forward_peak(shape)
+        assert parts.keys() == set(CATEGORIES) and place
+        assert memory.forward_total(shape) == pytest.approx(sum(parts.values()), abs=len(CATEGORIES))
+
+
+def test_more_rows_and_longer_ones_take_more(memory: BatchMemory) -> None:
+    totals = [memory.total(Moment(shape=shape, accumulate=True)) for shape in SHAPES]
+    assert totals == sorted(totals) and totals[0] < totals[-1]
+
+
+def test_the_candidates_for_sharing_hold_the_highest_point(memory: BatchMemory) -> None:
+    batches = [batch for batch in BATCHES if not batch.first]
+    candidates = memory.candidates(batches)
+    assert {batch for batch, _, _ in candidates} <= set(batches)
+    assert all(
+        place.partition(".")[0] in ("0", "1", "2") and parts.keys() == set(CATEGORIES) for _, place, parts in candidates
+    )
+    highest = max(sum(parts.values()) for _, _, parts in candidates)
+    assert highest == pytest.approx(max(map(memory.total, batches)), abs=len(CATEGORIES))
+
+
+def test_the_line_of_an_update_reaches_its_peak_or_is_empty(memory: BatchMemory) -> None:
+    for batch in [batch for batch in BATCHES if not batch.first]:
+        line = memory.through_step(batch)
+        assert line or memory.kind == "approximate"
+        if line:
+            assert max(size for _, size in line) == pytest.approx(memory.total(batch), abs=len(CATEGORIES))
