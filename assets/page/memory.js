@@ -9,7 +9,7 @@ import { post, RefusedError } from "./requests.js";
 
 /** @typedef {import("./shapes").Fix} Fix */
 /** @typedef {import("./shapes").MemoryQuestion} MemoryQuestion */
-/** @typedef {import("./shapes").}  */
+/** @typedef {import("./shapes").DeviceShare} DeviceShare */
 /** @typedef {import("./shapes").MemoryAnswer} MemoryAnswer */
 
 const ASK_AGAIN = 1000; // milliseconds
@@ -94,7 +94,7 @@ function severalDevices({ several, device }) {
   ];
 }
 
-/** @param {} shared */
+/** @param {DeviceShare} shared */
 function sharedCell(shared) {
   const title = `${bytes(shared.low_bytes)} to ${bytes(shared.high_bytes)}`;
   return element("td", { title }, `${bytes(shared.process_bytes)}, ${shared.fits ? "fits" : "may not fit"}`);

@@ -202,7 +202,7 @@ export interface Fix {
 
 // tuning.memory.multi_device
 
-export interface  {
+export interface DeviceShare {
   way: string;
   devices: number;
   total_bytes: number;
@@ -250,7 +250,7 @@ export interface WhatIf {
   step: StepPoint[];
   rows: Curves;
   lengths: Curves;
-  several: [];
+  several: DeviceShare[];
   fits: boolean;
   largest_micro_batch: number | null;
   all_rows: number | null;

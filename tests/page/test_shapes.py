@@ -150,7 +150,7 @@ def test_the_figures_of_memory_have_these_shapes(client: TestClient) -> None:
     check("MemoryAnswer", answer)
     check("Curves", answer["rows"])
     check("Curve", answer["rows"]["curves"][0])
-    check("", answer["several"][0])
+    check("DeviceShare", answer["several"][0])
 
 
 def test_the_description_of_a_model_and_of_a_data_set_have_these_shapes(client: TestClient) -> None:
