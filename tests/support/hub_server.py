@@ -32,7 +32,7 @@ LARGE = 4096
 PIECE = 16 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """One request, with how many bytes of a file were sent for it."""
 
@@ -41,7 +41,7 @@ class Request:
     range: str | None
     authorized: bool
     status: int
-    sent: int
+    sent: int = 0
 
 
 @dataclass(slots=True)
@@ -208,35 +208,32 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in (headers | {"Content-Length": str(len(content))}).items():
             self.send_header(name, value)
+        path, authorized = urlsplit(self.path).path, self.headers.get("Authorization") is not None
+        request = Request(self.command, path, self.headers.get("Range"), authorized, status)
+        self.hub.requests.append(request)  # before the client can go on
         self.end_headers()
-        sent = 0
-        try:
-            if self.command != "HEAD":
-                sent = self._pour(content, large)
-        finally:
-            path = urlsplit(self.path).path
-            given = self.headers.get("Authorization") is not None
-            self.hub.requests.append(Request(self.command, path, self.headers.get("Range"), given, status, sent))
+        if self.command != "HEAD":
+            self._pour(content, large, request)
 
-    def _pour(self, content: bytes, large: bool) -> int:
+    def _pour(self, content: bytes, large: bool, request: Request) -> None:
+        """Send the content, or as much of it as the hub's behaviour lets through."""
         limit = self.hub.cut_after if large else None
-        sent = 0
         for start in range(0, len(content), PIECE):
             piece = content[start : start + PIECE]
-            if limit is not None and sent + len(piece) > limit:
+            if limit is not None and request.sent + len(piece) > limit:
                 self.hub.cut_after = None
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
-                return sent
+                return
             if large:
                 time.sleep(self.hub.seconds_a_piece)
+            request.sent += len(piece)
             try:
                 self.wfile.write(piece)
             except OSError:  # the other side went away, as on a cancel
+                request.sent -= len(piece)
                 self.close_connection = True
-                return sent
-            sent += len(piece)
-        return sent
+                return
 
 
 def _entry(path: Path, folder: Path) -> dict[str, Any]:
