@@ -65,3 +65,7 @@ InlineExecutor
 
 # makers' scripts in assets/make/
 shipped_reports
+
+# keys of answers that the page reads
+chances
+chance

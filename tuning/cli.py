@@ -1,6 +1,6 @@
-"""The command line: python -m tuning estimate | run | bench | serve.
+"""The command line: python -m tuning estimate | run | bench | settings | serve.
 
-Comes in: a settings file (`-` is standard input).  Goes out: JSON on standard output, sentences on standard error.
+It reads a settings file (`-` is standard input), and prints JSON on standard output and sentences on standard error.
 Exit codes: 0 finished; 1 failed; 2 refused, with {"problems": [...]} on standard output; 130 cancelled.
 """
 
@@ -37,6 +37,7 @@ from tuning.runs.service import RunService
 from tuning.runs.store import STORE, RunStore
 from tuning.settings.schema import DataSettings, Settings
 from tuning.settings.table import settings_table
+from tuning.training.checkpoint_files import BEST_FILE, CHECKPOINTS
 from tuning.training.job import Commands, Job
 from tuning.training.run import run_job
 from tuning.web.serving import ListenError, add_options, serving_of
@@ -47,60 +48,66 @@ _BENCHES = (
     "all, or one of start, click, loop, accumulation, watchers, poll, questions, stored, methods, retrieval, memory,"
     " devices and data; data-large, estimate, published and ragged take minutes and are not among all"
 )
-LEFT_BEHIND = ("adapter", "model", "best", "predictions", "checkpoints", "best.safetensors")
-"""What a run leaves in its folder besides events.jsonl and settings.json; the last two where it was cut off."""
+LEFT_BEHIND = ("adapter", "model", "best", "predictions", CHECKPOINTS, BEST_FILE)
+"""What a run has in its folder besides events.jsonl and settings.json; the last two only where it was cut off."""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tuning", description="Experiment with fine-tuning settings.")
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    one = verbs.add_parser("estimate", help="print the memory estimate as one JSON object")
-    one.add_argument("settings", help="a settings JSON file, or - for standard input")
-    one.add_argument("--device", help='what to hold it against, for example "T4 16 GB"; default: this machine')
-    one.add_argument("--devices", type=int, help="what each of so many takes, by arithmetic; training uses one")
-    one.add_argument("--home", type=Path, help="the store that holds the run, where the model is run:ID")
-    one.add_argument("--table", action="store_true", help="methods x micro-batches as a Markdown table instead")
-    one = verbs.add_parser("run", help="train, printing events as JSON lines")
-    one.add_argument("settings", help="a settings JSON file, or - for standard input")
+    commands = parser.add_subparsers(dest="verb", required=True)
+    estimate_parser = commands.add_parser("estimate", help="print the memory estimate as one JSON object")
+    estimate_parser.add_argument("settings", help="a settings JSON file, or - for standard input")
+    estimate_parser.add_argument(
+        "--device", help='what to hold it against, for example "T4 16 GB"; default: this machine'
+    )
+    estimate_parser.add_argument(
+        "--devices", type=int, help="what each of so many takes, by arithmetic; training uses one"
+    )
+    estimate_parser.add_argument("--home", type=Path, help="the store that holds the run, where the model is run:ID")
+    estimate_parser.add_argument(
+        "--table", action="store_true", help="methods x micro-batches as a Markdown table instead"
+    )
+    run_parser = commands.add_parser("run", help="train, printing events as JSON lines")
+    run_parser.add_argument("settings", help="a settings JSON file, or - for standard input")
     keeps = "keep settings.json, events.jsonl and adapter/ or model/ in this folder, instead of an earlier run's"
-    one.add_argument("--out", type=Path, help=keeps)
-    one.add_argument("--home", type=Path, help="keep the run in this store, where an open page shows it live")
-    one.add_argument(
+    run_parser.add_argument("--out", type=Path, help=keeps)
+    run_parser.add_argument("--home", type=Path, help="keep the run in this store, where an open page shows it live")
+    run_parser.add_argument(
         "--download", action="store_true", help="fetch model and data from the hub first (HF_TOKEN if gated)"
     )
-    one = verbs.add_parser("bench", help="measure, and print tables")
-    one.add_argument("name", nargs="?", default="all", help=_BENCHES)
-    one.add_argument("--repeats", type=int, default=7, help="interleaved repeats; the median is shown")
-    verbs.add_parser("settings", help="print the table of settings as Markdown")
-    add_options(verbs.add_parser("serve", help="open the page"))
+    bench_parser = commands.add_parser("bench", help="measure, and print tables")
+    bench_parser.add_argument("name", nargs="?", default="all", help=_BENCHES)
+    bench_parser.add_argument("--repeats", type=int, default=7, help="interleaved repeats; the median is shown")
+    commands.add_parser("settings", help="print the table of settings as Markdown")
+    add_options(commands.add_parser("serve", help="open the page"))
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    given = _parser().parse_args(argv)
+    arguments = _parser().parse_args(argv)
     try:
-        if given.verb == "estimate":
-            if given.table and given.devices is not None:
+        if arguments.verb == "estimate":
+            if arguments.table and arguments.devices is not None:
                 message = "the table is about one device; leave devices out, or table"
-                raise SettingsError([Problem("devices", given.devices, "none with table", message)])
-            plan, device = _planned(_read(given.settings), given.home), named_device(given.device)
-            _tell_notices(plan)
-            print(memory_table(plan, device) if given.table else _estimated(plan, device, given.devices))
+                raise SettingsError([Problem("devices", arguments.devices, "none with table", message)])
+            plan, device = _planned(_read(arguments.settings), arguments.home), named_device(arguments.device)
+            _print_notices(plan)
+            print(memory_table(plan, device) if arguments.table else _estimated(plan, device, arguments.devices))
             return 0
-        if given.verb == "run":
-            settings = _read(given.settings)
-            if given.download:
+        if arguments.verb == "run":
+            settings = _read(arguments.settings)
+            if arguments.download:
                 _download(settings)
-            return _run(settings, given.out, given.home)
-        if given.verb == "settings":
+            return _run(settings, arguments.out, arguments.home)
+        if arguments.verb == "settings":
             print(settings_table())
             return 0
-        if given.verb == "bench":
+        if arguments.verb == "bench":
             from tuning.bench.tables import run_benches
 
-            return run_benches(given.name, given.repeats)
-        serving = serving_of(given, os.environ)
+            return run_benches(arguments.name, arguments.repeats)
+        serving = serving_of(arguments, os.environ)
         print("Tuning Fork is starting…", flush=True)
 
         from tuning.ui.page import launch  # after the line above: the imports take a few seconds
@@ -113,8 +120,8 @@ def main(argv: list[str] | None = None) -> int:
     except TuningError as error:
         problems = [problem.to_dict() for problem in error.problems]
         print(json.dumps({"problems": problems}, ensure_ascii=False, default=str))
-        told = [f"{one.field}: {one.message}" for one in error.problems]
-        print("\n".join(told) or str(error), file=sys.stderr)
+        sentences = [f"{problem.field}: {problem.message}" for problem in error.problems]
+        print("\n".join(sentences) or str(error), file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader went away: end quietly, as `head` expects
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -123,10 +130,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _estimated(plan: Plan, device: Device, devices: int | None) -> str:
     usage = usage_of(plan, device, make=True)
-    found = estimate(usage).to_dict() | {"notices": [one.to_dict() for one in plan.notices]}
+    result = estimate(usage).to_dict() | {"notices": [notice.to_dict() for notice in plan.notices]}
     if devices is not None:
-        found["on_several"] = [one.to_dict() for one in device_shares(usage, devices)]
-    return json.dumps(found)
+        result["on_several"] = [share.to_dict() for share in device_shares(usage, devices)]
+    return json.dumps(result)
 
 
 def _read(name: str) -> Any:
@@ -152,45 +159,48 @@ def _download(given: Any) -> None:
     settings, token = Settings.from_dict(given), os.environ.get("HF_TOKEN")
     kind, name = split_spec(settings.model)
     if kind == "hub" and not is_cached(name, settings.revision):
-        download_now(name, settings.revision, token, _tell_progress(name))
+        download_now(name, settings.revision, token, _progress_printer(name))
     data = settings.data
     kind, name = split_source(data.source)
     if kind == "hub" and not is_here(data):
-        download_data_now(name, data.subset, data.revision, token, _tell_progress(name))
+        download_data_now(name, data.subset, data.revision, token, _progress_printer(name))
 
 
-def _tell_progress(name: str) -> Callable[[int, int], None]:
-    shown = 0.0
+def _progress_printer(name: str) -> Callable[[int, int], None]:
+    last_printed = 0.0
 
-    def tell(done: int, total: int) -> None:
-        nonlocal shown
-        if done == total or time.monotonic() - shown > PROGRESS_SECONDS:
-            shown = time.monotonic()
+    def on_progress(done: int, total: int) -> None:
+        nonlocal last_printed
+        if done == total or time.monotonic() - last_printed > PROGRESS_SECONDS:
+            last_printed = time.monotonic()
             print(f"{name}: {done / 2**20:,.1f} of {total / 2**20:,.1f} MiB", file=sys.stderr)
 
-    return tell
+    return on_progress
 
 
 def _run(given: Any, out: Path | None, home: Path | None) -> int:
     plan = _planned(given, home)  # refused before a folder or a store is made
-    _tell_notices(plan)
+    _print_notices(plan)
     plan.model.check_complete()
     if out is not None:
         _refuse_out(out, plan)
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or Path(scratch)
-        for field, place in (("out", folder), ("home", home)):
-            if place is not None:
-                _make_folder(field, place)
+        for field, path in (("out", folder), ("home", home)):
+            if path is not None:
+                _make_folder(field, path)
         _clear(folder)
         try:
             with EventFile(folder / "events.jsonl") as lines:
 
-                def tell(event: Event) -> None:
+                def print_event(event: Event) -> None:
                     lines.write(event)
                     print(event.to_line(), flush=True)
 
-                end = _run_alone(plan, folder, tell) if home is None else _run_in_store(given, folder, home, tell)
+                if home is None:
+                    end = _run_alone(plan, folder, print_event)
+                else:
+                    end = _run_in_store(given, folder, home, print_event)
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -200,17 +210,17 @@ def _run(given: Any, out: Path | None, home: Path | None) -> int:
 
 
 class EventFile:
-    """The events of a run in a file. One that is full is told of on standard error, once, and the run goes on."""
+    """Writes the events of a run to a file. Where that fails it says so once on standard error, and the run goes on."""
 
-    def __init__(self, place: Path) -> None:
-        self._lines = open(place, "w", encoding="utf-8")  # noqa: SIM115  closed by __exit__
-        self._place, self._full = place, False
+    def __init__(self, path: Path) -> None:
+        self._lines = open(path, "w", encoding="utf-8")  # noqa: SIM115  closed by __exit__
+        self._path, self._failed = path, False
 
     def __enter__(self) -> EventFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):  # what is left over finds no room now either
+        with suppress(OSError):  # the disk is full now too
             self._lines.close()
 
     def write(self, event: Event) -> None:
@@ -218,15 +228,16 @@ class EventFile:
             self._lines.write(event.to_line() + "\n")
             self._lines.flush()
         except OSError as error:
-            if not self._full:
+            if not self._failed:
                 print(
-                    f"{self._place}: {error.strerror or error}; events are missing in it from here on", file=sys.stderr
+                    f"{self._path}: {error.strerror or error}; events are missing in it from here on", file=sys.stderr
                 )
-            self._full = True
+            self._failed = True
 
 
 def _planned(given: Any, home: Path | None) -> Plan:
-    """The plan; a run as its base model is looked for in the store at `home`. Nothing is made. Raises TuningError."""
+    """The plan of these settings, where the base model may be a run of the store at `home`. Nothing is written. Raises
+    TuningError."""
     if home is None or not (home.expanduser() / STORE).is_file():
         return plan_for(given)
     store = RunStore(home)
@@ -237,13 +248,11 @@ def _planned(given: Any, home: Path | None) -> Plan:
 
 
 def _refuse_out(out: Path, plan: Plan) -> None:
-    """A folder for a run is new, empty, or that of an earlier run; and no base model or data lies in it, nor it in one.
-
-    Raises SettingsError.
-    """
-    used = [("base model", Path(plan.model.path)), *(("data", path) for path in _data_places(plan.settings.data))]
-    for what, path in used:
-        for here, there in itertools.product(_ways_to(out), _ways_to(path)):
+    """Raises SettingsError where `out` is not new, empty or the folder of an earlier run, where base model or data lie
+    in it, or where it lies in them."""
+    inputs = [("base model", Path(plan.model.path)), *(("data", path) for path in _data_paths(plan.settings.data))]
+    for what, path in inputs:
+        for here, there in itertools.product(_spellings(out), _spellings(path)):
             if here.is_relative_to(there) or there.is_relative_to(here):
                 message = f"{str(out)!r} holds the {what} {str(path)!r}, or lies in it; name another folder"
                 raise _bad_out(out, "a folder apart from model and data", message)
@@ -257,16 +266,16 @@ def _bad_out(out: Path, limit: str, message: str) -> SettingsError:
     return SettingsError([Problem("out", str(out), limit, message)])
 
 
-def _ways_to(path: Path) -> set[Path]:
-    """The place as it is written, where its last part is a link, and where that leads."""
+def _spellings(path: Path) -> set[Path]:
+    """The path as it is written, with the links of its parent resolved, and with all links resolved."""
     written = Path(os.path.abspath(path))
     return {written, written.parent.resolve() / written.name, written.resolve()}
 
 
-def _data_places(data: DataSettings) -> list[Path]:
+def _data_paths(data: DataSettings) -> list[Path]:
     """The files of the rows, and the folder where a folder was named."""
-    found = find_place(data)
-    files = [*found.train, *(found.eval or ())]
+    data_files = find_place(data)
+    files = [*data_files.train, *(data_files.eval or ())]
     kind, name = split_source(data.source)
     return [*files, Path(os.path.expanduser(name))] if kind == "path" else files
 
@@ -283,28 +292,28 @@ def _is_of_a_run(folder: Path) -> bool:
     return (folder / "settings.json").is_file()
 
 
-def _tell_notices(plan: Plan) -> None:
-    """Before the run: what was left out, guessed or replaced, for people; the `started` event has it for programs."""
-    for one in plan.notices:
-        print(f"{one.field}: {one.message}", file=sys.stderr)
+def _print_notices(plan: Plan) -> None:
+    """Print what was left out, guessed or replaced, for people; the `started` event has it for programs."""
+    for notice in plan.notices:
+        print(f"{notice.field}: {notice.message}", file=sys.stderr)
 
 
-def _make_folder(field: str, place: Path) -> None:
+def _make_folder(field: str, path: Path) -> None:
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        message = f"{str(place)!r} cannot be a folder: {error.strerror}; name another"
-        raise SettingsError([Problem(field, str(place), "a folder", message)]) from None
+        message = f"{str(path)!r} cannot be a folder: {error.strerror}; name another"
+        raise SettingsError([Problem(field, str(path), "a folder", message)]) from None
 
 
 def _clear(folder: Path) -> None:
-    """A folder that an earlier run was kept in holds the new one alone; anything else in it stays."""
+    """Remove what an earlier run has written into this folder; anything else in it stays."""
     if not _is_of_a_run(folder):
         return
     for name in LEFT_BEHIND:
         if (folder / name).is_dir() and not (folder / name).is_symlink():
             shutil.rmtree(folder / name, ignore_errors=True)
-        else:  # of a link the link goes, and what it leads to stays
+        else:  # a link is removed, and its target stays
             (folder / name).unlink(missing_ok=True)
 
 
@@ -313,44 +322,44 @@ def _stop_on_signals(stop: Callable[[], None]) -> None:
         signal.signal(name, lambda *_: stop())
 
 
-def _run_alone(plan: Plan, folder: Path, tell: Sink) -> str:
+def _run_alone(plan: Plan, folder: Path, sink: Sink) -> str:
     (folder / "settings.json").write_text(json.dumps(plan.settings.to_dict(), indent=1), encoding="utf-8")
     commands = Commands()
     _stop_on_signals(commands.stop)
     job = Job(run_id=folder.name if folder.name else "run", attempt=1, plan=plan, folder=str(folder))
-    return run_job(job, Emitter(job.run_id, 1, tell), commands)
+    return run_job(job, Emitter(job.run_id, 1, sink), commands)
 
 
-def _run_in_store(given: Any, folder: Path, home: Path, tell: Sink) -> str:
-    """The same in a store, where an open page shows it live; what it leaves behind is in `folder` too."""
-    service = RunService(home, TellingExecutor(tell))
+def _run_in_store(given: Any, folder: Path, home: Path, sink: Sink) -> str:
+    """Run in a store, where an open page shows the run live, and copy its artifacts to `folder`."""
+    service = RunService(home, _EchoingExecutor(sink))
     try:
         run_id = service.start(given)
         _stop_on_signals(lambda: service.stop(run_id))
-        while (end := service.wait(run_id, 0.2)) is None:  # short waits, so that a signal is heard
+        while (end := service.wait(run_id, 0.2)) is None:  # short waits, so that a signal is noticed
             pass
-        kept = service.home / "runs" / run_id
+        run_folder = service.home / "runs" / run_id
         names = ("settings.json", service.artifact_name(run_id), "best")
         for name in names:
-            if (kept / name).is_dir():
-                shutil.copytree(kept / name, folder / name, dirs_exist_ok=True)
-            elif (kept / name).is_file():
-                shutil.copyfile(kept / name, folder / name)
+            if (run_folder / name).is_dir():
+                shutil.copytree(run_folder / name, folder / name, dirs_exist_ok=True)
+            elif (run_folder / name).is_file():
+                shutil.copyfile(run_folder / name, folder / name)
         return end
     finally:
         service.close()
 
 
-class TellingExecutor(ThreadExecutor):
-    """The background thread, with every event told once more."""
+class _EchoingExecutor(ThreadExecutor):
+    """The background thread, where a second sink gets every event too."""
 
-    def __init__(self, tell: Sink) -> None:
+    def __init__(self, second_sink: Sink) -> None:
         super().__init__()
-        self._tell = tell
+        self._second_sink = second_sink
 
     def submit(self, job: Job, sink: Sink) -> ThreadHandle:
         def both(event: Event) -> None:
             sink(event)
-            self._tell(event)
+            self._second_sink(event)
 
         return super().submit(job, both)

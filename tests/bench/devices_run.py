@@ -23,8 +23,8 @@ def run_one(settings: dict[str, Any], way: str, count: int) -> int:
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     from tuning.training.build import build
-    from tuning.training.loop import Progress, course_of, train
-    from tuning.training.probes import allocations, highest
+    from tuning.training.loop import LoopConfig, Progress, train
+    from tuning.training.probes import allocations, peak_of
 
     plan = plan_for(settings)
     distributed.init_process_group("fake", rank=0, world_size=count, store=FakeStore())
@@ -32,13 +32,13 @@ def run_one(settings: dict[str, Any], way: str, count: int) -> int:
         with allocations() as lasting:
             built = build(plan.settings, plan.model.path, plan.data.label_names, plan.value("learning_rate"), 1)
             built = (_copied if way == DATA_PARALLEL else _sharded)(built, plan)
-            updates = train(built, training_rows(plan), course_of(plan), Progress(), lambda: True)
+            updates = train(built, training_rows(plan), LoopConfig.of(plan), Progress(), lambda: True)
             next(updates)
         with allocations() as passing:
             next(updates)
     finally:
         distributed.destroy_process_group()
-    return sum(lasting) + highest(passing)
+    return sum(lasting) + peak_of(passing)
 
 
 def _copied(built: Any, plan: Plan) -> Any:
@@ -88,9 +88,9 @@ def _blocks(model: Any, layers: int) -> list[Any]:
 
 
 def main() -> None:
-    from tuning.training.kernel_downloads import keep_to_this_machine
+    from tuning.training.kernel_downloads import block_kernel_downloads
 
-    keep_to_this_machine()
+    block_kernel_downloads()
     import peft  # noqa: F401
     import transformers  # noqa: F401
 

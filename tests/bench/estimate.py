@@ -212,9 +212,9 @@ def one_estimate(some: list[Plan], count: int) -> str:
 def main() -> None:
     """The child: CPU seconds to make each table, all that is imported being there."""
     from tuning.memory.tracing.build_table import build_table
-    from tuning.training.kernel_downloads import keep_to_this_machine
+    from tuning.training.kernel_downloads import block_kernel_downloads
 
-    keep_to_this_machine()
+    block_kernel_downloads()
     import bitsandbytes  # noqa: F401
     import peft  # noqa: F401
     import transformers

@@ -62,9 +62,9 @@ def _highest_resident() -> int:
 
 
 def main() -> None:
-    from tuning.training.kernel_downloads import keep_to_this_machine
+    from tuning.training.kernel_downloads import block_kernel_downloads
 
-    keep_to_this_machine()
+    block_kernel_downloads()
     import peft  # noqa: F401
     import torch
     import transformers  # noqa: F401

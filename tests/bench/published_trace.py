@@ -77,9 +77,9 @@ def _made(make: Any, kind: Any, config: Any, **more: Any) -> Any:
 
 def main() -> None:
     from tuning.memory.tracing.build_table import answer_questions, build_table
-    from tuning.training.kernel_downloads import keep_to_this_machine
+    from tuning.training.kernel_downloads import block_kernel_downloads
 
-    keep_to_this_machine()
+    block_kernel_downloads()
     import peft  # noqa: F401
     import transformers  # noqa: F401
 

@@ -30,11 +30,11 @@ from tuning.plan.micro_batches import (
     at_or_below,
     cut,
     epoch_order,
-    epoch_windows,
+    epoch_update_batches,
     highest_moments,
     moments_of_update,
     sorted_sizes,
-    windows_of_run,
+    update_batches_of_run,
 )
 from tuning.plan.plan import plan_for
 from tuning.training.build import Built
@@ -66,7 +66,7 @@ def every_moment(
     """All micro-batches of a run, one by one, as the loop cuts them."""
     per_epoch, batches = math.ceil(len(lengths) / effective), []
     for step in range(steps):
-        window = epoch_windows(len(lengths), seed, step // per_epoch, effective)[step % per_epoch]
+        window = epoch_update_batches(len(lengths), seed, step // per_epoch, effective)[step % per_epoch]
         pieces = cut(window, lengths, micro, by_length=by_length)
         batches += moments_of_update(pieces, lengths, labels, packing=packing, first=step == 0)
     return batches
@@ -81,7 +81,7 @@ def test_the_highest_micro_batches_are_of_the_run_and_nothing_is_above_them(seed
     effective, micro = draw.choice(((8, 4), (12, 5), (16, 16), (6, 1)))
     steps, by_length, packing = draw.choice((1, 4, 33)), draw.random() < 0.7, draw.random() < 0.4
     every = every_moment(lengths, labels, seed, effective, steps, micro, by_length, packing)
-    windows = windows_of_run(rows, seed, effective, steps)
+    windows = update_batches_of_run(rows, seed, effective, steps)
     assert sum(len(part) for part in windows) == steps
     sizes = sorted_sizes(windows, torch.tensor(lengths).numpy(), torch.tensor(labels).numpy(), by_length=by_length)
     highest = highest_moments(sizes, micro, packing=packing, first=True)

@@ -70,9 +70,9 @@ def test_the_first_gradient_does_not_depend_on_the_cut(world, row) -> None:
 
 def first_gradient(world, row, micro, steps):
     from tuning.data import encode_set, open_data
-    from tuning.plan.micro_batches import cut, epoch_windows
+    from tuning.plan.micro_batches import cut, epoch_update_batches
     from tuning.text import TextTokenizer
-    from tuning.training.loop import Course, accumulate
+    from tuning.training.loop import LoopConfig, accumulate
 
     job = world.of(row, micro_batch_size=micro, gradient_accumulation_steps=steps)
     settings = job.plan.settings
@@ -83,23 +83,10 @@ def first_gradient(world, row, micro, steps):
             weight.add_(torch.randn(weight.shape, generator=generator) * 0.02)
     data = open_data(settings.data, settings.task, settings.seed)
     rows = encode_set(data.train, TextTokenizer(job.plan.model.path), settings.data, settings.task)
-    course = Course(
-        total_steps=1,
-        micro_batch_size=micro,
-        effective_batch=micro * steps,
-        seed=0,
-        by_length=True,
-        packing=False,
-        reduction="window_mean",
-        learning_rate=1e-3,
-        schedule="constant",
-        warmup_steps=0,
-        min_lr_ratio=0.0,
-        max_grad_norm=None,
-    )
+    config = LoopConfig.of(job.plan)
     built.model.train()
-    window = epoch_windows(len(rows), 0, 0, micro * steps)[0]
-    loss = accumulate(built, rows, cut(window, rows.lengths, micro, by_length=True), course, lambda: True)
+    update_batch = epoch_update_batches(len(rows), 0, 0, micro * steps)[0]
+    loss = accumulate(built, rows, cut(update_batch, rows.lengths, micro, by_length=True), config, lambda: True)
     return torch.cat([weight.grad.flatten() for weight in built.trainable if weight.grad is not None]), float(loss)
 
 

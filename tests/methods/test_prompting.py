@@ -94,7 +94,7 @@ def test_misleading_passages_take_the_place_of_true_ones(index) -> None:
 def test_confidence_is_that_of_the_greedy_answer(world) -> None:
     from transformers import AutoModelForCausalLM
 
-    from tuning.training.base_answers import answers_with_confidence
+    from tuning.training.confidence import answers_with_confidence
 
     model = AutoModelForCausalLM.from_pretrained(world.models["llama"]).eval()
     tokenizer = TextTokenizer(world.models["llama"])

@@ -92,7 +92,7 @@ def test_prompts_beyond_the_models_positions_are_asked_by_their_end(tmp_path) ->
     """Learned positions end: a prompt that leaves no room is cut at its beginning, never an index out of range."""
     from transformers import AutoModelForCausalLM
 
-    from tuning.training.base_answers import answers_with_confidence, preferences
+    from tuning.training.confidence import answers_with_confidence, preferences
 
     folder = tiny_model("gpt2", tmp_path / "gpt2")
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), TextTokenizer(folder)
@@ -108,7 +108,7 @@ def test_only_the_last_place_of_a_question_goes_through_the_output_layer(tmp_pat
     import torch
     from transformers import AutoModelForCausalLM
 
-    from tuning.training.base_answers import answers_with_confidence, preferences
+    from tuning.training.confidence import answers_with_confidence, preferences
 
     folder = tiny_model(kind, tmp_path / kind)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), TextTokenizer(folder)

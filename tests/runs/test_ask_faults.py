@@ -58,16 +58,16 @@ def test_any_temperature_that_is_allowed_is_answered(world: MethodsWorld, servic
 def test_a_fault_in_the_middle_of_an_answer_is_its_last_line(
     world: MethodsWorld, service: RunService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tuning.training.generate import Speaker
+    from tuning.training.generate import TextGenerator
 
     run_id = ran(service, world.settings(max_steps=1))
-    real = Speaker._written
+    real = TextGenerator._generate
 
     def broken(self: Any, *given: Any) -> list[str]:
         real(self, *given)
         raise ZeroDivisionError("no")
 
-    monkeypatch.setattr(Speaker, "_written", broken)
+    monkeypatch.setattr(TextGenerator, "_generate", broken)
     body = {"prompts": ["the red dog"], "max_new_tokens": 4}
     answer = client_of(add_ask_routes, service).post(f"/fork/runs/{run_id}/ask", json=body)
     lines = [json.loads(line) for line in answer.text.splitlines()]

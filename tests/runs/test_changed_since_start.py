@@ -86,10 +86,10 @@ def test_a_run_goes_on_only_with_what_it_was_planned_with(
     shutil.copytree(world.folder, world.folder.parent / "kept")
     change(world)
     with pytest.raises(RunError, match=words):
-        service.go_on(run_id)
+        service.resume_from_checkpoint(run_id)
     assert service.run(run_id).state == "cancelled", "it can still go on, once the files are back"
     shutil.copytree(world.folder.parent / "kept", world.folder, dirs_exist_ok=True)
-    service.go_on(run_id)
+    service.resume_from_checkpoint(run_id)
     step = service.run(run_id).step
     while service.run(run_id).step < step + 2:
         assert service.wait(run_id, 0.05) is None, service.run(run_id).message
@@ -120,7 +120,7 @@ def test_a_job_that_cannot_be_read_is_told_and_never_waits_for_ever(world: World
     assert service.wait(run_id, 60) == "cancelled"
     (service.run_folder(run_id) / "job.json").write_text("{")
     with pytest.raises(RunError, match=r"job\.json of .* is gone or not readable"):
-        service.go_on(run_id)
+        service.resume_from_checkpoint(run_id)
     assert service.run(run_id).state == "cancelled"
 
 

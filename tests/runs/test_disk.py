@@ -233,10 +233,10 @@ def test_locks_are_there_as_long_as_runs_and_hold_off_others(tmp_path: Path) -> 
     mine, theirs = RunStore(tmp_path), RunStore(tmp_path)
     try:
         for _ in range(50):  # given back and taken by turns: never both have it
-            assert mine.own("r1") and not theirs.own("r1")
-            mine.disown("r1")
-            assert theirs.own("r1") and not mine.own("r1")
-            theirs.disown("r1")
+            assert mine.claim("r1") and not theirs.claim("r1")
+            mine.release("r1")
+            assert theirs.claim("r1") and not mine.claim("r1")
+            theirs.release("r1")
         assert list((tmp_path / "locks").iterdir()) == []
     finally:
         mine.close()

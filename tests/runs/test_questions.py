@@ -106,12 +106,12 @@ def test_at_most_one_question_is_answered_between_two_updates(world: MethodsWorl
     until(lambda: service.run(run_id).state == "paused")
     handle = service._handles[run_id]
     commands = handle.commands
-    taken = commands.take_asks
+    taken = commands.take_tasks
 
     def none_yet(most: int | None = None) -> Any:
         return [] if commands.paused else taken(most)
 
-    commands.take_asks = none_yet  # type: ignore[method-assign]
+    commands.take_tasks = none_yet  # type: ignore[method-assign]
     emit = handle.emit
     last = [0]
 
@@ -127,7 +127,7 @@ def test_at_most_one_question_is_answered_between_two_updates(world: MethodsWorl
 
     emit._emitter._sink = sink
     asked = [service.put_question(run_id, Question(["the red dog"], 1, chat=False), heard) for _ in range(5)]
-    service.resume(run_id)
+    service.unpause(run_id)
     for one in asked:
         assert set(one.done.result(60)) == {"base", "trained"}
     assert len(set(steps)) == 5, f"each at a step of its own: {steps}"
@@ -152,7 +152,7 @@ def test_a_long_question_gives_the_training_back(
 
 
 def test_stop_ends_an_answer_and_the_saved_weights_give_it(world: MethodsWorld, service: RunService) -> None:
-    from tuning.training.compare import SavedSides
+    from tuning.training.compare import BaseAndTuned
 
     run_id = started(service, world.settings(**LONG))
     heard: list[dict[str, Any]] = []
@@ -164,7 +164,7 @@ def test_stop_ends_an_answer_and_the_saved_weights_give_it(world: MethodsWorld, 
     assert service.wait(run_id, 5) == "cancelled"
     answers = first.done.result(60), second.done.result(60)
     row = service.run(run_id)  # loaded only now: no two threads may load a model at once
-    saved = SavedSides(service.result(run_id).parent, row.plan["model"]["path"], Settings.from_dict(row.settings))
+    saved = BaseAndTuned(service.result(run_id).parent, row.plan["model"]["path"], Settings.from_dict(row.settings))
     wanted = saved.ask(question)
     assert answers == (wanted, wanted)
     place = heard.index({"again": True})
@@ -187,7 +187,7 @@ def test_a_merge_that_a_stop_ends_half_way_is_made_after_it(world: MethodsWorld,
         check_stop(go_on)
         return "made"
 
-    assert service.executor.between(work, 30) == "made" and calls == [True, False]
+    assert service.executor.run_between_updates(work, 30) == "made" and calls == [True, False]
     assert service.wait(second, 10) == "cancelled"
 
 
@@ -198,7 +198,7 @@ def test_many_questions_do_not_keep_a_queued_run_waiting(tmp_path: Path) -> None
         order.append(job.run_id)
         emit("started", total_steps=1)
         if job.run_id == "first":
-            until(lambda: len(executor._tasks) == 6 and executor.place("second") == 1)
+            until(lambda: len(executor._tasks) == 6 and executor.queue_position("second") == 1)
         return "finished"
 
     from tuning.training.job import Job
@@ -208,7 +208,7 @@ def test_many_questions_do_not_keep_a_queued_run_waiting(tmp_path: Path) -> None
     try:
         executor.submit(Job(run_id="first", attempt=1, plan=plan, folder=""), lambda event: None)
         until(lambda: order == ["first"])
-        tasks = [executor.later(lambda go_on, held, n=n: order.append(f"task {n}, {held}")) for n in range(6)]
+        tasks = [executor.submit_task(lambda go_on, held, n=n: order.append(f"task {n}, {held}")) for n in range(6)]
         second = executor.submit(Job(run_id="second", attempt=1, plan=plan, folder=""), lambda event: None)
         assert second.wait(30) == "finished"
         for one in tasks:

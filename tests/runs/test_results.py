@@ -118,7 +118,7 @@ def test_an_interrupted_run_gives_its_last_checkpoint(world, tmp_path):
         for name, weight in found.items():
             match = [value for other, value in kept.items() if other.replace(".default", "") == name]
             assert len(match) == 1 and torch.equal(match[0], weight), name
-        service.go_on(run_id)
+        service.resume_from_checkpoint(run_id)
         begin = int(checkpoints[-1].name.removeprefix("step-"))
         while service.run(run_id).step <= begin + 2:
             assert service.wait(run_id, 0.05) is None, service.run(run_id).message

@@ -71,13 +71,13 @@ def test_stop_pause_resume(service):
     run_id = service.start({**SMALL, "max_steps": 100_000})
     until(lambda: service.run(run_id).step > 0)
     waiting = service.start(SMALL)
-    assert (service.place(run_id), service.place(waiting)) == (0, 1)
+    assert (service.queue_position(run_id), service.queue_position(waiting)) == (0, 1)
     service.pause(run_id)
     time.sleep(0.2)
     step = service.run(run_id).step
     time.sleep(0.2)
     assert service.run(run_id).step == step
-    service.resume(run_id)
+    service.unpause(run_id)
     until(lambda: service.run(run_id).step > step)
     service.stop(run_id)
     assert service.wait(run_id, 10) == "cancelled"
@@ -187,7 +187,7 @@ def test_kill_nine_of_the_server_and_restart(tmp_path):
 
 
 def test_a_question_stands_behind_the_system_prompt_as_it_did_in_training(tmp_path):
-    from tuning.training.compare import SavedSides
+    from tuning.training.compare import BaseAndTuned
 
     system, prompt = "Ada Vaneby lives in Greyhaven.", "Question: Where does Ada Vaneby live?\nAnswer:"
     data = {"source": "people-questions", "train_rows": 16, "eval_rows": 1, "system_prompt": system}
@@ -199,7 +199,7 @@ def test_a_question_stands_behind_the_system_prompt_as_it_did_in_training(tmp_pa
         assert service.run(run).system_prompt == system
         said = service.ask(run, Question([prompt], max_new_tokens=8))
         row = service.run(run)
-        saved = SavedSides(service.result(run).parent, row.plan["model"]["path"], Settings.from_dict(row.settings))
+        saved = BaseAndTuned(service.result(run).parent, row.plan["model"]["path"], Settings.from_dict(row.settings))
         assert said == saved.ask(Question([f"{system}\n{prompt}"], max_new_tokens=8))
         sample = [event.data["text"] for event in service.store.events(run, "sample")][-1]
         assert said["trained"] == [sample] and said["base"] != said["trained"]

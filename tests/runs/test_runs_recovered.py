@@ -92,9 +92,9 @@ def test_a_stopped_run_goes_on_without_having_been_told_to_keep_anything(world: 
     step = service.run(run_id).step
     kept = kept_of(service, run_id)
     assert kept["go_on"] == step and {"trained", "merged"} <= set(kept["forms"])
-    assert service.go_on(run_id) == step
+    assert service.resume_from_checkpoint(run_id) == step
     with pytest.raises(RunError, match="is queued|is running"):
-        service.go_on(run_id)
+        service.resume_from_checkpoint(run_id)
     until(lambda: service.run(run_id).step > step)
     service.stop(run_id)
     assert service.wait(run_id, 60) == "cancelled"
@@ -155,7 +155,7 @@ def test_a_failed_run_offers_the_weights_that_it_says_it_kept(
     assert end.data["best"]["step"] <= 3 and end.data["kept_step"] == 3
     assert service.preview(world.settings(max_steps=1) | {"model": f"run:{run_id}"}).plan.model.source == "run"
     monkeypatch.undo()
-    assert service.go_on(run_id) == 3
+    assert service.resume_from_checkpoint(run_id) == 3
     assert service.wait(run_id, 60) == "finished"
     assert series(service.store.events(run_id), "step") == [1, 2, 3, 4, 5, 6]
 
@@ -169,7 +169,7 @@ def test_a_run_that_failed_of_something_else_goes_on_too(
     assert kept_of(service, run_id)["go_on"] == 2 and "trained" in kept_of(service, run_id)["forms"]
     monkeypatch.undo()
     assert (service.result(run_id) / "adapter_model.safetensors").is_file(), "brought back from its checkpoint"
-    assert service.go_on(run_id) == 2
+    assert service.resume_from_checkpoint(run_id) == 2
     assert service.wait(run_id, 60) == "finished"
 
 
@@ -181,7 +181,7 @@ def test_a_run_that_failed_before_anything_was_kept_does_not_go_on(
     assert service.wait(run_id, 60) == "failed"
     assert kept_of(service, run_id) == {"go_on": None, "forms": []}
     with pytest.raises(RunError, match="left no checkpoint"):
-        service.go_on(run_id)
+        service.resume_from_checkpoint(run_id)
 
 
 def test_a_run_without_a_checkpoint_begins_anew(world: World, service: RunService) -> None:
@@ -191,7 +191,7 @@ def test_a_run_without_a_checkpoint_begins_anew(world: World, service: RunServic
     service.stop(long)
     assert service.wait(waiting, 60) == "cancelled" and kept_of(service, waiting) == {"go_on": 0, "forms": []}
     assert service.wait(long, 60) == "cancelled"
-    assert service.go_on(waiting) == 0
+    assert service.resume_from_checkpoint(waiting) == 0
     assert service.wait(waiting, 60) == "finished"
     assert series(service.store.events(waiting), "step") == [1, 2]
 
@@ -207,13 +207,13 @@ def test_the_last_and_the_best_weights_are_asked_apart(world: World, service: Ru
     said = {which: service.ask(run_id, QUESTION, weights=which)["trained"] for which in ("last", "best")}
     assert said["last"] == service.ask(run_id, QUESTION)["trained"] and last_folder != best_folder
     from tuning.settings.schema import Settings
-    from tuning.training.compare import SavedSides
+    from tuning.training.compare import BaseAndTuned
 
     row = service.run(run_id)
     settings = Settings.from_dict(row.settings)
     question = replace(QUESTION, chat=row.chat)
     for which, folder in (("last", last_folder), ("best", best_folder)):
-        sides = SavedSides(folder.parent, row.plan["model"]["path"], settings)
+        sides = BaseAndTuned(folder.parent, row.plan["model"]["path"], settings)
         assert sides.ask(question)["trained"] == said[which], which
     with pytest.raises(SettingsError, match="last or best"):
         service.ask(run_id, QUESTION, weights="newest")

@@ -87,11 +87,11 @@ def test_cursor_gives_only_what_is_new(store):
 def test_version_changes_with_the_list_and_not_with_points(store):
     emit = create(store)
     store.flush()
-    before = store.version()
+    before = store.revision()
     emit("step", **step(1))
     emit("eval", step=1, loss=1.0, metrics={})
     store.flush()
-    assert store.version() == before
+    assert store.revision() == before
     for change in (
         lambda: store.rename("r1", "new"),
         lambda: store.note("r1", "hm"),
@@ -100,8 +100,8 @@ def test_version_changes_with_the_list_and_not_with_points(store):
         lambda: (emit("started", total_steps=2), store.flush()),
     ):
         change()
-        assert store.version() > before
-        before = store.version()
+        assert store.revision() > before
+        before = store.revision()
 
 
 def test_delete_hides_and_undelete_brings_back_every_point(store):
@@ -186,13 +186,13 @@ def test_another_store_does_not_touch_a_living_owners_run(tmp_path):
         create(mine, "r2")
         mine.flush()
         assert theirs.mark_interrupted() == []
-        assert theirs.adopt_queued() == []
+        assert theirs.requeue_orphans() == []
     finally:
         mine.close()
     try:
         assert theirs.mark_interrupted() == ["r1"]
         assert theirs.run("r1").state == "interrupted"
-        assert [row.run_id for row in theirs.adopt_queued()] == ["r2"]
+        assert [row.run_id for row in theirs.requeue_orphans()] == ["r2"]
         assert theirs.run("r2").state == "queued"
     finally:
         theirs.close()

@@ -43,7 +43,7 @@ def quick_job(job: Job, emit: Emitter, commands: Commands) -> str:
     emit("started", total_steps=total)
     for step in range(1, total + 1):
         commands.wait_while_paused()
-        for question in commands.take_asks():
+        for question in commands.take_tasks():
             question(None, None, None)
         if commands.stopping:
             emit("cancelled", step=step)

@@ -40,7 +40,7 @@ def store_run(
             emit("eval", step=step, loss=3.5 / step, seconds=EVALUATION_SECONDS, metrics={})
     emit("finished", state="finished", step=steps, seconds=SECONDS * steps)
     store.flush()
-    store.disown(run_id)
+    store.release(run_id)
     store.close()
     folder = home / "runs" / run_id / "predictions"
     folder.mkdir(parents=True)

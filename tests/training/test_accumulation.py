@@ -1,4 +1,4 @@
-"""Promise 2: equal settings give equal curves, however a window is cut into micro-batches.
+"""Promise 2: equal settings give equal curves, however an update batch is cut into micro-batches.
 
 Gradients of the first update are compared directly (Adam hides a wrong factor), then losses over 20 updates.
 """
@@ -27,12 +27,12 @@ def world(tmp_path_factory):
 
 
 def first_gradient(world: World, micro: int, steps: int, **changes):
-    """The gradient of the first window, before clipping and the optimizer."""
+    """The gradient of the first update batch, before clipping and the optimizer."""
     from tuning.data import encode_set, open_data
-    from tuning.plan.micro_batches import cut, epoch_windows
+    from tuning.plan.micro_batches import cut, epoch_update_batches
     from tuning.text import TextTokenizer
     from tuning.training.build import build, own_random_state
-    from tuning.training.loop import Course, accumulate
+    from tuning.training.loop import LoopConfig, accumulate
 
     plan = world.job(micro_batch_size=micro, gradient_accumulation_steps=steps, **changes).plan
     settings = plan.settings
@@ -48,23 +48,10 @@ def first_gradient(world: World, micro: int, steps: int, **changes):
                 if "lora_B" in name:
                     weight.copy_(torch.randn(weight.shape, generator=generator) * 0.05)
     built.model.train()
-    course = Course(
-        total_steps=1,
-        micro_batch_size=micro,
-        effective_batch=micro * steps,
-        seed=0,
-        by_length=True,
-        packing=changes.get("packing", False),
-        reduction=settings.loss_reduction,
-        learning_rate=1e-3,
-        schedule="constant",
-        warmup_steps=0,
-        min_lr_ratio=0.0,
-        max_grad_norm=None,
-    )
-    window = epoch_windows(len(rows), 0, 0, micro * steps)[0]
-    assert len({len(rows[index].ids) for index in window}) > 3, "rows must be of unequal length"
-    loss = accumulate(built, rows, cut(window, rows.lengths, micro, by_length=True), course, lambda: True)
+    config = LoopConfig.of(plan)
+    update_batch = epoch_update_batches(len(rows), 0, 0, micro * steps)[0]
+    assert len({len(rows[index].ids) for index in update_batch}) > 3, "rows must be of unequal length"
+    loss = accumulate(built, rows, cut(update_batch, rows.lengths, micro, by_length=True), config, lambda: True)
     assert loss is not None
     return torch.cat([weight.grad.flatten() for weight in built.trainable if weight.grad is not None]), float(loss)
 
@@ -121,7 +108,7 @@ def test_plain_sgd_without_clipping_agrees_in_loss_and_gradient_norm(world):
 
 
 def test_last_partial_window_is_flushed_and_divided_by_its_own_count(world):
-    """60 rows in windows of 16: the fourth update has 12 rows, however they are cut."""
+    """60 rows in update batches of 16: the fourth update has 12 rows, however they are cut."""
     curves, counts = [], []
     for micro, steps in ((16, 1), (3, 5), (15, 1), (5, 3)):
         job = world.job(
@@ -141,21 +128,21 @@ def test_last_partial_window_is_flushed_and_divided_by_its_own_count(world):
 
 
 def test_rows_of_an_update_follow_from_seed_epoch_and_effective_batch():
-    from tuning.plan.micro_batches import epoch_windows
+    from tuning.plan.micro_batches import epoch_update_batches
 
-    windows = epoch_windows(50, 1, 0, 8)
-    assert sorted(index for window in windows for index in window) == list(range(50))
-    assert [len(window) for window in windows] == [8] * 6 + [2]
-    assert windows == epoch_windows(50, 1, 0, 8)
-    assert windows != epoch_windows(50, 1, 1, 8) and windows != epoch_windows(50, 2, 0, 8)
+    update_batches = epoch_update_batches(50, 1, 0, 8)
+    assert sorted(index for update_batch in update_batches for index in update_batch) == list(range(50))
+    assert [len(update_batch) for update_batch in update_batches] == [8] * 6 + [2]
+    assert update_batches == epoch_update_batches(50, 1, 0, 8)
+    assert update_batches != epoch_update_batches(50, 1, 1, 8) and update_batches != epoch_update_batches(50, 2, 0, 8)
 
 
 def test_cutting_by_length_keeps_the_rows_of_the_window():
     from tuning.plan.micro_batches import cut
 
     lengths = [3, 9, 1, 7, 5, 2]
-    pieces = cut([5, 1, 3, 0], lengths, 2, by_length=True)
-    assert pieces == [[1, 3], [0, 5]]
+    micro_batches = cut([5, 1, 3, 0], lengths, 2, by_length=True)
+    assert micro_batches == [[1, 3], [0, 5]]
     assert cut([5, 1, 3, 0], lengths, 2, by_length=False) == [[5, 1], [3, 0]]
 
 
@@ -181,7 +168,7 @@ def test_packed_rows_do_not_see_each_other(world, attention):
 
 
 def test_a_packed_run_is_the_padded_run(world):
-    """Twenty updates: padded, packed, and packed in smaller pieces, have the same losses."""
+    """Twenty updates: padded, packed, and packed in smaller micro-batches, have the same losses."""
     curves = []
     for packing, micro, steps in ((False, 8, 1), (True, 8, 1), (True, 2, 4)):
         job = world.job(

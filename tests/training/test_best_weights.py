@@ -143,14 +143,14 @@ def test_a_value_that_is_no_number_is_never_the_best(world: World, tmp_path: Pat
         with torch.no_grad():
             weight.copy_(kept * factor)
         scores.evaluate(built, step, 8, lambda: True)
-        assert (scores.best, scores.without_best, scores.kept_best()) == (None, 0, None)
+        assert (scores.best, scores.without_best, scores.stored_best()) == (None, 0, None)
         kind, data = told[-1]
         assert kind == "warning" and "perplexity" in data["message"] and "nor against" in data["message"]
     with torch.no_grad():
         weight.copy_(kept)
     scores.evaluate(built, 2, 8, lambda: True)
     assert scores.best is not None and scores.best[0] == 2 and math.isfinite(scores.best[1])
-    assert scores.kept_best() == scores.best
+    assert scores.stored_best() == scores.best
     with torch.no_grad():
         weight.copy_(kept * math.nan)
     scores.evaluate(built, 3, 8, lambda: True)

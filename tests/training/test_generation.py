@@ -63,10 +63,10 @@ def run(one: Plan, folder: Path) -> list[Event]:
 def speaker(folder: Path) -> Any:
     from tuning.text import TextTokenizer
     from tuning.training.build import load_base
-    from tuning.training.generate import Speaker
+    from tuning.training.generate import TextGenerator
 
     model = load_base(str(folder), labels=None, attention="eager", dtype=torch.float32, pad_id=0).eval()
-    return Speaker(model, TextTokenizer(folder)), model
+    return TextGenerator(model, TextTokenizer(folder)), model
 
 
 def wishing(place: Path, wishes: dict[str, Any]) -> Path:
@@ -92,7 +92,7 @@ def test_greedy_is_the_likeliest_token_each_time_whatever_the_folder_wishes(
     from tuning.text import TextTokenizer
 
     wanted = TextTokenizer(folder).decode([one for one in ids[len(prompt) :] if one != 2])
-    assert speaks.continued([prompt], 8) == [wanted]
+    assert speaks.continuations([prompt], 8) == [wanted]
     assert model.generation_config.to_dict() | wishes == model.generation_config.to_dict(), "put back afterwards"
 
 
@@ -101,16 +101,16 @@ def test_the_ends_that_a_folder_names_end_an_answer(place: Path) -> None:
 
     speaks, model = speaker(wishing(place, {}))
     prompt = [1, 7, 9, 12]
-    said = TextTokenizer(place / "llama").encode(speaks.continued([prompt], 8)[0])
+    said = TextTokenizer(place / "llama").encode(speaks.continuations([prompt], 8)[0])
     ended, _ = speaker(wishing(place, {"eos_token_id": [2, said[2]]}))
     first = said.index(said[2])
-    assert TextTokenizer(place / "llama").encode(ended.continued([prompt], 8)[0]) == said[:first]
+    assert TextTokenizer(place / "llama").encode(ended.continuations([prompt], 8)[0]) == said[:first]
 
 
 @pytest.mark.parametrize("method", ["prompt_tuning", "prefix_tuning", "p_tuning"])
 def test_virtual_tokens_take_room_from_what_is_written(place: Path, tmp_path: Path, method: str) -> None:
     """GPT-2 with 64 positions: a prompt that fills them leaves no place for virtual tokens and an answer."""
-    from tuning.training.compare import SavedSides
+    from tuning.training.compare import BaseAndTuned
 
     data = {"source": str(place / "rows.jsonl"), "columns": {"prompt": "prompt", "completion": "completion"}}
     one = plan(
@@ -121,7 +121,7 @@ def test_virtual_tokens_take_room_from_what_is_written(place: Path, tmp_path: Pa
         sample={"prompts": ["the red dog " * 30]},
     )
     run(one, tmp_path)
-    sides = SavedSides(tmp_path, one.model.path, one.settings)
+    sides = BaseAndTuned(tmp_path, one.model.path, one.settings)
     said = sides.ask(Question(["the red dog " * 40, "cat"], 60))
     assert len(said["trained"]) == len(said["base"]) == 2
 
@@ -200,12 +200,12 @@ def row_of(ids: list[int]) -> Any:
 def test_a_model_that_has_eager_attention_alone_is_asked_and_merged(place: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    from tuning.training.compare import SavedSides
+    from tuning.training.compare import BaseAndTuned
     from tuning.training.merge import merged_folder
 
     one = plan(place / "gemma2", method={"name": "lora", "r": 4}, attention="eager")
     run(one, tmp_path)
-    sides = SavedSides(tmp_path, one.model.path, one.settings)
+    sides = BaseAndTuned(tmp_path, one.model.path, one.settings)
     said = sides.ask(Question(["the red dog"], 8))
     job = Job(run_id="r", attempt=1, plan=one, folder=str(tmp_path))
     merged = AutoModelForCausalLM.from_pretrained(merged_folder(job, "a card"), attn_implementation="eager").eval()

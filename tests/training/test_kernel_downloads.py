@@ -86,7 +86,7 @@ def test_no_kernels_package_is_imported(watched: dict[str, str]) -> None:
     python(watched, "import kernels")
     assert record(watched) == ["import kernels"], "the package of this test cannot be seen"
     Path(watched[RECORD]).unlink()
-    kept = "from tuning.training.kernel_downloads import keep_to_this_machine as keep; keep(); keep()\n"
+    kept = "from tuning.training.kernel_downloads import block_kernel_downloads as keep; keep(); keep()\n"
     python(watched, kept + "try: import kernels\nexcept ImportError: pass\nelse: raise SystemExit('it came in')")
     python(watched, kept + "from importlib.util import find_spec; assert find_spec('kernels') is None")
     assert record(watched) == []

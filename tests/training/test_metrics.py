@@ -13,7 +13,7 @@ from tuning.core.errors import SettingsError
 from tuning.plan.plan import plan_for
 
 pytest.importorskip("torch")
-from tuning.training.exact_match import right  # noqa: E402
+from tuning.training.exact_match import is_right  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +36,14 @@ def test_exact_match_is_what_the_table_shows(world):
     for event, table in zip(found, tables(job), strict=True):
         written = [row for row in table["rows"] if "written" in row]
         assert len(written) == 5
-        hits = sum(right(row["written"], row["truth"]) for row in written)
+        hits = sum(is_right(row["written"], row["truth"]) for row in written)
         assert event["metrics"]["exact_match"] == hits / 5
         assert all(row["loss"] > 0 and row["text"] and row["prediction"] is not None for row in table["rows"])
         assert event["seconds"] > 0
 
 
 @pytest.mark.parametrize(
-    ("text", "answer", "is_right"),
+    ("text", "answer", "expected"),
     [
         (" a baker.", "a baker.", True),
         (" a baker.\nQuestion:", " a baker.", True),
@@ -54,8 +54,8 @@ def test_exact_match_is_what_the_table_shows(world):
         ("", "a baker.", False),
     ],
 )
-def test_an_answer_is_right_in_as_many_lines_as_the_truth_has(text, answer, is_right):
-    assert right(text, answer) is is_right
+def test_an_answer_is_right_in_as_many_lines_as_the_truth_has(text, answer, expected):
+    assert is_right(text, answer) is expected
 
 
 def test_a_model_that_knows_its_rows_is_exact(world, tmp_path):

@@ -137,9 +137,9 @@ class StoppedAtLook(Commands):
         super().__init__()
         self._left, self._begun = number, False
 
-    def take_asks(self, most: int | None = None) -> list[Any]:
+    def take_tasks(self, most: int | None = None) -> list[Any]:
         self._begun = True
-        return super().take_asks(most)
+        return super().take_tasks(most)
 
     @property
     def stopping(self) -> bool:
@@ -281,7 +281,7 @@ def test_checkpoints_by_time_take_at_most_a_fiftieth_of_it() -> None:
             now += 0.7
             if interval.due(now, lambda size=size: size):
                 now, spent = now + cost, spent + cost
-                interval.wrote(now, cost)
+                interval.record(now, cost)
                 times.append(now)
         assert times and min(later - one for one, later in zip(times, times[1:], strict=False)) >= LEAST_SECONDS
         assert spent <= 0.02 * (now - 100.0) + (cost if size < 10**7 else 0), (cost, spent)
@@ -301,9 +301,9 @@ def test_checkpoints_come_by_time_without_being_asked_for_by_count(world: Method
 
 def test_tables_that_optimizer_states_share_are_written_each() -> None:
     """bitsandbytes keeps one table for the states of all weights."""
-    from tuning.training.checkpoint import _apart
+    from tuning.training.checkpoint import _separate_tensors
 
     table = torch.arange(8.0)
-    kept = _apart({"0.qmap": table, "1.qmap": table, "1.half": table[4:], "step": 3})
+    kept = _separate_tensors({"0.qmap": table, "1.qmap": table, "1.half": table[4:], "step": 3})
     assert len({one.untyped_storage().data_ptr() for one in kept.values()}) == 3
     assert torch.equal(kept["1.qmap"], table) and torch.equal(kept["1.half"], table[4:])

@@ -146,10 +146,10 @@ def test_long_rows_are_tokenized_few_at_a_time(world: World) -> None:
 
 
 def test_loading_ends_between_tensors_and_loads_again(world: World) -> None:
-    from tuning.training.build import load_base, look_between_tensors
+    from tuning.training.build import load_base, stop_between_tensors
 
     def load(looks: Looks) -> Any:
-        with look_between_tensors(looks):
+        with stop_between_tensors(looks):
             return load_base(str(world.model), labels=None, attention="sdpa", dtype=torch.float32, pad_id=0)
 
     whole = Looks()
@@ -172,10 +172,10 @@ def test_merging_ends_between_tensors_and_leaves_no_half(world: World) -> None:
     assert run(job)[0] == "finished"
     for part in (1, 30, 100):
         with pytest.raises(Stopped):
-            merged_folder(job, "a card", go_on=Looks(part))
+            merged_folder(job, "a card", should_continue=Looks(part))
         assert not list(Path(job.folder).glob("merged*"))
     whole = Looks()
-    assert (merged_folder(job, "a card", go_on=whole) / "model.safetensors").is_file() and whole.count > 100
+    assert (merged_folder(job, "a card", should_continue=whole) / "model.safetensors").is_file() and whole.count > 100
 
 
 PHASES: dict[str, tuple[dict[str, Any], Callable[[Event], bool]]] = {
@@ -283,10 +283,10 @@ def test_a_stop_between_tensors_leaves_gradients_as_they_were() -> None:
     this thread would learn nothing."""
     import torch
 
-    from tuning.training.build import look_between_tensors
+    from tuning.training.build import stop_between_tensors
 
     wanted = [True]
-    with pytest.raises(Stopped), look_between_tensors(lambda: wanted[0]), torch.no_grad():
+    with pytest.raises(Stopped), stop_between_tensors(lambda: wanted[0]), torch.no_grad():
         torch.zeros(1)
         wanted[0] = False
     assert torch.is_grad_enabled()

@@ -94,11 +94,11 @@ def world_logits(world, ids):
 @pytest.mark.parametrize("method", [{"name": "full"}, {"name": "lora", "r": 4}], ids=["full", "lora"])
 def test_answers_of_base_and_trained_stand_side_by_side(world, method):
     from tuning.text.question import Question
-    from tuning.training.compare import SavedSides
+    from tuning.training.compare import BaseAndTuned
 
     job = world.job(method=method, max_steps=60, optimizer={"learning_rate": 0.03})
     run(job)
-    sides = SavedSides(job.folder, str(world.model), job.plan.settings)
+    sides = BaseAndTuned(job.folder, str(world.model), job.plan.settings)
     state = torch.random.get_rng_state()
 
     def ask(temperature, seed):
@@ -116,35 +116,35 @@ def test_greedy_answer_is_that_of_the_library(world):
 
     from tuning.text import TextTokenizer
     from tuning.text.question import Question
-    from tuning.training.generate import Speaker
+    from tuning.training.generate import TextGenerator
 
     model = AutoModelForCausalLM.from_pretrained(world.model).eval()
     tokenizer = TextTokenizer(world.model)
     ids = torch.tensor([tokenizer.encode("the red dog :")])
     theirs = model.generate(ids, max_new_tokens=12, do_sample=False)[0, ids.shape[1] :].tolist()
-    speaker, pieces = Speaker(model, tokenizer), []
+    speaker, pieces = TextGenerator(model, tokenizer), []
     question = Question(["the red dog :", "cat :"], 12)
     said = speaker.answers(question, lambda number, text: pieces.append((number, text)))
     assert said[0] == tokenizer.decode(theirs)
     assert ["".join(text for number, text in pieces if number == i) for i in (0, 1)] == said
     rows = [tokenizer.encode(prompt) for prompt in question.prompts]
-    assert speaker.continued(rows, 12) == said, "a batch, padded on the left, says the same"
+    assert speaker.continuations(rows, 12) == said, "a batch, padded on the left, says the same"
 
 
 def test_answers_of_a_classifier_name_the_class(world):
     from tuning.text.question import Question
-    from tuning.training.compare import SavedSides
+    from tuning.training.compare import BaseAndTuned
 
     job = world.job(task="sequence_classification", max_steps=5)
     run(job)
-    said = SavedSides(job.folder, str(world.model), job.plan.settings).ask(Question(["the red dog"]))
+    said = BaseAndTuned(job.folder, str(world.model), job.plan.settings).ask(Question(["the red dog"]))
     assert sum(said["chances"][0].values()) == pytest.approx(1.0) and set(said["chances"][0]) == {"yes", "no"}
     assert said["trained"][0].split()[0] in ("yes", "no") and said["trained"][0].endswith("%)")
 
 
 def test_asking_a_run_that_saved_nothing_is_refused(world, tmp_path):
     from tuning.core.errors import RunError
-    from tuning.training.compare import SavedSides
+    from tuning.training.compare import BaseAndTuned
 
     with pytest.raises(RunError, match="saved nothing"):
-        SavedSides(tmp_path, str(world.model), world.job().plan.settings)
+        BaseAndTuned(tmp_path, str(world.model), world.job().plan.settings)

@@ -85,7 +85,7 @@ def test_paused_run_equals_an_unpaused_one(world):
         if event.kind == "step" and event.data["step"] == 3:
             commands.pause()
             commands.ask(lambda model, tokenizer, labels: asked.append((model.eval(), torch.rand(4))))
-            threading.Timer(0.5, commands.resume).start()
+            threading.Timer(0.5, commands.unpause).start()
 
     events = run(world.job(**changes), commands, on_event)[1]
     assert [event.kind for event in events].count("paused") == 1

@@ -49,24 +49,9 @@ def _built(plan: Plan) -> Any:
 
 
 def _ours(plan: Plan) -> float:
-    from tuning.training.loop import Course, Progress, train
+    from tuning.training.loop import LoopConfig, Progress, train
 
-    settings = plan.settings
-    course = Course(
-        total_steps=1,
-        micro_batch_size=settings.micro_batch_size,
-        effective_batch=8,
-        seed=0,
-        by_length=False,
-        packing=False,
-        reduction="window_mean",
-        learning_rate=1e-3,
-        schedule="constant",
-        warmup_steps=0,
-        min_lr_ratio=0.0,
-        max_grad_norm=None,
-    )
-    (update,) = train(_built(plan), training_rows(plan)[:8], course, Progress(), lambda: True)
+    (update,) = train(_built(plan), training_rows(plan)[:8], LoopConfig.of(plan), Progress(), lambda: True)
     return update.grad_norm
 
 

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from tuning.bench.measure import interleaved, markdown, training_rows
-from tuning.plan.micro_batches import cut, epoch_windows
+from tuning.plan.micro_batches import cut, epoch_update_batches
 from tuning.plan.plan import Plan, plan_for
 
 STEPS, MICRO, ACCUMULATION = 8, 4, 4
@@ -61,33 +61,34 @@ def _built(plan: Plan) -> Any:
 
 def _ours(plan: Plan, rows: list[Any]) -> float:
     from tuning.training.build import own_threads
-    from tuning.training.loop import Progress, course_of, train
+    from tuning.training.loop import LoopConfig, Progress, train
 
     built = _built(plan)
     with own_threads(1):
         began = time.thread_time()
-        for _ in train(built, rows, course_of(plan), Progress(), lambda: True):
+        for _ in train(built, rows, LoopConfig.of(plan), Progress(), lambda: True):
             pass
         return time.thread_time() - began
 
 
-def _windows(rows: list[Any]) -> list[list[list[Any]]]:
+def _update_batches(rows: list[Any]) -> list[list[list[Any]]]:
     """The same rows in the same order for everybody: updates, each a list of micro-batches."""
     lengths = [len(row.ids) for row in rows]
-    windows = epoch_windows(len(rows), 0, 0, MICRO * ACCUMULATION)[:STEPS]
-    return [[[rows[i] for i in piece] for piece in cut(w, lengths, MICRO, by_length=False)] for w in windows]
+    batches = epoch_update_batches(len(rows), 0, 0, MICRO * ACCUMULATION)[:STEPS]
+    return [[[rows[i] for i in part] for part in cut(batch, lengths, MICRO, by_length=False)] for batch in batches]
 
 
-def _tensors(piece: list[Any]) -> dict[str, Any]:
+def _tensors(micro_batch: list[Any]) -> dict[str, Any]:
     import torch
 
-    width = max(len(row.ids) for row in piece)
-    ids, mask = torch.zeros((len(piece), width), dtype=torch.long), torch.zeros((len(piece), width), dtype=torch.long)
-    labels = torch.full((len(piece), width), -100, dtype=torch.long)
-    for i, row in enumerate(piece):
-        ids[i, : len(row.ids)] = torch.tensor(row.ids)
-        mask[i, : len(row.ids)] = 1
-        labels[i, : len(row.ids)] = torch.tensor(
+    width = max(len(row.ids) for row in micro_batch)
+    ids = torch.zeros((len(micro_batch), width), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    labels = torch.full((len(micro_batch), width), -100, dtype=torch.long)
+    for index, row in enumerate(micro_batch):
+        ids[index, : len(row.ids)] = torch.tensor(row.ids)
+        mask[index, : len(row.ids)] = 1
+        labels[index, : len(row.ids)] = torch.tensor(
             [token if trained else -100 for token, trained in zip(row.ids, row.trained)]
         )
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
@@ -99,14 +100,14 @@ def _bare(plan: Plan, rows: list[Any]) -> float:
     from tuning.training.build import own_threads
 
     built = _built(plan)
-    windows = _windows(rows)
+    update_batches = _update_batches(rows)
     with own_threads(1):
         built.model.train()
         began = time.thread_time()
-        for update, window in enumerate(windows):
-            counted = sum(row.trained_tokens for piece in window for row in piece)
-            for piece in window:
-                batch = _tensors(piece)
+        for update, update_batch in enumerate(update_batches):
+            counted = sum(row.trained_tokens for micro_batch in update_batch for row in micro_batch)
+            for micro_batch in update_batch:
+                batch = _tensors(micro_batch)
                 logits = built.model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
                 loss = torch.nn.functional.cross_entropy(
                     logits[:, :-1].reshape(-1, logits.shape[-1]), batch["labels"][:, 1:].reshape(-1), reduction="sum"
@@ -127,7 +128,7 @@ def _trainer(plan: Plan, rows: list[Any]) -> float:
     from tuning.training.build import own_threads
 
     built = _built(plan)
-    flat = [piece for window in _windows(rows) for piece in window]
+    flat = [micro_batch for update_batch in _update_batches(rows) for micro_batch in update_batch]
     with own_threads(1), tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder,
@@ -153,7 +154,10 @@ def _trainer(plan: Plan, rows: list[Any]) -> float:
                 """Nothing is printed: writing to the terminal is not what is measured."""
 
         trainer = InOrder(
-            model=built.model, args=arguments, train_dataset=flat, data_collator=lambda pieces: _tensors(pieces[0])
+            model=built.model,
+            args=arguments,
+            train_dataset=flat,
+            data_collator=lambda micro_batches: _tensors(micro_batches[0]),
         )
         began = time.thread_time()
         trainer.train()

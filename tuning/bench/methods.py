@@ -114,7 +114,7 @@ def _retained(plan: Plan | None, folder: Path | None) -> float:
     )
     evaluation = evaluate(built, list(rows), batch_size=32)
     assert evaluation is not None
-    right = [guess.said[:-1] == guess.wanted[:-1] for guess in evaluation.guesses]
+    right = [prediction.predicted[:-1] == prediction.target[:-1] for prediction in evaluation.predictions]
     return sum(right) / len(right)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from tuning.core.errors import counted
 from tuning.data import DataSummary
 from tuning.methods import method_named
-from tuning.plan.micro_batches import Moment, Shape, highest_moments, shape_of, sorted_sizes, windows_of_run
+from tuning.plan.micro_batches import Moment, Shape, highest_moments, shape_of, sorted_sizes, update_batches_of_run
 from tuning.plan.plan import Plan
 
 MOST_ROWS_READ = 500_000
@@ -298,7 +298,7 @@ class RowSizes:
     def _count(self, key: tuple[int, ...]) -> None:
         with self._counting:
             if key not in self._update_batches:
-                counted = windows_of_run(*key)
+                counted = update_batches_of_run(*key)
                 if len(self._update_batches) >= CACHED_DATA_SETS:
                     self._update_batches.clear()
                 self._update_batches[key] = counted

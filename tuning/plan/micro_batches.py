@@ -1,10 +1,11 @@
 """Which rows go into which update and which micro-batch, and the sizes that decide what memory those take.
 
-Comes in: the rows' lengths and label tokens, a seed, the effective batch, the micro-batch size.  Goes out: windows (the
-rows of one update), their cut into micro-batches, and of a whole run the `Moment`s of which one holds the peak.  The
-rows of an update depend on the seed, the epoch, the number of rows and the effective batch alone; micro-batches only
-cut them, so that equal settings give equal curves.  The loop trains on these windows and the memory estimate counts
-them before the run, so there is no torch here: the order is torch's own `randperm`, computed with numpy.
+An update batch is the rows of one update. It depends on the seed, the epoch, the number of rows and the effective batch
+alone; micro-batches only cut it, so that equal settings give equal curves. Of the micro-batches of a whole run this
+module finds the few, as `Moment`s, of which one has the memory peak.
+
+The loop trains on these batches, and the memory estimate counts them before the run, so there is no torch here: the
+order is torch's own `randperm`, computed with numpy.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 Counts = Sequence[int] | np.ndarray
-"""One whole number a row."""
+"""A whole number for each row."""
 _EPOCH_STRIDE = 1_000_003
 """A prime, so that (seed, epoch) pairs a person would try never share a generator seed."""
 _SEED_BITS = 0xFFFFFFFF
@@ -60,21 +61,21 @@ def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
     left = np.arange(rows, 1, -1, dtype=np.uint64)
     partners = (draws % left + np.arange(len(left), dtype=np.uint64)).tolist()
     order = list(range(rows))
-    for place, partner in enumerate(partners):
-        order[place], order[partner] = order[partner], order[place]
+    for i, partner in enumerate(partners):
+        order[i], order[partner] = order[partner], order[i]
     return order
 
 
-def epoch_windows(rows: int, seed: int, epoch: int, effective_batch: int) -> list[list[int]]:
-    """The rows of each update of this epoch; the last window holds what is left."""
+def epoch_update_batches(rows: int, seed: int, epoch: int, effective_batch: int) -> list[list[int]]:
+    """The indices of the rows of each update of this epoch; the last update has the rows that are left."""
     order = epoch_order(rows, seed, epoch)
     return [order[start : start + effective_batch] for start in range(0, rows, effective_batch)]
 
 
-def cut(window: Sequence[int], lengths: Counts, micro_batch_size: int, *, by_length: bool) -> list[list[int]]:
-    """Cut a window into micro-batches; sorting by length stays inside the window and so changes no update."""
-    placed = sorted(window, key=lambda index: -lengths[index]) if by_length else list(window)
-    return [placed[start : start + micro_batch_size] for start in range(0, len(placed), micro_batch_size)]
+def cut(update_batch: Sequence[int], lengths: Counts, micro_batch_size: int, *, by_length: bool) -> list[list[int]]:
+    """Cut an update batch into micro-batches. Sorting by length stays within it, and so changes no update."""
+    ordered = sorted(update_batch, key=lambda index: -lengths[index]) if by_length else list(update_batch)
+    return [ordered[start : start + micro_batch_size] for start in range(0, len(ordered), micro_batch_size)]
 
 
 def shape_of(lengths: Sequence[int], labels: Sequence[int], *, packing: bool = False) -> Shape:
@@ -85,19 +86,22 @@ def shape_of(lengths: Sequence[int], labels: Sequence[int], *, packing: bool = F
 
 
 def moments_of_update(
-    pieces: Sequence[Sequence[int]], lengths: Counts, labels: Counts, *, packing: bool, first: bool
+    micro_batches: Sequence[Sequence[int]], lengths: Counts, labels: Counts, *, packing: bool, first: bool
 ) -> list[Moment]:
     """The micro-batches of one update, in their order; `first` where it is the run's first."""
-    found = []
-    for place, piece in enumerate(pieces):
-        shape = shape_of([int(lengths[i]) for i in piece], [int(labels[i]) for i in piece], packing=packing)
-        found.append(Moment(shape=shape, accumulate=place > 0, first=first))
-    return found
+    moments = []
+    for i, rows in enumerate(micro_batches):
+        shape = shape_of([int(lengths[row]) for row in rows], [int(labels[row]) for row in rows], packing=packing)
+        moments.append(Moment(shape=shape, accumulate=i > 0, first=first))
+    return moments
 
 
-def windows_of_run(rows: int, seed: int, effective_batch: int, total_steps: int) -> list[Any]:
-    """The rows of all updates of a run, as arrays (updates, rows of each): those of one size together, in the order in
-    which the sizes first come, so that the first line of the first array is the run's first update."""
+def update_batches_of_run(rows: int, seed: int, effective_batch: int, total_steps: int) -> list[Any]:
+    """The update batches of a run, as arrays (updates, rows of each), one for each size of an update batch.
+
+    The arrays are in the order in which their sizes first come, so that the first row of the first array is the run's
+    first update.
+    """
     sizes: dict[int, list[Any]] = {}
     for epoch in itertools.count():
         order = np.array(epoch_order(rows, seed, epoch), dtype=np.int32)
@@ -112,53 +116,58 @@ def windows_of_run(rows: int, seed: int, effective_batch: int, total_steps: int)
     raise AssertionError("epochs never end")
 
 
-def sorted_sizes(windows: Sequence[Any], lengths: Any, labels: Any, *, by_length: bool) -> list[tuple[Any, Any]]:
-    """Lengths and label tokens of the rows of these windows, in the order in which they are cut into micro-batches."""
-    found = []
-    for window in windows:
-        long, learned = lengths[window], labels[window]
+def sorted_sizes(update_batches: Sequence[Any], lengths: Any, labels: Any, *, by_length: bool) -> list[tuple[Any, Any]]:
+    """Lengths and label tokens of the rows of these update batches, in the order in which they are cut.
+
+    Both are arrays (updates, rows of each), as the update batches are.
+    """
+    sizes = []
+    for array in update_batches:
+        lengths_here, labels_here = lengths[array], labels[array]
         if by_length:
-            placed = np.argsort(-long, axis=1, kind="stable")
-            long, learned = np.take_along_axis(long, placed, 1), np.take_along_axis(learned, placed, 1)
-        found.append((long, learned))
-    return found
+            order = np.argsort(-lengths_here, axis=1, kind="stable")
+            lengths_here = np.take_along_axis(lengths_here, order, 1)
+            labels_here = np.take_along_axis(labels_here, order, 1)
+        sizes.append((lengths_here, labels_here))
+    return sizes
 
 
 def highest_moments(
     sizes: Sequence[tuple[Any, Any]], micro_batch_size: int, *, packing: bool, first: bool
 ) -> list[Moment]:
-    """Of these updates the micro-batches of which one holds the peak: all that no other is at or above in every size.
+    """The micro-batches of these updates of which one has the peak: those that no other exceeds in every size.
 
     `sizes` are those of `sorted_sizes`; `first` says that the first of them is the run's first.
     """
-    found = np.empty((0, _COLUMNS), dtype=np.int64)
-    for number, (long, learned) in enumerate(sizes):
-        starts = np.arange(0, long.shape[1], micro_batch_size)
-        counts = np.diff(starts, append=long.shape[1])
-        each = np.ones((len(long), len(starts), _COLUMNS), dtype=np.int64)
-        each[:, 0, _ACCUMULATE] = 0
-        each[:, :, _LABELS] = np.add.reduceat(learned, starts, axis=1)
+    peaks = np.empty((0, _COLUMNS), dtype=np.int64)
+    for i, (lengths, labels) in enumerate(sizes):
+        starts = np.arange(0, lengths.shape[1], micro_batch_size)
+        counts = np.diff(starts, append=lengths.shape[1])
+        columns = np.ones((len(lengths), len(starts), _COLUMNS), dtype=np.int64)
+        columns[:, 0, _ACCUMULATE] = 0
+        columns[:, :, _LABELS] = np.add.reduceat(labels, starts, axis=1)
         if packing:
-            each[:, :, _LENGTH] = np.add.reduceat(long, starts, axis=1)
-            each[:, :, _PADDED] = counts > 1
+            columns[:, :, _LENGTH] = np.add.reduceat(lengths, starts, axis=1)
+            columns[:, :, _PADDED] = counts > 1
         else:
-            each[:, :, _ROWS] = counts
-            each[:, :, _LENGTH] = np.maximum.reduceat(long, starts, axis=1)
-            each[:, :, _PADDED] = np.minimum.reduceat(long, starts, axis=1) != each[:, :, _LENGTH]
-        if first and number == 0:
-            each[0, :, _NOT_FIRST] = 0
-        found = _maximal(np.concatenate([found, each.reshape(-1, _COLUMNS)]))
-    return [_moment(one) for one in found.tolist()]
+            columns[:, :, _ROWS] = counts
+            columns[:, :, _LENGTH] = np.maximum.reduceat(lengths, starts, axis=1)
+            columns[:, :, _PADDED] = np.minimum.reduceat(lengths, starts, axis=1) != columns[:, :, _LENGTH]
+        if first and i == 0:
+            columns[0, :, _NOT_FIRST] = 0
+        peaks = _maximal(np.concatenate([peaks, columns.reshape(-1, _COLUMNS)]))
+    return [_moment(values) for values in peaks.tolist()]
 
 
 def highest_of(moments: Sequence[Moment]) -> list[Moment]:
-    """Those of these moments that no other is at or above in every size; of equal ones one."""
-    return [_moment(one) for one in _maximal(np.array([_columns(one) for one in moments], dtype=np.int64)).tolist()]
+    """The moments that no other is at least as large as in every size; of equal ones one."""
+    columns = np.array([_columns(moment) for moment in moments], dtype=np.int64)
+    return [_moment(values) for values in _maximal(columns).tolist()]
 
 
-def at_or_below(one: Moment, other: Moment) -> bool:
+def at_or_below(moment: Moment, other: Moment) -> bool:
     """Whether the other is at least as large in every size, and so takes no less."""
-    return all(here <= there for here, there in zip(_columns(one), _columns(other), strict=True))
+    return all(here <= there for here, there in zip(_columns(moment), _columns(other), strict=True))
 
 
 _ACCUMULATE, _NOT_FIRST, _ROWS, _LENGTH, _LABELS, _PADDED = range(6)
@@ -166,9 +175,9 @@ _COLUMNS = 6
 """What decides the memory of a micro-batch, each such that more of it takes no less."""
 
 
-def _columns(one: Moment) -> tuple[int, ...]:
-    shape = one.shape
-    return int(one.accumulate), int(not one.first), shape.rows, shape.length, shape.labels, int(shape.padded)
+def _columns(moment: Moment) -> tuple[int, ...]:
+    shape = moment.shape
+    return int(moment.accumulate), int(not moment.first), shape.rows, shape.length, shape.labels, int(shape.padded)
 
 
 def _moment(columns: Sequence[int]) -> Moment:
@@ -178,16 +187,16 @@ def _moment(columns: Sequence[int]) -> Moment:
 
 
 def _maximal(columns: Any) -> Any:
-    """Of lines of columns those that no other is at or above in all of them; of equal ones one."""
+    """The rows of a table that no other row is at least as large as in all columns; of equal ones one."""
     kinds = [_ACCUMULATE, _NOT_FIRST, _ROWS, _PADDED]
     order = np.lexsort((-columns[:, _LABELS], -columns[:, _LENGTH], *(columns[:, kind] for kind in kinds)))
     columns = columns[order]
     begins = np.flatnonzero(np.any(np.diff(columns[:, kinds], axis=0, prepend=-1), axis=1))
-    kept = []
+    maximal = []
     for begin, end in itertools.pairwise([*begins.tolist(), len(columns)]):
         # within one kind, the longest first: a line counts only with more labels than all before it
         most = np.maximum.accumulate(columns[begin:end, _LABELS])
-        kept.append(begin + np.flatnonzero(np.diff(most, prepend=-1)))
-    columns = columns[np.concatenate(kept)]
+        maximal.append(begin + np.flatnonzero(np.diff(most, prepend=-1)))
+    columns = columns[np.concatenate(maximal)]
     above = (columns[:, None, :] <= columns[None, :, :]).all(axis=2)
     return columns[above.sum(axis=1) == 1]  # itself alone is at or above it

@@ -1,9 +1,8 @@
-"""Asking a run something: the two ways to have a question answered, and a question on its way.
+"""Questions to a run: to one that trains, and to one that has ended.
 
-In: a `Question` and the run it is for. Out: pieces of the answers as they are written, then all of them. A run that
-trains answers between two of its updates, with the weights it has then; one that has ended, from its files, which stay
-loaded for the next question until a run starts. Nobody waits in a thread: a question has a future, and whoever does not
-want the answer any more drops it.
+A run that trains answers between two of its updates, with the weights it has then; one that has ended answers from its
+files, which stay loaded for the next question until a run starts. No thread waits for an answer: a question has a
+future, and who does not want the answer any more drops it.
 """
 
 import logging
@@ -13,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuning.core.errors import GoOn, RunError, Stopped, TuningError
 from tuning.methods import method_named
@@ -24,67 +23,74 @@ from tuning.settings.versions import upgrade
 from tuning.text.question import Question
 from tuning.training.job import Commands, Job
 
+if TYPE_CHECKING:
+    from tuning.training.compare import BaseAndTuned, PlainAndPrompted
+
 log = logging.getLogger(__name__)
 
 ASK_SECONDS = 120.0
-"""How long a question waits for its turn."""
+"""Seconds that a question waits for its turn."""
 HELD_SECONDS = 20.0
-"""How long one question may hold up a training."""
+"""Seconds that one question may hold up a training."""
 MOST_OF_RUN, MOST_OF_CLIENT = 64, 4
-"""Questions that wait for a run, and of one client for all runs."""
+"""How many questions may wait for one run, and of one client for all runs."""
 
-Hear = Callable[[dict[str, Any]], None]
-"""Told {"side", "index", "text"} for each piece of an answer, and {"again": true} where answering begins anew."""
+OnPiece = Callable[[dict[str, Any]], None]
+"""Called with {"side", "index", "text"} for each piece of an answer, and {"again": true} where it begins anew."""
+AnswerWork = Callable[[GoOn, Callable[[str, int, str], None]], dict[str, Any]]
+"""Answers a question: called with `should_continue` and with what gets the side, the index of the prompt and text."""
 
 
 class TooManyQuestions(RunError):
-    """More questions wait than there may."""
+    """More questions wait than are allowed."""
 
 
-class Asked:
-    """A question on its way: it waits, is being answered, is done. `done` holds both answers, or what went wrong."""
+class PendingAnswer:
+    """A question that waits, is being answered, or is answered: then `done` has the answers, or what went wrong."""
 
-    def __init__(self, name: str, hear: Hear, clock: Callable[[], float] = time.monotonic) -> None:
-        """`name` is what a person calls the run."""
+    def __init__(self, name: str, on_piece: OnPiece, clock: Callable[[], float] = time.monotonic) -> None:
+        """`name` is the run's name, for messages."""
         self.done: Future[dict[str, Any]] = Future()
         self.begun = False
         """Whether answering has begun."""
-        self._name, self._hear, self._clock = name, hear, clock
+        self._name, self._on_piece, self._clock = name, on_piece, clock
 
     def drop(self) -> None:
-        """Nobody wants the answer any more: it does not begin, or ends after the token in hand."""
+        """Give up the answer: it does not begin, or ends after the present token."""
         self.done.cancel()
 
     def refuse(self, error: TuningError) -> None:
-        """Say that there will be no answer."""
+        """End with this error instead of an answer."""
         with suppress(InvalidStateError):  # dropped
             self.done.set_exception(error)
 
     def too_late(self) -> None:
-        """The time for waiting is over."""
+        """End with the error that the time for waiting is over."""
         message = f"No answer within {ASK_SECONDS:.0f} seconds: {self._name} is busy, or others asked before."
         self.refuse(RunError(f"{message} Ask again later."))
 
-    def answer(self, work: Callable[[GoOn, Any], dict[str, Any]], go_on: GoOn, held: Callable[[], bool]) -> None:
-        """Do the work now. Raises Stopped where `go_on` has ended it, and then it may be begun anew.
+    def answer(self, work: AnswerWork, should_continue: GoOn, run_waits: Callable[[], bool]) -> None:
+        """Do the work now. Raises Stopped where `should_continue` has ended it; then it may be begun anew.
 
-        Longer than HELD_SECONDS it does not go on while `held` says that a training waits for it.
+        It ends with an error where a run has waited for it longer than HELD_SECONDS, as `run_waits` answers.
         """
         if self.done.done():
             return
         if self.begun:
-            self._hear({"again": True})
+            self._on_piece({"again": True})
         self.begun, since, too_long = True, self._clock(), False
 
-        def wanted() -> bool:
+        def is_wanted() -> bool:
             nonlocal since, too_long
-            if not held():
+            if not run_waits():
                 since = self._clock()
             too_long = self._clock() - since > HELD_SECONDS
-            return go_on() and not too_long and not self.done.cancelled()
+            return should_continue() and not too_long and not self.done.cancelled()
 
         try:
-            found = work(wanted, lambda side, index, text: self._hear({"side": side, "index": index, "text": text}))
+            answers = work(
+                is_wanted, lambda side, index, text: self._on_piece({"side": side, "index": index, "text": text})
+            )
         except Stopped:
             if too_long:
                 message = f"A question may hold up training for {HELD_SECONDS:.0f} seconds, and this one takes longer."
@@ -95,23 +101,23 @@ class Asked:
                 raise
         except TuningError as error:
             self.refuse(error)
-        except Exception as error:  # whatever a library raises is told as a sentence, to the one who asked
+        except Exception as error:  # whatever a library raises is a sentence for the person who asked
             log.exception("a question failed")
             self.refuse(RunError(f"{self._name} could not answer: {type(error).__name__}: {error}"))
         else:
             with suppress(InvalidStateError):
-                self.done.set_result(found)
+                self.done.set_result(answers)
 
 
-class Waiting:
-    """Counts the questions that wait, so that one run or one client does not have all of them."""
+class WaitingQuestions:
+    """Counts the questions that wait, so that neither one run nor one client has all of them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._runs, self._clients = Counter[str](), Counter[str]()
 
     def add(self, run_id: str, client: str | None, name: str) -> Callable[[], None]:
-        """One more; what to call when it is answered. Raises TooManyQuestions."""
+        """Count one more; returns what to call when it is answered. Raises TooManyQuestions."""
         with self._lock:
             if self._runs[run_id] >= MOST_OF_RUN:
                 raise TooManyQuestions(f"{MOST_OF_RUN} questions wait for {name} already. Ask again in a minute.")
@@ -121,82 +127,87 @@ class Waiting:
             self._runs[run_id] += 1
             self._clients[client or ""] += 1
 
-        def over() -> None:
+        def remove() -> None:
             with self._lock:
                 self._runs[run_id] -= 1
                 self._clients[client or ""] -= 1
 
-        return over
+        return remove
 
 
 class SavedAnswers:
-    """Questions to what runs have saved; the last model asked stays loaded."""
+    """Answers of runs that have ended, from their files; the last model asked stays loaded."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self._lock = threading.Lock()
-        self._loaded: tuple[Any, Any] | None = None
+        self._loaded: tuple[tuple[Any, ...], BaseAndTuned | PlainAndPrompted] | None = None
 
     def forget(self) -> None:
-        """Let go of the loaded model, whose memory a run will want."""
+        """Release the loaded model, whose memory a run will need."""
         with self._lock:
             self._loaded = None
 
-    def put(self, asked: Asked, question: Question, found: Callable[[], tuple[RunRow, Job]]) -> None:
-        """Put a question in line for the files of a run, which `found` makes sure of when its turn comes."""
+    def put(self, pending: PendingAnswer, question: Question, saved_run: Callable[[], tuple[RunRow, Job]]) -> None:
+        """Queue a question for the files of a run, which `saved_run` returns when its turn comes."""
 
-        def work(go_on: GoOn, held: bool) -> None:
-            def both(wanted: GoOn, tell: Any) -> dict[str, Any]:
-                row, job = found()
-                return self._sides(row, job, wanted).ask(question, tell, wanted)
+        def work(should_continue: GoOn, run_waits: bool) -> None:
+            def answer(is_wanted: GoOn, on_text: Callable[[str, int, str], None]) -> dict[str, Any]:
+                row, job = saved_run()
+                return self._models(row, job, is_wanted).ask(question, on_text, is_wanted)
 
-            asked.answer(both, go_on, lambda: held)
+            pending.answer(answer, should_continue, lambda: run_waits)
 
-        small = self._executor.later(work)
-        asked.done.add_done_callback(lambda _: small.done.cancel())
-        small.done.add_done_callback(lambda done: _pass_on(done, asked))
+        task = self._executor.submit_task(work)
+        pending.done.add_done_callback(lambda _: task.done.cancel())
+        task.done.add_done_callback(lambda done: _pass_on_refusal(done, pending))
 
-    def _sides(self, row: RunRow, job: Job, go_on: GoOn) -> Any:
-        from tuning.training.compare import PromptedSides, SavedSides
+    def _models(self, row: RunRow, job: Job, should_continue: GoOn) -> "BaseAndTuned | PlainAndPrompted":
+        """The models of a run, loaded where they are not those of the last question. Raises RunError, Stopped."""
+        from tuning.training.compare import BaseAndTuned, PlainAndPrompted
 
         key = (job.folder, row.attempt, row.ended)
         with self._lock:
             if self._loaded is not None and self._loaded[0] == key:
                 return self._loaded[1]
-            self._loaded = None  # the old one goes before the new one comes
+            self._loaded = None  # the old one is released before the new one is loaded
         settings = job.plan.settings
-        trained = method_named(settings.method.name).updates
-        path = job.plan.model.path
-        sides = SavedSides(job.folder, path, settings, go_on) if trained else PromptedSides(job.plan, go_on)
+        models: BaseAndTuned | PlainAndPrompted
+        if method_named(settings.method.name).updates:
+            models = BaseAndTuned(job.folder, job.plan.model.path, settings, should_continue)
+        else:
+            models = PlainAndPrompted(job.plan, should_continue)
         with self._lock:
-            self._loaded = (key, sides)
-        return sides
+            self._loaded = (key, models)
+        return models
 
 
-def _pass_on(done: Future[Any], asked: Asked) -> None:
-    """Where the executor refuses a question, the one who asked is told."""
+def _pass_on_refusal(done: Future[Any], pending: PendingAnswer) -> None:
+    """End a pending answer with the error with which the executor has refused its task."""
     if not done.cancelled() and isinstance(error := done.exception(), TuningError):
-        asked.refuse(error)
+        pending.refuse(error)
 
 
-def put_live(asked: Asked, commands: Commands, row: RunRow, question: Question, instead: Callable[[], None]) -> None:
-    """Let a run that trains answer between two updates; where it ends first, do what is to be done `instead`."""
+def put_live(
+    pending: PendingAnswer, commands: Commands, row: RunRow, question: Question, if_ended: Callable[[], None]
+) -> None:
+    """Let a run that trains answer between two updates; where it ends before that, call `if_ended`."""
 
-    def put(model: Any, tokenizer: Any, labels: Any) -> None:
-        def both(wanted: GoOn, tell: Any) -> dict[str, Any]:
-            from tuning.training.compare import live_sides
+    def task(model: Any, tokenizer: Any, labels: Any) -> None:
+        def answer(is_wanted: GoOn, on_text: Callable[[str, int, str], None]) -> dict[str, Any]:
+            from tuning.training.compare import compare_in_training
 
-            path = row.plan["model"]["path"]
-            return live_sides(model, tokenizer, path, _settings(row), question, labels, tell, wanted)
+            path, settings = row.plan["model"]["path"], _settings(row)
+            return compare_in_training(model, tokenizer, path, settings, question, labels, on_text, is_wanted)
 
         try:
-            asked.answer(both, lambda: not commands.stopping, lambda: not commands.paused)
+            pending.answer(answer, lambda: not commands.stopping, lambda: not commands.paused)
         except Stopped:  # its saved model answers in a moment
-            if not commands.ask(put, instead):
-                instead()
+            if not commands.ask(task, if_ended):
+                if_ended()
 
-    if not commands.ask(put, instead):
-        instead()
+    if not commands.ask(task, if_ended):
+        if_ended()
 
 
 def _settings(row: RunRow) -> Settings:

@@ -1,8 +1,4 @@
-"""What a run says while it goes: events, one flat JSON line each.
-
-Comes in: a kind and its keys from the training loop.  Goes out: an `Event` numbered within its attempt, handed
-to a sink.  No queue and no thread lives here; the sink decides what happens to an event.
-"""
+"""The events of a run, numbered within an attempt and passed to a sink; as text, each is one flat JSON line."""
 
 from __future__ import annotations
 
@@ -62,7 +58,7 @@ class EvalEvent(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One thing that happened to a run; `(run_id, attempt, seq)` is unique, so a replay is harmless."""
+    """An event of a run; `(run_id, attempt, seq)` is unique, so that one that comes twice is stored once."""
 
     run_id: str
     attempt: int
@@ -73,13 +69,13 @@ class Event:
     data: dict[str, Any]
 
     def to_line(self) -> str:
-        """One flat JSON line, without the line end."""
+        """The event as one flat JSON line, without the line end."""
         head = {key: getattr(self, key) for key in _HEAD}
         return json.dumps(head | self.data, ensure_ascii=False, allow_nan=False)
 
     @staticmethod
     def from_line(line: str) -> Event:
-        """The event a line was made from; raises ValueError for a line that is none."""
+        """The event of a line of `to_line`. Raises ValueError for any other line."""
         flat = json.loads(line)
         if not isinstance(flat, dict) or any(key not in flat for key in _HEAD):
             raise ValueError(f"not an event line: {line[:80]!r}")
@@ -88,7 +84,7 @@ class Event:
 
 
 class Emitter:
-    """Numbers the events of one attempt and hands them to the sink, in order, from whichever thread calls."""
+    """Numbers the events of one attempt and passes them to the sink in order, from any thread."""
 
     def __init__(
         self,
@@ -102,7 +98,10 @@ class Emitter:
         self._next, self._lock = first_seq, threading.Lock()
 
     def __call__(self, kind: str, **data: Any) -> Event:
-        """Make an event of this kind and hand it on; numbers that are not finite become None (JSON has none)."""
+        """Make an event of this kind and pass it on; numbers that are not finite become None, for JSON has none.
+
+        Raises ValueError for an unknown kind.
+        """
         if kind not in KINDS:
             raise ValueError(f"unknown event kind {kind!r}")
         with self._lock:

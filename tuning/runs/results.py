@@ -1,11 +1,9 @@
-"""What a run has left, as folders to hand on: as it was trained, merged into the base, or brought back after a crash;
-and as the base model of a next run.
+"""Artifacts of runs: as trained, of the best weights, merged into the base model, or recovered after a crash.
 
-In: the store's row of a run that has ended. Out: a folder, a BaseModel. Torch is at work only in the executor's own
-thread.
+A run that has ended has a folder for each, and can be the base model of a next run. Whatever needs torch is done by the
+executor.
 """
 
-import contextlib
 import json
 import logging
 from collections.abc import Callable
@@ -18,29 +16,30 @@ from tuning.methods import method_named
 from tuning.methods.base import Method
 from tuning.models.base_model import BaseModel, open_folder
 from tuning.models.file_digests import adapter_files, changes
-from tuning.runs.executors.base import Executor, SmallTask, Work
+from tuning.runs.executors.base import Executor, Task, Work
 from tuning.runs.run_row import RunRow
 from tuning.runs.store import RunStore
 from tuning.settings.schema import Settings
+from tuning.training.checkpoint_files import best_weights, checkpoint_step, newest_complete
 from tuning.training.job import Job
 from tuning.training.model_card import library_versions, model_card
 
 log = logging.getLogger(__name__)
 
 MAKE_SECONDS = 600.0
-FORMS = ("trained", "best", "merged", "best-merged")
+ARTIFACT_KINDS = ("trained", "best", "merged", "best-merged")
 NO_EXECUTOR = "This result has to be made first, which takes the program that owns the runs."
 CLASSES = "sequence_classification"
 CUT_OFF = ("interrupted", "failed")
-"""How a run ends that does not tell which of its weights are the best."""
+"""Ends of a run after which it is not known which of its weights are the best."""
 UNSAVED = (*CUT_OFF, "cancelled")
-"""How a run ends that may not have saved what its last attempt had learned; a checkpoint has it then."""
+"""Ends of a run after which its last attempt may not be saved; a checkpoint has it then."""
 
 
 class ResultState(TypedDict):
-    """Whether a form of a run's result is there.
+    """Whether an artifact of a run is there.
 
-    `state` is `ready`, `absent` (it can be made), `making`, `failed`, or `none` where there is no such form.
+    `state` is `ready`, `absent` (it can be made), `making`, `failed`, or `none` where there is no such artifact.
     """
 
     state: str
@@ -48,48 +47,50 @@ class ResultState(TypedDict):
 
 
 class Results:
-    """The results of the runs of one home folder. Without an executor nothing can be made, only what is there read."""
+    """The artifacts of the runs of one home folder. Without an executor none can be made, only those there be read."""
 
     def __init__(self, home: Path, store: RunStore, executor: Executor | None = None) -> None:
         self._home, self._store, self._executor = home, store, executor
-        self._making: dict[tuple[str, int, str], SmallTask] = {}
+        self._making: dict[tuple[str, int, str], Task] = {}
 
-    def folder(self, row: RunRow, form: str = "trained") -> Path:
-        """The adapter's or model's folder, made now where it has to be. Raises RunError where there is none of that
-        form."""
-        found = self._found(row, form)
-        return found if isinstance(found, Path) else self._between(found)
+    def folder(self, row: RunRow, artifact_kind: str = "trained") -> Path:
+        """The folder of an artifact, made now where it is missing. Raises RunError where there is no such artifact."""
+        source = self._source(row, artifact_kind)
+        return source if isinstance(source, Path) else self._make_now(source)
 
-    def ready(self, row: RunRow, form: str = "trained") -> Path:
-        """The same without making anything. Raises RunError where it would have to be made first."""
-        found = self._found(row, form)
-        if not isinstance(found, Path):
-            message = f'The {form} result of {row.name} has to be made first: POST {{"form": "{form}"}} to results'
+    def ready(self, row: RunRow, artifact_kind: str = "trained") -> Path:
+        """The folder of an artifact that is there. Raises RunError where it would have to be made first."""
+        source = self._source(row, artifact_kind)
+        if not isinstance(source, Path):
+            message = (
+                f"The {artifact_kind} result of {row.name} has to be made first:"
+                f' POST {{"form": "{artifact_kind}"}} to results'
+            )
             raise RunError(f"{message} of the run, or choose it in the run's menu.")
-        return found
+        return source
 
-    def make(self, row: RunRow, form: str) -> None:
-        """Begin to make a form of the result, where it is not there and not being made. Raises RunError."""
-        found = self._found(row, form)
-        if isinstance(found, Path):
+    def make(self, row: RunRow, artifact_kind: str) -> None:
+        """Begin to make an artifact, where it is not there and not being made. Raises RunError."""
+        source = self._source(row, artifact_kind)
+        if isinstance(source, Path):
             return
         if self._executor is None:
             raise RunError(NO_EXECUTOR)
-        key = (row.run_id, row.attempt, form)
+        key = (row.run_id, row.attempt, artifact_kind)
         if key not in self._making or self._making[key].done.done():
-            self._making[key] = self._executor.later(found)
+            self._making[key] = self._executor.submit_task(source)
 
-    def state(self, row: RunRow, form: str) -> ResultState:
-        """Whether a form of the result is there; where the method leaves a whole model there is no merged one."""
+    def state(self, row: RunRow, artifact_kind: str) -> ResultState:
+        """Whether an artifact is there; where the method saves a whole model there is no merged one beside it."""
         try:
-            found = self._found(row, form)
+            source = self._source(row, artifact_kind)
         except RunError as error:
             return {"state": "none", "message": str(error)}
-        if form.endswith("merged") and _method(row).artifact == "model":
+        if artifact_kind.endswith("merged") and _method(row).artifact == "model":
             return {"state": "none", "message": "It is a whole model as it is."}
-        if isinstance(found, Path):
+        if isinstance(source, Path):
             return {"state": "ready", "message": None}
-        task = self._making.get((row.run_id, row.attempt, form))
+        task = self._making.get((row.run_id, row.attempt, artifact_kind))
         if task is None:
             return {"state": "absent", "message": None}
         if not task.done.done():
@@ -97,59 +98,58 @@ class Results:
         fault = None if task.done.cancelled() else task.done.exception()
         return {"state": "failed" if fault else "absent", "message": str(fault) if fault else None}
 
-    def _found(self, row: RunRow, form: str) -> Path | Work:
-        """The folder, or how to make it. Raises RunError where there is none of that form."""
-        if form not in FORMS:
-            raise RunError(f"A result is {', '.join(FORMS)}; there is no {form!r:.40}.")
+    def _source(self, row: RunRow, artifact_kind: str) -> Path | Work:
+        """The folder of an artifact, or the work that makes it. Raises RunError where there is no such artifact."""
+        if artifact_kind not in ARTIFACT_KINDS:
+            raise RunError(f"A result is {', '.join(ARTIFACT_KINDS)}; there is no {artifact_kind!r:.40}.")
         _refuse_unended(row)
-        best = form.startswith("best")
+        best = artifact_kind.startswith("best")
         recovery = self._recovery(row)
         artifact = self._artifact(row, best=best)
-        if not form.endswith("merged") or artifact.name == "model":
+        if not artifact_kind.endswith("merged") or artifact.name == "model":
             return artifact if recovery is None else recovery
-        merge, place = self._merge(row, best=best), artifact.parent / "merged"
+        merge, merged = self._merge(row, best=best), artifact.parent / "merged"
         if recovery is None:
-            return place if _is_fresh(place, artifact) else merge
+            return merged if _is_fresh(merged, artifact) else merge
 
-        def both(go_on: GoOn, held: bool) -> Path:
-            recovery(go_on, held)
-            return merge(go_on, held)
+        def recover_and_merge(should_continue: GoOn, run_waits: bool) -> Path:
+            recovery(should_continue, run_waits)
+            return merge(should_continue, run_waits)
 
-        return both
+        return recover_and_merge
 
     # -- as the base of a next run ---------------------------------------------------------------------------------
     def model(self, settings: Settings) -> BaseModel:
-        """A run's result as the base of the next, whose `model` is run:ID, or run:ID/best for its best weights.
+        """A run's result as the base model of a next run, whose `model` is run:ID, or run:ID/best for its best weights.
 
-        It is the merged model, or the base model with the adapter to train on where nothing can be merged. What has
-        to be made first (`make_base`) is told in its notices, and until then the shape is worked out. Never the bare
-        base model. Raises ModelError.
+        It is the merged model, or the base model with the adapter to train on where it cannot be merged; never the bare
+        base model. Where it has to be made first (`make_base`) a notice says so, and its shape is computed. Raises
+        ModelError.
         """
         row, best = self._named(settings.model)
         method, base = _method(row), BaseModel.from_dict(row.plan["model"])
         self._check_base(row, settings, method, base)
         artifact, title = self._artifact(row, best=best), f"the {'best' if best else 'result'} of {row.name}"
-        said: dict[str, Any] = {"spec": settings.model, "source": "run", "title": title, "parent": base}
-        said["learned_head"] = settings.task == row.settings["task"] == CLASSES
+        fields: dict[str, Any] = {"spec": settings.model, "source": "run", "title": title, "parent": base}
+        fields["learned_head"] = settings.task == row.settings["task"] == CLASSES
         if self._trains_on(row, settings, method):
-            return self._adapter_to_train_on(row, base, artifact, said)
+            return self._adapter_to_train_on(row, base, artifact, fields)
         shape = method.merged_shape(base.shape, _block(row), _classes(row))
         if shape is None:
             raise _not_mergeable(row, settings, method)
-        place = artifact if artifact.name == "model" else artifact.parent / "merged"
-        if _is_fresh(place, artifact) and not self._outdated(row):
-            found = replace(open_folder(place, settings.model, "run", title), parent=base)
+        merged = artifact if artifact.name == "model" else artifact.parent / "merged"
+        if _is_fresh(merged, artifact) and not self._outdated(row):
+            model = replace(open_folder(merged, settings.model, "run", title), parent=base)
         else:
-            found = replace(
+            model = replace(
                 base,
-                **said,
+                **fields,
                 shape=shape,
                 revision=None,
                 files={},
                 notices=(*base.notices, _to_be_made(row, method)),
             )
-        told = _rounded_again(row, settings)
-        return replace(found, notices=(*found.notices, *told))
+        return replace(model, notices=(*model.notices, *_rounded_again(row, settings)))
 
     def own_base(self, settings: Settings) -> BaseModel:
         """The base model that the run was trained from. Raises ModelError."""
@@ -157,7 +157,7 @@ class Results:
         return BaseModel.from_dict(row.plan["model"])
 
     def make_base(self, settings: Settings) -> None:
-        """Make what `model` stands for: the merged model, an interrupted run's result. Raises ModelError."""
+        """Make the artifact that `settings.model` names, where it is not there. Raises ModelError."""
         row, best = self._named(settings.model)
         trains_on = self._trains_on(row, settings, _method(row))
         try:
@@ -178,7 +178,7 @@ class Results:
         return row, which == "best"
 
     def _check_base(self, row: RunRow, settings: Settings, method: Method[Any], base: BaseModel) -> None:
-        """Raises ModelError where this run cannot be trained on at all."""
+        """Raises ModelError where this run cannot be the base of another."""
         spec = settings.model
         if row.deleted is not None:
             raise ModelError(
@@ -193,7 +193,7 @@ class Results:
         if row.settings["task"] != settings.task and row.settings["task"] != "causal_lm":
             message = f"{row.name} has learned classes and cannot write any more; use it for {row.settings['task']}"
             raise ModelError(message, spec, row.settings["task"])
-        if not self._left_something(row):
+        if not self._has_learned(row):
             message = f"{row.name} ended before anything was learned, so there is nothing to train on from"
             raise ModelError(message, spec, "a run with a result")
         try:
@@ -203,7 +203,7 @@ class Results:
             raise ModelError(str(error), spec, "a run whose result is whole") from None
 
     def _trains_on(self, row: RunRow, settings: Settings, method: Method[Any]) -> bool:
-        """Whether the adapter itself is trained on, on the base model it belongs to."""
+        """Whether the run's adapter itself is trained further, on its own base model."""
         if (
             method.shapes_adapter is None
             or settings.method.name != method.name
@@ -212,97 +212,104 @@ class Results:
             return False
         return not _differing(_block(row), settings.method, method.shapes_adapter)
 
-    def _adapter_to_train_on(self, row: RunRow, base: BaseModel, artifact: Path, said: dict[str, Any]) -> BaseModel:
-        there = artifact.is_dir() and not self._outdated(row)
+    def _adapter_to_train_on(self, row: RunRow, base: BaseModel, artifact: Path, fields: dict[str, Any]) -> BaseModel:
+        is_there = artifact.is_dir() and not self._outdated(row)
         message = f"training goes on with the adapter of {row.name}, which is not merged into its base model"
-        if not there:
+        if not is_there:
             message += "; it is brought back from the last checkpoint at Start"
-        told = Notice(field="model", message=f"{message}.")
-        files = adapter_files(artifact) if there else {}
-        return replace(base, **said, adapter=str(artifact), adapter_files=files, notices=(*base.notices, told))
+        notice = Notice(field="model", message=f"{message}.")
+        files = adapter_files(artifact) if is_there else {}
+        return replace(base, **fields, adapter=str(artifact), adapter_files=files, notices=(*base.notices, notice))
 
     # -- folders ---------------------------------------------------------------------------------------------------
-    def _place(self, row: RunRow) -> Path:
+    def _run_folder(self, row: RunRow) -> Path:
         return self._home / "runs" / row.run_id
 
     def _artifact(self, row: RunRow, *, best: bool) -> Path:
-        """Where the result is or will be; of the best weights only where they were kept apart from the last."""
-        place, name = self._place(row), _method(row).artifact
+        """Where the artifact is or will be: that of the best weights where they are not the last. Raises RunError."""
+        folder, name = self._run_folder(row), _method(row).artifact
         if not best:
-            return place / name
+            return folder / name
         ends = self._store.events(row.run_id, row.state)
         end = ends[-1].data if ends else {}
-        told = end.get("best")
-        if told is not None:  # the end of this attempt: what one before it has left apart is not its best
-            if told["step"] == end.get("kept_step", end.get("step")):  # the last weights were the best
-                return place / name
-            apart = place / "best" / name
-            if apart.is_dir():
-                return apart
-            why = f"those of update {told['step']:,} are gone from its folder"
+        best_of_run = end.get("best")
+        if best_of_run is not None:  # by the end of this attempt, for one before it may have saved another best
+            if best_of_run["step"] == end.get("kept_step", end.get("step")):  # the last weights were the best
+                return folder / name
+            saved = folder / "best" / name
+            if saved.is_dir():
+                return saved
+            why = f"those of update {best_of_run['step']:,} are gone from its folder"
         elif row.state in CUT_OFF:
             why = "it was cut off, let it go on first"
         else:
             why = "no evaluation told which they are"
         raise RunError(f"{row.name} has no best weights: {why}; or take the last ones.")
 
-    def _left_something(self, row: RunRow) -> bool:
-        place = self._place(row)
-        if _has_files(place / _method(row).artifact):
+    def _has_learned(self, row: RunRow) -> bool:
+        """Whether a run has saved an artifact, or one can be recovered from a checkpoint or its best weights."""
+        folder = self._run_folder(row)
+        if _has_files(folder / _method(row).artifact):
             return True
-        # the best weights of a run that was cut off may be those it began with
-        return row.state in UNSAVED and (self.checkpoint(row) is not None or _best_step(place) > 0)
+        if row.state not in UNSAVED:
+            return False
+        # weights that are the best after 0 updates are those it began with
+        return self.checkpoint(row) is not None or (best_weights(folder) or (0, 0.0))[0] > 0
 
     def checkpoint(self, row: RunRow) -> int | None:
-        """The update behind which its newest whole checkpoint was written; None where there is none."""
-        newest = _newest_checkpoint(self._place(row))
-        return int(newest.name[5:13]) if newest is not None else None
+        """The step of its newest complete checkpoint; None where there is none."""
+        newest = newest_complete(self._run_folder(row))
+        return checkpoint_step(newest) if newest is not None else None
 
-    def goes_on_from(self, row: RunRow) -> int | None:
-        """The update that a run would go on from, 0 where it would begin anew; None where it cannot go on."""
+    def resumes_from(self, row: RunRow) -> int | None:
+        """The step that a run would resume from, 0 where it would begin anew; None where it cannot resume."""
         step = self.checkpoint(row)
         if row.state in ("cancelled", "interrupted") or (row.state == "failed" and step is not None):
             return step or 0
         return None
 
     def _outdated(self, row: RunRow) -> bool:
-        """Whether the result in the folder is of an attempt before the one that was cut off."""
-        artifact, newest = self._place(row) / _method(row).artifact, _newest_checkpoint(self._place(row))
+        """Whether the artifact is older than the checkpoints of an attempt that was cut off."""
+        artifact, newest = self._run_folder(row) / _method(row).artifact, newest_complete(self._run_folder(row))
         if row.state not in UNSAVED or newest is None or not artifact.is_dir():
             return False
         return newest.stat().st_mtime > artifact.stat().st_mtime
 
     def _recovery(self, row: RunRow) -> Callable[[GoOn, bool], Path] | None:
-        """How to bring back the result of a run that was cut off; None where it is there. Raises RunError."""
-        folder, method = self._place(row) / _method(row).artifact, _method(row)
+        """The work that recovers the artifact of a run that was cut off; None where it is there. Raises RunError."""
+        folder, method = self._run_folder(row) / _method(row).artifact, _method(row)
         if _has_files(folder) and not self._outdated(row):
             return None
         if not method.updates:
             raise RunError(f"{row.name} trained nothing ({method.title}), so it has nothing to download.")
-        if not self._left_something(row):
+        if not self._has_learned(row):
             raise RunError(f"{row.name} has left nothing to download: it ended before anything was learned.")
         refuse_changed_base(row)
         job = self._job(row)
 
-        def bring_back(go_on: GoOn, held: bool) -> Path:
+        def recover(should_continue: GoOn, run_waits: bool) -> Path:
             from tuning.training.merge import recovered_artifact
 
-            return _told(lambda: recovered_artifact(job, self._card(row, job), go_on))
+            return _errors_in_words(lambda: recovered_artifact(job, self._card(row, job), should_continue))
 
-        return bring_back
+        return recover
 
     def _merge(self, row: RunRow, *, best: bool) -> Callable[[GoOn, bool], Path]:
-        """How to make the merged model of the last or the best weights. Raises RunError."""
+        """The work that merges the last or the best weights into the base model. Raises RunError."""
         job, method = self._job(row), _method(row)
         shape = method.merged_shape(job.plan.model.shape, job.plan.settings.method, job.plan.labels)
         if shape is None:
             raise RunError(f"{method.title} cannot be merged into the base model; download it as it was trained.")
         refuse_changed_base(row)
 
-        def merge(go_on: GoOn, held: bool) -> Path:
+        def merge(should_continue: GoOn, run_waits: bool) -> Path:
             from tuning.training.merge import merged_folder
 
-            return _told(lambda: merged_folder(job, self._card(row, job, merged=True), best=best, go_on=go_on))
+            return _errors_in_words(
+                lambda: merged_folder(
+                    job, self._card(row, job, merged=True), best=best, should_continue=should_continue
+                )
+            )
 
         return merge
 
@@ -311,22 +318,22 @@ class Results:
         end = {"state": row.state, "step": row.step, "seconds": row.seconds}
         return model_card(job.plan, evals, end, library_versions(), merged=merged)
 
-    def _between(self, work: Work) -> Path:
+    def _make_now(self, work: Work) -> Path:
         if self._executor is None:
             raise RunError(NO_EXECUTOR)
-        return self._executor.between(work, timeout=MAKE_SECONDS)
+        return self._executor.run_between_updates(work, timeout=MAKE_SECONDS)
 
     def _job(self, row: RunRow) -> Job:
-        place = self._place(row)
+        folder = self._run_folder(row)
         try:
-            plain: dict[str, Any] = json.loads((place / "job.json").read_text("utf-8"))
+            plain: dict[str, Any] = json.loads((folder / "job.json").read_text("utf-8"))
         except (OSError, ValueError):
             raise RunError(f"job.json of {row.name} is gone, so its result cannot be made again.") from None
-        return Job.from_dict({**plain, "folder": str(place)})
+        return Job.from_dict({**plain, "folder": str(folder)})
 
 
-def _told(make: Callable[[], Path]) -> Path:
-    """What is made; a full disk or too little memory as a sentence, for who asked for it."""
+def _errors_in_words(make: Callable[[], Path]) -> Path:
+    """What `make` returns. Raises RunError, with a sentence, for whatever it raises, such as a full disk."""
     try:
         return make()
     except TuningError:
@@ -371,30 +378,11 @@ def _has_files(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def _best_step(folder: Path) -> int:
-    """The update behind which the best weights were kept so far; 0 where none are."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError), open(folder / "best.safetensors", "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return int(header["__metadata__"]["step"])
-    return 0
-
-
-def _newest_checkpoint(folder: Path) -> Path | None:
-    """The newest that is whole, as far as can be told without reading its weights."""
-    names = ("weights.safetensors", "optimizer.safetensors")
-    for place in sorted((folder / "checkpoints").glob("step-????????"), reverse=True):
-        with contextlib.suppress(OSError, ValueError):
-            state = json.loads((place / "state.json").read_text("utf-8"))
-            if isinstance(state, dict) and all((place / name).stat().st_size for name in names):
-                return place
-    return None
-
-
-def _is_fresh(place: Path, artifact: Path) -> bool:
-    """Whether a merged model was made from the result as it is now."""
-    if not (place / "config.json").is_file():
+def _is_fresh(merged: Path, artifact: Path) -> bool:
+    """Whether a merged model was made from the artifact as it is now."""
+    if not (merged / "config.json").is_file():
         return False
-    return place == artifact or place.stat().st_mtime >= artifact.stat().st_mtime
+    return merged == artifact or merged.stat().st_mtime >= artifact.stat().st_mtime
 
 
 def _differing(before: Any, now: Any, names: tuple[str, ...]) -> list[str]:

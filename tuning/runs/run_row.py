@@ -1,8 +1,4 @@
-"""A run as the list shows it, and how its events change it.
-
-In: events. Out: `RunRow`, and for one event the columns it changes. No SQL connection lives here; the store applies
-the changes.
-"""
+"""A run as the list shows it, and which columns an event changes; the store applies the changes."""
 
 import json
 import os
@@ -18,7 +14,7 @@ ACTIVE_STATES = ("queued", "running", "paused")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
-    """One run as the list shows it; everything but name, note and deletion follows from its events."""
+    """A run as the list shows it; everything but name, note and deletion follows from its events."""
 
     run_id: str
     number: int
@@ -60,12 +56,12 @@ class RunRow:
 
     @property
     def special_tokens(self) -> str:
-        """Which begin and end tokens it learns with; runs of version 1 take those of config.json."""
+        """The setting data.special_tokens; runs of version 1 have `config`, the tokens of config.json."""
         return str(self.settings["data"].get("special_tokens", "config"))
 
     @property
     def system_prompt(self) -> str | None:
-        """What it is taught to read before each prompt."""
+        """The system prompt that it is trained with."""
         return read_first(self.settings["data"].get("system_prompt"), self._shape)
 
     @property
@@ -74,7 +70,7 @@ class RunRow:
 
     @staticmethod
     def from_values(values: tuple[Any, ...]) -> "RunRow":
-        """From the values of COLUMNS, in that order."""
+        """A row from the values of COLUMNS, in that order."""
         fields = dict(zip(COLUMNS, values, strict=True))
         for column in JSON_COLUMNS:
             fields[column] = None if fields[column] is None else json.loads(fields[column])
@@ -84,13 +80,13 @@ class RunRow:
 COLUMNS = tuple(RunRow.__dataclass_fields__)
 JSON_COLUMNS = ("settings", "plan", "estimate")
 LINE_COLUMNS = tuple(column for column in COLUMNS if column not in JSON_COLUMNS)
-"""What changes of a run, and what finds it: a list reads these alone, for the others are some 20 kB a run."""
+"""The columns that a list reads: the others have some 20 kB a run."""
 LISTED_KINDS = ("queued", "started", "paused", "resumed", *END_KINDS)
-"""Events that a list has to tell of again. What the others change stands in the progress of active runs."""
+"""Events after which a list shows the run anew. What other events change is in the progress of active runs."""
 
 
 def timing_key(settings: Mapping[str, Any], device: Any) -> str | None:
-    """What runs must have in common so that one tells how long another takes; None where that is not known."""
+    """A key that runs have in common of which one shows how long another takes; None where that is not known."""
     try:
         keys = ("model", "task", "precision", "gradient_checkpointing")
         return json.dumps([settings["method"]["name"], device, *(settings[key] for key in keys)])
@@ -99,18 +95,20 @@ def timing_key(settings: Mapping[str, Any], device: Any) -> str | None:
 
 
 def named_sources(settings: Mapping[str, Any]) -> set[str]:
-    """What a run was made from and may need once more: run:ID for a run's result, else the absolute path of a file or
-    folder. What is bundled or came from the hub is not among it."""
-    found: set[str | None] = set()
+    """What a run was made from and may need again: run:ID for a run's artifact, else an absolute path.
+
+    What is bundled or came from the hub is not among them.
+    """
+    sources: set[str | None] = set()
     model = str(settings.get("model"))
     if model.startswith("run:"):
-        found.add(model.partition("/")[0])
+        sources.add(model.partition("/")[0])
     else:
-        found.add(_path_of(model))
-    found.add(_path_of(str((settings.get("data") or {}).get("source"))))
+        sources.add(_path_of(model))
+    sources.add(_path_of(str((settings.get("data") or {}).get("source"))))
     index = (settings.get("method") or {}).get("index")
-    found.add(_path_of(f"path:{index}") if index else None)
-    return {one for one in found if one is not None}
+    sources.add(_path_of(f"path:{index}") if index else None)
+    return {source for source in sources if source is not None}
 
 
 def _path_of(spec: str) -> str | None:
@@ -122,7 +120,7 @@ def _path_of(spec: str) -> str | None:
 
 
 def row_changes(event: Event) -> dict[str, tuple[str, tuple[Any, ...]]]:
-    """What an event changes in its run's row: column -> (SQL expression, the values for its question marks)."""
+    """What an event changes in its run's row: by column an SQL expression with the values for its question marks."""
     data, kind = event.data, event.kind
     plain: dict[str, Any] = {}
     special: dict[str, tuple[str, tuple[Any, ...]]] = {}
@@ -146,7 +144,7 @@ def row_changes(event: Event) -> dict[str, tuple[str, tuple[Any, ...]]]:
         plain = {"state": "paused" if kind == "paused" else "running"}
     elif kind in END_KINDS:
         plain = {"state": kind, "ended": event.time, "message": data.get("message"), "phase": None}
-        # kept, so that no estimate has to look through the runs that have been
+        # so that no expected time has to be computed from the events of earlier runs
         special["rate"] = ("CASE WHEN seconds > 0 AND input_tokens > 0 THEN seconds * 1.0 / input_tokens END", ())
     if data.get("peak_bytes") is not None:
         special["peak_bytes"] = ("max(coalesce(peak_bytes, 0), ?)", (data["peak_bytes"],))

@@ -1,8 +1,7 @@
-"""Runs, for the page, the routes and the command line alike: the one owner of the queue.
+"""Everything that can be done with runs, for the page, the routes and the command line alike.
 
-In: settings as a JSON object, and what a person wants done to a run. Out: previews, run ids, rows, answers,
-folders. From here a plan becomes a job, the job goes to the executor, and its events go to the store. A run's
-folder is home/runs/RUN_ID.
+Settings become a plan, the plan a job, the job goes to the executor, and its events go to the store. A run's folder is
+home/runs/RUN_ID.
 """
 
 import importlib
@@ -41,18 +40,18 @@ from tuning.methods import method_named
 from tuning.models.base_model import BaseModel
 from tuning.models.weights import compare_weights
 from tuning.plan.plan import Plan, base_model, changed_since, plan_for
-from tuning.runs.ask import ASK_SECONDS, Asked, Hear, SavedAnswers, Waiting, put_live
+from tuning.runs.ask import ASK_SECONDS, OnPiece, PendingAnswer, SavedAnswers, WaitingQuestions, put_live
 from tuning.runs.events import Emitter
 from tuning.runs.executors.base import Executor, RunHandle
 from tuning.runs.executors.thread import ThreadExecutor
-from tuning.runs.results import FORMS, Results, ResultState, refuse_changed_base
+from tuning.runs.results import ARTIFACT_KINDS, Results, ResultState, refuse_changed_base
 from tuning.runs.run_row import RunRow, timing_key
 from tuning.runs.store import STORE, RunStore
 from tuning.settings.schema import Settings
 from tuning.text import import_lock
 from tuning.text.question import Question
 from tuning.training.job import Job
-from tuning.training.kernel_downloads import keep_to_this_machine
+from tuning.training.kernel_downloads import block_kernel_downloads
 
 log = logging.getLogger(__name__)
 
@@ -60,18 +59,18 @@ WARM_MODULES = ("torch", "transformers.models.llama.modeling_llama", "peft", "tu
 WARM_SECONDS = 600.0
 NAME_LENGTH, NOTE_LENGTH = 80, 2_000
 TIMED_RUNS = 5
-GOES_ON = ("interrupted", "cancelled", "failed")
-"""The ends after which a run may go on."""
+RESUMABLE = ("interrupted", "cancelled", "failed")
+"""The ends after which a run may be resumed."""
 ANSWERING = ("last", "best")
-"""Which weights of a run that has ended can be asked."""
+"""The weights of a run that has ended which can be asked."""
 WATCH_SECONDS = 5.0
-"""How often what other processes on this home have left behind is looked for."""
+"""Seconds between two searches for runs that other processes on this home have left behind."""
 PURGED = "purged"
 """Where a run's folder lies in the home while it is being deleted for good."""
 UNUSED_SECONDS = 30 * DAY
-"""How long an upload is kept that no run names."""
+"""Seconds after which an upload that no run names is removed."""
 DATA_LETTERS = 28
-"""Of the data's name in the name that a run gets by itself."""
+"""Characters of the data's name in the default name of a run."""
 
 
 class DiskUse(TypedDict):
@@ -85,9 +84,9 @@ class DiskUse(TypedDict):
 
 
 class ResultStates(TypedDict):
-    """What can be had of a run: the state of each form of its result, and the update that it would go on from.
+    """The state of each kind of artifact of a run, and the step that the run would resume from.
 
-    `go_on` is 0 where it would begin anew, and None where it cannot go on.
+    `go_on` is 0 where it would begin anew, and None where it cannot be resumed.
     """
 
     forms: dict[str, ResultState]
@@ -118,7 +117,7 @@ class RunService:
     """Everything that can be done with runs."""
 
     def __init__(self, home: Path | str, executor: Executor | None = None, store: RunStore | None = None) -> None:
-        keep_to_this_machine()  # a tokenizer, a merge or a run may be the first to import a library
+        block_kernel_downloads()  # a tokenizer, a merge or a run may be the first to import a library
         self.home = Path(home).expanduser().resolve()
         self.store = store or RunStore(self.home)
         self.executor: Executor = executor or ThreadExecutor()
@@ -127,25 +126,25 @@ class RunService:
         self._closing = threading.Event()
         self._tables: TableMaker | None = None
         self._answers = SavedAnswers(self.executor)
-        self._questions = Waiting()
+        self._questions = WaitingQuestions()
         self._results = Results(self.home, self.store, self.executor)
 
     def recover(self) -> None:
-        """Take up what a server that is gone left behind: its running run is interrupted, its queue goes on."""
+        """Take over from a server that is gone: its running run is marked interrupted, its queue continues."""
         self._take_over(clear=True)
 
     def _take_over(self, clear: bool = False) -> None:
-        if self.store.unsound is not None:  # to be looked at only
+        if self.store.unsound is not None:  # opened for reading only
             return
         try:
             if clear:
                 self._clear_left()
             self.store.mark_interrupted()
-            queued = self.store.adopt_queued()
+            queued = self.store.requeue_orphans()
         except RunError:
             if self.store.unsound is None:
                 raise
-            return  # damaged: what can be read is shown, and told
+            return  # damaged: what can be read is shown, with a message
         for row in queued:
             try:
                 job = self._job_of(row)
@@ -155,7 +154,7 @@ class RunService:
                 Emitter(row.run_id, row.attempt + 1, self.store.append)("failed", message=str(error), step=row.step)
 
     def watch(self, seconds: float = WATCH_SECONDS) -> None:
-        """Look now and again for what others leave: another server on this home may be killed while this one lives."""
+        """Take over again every so many `seconds`: another server on this home may be killed while this one lives."""
 
         def look() -> None:
             while not self._closing.wait(seconds):
@@ -167,10 +166,10 @@ class RunService:
         threading.Thread(target=look, name="watch", daemon=True).start()
 
     def _clear_left(self) -> None:
-        """Remove what killed processes have left half done. It takes as long as there are such things, not runs."""
+        """Remove what killed processes have left half done, in a time that does not grow with the number of runs."""
         for run_id in self.store.killed():
             clear_parts(self.run_folder(run_id))
-            self.store.disown(run_id)
+            self.store.release(run_id)
         clear_uploads(self.home)
         for aside in sorted((self.home / PURGED).glob("*")):  # a deletion for good that was cut off
             with suppress(RunError):
@@ -186,16 +185,18 @@ class RunService:
         """The plan on this machine, with the estimate on it or on a named device. Raises TuningError."""
         plan = plan_for(settings, self._results.model)
         on_device = plan.on(named_device(device)) if device else plan
-        # asked before the figures are: where the table comes a moment later, whoever looks must look once more
-        pending = self._tables is not None and any([self._tables.want(one) for one in workloads_of(on_device)])
+        # read before the estimate: where the table comes a moment later, the estimate has to be made once more
+        pending = self._tables is not None and any(
+            [self._tables.want(workload) for workload in workloads_of(on_device)]
+        )
         pending = pending or update_batches_pending(plan)
         usage = usage_of(on_device)
         seconds = self.expected_seconds(plan)
         return Preview(plan=plan, usage=usage, estimate=estimate(usage), seconds=seconds, pending=pending)
 
     def weights_known(self, settings: Settings, seconds: float) -> bool:
-        """Whether the base model's tensors are compared, waiting so long for it. Raises TuningError where they are
-        not the model's."""
+        """Whether the base model's tensors have been checked, after waiting at most so many seconds for it. Raises
+        TuningError where they are not the model's."""
         return compare_weights(self.base_model(settings), settings.task, seconds) is not None
 
     def base_model(self, settings: Settings) -> BaseModel:
@@ -221,7 +222,7 @@ class RunService:
     def start(
         self, settings: Any, name: str | None = None, parent: str | None = None, from_step: int | None = None
     ) -> str:
-        """Put a run in line and answer its id. Raises TuningError with all problems, and then keeps nothing."""
+        """Queue a run and return its id. Raises TuningError with all problems, and then stores nothing."""
         preview = self.preview(settings)
         preview.plan.model.check_complete()
         name = None if name is None else _checked_text("name", name, NAME_LENGTH)
@@ -230,7 +231,7 @@ class RunService:
             limit = "a parent run" if steps is None else f"0 to {steps:,}"
             message = f"from_step needs a parent and one of its steps: {limit}."
             raise SettingsError([Problem("from_step", from_step, limit, message)])
-        if preview.plan.model.source == "run":  # all is checked, so what it starts from is made, and looked at again
+        if preview.plan.model.source == "run":  # all is checked, so its base model is made, and the plan with it
             self._results.make_base(preview.plan.settings)
             preview = self.preview(settings)
             preview.plan.model.check_complete()
@@ -284,7 +285,7 @@ class RunService:
             return run_id, folder
 
     def free_name(self, name: str) -> str:
-        """The name, with a number behind it where it is taken. In doubling steps and then by halves, for there may be
+        """The name, with a number behind it where it is taken. Tries doubling numbers and then halves, for there may be
         thousands of that name."""
         if not self.store.is_taken(name):
             return name
@@ -301,15 +302,15 @@ class RunService:
         self._handles = {run_id: handle for run_id, handle in self._handles.items() if handle.wait(0) is None}
         self._handles[job.run_id] = self.executor.submit(job, self.store.append)
 
-    def go_on(self, run_id: str) -> int:
-        """Train on from the last checkpoint of a run that was cut off or stopped, or anew where it has none; answers
-        the update that it goes on from. Raises RunError where that cannot be."""
-        job = self._job_to_go_on(run_id)
+    def resume_from_checkpoint(self, run_id: str) -> int:
+        """Resume a run that was cut off or stopped from its newest checkpoint, or anew where it has none; returns the
+        step that it resumes from. Raises RunError where that is not possible."""
+        job = self._job_to_resume(run_id)
         _refuse_changed(self.store.run(run_id), job.plan, "go on")
         with self._starting:
-            self._job_to_go_on(run_id)  # of two at once the second finds it queued
+            self._job_to_resume(run_id)  # of two at once the second finds it queued
             row = self.store.run(run_id)
-            if not self.store.own(run_id):
+            if not self.store.claim(run_id):
                 raise RunError(f"{row.name} belongs to another Tuning Fork process on this home folder.")
             step = self._results.checkpoint(row)
             self._start_again(row, job)
@@ -317,12 +318,12 @@ class RunService:
         _log_change("go on", run_id)
         return step or 0
 
-    def _job_to_go_on(self, run_id: str) -> Job:
-        """Its plan, where the run may go on. Raises RunError."""
+    def _job_to_resume(self, run_id: str) -> Job:
+        """The job of a run that may be resumed. Raises RunError."""
         row = self.store.run(run_id)
         if row.deleted is not None:
             raise RunError(f"{row.name} was deleted; bring it back first.")
-        if row.state not in GOES_ON:
+        if row.state not in RESUMABLE:
             raise RunError(f"{row.name} is {row.state}; only a run that was cut off or stopped can go on.")
         if row.state == "failed" and self._results.checkpoint(row) is None:
             message = f"{row.name} failed and left no checkpoint to go on from."
@@ -330,7 +331,7 @@ class RunService:
         return self._job_of(row)
 
     def _job_of(self, row: RunRow) -> Job:
-        """Its plan as it was kept. Raises RunError."""
+        """The job of a run as it was stored. Raises RunError."""
         try:
             return Job.from_dict(json.loads((self.run_folder(row.run_id) / "job.json").read_text("utf-8")))
         except (OSError, ValueError, KeyError, TypeError):
@@ -339,26 +340,28 @@ class RunService:
             raise RunError(f"{message}; its settings can be used for a new run.") from None
 
     def _start_again(self, row: RunRow, job: Job) -> None:
-        """As a further attempt, which begins where the last checkpoint is, or from nothing."""
+        """Start a further attempt, which resumes from the newest checkpoint, or begins anew."""
         self._submit(replace(job, attempt=row.attempt + 1))
 
     def stop(self, run_id: str) -> None:
-        """End a run, keeping what it has learned. One that has ended stays as it is."""
+        """End a run, saving what it has learned. One that has ended stays as it is."""
         handle = self._handle(run_id)
         if handle is not None:
             handle.cancel()
             _log_change("stop", run_id)
 
     def pause(self, run_id: str) -> None:
+        """Hold a run before its next micro-batch. Raises RunError where it has ended."""
         handle = self._handle(run_id)
         if handle is None:
             raise RunError("Only a run that is going can be paused.")
         handle.commands.pause()
 
-    def resume(self, run_id: str) -> None:
+    def unpause(self, run_id: str) -> None:
+        """Let a paused run continue; any other stays as it is."""
         handle = self._handle(run_id)
         if handle is not None:
-            handle.commands.resume()
+            handle.commands.unpause()
 
     def _handle(self, run_id: str) -> RunHandle | None:
         row = self.store.run(run_id)
@@ -381,9 +384,9 @@ class RunService:
     def run(self, run_id: str) -> RunRow:
         return self.store.run(run_id)
 
-    def place(self, run_id: str) -> int | None:
+    def queue_position(self, run_id: str) -> int | None:
         """How many runs go first."""
-        return self.executor.place(run_id)
+        return self.executor.queue_position(run_id)
 
     def rename(self, run_id: str, name: Any) -> None:
         self.store.rename(run_id, _checked_text("name", name, NAME_LENGTH))
@@ -419,7 +422,7 @@ class RunService:
                     f"{row.name} cannot be deleted for good, for other runs began with its result and need it:"
                     f" {', '.join(needing[:3])}{more}. Delete those for good first."
                 )
-            if not self.store.own(run_id):
+            if not self.store.claim(run_id):
                 raise RunError(f"{row.name} is in use by another Tuning Fork process on this home folder.")
             try:
                 freed = self._purge(run_id, folder)
@@ -428,7 +431,7 @@ class RunService:
             except OSError as error:
                 raise RunError(f"{row.name} could not be deleted for good: {error.strerror or error}.") from error
             finally:
-                self.store.disown(run_id)
+                self.store.release(run_id)
 
     def _purge(self, run_id: str, folder: Path) -> int:
         self._answers.forget()
@@ -473,23 +476,25 @@ class RunService:
             "free": shutil.disk_usage(self.home).free,
         }
 
-    def result(self, run_id: str, form: str = "trained") -> Path:
-        """The folder with what a run has left: `trained`, `best` or `merged`. Raises RunError."""
-        return self._results.folder(self.store.run(run_id), form)
+    def result(self, run_id: str, artifact_kind: str = "trained") -> Path:
+        """The folder of an artifact: `trained`, `best`, `merged` or `best-merged`; made where it is not there. Raises
+        RunError."""
+        return self._results.folder(self.store.run(run_id), artifact_kind)
 
-    def ready_result(self, run_id: str, form: str = "trained") -> Path:
-        """The same where it is there already; nothing is made. Raises RunError."""
-        return self._results.ready(self.store.run(run_id), form)
+    def ready_result(self, run_id: str, artifact_kind: str = "trained") -> Path:
+        """The folder of an artifact that is there. Raises RunError where it would have to be made first."""
+        return self._results.ready(self.store.run(run_id), artifact_kind)
 
-    def make_result(self, run_id: str, form: str) -> None:
-        """Begin to make a form of what a run has left. Raises RunError where there is no such form."""
-        self._results.make(self.store.run(run_id), form)
+    def make_result(self, run_id: str, artifact_kind: str) -> None:
+        """Begin to make an artifact. Raises RunError where there is no such artifact."""
+        self._results.make(self.store.run(run_id), artifact_kind)
 
     def result_states(self, run_id: str) -> ResultStates:
-        """What can be had of a run. Raises RunError where there is no such run."""
+        """Which artifacts there are of a run, and whether it can be resumed. Raises RunError where there is no such
+        run."""
         row = self.store.run(run_id)
-        forms = {form: self._results.state(row, form) for form in FORMS}
-        return {"forms": forms, "go_on": self._results.goes_on_from(row)}
+        states = {kind: self._results.state(row, kind) for kind in ARTIFACT_KINDS}
+        return {"forms": states, "go_on": self._results.resumes_from(row)}
 
     def run_folder(self, run_id: str) -> Path:
         """Where a run's files are."""
@@ -501,26 +506,26 @@ class RunService:
 
     # -- asking ----------------------------------------------------------------------------------------------------
     def ask(
-        self, run_id: str, question: Question, hear: Hear = lambda piece: None, weights: str = "last"
+        self, run_id: str, question: Question, on_piece: OnPiece = lambda piece: None, weights: str = "last"
     ) -> dict[str, Any]:
-        """What the base model and the trained one answer: {"base": [...], "trained": [...]}; `hear` is told how it
-        grows. Raises RunError when there is nothing to ask, or no answer in time."""
-        asked = self.put_question(run_id, question, hear, weights=weights)
+        """What the base model and the trained one answer: {"base": [...], "trained": [...]}; `on_piece` gets
+        the pieces as they are written. Raises RunError when there is nothing to ask, or no answer in time."""
+        pending = self.put_question(run_id, question, on_piece, weights=weights)
         try:
-            return asked.done.result(ASK_SECONDS)
+            return pending.done.result(ASK_SECONDS)
         except TimeoutError:
-            asked.too_late()
-            return asked.done.result()
+            pending.too_late()
+            return pending.done.result()
 
     def put_question(
         self,
         run_id: str,
         question: Question,
-        hear: Hear = lambda piece: None,
+        on_piece: OnPiece = lambda piece: None,
         client: str | None = None,
         weights: str = "last",
-    ) -> Asked:
-        """Put a question in line, and do not wait. `hear` is told in the thread that answers.
+    ) -> PendingAnswer:
+        """Queue a question and return at once. `on_piece` is called in the thread that answers.
 
         A run that trains is asked between two of its updates, or from its files where it ends before; one that has
         ended answers with its `last` or its `best` weights. Both models read the run's system prompt first. Raises
@@ -533,35 +538,35 @@ class RunService:
         chat = row.chat if question.chat is None else question.chat
         question = replace(question, chat=chat, system_prompt=row.system_prompt, special_tokens=row.special_tokens)
         handle = self._handle(run_id) if row.active else None
-        if handle is not None and self.place(run_id):
+        if handle is not None and self.queue_position(run_id):
             raise RunError(f"{row.name} waits in line and has learned nothing yet. Ask it when it has started.")
         if handle is not None and weights == "best":
             raise RunError(f"{row.name} has not ended yet; its best weights can be asked when it has.")
-        asked = Asked(row.name, hear)
+        pending = PendingAnswer(row.name, on_piece)
         over = self._questions.add(run_id, client, row.name)
-        asked.done.add_done_callback(lambda _: over())
+        pending.done.add_done_callback(lambda _: over())
 
         def saved() -> None:
             try:
-                self._answers.put(asked, question, lambda: self._saved(run_id, weights))
+                self._answers.put(pending, question, lambda: self._saved(run_id, weights))
             except RunError as error:  # shutting down
-                asked.refuse(error)
+                pending.refuse(error)
 
         if handle is None:
             saved()
         else:
-            put_live(asked, handle.commands, row, question, saved)
-        return asked
+            put_live(pending, handle.commands, row, question, saved)
+        return pending
 
     def _saved(self, run_id: str, weights: str) -> tuple[RunRow, Job]:
         """A run that has ended and its job, in the folder of the weights to ask. Raises RunError."""
-        self.store.flush()  # its end has just been told
+        self.store.flush()  # its end event has just come
         row = self.store.run(run_id)
         job = self._job_of(row)
         if not method_named(row.settings["method"]["name"]).updates:
             _refuse_changed(row, job.plan, "answer")  # its examples and passages come from the rows
             return row, job
-        artifact = self.result(run_id, "trained" if weights == "last" else weights)  # brought back where cut off
+        artifact = self.result(run_id, "trained" if weights == "last" else weights)  # recovered where it was cut off
         return row, replace(job, folder=str(artifact.parent))
 
     # -- around ----------------------------------------------------------------------------------------------------
@@ -575,7 +580,7 @@ class RunService:
 
     def _warm_in_line(self) -> None:
         try:
-            self.executor.between(_import_quietly, timeout=WARM_SECONDS)
+            self.executor.run_between_updates(_import_quietly, timeout=WARM_SECONDS)
         except RunError:
             log.info("the imports of training were not warmed up in time")
 
@@ -589,7 +594,7 @@ class RunService:
 
 
 def _log_change(what: str, run_id: str) -> None:
-    """Who did what, for whoever runs the server."""
+    """Log who did what, for whoever runs the server."""
     log.info("%s %s by %s", what, run_id, current_visitor().title)
 
 
@@ -613,7 +618,7 @@ def default_name(plan: Plan) -> str:
 
 
 def _refuse_changed(row: RunRow, plan: Plan, what: str) -> None:
-    """Before a run goes on or answers, while it can still be put right: rows and base model are those of its plan."""
+    """Raises RunError where the rows or the base model are not those of the plan, before the run resumes or answers."""
     changed = changed_since(plan, open_data(plan.settings.data, plan.settings.task, plan.settings.seed))
     if changed:
         raise RunError(
@@ -635,7 +640,7 @@ def _run_of(plan: Plan) -> str:
 
 
 def _without_lists(plan: dict[str, Any]) -> dict[str, Any]:
-    """The plan as a row shows it: without the length of every single row of data, which job.json has."""
+    """The plan without its long lists, such as the length of each row of data, which job.json has."""
     return {**plan, "data": {key: value for key, value in plan["data"].items() if not _is_long(value)}}
 
 
@@ -650,8 +655,8 @@ def _write_json(path: Path, value: Any) -> None:
 def _checked_text(field: str, value: Any, limit: int, empty: bool = False) -> str:
     text = value.strip() if isinstance(value, str) and whole_characters(value) == value else None
     if text is None or len(text) > limit or (not text and not empty):
-        asked = f"{'0' if empty else '1'} to {limit} whole characters"
-        raise SettingsError([Problem(field, value, asked, f"must have {asked}.")])
+        limits = f"{'0' if empty else '1'} to {limit} whole characters"
+        raise SettingsError([Problem(field, value, limits, f"must have {limits}.")])
     return text
 
 

@@ -1,15 +1,15 @@
-"""The store: every run and every event of it, kept in one SQLite file; the only room with SQL.
+"""The store: every run and every event of it, in one SQLite file; the only module with SQL.
 
-In: events from an executor (`append`, from any thread, never waits for the disk) and small changes a person makes
-(name, note, delete). Out: run rows, and the points of their curves after a cursor. The cursor is the store's own
-increasing row number, so a second attempt or an event delivered twice cannot confuse it.
+Events come from an executor through `append`, from any thread, which never waits for the disk. The points of curves are
+read after a cursor, which is the store's own increasing row number, so that a second attempt or an event delivered
+twice cannot confuse it.
 
-One writer thread commits in batches. Readers see only what is committed, so whatever has been announced to a
-browser survives a kill -9 of the process. A run that is queued or running belongs to one process, which holds a
-lock on a small file as long as it lives; a run that says "running" and whose lock is free was interrupted.
+One writer thread commits in batches. Readers see only what is committed, so whatever a browser was shown survives a
+kill -9 of the process. A run that is queued or running belongs to one process, which holds a lock on a small file as
+long as it lives; a run whose state is "running" and whose lock is free was interrupted.
 
-A list, a free name and an expected time are answered by an index, never by a look through all runs. A folder that may
-only be read, and a file that is damaged, open to be looked at: what can be read is, and `trouble` says what is wrong.
+A list, a free name and an expected time are answered by an index, never by reading all runs. A folder that may only be
+read, and a damaged file, can be opened: what is readable is shown, and `trouble` says what is wrong.
 """
 
 import json
@@ -46,7 +46,7 @@ STORE = "runs.sqlite"
 """The file in a home folder."""
 BATCH_SECONDS = 0.05
 FAULTS_OF_AN_ITEM = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
-"""What SQLite raises for a value; all else that it raises is about the disk or the file."""
+"""What SQLite raises for a wrong value; its other errors are about the disk or the file."""
 FIRST_LOAD_LIMIT = 2_000
 COLOR_SLOTS = 8
 """As many as the page has colours."""
@@ -54,12 +54,12 @@ POINT_KINDS = ("step", "eval")
 LIST_LINES = 200
 """How many runs a list holds; older ones are asked for by the number of the last."""
 EVENTS_AT_ONCE = 5_000
-"""How many events one write throws away: others have to write in between."""
+"""How many events one write deletes, so that others can write in between."""
 PAGES_AT_ONCE = 2_000
 ACTIVE_RUNS = f"runs INDEXED BY states WHERE state IN ({', '.join('?' * len(ACTIVE_STATES))})"
-"""The few that have not ended; by the index of states, for the planner would go through the list."""
+"""The few runs that have not ended, by the index of states, which SQLite would not choose by itself."""
 NO_STORE, DAMAGED, READ_ONLY, NOT_OPENED = 26, 11, 8, 14
-"""SQLite's numbers for what is wrong with a file."""
+"""SQLite's error codes for a file that cannot be used."""
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -88,26 +88,26 @@ def _first_tables(db: sqlite3.Connection) -> None:
 def _settings_of_today(db: sqlite3.Connection) -> None:
     """Settings of version 1 get their old meaning written out; the run's notices say so. Its settings.json stays."""
     for run_id, settings, plan in db.execute("SELECT run_id, settings, plan FROM runs").fetchall():
-        found, told = upgrade(json.loads(settings))
+        converted, notices = upgrade(json.loads(settings))
         changed = json.loads(plan)
-        if not told:
+        if not notices:
             continue
         if isinstance(changed.get("settings"), dict):
-            changed["settings"] = found
-        changed["notices"] = [*changed.get("notices", ()), *(one.to_dict() for one in told)]
-        values = (json.dumps(found), json.dumps(changed), run_id)
+            changed["settings"] = converted
+        changed["notices"] = [*changed.get("notices", ()), *(notice.to_dict() for notice in notices)]
+        values = (json.dumps(converted), json.dumps(changed), run_id)
         db.execute("UPDATE runs SET settings = ?, plan = ? WHERE run_id = ?", values)
 
 
 def _owners(db: sqlite3.Connection) -> None:
-    """Whose run it is; those that are there belong to whoever runs the program."""
+    """The browser that a run belongs to; runs from before belong to whoever runs the program."""
     db.execute("ALTER TABLE runs ADD COLUMN owner TEXT")
 
 
 def _answers_by_index(db: sqlite3.Connection) -> None:
-    """What lists, changes, names, expected times and deletions ask for, kept where an index finds it."""
+    """Columns, tables and indexes by which lists, changes, names, expected times and deletions are answered."""
     for statement in (
-        "ALTER TABLE runs ADD COLUMN changed INTEGER NOT NULL DEFAULT 0",  # the version of the list that first had it
+        "ALTER TABLE runs ADD COLUMN changed INTEGER NOT NULL DEFAULT 0",  # the revision of the list that first had it
         "ALTER TABLE runs ADD COLUMN timed_as TEXT",
         "ALTER TABLE runs ADD COLUMN rate REAL",  # seconds a token, from its end on
         "CREATE TABLE sources (what TEXT NOT NULL, run_id TEXT NOT NULL, PRIMARY KEY (what, run_id)) WITHOUT ROWID",
@@ -125,11 +125,11 @@ def _answers_by_index(db: sqlite3.Connection) -> None:
     ended = "ended IS NOT NULL AND seconds > 0 AND input_tokens > 0"
     db.execute(f"UPDATE runs SET rate = seconds * 1.0 / input_tokens WHERE {ended}")
     for run_id, settings, plan in db.execute("SELECT run_id, settings, plan FROM runs").fetchall():
-        _keep_answers(db, run_id, json.loads(settings), json.loads(plan))
+        _store_index_keys(db, run_id, json.loads(settings), json.loads(plan))
 
 
-def _keep_answers(db: sqlite3.Connection, run_id: str, settings: dict[str, Any], plan: dict[str, Any]) -> None:
-    """Whom the run's time tells something, and what it was made from."""
+def _store_index_keys(db: sqlite3.Connection, run_id: str, settings: dict[str, Any], plan: dict[str, Any]) -> None:
+    """Store which runs this run's time is like, and what it was made from."""
     device = (plan.get("device") or {}).get("kind")
     db.execute("UPDATE runs SET timed_as = ? WHERE run_id = ?", (timing_key(settings, device), run_id))
     named = [(whole_characters(what), run_id) for what in named_sources(settings)]
@@ -142,8 +142,8 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _owners,
     _answers_by_index,
 )
-"""Each takes a store from the version before to its own; the version (SQLite's user_version) counts those made. The
-first finds its tables there in stores from before versions were kept."""
+"""Each changes a store of the version before to its own; the version (SQLite's user_version) counts those made. The
+first finds its tables already in stores from before there were versions."""
 
 
 def _migrate(db: sqlite3.Connection, home: Path) -> None:
@@ -240,30 +240,30 @@ class RunStore:
         return self.unsound or self._unwritten
 
     # -- reading ---------------------------------------------------------------------------------------------------
-    def version(self) -> int:
+    def revision(self) -> int:
         """Increases whenever the run list changes; new points alone do not change it."""
-        rows = self._unless_damaged([(0,)], self._rows, "SELECT value FROM meta WHERE key = 'version'")
+        rows = self._read_or_default([(0,)], self._rows, "SELECT value FROM meta WHERE key = 'version'")
         return int(rows[0][0])
 
     def runs(self, include_deleted: bool = False) -> list[RunRow]:
         """Newest first."""
         where = "true" if include_deleted else "deleted IS NULL"
-        own, asks = _own()
-        rows = self._rows(f"SELECT {', '.join(COLUMNS)} FROM runs WHERE {where}{own} ORDER BY number DESC", asks)
+        only_own, owner = _of_visitor()
+        rows = self._rows(f"SELECT {', '.join(COLUMNS)} FROM runs WHERE {where}{only_own} ORDER BY number DESC", owner)
         return [RunRow.from_values(row) for row in rows]
 
     def active_runs(self, include_deleted: bool = False) -> list[RunRow]:
         """Queued, running and paused runs, in the order they were asked for."""
-        own, asks = _own()
+        only_own, owner = _of_visitor()
         there = "" if include_deleted else " AND deleted IS NULL"
-        sql = f"SELECT {', '.join(COLUMNS)} FROM {ACTIVE_RUNS}{there}{own} ORDER BY number"
-        return [RunRow.from_values(row) for row in self._rows(sql, (*ACTIVE_STATES, *asks))]
+        sql = f"SELECT {', '.join(COLUMNS)} FROM {ACTIVE_RUNS}{there}{only_own} ORDER BY number"
+        return [RunRow.from_values(row) for row in self._rows(sql, (*ACTIVE_STATES, *owner))]
 
     def active_lines(self) -> list[dict[str, Any]]:
-        """The same without settings, plan and estimate: what their progress is."""
-        own, asks = _own()
-        sql = f"SELECT {', '.join(LINE_COLUMNS)} FROM {ACTIVE_RUNS} AND deleted IS NULL{own} ORDER BY number"
-        return [_line(row) for row in self._unless_damaged([], self._rows, sql, (*ACTIVE_STATES, *asks))]
+        """Active runs without settings, plan and estimate: their progress."""
+        only_own, owner = _of_visitor()
+        sql = f"SELECT {', '.join(LINE_COLUMNS)} FROM {ACTIVE_RUNS} AND deleted IS NULL{only_own} ORDER BY number"
+        return [_line(row) for row in self._read_or_default([], self._rows, sql, (*ACTIVE_STATES, *owner))]
 
     def lines(
         self, before: int | None = None, find: str = "", deleted: bool = False, limit: int = LIST_LINES
@@ -285,53 +285,51 @@ class RunStore:
             return self._readable_lines(before, find, deleted, limit)
 
     def _readable_lines(self, before: int | None, find: str, deleted: bool, limit: int) -> list[dict[str, Any]]:
-        """The same of a damaged store, run by run: those that cannot be read are left out."""
-        found: list[dict[str, Any]] = []
-        last = self._unless_damaged(len(list((self.home / "runs").glob("r*"))), self.last_number)
+        """What `lines` returns, read run by run from a damaged store: those that cannot be read are left out."""
+        lines: list[dict[str, Any]] = []
+        last = self._read_or_default(len(list((self.home / "runs").glob("r*"))), self.last_number)
         for number in range(min(last, (before or last + 1) - 1), 0, -1):
-            one = self._unless_damaged([], self._lines, "number = ?", (number,), "runs NOT INDEXED")
-            wanted = [
+            lines += [
                 line
-                for line in one
+                for line in self._read_or_default([], self._lines, "number = ?", (number,), "runs NOT INDEXED")
                 if (line["deleted"] is not None) == deleted
                 and (find.lower() in line["name"].lower() or line["run_id"] == find)
             ]
-            found += wanted
-            if len(found) >= limit:
+            if len(lines) >= limit:
                 break
-        return found
+        return lines
 
-    def _unless_damaged(self, otherwise: Any, read: Callable[..., Any], *given: Any) -> Any:
-        """What can be read; the other thing where that part of the file is damaged."""
+    def _read_or_default(self, default: Any, read: Callable[..., Any], *arguments: Any) -> Any:
+        """What `read` returns, or `default` where that part of the file is damaged."""
         try:
-            return read(*given)
+            return read(*arguments)
         except RunError:
             if self.unsound is None:
                 raise
-            return otherwise
+            return default
 
     def lines_of(self, run_ids: Iterable[str]) -> list[dict[str, Any]]:
         """These runs, as in a list, newest first; what is deleted or not there is left out."""
-        found = [line for run_id in run_ids for line in self._lines("run_id = ? AND deleted IS NULL", (run_id,))]
-        return sorted(found, key=lambda line: -line["number"])
+        lines = [line for run_id in run_ids for line in self._lines("run_id = ? AND deleted IS NULL", (run_id,))]
+        return sorted(lines, key=lambda line: -line["number"])
 
-    def changes_after(self, version: int, limit: int = LIST_LINES) -> tuple[list[dict[str, Any]], list[str]] | None:
-        """What has changed in the list since a version: runs, and ids of those that are gone. None where that is more
-        than a list holds, or where the version is none of this store's."""
-        if version > self.version():
+    def changes_after(self, revision: int, limit: int = LIST_LINES) -> tuple[list[dict[str, Any]], list[str]] | None:
+        """What has changed in the list since a revision: runs, and ids of those that are gone. None where that is more
+        than a list holds, or where this store never had that revision."""
+        if revision > self.revision():
             return None
-        found = self._lines("changed > ? LIMIT ?", (version, limit + 1), "runs INDEXED BY changes")
-        gone = self._rows("SELECT run_id FROM removed WHERE changed > ? LIMIT ?", (version, limit + 1))
-        if len(found) + len(gone) > limit:
+        lines = self._lines("changed > ? LIMIT ?", (revision, limit + 1), "runs INDEXED BY changes")
+        purged = self._rows("SELECT run_id FROM removed WHERE changed > ? LIMIT ?", (revision, limit + 1))
+        if len(lines) + len(purged) > limit:
             return None
-        found.sort(key=lambda line: -line["number"])
-        hidden = [line["run_id"] for line in found if line["deleted"] is not None]
-        return [line for line in found if line["deleted"] is None], [*hidden, *(row[0] for row in gone)]
+        lines.sort(key=lambda line: -line["number"])
+        deleted = [line["run_id"] for line in lines if line["deleted"] is not None]
+        return [line for line in lines if line["deleted"] is None], [*deleted, *(row[0] for row in purged)]
 
     def _lines(self, where: str, values: Sequence[Any], table: str = "runs") -> list[dict[str, Any]]:
-        own, asks = _own()
-        sql = f"SELECT {', '.join(LINE_COLUMNS)} FROM {table} WHERE true{own} AND {where}"
-        return [_line(row) for row in self._rows(sql, (*asks, *values))]
+        only_own, owner = _of_visitor()
+        sql = f"SELECT {', '.join(LINE_COLUMNS)} FROM {table} WHERE true{only_own} AND {where}"
+        return [_line(row) for row in self._rows(sql, (*owner, *values))]
 
     def is_taken(self, name: str) -> bool:
         """Whether a run has this name, a deleted one among them."""
@@ -349,8 +347,12 @@ class RunStore:
             "SELECT run_id, name FROM runs WHERE run_id IN (SELECT run_id FROM sources WHERE what = ? OR"
             " what >= ? AND what < ?) ORDER BY number"
         )
-        found = [row for one in map(whole_characters, sources) for row in self._rows(sql, (one, f"{one}/", f"{one}0"))]
-        return list(dict.fromkeys(found))
+        named = [
+            row
+            for source in map(whole_characters, sources)
+            for row in self._rows(sql, (source, f"{source}/", f"{source}0"))
+        ]
+        return list(dict.fromkeys(named))
 
     def sources(self, run_id: str) -> list[str]:
         """What a run was made from: run:ID, and absolute paths."""
@@ -361,8 +363,8 @@ class RunStore:
         return {run_id for (run_id,) in self._rows("SELECT run_id FROM runs WHERE deleted IS NOT NULL")}
 
     def run(self, run_id: str) -> RunRow:
-        own, asks = _own()
-        rows = self._rows(f"SELECT {', '.join(COLUMNS)} FROM runs WHERE run_id = ?{own}", (run_id, *asks))
+        only_own, owner = _of_visitor()
+        rows = self._rows(f"SELECT {', '.join(COLUMNS)} FROM runs WHERE run_id = ?{only_own}", (run_id, *owner))
         if not rows:
             raise RunError(f"There is no run {run_id!r} here. It may have been started from another home folder.")
         try:
@@ -377,7 +379,7 @@ class RunStore:
 
     def events(self, run_id: str, kind: str | None = None) -> list[Event]:
         """Every event of a run, or those of one kind, in the order they were stored."""
-        if not self._seen(run_id):
+        if not self._is_visible(run_id):
             return []
         only, values = ("", (run_id,)) if kind is None else (" AND kind = ?", (run_id, kind))
         sql = f"SELECT attempt, seq, time, kind, data FROM events WHERE run_id = ?{only} ORDER BY id"
@@ -392,32 +394,32 @@ class RunStore:
         More than `limit` new points of a kind are thinned to the lowest and highest of each stretch, and the last.
         """
         return {
-            run_id: {"id": found["id"], **{kind: [json.loads(text) for text in found[kind]] for kind in POINT_KINDS}}
-            for run_id, found in self.series_texts(cursors, limit).items()
+            run_id: {"id": texts["id"], **{kind: [json.loads(text) for text in texts[kind]] for kind in POINT_KINDS}}
+            for run_id, texts in self.series_texts(cursors, limit).items()
         }
 
     def series_texts(self, cursors: dict[str, int], limit: int = FIRST_LOAD_LIMIT) -> dict[str, dict[str, Any]]:
-        """The same with each point as the JSON text that is stored: whoever only hands them on need not read them."""
+        """What `series_after` returns, with each point as the JSON text that is stored, to be sent as it is."""
         answer: dict[str, dict[str, Any]] = {}
         for run_id, after in cursors.items():
-            found = self._unless_damaged(None, self._series, run_id, after, limit)
-            if found is not None:
-                answer[run_id] = found
+            texts = self._read_or_default(None, self._series, run_id, after, limit)
+            if texts is not None:
+                answer[run_id] = texts
         return answer
 
     def _series(self, run_id: str, after: int, limit: int) -> dict[str, Any] | None:
-        # a kind at a time, which the index answers by one look at its end
+        # one kind at a time, which the index answers from its end
         sql = "SELECT max(id) FROM events WHERE run_id = ? AND kind = ?"
         newest = max(self._rows(sql, (run_id, kind))[0][0] or 0 for kind in POINT_KINDS)
-        if not newest or not self._seen(run_id):
+        if not newest or not self._is_visible(run_id):
             return None
         points = {kind: self._points(run_id, kind, after, newest, limit) for kind in POINT_KINDS}
         return {"id": newest, **points}
 
-    def _seen(self, run_id: str) -> bool:
-        """Whether this run is one of who asks."""
-        own, asks = _own()
-        return not own or bool(self._rows(f"SELECT 1 FROM runs WHERE run_id = ?{own}", (run_id, *asks)))
+    def _is_visible(self, run_id: str) -> bool:
+        """Whether the present visitor may see this run."""
+        only_own, owner = _of_visitor()
+        return not only_own or bool(self._rows(f"SELECT 1 FROM runs WHERE run_id = ?{only_own}", (run_id, *owner)))
 
     def _points(self, run_id: str, kind: str, after: int, newest: int, limit: int) -> list[str]:
         span = (run_id, kind, after, newest)
@@ -465,27 +467,27 @@ class RunStore:
         estimate: dict[str, Any] | None = None,
         total_steps: int | None = None,
     ) -> None:
-        """Keep a new run, queued, of who asks; this process has it, and it is on disk when this returns."""
+        """Store a new queued run of the present visitor, and claim it. It is on the disk when this returns."""
         owner = current_visitor().owner
 
         def write(db: sqlite3.Connection) -> None:
             newest = "SELECT slot FROM runs WHERE deleted IS NULL ORDER BY number DESC LIMIT ?"
             used = [row[0] for row in db.execute(newest, (LIST_LINES,))]
-            slot = min(range(COLOR_SLOTS), key=lambda s: (used.count(s), s))
+            slot = min(range(COLOR_SLOTS), key=lambda index: (used.count(index), index))
             sql = (
                 "INSERT INTO runs (run_id, name, created, settings, plan, estimate, parent, from_step, total_steps,"
                 " slot, owner) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             )
             texts = (json.dumps(settings), json.dumps(plan), None if estimate is None else json.dumps(estimate))
             db.execute(sql, (run_id, name, self.clock(), *texts, parent, from_step, total_steps, slot, owner))
-            _keep_answers(db, run_id, settings, plan)
-            _bump(db, run_id)
+            _store_index_keys(db, run_id, settings, plan)
+            _new_revision(db, run_id)
 
         try:
-            self.own(run_id)
+            self.claim(run_id)
             self._change(write)
         except BaseException:
-            self.disown(run_id)
+            self.release(run_id)
             raise
 
     def check_writable(self) -> None:
@@ -494,7 +496,7 @@ class RunStore:
             raise RunError(self.unsound)
 
     def append(self, event: Event) -> None:
-        """Hand an event to the writer; returns at once. Visible to readers within about a tenth of a second."""
+        """Pass an event to the writer thread; readers see it within about a tenth of a second."""
         self._todo.put(event)
 
     def flush(self) -> None:
@@ -515,8 +517,8 @@ class RunStore:
         self._set(run_id, "deleted", None)
 
     def purge(self, run_id: str) -> None:
-        """Remove a run with all its events for good, and give their room back. Runs that have it as their parent have
-        none afterwards."""
+        """Remove a run with all its events for good, and return their space to the disk. Its children have no parent
+        afterwards."""
 
         def some_events(db: sqlite3.Connection) -> None:
             some = "SELECT id FROM events WHERE run_id = ? LIMIT ?"
@@ -525,17 +527,17 @@ class RunStore:
         def the_rest(db: sqlite3.Connection) -> None:
             for (child,) in db.execute("SELECT run_id FROM runs WHERE parent = ?", (run_id,)).fetchall():
                 db.execute("UPDATE runs SET parent = NULL, from_step = NULL WHERE run_id = ?", (child,))
-                _bump(db, child)
-            _bump(db, run_id)
+                _new_revision(db, child)
+            _new_revision(db, run_id)
             db.execute("INSERT OR REPLACE INTO removed SELECT run_id, changed FROM runs WHERE run_id = ?", (run_id,))
             db.execute("DELETE FROM sources WHERE run_id = ?", (run_id,))
             db.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
 
-        def some_room(db: sqlite3.Connection) -> None:
+        def some_pages(db: sqlite3.Connection) -> None:
             before = left[0]
             db.execute(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})").fetchall()
             left[0] = db.execute("PRAGMA freelist_count").fetchone()[0]
-            if left[0] == before:  # a file that an earlier version made keeps the room for what comes next
+            if left[0] == before:  # a file that an earlier version made cannot shrink
                 left[0] = 0
 
         left = [1]
@@ -544,35 +546,36 @@ class RunStore:
         self._change(the_rest)
         left = [-1]
         while left[0]:
-            self._change(some_room)
+            self._change(some_pages)
 
     def _set(self, run_id: str, column: str, value: Any) -> None:
         def write(db: sqlite3.Connection) -> None:
             if db.execute(f"UPDATE runs SET {column} = ? WHERE run_id = ?", (value, run_id)).rowcount:
-                _bump(db, run_id)
+                _new_revision(db, run_id)
 
         self.run(run_id)
         self._change(write)
 
-    # -- whose run is it -------------------------------------------------------------------------------------------
-    def own(self, run_id: str) -> bool:
-        """Take a run's lock for this process; False where another living process holds it."""
+    # -- owners of runs -------------------------------------------------------------------------------------------
+    def claim(self, run_id: str) -> bool:
+        """Make this process the owner of a run; False where another living process is."""
         return self._locks.take(run_id)
 
-    def disown(self, run_id: str) -> None:
+    def release(self, run_id: str) -> None:
+        """End this process's ownership of a run."""
         self._locks.release(run_id)
 
     def killed(self) -> list[str]:
-        """Runs whose owner was killed while it had them; this process owns them now."""
-        return [run_id for run_id in self._locks.left() if self.own(run_id)]
+        """Claim the runs whose owner was killed; returns their ids."""
+        return [run_id for run_id in self._locks.left() if self.claim(run_id)]
 
     def mark_interrupted(self) -> list[str]:
-        """Runs that say they are running and whose process is gone become `interrupted`; returns their ids."""
+        """Mark the runs as `interrupted` whose state is running and whose process is gone; returns their ids."""
         marked = []
-        for row in self.active_runs(include_deleted=True):  # one that is brought back must not say it is running
-            if row.state == "queued" or self._locks.held(row.run_id) or not self.own(row.run_id):
+        for row in self.active_runs(include_deleted=True):  # one that is undeleted must not be shown as running
+            if row.state == "queued" or self._locks.held(row.run_id) or not self.claim(row.run_id):
                 continue
-            # looked at again under the lock: its owner may have ended it properly in between
+            # read again with the lock: its owner may have ended it properly in between
             row = self.run(row.run_id)
             if row.active:
                 sql = "SELECT coalesce(max(seq), -1) + 1 FROM events WHERE run_id = ? AND attempt = ?"
@@ -583,20 +586,20 @@ class RunStore:
                 self.append(Event(**head, kind="interrupted", data=data))
                 marked.append(row.run_id)
                 self.flush()
-            self.disown(row.run_id)
+            self.release(row.run_id)
         return marked
 
-    def adopt_queued(self) -> list[RunRow]:
-        """Queued runs nobody owns any more, now owned by this process, in their order."""
-        adopted = []
+    def requeue_orphans(self) -> list[RunRow]:
+        """Claim the queued runs whose process is gone; returns them in their order."""
+        orphans = []
         for row in self.active_runs():
-            if row.state != "queued" or self._locks.held(row.run_id) or not self.own(row.run_id):
+            if row.state != "queued" or self._locks.held(row.run_id) or not self.claim(row.run_id):
                 continue
-            if self.run(row.run_id).state == "queued":  # looked at again under the lock
-                adopted.append(row)
+            if self.run(row.run_id).state == "queued":  # read again with the lock
+                orphans.append(row)
             else:
-                self.disown(row.run_id)
-        return adopted
+                self.release(row.run_id)
+        return orphans
 
     def close(self) -> None:
         """Write what is waiting and let go of file and locks. Closing twice is harmless."""
@@ -655,7 +658,7 @@ class RunStore:
                     if not open_:
                         break
                     time.sleep(0.5)
-                    # who has come meanwhile waits for an answer, not for room
+                    # what came meanwhile waits for an answer, not for space
                     while open_ and not self._todo.empty():
                         item = self._todo.get()
                         open_ = item is not None
@@ -663,7 +666,7 @@ class RunStore:
         db.close()
 
     def _next_batch(self) -> list[Any]:
-        """The next things to write: what comes within a moment, together; somebody waiting ends the moment."""
+        """The next items to write: those that come within BATCH_SECONDS, or up to one that somebody waits for."""
         batch = [self._todo.get()]
         deadline = time.monotonic() + BATCH_SECONDS
         while isinstance(batch[-1], Event):
@@ -679,7 +682,7 @@ class RunStore:
         db.execute("BEGIN IMMEDIATE")
         try:
             for item in batch:
-                # each stands alone: what one of them raises undoes that one, and the others of the batch are stored
+                # an error of one item undoes that item, and the others of the batch are stored
                 db.execute("SAVEPOINT item")
                 try:
                     if isinstance(item, Event):
@@ -712,8 +715,8 @@ class RunStore:
                 done.set_exception(refusal)
 
 
-def _own() -> tuple[str, tuple[str, ...]]:
-    """What keeps a query of runs to those of who asks: an end of its condition, with the value for its mark."""
+def _of_visitor() -> tuple[str, tuple[str, ...]]:
+    """The end of a query's condition that selects the runs of the present visitor, with the value for its mark."""
     owner = current_visitor().owner
     return ("", ()) if owner is None else (" AND owner = ?", (owner,))
 
@@ -722,11 +725,11 @@ def _line(values: Sequence[Any]) -> dict[str, Any]:
     return dict(zip(LINE_COLUMNS, values, strict=True))
 
 
-def _bump(db: sqlite3.Connection, run_id: str) -> None:
-    """A new version of the list, in which this run is another."""
+def _new_revision(db: sqlite3.Connection, run_id: str) -> None:
+    """Begin a new revision of the list, in which this run has changed."""
     db.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'version'")
-    version = "(SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'version')"
-    db.execute(f"UPDATE runs SET changed = {version} WHERE run_id = ?", (run_id,))
+    revision = "(SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'version')"
+    db.execute(f"UPDATE runs SET changed = {revision} WHERE run_id = ?", (run_id,))
 
 
 def _code(error: sqlite3.Error) -> int:
@@ -750,7 +753,7 @@ def _unusable(home: Path, why: str) -> RunError:
 
 
 def _insert_event(db: sqlite3.Connection, event: Event) -> bool:
-    """Store one event and what follows from it for its run; False where it was there already."""
+    """Store one event and the changes of its run that follow from it; False where it is stored already."""
     value = event.data.get("loss")
     sql = (
         "INSERT INTO events (run_id, attempt, seq, time, kind, step, value, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -761,16 +764,18 @@ def _insert_event(db: sqlite3.Connection, event: Event) -> bool:
     if not db.execute(sql, (*keys, event.data.get("step"), value, text)).rowcount:
         return False
     listed = event.kind in LISTED_KINDS
-    if event.kind == "phase":  # its first one tells that a run is running; the others are progress
+    if event.kind == "phase":  # the first one means that the run is running; the others are progress
         listed = db.execute("SELECT state FROM runs WHERE run_id = ?", (event.run_id,)).fetchone() == ("queued",)
     changes = row_changes(event)
     if changes:
         assignments = ", ".join(f"{column} = {expression}" for column, (expression, _) in changes.items())
         values = [
-            whole_characters(one) if isinstance(one, str) else one for _, given in changes.values() for one in given
+            whole_characters(value) if isinstance(value, str) else value
+            for _, values_of_column in changes.values()
+            for value in values_of_column
         ]
         sql = f"UPDATE runs SET {assignments} WHERE run_id = ? AND attempt <= ?"
         db.execute(sql, (*values, event.run_id, event.attempt))
     if listed:
-        _bump(db, event.run_id)
+        _new_revision(db, event.run_id)
     return True

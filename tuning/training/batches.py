@@ -1,7 +1,4 @@
-"""How rows become tensors.
-
-Comes in: the encoded rows of one micro-batch (`tuning.plan.micro_batches` says which).  Goes out: a `Batch`.
-"""
+"""How the encoded rows of a micro-batch become tensors; `tuning.plan.micro_batches` says which rows they are."""
 
 from __future__ import annotations
 
@@ -19,28 +16,28 @@ class Batch:
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor | None
-    """None when rows are packed: the restarting positions tell them apart."""
+    """None where rows are packed: positions that restart at 0 separate them."""
     position_ids: torch.Tensor | None
     label_places: torch.Tensor
-    """Flat places (row * width + position) of the hidden states that predict a label; for classes, empty."""
+    """Flat indices (row * width + position) of the hidden states that predict a label; for classes, empty."""
     labels: torch.Tensor
-    """The label tokens at those places, or one class a row."""
+    """The label tokens at those indices, or one class a row."""
     rows: int
     tokens: int
     """Real tokens, padding not counted."""
     token_type_ids: torch.Tensor | None = None
-    """Which of two texts a token belongs to, where rows are pairs and the model is told."""
+    """Which of two texts a token belongs to, where rows are pairs and the model has an input for it."""
     states: torch.Tensor | None = None
-    """What the output layer reads, one line a label, where a frozen body's states are kept instead of computed."""
+    """What the output layer reads, one row a label, where a frozen body's states are cached."""
 
 
 def label_count(row: Encoded, *, classes: bool) -> int:
-    """What a row adds to the window's divisor: its label tokens, or itself. The first token is never predicted."""
+    """How many labels a row has: its label tokens, or one class. The first token is never predicted."""
     return 1 if classes else row.trained_tokens
 
 
 def collate(rows: Sequence[Encoded], *, pad_id: int, classes: bool, packing: bool, device: torch.device) -> Batch:
-    """Make a micro-batch: padded on the right, or packed into one long row with restarting positions."""
+    """Make a micro-batch: padded on the right, or packed into one long row with positions that restart."""
     if packing:
         return _packed(rows, device)
     width = max(len(row.ids) for row in rows)
@@ -49,15 +46,15 @@ def collate(rows: Sequence[Encoded], *, pad_id: int, classes: bool, packing: boo
     types = torch.zeros((len(rows), width), dtype=torch.long) if any(row.types for row in rows) else None
     places: list[int] = []
     labels: list[int] = []
-    for number, row in enumerate(rows):
-        ids[number, : len(row.ids)] = torch.tensor(row.ids, dtype=torch.long)
-        mask[number, : len(row.ids)] = 1
+    for index, row in enumerate(rows):
+        ids[index, : len(row.ids)] = torch.tensor(row.ids, dtype=torch.long)
+        mask[index, : len(row.ids)] = 1
         if types is not None and row.types is not None:
-            types[number, : len(row.ids)] = torch.tensor(row.types, dtype=torch.long)
+            types[index, : len(row.ids)] = torch.tensor(row.types, dtype=torch.long)
         if classes:
             labels.append(_class_of(row))
             continue
-        _add_labels(row, number * width, places, labels)
+        _add_labels(row, index * width, places, labels)
     return Batch(
         input_ids=ids.to(device),
         attention_mask=mask.to(device),
@@ -71,7 +68,7 @@ def collate(rows: Sequence[Encoded], *, pad_id: int, classes: bool, packing: boo
 
 
 def gather(states: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Lines of `states` at the label places; virtual tokens that a method put in front are trimmed first."""
+    """The states (rows, tokens, width) that predict a label, as (labels, width), without a method's virtual tokens."""
     states = states[:, states.shape[1] - batch.input_ids.shape[1] :]
     return states.reshape(-1, states.shape[-1]).index_select(0, batch.label_places)
 

@@ -1,8 +1,7 @@
-"""What a loop needs, built from a plan: base model, method, device, optimizer.
+"""What the loop trains, built from settings: base model, method, device, optimizer.
 
-Comes in: the settings, the folder of the base model, the resolved learning rate.  Goes out: `Built`.  Models come from
-local safetensors folders only; no remote code, no pickle, no download.  Nothing global is changed: dtypes are
-explicit, and the thread count belongs to the calling thread (`own_threads`).
+Models come from local safetensors folders only; no remote code, no pickle, no download. Nothing global is changed:
+dtypes are explicit, and the thread count belongs to the calling thread (`own_threads`).
 """
 
 from __future__ import annotations
@@ -48,23 +47,23 @@ class Built:
     classes: bool
     autocast_dtype: torch.dtype | None
     features: FeatureCache | None = None
-    """States kept of a frozen body; None where each pass computes them."""
+    """Cached states of a frozen body; None where each forward pass computes them."""
 
     def batch(self, rows: Sequence[Encoded], packing: bool = False) -> Batch:
-        """The micro-batch of these rows, on the device."""
+        """The batch of these rows, on the device."""
         if self.features is not None:
             return self.features.batch(rows)
         return collate(rows, pad_id=self.pad_id, classes=self.classes, packing=packing, device=self.device)
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The context forward passes run in; the master weights stay as they are."""
+        """The context for forward passes; the weights keep their dtype."""
         if self.autocast_dtype is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.autocast_dtype)
 
 
 def pick_device(name: str) -> torch.device:
-    """The device a run trains on: `auto` is CUDA where there is one."""
+    """The device a run trains on: `auto` is CUDA where there is one. Raises RunError where a device is missing."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -74,11 +73,11 @@ def pick_device(name: str) -> torch.device:
 
 @contextmanager
 def own_threads(parameters: int) -> Iterator[None]:
-    """Give the calling thread a thread count that fits the model, and put the old one back afterwards."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    fitting = 1 if parameters < _SMALL_MODEL else max(1, (os.cpu_count() or 2) - 1)
+    """Within this context torch uses as many threads as suit a model of so many parameters."""
+    requested = os.environ.get("OMP_NUM_THREADS", "")
+    suitable = 1 if parameters < _SMALL_MODEL else max(1, (os.cpu_count() or 2) - 1)
     before = torch.get_num_threads()
-    torch.set_num_threads(int(asked) if asked.isdigit() and int(asked) > 0 else fitting)
+    torch.set_num_threads(int(requested) if requested.isdigit() and int(requested) > 0 else suitable)
     try:
         yield
     finally:
@@ -87,56 +86,56 @@ def own_threads(parameters: int) -> Iterator[None]:
 
 @contextmanager
 def own_random_state(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators for a run (dropout and initial weights draw from them), and restore them."""
+    """Within this context torch's global random generators are seeded; afterwards they are restored."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.random.manual_seed(seed)
         yield
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """The states of the generators that a run on this device draws from, by the kind of device."""
-    found = {"cpu": torch.random.get_rng_state()}
-    return found | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else found
+    """The states of the random generators that a run on this device draws from, by the type of device."""
+    states = {"cpu": torch.random.get_rng_state()}
+    return states | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
 
 
 def set_random_state(states: Mapping[str, torch.Tensor], device: torch.device) -> None:
-    """Put the generators back to such states; what was drawn on a card counts for a card only."""
+    """Restore states of `random_state`. That of a CUDA device is restored on a CUDA device only."""
     torch.random.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
 @contextmanager
-def look_between_tensors(go_on: GoOn) -> Iterator[None]:
-    """Within this, what torch does in the calling thread ends with Stopped soon after `go_on` says no.
+def stop_between_tensors(should_continue: GoOn) -> Iterator[None]:
+    """Within this context torch raises Stopped in the calling thread soon after `should_continue` answers False.
 
-    For the long work of libraries that ask nobody: reading weights, making adapters out of them, merging, each of which
-    goes from tensor to tensor. What such a library had changed for the thread or the process in between is put back:
-    its own way back may be the call at which this ends.
+    It is for long work of libraries that cannot be stopped otherwise, which goes from tensor to tensor: reading
+    weights, making adapters, merging. Whether gradients are made and the default dtype are restored at the end, for a
+    library that is stopped in the middle may not restore them.
     """
     gradients, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
     try:
-        with _Looking(go_on):
+        with _StopBetweenCalls(should_continue):
             yield
     finally:
         torch.set_grad_enabled(gradients)
         torch.set_default_dtype(dtype)
 
 
-class _Looking(TorchFunctionMode):
-    """Asks before each call of torch."""
+class _StopBetweenCalls(TorchFunctionMode):
+    """Calls `should_continue` before each call of torch, and raises Stopped where it answers False."""
 
-    def __init__(self, go_on: GoOn) -> None:
+    def __init__(self, should_continue: GoOn) -> None:
         super().__init__()
-        self._go_on = go_on
+        self._should_continue = should_continue
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        check_stop(self._go_on)
+        check_stop(self._should_continue)
         return function(*args, **(kwargs or {}))
 
 
 class BaseLoader(Protocol):
-    """A way to make the base model of a local folder: `load_base`, or one that leaves the weights out."""
+    """A function that makes the base model of a local folder: `load_base`, or one that makes it without weights."""
 
     def __call__(
         self,
@@ -161,64 +160,64 @@ def load_base(
 ) -> nn.Module:
     """The base model of a local folder: for text, or with a classification head when there are labels.
 
-    A head that is there for the same classes is kept, in the order of `labels`; else it is new, drawn from torch's
-    generator. Nothing else is ever random: what the library reports of missing, left out and unfitting tensors raises
-    ModelError. `options` are a method's own wishes for loading, such as 4-bit weights.
+    A head that was saved for the same classes is taken, in the order of `labels`; else it is new, drawn from torch's
+    generator. Nothing else is ever random: where tensors are missing, left over or of another shape, this raises
+    ModelError. `options` are a method's own arguments for loading, such as 4-bit weights.
     """
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    place = Path(folder)
-    if (place / "adapter_config.json").is_file():  # the library would load it into the base, silently
+    path = Path(folder)
+    if (path / "adapter_config.json").is_file():  # the library would load it into the base, silently
         raise ModelError(f"{folder} holds an adapter beside the model; move it out", folder, "a model alone")
-    common: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "local_files_only": True,
         "trust_remote_code": False,
         "use_safetensors": True,
         "dtype": dtype,
         "attn_implementation": attention,
         "output_loading_info": True,
-        "ignore_mismatched_sizes": True,  # they are in the report, and are told in words
+        "ignore_mismatched_sizes": True,  # they are in the report, which `judged` puts into words
         **(options or {}),
     }
-    maker: Any = transformers.AutoModelForCausalLM
-    theirs = class_names(read_json(place / "config.json"))
-    kept = labels is not None and same_classes(theirs, labels)
+    model_class: Any = transformers.AutoModelForCausalLM
+    saved_labels = class_names(read_json(path / "config.json"))
+    keep_head = labels is not None and same_classes(saved_labels, labels)
     if labels is not None:
-        maker = transformers.AutoModelForSequenceClassification
-        common |= _named(theirs if kept else labels)
+        model_class = transformers.AutoModelForSequenceClassification
+        arguments |= _config_of_labels(saved_labels if keep_head else labels)
     try:
-        model, info = maker.from_pretrained(folder, **common)
+        model, info = model_class.from_pretrained(folder, **arguments)
     except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise ModelError(f"The model in {folder} cannot be loaded: {error}", folder) from error
-    report = report_of(model, info, _tensors(place))
-    found = comparison_of_report(report, folder, read_json(place / "config.json"))
-    if labels is not None and found.head_for and not kept:
+    report = report_of(model, info, _tensors(path))
+    comparison = comparison_of_report(report, folder, read_json(path / "config.json"))
+    if labels is not None and comparison.head_for and not keep_head:
         _draw_head(model, report["head"])
-    elif kept and tuple(theirs) != tuple(labels or ()):
-        _order_head(model, theirs, labels or ())
+    elif keep_head and tuple(saved_labels) != tuple(labels or ()):
+        _order_head(model, saved_labels, labels or ())
     _set_padding(model, pad_id)
     return model
 
 
-def _named(labels: Sequence[str]) -> dict[str, Any]:
-    """What a config is told of its classes."""
-    names = {number: str(label) for number, label in enumerate(labels)}
-    return {"num_labels": len(names), "id2label": names, "label2id": {name: key for key, name in names.items()}}
+def _config_of_labels(labels: Sequence[str]) -> dict[str, Any]:
+    """The members of a transformers config that name these classes."""
+    names = {index: str(label) for index, label in enumerate(labels)}
+    return {"num_labels": len(names), "id2label": names, "label2id": {name: index for index, name in names.items()}}
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for file in weight_files(folder):
-        found |= read_tensors(file)
-    return found
+        tensors |= read_tensors(file)
+    return tensors
 
 
 def _draw_head(model: Any, names: Sequence[str]) -> None:
-    """A new head in place of one for other classes of the same number, as the library draws one that is missing."""
+    """Replace a head for other classes of the same number by a new one, drawn as the library draws a missing one."""
     modules = dict.fromkeys(name.rpartition(".")[0] for name in names)
     for name in names:
         model.get_parameter(name)._is_hf_initialized = False
@@ -226,26 +225,27 @@ def _draw_head(model: Any, names: Sequence[str]) -> None:
         model._init_weights(model.get_submodule(name))
 
 
-def _order_head(model: Any, theirs: Sequence[str], ours: Sequence[str]) -> None:
-    """Put the lines of the head's last layer, one a class, into another order of the same classes."""
-    lines = torch.tensor([list(theirs).index(name) for name in ours])
-    last = [one for one in model.modules() if isinstance(one, nn.Linear) and one.out_features == len(ours)][-1]
+def _order_head(model: Any, old: Sequence[str], new: Sequence[str]) -> None:
+    """Change the order of the classes in the head: the rows of its last layer, and the names in the config."""
+    order = torch.tensor([list(old).index(name) for name in new])
+    layers = (module for module in model.modules() if isinstance(module, nn.Linear))
+    last = [layer for layer in layers if layer.out_features == len(new)][-1]
     with torch.no_grad():
         for weight in (last.weight, last.bias):
             if weight is not None:
-                weight.copy_(weight[lines].clone())
-    for key, value in _named(ours).items():
+                weight.copy_(weight[order].clone())
+    for key, value in _config_of_labels(new).items():
         if key != "num_labels":
             setattr(model.config, key, value)
 
 
 def _set_padding(model: Any, pad_id: int) -> None:
-    """The tokenizer's padding token is the model's: rows are filled up with it, and no other token is taken for one.
+    """Set the model's padding token to the tokenizer's, with which rows are padded.
 
-    Kinds that count positions from the padding token keep their own, which says where a text begins.
+    Models that count positions from the padding token keep their own, which says where a text begins.
     """
     config = model.config
-    own = getattr(config, "pad_token_id", None)  # the config of some kinds has no such member
+    own = getattr(config, "pad_token_id", None)  # the config of some models has no such member
     if own == pad_id or (own is not None and counts_from_padding(config.model_type)):
         return
     embedding = model.get_input_embeddings()
@@ -255,7 +255,7 @@ def _set_padding(model: Any, pad_id: int) -> None:
 
 
 ATTENTION = {"flash": "flash_attention_2", "flex": "flex_attention"}
-"""The library's names of `attention`, where they are others."""
+"""Values of the setting `attention` that transformers calls by another name."""
 
 
 def base_of(
@@ -266,8 +266,10 @@ def base_of(
     options: Mapping[str, Any] | None = None,
     load: BaseLoader = load_base,
 ) -> nn.Module:
-    """The base model as a run of these settings loads it, on its device: for training, and for whoever loads it again
-    (to merge, to ask, to prepare rows), so that attention, number format and device are always the run's own."""
+    """The base model as a run of these settings loads it, on its device.
+
+    For training, and for merging, questions and recipes, so that attention, dtype and device are the run's own.
+    """
     attention = ATTENTION.get(settings.attention, settings.attention)
     model = load(folder, labels=labels, attention=attention, dtype=torch.float32, pad_id=pad_id, options=options)
     return model if options else model.to(pick_device(settings.device))
@@ -282,9 +284,9 @@ def build(
     *,
     load: BaseLoader = load_base,
 ) -> Built:
-    """Load, apply the method, make the optimizer over what is trainable.
+    """Load the base model, apply the method, and make the optimizer over what is trainable.
 
-    `load` gives the base model of the folder; the memory tracer passes one that makes a model without weights.
+    `load` makes the base model of the folder; the memory tracer passes one that makes it without weights.
     """
     device = pick_device(settings.device)
     method = method_named(settings.method.name)
@@ -295,12 +297,12 @@ def build(
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable and method.updates:
         raise RunError(f"The method {settings.method.name} leaves nothing to train on this model.")
-    # torch allows no optimizer over nothing, and a method without updates never steps it
-    moving = trainable or [nn.Parameter(torch.zeros(()))]
-    own = method.optimizer(model, settings.method, settings.optimizer, learning_rate)
+    # torch makes no optimizer over no parameters; a method without updates never steps this one
+    parameters = trainable or [nn.Parameter(torch.zeros(()))]
+    of_method = method.optimizer(model, settings.method, settings.optimizer, learning_rate)
     return Built(
         model=model,
-        optimizer=own or make_optimizer(settings.optimizer, moving, learning_rate),
+        optimizer=of_method or make_optimizer(settings.optimizer, parameters, learning_rate),
         trainable=trainable,
         device=device,
         pad_id=pad_id,

@@ -1,8 +1,7 @@
-"""Base and trained side by side: the same question to both.
+"""The same question to the base model and to the trained one.
 
-Comes in: a run's folder (or its model in training) and a `Question`.  Goes out: {"base": [...], "trained": [...]} and,
-for a classifier, "chances".  The model is loaded once; where the method allows it the base is the same model with the
-adapter switched off.
+Answers are `{"base": [...], "trained": [...]}`, with `"chances"` for a classifier. The model is loaded once; where the
+method allows it the base model is the trained one with its adapter switched off.
 """
 
 from __future__ import annotations
@@ -23,85 +22,91 @@ from tuning.settings.schema import Settings
 from tuning.text import TextTokenizer
 from tuning.text.question import Question
 from tuning.training.base_answers import prompted_texts
-from tuning.training.build import base_of, look_between_tensors
-from tuning.training.generate import Speaker
+from tuning.training.build import base_of, stop_between_tensors
+from tuning.training.generate import TextGenerator
 from tuning.training.save import saved_labels
 
 NO_CLASSES = "(a new head knows no classes yet)"
-Tell = Callable[[str, int, str], None]
-"""Told the side, the number of the prompt and the next piece of the answer."""
+OnText = Callable[[str, int, str], None]
+"""Called with the side (base or trained), the index of the prompt and the next piece of the answer."""
+Answers = dict[str, list[Any]]
+"""By side a text for each prompt; under "chances" a dictionary of probabilities by class for each."""
 
 
-class SavedSides:
-    """What a run has saved, loaded to be asked any number of times. Raises RunError where nothing was saved, and
-    Stopped."""
+class BaseAndTuned:
+    """The base model and what a run has saved, loaded once for any number of questions."""
 
-    def __init__(self, run_folder: str | Path, model_path: str, settings: Settings, go_on: GoOn = lambda: True) -> None:
-        chosen = method_named(settings.method.name)
-        artifact = Path(run_folder) / chosen.artifact
+    def __init__(
+        self, run_folder: str | Path, model_path: str, settings: Settings, should_continue: GoOn = lambda: True
+    ) -> None:
+        """Load the trained model. Raises RunError where the run has saved nothing, and Stopped."""
+        method = method_named(settings.method.name)
+        artifact = Path(run_folder) / method.artifact
         if not artifact.is_dir():
             raise RunError("This run has saved nothing yet, so there is no trained model to ask.")
         self._tokenizer = TextTokenizer(model_path)
         self._labels = saved_labels(artifact)
-        self._method = chosen
+        self._method = method
         self._model_path, self._settings = model_path, settings
         # a fresh adapter draws its weights before the saved ones come
-        with torch.random.fork_rng(devices=[]), look_between_tensors(go_on):
-            self._trained = chosen.load(_base(model_path, self._tokenizer, self._labels, settings), artifact).eval()
+        with torch.random.fork_rng(devices=[]), stop_between_tensors(should_continue):
+            self._trained = method.load(_base(model_path, self._tokenizer, self._labels, settings), artifact).eval()
         self._base: nn.Module | None = None
 
-    def ask(self, question: Question, tell: Tell | None = None, go_on: GoOn = lambda: True) -> dict[str, list[Any]]:
-        """Both answers to each prompt, the base's first. Raises Stopped."""
-        view, base = _base_side(self._method, self._trained, self._labels)
+    def ask(self, question: Question, on_text: OnText | None = None, should_continue: GoOn = lambda: True) -> Answers:
+        """Both answers to each prompt. Raises Stopped."""
+        view, base = _base_view(self._method, self._trained, self._labels)
         if view is None and base is None and self._labels is None:
-            with look_between_tensors(go_on):
+            with stop_between_tensors(should_continue):
                 self._base = self._base or _base(self._model_path, self._tokenizer, None, self._settings)
             base = self._base
-        return _both(self._trained, view, base, self._tokenizer, question, self._labels, tell, go_on)
+        return _both(self._trained, view, base, self._tokenizer, question, self._labels, on_text, should_continue)
 
 
-class PromptedSides:
-    """The base model of a run that trains nothing, asked plainly and as the run's method asks it."""
+class PlainAndPrompted:
+    """The base model of a run that trains nothing, asked plainly and with the prompts of the run's method."""
 
-    def __init__(self, plan: Plan, go_on: GoOn = lambda: True) -> None:
+    def __init__(self, plan: Plan, should_continue: GoOn = lambda: True) -> None:
         self._plan, self._tokenizer = plan, TextTokenizer(plan.model.path)
-        with look_between_tensors(go_on):
+        with stop_between_tensors(should_continue):
             self._model = _base(plan.model.path, self._tokenizer, None, plan.settings)
 
-    def ask(self, question: Question, tell: Tell | None = None, go_on: GoOn = lambda: True) -> dict[str, list[Any]]:
+    def ask(self, question: Question, on_text: OnText | None = None, should_continue: GoOn = lambda: True) -> Answers:
         """Both answers to each prompt, and under "prompts" what the second was an answer to. Raises Stopped."""
         method = method_named(self._plan.settings.method.name)
-        speaker = Speaker(self._model, self._tokenizer, None, go_on)
-        texts = prompted_texts(self._plan, method, self._model, self._tokenizer, question.prompts, go_on)
-        asked = {"base": question, "trained": question.with_prompts(texts)}
-        said: dict[str, list[Any]] = {
-            side: list(speaker.answers(one, _hearer(side, tell))) for side, one in asked.items()
-        }
-        return said | {"prompts": texts}
+        generator = TextGenerator(self._model, self._tokenizer, None, should_continue)
+        prompts = prompted_texts(self._plan, method, self._model, self._tokenizer, question.prompts, should_continue)
+        answers: Answers = {}
+        for side, asked in (("base", question), ("trained", question.with_prompts(prompts))):
+            answers[side] = list(generator.answers(asked, _of_side(side, on_text)))
+        return answers | {"prompts": prompts}
 
 
-def live_sides(
+def compare_in_training(
     model: nn.Module,
     tokenizer: TextTokenizer,
     model_path: str,
     settings: Settings,
     question: Question,
     labels: Sequence[str] | None,
-    tell: Tell | None = None,
-    go_on: GoOn = lambda: True,
-) -> dict[str, list[Any]]:
-    """The same from a model in training. Where no view of the base is left in it, the base is loaded for the answer.
-    Raises Stopped."""
-    view, base = _base_side(method_named(settings.method.name), model, labels)
+    on_text: OnText | None = None,
+    should_continue: GoOn = lambda: True,
+) -> Answers:
+    """Answers of the base model and of a model in training, as it is now. Raises Stopped.
+
+    Where training has changed the base model's own weights, the base model is loaded for the answer.
+    """
+    view, base = _base_view(method_named(settings.method.name), model, labels)
     if view is None and base is None and labels is None:
-        with look_between_tensors(go_on):
+        with stop_between_tensors(should_continue):
             base = _base(model_path, tokenizer, None, settings)
-    return _both(model, view, base, tokenizer, question, labels, tell, go_on)
+    return _both(model, view, base, tokenizer, question, labels, on_text, should_continue)
 
 
-def _base_side(
+def _base_view(
     method: Method[Any], model: nn.Module, labels: Sequence[str] | None
 ) -> tuple[AbstractContextManager[Any] | None, nn.Module | None]:
+    """A context in which `model` answers as the base model, and `model`; None and None where there is none."""
     view = method.base_view(model) if labels is None else None
     return view, model if view is not None else None
 
@@ -113,22 +118,23 @@ def _both(
     tokenizer: TextTokenizer,
     question: Question,
     labels: Sequence[str] | None,
-    tell: Tell | None,
-    go_on: GoOn,
-) -> dict[str, list[Any]]:
-    answers: dict[str, list[Any]] = {"base": [NO_CLASSES] * len(question.prompts)}
+    on_text: OnText | None,
+    should_continue: GoOn,
+) -> Answers:
+    answers: Answers = {"base": [NO_CLASSES] * len(question.prompts)}
     if base is not None:
         with view or nullcontext():
-            answers["base"] = list(Speaker(base, tokenizer, None, go_on).answers(question, _hearer("base", tell)))
-    speaker = Speaker(trained, tokenizer, labels, go_on)
-    answers["trained"] = list(speaker.answers(question, _hearer("trained", tell)))
+            of_base = TextGenerator(base, tokenizer, None, should_continue)
+            answers["base"] = list(of_base.answers(question, _of_side("base", on_text)))
+    of_trained = TextGenerator(trained, tokenizer, labels, should_continue)
+    answers["trained"] = list(of_trained.answers(question, _of_side("trained", on_text)))
     if labels is not None:
-        answers["chances"] = list(speaker.chances(question.prompts))
+        answers["chances"] = list(of_trained.class_probabilities(question.prompts))
     return answers
 
 
-def _hearer(side: str, tell: Tell | None) -> Callable[[int, str], None] | None:
-    return None if tell is None else lambda number, text: tell(side, number, text)
+def _of_side(side: str, on_text: OnText | None) -> Callable[[int, str], None] | None:
+    return None if on_text is None else lambda index, text: on_text(side, index, text)
 
 
 def _base(model_path: str, tokenizer: TextTokenizer, labels: Sequence[str] | None, settings: Settings) -> nn.Module:

@@ -1,7 +1,6 @@
-"""How good the model is on the evaluation rows.
+"""Evaluation: the loss, the metrics that need no generation, and the prediction for each evaluation row.
 
-Comes in: a built model, encoded rows.  Goes out: the loss per label (summed over all labels and divided once, so that
-it does not depend on the batch size), metrics that need no generation, and what was guessed for each row.
+The loss is summed over all labels and divided once, so that it does not depend on the batch size.
 """
 
 from __future__ import annotations
@@ -25,27 +24,28 @@ LOWER_IS_BETTER = frozenset({"eval_loss", "perplexity"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Guess:
-    """One evaluation row: what the model held likeliest at each label, and what stands there."""
+class Prediction:
+    """What the model predicts for one evaluation row."""
 
     index: int
-    """Which of the evaluation rows."""
+    """Index among the evaluation rows."""
     loss: float
-    """Nats a label, the row's own mean: how wrong the model is about it."""
-    said: list[int]
+    """Nats a label, the mean over the labels of this row."""
+    predicted: list[int]
     """The likeliest token at each label, given the true ones before it; for classes the one class."""
-    wanted: list[int]
-    chances: list[float]
+    target: list[int]
+    """The true token at each label, or the true class."""
+    probabilities: list[float]
     """The probability of each class; empty for a language model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """The loss per label, metrics by name, and the rows in their order."""
+    """Loss in nats a label, metrics by name, and the predictions in the order of the rows."""
 
     loss: float
     metrics: dict[str, float]
-    guesses: list[Guess]
+    predictions: list[Prediction]
 
 
 def evaluate(
@@ -53,17 +53,17 @@ def evaluate(
     rows: Sequence[Encoded],
     *,
     batch_size: int,
-    go_on: Callable[[], bool] = lambda: True,
+    should_continue: Callable[[], bool] = lambda: True,
     probe: PeakProbe | None = None,
 ) -> Evaluation | None:
-    """Evaluate on all rows; None when told to stop in between. The model's mode is put back.
+    """Evaluate on all rows; None where `should_continue` answered False. The model's mode is restored.
 
     `probe` measures the memory peak of the batches that may take the most.
     """
     was_training = built.model.training
     built.model.eval()
     try:
-        return _evaluate(built, rows, batch_size, go_on, probe)
+        return _evaluate(built, rows, batch_size, should_continue, probe)
     finally:
         built.model.train(was_training)
 
@@ -72,97 +72,98 @@ def _evaluate(
     built: Built,
     rows: Sequence[Encoded],
     batch_size: int,
-    go_on: Callable[[], bool],
+    should_continue: Callable[[], bool],
     probe: PeakProbe | None,
 ) -> Evaluation | None:
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
-    total, guesses = 0.0, []
-    pieces = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    if probe is not None and pieces:
-        probe.expect(highest_of([_moment(rows, piece, classes=built.classes) for piece in pieces]))
-    for chosen in pieces:
-        if not go_on():
+    total, predictions = 0.0, list[Prediction]()
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    if probe is not None and batches:
+        probe.expect(highest_of([_moment(rows, indices, classes=built.classes) for indices in batches]))
+    for indices in batches:
+        if not should_continue():
             return None
         watch = None
         if probe is not None:
-            moment = [_moment(rows, chosen, classes=built.classes)]
+            moment = [_moment(rows, indices, classes=built.classes)]
             watch = probe.watch(built.model, built.optimizer, built.device, moment) if probe.wants(moment) else None
         with watch or nullcontext():
-            loss, found = _batch(built, rows, chosen)
+            loss, of_batch = _evaluate_batch(built, rows, indices)
         total += loss
-        guesses += found
-    return _summed(total, sorted(guesses, key=lambda guess: guess.index), classes=built.classes)
+        predictions += of_batch
+    return _evaluation(total, sorted(predictions, key=lambda prediction: prediction.index), classes=built.classes)
 
 
-def _moment(rows: Sequence[Encoded], chosen: Sequence[int], *, classes: bool) -> Moment:
-    """A batch as what decides its memory: its places, and its labels, for there alone logits are made."""
-    labels = [label_count(rows[index], classes=classes) for index in chosen]
-    return Moment(shape=shape_of([len(rows[index].ids) for index in chosen], labels), accumulate=False)
+def _moment(rows: Sequence[Encoded], indices: Sequence[int], *, classes: bool) -> Moment:
+    """The sizes that decide a batch's memory: its tokens, and its labels, for logits are made at those alone."""
+    labels = [label_count(rows[index], classes=classes) for index in indices]
+    return Moment(shape=shape_of([len(rows[index].ids) for index in indices], labels), accumulate=False)
 
 
-def _batch(built: Built, rows: Sequence[Encoded], chosen: Sequence[int]) -> tuple[float, list[Guess]]:
-    """The sum of the losses of these rows, and what was guessed; none of its tensors lives on beside the next batch."""
-    batch = built.batch([rows[index] for index in chosen])
+def _evaluate_batch(built: Built, rows: Sequence[Encoded], indices: Sequence[int]) -> tuple[float, list[Prediction]]:
+    """The summed loss of these rows and their predictions. A function, so that its tensors are freed before the next
+    batch."""
+    batch = built.batch([rows[index] for index in indices])
     # not inference_mode: what it makes cannot take part in a later backward pass, and libraries keep some of it
     with torch.no_grad(), built.autocast():
         logits = batch_logits(built.model, batch, classes=built.classes)
     with torch.no_grad():
         losses = functional.cross_entropy(logits.float(), batch.labels, reduction="none").double()
-    return float(losses.sum()), _guesses(batch, logits, losses, chosen, classes=built.classes)
+    return float(losses.sum()), _predictions(batch, logits, losses, indices, classes=built.classes)
 
 
-def _guesses(
-    batch: Batch, logits: torch.Tensor, losses: torch.Tensor, chosen: Sequence[int], *, classes: bool
-) -> list[Guess]:
-    likeliest, wanted, each = logits.argmax(-1).tolist(), batch.labels.tolist(), losses.tolist()
-    owner = list(range(len(chosen))) if classes else (batch.label_places // batch.input_ids.shape[1]).tolist()
-    chances = torch.softmax(logits.float(), -1).tolist() if classes else []
-    places_of: list[list[int]] = [[] for _ in chosen]
-    for place, number in enumerate(owner):
-        places_of[number].append(place)
-    found = []
-    for number, index in enumerate(chosen):
-        places = places_of[number]
-        found.append(
-            Guess(
+def _predictions(
+    batch: Batch, logits: torch.Tensor, losses: torch.Tensor, indices: Sequence[int], *, classes: bool
+) -> list[Prediction]:
+    likeliest, labels, loss_of_label = logits.argmax(-1).tolist(), batch.labels.tolist(), losses.tolist()
+    row_of_label = range(len(indices)) if classes else (batch.label_places // batch.input_ids.shape[1]).tolist()
+    probabilities = torch.softmax(logits.float(), -1).tolist() if classes else []
+    labels_of_row: list[list[int]] = [[] for _ in indices]
+    for label, row in enumerate(row_of_label):
+        labels_of_row[row].append(label)
+    predictions = []
+    for row, index in enumerate(indices):
+        own = labels_of_row[row]
+        predictions.append(
+            Prediction(
                 index=index,
-                loss=sum(each[place] for place in places) / len(places) if places else math.nan,
-                said=[likeliest[place] for place in places],
-                wanted=[wanted[place] for place in places],
-                chances=chances[number] if classes else [],
+                loss=sum(loss_of_label[label] for label in own) / len(own) if own else math.nan,
+                predicted=[likeliest[label] for label in own],
+                target=[labels[label] for label in own],
+                probabilities=probabilities[row] if classes else [],
             )
         )
-    return found
+    return predictions
 
 
-def _summed(total: float, guesses: list[Guess], *, classes: bool) -> Evaluation:
-    said = [one for guess in guesses for one in guess.said]
-    wanted = [one for guess in guesses for one in guess.wanted]
-    if not wanted:
-        return Evaluation(loss=math.nan, metrics={}, guesses=guesses)
-    loss = total / len(wanted)
-    right = sum(one == other for one, other in zip(said, wanted, strict=True)) / len(wanted)
+def _evaluation(total: float, predictions: list[Prediction], *, classes: bool) -> Evaluation:
+    predicted = [label for prediction in predictions for label in prediction.predicted]
+    target = [label for prediction in predictions for label in prediction.target]
+    if not target:
+        return Evaluation(loss=math.nan, metrics={}, predictions=predictions)
+    loss = total / len(target)
+    right = sum(mine == true for mine, true in zip(predicted, target, strict=True)) / len(target)
     if classes:
-        metrics = {"accuracy": right, "macro_f1": macro_f1(said, wanted)}
+        metrics = {"accuracy": right, "macro_f1": macro_f1(predicted, target)}
     else:
         metrics = {"perplexity": math.exp(loss) if loss < 700 else math.inf, "token_accuracy": right}
-    return Evaluation(loss=loss, metrics=metrics, guesses=guesses)
+    return Evaluation(loss=loss, metrics=metrics, predictions=predictions)
 
 
-def macro_f1(guessed: Iterable[int], wanted: Iterable[int]) -> float:
-    """The mean over the classes that occur of the harmonic mean of precision and recall."""
-    pairs = list(zip(guessed, wanted, strict=True))
+def macro_f1(predicted: Iterable[int], target: Iterable[int]) -> float:
+    """The mean of F1, the harmonic mean of precision and recall, over the classes that occur."""
+    pairs = list(zip(predicted, target, strict=True))
     scores = []
     for label in {label for pair in pairs for label in pair}:
-        hit = sum(guess == want == label for guess, want in pairs)
-        missed = sum((guess == label) != (want == label) for guess, want in pairs)
-        scores.append(2 * hit / (2 * hit + missed))
+        hits = sum(mine == true == label for mine, true in pairs)
+        misses = sum((mine == label) != (true == label) for mine, true in pairs)
+        scores.append(2 * hits / (2 * hits + misses))
     return sum(scores) / len(scores)
 
 
-def confusion(guessed: Sequence[int], wanted: Sequence[int], classes: int) -> list[list[int]]:
-    """Counts by true class (line) and guessed class (column)."""
+def confusion(predicted: Sequence[int], target: Sequence[int], classes: int) -> list[list[int]]:
+    """The confusion matrix: counts by true class (row) and predicted class (column)."""
     counts = [[0] * classes for _ in range(classes)]
-    for guess, want in zip(guessed, wanted, strict=True):
-        counts[want][guess] += 1
+    for mine, true in zip(predicted, target, strict=True):
+        counts[true][mine] += 1
     return counts

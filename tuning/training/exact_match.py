@@ -1,6 +1,6 @@
-"""Whether the model writes the right answer: exact match over evaluation rows, within a time that is told.
+"""Exact match: the share of evaluation rows whose answer the model writes, within a time budget.
 
-Comes in: a built model, rows with an answer.  Goes out: what was written for each row, and how many are right.
+Rows that did not fit into the time are counted, so that they can be reported.
 """
 
 from __future__ import annotations
@@ -16,32 +16,31 @@ from tuning.text import Row, TextTokenizer
 from tuning.text.prompts import answer_of, prompt_ids
 from tuning.text.question import ANSWER_ROWS
 from tuning.training.build import Built
-from tuning.training.generate import Speaker
+from tuning.training.generate import TextGenerator
 
 
 @dataclass(slots=True)
-class Written:
-    """What was written, by the number of the evaluation row."""
+class WrittenAnswers:
+    """Generated answers by the index of their evaluation row."""
 
     texts: dict[int, str] = field(default_factory=dict)
     right: int = 0
-    asked: int = 0
-    """Rows that were meant to be answered; more than `texts` holds where the time was up."""
+    wanted: int = 0
+    """Rows to be answered: more than `texts` has where the time was up."""
 
     @property
     def exact_match(self) -> float:
-        """The share of answered rows that are `right`; NaN where none was answered."""
+        """The share of the answered rows that are right; NaN where none was answered."""
         return self.right / len(self.texts) if self.texts else math.nan
 
 
-def right(text: str, answer: str) -> bool:
-    """Whether the written text says the answer, but for space around it, in as many lines as the answer has.
+def is_right(text: str, answer: str) -> bool:
+    """Whether the generated text is the answer, without the space around it, in as many lines as the answer has.
 
-    What comes on later lines does not count: a model that only goes on with texts writes a next question there, and
-    `max_new_tokens` cuts it anywhere.
+    Later lines do not count: a base model continues with a next question there, which `max_new_tokens` cuts anywhere.
     """
-    wanted = answer.strip()
-    return "\n".join(text.strip().split("\n")[: 1 + wanted.count("\n")]).rstrip() == wanted
+    target = answer.strip()
+    return "\n".join(text.strip().split("\n")[: 1 + target.count("\n")]).rstrip() == target
 
 
 def write_answers(
@@ -55,24 +54,25 @@ def write_answers(
     system_prompt: str | None,
     chat: bool,
     special_tokens: str,
-    go_on: GoOn,
+    should_continue: GoOn,
     clock: Callable[[], float] = time.perf_counter,
-) -> Written:
-    """Answer the first `most` rows greedily, until `seconds` are up. Raises Stopped where `go_on` says no."""
-    answered = ((number, row, answer) for number, row in enumerate(rows) if (answer := answer_of(row)) is not None)
-    asked = [
-        (number, ids, answer)
-        for number, row, answer in itertools.islice(answered, most)
+) -> WrittenAnswers:
+    """Answer the first `most` rows greedily, until `seconds` have passed. Raises Stopped."""
+    with_answer = ((index, row, answer) for index, row in enumerate(rows) if (answer := answer_of(row)) is not None)
+    prompts = [
+        (index, ids, answer)
+        for index, row, answer in itertools.islice(with_answer, most)
         if (ids := prompt_ids(row, tokenizer, system_prompt, chat=chat, special_tokens=special_tokens))
     ]
-    result, began, speaker = Written(asked=len(asked)), clock(), Speaker(built.model, tokenizer, None, go_on)
-    for start in range(0, len(asked), ANSWER_ROWS):
-        if clock() - began > seconds:
-            return result
-        part = asked[start : start + ANSWER_ROWS]
+    written, start_time = WrittenAnswers(wanted=len(prompts)), clock()
+    generator = TextGenerator(built.model, tokenizer, None, should_continue)
+    for start in range(0, len(prompts), ANSWER_ROWS):
+        if clock() - start_time > seconds:
+            return written
+        batch = prompts[start : start + ANSWER_ROWS]
         with built.autocast():
-            said = speaker.continued([ids for _, ids, _ in part], max_new_tokens)
-        for (number, _, answer), text in zip(part, said, strict=True):
-            result.texts[number] = text
-            result.right += right(text, answer)
-    return result
+            texts = generator.continuations([ids for _, ids, _ in batch], max_new_tokens)
+        for (index, _, answer), text in zip(batch, texts, strict=True):
+            written.texts[index] = text
+            written.right += is_right(text, answer)
+    return written

@@ -1,8 +1,8 @@
-"""Features of a frozen body, computed once a row and kept.
+"""The cached features of a frozen body: its last states, computed once for each row.
 
-Comes in: a built model whose method trains only what reads the last states, and rows.  Goes out: batches that carry
-those states instead of tokens.  The states are kept as they came out of one pass over the rows, micro-batch by
-micro-batch in order of length; at equal shapes they are bit for bit what each epoch would compute again.
+Where only what reads the last states is trained, batches have those states instead of tokens. They are computed in one
+pass over the rows, batch by batch in order of length; at equal shapes they are bit for bit what each epoch would
+compute again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tuning.training.batches import Batch, collate, gather
 
 
 class FeatureCache:
-    """The kept states, by row. Rows are told apart as objects, so the same lists must be used all along."""
+    """The cached states by row. A row is found by its identity, so the same row objects must be used all along."""
 
     def __init__(
         self,
@@ -36,11 +36,11 @@ class FeatureCache:
         self._labels: dict[int, torch.Tensor] = {}
         self.bytes = 0
 
-    def fill(self, rows: Sequence[Encoded], batch_size: int, go_on: Callable[[], bool]) -> Iterator[int]:
-        """Compute what is missing, yielding how many rows are done; ends early when `go_on` says no."""
+    def fill(self, rows: Sequence[Encoded], batch_size: int, should_continue: Callable[[], bool]) -> Iterator[int]:
+        """Compute the states of these rows, yielding how many are done. Ends where `should_continue` answers False."""
         order = sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
         for start in range(0, len(order), batch_size):
-            if not go_on():
+            if not should_continue():
                 return
             chosen = [rows[index] for index in order[start : start + batch_size]]
             batch = collate(chosen, pad_id=self._pad_id, classes=self._classes, packing=False, device=self._device)
@@ -53,9 +53,9 @@ class FeatureCache:
             yield min(len(order), start + batch_size)
 
     def batch(self, rows: Sequence[Encoded]) -> Batch:
-        """The micro-batch of these rows with their states in place of their tokens, each row one place wide."""
+        """The batch of these rows with their states in place of their tokens, each row one token wide."""
         labels = [self._labels[id(row)] for row in rows]
-        counts = torch.tensor([len(one) for one in labels], device=self._device)
+        counts = torch.tensor([len(of_row) for of_row in labels], device=self._device)
         owners = torch.arange(len(rows), device=self._device).repeat_interleave(counts)
         return Batch(
             input_ids=torch.zeros((len(rows), 1), dtype=torch.long, device=self._device),
@@ -70,29 +70,29 @@ class FeatureCache:
 
 
 def last_states(model: nn.Module, batch: Batch, *, classes: bool) -> torch.Tensor:
-    """What the output layer reads: one line a label token, or one a row."""
-    found: Any = model
+    """What the output layer reads: (label tokens, width), or for classes (rows, width)."""
+    whole: Any = model
     if classes:
         more = {} if batch.token_type_ids is None else {"token_type_ids": batch.token_type_ids}
-        return found.features(batch.input_ids, batch.attention_mask, **more)
-    body = getattr(found, found.base_model_prefix)
+        return whole.features(batch.input_ids, batch.attention_mask, **more)
+    body = getattr(whole, whole.base_model_prefix)
     states = body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).last_hidden_state
     return gather(states, batch)
 
 
 def logits_of(model: nn.Module, states: torch.Tensor, *, classes: bool) -> torch.Tensor:
-    """The logits of kept states: the model's own way from there on, whatever it does besides its output layer."""
-    found: Any = model
+    """The logits of cached states: what the model itself computes from them, including more than its output layer."""
+    whole: Any = model
     if classes:
-        return found.get_output_embeddings()(states)
+        return whole.get_output_embeddings()(states)
     ids = torch.zeros((1, len(states)), dtype=torch.long, device=states.device)
-    with _body_gives(getattr(found, found.base_model_prefix), states[None]):
-        return found(input_ids=ids, use_cache=False).logits[0]
+    with _body_returns(getattr(whole, whole.base_model_prefix), states[None]):
+        return whole(input_ids=ids, use_cache=False).logits[0]
 
 
 @contextmanager
-def _body_gives(body: nn.Module, states: torch.Tensor) -> Iterator[None]:
-    """Within this the body answers with states it computed before."""
+def _body_returns(body: nn.Module, states: torch.Tensor) -> Iterator[None]:
+    """Within this context the body returns `states` instead of computing them."""
     from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
     def answer(*_: Any, **__: Any) -> BaseModelOutputWithPastAndCrossAttentions:

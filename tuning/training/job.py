@@ -1,18 +1,18 @@
-"""What crosses to a worker: a Job as plain data going down, and the small commands a running loop reads.
-
-Comes in: a plan with a run's identity.  Goes out: a `Job` (JSON there and back) and `Commands`, which the training
-loop looks at between micro-batches.
-"""
+"""What a worker is given: a `Job`, which can be JSON, and `Commands`, which the loop reads between micro-batches."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuning.plan.plan import Plan
+from tuning.text import TextTokenizer
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,33 +38,34 @@ class Job:
         )
 
 
-Ask = Callable[[Any, Any, Any], None]
+LoopTask = Callable[["nn.Module", TextTokenizer, Sequence[str] | None], None]
+"""Work for the loop between two updates, called with the model, its tokenizer, and the class names of a classifier."""
 
 
 class Commands:
-    """What a person asks of a running run. Set from any thread; the loop reads it between micro-batches."""
+    """Commands to a run, set from any thread and read by the loop between micro-batches."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()
-        self._go = threading.Event()
-        self._go.set()
-        self._asks: deque[tuple[Ask, Callable[[], None] | None]] = deque()
-        self._asking = threading.Lock()
-        self._over = False
+        self._running = threading.Event()
+        self._running.set()
+        self._tasks: deque[tuple[LoopTask, Callable[[], None] | None]] = deque()
+        self._lock = threading.Lock()
+        self._ended = False
 
     def stop(self) -> None:
-        """End the run after the micro-batch in hand; may be called twice, or late."""
+        """End the run after the present micro-batch; may be called again, and after the end."""
         self._stop.set()
-        self._go.set()
+        self._running.set()
 
     def pause(self) -> None:
-        """Hold the run before its next micro-batch, until `resume` or `stop`."""
+        """Hold the run before its next micro-batch, until `unpause` or `stop`."""
         if not self._stop.is_set():
-            self._go.clear()
+            self._running.clear()
 
-    def resume(self) -> None:
-        """Let a held run go on."""
-        self._go.set()
+    def unpause(self) -> None:
+        """Let a paused run continue."""
+        self._running.set()
 
     @property
     def stopping(self) -> bool:
@@ -72,33 +73,33 @@ class Commands:
 
     @property
     def paused(self) -> bool:
-        return not self._go.is_set()
+        return not self._running.is_set()
 
     def wait_while_paused(self, timeout: float | None = None) -> None:
-        """Return once the run may go on, or after `timeout` seconds."""
-        self._go.wait(timeout)
+        """Return once the run may continue, or after `timeout` seconds."""
+        self._running.wait(timeout)
 
-    def ask(self, question: Ask, instead: Callable[[], None] | None = None) -> bool:
-        """Have `question(model, tokenizer, class names or None)` called by the loop between two updates.
+    def ask(self, task: LoopTask, if_ended: Callable[[], None] | None = None) -> bool:
+        """Have the loop call `task` between two updates. Returns False where the run has ended already.
 
-        Where the run ends before its turn comes, `instead` is called then; False where the run has ended already.
+        Where the run ends before the task's turn comes, `if_ended` is called instead.
         """
-        with self._asking:
-            if not self._over:
-                self._asks.append((question, instead))
-            return not self._over
+        with self._lock:
+            if not self._ended:
+                self._tasks.append((task, if_ended))
+            return not self._ended
 
-    def take_asks(self, most: int | None = None) -> list[Ask]:
-        """The questions waiting, at most so many, oldest first; each is given out once."""
-        with self._asking:
-            count = len(self._asks) if most is None else min(most, len(self._asks))
-            return [self._asks.popleft()[0] for _ in range(count)]
+    def take_tasks(self, most: int | None = None) -> list[LoopTask]:
+        """The tasks that wait, at most so many, oldest first; they do not wait any more then."""
+        with self._lock:
+            count = len(self._tasks) if most is None else min(most, len(self._tasks))
+            return [self._tasks.popleft()[0] for _ in range(count)]
 
     def end(self) -> None:
-        """The run has ended: nothing is asked of its loop any more, and what waits is told so."""
-        with self._asking:
-            self._over = True
-            left = [instead for _, instead in self._asks if instead is not None]
-            self._asks.clear()
-        for instead in left:
-            instead()
+        """The run has ended: no more tasks are taken, and `if_ended` of those that wait is called."""
+        with self._lock:
+            self._ended = True
+            waiting = [if_ended for _, if_ended in self._tasks if if_ended is not None]
+            self._tasks.clear()
+        for if_ended in waiting:
+            if_ended()

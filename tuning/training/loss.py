@@ -1,8 +1,8 @@
-"""The loss of a micro-batch as a sum, and what a window divides it by.
+"""The loss of a micro-batch as a sum, and the factor that makes it a share of the update's loss.
 
-Comes in: a model, a micro-batch.  Goes out: the summed cross-entropy over label tokens (or over rows, for classes) in
-fp32, with the logits it was made from.  Dividing is the window's business: `Reduction` says by what.  `window_mean` is
-the right one; `micro_batch_mean` and `sum` are its wrong siblings, kept for the lessons that show the difference.
+The sum is the cross-entropy over label tokens (or over rows, for classes) in fp32. `LossScaling` has the factor:
+`window_mean` divides by the labels of the whole update, which is right; `micro_batch_mean` and `sum` are common
+mistakes, offered for lessons that show the difference.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ def sum_loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 
 @contextmanager
-def reading_only(model: nn.Module, chosen: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """While this is on, the output layer sees only what `chosen` takes of the hidden states (rows, tokens, width).
+def reading_only(model: nn.Module, select: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """Within this context the output layer reads only what `select` returns of the hidden states.
 
-    For models of every kind, under every method: not all take `logits_to_keep`. One without an output layer sees all.
+    `select` takes a tensor (rows, tokens, width). This works for models of every kind under every method, not all of
+    which have `logits_to_keep`; a model without an output layer is left as it is.
     """
     find: Callable[[], nn.Module | None] = getattr(model, "get_output_embeddings", lambda: None)
     head = find()
@@ -60,7 +61,7 @@ def reading_only(model: nn.Module, chosen: Callable[[torch.Tensor], torch.Tensor
         return
 
     def narrow(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (chosen(inputs[0]), *inputs[1:]) if inputs[0].dim() == 3 else inputs
+        return (select(inputs[0]), *inputs[1:]) if inputs[0].dim() == 3 else inputs
 
     handle = head.register_forward_pre_hook(narrow)
     try:
@@ -71,16 +72,16 @@ def reading_only(model: nn.Module, chosen: Callable[[torch.Tensor], torch.Tensor
 
 @contextmanager
 def last_states_only(model: nn.Module, mask: torch.Tensor | None) -> Iterator[None]:
-    """While this is on, a head that reads every state and then chooses one a row gets each row's last real one alone.
+    """Within this context a classification head over all tokens reads only the state of each row's last token.
 
-    The library finds that state by the padding token's id: a row that ends in that very token, or padding by another
-    id, makes it read a state of something else. `mask` (rows x tokens) says how long each row is.
+    transformers looks for that token by the id of the padding token: it takes another one where a row ends in that very
+    token, or where rows are padded with another. `mask` (rows, tokens) is 1 for real tokens.
     """
     head: Any = next(filter(None, (getattr(model_of(model), name, None) for name in ("score", "classifier"))), None)
     if head is None or mask is None:
         yield
         return
-    lasts = mask.sum(1) - 1
+    last = mask.sum(1) - 1
     width: list[int] = []
 
     def narrow(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -91,7 +92,7 @@ def last_states_only(model: nn.Module, mask: torch.Tensor | None) -> Iterator[No
         width.append(states.shape[1])
         front = states.shape[1] - mask.shape[1]  # virtual tokens that a method put there
         rows = torch.arange(states.shape[0], device=states.device)
-        return (states[rows, lasts + front][:, None], *inputs[1:])
+        return (states[rows, last + front][:, None], *inputs[1:])
 
     def widen(_: nn.Module, __: tuple[Any, ...], logits: torch.Tensor) -> torch.Tensor:
         return logits.expand(-1, width[0], -1) if width else logits
@@ -105,29 +106,32 @@ def last_states_only(model: nn.Module, mask: torch.Tensor | None) -> Iterator[No
 
 
 def model_of(model: Any) -> Any:
-    """The model itself, without the wrapper that PEFT puts around it."""
+    """The transformers model without the wrapper that PEFT puts around it."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _linear(head: Any) -> nn.Linear | None:
-    """The head where it is one layer over every state, wrapped or not; a head that pools by itself is more."""
+    """The head where it is a single linear layer, wrapped or not; None for a head that pools by itself."""
     inner = getattr(head, "original_module", head)
     return inner if isinstance(inner, nn.Linear) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reduction:
-    """What each micro-batch's loss sum is multiplied with, so that the window's gradient comes out as named."""
+class LossScaling:
+    """The factor for the summed loss of each micro-batch of an update, by the setting `loss_reduction`."""
 
     name: str
-    window_labels: int
-    """Label tokens (or rows) of the whole window."""
+    update_labels: int
+    """Label tokens (or rows) of the whole update."""
     micro_batches: int
 
     def weight(self, labels: int) -> float:
-        """The factor for a micro-batch with this many labels; the logged loss is the weighted sum too."""
+        """The factor for a micro-batch with this many labels; the logged loss is the sum weighted by it.
+
+        Raises ValueError for an unknown name.
+        """
         if self.name == "window_mean":
-            return 1.0 / max(1, self.window_labels)
+            return 1.0 / max(1, self.update_labels)
         if self.name == "micro_batch_mean":
             return 1.0 / (max(1, labels) * self.micro_batches)
         if self.name == "sum":

@@ -1,7 +1,6 @@
-"""What a run has left, in other forms: merged into the base, or brought back from a checkpoint.
+"""Artifacts of a run that has ended: merged into the base model, or recovered from a checkpoint.
 
-Comes in: a Job whose run has ended, the text of its model card.  Goes out: folders in the job's own, each whole or not
-there.
+Each is a folder in the job's own, which appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -15,52 +14,54 @@ from tuning.core.errors import GoOn, RunError
 from tuning.core.files import new_folder
 from tuning.methods import method_named
 from tuning.text import TextTokenizer
-from tuning.training.build import Built, base_of, build, look_between_tensors, own_random_state, pick_device
+from tuning.training.build import Built, base_of, build, own_random_state, pick_device, stop_between_tensors
 from tuning.training.checkpoint import newest_checkpoint, read_weights
+from tuning.training.checkpoint_files import BEST_FILE
 from tuning.training.job import Job
 from tuning.training.save import copy_tokenizer, same_modes, save_artifact, saved_labels, train_on
-from tuning.training.scores import BEST_FILE
 
 log = logging.getLogger(__name__)
 MERGED = "merged"
 
 
-def merged_folder(job: Job, card: str, *, best: bool = False, go_on: GoOn = lambda: True) -> Path:
-    """The whole model with what was learned put into its weights, the best ones where they were kept apart.
+def merged_folder(job: Job, card: str, *, best: bool = False, should_continue: GoOn = lambda: True) -> Path:
+    """Merge what was learned into the weights of the base model; with `best` the best weights, where they are saved.
 
-    Raises RunError where the method has no such form, and Stopped soon after `go_on` says no.
+    Raises RunError where the method cannot be merged, and Stopped soon after `should_continue` answers False.
     """
     settings, folder = job.plan.settings, Path(job.folder)
     method = method_named(settings.method.name)
     if best and (folder / "best" / method.artifact).is_dir():
         folder = folder / "best"
-    artifact, place = folder / method.artifact, folder / MERGED
-    if place.is_dir() and place.stat().st_mtime >= artifact.stat().st_mtime:
-        return place
+    artifact, target = folder / method.artifact, folder / MERGED
+    if target.is_dir() and target.stat().st_mtime >= artifact.stat().st_mtime:
+        return target
     labels = saved_labels(artifact)
     tokenizer = TextTokenizer(job.plan.model.path)
     # fresh heads and adapters draw their weights before the saved ones come
-    with torch.random.fork_rng(devices=[]), look_between_tensors(go_on):
+    with torch.random.fork_rng(devices=[]), stop_between_tensors(should_continue):
         base = base_of(settings, job.plan.model.path, labels, tokenizer.pad_id or 0)
         merged = method.merge(method.load(base, artifact))
     if merged is None:
         raise RunError(f"{method.title} cannot be merged into the base model; download it as it was trained.")
-    with new_folder(place) as part:
-        with look_between_tensors(go_on):
+    with new_folder(target) as part:
+        with stop_between_tensors(should_continue):
             merged.save_pretrained(part)
         copy_tokenizer(Path(job.plan.model.path), part)
         (part / "README.md").write_text(card, encoding="utf-8")
         same_modes(part)
-    return place
+    return target
 
 
-def recovered_artifact(job: Job, card: str, go_on: GoOn = lambda: True) -> Path:
-    """The result of a run that was cut off: its newest checkpoint that can be read, else its best weights. Raises
-    RunError, Stopped."""
+def recovered_artifact(job: Job, card: str, should_continue: GoOn = lambda: True) -> Path:
+    """Save the artifact of a run that was cut off, from its newest checkpoint that can be read, or its best weights.
+
+    Raises RunError where there is neither, and Stopped.
+    """
     settings, plan, folder = job.plan.settings, job.plan, Path(job.folder)
     tokenizer = TextTokenizer(plan.model.path)
     labels = plan.data.label_names if job.plan.labels else None
-    with own_random_state(settings.seed, pick_device(settings.device)), look_between_tensors(go_on):
+    with own_random_state(settings.seed, pick_device(settings.device)), stop_between_tensors(should_continue):
         built: Built = build(
             settings,
             plan.model.path,
@@ -69,10 +70,10 @@ def recovered_artifact(job: Job, card: str, go_on: GoOn = lambda: True) -> Path:
             tokenizer.pad_id or 0,
         )
         train_on(built.model, plan, labels)
-        found = newest_checkpoint(built, folder, plan.fingerprint, log.warning)
+        checkpoint = newest_checkpoint(built, folder, plan.fingerprint, log.warning)
         with torch.no_grad():
-            if found is not None:
-                found.put_weights(built)
+            if checkpoint is not None:
+                checkpoint.restore_weights(built)
             elif (folder / BEST_FILE).is_file():
                 read_weights(built, folder / BEST_FILE)
             else:

@@ -18,16 +18,18 @@ from tuning.models.base_model import BaseModel
 from tuning.plan.plan import Plan
 
 _MOST_LINES = 12
-"""Evaluations in the table; of more, evenly spread ones are shown."""
+"""How many evaluations the table has at most; of more, evenly spread ones are shown."""
 
 
 def model_card(
     plan: Plan, evals: Sequence[Mapping[str, Any]], end: Mapping[str, Any], versions: str, *, merged: bool = False
 ) -> str:
-    """The README.md of an artifact. `evals` are the run's eval events' keys, `end` has state, step, seconds; `merged`
-    is the card of the merged model instead."""
+    """The README.md of an artifact, or where `merged` is True of the merged model.
+
+    `evals` are the data of the run's eval events; `end` has state, step and seconds.
+    """
     settings, method = plan.settings, method_named(plan.settings.method.name)
-    form = "merged" if merged else method.artifact
+    folder = "merged" if merged else method.artifact
     numbers = {
         "method": f"{method.title} ({method.summary(settings.method)}): {plan.value('trainable_parameters'):,} of"
         f" {plan.value('total_parameters'):,} parameters trained",
@@ -42,26 +44,26 @@ def model_card(
         "seed": settings.seed,
         "made with": versions,
     }
-    about = "\n".join(f"| {name} | {value} |" for name, value in numbers.items())
+    table = "\n".join(f"| {name} | {value} |" for name, value in numbers.items())
     plain = json.dumps(_portable(plan), indent=1, ensure_ascii=False)
     title = f"{plan.model.title}, fine-tuned on {plan.data.title}".replace("the ", "The ", plan.model.source == "run")
     return (
-        f"{_front(plan, form)}\n# {title}\n\n"
+        f"{_front_matter(plan, folder)}\n# {title}\n\n"
         f"Base model: {base_words(plan.model)}. Made with Tuning Fork; nobody has checked what it is good for.\n\n"
-        f"| | |\n|---|---|\n{about}\n\n{_told(plan)}## Evaluation\n\n{_evaluations(evals)}\n"
-        f"## How to load it\n\nIn the folder that holds `{form}/`:\n\n```python\n{_loading(plan, form)}\n```\n\n"
+        f"| | |\n|---|---|\n{table}\n\n{_notices(plan)}## Evaluation\n\n{_evaluations(evals)}\n"
+        f"## How to load it\n\nIn the folder that holds `{folder}/`:\n\n```python\n{_loading(plan, folder)}\n```\n\n"
         f"## All settings\n\n`python -m tuning run settings.json` with this file trains it again. A path is written as"
         f" `./` and its last part.\n\n```json\n{plain}\n```\n"
     )
 
 
 def library_versions() -> str:
-    """What a result is made with, such as `torch 2.13.0, transformers 5.23.0`."""
+    """The versions of libraries, such as `torch 2.13.0, transformers 5.23.0`."""
     return ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
 
 
 def base_words(model: BaseModel) -> str:
-    """Which model it was trained from, and that from which, in words that are true on any machine."""
+    """Which model a run started from, and that model from which, in words that are true on any machine."""
     if model.source == "hub":
         return f"`{_hub_id(model)}` of the hub" + (f", revision `{model.revision}`" if model.revision else "")
     if model.source == "bundled":
@@ -76,8 +78,8 @@ def _hub_id(model: BaseModel) -> str:
     return model.spec.removeprefix("hub:")
 
 
-def _beside(model: BaseModel) -> BaseModel:
-    """The base model that an adapter has to be put on: where adapters were trained on, that of the first."""
+def _base_of_adapter(model: BaseModel) -> BaseModel:
+    """The base model that an adapter belongs to; of an adapter that was trained further, that of the first run."""
     while model.adapter is not None and model.parent is not None:
         model = model.parent
     return model
@@ -87,25 +89,25 @@ def _root(model: BaseModel) -> BaseModel:
     return model if model.parent is None else _root(model.parent)
 
 
-def _front(plan: Plan, form: str) -> str:
-    """What hubs read. base_model means a hub id; a name of this machine would mislead, so it is left out then."""
+def _front_matter(plan: Plan, folder: str) -> str:
+    """The YAML that hubs read. There base_model means a hub id, so it is left out for any other base model."""
     from huggingface_hub import ModelCardData
 
     classes = plan.settings.task == "sequence_classification"
-    base = _beside(plan.model) if form == "adapter" else _root(plan.model)
+    base = _base_of_adapter(plan.model) if folder == "adapter" else _root(plan.model)
     kind, source = split_source(plan.settings.data.source)
     data = ModelCardData(
         base_model=_hub_id(base) if base.source == "hub" else None,
         datasets=[source] if kind == "hub" else None,
-        library_name="peft" if _is_peft(plan, form) else "transformers",
+        library_name="peft" if _is_peft(plan, folder) else "transformers",
         pipeline_tag="text-classification" if classes else "text-generation",
         tags=["tuning-fork"],
     )
     return f"---\n{data.to_yaml()}\n---\n"
 
 
-def _is_peft(plan: Plan, form: str) -> bool:
-    return form == "adapter" and not method_named(plan.settings.method.name).own_loader
+def _is_peft(plan: Plan, folder: str) -> bool:
+    return folder == "adapter" and not method_named(plan.settings.method.name).own_loader
 
 
 def _portable(plan: Plan) -> dict[str, Any]:
@@ -119,11 +121,11 @@ def _portable(plan: Plan) -> dict[str, Any]:
     return plain
 
 
-def _told(plan: Plan) -> str:
-    """What the person was told before Start, so that it stands beside the weights too."""
+def _notices(plan: Plan) -> str:
+    """The notices that were shown before Start, so that the weights come with them."""
     if not plan.notices:
         return ""
-    text = "\n".join(f"- `{one.field}`: {one.message}" for one in plan.notices)
+    text = "\n".join(f"- `{notice.field}`: {notice.message}" for notice in plan.notices)
     kind, source = split_source(plan.settings.data.source)
     for path in (plan.model.path, *([source] if kind == "path" else [])):
         text = text.replace(path, f"./{Path(path).name}")
@@ -133,26 +135,26 @@ def _told(plan: Plan) -> str:
 def _evaluations(evals: Sequence[Mapping[str, Any]]) -> str:
     if not evals:
         return "There were no evaluation rows.\n"
-    names = list(dict.fromkeys(name for one in evals for name in one["metrics"]))
+    names = list(dict.fromkeys(name for evaluation in evals for name in evaluation["metrics"]))
     stride = max(1, -(-len(evals) // _MOST_LINES))
     shown = list(evals[::stride]) + ([evals[-1]] if (len(evals) - 1) % stride else [])
     lines = [f"| step | eval loss | {' | '.join(names)} |", "|---|---|" + "---|" * len(names)]
-    for one in shown:
-        values = [one["loss"], *(one["metrics"].get(name) for name in names)]
-        lines.append(f"| {one['step']} | " + " | ".join("–" if v is None else f"{v:.4g}" for v in values) + " |")
+    for evaluation in shown:
+        values = [evaluation["loss"], *(evaluation["metrics"].get(name) for name in names)]
+        lines.append(f"| {evaluation['step']} | " + " | ".join("–" if v is None else f"{v:.4g}" for v in values) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _loading(plan: Plan, form: str) -> str:
-    """Python that loads it with plain libraries; it runs as it stands, in the folder that the card names."""
+def _loading(plan: Plan, folder: str) -> str:
+    """A Python program that loads the artifact with plain libraries, in the folder that the card names."""
     classes = plan.settings.task == "sequence_classification"
     kind = f"AutoModelFor{'SequenceClassification' if classes else 'CausalLM'}"
-    if form != "adapter":
+    if folder != "adapter":
         return (
             f"from transformers import {kind}, AutoTokenizer\n\n"
-            f'model = {kind}.from_pretrained("{form}")\ntokenizer = AutoTokenizer.from_pretrained("{form}")'
+            f'model = {kind}.from_pretrained("{folder}")\ntokenizer = AutoTokenizer.from_pretrained("{folder}")'
         )
-    method, base = method_named(plan.settings.method.name), _where_base_is(_beside(plan.model))
+    method, base = method_named(plan.settings.method.name), _base_line(_base_of_adapter(plan.model))
     if method.own_loader:
         return (
             "import sys\n\nfrom transformers import AutoTokenizer\n\n"
@@ -171,8 +173,8 @@ def _loading(plan: Plan, form: str) -> str:
     )
 
 
-def _where_base_is(model: BaseModel) -> str:
-    """The line that finds the base model."""
+def _base_line(model: BaseModel) -> str:
+    """The line of that program which says where the base model is."""
     if model.source == "hub":
         revision = f", revision={json.dumps(model.revision)}" if model.revision else ""
         return (

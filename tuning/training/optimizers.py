@@ -21,7 +21,7 @@ Groups = list[dict[str, Any]]
 def make_optimizer(
     settings: OptimizerSettings, trainable: Sequence[nn.Parameter], learning_rate: float
 ) -> torch.optim.Optimizer:
-    """The optimizer of these settings over all trainable parameters."""
+    """The optimizer of these settings over all trainable parameters, matrices with weight decay and vectors without."""
     return MAKERS[settings.name](decay_groups(trainable, settings.weight_decay), settings, learning_rate)
 
 
@@ -66,18 +66,18 @@ class MuonAndAdamW(torch.optim.Optimizer):
     def __init__(self, groups: Groups, settings: OptimizerSettings, learning_rate: float) -> None:
         super().__init__(groups, {"lr": learning_rate})
         self._inner: list[tuple[int, torch.optim.Optimizer]] = []
-        for number, group in enumerate(self.param_groups):
+        for index, group in enumerate(self.param_groups):
             matrices = [weight for weight in group["params"] if weight.dim() == 2]
             others = [weight for weight in group["params"] if weight.dim() != 2]
             decay = group["weight_decay"]
             if matrices:
                 muon = torch.optim.Muon(matrices, learning_rate, decay, adjust_lr_fn="match_rms_adamw")
-                self._inner.append((number, muon))
+                self._inner.append((index, muon))
             if others:
                 adamw = torch.optim.AdamW(
                     others, learning_rate, settings.betas, settings.eps, weight_decay=decay, fused=True
                 )
-                self._inner.append((number, adamw))
+                self._inner.append((index, adamw))
         self._share_state()
 
     def _share_state(self) -> None:
@@ -87,9 +87,9 @@ class MuonAndAdamW(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One update of both."""
-        for number, optimizer in self._inner:
+        for index, optimizer in self._inner:
             for inner in optimizer.param_groups:
-                inner["lr"] = self.param_groups[number]["lr"]
+                inner["lr"] = self.param_groups[index]["lr"]
             optimizer.step()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
-"""The table of evaluation rows: text, truth, prediction, and how wrong it was, after each evaluation.
+"""The table of evaluation rows after an evaluation: text, truth, prediction and loss of each.
 
-Comes in: an evaluation and the rows it was made on.  Goes out: `predictions/step-N.json` in the run's folder, at most
-`MOST_ROWS` rows, whole or not at all; the page and people read it.
+`predictions/step-N.json` in the run's folder has at most `MOST_ROWS` rows. The page shows it.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from typing import Any
 
 from tuning.core.files import write_text
 from tuning.text import Encoded, Row, TextTokenizer, text_before_completion
-from tuning.training.evaluate import Evaluation, Guess, confusion
+from tuning.training.evaluate import Evaluation, Prediction, confusion
 
 MOST_ROWS = 100
 _LONGEST = 600
-"""Characters of a text that are kept."""
+"""Characters that a text is cut to."""
 
 
-def predictions(
-    found: Evaluation,
+def predictions_table(
+    evaluation: Evaluation,
     metrics: Mapping[str, float],
     rows: Sequence[Row],
     tokenizer: TextTokenizer,
@@ -30,74 +29,84 @@ def predictions(
     written: dict[int, str],
     encoded: Sequence[Encoded] = (),
 ) -> dict[str, Any]:
-    """Plain data: metrics, one object a row, and for classes the confusion matrix.
+    """The table as JSON: metrics, one object a row, and for classes the confusion matrix.
 
-    A row that is learned whole, as `encoded` tells, has no question and so no answer that could be right: its line has
-    no `truth`, and `right` is None.
+    `written` has generated answers by the index of their row. A row of which `encoded` says that every token is a label
+    has no question, and so no answer that could be right: it has no `truth`, and its `right` is None.
     """
-    shown = found.guesses[:MOST_ROWS]
+    shown = evaluation.predictions[:MOST_ROWS]
     table: dict[str, Any] = {
-        "loss": found.loss if math.isfinite(found.loss) else None,
-        "metrics": {key: value if math.isfinite(value) else None for key, value in metrics.items()},
+        "loss": _finite(evaluation.loss),
+        "metrics": {key: _finite(value) for key, value in metrics.items()},
         "rows": [
-            _whole_line(guess, rows[guess.index], tokenizer)
-            if labels is None and encoded and len(guess.wanted) >= len(encoded[guess.index].ids) - 1
-            else _line(guess, rows[guess.index], tokenizer, labels, written)
-            for guess in shown
+            _text_line(prediction, rows[prediction.index], tokenizer)
+            if labels is None and encoded and len(prediction.target) >= len(encoded[prediction.index].ids) - 1
+            else _line(prediction, rows[prediction.index], tokenizer, labels, written)
+            for prediction in shown
         ],
-        "of": len(found.guesses),
+        "of": len(evaluation.predictions),
     }
     if labels is not None:
-        said = [guess.said[0] for guess in found.guesses]
-        wanted = [guess.wanted[0] for guess in found.guesses]
-        table |= {"labels": list(labels), "confusion": confusion(said, wanted, len(labels))}
+        predicted = [prediction.predicted[0] for prediction in evaluation.predictions]
+        target = [prediction.target[0] for prediction in evaluation.predictions]
+        table |= {"labels": list(labels), "confusion": confusion(predicted, target, len(labels))}
     return table
 
 
 def write_predictions(folder: Path, step: int, table: dict[str, Any]) -> Path:
-    """The file of this step; an older one of the same step is replaced."""
-    place = folder / "predictions" / f"step-{step:08d}.json"
-    write_text(place, json.dumps({"step": step, **table}, ensure_ascii=False))
-    return place
+    """Write the table of this step into the run's folder, whole or not at all, and return its path."""
+    path = folder / "predictions" / f"step-{step:08d}.json"
+    write_text(path, json.dumps({"step": step, **table}, ensure_ascii=False))
+    return path
 
 
-def _whole_line(guess: Guess, row: Row, tokenizer: TextTokenizer) -> dict[str, Any]:
-    """A row of which every token is learned: its text, and the token held likeliest at each place of it."""
+def _text_line(prediction: Prediction, row: Row, tokenizer: TextTokenizer) -> dict[str, Any]:
+    """A row of which every token is a label: its text, and the likeliest token at each position."""
     if row.messages is not None:
         text = "\n".join(f"{turn.role}: {turn.content}" for turn in row.messages)
     else:
         text = (row.text or "") if row.prompt is None else row.prompt + (row.completion or "")
-    loss = guess.loss if math.isfinite(guess.loss) else None
-    said = _short(tokenizer.decode(guess.said))
-    return {"row": guess.index, "loss": loss, "text": _short(text), "prediction": said, "right": None}
+    predicted = _short(tokenizer.decode(prediction.predicted))
+    line = {"row": prediction.index, "loss": _finite(prediction.loss), "text": _short(text)}
+    return line | {"prediction": predicted, "right": None}
 
 
 def _line(
-    guess: Guess, row: Row, tokenizer: TextTokenizer, labels: Sequence[str] | None, written: dict[int, str]
+    prediction: Prediction,
+    row: Row,
+    tokenizer: TextTokenizer,
+    labels: Sequence[str] | None,
+    written: dict[int, str],
 ) -> dict[str, Any]:
-    line: dict[str, Any] = {"row": guess.index, "loss": guess.loss if math.isfinite(guess.loss) else None}
+    line: dict[str, Any] = {"row": prediction.index, "loss": _finite(prediction.loss)}
     if labels is not None:
         return line | {
             "text": _short(row.text or "") if row.text_pair is None else _short(f"{row.text}\n{row.text_pair}"),
-            "truth": labels[guess.wanted[0]],
-            "prediction": labels[guess.said[0]],
-            "chance": guess.chances[guess.said[0]],
-            "right": guess.said == guess.wanted,
+            "truth": labels[prediction.target[0]],
+            "prediction": labels[prediction.predicted[0]],
+            "chance": prediction.probabilities[prediction.predicted[0]],
+            "right": prediction.predicted == prediction.target,
         }
-    said = written.get(guess.index)
     line |= {
         "text": _short(_context(row)),
-        "truth": _short(tokenizer.decode(guess.wanted)),
-        "prediction": _short(tokenizer.decode(guess.said)),
-        "right": _right(guess, tokenizer.eos_id),
+        "truth": _short(tokenizer.decode(prediction.target)),
+        "prediction": _short(tokenizer.decode(prediction.predicted)),
+        "right": _right(prediction, tokenizer.eos_id),
     }
-    return line if said is None else line | {"written": _short(said)}
+    text = written.get(prediction.index)
+    return line if text is None else line | {"written": _short(text)}
 
 
-def _right(guess: Guess, eos_id: int | None) -> bool:
-    """Every token but the end of the text: a model that was never taught to stop there can know the answer."""
-    pairs = list(zip(guess.said, guess.wanted, strict=True))
-    return all(said == wanted for said, wanted in [one for one in pairs if one[1] != eos_id] or pairs)
+def _right(prediction: Prediction, eos_id: int | None) -> bool:
+    """Whether every token but the end of the text is right: a model that was never trained to stop there can know the
+    answer."""
+    pairs = list(zip(prediction.predicted, prediction.target, strict=True))
+    before_end = [(predicted, target) for predicted, target in pairs if target != eos_id]
+    return all(predicted == target for predicted, target in before_end or pairs)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _context(row: Row) -> str:

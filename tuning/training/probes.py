@@ -1,8 +1,7 @@
-"""Measurements taken beside the training: the memory peak of one update, or of the evaluation where none is made.
+"""Measured memory: the most bytes that tensors have at one moment of an update, or of an evaluation.
 
-Comes in: a piece of work to run once.  Goes out: the most bytes that tensors took at one moment of it.  On CPU that is
-what torch's own allocator reports through the profiler, with the bytes that lived before; on CUDA the allocator's own
-peak.  The process's resident size is not used: it says nothing about a small model.
+On CPU that is what torch's allocator reports through the profiler, added to the bytes that were there before; on CUDA
+it is the allocator's own peak. The resident size of the process is not used, for it says nothing about a small model.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from tuning.plan.micro_batches import Moment, at_or_below, highest_of
 
 @dataclass(slots=True)
 class Meter:
-    """Filled when the metered block ends."""
+    """The result of `metered`, set when the block ends."""
 
     peak_bytes: int | None = None
 
@@ -34,22 +33,22 @@ def live_bytes(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> int
 
 @contextmanager
 def metered(model: nn.Module, optimizer: torch.optim.Optimizer | None, device: torch.device) -> Iterator[Meter]:
-    """Measure the peak of the block. Nothing else may allocate tensors in this process meanwhile."""
+    """Measure the memory peak of the block, in bytes. Nothing else may allocate tensors in this process meanwhile."""
     meter = Meter()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         yield meter
         meter.peak_bytes = torch.cuda.max_memory_allocated(device)
         return
-    gc.collect()  # what an earlier run left behind, collected within the block, would be taken for a release of its own
+    gc.collect()  # what an earlier run has left must not be released, and counted, within the block
     before = live_bytes(model, optimizer)
     with allocations() as changes:
         yield meter
-    meter.peak_bytes = before + highest(changes)
+    meter.peak_bytes = before + peak_of(changes)
 
 
-def highest(changes: Iterable[int]) -> int:
-    """The most bytes at one moment, by what came and went from nothing on."""
+def peak_of(changes: Iterable[int]) -> int:
+    """The most bytes at one moment, where `changes` are bytes allocated and, negative, released, from 0 on."""
     return max(itertools.accumulate(changes, initial=0))
 
 
@@ -57,31 +56,31 @@ def highest(changes: Iterable[int]) -> int:
 def allocations() -> Iterator[list[int]]:
     """Filled when the block ends: bytes of each allocation and, negative, of each release in this thread, in order.
 
-    By torch's older profiler, which has no public door: the newer one keeps 2 kB for each of these events, the older
-    0.4, and a model of many layers has so many that they would stand out in the process they are to measure.
-    Operations are not noted: their records outweigh a small model's tensors.
+    This is torch's older profiler, which has no public interface. The newer one takes 2 kB for each event, the older
+    0.4 kB, and a model of many layers has so many events that they would count in the process that is measured.
+    Operations are not recorded, for their records take more than a small model's tensors.
     """
-    profiler, door = torch._C._profiler, torch._C._autograd
-    how: Any = profiler.ProfilerConfig  # its stub misses arguments
+    profiler, autograd = torch._C._profiler, torch._C._autograd
+    config: Any = profiler.ProfilerConfig  # its stub misses arguments
     record: Any = torch.autograd._enable_record_function
-    found: list[int] = []
+    changes: list[int] = []
     record(False)
-    door._enable_profiler_legacy(
-        how(profiler.ProfilerState.CPU, False, True, False, False, False, profiler._ExperimentalConfig())
+    autograd._enable_profiler_legacy(
+        config(profiler.ProfilerState.CPU, False, True, False, False, False, profiler._ExperimentalConfig())
     )
     try:
-        yield found
+        yield changes
     finally:
-        threads = door._disable_profiler_legacy()
+        threads = autograd._disable_profiler_legacy()
         record(True)
-        found += [event.cpu_memory_usage() for event in itertools.chain(*threads) if event.kind() == "memory_alloc"]
+        changes += [event.cpu_memory_usage() for event in itertools.chain(*threads) if event.kind() == "memory_alloc"]
 
 
 class PeakProbe:
-    """Decides which updates of a run are measured, or which batches of an evaluation, and keeps the largest peak.
+    """Decides which updates of a run, or batches of an evaluation, are measured, and has the largest peak.
 
-    Each costs some time, so few are: an early one, to have a figure, and those that can be the highest: which no other
-    is at or above in every size that memory depends on (`tuning.plan.micro_batches`).
+    Measuring takes time, so few are measured: an early one, to have a number, and those that can have the peak, which
+    are not exceeded by another in every size that memory depends on (`tuning.plan.micro_batches`).
     """
 
     def __init__(self) -> None:
@@ -89,15 +88,15 @@ class PeakProbe:
         self._measured: list[Moment] = []
         self._awaited: list[Moment] = []
 
-    def expect(self, highest: Iterable[Moment]) -> None:
-        """What is to come, in place of what was told before: the micro-batches of which one can be the highest."""
-        self._awaited = [one for one in highest if not self._known(one)]
+    def expect(self, moments: Iterable[Moment]) -> None:
+        """Set the micro-batches to come of which one can have the peak, in place of those set before."""
+        self._awaited = [moment for moment in moments if not self._is_covered(moment)]
 
     def wants(self, moments: Sequence[Moment]) -> bool:
         """Whether to measure an update or a batch, given its micro-batches."""
-        if any(one in self._awaited for one in moments):
+        if any(moment in self._awaited for moment in moments):
             return True
-        # the optimizer's state exists from the second update on: a figure without it would be far too low
+        # the optimizer's state exists from the second update on: a number without it would be far too low
         return self.peak_bytes is None and not moments[0].first
 
     @contextmanager
@@ -107,20 +106,20 @@ class PeakProbe:
         optimizer: torch.optim.Optimizer,
         device: torch.device,
         moments: Sequence[Moment],
-        kept_bytes: int = 0,
+        cached_bytes: int = 0,
     ) -> Iterator[None]:
-        """Measure the block; `kept_bytes` are tensors on the processor that belong to neither model nor optimizer."""
+        """Measure the block; `cached_bytes` of tensors on the CPU belong to neither model nor optimizer."""
         with metered(model, optimizer, device) as meter:
             yield
         self._measured = highest_of([*self._measured, *moments])
-        self._awaited = [one for one in self._awaited if not self._known(one)]
+        self._awaited = [moment for moment in self._awaited if not self._is_covered(moment)]
         if meter.peak_bytes is not None:
-            kept = 0 if device.type == "cuda" else kept_bytes
-            self.peak_bytes = max(self.peak_bytes or 0, meter.peak_bytes + kept)
+            cached = 0 if device.type == "cuda" else cached_bytes
+            self.peak_bytes = max(self.peak_bytes or 0, meter.peak_bytes + cached)
 
-    def _known(self, one: Moment) -> bool:
-        """Whether something at or above it was measured."""
-        return any(at_or_below(one, other) for other in self._measured)
+    def _is_covered(self, moment: Moment) -> bool:
+        """Whether a micro-batch was measured that is at least as large in every size."""
+        return any(at_or_below(moment, measured) for measured in self._measured)
 
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Iterator[torch.Tensor]:
@@ -135,7 +134,7 @@ def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Itera
 
 
 def quantization(weight: torch.Tensor) -> Iterator[torch.Tensor]:
-    """What bitsandbytes keeps beside a matrix packed in 4 bits: neither parameter nor buffer."""
+    """The tensors that bitsandbytes has beside a matrix packed in 4 bits; they are neither parameters nor buffers."""
     state = getattr(weight, "quant_state", None)
     while state is not None:
         yield from (value for value in (state.absmax, state.code, state.offset) if isinstance(value, torch.Tensor))
@@ -143,8 +142,8 @@ def quantization(weight: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 def _storages(tensors: Iterable[torch.Tensor]) -> list[torch.UntypedStorage]:
-    found = {}
+    storages = {}
     for tensor in tensors:
         storage = tensor.untyped_storage()
-        found[storage.data_ptr()] = storage
-    return list(found.values())
+        storages[storage.data_ptr()] = storage
+    return list(storages.values())

@@ -1,7 +1,7 @@
-"""What comes out of a run: a folder that plain `peft` or `transformers` loads.
+"""The artifact of a run: a folder `adapter/` or `model/` that plain `peft` or `transformers` loads.
 
-Comes in: the trained model, its method, the base model's folder.  Goes out: `adapter/` or `model/`, with the tokenizer
-beside the weights and, for classes, their names.  A folder appears whole or not at all.
+It has the tokenizer beside the weights and, for a classifier, the names of its classes. A folder appears whole or not
+at all.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ LABELS_FILE = "labels.json"
 def save_artifact(
     model: nn.Module, method: Method[Any], folder: Path, base: BaseModel, labels: Sequence[str] | None, card: str
 ) -> Path:
-    """Write the run's result under `folder`, `card` as its README.md; an older one is replaced by the complete one."""
-    place = folder / method.artifact
-    with new_folder(place) as part:
+    """Write the artifact into the run's `folder`, with `card` as its README.md, in place of an older one."""
+    artifact = folder / method.artifact
+    with new_folder(artifact) as part:
         method.save(model, part)
         copy_tokenizer(Path(base.path), part)
         name_base(part, base.public_name)
-        (part / "README.md").write_text(card, encoding="utf-8")  # in place of what a library says about itself
+        (part / "README.md").write_text(card, encoding="utf-8")  # in place of the README.md of a library
         if labels is not None:
             (part / LABELS_FILE).write_text(json.dumps(list(labels), ensure_ascii=False), encoding="utf-8")
         same_modes(part)
-    return place
+    return artifact
 
 
 def name_base(folder: Path, name: str) -> None:
-    """Let the config of a saved adapter name its base model by what it is called elsewhere too, not by a path here."""
+    """Let the config of a saved adapter name its base model by `name`, not by a path of this machine."""
     file = folder / "adapter_config.json"
     if file.is_file():
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -72,8 +72,8 @@ def same_modes(folder: Path) -> None:
 
 
 def train_on(model: nn.Module, plan: Plan, labels: Sequence[str] | None) -> None:
-    """Put the adapter of an earlier run into the model, where this run trains it on. Raises RunError where its classes
-    are others."""
+    """Load the adapter of an earlier run into the model, where this run trains it further. Raises RunError where its
+    classes are others."""
     if plan.model.adapter is None:
         return
     folder = Path(plan.model.adapter)

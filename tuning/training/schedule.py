@@ -1,8 +1,4 @@
-"""The learning rate's course over a run, counted in updates.
-
-Comes in: the schedule's settings and an update's number.  Goes out: the factor on the base learning rate.  No torch:
-the page draws the course with the same function the loop uses.
-"""
+"""Learning rate schedules: the factor on the base learning rate, by update. No torch, so that the page can use it."""
 
 from __future__ import annotations
 
@@ -10,10 +6,10 @@ import math
 
 
 def schedule_factor(name: str, update: int, total: int, warmup: int, min_ratio: float) -> float:
-    """The factor for the update with this number (the first is 0) in a run of `total` updates.
+    """The factor for the update with this index, from 0, in a run of `total` updates. Raises ValueError for a name.
 
-    Warm-up climbs from 1/warmup to 1, so that the first update is not wasted at zero; what follows goes from 1 down
-    to `min_ratio`, which would be reached at update `total`, one after the last.
+    Warm-up climbs from 1/warmup to 1, so that the first update has an effect; then the factor falls from 1 to
+    `min_ratio`, which it would have at index `total`, one after the last.
     """
     if update < warmup:
         return (update + 1) / warmup

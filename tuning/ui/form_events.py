@@ -78,7 +78,7 @@ def _connect_start(page: Page, start: gr.Button) -> None:
 
         def begin() -> dict[str, Any]:
             started["run"] = service.start(settings_from_values(values), name=run_name(values))
-            started["first"] = service.place(started["run"]) or 0
+            started["first"] = service.queue_position(started["run"]) or 0
             return {}
 
         answer = answer_or_problems(values, begin, pressed=True)

@@ -20,7 +20,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from tuning.core.errors import TuningError
 from tuning.core.visitor import current_visitor
-from tuning.runs.ask import ASK_SECONDS, Asked
+from tuning.runs.ask import ASK_SECONDS, PendingAnswer
 from tuning.runs.service import RunService
 from tuning.text.question import Question
 from tuning.web.requests import Body, json_body, row_of, take
@@ -104,7 +104,7 @@ class _Pieces:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._queue.put_nowait, piece)
 
-    async def of(self, pending: Asked, request: Request) -> AsyncIterator[dict[str, Any]]:
+    async def of(self, pending: PendingAnswer, request: Request) -> AsyncIterator[dict[str, Any]]:
         """The pieces of a question, then {"answers": ...}. Raises TuningError.
 
         It ends early where the client has disconnected, and drops the question where it is closed early."""

@@ -171,7 +171,7 @@ class RunLines:
             except RunError:  # of a damaged store: the page shows what is wrong beside the list
                 continue
             shown = {key: line[key] for key in LINE_KEYS}
-            place = self._service.place(line["run_id"]) if is_active(line) else None
+            place = self._service.queue_position(line["run_id"]) if is_active(line) else None
             lines.append(cast(RunLine, {**shown, "place": place, **fixed}))
         return lines
 
@@ -223,14 +223,14 @@ def fixed_part(row: RunRow) -> dict[str, Any]:
 def live_answer(service: RunService, cursors: dict[str, int], known_version: str | None, lines: RunLines) -> str:
     """What a page that has this version of the list and these points does not have yet: a `LiveAnswer` as JSON."""
     store = service.store
-    version = store.version()  # before the list: a change in between is then sent again, never missed
+    version = store.revision()  # before the list: a change in between is then sent again, never missed
     points = store.series_texts(cursors, FIRST_LOAD_LIMIT)
     answer: dict[str, Any] = {"epoch": store.epoch, "version": version}
     if known_version != str(version):
         changed = lines.changed(known_version)
         answer |= lines.first(cursors) if changed is None else changed
     answer["progress"] = {
-        line["run_id"]: {key: line[key] for key in PROGRESS_KEYS} | {"place": service.place(line["run_id"])}
+        line["run_id"]: {key: line[key] for key in PROGRESS_KEYS} | {"place": service.queue_position(line["run_id"])}
         for line in store.active_lines()
     }
     if store.trouble:
@@ -320,7 +320,7 @@ def _add_running(app: FastAPI, service: RunService) -> None:
         plain = {
             "stop": service.stop,
             "pause": service.pause,
-            "resume": service.resume,
+            "resume": service.unpause,
             "delete": service.delete,
             "undelete": service.undelete,
         }
@@ -329,7 +329,7 @@ def _add_running(app: FastAPI, service: RunService) -> None:
             text = getattr(take(await json_body(request), model), member)
             await run_in_threadpool(function, run_id, text)
         elif action == "go_on":
-            step = await run_sync(service.go_on, run_id, limiter=STARTING)
+            step = await run_sync(service.resume_from_checkpoint, run_id, limiter=STARTING)
             return JSONResponse({"run_id": run_id, "step": step})
         elif action == "purge":
             freed = await run_in_threadpool(service.purge, run_id)

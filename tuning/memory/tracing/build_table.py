@@ -196,9 +196,9 @@ def _affine(counts: list[int], ranks: tuple[int, ...]) -> tuple[float, float]:
 
 def main() -> None:
     """Answer until standard input ends."""
-    from tuning.training.kernel_downloads import keep_to_this_machine
+    from tuning.training.kernel_downloads import block_kernel_downloads
 
-    keep_to_this_machine()
+    block_kernel_downloads()
     import peft  # noqa: F401
     import transformers  # noqa: F401
 

@@ -30,7 +30,7 @@ from tuning.text import Encoded
 from tuning.training.build import build
 from tuning.training.evaluate import evaluate
 from tuning.training.features import FeatureCache
-from tuning.training.loop import Course, Progress, update_once
+from tuning.training.loop import LoopConfig, Progress, update_once
 from tuning.training.probes import quantization
 
 WEIGHTS, GRADIENTS, OPTIMIZER, ACTIVATIONS, LOGITS, WORKSPACE = range(len(CATEGORIES))
@@ -137,7 +137,15 @@ class Tracer:
         """One update of `count` micro-batches of this shape."""
         rows = _rows(_halved(shape) if self._workload.packed else shape, classes=self._built.classes)
         micro_batches = [list(range(len(rows)))] * count
-        course, log = _course(self._settings, len(rows)), self._log
+        log = self._log
+        # neither the rate nor the number of updates has a part in the memory of one
+        config = LoopConfig(
+            settings=self._settings,
+            total_steps=10,
+            effective_batch=2 * len(rows),
+            learning_rate=1e-4,
+            packing=bool(self._settings.data.packing),
+        )
         self._micro, log.category = 0, ACTIVATIONS
 
         def should_continue() -> bool:
@@ -151,7 +159,7 @@ class Tracer:
             log.recording, log.category = True, ACTIVATIONS
             self._enter("start", ACTIVATIONS)
             try:
-                update_once(self._built, rows, micro_batches, course, Progress(), should_continue)
+                update_once(self._built, rows, micro_batches, config, Progress(), should_continue)
             finally:
                 log.recording = False
         log.mark("end")
@@ -332,20 +340,3 @@ def _rows(shape: Shape, *, classes: bool) -> list[Encoded]:
         trained = [False] * (length - count) + [True] * count
         rows.append(Encoded(ids=[5] * length, trained=trained, label=0 if classes else None, cut=False))
     return rows
-
-
-def _course(settings: Settings, rows: int) -> Course:
-    return Course(
-        total_steps=10,
-        micro_batch_size=rows,
-        effective_batch=2 * rows,
-        seed=0,
-        by_length=False,
-        packing=bool(settings.data.packing),
-        reduction=settings.loss_reduction,
-        learning_rate=1e-4,
-        schedule="constant",
-        warmup_steps=0,
-        min_lr_ratio=0.0,
-        max_grad_norm=settings.optimizer.max_grad_norm,
-    )

@@ -1,7 +1,7 @@
-"""What every executor promises, the one place where a job is run, and the small tasks done between updates.
+"""The protocol of executors, and what they share: running a job to its end, and tasks between updates.
 
-In: a job, and a sink for its events. Out: a handle to stop and await it. Whatever happens inside a run, its events
-are numbered without a gap, exactly one end event is the last of them, and `wait()` says the same.
+Whatever happens inside a run, its events are numbered without a gap, exactly one end event is the last of them, and
+`RunHandle.wait` returns its kind. `tests/runs/test_executors_contract.py` holds every executor to this.
 """
 
 import ctypes
@@ -22,15 +22,15 @@ log = logging.getLogger(__name__)
 
 Sink = Callable[[Event], None]
 Work = Callable[[GoOn, bool], Any]
-"""Looks at the first, as all long work does; the second says whether a training is held up meanwhile."""
+"""A task, called with `should_continue` and with whether a run waits for it."""
 Emit = Callable[..., Event | None]
 RunFunction = Callable[[Job, Emit, Commands], str]
 
 
-class SmallTask:
-    """Something to do between two updates or two runs; whoever comes first does it.
+class Task:
+    """Work to be done between two updates or two runs, once, in whichever place reaches it first.
 
-    Who does not want it any more cancels `done`. Where a run's stop ends it half-way it waits for its turn again.
+    To drop it, cancel `done`. Where a run is stopped in the middle of it, it waits for its turn again.
     """
 
     def __init__(self, work: Work) -> None:
@@ -38,12 +38,12 @@ class SmallTask:
         self._claim = threading.Lock()
         self.done: Future[Any] = Future()
 
-    def run(self, go_on: GoOn, *, held: bool) -> None:
-        """Do it, unless it is done, dropped or in hand; `held` is as `Work` has it. Never raises."""
+    def run(self, should_continue: GoOn, *, run_waits: bool) -> None:
+        """Do the work, unless it is done, dropped or being done. `run_waits` is passed on to it. Never raises."""
         if self.done.done() or not self._claim.acquire(blocking=False):
             return
         try:
-            found = self._work(lambda: go_on() and not self.done.cancelled(), held)
+            result = self._work(lambda: should_continue() and not self.done.cancelled(), run_waits)
         except Stopped:
             return
         except BaseException as error:
@@ -51,107 +51,113 @@ class SmallTask:
                 self.done.set_exception(error)
         else:
             with suppress(InvalidStateError):
-                self.done.set_result(found)
+                self.done.set_result(result)
         finally:
             self._claim.release()
 
     def refuse(self, error: Exception) -> None:
-        """Tell who waits that it will not be done."""
+        """Set `error` as the result, for work that will not be done."""
         with suppress(InvalidStateError):
             self.done.set_exception(error)
 
 
 class RunHandle(Protocol):
-    """One submitted run."""
+    """A submitted run."""
 
     run_id: str
     commands: Commands
 
     def cancel(self) -> None:
-        """Ask it to end; may be called before, during and after the run, any number of times."""
+        """End the run; may be called before, during and after it, any number of times."""
 
     def wait(self, timeout: float | None = None) -> str | None:
         """The kind of its end event, or None when it has not ended within `timeout` seconds."""
 
 
 class Executor(Protocol):
-    """Runs jobs somewhere."""
+    """Runs jobs somewhere, one at a time, in the order in which they were submitted."""
 
-    def submit(self, job: Job, sink: Sink) -> RunHandle: ...
+    def submit(self, job: Job, sink: Sink) -> RunHandle:
+        """Run a job, whose events go to `sink`, the first being `queued`. Raises RunError after `close`."""
 
-    def place(self, run_id: str) -> int | None:
-        """How many runs go first: 0 for the one running, 1 for the next; None for one it does not have."""
+    def queue_position(self, run_id: str) -> int | None:
+        """How many runs go first: 0 for the one running, 1 for the next; None for a run that is not here."""
 
-    def later(self, work: Work) -> SmallTask:
-        """Put something in line that must not overlap with a training update; whoever wants its result waits for
-        `done` in a way of their own."""
+    def submit_task(self, work: Work) -> Task:
+        """Do work that must not overlap with an update of a run. Returns at once where it has to wait for that; its
+        result is in `done`. Raises RunError after `close`."""
 
-    def between(self, work: Work, timeout: float) -> Any:
-        """Do such a thing now, and answer its result. Raises RunError when it has not been done after so long."""
+    def run_between_updates(self, work: Work, timeout: float) -> Any:
+        """Do such work, wait for it and return its result, or raise what it raised.
 
-    def close(self, timeout: float = 10.0) -> None: ...
+        Raises RunError where it is not done after `timeout` seconds.
+        """
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Stop the run that is running, and wait for that for `timeout` seconds. Runs in the queue get no end event:
+        they stay queued for the next start."""
 
 
-class OneEnd:
-    """The emit of one run: passes events on until the run's end, and nothing after it."""
+class RunEmitter:
+    """Emits the events of one run up to its end event, and none after that."""
 
     def __init__(self, job: Job, sink: Sink) -> None:
         self._emitter = Emitter(job.run_id, job.attempt, sink)
         self._lock = threading.RLock()
         self._ended = threading.Event()
-        self.kind: str | None = None
+        self.end_kind: str | None = None
 
     def __call__(self, kind: str, **data: Any) -> Event | None:
         with self._lock:
-            if self.kind is not None:
+            if self.end_kind is not None:
                 log.warning("an event %r after the end of a run was dropped", kind)
                 return None
             if kind in END_KINDS:
-                self.kind = kind
+                self.end_kind = kind
             try:
                 return self._emitter(kind, **data)
             finally:
-                if self.kind is not None:
+                if self.end_kind is not None:
                     self._ended.set()
 
     def wait(self, timeout: float | None) -> str | None:
-        return self.kind if self._ended.wait(timeout) else None
+        """The kind of the end event; None where none came within `timeout` seconds."""
+        return self.end_kind if self._ended.wait(timeout) else None
 
 
 def default_run_function(job: Job, emit: Emit, commands: Commands) -> str:
-    """The real training job; imported when the first run starts, not when the page opens."""
+    """Train; imported when the first run starts, not when the page opens."""
     from tuning.training.run import run_job
 
     return run_job(job, emit, commands)
 
 
-def run_to_its_end(job: Job, emit: OneEnd, commands: Commands, run_function: RunFunction) -> None:
-    """Run one job; never raises, and always leaves an end event behind."""
+def run_to_end(job: Job, emit: RunEmitter, commands: Commands, run_function: RunFunction) -> None:
+    """Run one job; never raises, and always emits an end event."""
     try:
         if commands.stopping:
             emit("cancelled", message="Stopped before it began.")
             return
-        said = run_function(job, emit, commands)
-        if emit.kind is None:
-            said = said if said in END_KINDS else "finished"
-            emit(said)
-    except BaseException as error:  # SystemExit of a library, too, must not take the executor with it
+        end = run_function(job, emit, commands)
+        if emit.end_kind is None:
+            emit(end if end in END_KINDS else "finished")
+    except BaseException as error:  # SystemExit of a library, too, must not end the executor
         log.exception("run %s", job.run_id)
-        if emit.kind is None:
-            _say_failed(job, emit, error)
+        if emit.end_kind is None:
+            _emit_failed(job, emit, error)
     finally:
         commands.end()
 
 
-def _say_failed(job: Job, emit: OneEnd, error: BaseException) -> None:
+def _emit_failed(job: Job, emit: RunEmitter, error: BaseException) -> None:
     message = str(error) if isinstance(error, TuningError) else f"{type(error).__name__}: {error}"
     try:
         emit("failed", message=message, traceback="".join(traceback.format_exception(error)))
-    except Exception:  # the sink itself is broken; the handle still knows how it ended
-        log.exception("the end of run %s could not be told", job.run_id)
+    except Exception:  # the sink itself is broken; the handle still knows how the run ended
+        log.exception("the end of run %s could not be passed on", job.run_id)
 
 
-def give_memory_back() -> None:
+def release_memory() -> None:
     """Return what a finished run has used to the system, as far as the C library can."""
     gc.collect()
     try:

@@ -1,20 +1,20 @@
 """Runs a job inside `submit`, in the caller's thread: for tests and the command line.
 
-In: a job and a sink. Out: a handle to a run that has already ended. A run that should stop early is stopped from
-its own sink.
+The handle is that of a run that has ended already. To stop a run early, its sink or another thread sets a command.
 """
 
 from typing import Any
 
+from tuning.core.errors import RunError
 from tuning.runs.executors.base import (
-    OneEnd,
+    RunEmitter,
     RunFunction,
     Sink,
-    SmallTask,
+    Task,
     Work,
     default_run_function,
-    give_memory_back,
-    run_to_its_end,
+    release_memory,
+    run_to_end,
 )
 from tuning.training.job import Commands, Job
 
@@ -25,7 +25,7 @@ class InlineHandle:
     def __init__(self, job: Job, sink: Sink, commands: Commands) -> None:
         self.run_id = job.run_id
         self.commands = commands
-        self.emit = OneEnd(job, sink)
+        self.emit = RunEmitter(job, sink)
 
     def cancel(self) -> None:
         self.commands.stop()
@@ -40,30 +40,36 @@ class InlineExecutor:
     def __init__(self, run_function: RunFunction = default_run_function) -> None:
         self._run_function = run_function
         self._current: InlineHandle | None = None
+        self._closed = False
 
     def submit(self, job: Job, sink: Sink, commands: Commands | None = None) -> InlineHandle:
-        """`commands` lets a caller (a signal handler, a test's sink) stop a run that has not returned yet."""
+        """`commands` lets a signal handler, another thread or the sink stop the run before this returns."""
+        if self._closed:
+            raise RunError("The server is shutting down; no new run can start.")
         handle = InlineHandle(job, sink, commands or Commands())
         self._current = handle
         try:
             handle.emit("queued")
-            run_to_its_end(job, handle.emit, handle.commands, self._run_function)
+            run_to_end(job, handle.emit, handle.commands, self._run_function)
         finally:
             self._current = None
-            give_memory_back()
+            release_memory()
         return handle
 
-    def place(self, run_id: str) -> int | None:
+    def queue_position(self, run_id: str) -> int | None:
         return 0 if self._current is not None and self._current.run_id == run_id else None
 
-    def later(self, work: Work) -> SmallTask:
-        small = SmallTask(work)
-        small.run(lambda: True, held=False)
-        return small
+    def submit_task(self, work: Work) -> Task:
+        if self._closed:
+            raise RunError("The server is shutting down.")
+        task = Task(work)
+        task.run(lambda: True, run_waits=False)
+        return task
 
-    def between(self, work: Work, timeout: float) -> Any:
-        return self.later(work).done.result(timeout=0)
+    def run_between_updates(self, work: Work, timeout: float) -> Any:
+        return self.submit_task(work).done.result(timeout=0)
 
     def close(self, timeout: float = 10.0) -> None:
+        self._closed = True
         if self._current is not None:
             self._current.cancel()

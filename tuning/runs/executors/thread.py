@@ -1,7 +1,7 @@
-"""Runs jobs in one background thread: one at a time, the rest wait in line. The page's default.
+"""Runs jobs in one background thread, one at a time, while the others wait in a queue. The page's default.
 
-In: jobs and their sinks, from any thread. Out: handles at once, events from the background thread. The thread
-survives whatever a run does, and gives memory back after each.
+`submit` returns at once, and events come from the background thread. It survives whatever a run does, and releases
+memory after each.
 """
 
 import logging
@@ -11,14 +11,14 @@ from typing import Any
 
 from tuning.core.errors import GoOn, RunError
 from tuning.runs.executors.base import (
-    OneEnd,
+    RunEmitter,
     RunFunction,
     Sink,
-    SmallTask,
+    Task,
     Work,
     default_run_function,
-    give_memory_back,
-    run_to_its_end,
+    release_memory,
+    run_to_end,
 )
 from tuning.training.job import Commands, Job
 
@@ -32,7 +32,7 @@ class ThreadHandle:
         self.run_id = job.run_id
         self.job = job
         self.commands = Commands()
-        self.emit = OneEnd(job, sink)
+        self.emit = RunEmitter(job, sink)
         self._executor = executor
 
     def cancel(self) -> None:
@@ -50,12 +50,12 @@ class ThreadExecutor:
         self._run_function = run_function
         self._changed = threading.Condition()
         self._waiting: deque[ThreadHandle] = deque()
-        self._tasks: deque[SmallTask] = deque()
+        self._tasks: deque[Task] = deque()
         self._current: ThreadHandle | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._in_hand: GoOn = lambda: True
-        """Of the small task that is being done."""
+        self._task_continues: GoOn = lambda: True
+        """The `should_continue` of the task that is being done."""
 
     def submit(self, job: Job, sink: Sink) -> ThreadHandle:
         handle = ThreadHandle(self, job, sink)
@@ -68,7 +68,7 @@ class ThreadExecutor:
         return handle
 
     def withdraw(self, handle: ThreadHandle) -> None:
-        """Take a run that is still waiting out of the line; one that runs reads its commands itself."""
+        """Take a run that still waits out of the queue; one that runs reads its commands itself."""
         with self._changed:
             if handle not in self._waiting:
                 return
@@ -76,52 +76,52 @@ class ThreadExecutor:
         try:
             handle.emit("cancelled", message="Stopped before it began.")
         except Exception:
-            log.exception("the end of run %s could not be told", handle.run_id)
+            log.exception("the end of run %s could not be passed on", handle.run_id)
 
-    def place(self, run_id: str) -> int | None:
+    def queue_position(self, run_id: str) -> int | None:
         with self._changed:
             if self._current is not None and self._current.run_id == run_id:
                 return 0
             ahead = 1 if self._current is not None else 0
-            for number, handle in enumerate(self._waiting):
+            for index, handle in enumerate(self._waiting):
                 if handle.run_id == run_id:
-                    return number + ahead
+                    return index + ahead
         return None
 
-    def later(self, work: Work) -> SmallTask:
+    def submit_task(self, work: Work) -> Task:
         """In the background thread, so that nothing else draws random numbers or competes for memory meanwhile."""
-        small = SmallTask(work)
+        new = Task(work)
         with self._changed:
             if self._closed:
                 raise RunError("The server is shutting down.")
-            self._tasks = deque(one for one in self._tasks if not one.done.done())
-            self._tasks.append(small)
+            self._tasks = deque(task for task in self._tasks if not task.done.done())
+            self._tasks.append(new)
             if self._current is not None:
-                self._offer(small, self._current.commands)
+                self._offer(new, self._current.commands)
             self._wake()
-        return small
+        return new
 
-    def _offer(self, small: SmallTask, commands: Commands) -> None:
-        """Let a run do this between two of its updates; where its stop ends it half-way, it is done after the run."""
-        commands.ask(lambda *_: self._do(small, lambda: not commands.stopping, held=not commands.paused))
+    def _offer(self, task: Task, commands: Commands) -> None:
+        """Let a run do the task between two updates; where the run is stopped in the middle of it, it is done later."""
+        commands.ask(lambda *_: self._do(task, lambda: not commands.stopping, run_waits=not commands.paused))
 
-    def _do(self, small: SmallTask, go_on: GoOn, *, held: bool) -> None:
-        self._in_hand = go_on
-        small.run(go_on, held=held)
+    def _do(self, task: Task, should_continue: GoOn, *, run_waits: bool) -> None:
+        self._task_continues = should_continue
+        task.run(should_continue, run_waits=run_waits)
 
-    def between(self, work: Work, timeout: float) -> Any:
-        if threading.current_thread() is self._thread:  # one small thing that needs another
-            return work(self._in_hand, False)
-        small = self.later(work)
+    def run_between_updates(self, work: Work, timeout: float) -> Any:
+        if threading.current_thread() is self._thread:  # a task that needs another
+            return work(self._task_continues, False)
+        task = self.submit_task(work)
         try:
-            return small.done.result(timeout=timeout)
+            return task.done.result(timeout=timeout)
         except TimeoutError:
-            small.done.cancel()
+            task.done.cancel()
             message = f"No answer within {timeout:.0f} seconds: a run is busy. Ask again when it is over."
             raise RunError(message) from None
 
     def close(self, timeout: float = 10.0) -> None:
-        """Stop what runs and end the thread. Runs in line get no end event: they stay queued for the next start."""
+        """Stop the run that is running, and end the thread."""
         with self._changed:
             self._closed = True
             self._waiting.clear()
@@ -130,8 +130,8 @@ class ThreadExecutor:
             if self._current is not None:
                 self._current.commands.stop()
             self._changed.notify_all()
-        for small in dropped:
-            small.refuse(RunError("The server is shutting down."))
+        for task in dropped:
+            task.refuse(RunError("The server is shutting down."))
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
 
@@ -155,16 +155,16 @@ class ThreadExecutor:
                 task = self._tasks.popleft() if is_task else None
                 handle = None if is_task else self._waiting.popleft()
                 self._current = handle
-                task_before, held = is_task, bool(self._waiting)
+                task_before, run_waits = is_task, bool(self._waiting)
                 if handle is not None:
-                    for one in self._tasks:
-                        self._offer(one, handle.commands)
+                    for waiting in self._tasks:
+                        self._offer(waiting, handle.commands)
             if task is not None:
-                self._do(task, lambda: not self._closed, held=held)
-                task.refuse(RunError("The server is shutting down."))  # where that has ended it half-way
+                self._do(task, lambda: not self._closed, run_waits=run_waits)
+                task.refuse(RunError("The server is shutting down."))  # where that has stopped it in the middle
                 continue
             assert handle is not None
-            run_to_its_end(handle.job, handle.emit, handle.commands, self._run_function)
+            run_to_end(handle.job, handle.emit, handle.commands, self._run_function)
             with self._changed:
                 self._current = None
-            give_memory_back()
+            release_memory()

@@ -1,0 +1,61 @@
+"""Where a run's checkpoints and best weights are, and how far they are, without torch.
+
+`checkpoints/step-N/` in a run's folder holds the state after N updates: `state.json`, the trainable weights and the
+optimizer. `tuning.training.checkpoint` writes and reads them. This module finds them for whoever only needs to know
+that one is there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+CHECKPOINTS = "checkpoints"
+STATE, WEIGHTS, OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"
+BEST_FILE = "best.safetensors"
+"""The trainable weights of the best evaluation so far, with its step and value as metadata."""
+_NAME = re.compile(r"step-(\d{8})(\.old)?")
+"""`.old` is a checkpoint that was being replaced when its process was killed."""
+
+
+def checkpoint_folder(run_folder: Path, step: int) -> Path:
+    """Where the checkpoint after this many updates is, or would be."""
+    return run_folder / CHECKPOINTS / f"step-{step:08d}"
+
+
+def checkpoint_step(folder: Path) -> int:
+    """The number of updates before this checkpoint was written."""
+    return int(folder.name[5:13])
+
+
+def checkpoint_folders(run_folder: Path) -> list[Path]:
+    """The checkpoints of a run, the newest first, whether they can be read or not."""
+    folders = [path for path in (run_folder / CHECKPOINTS).glob("step-*") if _NAME.fullmatch(path.name)]
+    return sorted(folders, key=lambda folder: (-checkpoint_step(folder), folder.name))
+
+
+def newest_complete(run_folder: Path) -> Path | None:
+    """The newest checkpoint that has all its files, as far as can be seen without reading its weights."""
+    return next(filter(_is_complete, checkpoint_folders(run_folder)), None)
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        state = json.loads((folder / STATE).read_text("utf-8"))
+        return isinstance(state, dict) and all((folder / name).stat().st_size for name in (WEIGHTS, OPTIMIZER))
+    except (OSError, ValueError):
+        return False
+
+
+def best_weights(run_folder: Path) -> tuple[int, float] | None:
+    """Step and value of the evaluation whose weights `BEST_FILE` has; None where there is no such file, or a damaged
+    one."""
+    try:
+        with safe_open(run_folder / BEST_FILE, "np") as opened:
+            metadata = opened.metadata() or {}
+        return int(metadata["step"]), float(metadata["value"])
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
