@@ -7,6 +7,8 @@ import { fullPlotly } from "./plotly.js";
 /** @typedef {import("./shapes").Predictions} Predictions */
 /** @typedef {{ labels: string[], confusion: number[][] }} Matrix rows are the truth, columns the prediction */
 
+const PLOT_OPTIONS = { displayModeBar: false, responsive: true };
+
 export class ConfusionMatrix {
   constructor() {
     this.table = element("div", { class: "tf-scroll" });
@@ -18,7 +20,10 @@ export class ConfusionMatrix {
     this.node = element("div", {}, [this.table, this.details]);
     /** @type {Matrix | null} */
     this.matrix = null;
-    this.details.addEventListener("toggle", () => this.drawHeatMap());
+    const redraw = () => this.drawHeatMap();
+    this.details.addEventListener("toggle", redraw);
+    // light and dark are a class of the body
+    new MutationObserver(redraw).observe(document.body, { attributes: true, attributeFilter: ["class"] });
   }
 
   /** @param {Predictions | null} predictions of another task than classes there is none */
@@ -36,7 +41,7 @@ export class ConfusionMatrix {
     try {
       const Plotly = await fullPlotly();
       if (!this.matrix) return;
-      await Plotly.react(this.plot, [heatMap(this.matrix)], layout(this.plot), { displayModeBar: false });
+      await Plotly.react(this.plot, [heatMap(this.matrix)], layout(this.plot), PLOT_OPTIONS);
     } catch (error) {
       toast(messageOf(error));
     }

@@ -124,6 +124,27 @@ def test_evaluation_rows_can_be_sorted_and_gone_back_to(tab: Tab, run: str) -> N
     playwright.expect(panel).to_contain_text(f"eval loss {first['loss']:.3g}")
 
 
+def test_the_full_script_of_plotly_comes_with_the_heat_map_and_not_before(browser: Any, server: Server) -> None:
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    tab = Tab(context, server)
+    classes = {"task": "sequence_classification", "max_steps": 2, "data": {"eval_rows": 4, "train_rows": 16}}
+    run = tab.page.evaluate(
+        "(body) => fetch('fork/runs', {method: 'POST', body: JSON.stringify(body)}).then((it) => it.json())",
+        {"settings": classes},
+    )["run_id"]
+    tab.wait_state(run, "finished")
+    panel = tab.page.get_by_role("region", name="Evaluation rows")
+    panel.get_by_role("combobox", name="run").select_option(run)
+    playwright.expect(panel.locator(".tf-confusion td")).to_have_count(4, timeout=20_000)
+    scripts = "[...document.querySelectorAll('script[src*=vendor]')].map((node) => node.src.split('/').pop())"
+    assert "plotly.min.js" not in tab.page.evaluate(scripts)
+    panel.get_by_text("As a heat map").click()
+    playwright.expect(panel.locator(".tf-heat .heatmaplayer image")).to_have_count(1, timeout=SLOW)
+    assert "plotly.min.js" in tab.page.evaluate(scripts)
+    assert tab.faults == []
+    context.close()
+
+
 def test_samples_stand_on_a_timeline(tab: Tab, run: str) -> None:
     said = fetched(tab, f"fork/runs/{run}/samples")["samples"]
     assert [one["step"] for one in said] == [0, 6, 12]
