@@ -22,13 +22,14 @@ from typing import Any
 
 from tuning.core.errors import Problem, SettingsError, TuningError
 from tuning.core.hardware import Device, named_device
-from tuning.data.locate import find_place, is_here, split_source
+from tuning.data.locate import find_data_files, is_here, split_source
 from tuning.memory.estimate import estimate
 from tuning.memory.multi_device import device_shares
 from tuning.memory.table_markdown import memory_table
 from tuning.memory.usage import usage_of
 from tuning.models.base_model import is_cached, split_spec
-from tuning.plan.plan import Plan, plan_for
+from tuning.plan.inputs import PlanInputs, open_inputs
+from tuning.plan.plan import Plan, make_plan
 from tuning.runs.events import Emitter, Event
 from tuning.runs.executors.base import Sink
 from tuning.runs.executors.thread import ThreadExecutor, ThreadHandle
@@ -84,9 +85,10 @@ def main(argv: list[str] | None = None) -> int:
             if given.table and given.devices is not None:
                 message = "the table is about one device; leave devices out, or table"
                 raise SettingsError([Problem("devices", given.devices, "none with table", message)])
-            plan, device = _planned(_read(given.settings), given.home), named_device(given.device)
+            inputs, device = _opened(_read(given.settings), given.home), named_device(given.device)
+            plan = make_plan(inputs)
             _tell_notices(plan)
-            print(memory_table(plan, device) if given.table else _estimated(plan, device, given.devices))
+            print(memory_table(inputs, device) if given.table else _estimated(plan, device, given.devices))
             return 0
         if given.verb == "run":
             settings = _read(given.settings)
@@ -172,7 +174,7 @@ def _tell_progress(name: str) -> Callable[[int, int], None]:
 
 
 def _run(given: Any, out: Path | None, home: Path | None) -> int:
-    plan = _planned(given, home)  # refused before a folder or a store is made
+    plan = make_plan(_opened(given, home))  # refused before a folder or a store is made
     _tell_notices(plan)
     plan.model.check_complete()
     if out is not None:
@@ -225,13 +227,16 @@ class EventFile:
             self._full = True
 
 
-def _planned(given: Any, home: Path | None) -> Plan:
-    """The plan; a run as its base model is looked for in the store at `home`. Nothing is made. Raises TuningError."""
+def _opened(given: Any, home: Path | None) -> PlanInputs:
+    """What a plan is made from, opened; a run as its base model is looked for in the store at `home`. Nothing is made.
+
+    Raises TuningError.
+    """
     if home is None or not (home.expanduser() / STORE).is_file():
-        return plan_for(given)
+        return open_inputs(given)
     store = RunStore(home)
     try:
-        return plan_for(given, Results(store.home, store).model)
+        return open_inputs(given, Results(store.home, store).model)
     finally:
         store.close()
 
@@ -265,7 +270,7 @@ def _ways_to(path: Path) -> set[Path]:
 
 def _data_places(data: DataSettings) -> list[Path]:
     """The files of the rows, and the folder where a folder was named."""
-    found = find_place(data)
+    found = find_data_files(data)
     files = [*found.train, *(found.eval or ())]
     kind, name = split_source(data.source)
     return [*files, Path(os.path.expanduser(name))] if kind == "path" else files

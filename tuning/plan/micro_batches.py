@@ -1,10 +1,9 @@
 """Which rows go into which update and which micro-batch, and the sizes that decide what memory those take.
 
-Comes in: the rows' lengths and label tokens, a seed, the effective batch, the micro-batch size.  Goes out: windows (the
-rows of one update), their cut into micro-batches, and of a whole run the `Moment`s of which one holds the peak.  The
-rows of an update depend on the seed, the epoch, the number of rows and the effective batch alone; micro-batches only
-cut them, so that equal settings give equal curves.  The loop trains on these windows and the memory estimate counts
-them before the run, so there is no torch here: the order is torch's own `randperm`, computed with numpy.
+The rows of an update depend on the seed, the epoch, the number of rows and the effective batch alone; micro-batches
+only cut them, so that equal settings give equal curves. The loop trains on these windows (the rows of one update), and
+the memory estimate looks before the run for the `Moment` that has the peak; so there is no torch here: the order is
+torch's own `randperm`, computed with numpy.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from tuning.core.errors import GoOn, check_stop
-from tuning.data import bundled_folder, encode_pairs, open_data
+from tuning.data import DataSet, encode_pairs
 from tuning.methods import method_named
-from tuning.methods.base import Asked, Method
+from tuning.methods.base import Method, PromptInputs
 from tuning.methods.recipes import read_recipe, recipe_named
 from tuning.plan.plan import Plan
 from tuning.text import Encoded, Row, TextTokenizer
@@ -30,12 +30,17 @@ Tell = Callable[[int, int], None]
 
 
 def prompted_rows(
-    plan: Plan, method: Method[Any], model: nn.Module, tokenizer: TextTokenizer, tell: Tell, go_on: GoOn = lambda: True
+    plan: Plan,
+    data: DataSet,
+    method: Method[Any],
+    model: nn.Module,
+    tokenizer: TextTokenizer,
+    tell: Tell,
+    go_on: GoOn = lambda: True,
 ) -> list[tuple[Row, Encoded]]:
-    """The evaluation rows as `method` writes them. Only the model's context cuts them, not max_seq_length. Raises
-    Stopped."""
+    """The evaluation rows of `data` as `method` writes them. Only the model's context cuts them, not max_seq_length.
+    Raises Stopped."""
     settings = plan.settings
-    data = open_data(settings.data, settings.task, settings.seed, go_on=go_on)
 
     def answer(prompts: Sequence[str]) -> list[tuple[str, float]]:
         return answers_with_confidence(
@@ -50,20 +55,21 @@ def prompted_rows(
             special_tokens=settings.data.special_tokens,
         )
 
-    asked = Asked(
+    inputs = PromptInputs(
         train=data.train,
         eval=data.eval,
         answer=answer,
-        data_folder=bundled_folder(settings.data.source),
+        data_folder=data.folder,
         seed=settings.seed,
     )
-    rows = method.prompts(asked, settings.method)
+    rows = method.prompts(inputs, settings.method)
     whole = plan.data_settings.replace(max_seq_length=plan.model.shape.max_positions)
     return list(encode_pairs(rows, tokenizer, whole, settings.task, go_on))
 
 
 def prompted_texts(
     plan: Plan,
+    data: DataSet,
     method: Method[Any],
     model: nn.Module,
     tokenizer: TextTokenizer,
@@ -78,14 +84,14 @@ def prompted_texts(
         longest, system_prompt = settings.eval.max_new_tokens, settings.data.system_prompt
         return answers_with_confidence(model, tokenizer, prompts, longest, system_prompt, go_on=go_on)
 
-    asked = Asked(
-        train=open_data(settings.data, settings.task, settings.seed, go_on=go_on).train,
+    inputs = PromptInputs(
+        train=data.train,
         eval=[Row(prompt=text, completion="") for text in texts],
         answer=answer,
-        data_folder=bundled_folder(settings.data.source),
+        data_folder=data.folder,
         seed=settings.seed,
     )
-    return [row.prompt or "" for row in method.prompts(asked, settings.method)]
+    return [row.prompt or "" for row in method.prompts(inputs, settings.method)]
 
 
 def prepared_rows(

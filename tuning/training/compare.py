@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from tuning.core.errors import GoOn, RunError
+from tuning.data import open_data
 from tuning.methods import method_named
 from tuning.methods.base import Method
 from tuning.plan.plan import Plan
@@ -65,6 +66,7 @@ class PromptedSides:
 
     def __init__(self, plan: Plan, go_on: GoOn = lambda: True) -> None:
         self._plan, self._tokenizer = plan, TextTokenizer(plan.model.path)
+        self._data = open_data(plan.settings.data, plan.settings.task, plan.settings.seed, go_on=go_on)
         with look_between_tensors(go_on):
             self._model = _base(plan.model.path, self._tokenizer, None, plan.settings)
 
@@ -72,7 +74,8 @@ class PromptedSides:
         """Both answers to each prompt, and under "prompts" what the second was an answer to. Raises Stopped."""
         method = method_named(self._plan.settings.method.name)
         speaker = Speaker(self._model, self._tokenizer, None, go_on)
-        texts = prompted_texts(self._plan, method, self._model, self._tokenizer, question.prompts, go_on)
+        how = (method, self._model, self._tokenizer, question.prompts, go_on)
+        texts = prompted_texts(self._plan, self._data, *how)
         asked = {"base": question, "trained": question.with_prompts(texts)}
         said: dict[str, list[Any]] = {
             side: list(speaker.answers(one, _hearer(side, tell))) for side, one in asked.items()

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from tuning.core.errors import RunError, Stopped
-from tuning.data import DataSet, encode_kept, encode_pairs, encode_set, open_data
+from tuning.data import DataSet, encode_cached, encode_pairs, encode_set, open_data
 from tuning.methods import method_named
 from tuning.plan.plan import changed_since
 from tuning.text import Encoded, Row, TextTokenizer
@@ -77,7 +77,8 @@ class Session:
         self._folder.mkdir(parents=True, exist_ok=True)
         parameters = self._job.plan.value("total_parameters")
         with own_threads(parameters), own_random_state(settings.seed, pick_device(settings.device)):
-            rows, scores = self._rows()
+            data = self._open_data()
+            rows, scores = self._rows(data)
             self._phase("loading", "model")
             rate = self._job.plan.value("learning_rate")
             with look_between_tensors(self._wanted):
@@ -100,8 +101,8 @@ class Session:
             self._interval = Interval(settings.save.every_seconds, self._seconds())
             batch = self._job.plan.evaluation_rows()
             if not self._method.updates:
-                return self._prompted(built, course, batch)
-            if self._method.caches(settings.method):
+                return self._prompted(built, data, course, batch)
+            if self._method.caches_features(settings.method):
                 rows = list(rows)  # the cache tells rows apart by identity
                 built = self._cached(built, rows, scores.encoded, batch)
             try:
@@ -110,7 +111,7 @@ class Session:
                 self._keep_what_is_whole(built, scores, course, error)
                 raise
 
-    def _prompted(self, built: Built, course: Course, eval_batch: int) -> str:
+    def _prompted(self, built: Built, data: DataSet, course: Course, eval_batch: int) -> str:
         """A method without updates: one evaluation, told at the first step and the last, for it does not change."""
 
         def tell(done: int, total: int) -> None:
@@ -119,7 +120,8 @@ class Session:
 
         state, probe = "finished", PeakProbe()
         try:
-            pairs = prompted_rows(self._job.plan, self._method, built.model, self._tokenizer, tell, self._wanted)
+            how = (self._method, built.model, self._tokenizer, tell, self._wanted)
+            pairs = prompted_rows(self._job.plan, data, *how)
             scores = self._scores(pairs, ())
             scores.evaluate(built, 0, eval_batch, lambda: self._go_on(built), probe)
             once = scores.all[0]
@@ -148,13 +150,17 @@ class Session:
                 self._emit("phase", name="caching", detail="features", done=before + done, total=total)
         return replace(built, features=cache)
 
-    def _rows(self) -> tuple[Sequence[Encoded], Scores]:
+    def _open_data(self) -> DataSet:
         settings = self._settings
         self._phase("tokenizing")
         data = open_data(settings.data, settings.task, settings.seed, go_on=self._wanted)
         self._compare(data)
         if settings.task == "sequence_classification":
             self._labels = data.label_names
+        return data
+
+    def _rows(self, data: DataSet) -> tuple[Sequence[Encoded], Scores]:
+        settings = self._settings
         train_rows, eval_rows = self._taught(data.train), self._taught(data.eval)
 
         def tell(done: int) -> None:
@@ -163,7 +169,7 @@ class Session:
         written = self._job.plan.data_settings
         how = (self._tokenizer, written, settings.task, self._folder, tell, self._wanted)
         kept = settings.recipe is None  # rows that the base model has prepared are this run's own
-        rows = encode_kept(data, self._base, *how) if kept else encode_set(train_rows, *how)
+        rows = encode_cached(data, self._base, *how) if kept else encode_set(train_rows, *how)
         # in pairs, because rows with nothing to learn from are left out, and each guess must find its text
         pairs = list(encode_pairs(eval_rows, self._tokenizer, written, settings.task, self._wanted))
         self._phase("tokenizing", done=len(rows) + len(pairs))
