@@ -6,6 +6,7 @@ _.free_bytes
 _.cut_rows
 _.dropped_rows
 _.low_bytes
+_.device_lacks
 _.saved_bytes
 _.update_saved_bytes
 _.curves
@@ -39,6 +40,7 @@ LiveAnswer
 
 # what a library calls, asks for or reads by name: pydantic, torch, transformers, bitsandbytes, uvicorn, jinja, io
 _.model_config
+_.readable
 _.seekable
 _.writable
 _.should_exit

@@ -22,13 +22,14 @@ from typing import Any
 
 from tuning.core.errors import Problem, SettingsError, TuningError
 from tuning.core.hardware import Device, named_device
-from tuning.data.locate import find_place, is_here, split_source
+from tuning.data.locate import find_data_files, is_here, split_source
 from tuning.memory.estimate import estimate
 from tuning.memory.multi_device import device_shares
 from tuning.memory.table_markdown import memory_table
 from tuning.memory.usage import usage_of
 from tuning.models.base_model import is_cached, split_spec
-from tuning.plan.plan import Plan, plan_for
+from tuning.plan.inputs import PlanInputs, open_inputs
+from tuning.plan.plan import Plan, make_plan
 from tuning.runs.events import Emitter, Event
 from tuning.runs.executors.base import Sink
 from tuning.runs.executors.thread import ThreadExecutor, ThreadHandle
@@ -91,9 +92,10 @@ def main(argv: list[str] | None = None) -> int:
             if arguments.table and arguments.devices is not None:
                 message = "the table is about one device; leave devices out, or table"
                 raise SettingsError([Problem("devices", arguments.devices, "none with table", message)])
-            plan, device = _planned(_read(arguments.settings), arguments.home), named_device(arguments.device)
+            inputs, device = _opened(_read(arguments.settings), arguments.home), named_device(arguments.device)
+            plan = make_plan(inputs)
             _print_notices(plan)
-            print(memory_table(plan, device) if arguments.table else _estimated(plan, device, arguments.devices))
+            print(memory_table(inputs, device) if arguments.table else _estimated(plan, device, arguments.devices))
             return 0
         if arguments.verb == "run":
             settings = _read(arguments.settings)
@@ -179,7 +181,7 @@ def _progress_printer(name: str) -> Callable[[int, int], None]:
 
 
 def _run(given: Any, out: Path | None, home: Path | None) -> int:
-    plan = _planned(given, home)  # refused before a folder or a store is made
+    plan = make_plan(_opened(given, home))  # refused before a folder or a store is made
     _print_notices(plan)
     plan.model.check_complete()
     if out is not None:
@@ -235,14 +237,14 @@ class EventFile:
             self._failed = True
 
 
-def _planned(given: Any, home: Path | None) -> Plan:
-    """The plan of these settings, where the base model may be a run of the store at `home`. Nothing is written. Raises
-    TuningError."""
+def _opened(given: Any, home: Path | None) -> PlanInputs:
+    """What a plan is made from, opened; a run as its base model is looked for in the store at `home`. Nothing is
+    written. Raises TuningError."""
     if home is None or not (home.expanduser() / STORE).is_file():
-        return plan_for(given)
+        return open_inputs(given)
     store = RunStore(home)
     try:
-        return plan_for(given, Results(store.home, store).model)
+        return open_inputs(given, Results(store.home, store).model)
     finally:
         store.close()
 
@@ -274,7 +276,7 @@ def _spellings(path: Path) -> set[Path]:
 
 def _data_paths(data: DataSettings) -> list[Path]:
     """The files of the rows, and the folder where a folder was named."""
-    data_files = find_place(data)
+    data_files = find_data_files(data)
     files = [*data_files.train, *(data_files.eval or ())]
     kind, name = split_source(data.source)
     return [*files, Path(os.path.expanduser(name))] if kind == "path" else files

@@ -23,12 +23,12 @@ from hypothesis import strategies as st
 
 from tuning.core.errors import DataError, TuningError
 from tuning.data import open_data
-from tuning.data.data_set import check
+from tuning.data.data_set import OF_TOKENS, check
 from tuning.data.files.formats import Format
 from tuning.data.files.lines import KEPT_TABLES, LineTable
 from tuning.data.files.progress import Under, reading
-from tuning.data.preview.background_read import KEPT, NO_ROW, _reads, how_far, read_whole
-from tuning.data.schema import Reading, RowFault, make_row, surely_good
+from tuning.data.preview.background_read import _reads, how_far, read_whole
+from tuning.data.schema import RowFault, RowSchema, make_row, surely_good
 from tuning.settings.schema import DataSettings
 from tuning.web.data import add_data_routes
 from tuning.web.requests import tell_problems
@@ -97,7 +97,7 @@ SHAPES: list[tuple[str, dict[str, str]]] = [
 def test_what_is_surely_good_makes_a_row(
     record: dict[str, Any], shape: tuple[str, dict[str, str]], template: str | None
 ) -> None:
-    reading = Reading(
+    reading = RowSchema(
         columns=tuple(shape[1].items()),
         shape=shape[0],
         labelled="label" in shape[1],
@@ -111,7 +111,7 @@ def test_what_is_surely_good_makes_a_row(
 
 def test_most_plain_records_are_surely_good() -> None:
     for shape, columns in SHAPES[:-1]:
-        reading = Reading(
+        reading = RowSchema(
             columns=tuple(columns.items()),
             shape=shape,
             labelled="label" in columns,
@@ -179,7 +179,7 @@ def test_a_reading_that_takes_longer_is_not_waited_for(tmp_path: Path, monkeypat
     chosen, began = DataSettings(source=str(file), eval_fraction=0.0), time.monotonic()
     assert read_whole(chosen, "causal_lm", 0, 0.05) is None and time.monotonic() - began < 0.25
     found = read_whole(chosen, "causal_lm", 0, 10)
-    assert found is not None and len(found.train) == 1 and check(found.train.table, found.reading).whole
+    assert found is not None and len(found.train) == 1 and check(found.train.table, found.schema).whole
 
 
 def test_a_failed_reading_is_told_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,14 +243,17 @@ def test_one_reading_serves_all_settings_that_change_no_row(tmp_path: Path) -> N
         "max_seq_length": 64,
         "packing": True,
         "group_by_length": False,
+        "long_text": "cut",
+        "chat_template": "off",
+        "special_tokens": "config",
     }
-    assert first is not None and set(others) == set(NO_ROW)
+    assert first is not None and set(others) == OF_TOKENS
     for name, value in others.items():
         assert read_whole(DataSettings(**source | {name: value}), "causal_lm", 0, 10) is first
     assert read_whole(DataSettings(**source | {"train_rows": 3}), "causal_lm", 0, 10) is not first
     Watched.seen.clear()
-    open_data(Watched(**source), "causal_lm", 0)
-    assert "columns" in Watched.seen and not Watched.seen & set(NO_ROW)
+    open_data(Watched(**source, train_rows=5), "causal_lm", 0)
+    assert "columns" in Watched.seen and not Watched.seen & OF_TOKENS
 
 
 def test_only_so_many_unpacked_files_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +270,7 @@ def test_only_so_many_unpacked_files_are_held(tmp_path: Path, monkeypatch: pytes
         file.write_bytes(gzip.compress(f"text,label\na {number},x\nb,y\n".encode()))
         assert read_whole(DataSettings(source=str(file), eval_fraction=0.0), "causal_lm", 0, 10) is not None
     assert 1 <= held() - before <= KEPT_TABLES
-    assert len(_reads) <= KEPT
+    assert not _reads, "only what is under way is waited for"
 
 
 def test_the_progress_of_another_file_of_the_same_name_is_not_told(tmp_path: Path) -> None:

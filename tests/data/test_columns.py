@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from support.data_files import rows_summary
 from tuning.cli import main
 from tuning.core.errors import DataError
 from tuning.core.paths import asset_path
-from tuning.data import open_data, summarize
+from tuning.data import open_data
 from tuning.data.files.lines import head, open_table
 from tuning.data.preview.preview import preview
 from tuning.data.values import MISSING_WORDS, is_missing
@@ -468,7 +469,7 @@ def test_the_preview_counts_what_the_plan_counts(tmp_path: Path) -> None:
     """Training rows and evaluation rows alike: long rows, empty answers, glued pairs."""
     rows = [{"prompt": f"What is {n}?", "completion": "word " * (n if n % 5 else 0)} for n in range(40)]
     settings = DataSettings(source=file_of(tmp_path, *rows), eval_fraction=0.5, max_seq_length=24)
-    counted = summarize(settings, str(asset_path("models", "tiny-town")), "causal_lm", 0).notices
+    counted = rows_summary(settings, str(asset_path("models", "tiny-town")), "causal_lm", 0).notices
     shown = preview(settings, "causal_lm", 0, TOKENIZER, 8)["notices"]
     assert counted and [one.to_dict() for one in counted] == shown
 

@@ -17,10 +17,10 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from support.data_files import BAD, GOOD, GREEDY_XZ, GREEDY_ZSTD, lines, zipped, zstd
+from support.data_files import BAD, GOOD, GREEDY_XZ, GREEDY_ZSTD, lines, rows_summary, zipped, zstd
 from tuning.core.errors import DataError, TuningError
 from tuning.core.paths import asset_path
-from tuning.data import encode_set, open_data, summarize
+from tuning.data import encode_set, open_data
 from tuning.data.files.progress import read_once, reading, under_way
 from tuning.data.files.unpack import beginning, unpack
 from tuning.data.preview.preview import preview
@@ -108,10 +108,10 @@ def test_numbers_as_classes_are_in_the_order_of_numbers(tmp_path: Path) -> None:
 
 def test_a_large_file_is_sampled_and_says_so(tmp_path: Path) -> None:
     source = written(tmp_path, "a.jsonl", lines(*({"text": "word " * (n % 90 + 1)} for n in range(10_000))))
-    summary = summarize(DataSettings(source=source, max_seq_length=64, long_text="cut"), str(MODEL), "causal_lm", 0)
+    summary = rows_summary(DataSettings(source=source, max_seq_length=64, long_text="cut"), str(MODEL), "causal_lm", 0)
     assert summary.sampled and summary.train_rows == 9_000 and summary.longest == 64
     assert 500 <= len(summary.lengths) <= 1_000 and "of 9,000 rows" in summary.longest_origin
-    small = summarize(DataSettings(source=source, train_rows=50, eval_rows=5), str(MODEL), "causal_lm", 0)
+    small = rows_summary(DataSettings(source=source, train_rows=50, eval_rows=5), str(MODEL), "causal_lm", 0)
     assert not small.sampled and len(small.lengths) == 50
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from support.data_files import rows_summary
 from tuning.core.errors import Notice
-from tuning.data import open_data, summarize
+from tuning.data import open_data
 from tuning.data.data_set import DataSet
 from tuning.data.row_choice import held_counts, hold_out, taken_counts
 from tuning.plan.plan import plan_for
@@ -189,6 +190,6 @@ def test_repeated_and_empty_rows_of_small_data_are_told_in_the_plan(tmp_path: Pa
         "".join(json.dumps(row) + "\n" for row in (rows[3], {**rows[4], "prompt": "x"}))
     )
     source = DataSettings(source=str(tmp_path / "a-train.jsonl"))
-    summary = summarize(source, str(asset_path("models", MODEL)), "causal_lm", 0)
+    summary = rows_summary(source, str(asset_path("models", MODEL)), "causal_lm", 0)
     for words in ("trained on too", "repeats an earlier one", "nothing to learn"):
         assert told(summary, words).count == 1

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import pytest
 
 from support.training_world import World, run, series
 from tuning.core.paths import asset_path
-from tuning.data import EncodedSet, encode_kept, encode_set, open_data
-from tuning.data.token_cache import CODE
+from tuning.data import EncodedSet, encode_cached, encode_set, open_data
+from tuning.data.token_cache import TOKENS_VERSION
 from tuning.settings.schema import DataSettings
 from tuning.text import TextTokenizer
 
@@ -31,7 +32,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def made(settings: DataSettings, task: str = "causal_lm", model: Path = MODEL, seed: int = 0) -> EncodedSet:
-    return encode_kept(open_data(settings, task, seed), model, TextTokenizer(model), settings, task)
+    return encode_cached(open_data(settings, task, seed), model, TextTokenizer(model), settings, task)
 
 
 def files(cache: Path) -> list[Path]:
@@ -100,6 +101,7 @@ def test_only_what_changes_the_tokens_makes_them_anew(cache: Path, tmp_path: Pat
 NO_CODE = (
     "tuning.data.files.progress",
     "tuning.core.errors",
+    "tuning.core.lru",
     "tuning.core.paths",
     "tuning.settings.schema",
     "tuning.hub",
@@ -124,8 +126,54 @@ def imported(start: tuple[str, ...]) -> set[str]:
     return found
 
 
-def test_the_key_knows_all_code_that_rows_pass_on_their_way_to_tokens() -> None:
-    assert imported(("tuning.data.data_set", "tuning.data.token_arrays")) == set(CODE)
+VERSION_AND_DIGEST = (1, "87bafc86091b5710")
+"""The version of the code that decides tokens, and the digest of that code when the version was last thought about."""
+
+
+def as_lists(node: Any) -> Any:
+    """A syntax tree as lists, the same for all versions of Python and without docstrings; comments and layout are not
+    in it anyway."""
+    if isinstance(node, list):
+        return [as_lists(one) for one in node if not is_text_alone(one)]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [[name, as_lists(value)] for name, value in ast.iter_fields(node) if value is not None and value != []]
+    return [type(node).__name__, *fields]
+
+
+def is_text_alone(node: Any) -> bool:
+    """Whether a statement is a docstring, or the text under a constant or a field."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def code_digest(modules: set[str]) -> str:
+    """Equal for code that does the same, however it is laid out and explained."""
+    trees = [
+        [name, as_lists(ast.parse(Path(sys.modules[name].__file__ or "").read_text()))] for name in sorted(modules)
+    ]
+    return sha256(json.dumps(trees).encode()).hexdigest()[:16]
+
+
+def test_whoever_changes_the_code_that_decides_tokens_thinks_of_its_version() -> None:
+    digest = code_digest(imported(("tuning.data.data_set", "tuning.data.token_arrays")))
+    assert (TOKENS_VERSION, digest) == VERSION_AND_DIGEST, (
+        "The code between the bytes of a file and its tokens has changed. Where the same rows can become other tokens, "
+        "raise TOKENS_VERSION in tuning/data/token_cache.py, or stored tokens are wrong without a word. Then write "
+        f"VERSION_AND_DIGEST = ({TOKENS_VERSION}, {digest!r}) here."
+    )
+
+
+def test_the_digest_of_code_is_blind_to_comments_docstrings_and_layout() -> None:
+    def digest(code: str) -> Any:
+        return as_lists(ast.parse(code))
+
+    code = "def f(a):\n    return [a, 'text']\n"
+    explained = (
+        'def f(\n    a,\n):\n    """What it does."""\n    return [\n        a,  # why\n        "te" "xt",\n    ]\n'
+    )
+    assert digest(code) == digest(explained)
+    assert digest(code) != digest(code.replace("text", "texts"))
+    assert digest(code) != digest(code.replace("[a, 'text']", "['text', a]"))
 
 
 @pytest.mark.parametrize(
@@ -138,18 +186,25 @@ def test_the_key_knows_all_code_that_rows_pass_on_their_way_to_tokens() -> None:
         "tuning.data.locate",
     ],
 )
-def test_other_code_makes_the_tokens_anew(
-    cache: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+def test_the_digest_sees_other_code_and_no_other_comment(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = DataSettings(source="reviews")
-    made(settings)
-    module = sys.modules[name]
-    copy = tmp_path / "copy.py"
+    modules = imported(("tuning.data.data_set", "tuning.data.token_arrays"))
+    before, module, copy = code_digest(modules), sys.modules[name], tmp_path / "copy.py"
     shutil.copy(str(module.__file__), copy)
     monkeypatch.setattr(module, "__file__", str(copy))
+    copy.write_text(copy.read_text() + "# a comment\n")
+    assert code_digest(modules) == before
+    copy.write_text(copy.read_text() + "more = 1\n")
+    assert code_digest(modules) != before
+
+
+def test_another_version_of_the_code_makes_the_tokens_anew(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = DataSettings(source="reviews")
     made(settings)
-    assert len(files(cache)) == 1, "the same code in another place"
-    copy.write_text(copy.read_text() + "# changed\n")
+    made(settings)
+    assert len(files(cache)) == 1
+    monkeypatch.setattr("tuning.data.token_cache.TOKENS_VERSION", TOKENS_VERSION + 1)
     made(settings)
     assert len(files(cache)) == 2
 

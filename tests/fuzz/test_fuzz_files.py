@@ -128,11 +128,11 @@ def silent(settings: dict[str, Any], sample: Sample, path: Path, folder: Path, p
             if not same(value, other.get(name), sample.format) and name not in told:
                 faults.append(f"{name} is {value!r:.60} here and {other.get(name)!r:.60} by datasets")
         used = " ".join(texts(asdict(row)))
-        for role, column in dict(data.reading.columns).items():
+        for role, column in dict(data.schema.columns).items():
             lacks = missing(other.get(column)) and not same("", other.get(column), "text")
             if lacks and role in ("text", "prompt", "completion", "label", "messages"):
                 faults.append(f"{role} comes from {column}, which has no value in this row: {used!r:.60}")
-    roles = " ".join(dict(data.reading.columns).values()) + (data.reading.prompt_template or "")
+    roles = " ".join(dict(data.schema.columns).values()) + (data.schema.prompt_template or "")
     for name in dict.fromkeys(name for other in theirs for name, value in other.items() if not missing(value)):
         if name not in roles and name not in told:
             faults.append(f"column {name!r} is not used, and that is not told")

@@ -51,7 +51,7 @@ def test_what_was_said_moves_and_nothing_else(world, row) -> None:
     assert moved == wanted
     plan = job.plan
     assert plan.value("trainable_parameters") == sum(weight.numel() for weight in kept["built"].trainable)
-    parts = method_named(row.method["name"]).parts(plan.model.shape, plan.settings.method, plan.labels)
+    parts = method_named(row.method["name"]).parameter_groups(plan.model.shape, plan.settings.method, plan.labels)
     assert sum(part.parameters for part in parts) == plan.value("total_parameters")
     again = run(world.of(row, max_steps=3, eval={"every": None}))[1]
     assert series(events) == series(again)

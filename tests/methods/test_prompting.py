@@ -14,8 +14,8 @@ from support.training_world import run, series
 from tuning.bench.retrieval import exact_match
 from tuning.core.errors import SettingsError
 from tuning.methods import METHODS, method_named
-from tuning.methods.base import Asked
-from tuning.methods.retrieval import passages_of, question_of
+from tuning.methods.base import PromptInputs
+from tuning.methods.retrieval import question_of, read_passages
 from tuning.plan.plan import plan_for
 from tuning.text import Row as TextRow
 from tuning.text import TextTokenizer
@@ -62,7 +62,7 @@ def test_examples_and_passages_change_the_question_alone(world, index) -> None:
     found = series(told(world, {"name": "retrieval", "index": str(index)}), kind="eval")[0]
     assert len({plain, shots, found}) == 3
     rows = [TextRow(prompt=f"q{n}", completion=f" a{n}") for n in range(4)]
-    asked = Asked(train=rows[:3], eval=rows[3:], answer=lambda prompts: [], data_folder=None, seed=0)
+    asked = PromptInputs(train=rows[:3], eval=rows[3:], answer=lambda prompts: [], data_folder=None, seed=0)
     method = method_named("prompt_engineering")
     made = method.prompts(asked, method.settings(shots=2, template="ask {prompt}"))
     assert made[0].completion == " a3" and made[0].prompt is not None
@@ -77,7 +77,7 @@ def test_misleading_passages_take_the_place_of_true_ones(index) -> None:
     rows = [TextRow(prompt="who likes dog", completion=" cat")]
 
     def asked(answers):
-        return Asked(
+        return PromptInputs(
             train=[], eval=rows, answer=lambda prompts: [answers[p] for p in prompts], data_folder=None, seed=0
         )
 
@@ -142,7 +142,7 @@ def passages_file(folder: Path, *lines: str) -> str:
 
 def test_a_byte_order_mark_and_rare_line_ends_inside_a_text_are_read(tmp_path: Path) -> None:
     file = passages_file(tmp_path, '{"passage": "one\u2028two"}', '{"passage": "three"}', "")
-    assert [one.text for one in passages_of(Path(file))] == ["one\u2028two", "three"]
+    assert [one.text for one in read_passages(Path(file))] == ["one\u2028two", "three"]
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from support.methods_world import BERT, CLASSES, LLAMA, MethodsWorld
 from tuning.core.errors import SettingsError, TuningError
 from tuning.core.hardware import named_device
 from tuning.methods import METHODS
+from tuning.plan.inputs import open_inputs
 from tuning.plan.plan import make_plan, plan_for
 
 PROMPTS = ("prompt_tuning", "prefix_tuning", "p_tuning")
@@ -142,9 +145,9 @@ def test_it_is_refused_with_a_sentence(world, what, changes, field, words) -> No
 
 
 def test_four_bits_on_a_card_without_bf16_ask_for_another_dtype(world) -> None:
-    plan = plan_for(world.settings(model=str(world.models[LLAMA]), method={"name": "qlora"}))
+    inputs = open_inputs(world.settings(model=str(world.models[LLAMA]), method={"name": "qlora"}))
     with pytest.raises(SettingsError, match="fp16"):
-        make_plan(plan.settings, plan.model, plan.data, named_device("T4 16 GB"))
+        make_plan(replace(inputs, device=named_device("T4 16 GB")))
 
 
 def test_passages_that_cannot_be_read_are_refused(world, tmp_path) -> None:

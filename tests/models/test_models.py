@@ -276,7 +276,7 @@ def test_an_attention_that_a_kind_lacks_is_refused_at_its_field(tmp_path: Path) 
 def test_methods_that_look_for_layers_by_name_are_refused_where_names_are_not_known(folder: Path) -> None:
     tiny_kind("biogpt").save_pretrained(folder)
     data = {"source": "people-questions", "max_seq_length": 32}
-    for method in [method for method in METHODS if method.by_name]:
+    for method in [method for method in METHODS if method.needs_known_layers]:
         settings = {"model": str(folder), "data": data, "method": {"name": method.name}}
         with pytest.raises(SettingsError) as refused:
             plan_for(settings)

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from support.data_files import rows_summary
 from tuning.core.errors import DataError, TuningError
 from tuning.core.paths import asset_path
-from tuning.data import data_catalogue, open_data, summarize
+from tuning.data import data_catalogue, open_data
 from tuning.settings.schema import DataSettings
 from tuning.text import Row, TextTokenizer, Turn, encode_row, spell_rows
 
@@ -81,7 +82,7 @@ def test_every_bundled_set_opens_and_has_something_to_learn() -> None:
     cards = data_catalogue()
     assert {card["name"] for card in cards} >= {"reviews", "topics", "pirate", "passages", "chats", "retention"}
     for card in cards:
-        summary = summarize(DataSettings(source=card["name"], max_seq_length=512), str(MODEL), "causal_lm", 0)
+        summary = rows_summary(DataSettings(source=card["name"], max_seq_length=512), str(MODEL), "causal_lm", 0)
         assert summary.train_rows >= 20 and min(summary.trained_tokens) >= 1
         assert len(set(summary.lengths)) > 3, "equal rows would hide accumulation mistakes"
 
@@ -125,9 +126,9 @@ def test_byte_order_mark_windows_lines_and_numbers_as_labels(tmp_path: Path) -> 
 
 def test_a_changed_file_is_counted_anew(tmp_path: Path) -> None:
     source = file_of(tmp_path, *({"text": f"row {n}"} for n in range(10)))
-    first = summarize(DataSettings(source=source), str(MODEL), "causal_lm", 0)
+    first = rows_summary(DataSettings(source=source), str(MODEL), "causal_lm", 0)
     file_of(tmp_path, *({"text": f"row {n}"} for n in range(30)))
-    assert summarize(DataSettings(source=source), str(MODEL), "causal_lm", 0).train_rows > first.train_rows
+    assert rows_summary(DataSettings(source=source), str(MODEL), "causal_lm", 0).train_rows > first.train_rows
 
 
 def test_columns_and_template_are_the_persons_choice(tmp_path: Path) -> None:
@@ -156,6 +157,6 @@ def test_columns_and_template_are_the_persons_choice(tmp_path: Path) -> None:
 def test_any_rows_give_data_or_the_documented_error(tmp_path_factory: pytest.TempPathFactory, rows: list) -> None:
     source = file_of(tmp_path_factory.mktemp("rows"), *rows)
     try:
-        summarize(DataSettings(source=source), str(MODEL), "causal_lm", 0)
+        rows_summary(DataSettings(source=source), str(MODEL), "causal_lm", 0)
     except TuningError as error:
         assert error.problems and error.problems[0].message

@@ -14,7 +14,14 @@ import lzma
 import zipfile
 from typing import Any
 
-from tuning.text import Turn
+from tuning.data import DataSummary, open_data, summarize
+from tuning.settings.schema import DataSettings
+from tuning.text import TextTokenizer, Turn
+
+
+def rows_summary(settings: DataSettings, folder: str, task: str, seed: int) -> DataSummary:
+    """What the rows of these settings become by the tokenizer in a model's folder."""
+    return summarize(open_data(settings, task, seed), TextTokenizer(folder), settings, task)
 
 
 def lines(*rows: Any, end: str = "\n") -> bytes:

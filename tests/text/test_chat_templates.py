@@ -11,9 +11,10 @@ from transformers import AutoTokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from support.chat_shapes import SHAPES, chat_folder, marked, plain
+from support.data_files import rows_summary
 from tuning.core.errors import DataError
 from tuning.core.paths import asset_path
-from tuning.data import open_data, summarize
+from tuning.data import open_data
 from tuning.plan.plan import plan_for
 from tuning.settings.schema import DataSettings
 from tuning.text import ConversationError, Row, Spelled, TextTokenizer, Turn, encode_row, spell_rows
@@ -383,7 +384,7 @@ def test_an_end_token_of_a_completion_is_not_written_twice_and_is_reported(tmp_p
     rows = [{"prompt": f"Hi {n}", "completion": f" Yo{end}" if n < 7 else " Yo"} for n in range(20)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     settings = DataSettings(source=str(tmp_path / "a.jsonl"), chat_template="on", eval_fraction=0.0)
-    notices = summarize(settings, MODEL, "causal_lm", 0).notices
+    notices = rows_summary(settings, MODEL, "causal_lm", 0).notices
     assert [notice.count for notice in notices if f"{end} as their last word" in notice.message] == [7]
 
 
@@ -402,7 +403,7 @@ def test_an_end_token_in_the_words_of_a_conversation_is_kept_and_reported(tmp_pa
     talks = [{"messages": messages(row)}] * 9 + [{"messages": messages(TALKS["one turn"])}] * 9
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, talks)))
     settings = DataSettings(source=str(tmp_path / "a.jsonl"), eval_fraction=0.0)
-    notices = summarize(settings, MODEL, "causal_lm", 0).notices
+    notices = rows_summary(settings, MODEL, "causal_lm", 0).notices
     assert [notice.count for notice in notices if "in the words of an answer" in notice.message] == [9]
 
 
@@ -411,7 +412,7 @@ def test_conversations_that_are_refused_are_left_out_by_count(tmp_path: Path) ->
     rows = [{"messages": messages(TALKS[kind])} for kind in ("one turn", "a system prompt", "many turns")] * 4
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     settings = DataSettings(source=str(tmp_path / "a.jsonl"), bad_rows="skip", eval_fraction=0.0)
-    summary = summarize(settings, str(model), "causal_lm", 0)
+    summary = rows_summary(settings, str(model), "causal_lm", 0)
     assert summary.train_rows == 8 and [
         notice.count for notice in summary.notices if notice.field == "data.bad_rows"
     ] == [4]

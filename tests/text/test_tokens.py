@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 from transformers.models.auto import tokenization_auto
 
+from support.data_files import rows_summary
 from support.tiny_models import tiny_model, tiny_tokenizer
 from support.tokenizer_folders import KINDS, folder_of
-from tuning.data import encode_pairs, encode_set, summarize
+from tuning.data import encode_pairs, encode_set
 from tuning.data.preview.preview import preview
 from tuning.data.row_counts import RowCounts
 from tuning.settings.schema import DataSettings
@@ -219,7 +220,7 @@ def test_config_puts_the_tokens_of_config_json_as_version_1_did(tmp_path: Path) 
 def test_a_tokenizer_without_an_end_token_is_reported(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "model", "byte-level", eos_token=None)
     (tmp_path / "a.txt").write_text("the old mill\nthe river is red\n" * 4)
-    summary = summarize(DataSettings(source=str(tmp_path / "a.txt")), str(folder), "causal_lm", 0)
+    summary = rows_summary(DataSettings(source=str(tmp_path / "a.txt")), str(folder), "causal_lm", 0)
     assert [notice.count for notice in summary.notices if "no end token" in notice.message] == [8]
 
 
@@ -343,7 +344,7 @@ def test_long_texts_and_their_blocks_are_reported_and_line_up(tmp_path: Path) ->
     settings = DataSettings(source=str(tmp_path / "a.txt"), max_seq_length=32, eval_fraction=0.0)
     tokenizer = TextTokenizer(folder)
     count = -(-len(plain(Row(text="the old mill " * 30), tokenizer).ids) // 32)
-    summary = summarize(settings, str(folder), "causal_lm", 0)
+    summary = rows_summary(settings, str(folder), "causal_lm", 0)
     assert summary.train_rows == len(summary.lengths) == 9 + count and summary.cut_rows == 0
     (notices,) = [notice for notice in summary.notices if notice.field == "data.max_seq_length"]
     assert (
@@ -362,7 +363,7 @@ def test_what_a_cut_drops_is_reported_by_its_share(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\n".join(["the old mill " * 30, *["the river is red"] * 9]))
     settings = DataSettings(source=str(tmp_path / "a.txt"), max_seq_length=32, eval_fraction=0.0, long_text="cut")
     tokenizer = TextTokenizer(folder)
-    summary = summarize(settings, str(folder), "causal_lm", 0)
+    summary = rows_summary(settings, str(folder), "causal_lm", 0)
     long, short = (len(plain(Row(text=text), tokenizer).ids) for text in ("the old mill " * 30, "the river is red"))
     (notices,) = [notice for notice in summary.notices if notice.field == "data.max_seq_length"]
     share = f"{100 * (long - 32) / (long + 9 * short):.2g} %"
@@ -374,7 +375,7 @@ def test_answers_that_are_cut_are_reported_by_count(tmp_path: Path) -> None:
     rows = [{"prompt": "who:", "completion": " " + "yes " * length} for length in (1, 1, 1, 40, 50)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     settings = DataSettings(source=str(tmp_path / "a.jsonl"), max_seq_length=16, eval_fraction=0.0)
-    summary = summarize(settings, str(folder), "causal_lm", 0)
+    summary = rows_summary(settings, str(folder), "causal_lm", 0)
     (notices,) = [notice for notice in summary.notices if notice.field == "data.max_seq_length"]
     assert notices.count == 2 and "2 answers are cut, 0 of them whole" in notices.message
 
@@ -383,7 +384,9 @@ def test_rows_with_nothing_to_learn_are_reported_by_count(tmp_path: Path) -> Non
     folder = folder_of(tmp_path / "model", "byte-level")
     rows = [{"prompt": "who:", "completion": text} for text in (" yes", "", " no", "  ", " yes")]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    summary = summarize(DataSettings(source=str(tmp_path / "a.jsonl"), eval_fraction=0.0), str(folder), "causal_lm", 0)
+    summary = rows_summary(
+        DataSettings(source=str(tmp_path / "a.jsonl"), eval_fraction=0.0), str(folder), "causal_lm", 0
+    )
     assert summary.train_rows == 3
     assert [notice.count for notice in summary.notices if "nothing to learn" in notice.message] == [2]
 
@@ -400,12 +403,12 @@ def test_unknown_tokens_and_rows_without_any_are_counted(tmp_path: Path) -> None
     unknown = AutoTokenizer.from_pretrained(folder).unk_token_id
     theirs = [AutoTokenizer.from_pretrained(folder)(row["text"])["input_ids"].count(unknown) for row in rows]
     assert sum(theirs) == 12
-    summary = summarize(data, str(folder), "sequence_classification", 0)
+    summary = rows_summary(data, str(folder), "sequence_classification", 0)
     assert [notice.count for notice in summary.notices if "are the unknown token" in notice.message] == [12]
     plain = json.loads((folder / "tokenizer.json").read_text("utf-8"))
     plain["model"] = {"type": "BPE", "vocab": plain["model"]["vocab"], "merges": [], "unk_token": None}
     (folder / "tokenizer.json").write_text(json.dumps(plain), "utf-8")  # "a" is its only word of one letter
-    summary = summarize(data.replace(max_seq_length=17), str(folder), "sequence_classification", 0)
+    summary = rows_summary(data.replace(max_seq_length=17), str(folder), "sequence_classification", 0)
     bare = sum("a" not in row["text"] for row in rows)
     assert [entry.count for entry in summary.notices if "become no token at all" in entry.message] == [bare]
     assert summary.train_rows == len(rows) - bare and not any("unknown" in one.message for one in summary.notices)
@@ -416,7 +419,7 @@ def test_rows_are_counted_again_where_the_tokenizer_of_the_same_folder_has_chang
     tiny_tokenizer(folder)
     (tmp_path / "rows.jsonl").write_text('{"text": "the cat sees"}\n{"text": "the dog"}\n', encoding="utf-8")
     data = DataSettings(source=str(tmp_path / "rows.jsonl"), eval_fraction=0.0, max_seq_length=16)
-    before = summarize(data, str(folder), "causal_lm", 0)
+    before = rows_summary(data, str(folder), "causal_lm", 0)
     tiny_tokenizer(folder, frame=True)
-    after = summarize(data, str(folder), "causal_lm", 0)
+    after = rows_summary(data, str(folder), "causal_lm", 0)
     assert [n + 2 for n in before.lengths] == list(after.lengths)

@@ -19,7 +19,7 @@ from support.quick_runs import SMALL, quick_job
 from tuning.core.errors import DataError, ModelError, TuningError
 from tuning.core.paths import asset_path
 from tuning.core.visitor import Visitor, acting_for
-from tuning.data.locate import find_place
+from tuning.data.locate import find_data_files
 from tuning.models.base_model import open_folder, resolve_model
 from tuning.plan.plan import plan_for
 from tuning.runs.executors.thread import ThreadExecutor
@@ -310,7 +310,7 @@ def test_what_lies_in_proc_is_refused_without_being_opened(source: str, monkeypa
     monkeypatch.setattr("builtins.open", lambda *given, **more: opened.append(given))
     monkeypatch.setattr("os.open", lambda *given, **more: opened.append(given))
     with pytest.raises(DataError, match="may never end"):
-        find_place(DataSettings(source=source))
+        find_data_files(DataSettings(source=source))
     assert opened == []
 
 
@@ -318,7 +318,7 @@ def test_a_link_to_what_lies_in_proc_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").symlink_to("/proc/kmsg")
     for source in (tmp_path, tmp_path / "train.jsonl"):
         with pytest.raises(DataError, match="may never end"):
-            find_place(DataSettings(source=str(source)))
+            find_data_files(DataSettings(source=str(source)))
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self"), reason="there is no /proc here")
@@ -344,7 +344,7 @@ def test_a_pipe_and_a_device_are_no_rows(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "rows.jsonl")
     for source in (str(tmp_path / "rows.jsonl"), "/dev/zero", "/dev/stdin"):
         with pytest.raises(TuningError):
-            find_place(DataSettings(source=source))
+            find_data_files(DataSettings(source=source))
 
 
 def test_a_store_from_before_owners_is_the_holders(tmp_path: Path) -> None:

@@ -1,14 +1,14 @@
-"""Rows to train on: bundled sets and a person's own files, read by content, recognised, split, counted and shown.
+"""Rows to train on: bundled sets and a person's own files, recognised by content, split, counted and shown.
 
-Comes in: `DataSettings`.  Goes out: a `DataSet` of rows read from disk when they are asked for, the same as tokens,
-and a `DataSummary` of what a tokenizer makes of them.  No torch.  This file is the room's door.
+`open_data` gives a `DataSet` of rows that are read from disk when they are asked for; `encode_set` makes tokens of
+them, and `summarize` a `DataSummary` of what a tokenizer makes of them. No torch.
 """
 
 from tuning.data.data_set import DataSet, open_data
-from tuning.data.locate import bundled_folder, data_catalogue, is_uploaded, short_name
-from tuning.data.summary import CONVERSATION, PAIRS, TEXT, DataSummary, read_first, summarize
+from tuning.data.locate import data_catalogue, is_uploaded, short_name
+from tuning.data.summary import CONVERSATION, PAIRS, TEXT, DataSummary, read_first, summarize, uncounted
 from tuning.data.token_arrays import EncodedSet, encode_pairs, encode_set, row_sizes
-from tuning.data.token_cache import encode_kept
+from tuning.data.token_cache import encode_cached
 
 __all__ = [
     "CONVERSATION",
@@ -17,9 +17,8 @@ __all__ = [
     "DataSet",
     "DataSummary",
     "EncodedSet",
-    "bundled_folder",
     "data_catalogue",
-    "encode_kept",
+    "encode_cached",
     "encode_pairs",
     "encode_set",
     "is_uploaded",
@@ -28,4 +27,5 @@ __all__ = [
     "row_sizes",
     "short_name",
     "summarize",
+    "uncounted",
 ]

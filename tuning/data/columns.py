@@ -1,8 +1,7 @@
-"""Which column plays which role: told by names that people use and by what the values are.
+"""Which column plays which role, recognised by names that people use and by what the values are.
 
-Comes in: the first records of a table.  Goes out: role -> column.  Where one reading is plain it is taken; where
-several are possible, a DataError at data.columns lists the columns with what each could be.  Addresses and
-identifiers are never a text.
+Where only one reading is possible it is taken; where there are several, a DataError at data.columns lists the columns
+with what each could be. Addresses and identifiers are never a text.
 """
 
 from __future__ import annotations
@@ -195,7 +194,11 @@ def _kind(name: str, values: Sequence[Any]) -> str:
     few = 2 <= different <= min(FEW_CLASSES, len(values) // 2)
     if not any(isinstance(value, str) for value in values):
         return "identifier" if _ID_NAME.match(name) else "class" if few else "number"
-    texts = [str(value).strip() for value in values]
+    return _kind_of_texts(name, [str(value).strip() for value in values], few=few, different=different)
+
+
+def _kind_of_texts(name: str, texts: Sequence[str], *, few: bool, different: int) -> str:
+    """The kind of a column of texts, of which so many are different; `few` says that they are as few as classes."""
     if _share(texts, _ADDRESS):
         return "address"
     single = all(len(one.split()) < 2 for one in texts)
@@ -209,10 +212,23 @@ def _kind(name: str, values: Sequence[Any]) -> str:
         return "number"
     if _share(texts, _DATE):
         return "date"
-    numbered = sum(any(letter.isdigit() for letter in one) for one in texts) >= 0.8 * len(texts)
-    if single and numbered and len(set(texts)) == len(texts) > 1 and all(one.isascii() for one in texts):
-        return "identifier"
-    return "text"
+    return "identifier" if single and _are_codes(texts) else "text"
+
+
+def _are_codes(texts: Sequence[str]) -> bool:
+    """Whether single words are all different and most of them have a digit, as codes of things have."""
+    numbered = sum(any(letter.isdigit() for letter in text) for text in texts) >= 0.8 * len(texts)
+    return numbered and len(set(texts)) == len(texts) > 1 and all(text.isascii() for text in texts)
+
+
+def _which_conversation(talks: Sequence[Column]) -> DataError:
+    """The question which of several conversations in a row is to be learned."""
+    names = ", ".join(column.name for column in talks)
+    message = (
+        f"conversations are in {names}, and only one column is learned from; say which with data.columns, for "
+        f'example {{"messages": "{talks[0].name}"}}'
+    )
+    return DataError(message, [column.name for column in talks], f"messages: one of {names}", "data.columns")
 
 
 class Columns:
@@ -265,29 +281,40 @@ class Columns:
     def _conversation(self) -> dict[str, str] | None:
         talks = [one for one in self.all if one.kind == "talk" and one.plain not in COMPANIONS["history"]]
         if not talks:
-            named = self.named(TALKS, "list", "object", "empty") or self.named(TALKS[:2], *WORDS)
-            return {"messages": named.name} if named is not None else None
-        rejected = [column for column in talks if column.plain in REJECTED]
-        left = [column for column in talks if column not in rejected]
-        prompt = self.named(ASKED, "talk", "number", *WORDS)
+            return self._no_talk()
+        left = [column for column in talks if column.plain not in REJECTED]
         chosen = next((column for column in left if column.plain in CHOSEN), None)
-        completions = tuple(answer for _, answer in PAIRS)
-        completion = chosen or self.named(completions, "talk", *(WORDS if prompt in talks else ()))
-        if prompt and completion and {prompt.kind, completion.kind} >= {"talk"} and set(left) <= {prompt, completion}:
-            values = self.values(completion.name)
-            if completion.kind != "talk" or any(starts_with_answer(value) for value in values):
-                self._check_verdict(prompt, completion)
-                return self._with({"prompt": prompt.name, "completion": completion.name}, "conversation")
+        roles = self._split_talk(talks, left, chosen)
+        if roles is not None:
+            return self._with(roles, "conversation")
         if chosen and all(column is chosen or self._same(column, chosen) for column in left):
             return self._with({"messages": chosen.name}, "conversation")
-        if len(left) == 1 and not (rejected and not chosen):
+        if len(left) == 1 and (chosen or len(talks) == 1):  # beside an unwanted one it is not said to be wanted
             return self._with({"messages": left[0].name}, "conversation")
-        names = ", ".join(column.name for column in talks)
-        message = (
-            f"conversations are in {names}, and only one column is learned from; say which with data.columns, for "
-            f'example {{"messages": "{talks[0].name}"}}'
-        )
-        raise DataError(message, [column.name for column in talks], f"messages: one of {names}", "data.columns")
+        raise _which_conversation(talks)
+
+    def _split_talk(
+        self, talks: Sequence[Column], left: Sequence[Column], chosen: Column | None
+    ) -> dict[str, str] | None:
+        """Prompt and completion where one conversation stands in two columns."""
+        prompt = self.named(ASKED, "talk", "number", *WORDS)
+        completions = tuple(answer for _, answer in PAIRS)
+        completion = chosen or self.named(completions, "talk", *(WORDS if prompt in talks else ()))
+        if prompt is None or completion is None or not self._is_split_talk(prompt, completion, left):
+            return None
+        self._check_verdict(prompt, completion)
+        return {"prompt": prompt.name, "completion": completion.name}
+
+    def _no_talk(self) -> dict[str, str] | None:
+        """A column that is called a conversation, where no value is one: its rows are then refused one by one."""
+        named = self.named(TALKS, "list", "object", "empty") or self.named(TALKS[:2], *WORDS)
+        return {"messages": named.name} if named is not None else None
+
+    def _is_split_talk(self, prompt: Column, completion: Column, talks: Sequence[Column]) -> bool:
+        """Whether these two are the beginning and the end of one conversation, and no other column is one."""
+        if "talk" not in (prompt.kind, completion.kind) or not set(talks) <= {prompt, completion}:
+            return False
+        return completion.kind != "talk" or any(map(starts_with_answer, self.values(completion.name)))
 
     def _same(self, one: Column, other: Column) -> bool:
         return all(record.get(one.name) == record.get(other.name) for record in self.records)

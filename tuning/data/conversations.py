@@ -1,8 +1,8 @@
 """Conversations in the forms people have them, as turns in the words of chat templates.
 
-Comes in: the value of a column of turns: role and content, from and value, as a list, as a struct of lists or as JSON
-text; marks of what is learned; tool calls and results in their spellings.  Goes out: `Turn`s, or a RowFault; what was
-read otherwise than it is written, and what was not used, is counted.
+A column of turns has role and content, or from and value, as a list, as a struct of lists or as JSON text; with marks
+of what is learned, and tool calls and results in their spellings. What was read otherwise than it is written, and what
+was not used, is counted; what cannot be read raises RowFault.
 """
 
 from __future__ import annotations

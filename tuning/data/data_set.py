@@ -1,7 +1,7 @@
 """A data set opened: its rows split into training and evaluation, checked as far as its size allows.
 
-Comes in: `DataSettings`, the task, the seed.  Goes out: a `DataSet` whose rows are read from disk when they are asked
-for.  Small files are checked whole; of a large one the head is checked here, and every row when it is tokenized.
+Rows are read from disk when they are asked for. Small files are checked whole; of a large one the head is checked here,
+and every row when it is tokenized.
 """
 
 from __future__ import annotations
@@ -11,24 +11,26 @@ import re
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
 from tuning.core.errors import DataError, GoOn, Notice, counted
+from tuning.core.lru import LruCache
 from tuning.data.files import progress
 from tuning.data.files.concat import open_tables
 from tuning.data.files.header import MOST_COLUMNS
 from tuning.data.files.lines import KEPT_TABLES, head
 from tuning.data.files.progress import read_once
-from tuning.data.files.table import BadRow, Record, Table
-from tuning.data.locate import Place, find_place
+from tuning.data.files.table import BadRow, Record, Table, version_of
+from tuning.data.locate import DataFiles, find_data_files
 from tuning.data.notices import LISTED, Told, notices_of
 from tuning.data.row_choice import Places, as_numbers, as_places, hold_out, take
-from tuning.data.schema import Reading, column_notices, columns_of, label_text, make_row, read_as, surely_good
+from tuning.data.schema import RowSchema, column_notices, columns_of, label_text, make_row, read_as, surely_good
 from tuning.data.values import RowFault
 from tuning.settings.schema import DataSettings
 from tuning.text import Row
@@ -43,6 +45,20 @@ LISTED_CLASSES = 10
 SIDES = ("train", "eval")
 TOLD_ROWS = 20_000
 """How often a check says how far it is."""
+OF_TOKENS = {
+    "system_prompt",
+    "loss_on",
+    "max_seq_length",
+    "packing",
+    "group_by_length",
+    "long_text",
+    "chat_template",
+    "special_tokens",
+}
+"""Settings that say what tokens rows become, and not which rows they are."""
+OPENED = 4
+"""Data sets held open for who asks again: of what was unpacked, each holds a temporary file."""
+_OPENED: LruCache[DataSet] = LruCache(OPENED)
 _TURN = re.compile(r"turn \d+ of")
 
 
@@ -67,9 +83,9 @@ class Rows(Sequence[Row]):
     """Rows of a table in their order, read when they are asked for; a bad one is refused, or left out when told so."""
 
     def __init__(
-        self, table: Table, places: Sequence[int], reading: Reading, labels: dict[str, int], skip: bool
+        self, table: Table, places: Sequence[int], schema: RowSchema, labels: dict[str, int], skip: bool
     ) -> None:
-        self.table, self.places, self._reading, self._labels, self._skip = table, places, reading, labels, skip
+        self.table, self.places, self._schema, self._labels, self._skip = table, places, schema, labels, skip
 
     def __len__(self) -> int:
         """How many there are; with unchecked bad ones left out, fewer come."""
@@ -89,11 +105,11 @@ class Rows(Sequence[Row]):
 
     def at(self, places: Sequence[int]) -> Rows:
         """The rows at other places of the same table."""
-        return Rows(self.table, places, self._reading, self._labels, self._skip)
+        return Rows(self.table, places, self._schema, self._labels, self._skip)
 
     def _read(self, places: Sequence[int]) -> Iterator[Row]:
         for one in self.table.read(places):
-            row = _row_or_bad(one, self._reading, self._labels)
+            row = _row_or_bad(one, self._schema, self._labels)
             if isinstance(row, Row):
                 yield row
             elif not self._skip:
@@ -113,13 +129,18 @@ class DataSet:
     train: Rows
     eval: Rows
     fingerprint: str
-    place: Place
-    reading: Reading
+    files: DataFiles
+    schema: RowSchema
     all_columns: tuple[str, ...]
     checks: tuple[Checked, ...] = field(repr=False)
     """Of the training rows and, where there is one, of the evaluation file."""
     notices: tuple[Notice, ...] = ()
     """What is told before Start of columns, turns, rows and classes: which were used, and which were not."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of a bundled set, with what lies beside its rows; None for anything else."""
+        return self.files.train[0].parent if self.files.origin == "bundled" else None
 
     @property
     def small(self) -> bool:
@@ -132,88 +153,137 @@ def open_data(
 ) -> DataSet:
     """The rows of a data set, split; of a large file only those of its head, where that is enough.
 
-    Raises DataError naming the line or the column and the fix, and Stopped soon after `go_on` says no.
+    For files and settings that are the same as before it is the data set that was opened before. Raises DataError
+    naming the line or the column and the fix, and Stopped soon after `go_on` says no.
     """
+    files = find_data_files(settings)
     with progress.wanted(go_on):
-        return _opened(settings, task, seed, head_only)
+        if head_only:
+            return _opened(files, settings, task, seed, head_only=True)
+        key = _key(files, settings, task, seed)
+        return _OPENED.get(key, lambda: _opened(files, settings, task, seed, head_only=False))
 
 
-def _opened(settings: DataSettings, task: str, seed: int, head_only: bool) -> DataSet:
-    place = find_place(settings)
-    tables = [open_tables(place.train, settings.format, settings.encoding, head_only)]
-    if place.eval is not None:
-        tables.append(open_tables(place.eval, settings.format, settings.encoding, head_only))
-    first = head(tables[0])
-    if not first:
-        bad = [one for one in tables[0].read(range(min(3, len(tables[0])))) if isinstance(one, BadRow)]
-        if not bad:
-            raise DataError(f"{tables[0].name} has no row that can be read", tables[0].name)
-        raise refused(tables[0], bad, len(bad))
-    records = [record.values for record in first]
-    if len(present := columns_of(records)) > MOST_COLUMNS:
-        message = (
-            f"the first rows of {tables[0].name} have {len(present):,} different columns, and the most is "
-            f"{MOST_COLUMNS:,}; keep those to learn from"
-        )
-        raise DataError(message, len(present), f"up to {MOST_COLUMNS:,} columns")
-    reading = read_as(
-        records, place.card, settings, task, tables[0].classes | place.classes, tables[0].format.kind == "csv"
-    )
-    readings = [replace(reading, csv=table.format.kind == "csv") for table in tables]
-    checks = [check(table, reading) for table, reading in zip(tables, readings, strict=True)]
-    skip = settings.bad_rows == "skip"
-    for table, found in zip(tables, checks, strict=True):
-        if found.bad_count and not skip:
-            raise refused(table, found.bad, found.bad_count)
-        if found.whole and found.bad_count == found.rows:
-            raise refused(table, found.bad, found.bad_count, mendable=False)
-    names = label_names(checks, place, reading, settings) if reading.labelled else None
-    labels = {name: number for number, name in enumerate(names or ())}
-    if place.eval is None:
-        places = list(_held_out(tables[0], reading, names, settings.eval_fraction, seed))
-        tables, sides, readings = tables * 2, checks * 2, readings * 2
+def rows_key(settings: DataSettings, task: str, seed: int) -> Hashable:
+    """Equal for settings with the same rows, while no file of them changes. Raises DataError."""
+    return _key(find_data_files(settings), settings, task, seed)
+
+
+def opened_before(key: Hashable) -> DataSet | None:
+    """The data set of this `rows_key`, where it is still open."""
+    return _OPENED.find(key)
+
+
+def _key(files: DataFiles, settings: DataSettings, task: str, seed: int) -> Hashable:
+    try:
+        versions = tuple(version_of(file.stat()) for file in (*files.train, *(files.eval or ())))
+    except OSError as error:  # gone since
+        raise DataError(f"{files.title} cannot be read: {error.strerror}", files.title, "a readable file") from None
+    return settings.model_dump_json(exclude=OF_TOKENS), task, seed, repr(files), versions
+
+
+def _opened(files: DataFiles, settings: DataSettings, task: str, seed: int, *, head_only: bool) -> DataSet:
+    sides = (files.train,) if files.eval is None else (files.train, files.eval)
+    tables = [open_tables(paths, settings.format, settings.encoding, head_only) for paths in sides]
+    records = _first_records(tables[0])
+    present = _checked_columns(records, tables[0].name)
+    named_classes, csv = tables[0].classes | files.classes, tables[0].format.kind == "csv"
+    schema = read_as(records, files.card, settings, task, named_classes, csv)
+    schemas = [replace(schema, csv=table.format.kind == "csv") for table in tables]
+    checks = [check(table, schema) for table, schema in zip(tables, schemas, strict=True)]
+    for table, checked in zip(tables, checks, strict=True):
+        _refuse_bad_rows(table, checked, skip=settings.bad_rows == "skip")
+    names = label_names(checks, files, schema, settings) if schema.labelled else None
+    notices = [
+        *files.notices,
+        *(notice for table in tables for notice in table.format.notices),
+        *_row_notices(schema, tables, checks, names or ()),
+    ]
+    all_checks = tuple(checks)
+    if files.eval is None:
+        places = list(_held_out(tables[0], schema, names, settings.eval_fraction, seed))
+        tables, checks, schemas = tables * 2, checks * 2, schemas * 2
     else:
-        places = [_places(found, len(table)) for found, table in zip(checks, tables, strict=True)]
-        sides = checks
-    for side, limit in enumerate((settings.train_rows, settings.eval_rows)):
-        if settings.row_choice == "first":
-            places[side] = places[side][:limit]
-        else:
-            groups = _by_class(sides[side], places[side], names)
-            places[side] = take(places[side], groups, limit, seed, SIDES[side])
+        places = [_places(checked, len(table)) for checked, table in zip(checks, tables, strict=True)]
+    places = [
+        _taken(checked, of_side, names, settings, side, seed)
+        for checked, of_side, side in zip(checks, places, SIDES, strict=True)
+    ]
+    eval_field = "data.eval_fraction" if files.eval is None else "data.eval_split"
+    notices += _drawn_notices(list(zip(checks, places, strict=True)), names, eval_field)
+    labels, skip = {name: number for number, name in enumerate(names or ())}, settings.bad_rows == "skip"
     train, held = (
-        Rows(table, where, reading, labels, skip)
-        for table, where, reading in zip(tables, places, readings, strict=True)
+        Rows(table, of_side, schema, labels, skip)
+        for table, of_side, schema in zip(tables, places, schemas, strict=True)
     )
-    notices = _drawn_notices(
-        list(zip(sides, places, strict=True)), names, "data.eval_fraction" if place.eval is None else "data.eval_split"
-    )
-    told = (tables[0].digest, tables[-1].digest, reading, names, *map(_mark, places))
     return DataSet(
-        name=place.name,
-        title=place.title,
-        source=place.origin,
-        shape=reading.shape,
-        columns=dict(reading.columns),
+        name=files.name,
+        title=files.title,
+        source=files.origin,
+        shape=schema.shape,
+        columns=dict(schema.columns),
         label_names=names,
         train=train,
         eval=held,
-        fingerprint=sha256(repr(told).encode()).hexdigest()[:16],
-        place=place,
-        reading=reading,
+        fingerprint=_fingerprint(tables, schema, names, places),
+        files=files,
+        schema=schema,
         all_columns=tuple(present),
-        checks=tuple(checks),
-        notices=tuple(
-            dict.fromkeys(
-                (
-                    *place.notices,
-                    *(one for table in tables for one in table.format.notices),
-                    *_row_notices(reading, tables, checks, names or ()),
-                    *notices,
-                )
-            )
-        ),
+        checks=all_checks,
+        notices=tuple(dict.fromkeys(notices)),
     )
+
+
+def _first_records(table: Table) -> list[dict[str, Any]]:
+    """The first rows of a table that can be read. Raises DataError where none can be."""
+    first = head(table)
+    if first:
+        return [record.values for record in first]
+    bad = [row for row in table.read(range(min(3, len(table)))) if isinstance(row, BadRow)]
+    if bad:
+        raise refused(table, bad, len(bad))
+    raise DataError(f"{table.name} has no row that can be read", table.name)
+
+
+def _checked_columns(records: Sequence[dict[str, Any]], name: str) -> list[str]:
+    """The columns of these first records of the table `name`. Raises DataError where there are too many."""
+    present = columns_of(records)
+    if len(present) <= MOST_COLUMNS:
+        return present
+    message = (
+        f"the first rows of {name} have {len(present):,} different columns, and the most is {MOST_COLUMNS:,}; keep "
+        "those to learn from"
+    )
+    raise DataError(message, len(present), f"up to {MOST_COLUMNS:,} columns")
+
+
+def _refuse_bad_rows(table: Table, checked: Checked, *, skip: bool) -> None:
+    """Raises DataError where there are bad rows that nobody said to leave out, or no other ones."""
+    if checked.bad_count and not skip:
+        raise refused(table, checked.bad, checked.bad_count)
+    if checked.whole and checked.bad_count == checked.rows:
+        raise refused(table, checked.bad, checked.bad_count, mendable=False)
+
+
+def _taken(
+    checked: Checked, places: Places, names: tuple[str, ...] | None, settings: DataSettings, side: str, seed: int
+) -> Places:
+    """Of one side's rows so many as the settings want, drawn by the seed class by class, or the first."""
+    limit = settings.train_rows if side == "train" else settings.eval_rows
+    if settings.row_choice == "first":
+        return places[:limit]
+    return take(places, _by_class(checked, places, names), limit, seed, side)
+
+
+def _fingerprint(
+    tables: Sequence[Table], schema: RowSchema, names: Sequence[str] | None, places: Sequence[Places]
+) -> str:
+    """Equal for equal rows; stored runs go on only where theirs is as it was."""
+    # the schema was called Reading when the first runs were stored
+    of_schema = "Reading" + repr(schema).removeprefix("RowSchema")
+    digests = [repr(table.digest) for table in (tables[0], tables[-1])]
+    parts = [*digests, of_schema, repr(names), *(repr(_mark(one)) for one in places)]
+    return sha256(f"({', '.join(parts)})".encode()).hexdigest()[:16]
 
 
 def _mark(places: Places) -> str:
@@ -222,13 +292,13 @@ def _mark(places: Places) -> str:
 
 
 def _row_notices(
-    reading: Reading,
+    schema: RowSchema,
     tables: Sequence[Table],
     checks: Sequence[Checked],
     names: Sequence[str],
 ) -> Iterator[Notice]:
     """What is told of columns, turns, marks, classes and bad rows."""
-    yield from column_notices(reading)
+    yield from column_notices(schema)
     told, reasons = Told(), Counter[str]()
     for one in checks:
         told.update(one.told)
@@ -279,19 +349,19 @@ def _spelled_out(name: str) -> str:
 
 
 @read_once(KEPT_TABLES)
-def check(table: Table, reading: Reading) -> Checked:
+def check(table: Table, schema: RowSchema) -> Checked:
     """Read rows once for what is wrong with them and for their classes; kept for each version of a file.
 
     The whole file, where it is small or its classes have to be known; else its first rows.
     """
     small = table.size <= CHECKED_BYTES or len(table) <= CHECKED_ROWS or not table.whole
-    whole = small or reading.labelled
+    whole = small or schema.labelled
     rows = len(table) if whole else CHECKED_ROWS
-    codes, numbers, good = array("i"), dict[str, int](), surely_good(reading)
-    column, known, classes = reading.column("label") or "", dict[str, int](), list[int]()
+    codes, numbers, good = array("i"), dict[str, int](), surely_good(schema)
+    column, known, classes = schema.column("label") or "", dict[str, int](), list[int]()
     bad, bad_places, told, reasons = list[BadRow](), list[int](), Told(), Counter[str]()
-    quick = not reading.telling
-    present = set(reading.present) if table.format.kind in ("jsonl", "json") else None
+    quick = not schema.telling
+    present = set(schema.present) if table.format.kind in ("jsonl", "json") else None
     with progress.reading(table.path, table.name, "reading rows", "rows", rows) as tell:
         for place, one in enumerate(table.read(range(rows))):
             progress.look()
@@ -300,10 +370,10 @@ def check(table: Table, reading: Reading) -> Checked:
             code, sure = None, quick and isinstance(one, Record) and good(one.values)
             if present and isinstance(one, Record) and not one.values.keys() <= present:
                 told.update(("late", repr(name)) for name in one.values.keys() - present)
-            if sure and reading.labelled and isinstance(one, Record):
+            if sure and schema.labelled and isinstance(one, Record):
                 code = known.get(str(one.values[column]))
                 sure = code is not None  # a class not seen before may be none
-            made = None if sure else _row_or_bad(one, reading, {}, told)
+            made = None if sure else _row_or_bad(one, schema, {}, told)
             if isinstance(made, BadRow):
                 bad_places.append(place)
                 bad += [made] if len(bad) < LISTED_BAD_ROWS else []
@@ -312,16 +382,16 @@ def check(table: Table, reading: Reading) -> Checked:
                 codes.append(-1)
             elif code is not None:
                 codes.append(code)
-            elif reading.labelled and isinstance(one, Record):
+            elif schema.labelled and isinstance(one, Record):
                 spelled = str(one.values[column])
                 if spelled not in known:
                     known[spelled] = len(known)
-                    classes.append(numbers.setdefault(label_text(one.values, reading), len(numbers)))
+                    classes.append(numbers.setdefault(label_text(one.values, schema), len(numbers)))
                 codes.append(known[spelled])
                 if len(numbers) > MOST_CLASSES:
                     message = f"column {column!r} has more than {MOST_CLASSES} different values; choose another"
                     raise DataError(f"{message} for label", column, f"up to {MOST_CLASSES} classes", "data.columns")
-    if reading.labelled:
+    if schema.labelled:
         codes = _classes_of(codes, classes, tuple(known), tuple(numbers), told)
     return Checked(
         rows=rows,
@@ -349,13 +419,13 @@ def _classes_of(
 
 
 def _row_or_bad(
-    one: Record | BadRow, reading: Reading, labels: dict[str, int], told: Told | None = None
+    one: Record | BadRow, schema: RowSchema, labels: dict[str, int], told: Told | None = None
 ) -> Row | BadRow:
     if isinstance(one, BadRow):
         return one
     mine = Told()
     try:
-        row = make_row(one.values, reading, labels, mine)
+        row = make_row(one.values, schema, labels, mine)
     except RowFault as fault:
         return BadRow(one.line, str(fault))
     if told is not None and mine:  # of a bad row nothing else is told
@@ -373,9 +443,11 @@ def refused(table: Table, bad: Sequence[BadRow], count: int, mendable: bool = Tr
     return DataError(f"{many}{told}{more}; {fix}", f"{table.unit} {bad[0].line}", limit, "data.source")
 
 
-def label_names(checks: Sequence[Checked], place: Place, reading: Reading, settings: DataSettings) -> tuple[str, ...]:
+def label_names(
+    checks: Sequence[Checked], files: DataFiles, schema: RowSchema, settings: DataSettings
+) -> tuple[str, ...]:
     """The classes in their order: as given, else as the card says, else sorted, numbers by their value."""
-    given = reading.classes or settings.label_names or place.card.get("label_names")
+    given = schema.classes or settings.label_names or files.card.get("label_names")
     found = list(dict.fromkeys(name for one in checks for name in one.found))
     names = tuple(given) if given else tuple(sorted(found, key=_number_first))
     strange = next((label for label in found if label not in names), None)
@@ -384,11 +456,11 @@ def label_names(checks: Sequence[Checked], place: Place, reading: Reading, setti
         if strange.isdecimal():
             message += f". Numbers are places in that list, from 0 to {len(names) - 1}"
         raise DataError(message, strange, ", ".join(names), "data.label_names")
-    if len(names) < 2 and reading.task == "causal_lm":
+    if len(names) < 2 and schema.task == "causal_lm":
         message = (
             f"the label column has one value only, {names[0]!r}: each text would have the same answer, and no text "
             "would have to be read for it; choose another label, or learn the texts themselves with data.columns "
-            f'{{"text": "{reading.column("text")}"}}'
+            f'{{"text": "{schema.column("text")}"}}'
         )
         raise DataError(message, list(names), "two labels or more", "data.label_names")
     if len(names) < 2:
@@ -413,12 +485,11 @@ def _places(found: Checked, rows: int) -> Sequence[int]:
     return array("Q", (place for place in range(rows) if place not in bad))
 
 
-@read_once(4)
 def _held_out(
-    table: Table, reading: Reading, names: tuple[str, ...] | None, fraction: float, seed: int
+    table: Table, schema: RowSchema, names: tuple[str, ...] | None, fraction: float, seed: int
 ) -> tuple[Places, Places]:
     """The rows split by the seed, label by label; both sides keep the rows' order."""
-    found = check(table, reading)
+    found = check(table, schema)
     places = _places(found, len(table))
     held = hold_out(_by_class(found, places, names), fraction, seed)
     if not held:

@@ -1,6 +1,6 @@
-"""Rows that stand more than once, rows that are trained on and evaluated on, and rows with nothing to learn from.
+"""Rows that are there more than once, rows that are trained on and evaluated on, and rows with nothing to learn from.
 
-Comes in: an opened `DataSet` of a size that may be read whole.  Goes out: counts, and what is told of them.
+The data set is of a size that may be read whole; the counts become notices.
 """
 
 from __future__ import annotations

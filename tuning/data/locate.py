@@ -1,7 +1,7 @@
 """Where rows are: bundled sets, files and folders, what was downloaded from the hub, and which file is which split.
 
-Comes in: `DataSettings`.  Goes out: a `Place` with the files of the training and the evaluation rows, and the card of
-a bundled set.  Nothing is read here but cards and folder listings.
+The answer is a `DataFiles`: the files of the training and the evaluation rows, and the card of a bundled set. Nothing
+is read here but cards and folder listings.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ EVAL_NAMES = ("eval", "evaluation", "validation", "valid", "val", "dev", "test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class DataFiles:
     """Files that hold the rows. `eval` is None where a share of the training rows has to be held out."""
 
     name: str
@@ -55,21 +55,29 @@ def data_catalogue() -> list[dict[str, Any]]:
     return [json.loads(card.read_text(encoding="utf-8")) for card in cards]
 
 
-@lru_cache(maxsize=64)
-def bundled_folder(source: str) -> Path | None:
-    """The folder of a bundled data set, with what lies beside its rows; None for anything else."""
-    folder = assets_folder() / "data" / source.removeprefix("bundled:")
-    return folder if "/" not in source and (folder / "card.json").is_file() else None
+def _bundled_card(name: str) -> dict[str, Any] | None:
+    """The card of the bundled set of that name; None where there is none."""
+    file = assets_folder() / "data" / name / "card.json"
+    if "/" in name or not os.path.isfile(file):  # false, too, for a name too long or with a zero byte in it
+        return None
+    card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return card
 
 
 def split_source(source: str) -> tuple[str, str]:
     """(`bundled` | `path` | `hub`, the name without its prefix); `hub` is what nothing else is."""
+    kind, name = _kind_as_written(source)
+    if kind is None:
+        kind = "hub" if _bundled_card(name) is None else "bundled"
+    return kind, name
+
+
+def _kind_as_written(source: str) -> tuple[str | None, str]:
+    """The same as far as the source itself says it: None for a name that is either bundled or the hub's."""
     kind, colon, rest = source.partition(":")
     if colon and kind in ("bundled", "path", "hub"):
         return kind, rest
-    if source.startswith(("/", "./", "../", "~")):
-        return "path", source
-    return ("bundled" if source in {card["name"] for card in data_catalogue()} else "hub"), source
+    return ("path" if source.startswith(("/", "./", "../", "~")) else None), source
 
 
 UPLOADED = re.compile(r"/uploads/[0-9a-f]{16}/[^/]+")
@@ -80,18 +88,17 @@ def is_uploaded(source: str) -> bool:
     return UPLOADED.search(source) is not None
 
 
-@lru_cache(maxsize=1024)
 def short_name(source: str) -> str:
     """What people call these data: of a file or folder its own name, without where it lies."""
-    kind, name = split_source(source)
+    kind, name = _kind_as_written(source)
     return Path(name).name or name if kind == "path" else name
 
 
-def find_place(settings: DataSettings) -> Place:
+def find_data_files(settings: DataSettings) -> DataFiles:
     """Raises DataError where there is no such set, file, folder or split."""
     kind, name = split_source(settings.source)
     if kind == "hub":
-        return _hub_place(name, settings)
+        return _from_hub(name, settings)
     if settings.revision is not None:
         raise DataError("revision is for hub data; leave it empty", settings.revision, "null", field="data.revision")
     if kind == "path":
@@ -101,7 +108,7 @@ def find_place(settings: DataSettings) -> Place:
             path = Path(name)
         _check_readable(path, name)
         try:
-            found = _path_place(path, settings)
+            found = _from_path(path, settings)
         except OSError as error:  # a folder that may not be looked into, a disk that is gone
             shown = f"{str(path)!r:.300}"
             message = f"{shown} cannot be read: {error.strerror or error}; check who may read it, or choose another"
@@ -110,11 +117,11 @@ def find_place(settings: DataSettings) -> Place:
             _check_readable(file, str(Path(name) / file.name) if path.is_dir() else name)
         return found
     _no_subset(settings)
-    card = next((card for card in data_catalogue() if card["name"] == name), None)
+    card = _bundled_card(name)
     if card is None:
         raise DataError(f"no data set {settings.source!r} here; bundled: {_bundled()}", settings.source, _bundled())
     train, held = _folder_files(assets_folder() / "data" / name, settings)
-    return Place(
+    return DataFiles(
         name=name,
         title=card.get("title", name),
         origin="bundled",
@@ -140,7 +147,7 @@ def _no_subset(settings: DataSettings) -> None:
 def is_here(settings: DataSettings) -> bool:
     """Whether the rows are on this machine, whole."""
     try:
-        find_place(settings)
+        find_data_files(settings)
     except DataError:
         return False
     return True
@@ -151,7 +158,7 @@ def _bundled() -> str:
 
 
 # -- the hub's cache --------------------------------------------------------------------------------------------------
-def _hub_place(name: str, settings: DataSettings) -> Place:
+def _from_hub(name: str, settings: DataSettings) -> DataFiles:
     """What was downloaded; the hub is not asked."""
     kept = cached_data(name, settings.revision) if is_hub_id(name) else None
     if kept is None:
@@ -174,7 +181,7 @@ def _hub_place(name: str, settings: DataSettings) -> Place:
         *(class_words(column, names) for column, names in classes.items()),
     )
     title = name.rpartition("/")[2] + ("" if len(kept.layout.subsets) == 1 else f" ({subset})")
-    return Place(
+    return DataFiles(
         name=title,
         title=title,
         origin="hub",
@@ -221,11 +228,11 @@ def _whole(name: str, subset: str, kept: Snapshot, wanted: tuple[str, ...]) -> d
 
 
 # -- a person's own files ---------------------------------------------------------------------------------------------
-def _path_place(path: Path, settings: DataSettings) -> Place:
+def _from_path(path: Path, settings: DataSettings) -> DataFiles:
     # unlike those of Path these are false, too, for a name too long, with a zero byte in it, or not to be looked at
     folder, file = os.path.isdir(path), os.path.isfile(path)
     if folder:
-        return _folder_place(path, settings)
+        return _from_folder(path, settings)
     _no_subset(settings)
     if file:
         train, held = path, _beside(path, settings)
@@ -236,53 +243,74 @@ def _path_place(path: Path, settings: DataSettings) -> Place:
         message = f"there is no file {str(path)!r:.300}; check the path"
         raise DataError(message, str(path), "an existing file or folder")
     notes = (f"evaluation rows from {held.name}",) if held is not None else ()
-    return Place(
+    return DataFiles(
         name=_stem(path), title=path.name, origin="path", train=(train,), eval=(held,) if held else None, notes=notes
     )
 
 
-def _folder_place(folder: Path, settings: DataSettings) -> Place:
+def _from_folder(folder: Path, settings: DataSettings) -> DataFiles:
     """A folder of files named after their splits; or a clone of a data set of the hub, which reads as it does there."""
     names, whole = _listing(folder)
+    _refuse_arrow(folder, names)
+    card = _card_of(folder)
+    layout = layout_of(names, card.get("configs")) if whole else Layout(subsets={}, default=None)
+    if _is_clone(folder, names, card, layout, settings):
+        files = _from_clone(folder, card, layout, settings)
+    else:
+        _no_subset(settings)
+        train, held = _folder_files(folder, settings)
+        files = DataFiles(
+            name=_stem(folder),
+            title=folder.name,
+            origin="path",
+            train=(train,),
+            eval=(held,) if held else None,
+            notes=(f"evaluation rows from {held.name}",) if held else (),
+        )
+    used = {file.relative_to(folder).as_posix() for file in (*files.train, *(files.eval or ()))}
+    left = [name for name in names if name not in used and not _beside_rows(name)]
+    return replace(files, notices=_left_out(folder.name, left, whole))
+
+
+def _refuse_arrow(folder: Path, names: list[str]) -> None:
+    """Raises DataError for a folder that `save_to_disk` of the package datasets has written."""
     if any(name.endswith("state.json") for name in names) and any(name.endswith(".arrow") for name in names):
         message = (
             f"{folder.name} holds Arrow files, as save_to_disk writes them, which are not read here; save the rows "
             "as Parquet (to_parquet)"
         )
         raise DataError(message, str(folder), "files of rows")
-    card = _card_of(folder)
+
+
+def _is_clone(folder: Path, names: list[str], card: dict[str, Any], layout: Layout, settings: DataSettings) -> bool:
+    """Whether the folder is read by the hub's rules, and not by the names of its files alone."""
     stems = _stems(folder)
-    layout = layout_of(names, card.get("configs")) if whole else Layout(subsets={}, default=None)
-    is_clone = bool(card) or settings.subset is not None or not _has_split(stems, names, settings)
-    subsets = layout.subsets.values()
-    asked = settings.split is None or any(settings.split in splits for splits in subsets) or settings.split not in stems
-    notes, classes = tuple[str, ...](), dict[str, tuple[str, ...]]()
-    if is_clone and asked and layout.subsets:
-        subset, wanted, split = _chosen_splits(folder.name, layout, settings)
-        splits, named = layout.subsets[subset], len(layout.subsets) > 1
-        train = tuple(folder / name for name in splits[wanted])
-        held = tuple(folder / name for name in splits[split]) if split else None
-        classes = classes_of_subset(classes_of(card.get("dataset_info")), subset)
-        read = f"{subset}, {wanted}" if named else wanted
-        many = f", {len(train)} files" if len(train) > 1 else ""
-        notes = (f"read as on the hub: {read}{many}" + (f"; evaluation rows from {split}" if split else ""),)
-        notes += tuple(class_words(column, known) for column, known in classes.items())
-    else:
-        _no_subset(settings)
-        first, second = _folder_files(folder, settings)
-        train, held = (first,), (second,) if second else None
-        notes = (f"evaluation rows from {second.name}",) if second else ()
-    used = {str(file.relative_to(folder).as_posix()) for file in (*train, *(held or ()))}
-    left = [name for name in names if name not in used and not _beside_rows(name)]
-    return Place(
+    if not layout.subsets or not (card or settings.subset is not None or not _has_split(stems, names, settings)):
+        return False
+    split, subsets = settings.split, layout.subsets.values()
+    return split is None or split not in stems or any(split in splits for splits in subsets)
+
+
+def _from_clone(folder: Path, card: dict[str, Any], layout: Layout, settings: DataSettings) -> DataFiles:
+    """A clone of a data set of the hub, with the subset and the splits that the settings name."""
+    subset, train_split, eval_split = _chosen_splits(folder.name, layout, settings)
+    splits = layout.subsets[subset]
+    train = tuple(folder / name for name in splits[train_split])
+    classes = classes_of_subset(classes_of(card.get("dataset_info")), subset)
+    read = f"{subset}, {train_split}" if len(layout.subsets) > 1 else train_split
+    many = f", {len(train)} files" if len(train) > 1 else ""
+    held = f"; evaluation rows from {eval_split}" if eval_split else ""
+    return DataFiles(
         name=_stem(folder),
         title=folder.name,
         origin="path",
         train=train,
-        eval=held,
-        notes=notes,
+        eval=tuple(folder / name for name in splits[eval_split]) if eval_split else None,
+        notes=(
+            f"read as on the hub: {read}{many}{held}",
+            *(class_words(column, known) for column, known in classes.items()),
+        ),
         classes=classes,
-        notices=_left_out(folder.name, left, whole),
     )
 
 

@@ -1,8 +1,4 @@
-"""What reading rows found worth telling, by count, and the sentences for it.
-
-Comes in: counts of what happened while rows were made, each under its kind and detail.  Goes out: `Notice`s, one a
-kind, for a person to read before Start.
-"""
+"""What was found while rows were read, counted by kind and detail, as notices for a person to read before Start."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Which rows are held out and which are taken: drawn by the seed, class by class, so that each class keeps its share.
 
-Comes in: places of rows in groups, one a class (or all rows as one), a share or a number, the seed.  Goes out: how
-many of each group, by the method of largest remainders, and the places drawn.  Pure arithmetic: no files, no rows.
+How many of each class are drawn follows from the method of largest remainders. Pure arithmetic: no files, no rows.
 """
 
 from __future__ import annotations

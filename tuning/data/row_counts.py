@@ -1,6 +1,6 @@
 """What becomes of rows as tokens, counted: what is cut, split, left out, or not written by the chat template.
 
-Comes in: rows beside their tokens.  Goes out: `Notice`s, each with its count, for whoever plans a run.
+The counts become notices for whoever plans a run.
 """
 
 from __future__ import annotations

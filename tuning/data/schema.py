@@ -1,7 +1,7 @@
 """What rows are: text, prompt and completion, instruction, conversation, text and label; and rows into `Row`s.
 
-Comes in: the first records of a table, what a person has chosen, a card of a bundled set.  Goes out: a `Reading`, by
-which each record becomes a `Row`, or raises RowFault with the reason why it cannot.
+The first records of a table, what a person has chosen and the card of a bundled set make a `RowSchema`. By it each
+record becomes a `Row`, or raises RowFault with the reason why it cannot.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _WHOLE_NUMBER = re.compile(r"([+-]?\d+)\.0+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class RowSchema:
     """How records become rows; hashable, so that what it found can be kept."""
 
     columns: tuple[tuple[str, str], ...]
@@ -89,7 +89,7 @@ def read_as(
     task: str,
     named: Mapping[str, tuple[str, ...]] | None = None,
     csv: bool = False,
-) -> Reading:
+) -> RowSchema:
     """What these records are; `named` has the names of classes for columns of numbers, `csv` says that they are CSV.
 
     Raises DataError at the setting that would mend it.
@@ -97,18 +97,60 @@ def read_as(
     present, template = columns_of(records), settings.text_template
     if template is not None:
         check_template(template, present, "data.text_template")
-    carded = {role: column for role, column in (card.get("columns") or {}).items() if role in ROLES}
-    columns = _chosen(settings.columns, present) or carded
+    columns = _chosen(settings.columns, present) or _of_card(card)
     guessed = not columns
     if guessed:
-        try:
-            columns = Columns(records, csv).roles(task, tuple(named or ()))
-        except DataError:
-            if template is None or task == "sequence_classification":
-                raise
-        if not columns and template is not None:
-            columns = {"text": template}  # what is learned is said outright
+        columns = _recognised(records, template, task, tuple(named or ()), csv)
     shape = shape_of(columns, task, records)
+    _check_shape(shape, columns, present, task)
+    assert shape is not None
+    _check_roles(columns, shape, task, template)
+    if template is not None and shape == "conversation":
+        message = "conversations are written by the model's chat template; leave data.text_template empty"
+        raise DataError(message, template, "null", "data.text_template")
+    classes = _classes((named or {}).get(columns.get("label", ""), ()), settings)
+    return RowSchema(
+        columns=tuple(columns.items()),
+        shape=shape,
+        labelled=shape == "text + label",
+        task=task,
+        prompt_template=template or (card.get("prompt_template") if task == "causal_lm" else None),
+        answer_template=card.get("completion_template") or " {label}",
+        classes=classes,
+        given=() if classes else tuple(settings.label_names or ()),
+        csv=csv,
+        separator=_separator(columns, settings),
+        guessed=guessed,
+        present=tuple(present),
+    )
+
+
+def _of_card(card: Mapping[str, Any]) -> dict[str, str]:
+    """Columns by role as a data set's card names them."""
+    return {role: column for role, column in (card.get("columns") or {}).items() if role in ROLES}
+
+
+def _recognised(
+    records: Sequence[Mapping[str, Any]], template: str | None, task: str, classed: tuple[str, ...], csv: bool
+) -> dict[str, str]:
+    """Columns by role as the records' own names and values say; a text that a template makes needs none of them.
+
+    Raises DataError where they can be read in more than one way.
+    """
+    template_is_enough = template is not None and task != "sequence_classification"
+    try:
+        columns = Columns(records, csv).roles(task, classed)
+    except DataError:
+        if not template_is_enough:
+            raise
+        columns = {}
+    if not columns and template is not None:
+        return {"text": template}  # what is learned is said outright
+    return columns
+
+
+def _check_shape(shape: str | None, columns: Mapping[str, str], present: Sequence[str], task: str) -> None:
+    """Refuse rows from which nothing can be learned, or nothing for this task."""
     if shape is None:
         alone = f"nothing to learn from {', '.join(columns)} alone" if columns else "no column to learn from"
         message = (
@@ -120,25 +162,6 @@ def read_as(
     if task == "sequence_classification" and shape != "text + label":
         message = "classification needs rows with a text and a label column; choose task causal_lm or other data"
         raise DataError(message, present, "text + label", "task")
-    _check_roles(columns, shape, task, template)
-    if template is not None and shape == "conversation":
-        message = "conversations are written by the model's chat template; leave data.text_template empty"
-        raise DataError(message, template, "null", "data.text_template")
-    classes = _classes((named or {}).get(columns.get("label", ""), ()), settings)
-    return Reading(
-        columns=tuple(columns.items()),
-        shape=shape,
-        labelled=shape == "text + label",
-        task=task,
-        prompt_template=template or (card.get("prompt_template") if task == "causal_lm" else None),
-        answer_template=card.get("completion_template") or " {label}",
-        classes=classes,
-        given=() if classes else tuple(settings.label_names or ()),
-        csv=csv,
-        separator=_separator(columns, settings, guessed),
-        guessed=guessed,
-        present=tuple(present),
-    )
 
 
 def _check_roles(columns: Mapping[str, str], shape: str, task: str, template: str | None) -> None:
@@ -159,7 +182,7 @@ def _check_roles(columns: Mapping[str, str], shape: str, task: str, template: st
         raise DataError(message, None, f"a template of {first} and {second}", "data.text_template")
 
 
-def _separator(columns: Mapping[str, str], settings: DataSettings, guessed: bool) -> str:
+def _separator(columns: Mapping[str, str], settings: DataSettings) -> str:
     """As a person says; else one space where the prompt is a field of its own, which no answer is written to go on."""
     if settings.separator is not None:
         return settings.separator
@@ -167,31 +190,37 @@ def _separator(columns: Mapping[str, str], settings: DataSettings, guessed: bool
     return " " if own else ""
 
 
-def column_notices(reading: Reading) -> Iterator[Notice]:
+def column_notices(schema: RowSchema) -> Iterator[Notice]:
     """Which columns are used, where neither a person nor their own names say it, and which are not."""
-    columns = dict(reading.columns)
-    if reading.guessed and any(role != plain_name(column) for role, column in columns.items()):
+    columns = dict(schema.columns)
+    if schema.guessed and any(role != plain_name(column) for role, column in columns.items()):
         roles = ", ".join(f"{role} from {column!r:.60}" for role, column in columns.items())
-        message = f"The rows are recognised as {reading.shape}: {roles}."
+        message = f"The rows are recognised as {schema.shape}: {roles}."
         yield Notice(field="data.columns", message=message, count=len(columns))
-    if reading.labelled and reading.task == "causal_lm" and (reading.guessed or not reading.prompt_template):
-        written = f"{reading.answer_template.format(label='label')!r}"
-        asked = "text_template writes the prompt" if reading.prompt_template else f"each text ends in {LABEL_LINE!r}"
+    if schema.labelled and schema.task == "causal_lm" and (schema.guessed or not schema.prompt_template):
+        written = f"{schema.answer_template.format(label='label')!r}"
+        asked = "text_template writes the prompt" if schema.prompt_template else f"each text ends in {LABEL_LINE!r}"
         message = (
             f"The label is the answer to its text: {asked}, and {written} follows; only the answer is learned, unless "
             "data.loss_on is all."
         )
         yield Notice(field="data.columns", message=message, count=2)
-    if reading.prompt_template:  # it says which columns stand in a text or prompt
-        columns = {role: column for role, column in columns.items() if role not in WRITTEN_BY_TEMPLATE}
-    texts = [reading.prompt_template or "", *columns.values()]
-    used = set(columns.values()) | {name for text in texts for name in _placeholders(text)}
-    left = [column for column in reading.present if column not in used]
+    used = _used_columns(schema)
+    left = [column for column in schema.present if column not in used]
     if left:
         named = ", ".join(f"{column!r:.60}" for column in left[:LISTED])
         more = f" and {len(left) - LISTED} more" if len(left) > LISTED else ""
         many = "1 column is" if len(left) == 1 else f"{len(left)} columns are"
         yield Notice(field="data.columns", message=f"{many} not used: {named}{more}.", count=len(left))
+
+
+def _used_columns(schema: RowSchema) -> set[str]:
+    """The columns that stand in a row, by themselves or in a template."""
+    columns = dict(schema.columns)
+    if schema.prompt_template:  # it says which columns stand in a text or prompt
+        columns = {role: column for role, column in columns.items() if role not in WRITTEN_BY_TEMPLATE}
+    texts = [schema.prompt_template or "", *columns.values()]
+    return set(columns.values()) | {name for text in texts for name in _placeholders(text)}
 
 
 def _placeholders(template: str) -> set[str]:
@@ -267,14 +296,14 @@ def fill(template: str, record: Mapping[str, Any], csv: bool = False) -> str:
     return "".join(out)
 
 
-def label_text(record: Mapping[str, Any], reading: Reading) -> str:
+def label_text(record: Mapping[str, Any], schema: RowSchema) -> str:
     """The record's class as text: as it stands there without blanks around it, a whole number without its .0, or the
     name of its number. Raises RowFault."""
-    column = reading.column("label") or ""
-    classes, given, value = reading.classes, reading.given, record.get(column)
+    column = schema.column("label") or ""
+    classes, given, value = schema.classes, schema.given, record.get(column)
     if isinstance(value, str) and value in given:  # said outright to be a class, whatever else it may mean
         return value
-    text = as_text(value, column, reading.csv).strip()
+    text = as_text(value, column, schema.csv).strip()
     if not text:
         raise RowFault(f"column {column!r} is missing or empty")
     whole = _WHOLE_NUMBER.fullmatch(text)
@@ -288,32 +317,32 @@ def label_text(record: Mapping[str, Any], reading: Reading) -> str:
     raise RowFault(f"column {column!r} is {text!r:.40}, and the classes are 0 to {len(classes) - 1}")
 
 
-def make_row(record: Mapping[str, Any], reading: Reading, labels: Mapping[str, int], told: Told | None = None) -> Row:
+def make_row(record: Mapping[str, Any], schema: RowSchema, labels: Mapping[str, int], told: Told | None = None) -> Row:
     """The record as a row; `labels` numbers the classes, `told` counts what a person should hear. Raises RowFault."""
     told = Told() if told is None else told
-    if reading.shape == "conversation":
-        return _conversation(record, reading, told)
-    columns, template, csv = dict(reading.columns), reading.prompt_template, reading.csv
-    if reading.labelled:
-        name = label_text(record, reading)
+    if schema.shape == "conversation":
+        return _conversation(record, schema, told)
+    columns, template, csv = dict(schema.columns), schema.prompt_template, schema.csv
+    if schema.labelled:
+        name = label_text(record, schema)
         text = _value(record, columns["text"], csv)
         pair = _value(record, columns["text_pair"], csv) if "text_pair" in columns else None
-        if reading.task == "sequence_classification":
+        if schema.task == "sequence_classification":
             if template:
                 return Row(text=fill(template, record, csv), label=labels.get(name))
             return Row(text=text, text_pair=pair, label=labels.get(name))
         prompt = fill(template, record, csv) if template else text + LABEL_LINE
-        return Row(prompt=prompt, completion=reading.answer_template.format(label=name), label=labels.get(name))
+        return Row(prompt=prompt, completion=schema.answer_template.format(label=name), label=labels.get(name))
     if "prompt" in columns:
-        return _answered(record, reading, told)
+        return _answered(record, schema, told)
     if template:
         return Row(text=fill(template, record, csv))
     return Row(text=_value(record, columns["text"], csv))
 
 
-def _answered(record: Mapping[str, Any], reading: Reading, told: Told) -> Row:
+def _answered(record: Mapping[str, Any], schema: RowSchema, told: Told) -> Row:
     """A prompt with its completion, and what stands beside them."""
-    columns, csv = dict(reading.columns), reading.csv
+    columns, csv = dict(schema.columns), schema.csv
     prompt = _value(record, columns["prompt"], csv)
     answers, several = columns["completion"], record.get(columns["completion"])
     if is_answers(several):
@@ -325,34 +354,34 @@ def _answered(record: Mapping[str, Any], reading: Reading, told: Told) -> Row:
     if extra.strip():
         prompt = prompt + "\n\n" + extra
         told["input", ""] += 1
-    prompt = fill(reading.prompt_template, record, csv) if reading.prompt_template else prompt
+    prompt = fill(schema.prompt_template, record, csv) if schema.prompt_template else prompt
     apart = not completion or completion[0].isspace() or not prompt or prompt[-1].isspace()
-    if reading.separator and not apart:  # words start with their space in byte-level vocabularies
-        completion = reading.separator + completion
+    if schema.separator and not apart:  # words start with their space in byte-level vocabularies
+        completion = schema.separator + completion
         told["separator", ""] += 1
     history = columns.get("history", "")
     return Row(
         prompt=prompt,
         completion=completion,
-        system=_system(record, reading, told),
+        system=_system(record, schema, told),
         history=history_of(record.get(history), history, told) if history else (),
     )
 
 
-def _conversation(record: Mapping[str, Any], reading: Reading, told: Told) -> Row:
+def _conversation(record: Mapping[str, Any], schema: RowSchema, told: Told) -> Row:
     """Turns of one column, or those of a prompt and of its completion."""
-    columns = dict(reading.columns)
+    columns = dict(schema.columns)
     if "messages" in columns:
         turns = turns_of(record.get(columns["messages"]), columns["messages"], told)
     else:
-        asked = unlearned_answers(_part(record, columns["prompt"], "user", reading, told), told)
-        turns = asked + _part(record, columns["completion"], "assistant", reading, told)
-    if "loss_mask" in columns and not is_missing(record.get(columns["loss_mask"]), reading.csv):
+        asked = unlearned_answers(_part(record, columns["prompt"], "user", schema, told), told)
+        turns = asked + _part(record, columns["completion"], "assistant", schema, told)
+    if "loss_mask" in columns and not is_missing(record.get(columns["loss_mask"]), schema.csv):
         turns = masked(turns, record[columns["loss_mask"]], columns["loss_mask"], told)
     count_systems(turns, told)
     told["asked_last", ""] += turns[-1].role == "user"
     tools = columns.get("tools", "")
-    system = _system(record, reading, told) if "system" in columns else None
+    system = _system(record, schema, told) if "system" in columns else None
     told["system_turn", ""] += turns[0].role == "system"
     if system is not None and turns[0].role == "system":
         told["system_both", ""] += system != turns[0].content
@@ -361,31 +390,31 @@ def _conversation(record: Mapping[str, Any], reading: Reading, told: Told) -> Ro
     return Row(messages=turns, system=system, tools=tools_of(record.get(tools), tools, told) if tools else None)
 
 
-def _part(record: Mapping[str, Any], column: str, role: str, reading: Reading, told: Told) -> tuple[Turn, ...]:
+def _part(record: Mapping[str, Any], column: str, role: str, schema: RowSchema, told: Told) -> tuple[Turn, ...]:
     """The turns of a prompt or of a completion; a plain text is one turn."""
     value = record.get(column)
     if isinstance(value, list | dict) or is_talk(value):
         return turns_of(value, column, told)
-    return (Turn(role, _value(record, column, reading.csv)),)
+    return (Turn(role, _value(record, column, schema.csv)),)
 
 
-def _system(record: Mapping[str, Any], reading: Reading, told: Told) -> str | None:
-    column = reading.column("system")
-    text = _value(record, column, reading.csv, empty=True) if column else ""
+def _system(record: Mapping[str, Any], schema: RowSchema, told: Told) -> str | None:
+    column = schema.column("system")
+    text = _value(record, column, schema.csv, empty=True) if column else ""
     if not text.strip():
         return None
     told["system", ""] += 1
     return text
 
 
-def surely_good(reading: Reading) -> Callable[[Mapping[str, Any]], bool]:
+def surely_good(schema: RowSchema) -> Callable[[Mapping[str, Any]], bool]:
     """A quick test of records: yes only where `make_row` finds no fault; no where it has to be asked."""
-    templates = [column for _, column in reading.columns if "{" in column] + [reading.prompt_template or ""]
+    templates = [column for _, column in schema.columns if "{" in column] + [schema.prompt_template or ""]
     inside = {name for text in templates for name in _placeholders(text)}
-    needed = tuple({column for _, column in reading.columns if "{" not in column} | inside)
-    if reading.shape == "conversation":
+    needed = tuple({column for _, column in schema.columns if "{" not in column} | inside)
+    if schema.shape == "conversation":
         return lambda record: False
-    csv, label = reading.csv, reading.column("label") if reading.labelled else None
+    csv, label = schema.csv, schema.column("label") if schema.labelled else None
 
     def good(record: Mapping[str, Any]) -> bool:
         for name in needed:

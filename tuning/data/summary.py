@@ -1,8 +1,6 @@
-"""What the chosen rows become as tokens: lengths, labels, what is cut.
+"""What the chosen rows become as tokens: lengths, labels, what is cut, as plain data for the plan.
 
-Comes in: `DataSettings`, a model's folder, the recipe that rewrites rows if there is one.  Goes out: a `DataSummary`,
-plain data for the plan.  Up to a few thousand rows all are counted; of more, rows spread evenly over the file are, and
-the summary says so.
+Up to a few thousand rows all are counted; of more, rows spread evenly over the file are, and the summary says so.
 """
 
 from __future__ import annotations
@@ -11,20 +9,17 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from tuning.core.errors import DataError, Notice
-from tuning.data.data_set import DataSet, Rows, open_data
+from tuning.core.lru import LruCache
+from tuning.data.data_set import DataSet, Rows
 from tuning.data.duplicates import repeat_notices
-from tuning.data.files.table import Version, version_of
-from tuning.data.locate import find_place
 from tuning.data.row_counts import RowCounts
 from tuning.data.token_arrays import learnable, spell_each
 from tuning.methods.recipes import read_recipe, recipe_named
 from tuning.settings.schema import DataSettings
-from tuning.text import Encoded, Row, Spelled, TextTokenizer, tokenizer_files
+from tuning.text import Encoded, Row, Spelled, TextTokenizer
 from tuning.text.prompts import longest_prompt
 
 COUNTED_BYTES = 2 * 2**20
@@ -35,6 +30,8 @@ CONVERSATION = "conversation"
 TEXT = "text"
 SAMPLED_ROWS = 1_000
 SAMPLED_BYTES = 2 * 2**20
+SUMMARIES = 16
+"""Summaries held for who asks again: plain numbers, which take little, and seconds to count."""
 
 
 def read_first(system_prompt: str | None, shape: str | None) -> str | None:
@@ -99,31 +96,45 @@ class DataSummary:
         return DataSummary(**(plain | tuples | {"label_names": tuple(names) if names is not None else None}))
 
 
+_SUMMARIES: LruCache[DataSummary] = LruCache(SUMMARIES)
+
+
 def summarize(
-    settings: DataSettings, model_path: str, task: str, seed: int, recipe: dict[str, Any] | None = None
+    data: DataSet, tokenizer: TextTokenizer, settings: DataSettings, task: str, recipe: dict[str, Any] | None = None
 ) -> DataSummary:
-    """Open, tokenize and count the rows; kept for the settings last asked for. Raises DataError.
+    """Tokenize the rows and count, or give what was counted before for the same. Raises DataError.
 
-    Rows that a recipe rewrites count in the longest form it may give them: what the base model knows shows in the run.
+    `settings.chat_template` is decided: `on` or `off`. Rows that a recipe rewrites count in the longest form it may
+    give them: what the base model knows shows in the run.
     """
-    place = find_place(settings)
-    files = (*place.train, *(place.eval or ()))
-    # with a changed file of rows, or of the tokenizer, all are counted anew
-    versions = tuple(version_of(file.stat()) for file in (*files, *tokenizer_files(Path(model_path))))
-    return _summary(model_path, settings.model_dump_json(), task, seed, json.dumps(recipe), versions)
+    of_data = (data.fingerprint, data.name, data.title, data.notices)
+    key = (of_data, tokenizer.version, settings.model_dump_json(), task, json.dumps(recipe))
+    return _SUMMARIES.get(key, lambda: _counted(data, tokenizer, settings, task, recipe))
 
 
-@lru_cache(maxsize=16)
-def _summary(
-    model_path: str, key: str, task: str, seed: int, recipe: str, versions: tuple[Version, ...]
+def uncounted(data: DataSet, settings: DataSettings, task: str) -> DataSummary:
+    """The rows where no tokenizer can count them: each is taken to be as long as max_seq_length allows."""
+    longest = settings.max_seq_length
+    return DataSummary(
+        name=data.name,
+        title=data.title,
+        shape=data.shape,
+        label_names=data.label_names,
+        train_rows=len(data.train),
+        eval_rows=len(data.eval),
+        lengths=(longest,),
+        trained_tokens=(1 if task == "sequence_classification" else longest,),
+        cut_rows=0,
+        dropped_rows=0,
+        fingerprint=data.fingerprint,
+        notices=data.notices,
+    )
+
+
+def _counted(
+    data: DataSet, tokenizer: TextTokenizer, settings: DataSettings, task: str, recipe: dict[str, Any] | None
 ) -> DataSummary:
-    plain = json.loads(key)
-    names = plain["label_names"]
-    settings = DataSettings(**(plain | {"label_names": tuple(names) if names is not None else None}))
-    data = open_data(settings, task, seed)
-    tokenizer, taught = TextTokenizer(model_path), read_recipe(json.loads(recipe))[0]
-    if data.shape != PAIRS:  # a plan with such rows is refused
-        taught = None
+    taught = None if data.shape != PAIRS else read_recipe(recipe)[0]  # a plan with other rows is refused
     sampled = not counted_whole(data)
     shown = sample(data.train) if sampled else data.train
     counts = RowCounts(settings)
@@ -157,10 +168,14 @@ def _summary(
             *counts.notices(tokenizer, sampled=sampled),
         ),
         asked_length=longest_prompt(asked, tokenizer, settings.system_prompt, special_tokens=settings.special_tokens),
-        chat=task == "causal_lm"
-        and (data.shape == CONVERSATION or (settings.chat_template == "on" and counts.pairs > 0)),
+        chat=task == "causal_lm" and _through_template(data, settings, counts),
         largest_id=max(max(one.ids) for one in [*learned, *held]),
     )
+
+
+def _through_template(data: DataSet, settings: DataSettings, counts: RowCounts) -> bool:
+    """Whether rows are written through the model's chat template."""
+    return data.shape == CONVERSATION or (settings.chat_template == "on" and counts.pairs > 0)
 
 
 def _nothing_to_learn(settings: DataSettings, counts: RowCounts) -> DataError:

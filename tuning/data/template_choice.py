@@ -1,7 +1,7 @@
 """Whether prompts with completions are written through the model's chat template.
 
-Comes in: `DataSettings`, the base model, the recipe if there is one.  Goes out: the settings with `chat_template` as
-`on` or `off`, and what is told of that.  Conversations always go through the template; here it is about pairs.
+This decides `chat_template: auto` and what is reported of it. Conversations always go through the template; here it is
+about pairs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Rows as tokens, packed: a few bytes a token in memory, and on disk once they are many.
 
-Comes in: rows, a tokenizer, `DataSettings`; or a file written here before.  Goes out: an `EncodedSet`, a sequence of
-`Encoded` for the loop.  Large sets lie in a temporary file that has no name and is gone with the run; a file that is
-kept is a safetensors file, whose checksum is looked at when it is opened.
+An `EncodedSet` is a sequence of `Encoded` rows for the loop. Large sets lie in a temporary file that has no name and is
+gone with the run; one that is stored is a safetensors file, whose checksum is looked at when it is opened.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Single values of a record: what counts as missing, and values as text.
+"""Single values of a record as text, and which of them count as missing.
 
-Comes in: a value as a reader gives it.  Goes out: its text, or a RowFault that says why the row cannot be used.
-Missing is what `datasets` reads as missing: null and NaN everywhere; in CSV also the words that pandas takes for it.
+Missing is what `datasets` reads as missing: null and NaN everywhere; in CSV also the words that pandas takes for it. A
+value that cannot be a text raises RowFault with the reason why its row cannot be used.
 """
 
 from __future__ import annotations

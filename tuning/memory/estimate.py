@@ -12,7 +12,7 @@ from typing import Any
 from tuning.memory.fixes import Fix, fixes, largest_micro_batch
 from tuning.memory.peak_batches import batches_in_words
 from tuning.memory.usage import MemoryUsage
-from tuning.plan.checks import device_lacks
+from tuning.plan.checks import device_problems
 from tuning.plan.plan import Plan
 
 
@@ -91,5 +91,5 @@ def _device_lacks(plan: Plan) -> str | None:
     the settings would have been refused."""
     if plan.device.here:
         return None
-    problems = device_lacks(plan.settings, plan.model, plan.data, plan.device)
+    problems = device_problems(plan.inputs)
     return problems[0].message.rstrip(".") if problems else None

@@ -15,11 +15,10 @@ from tuning.memory.peak_batches import longest_row
 from tuning.memory.usage import MemoryUsage, usage_of, with_settings
 from tuning.methods import method_named
 from tuning.models.architectures import supports_sdpa
-from tuning.plan.checks import refused
+from tuning.plan.checks import check
 from tuning.plan.plan import Plan
 from tuning.settings.optimizers import OPTIMIZERS
 from tuning.settings.schema import WRITTEN_METRICS
-from tuning.text.prompts import Prompted
 from tuning.text.question import ANSWER_ROWS
 
 MOST_ROWS = 4096
@@ -191,15 +190,15 @@ def _other_computation(usage: MemoryUsage) -> Iterator[Change]:
 def _cheaper_methods(plan: Plan, now: set[tuple[str, str]]) -> Iterator[Change]:
     """The methods that the registry names as cheaper; settings that both have stay, unless they are refused."""
     settings, own = plan.settings.method, method_named(plan.settings.method.name)
-    for method in map(method_named, own.leaner):
-        plain = method.able(method.settings(), plan.device.dtypes)
+    for method in map(method_named, own.cheaper_methods):
+        plain = method.fallback_dtype(method.settings(), plan.device.dtypes)
         shared = type(settings).model_fields.keys() - {"name"} if issubclass(method.settings, type(settings)) else ()
         with_shared = plain.replace(**{name: getattr(settings, name) for name in shared})
         candidates = [with_shared, plain] if with_shared != plain else [plain]
         plans = (with_settings(plan, {"method": candidate}) for candidate in candidates)
         other = next((other for other in plans if _refused(other) <= now), None)
         if other is not None:
-            cost = f"{method.title} instead of {own.title}: {method.gives_up}"
+            cost = f"{method.title} instead of {own.title}: {method.tradeoff}"
             yield Change(settings={"method": other.settings.method.model_dump()}, cost=cost, other=usage_of(other))
 
 
@@ -223,8 +222,7 @@ def _cheaper_optimizers(plan: Plan, now: set[tuple[str, str]]) -> Iterator[Chang
 
 def _refused(plan: Plan) -> set[tuple[str, str]]:
     """The problems of a plan as (field, message): a change is offered only where it adds none."""
-    problems = refused(plan.settings, plan.model, plan.data, plan.device, Prompted())
-    return {(problem.field, problem.message) for problem in problems}
+    return {(problem.field, problem.message) for problem in check(plan.inputs)}
 
 
 def _shorter_rows(usage: MemoryUsage) -> Iterator[Change]:
@@ -244,7 +242,7 @@ def _shorter_rows(usage: MemoryUsage) -> Iterator[Change]:
                 least=LEAST_SHARE,
             )
         return
-    shorter = method_named(usage.plan.settings.method.name).shorter(usage.plan.settings.method)
+    shorter = method_named(usage.plan.settings.method.name).with_shorter_prompts(usage.plan.settings.method)
     if shorter is None:
         return
     other = _with(usage, method=shorter[0])

@@ -110,7 +110,7 @@ def eval_batches(plan: Plan, rows: int | None = None, length: int | None = None)
     """
     settings, data, row_sizes, widest = plan.settings, plan.data, row_sizes_of(plan.data), longest_row(plan)
     shapes, longest = list[Shape](), length or widest
-    if method_named(settings.method.name).caches(settings.method):
+    if method_named(settings.method.name).caches_features(settings.method):
         count = min(rows or settings.micro_batch_size, data.train_rows)
         if _why_not_counted(plan) is None:
             batches = row_sizes.widest_batches(count, held_out=False)
@@ -145,7 +145,7 @@ def longest_row(plan: Plan) -> int:
 
 def cached_features_bytes(plan: Plan, shape: Shape) -> int:
     """Bytes of a frozen body's cached features of all rows, beyond those of one such batch; 0 without a cache."""
-    if not method_named(plan.settings.method.name).caches(plan.settings.method):
+    if not method_named(plan.settings.method.name).caches_features(plan.settings.method):
         return 0
     here = shape.rows if plan.labels else shape.labels
     rows, each = plan.data.train_rows + plan.data.eval_rows, 1.0 if plan.labels else row_sizes_of(plan.data).mean_labels

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tuning.core.errors import TuningError
 from tuning.core.hardware import Device
 from tuning.memory.tracing.table_cache import find_table, make_tables
 from tuning.memory.usage import MemoryUsage, usage_of
 from tuning.methods import METHODS
+from tuning.plan.inputs import PlanInputs
 from tuning.plan.plan import Plan, make_plan
 from tuning.settings.schema import Settings
 
@@ -14,12 +17,14 @@ MIB = 2**20
 ROWS = (1, 2, 4, 8, 16, 32)
 
 
-def memory_table(plan: Plan, device: Device) -> str:
-    """MiB of tensors at the peak of an update of this plan with each method and several micro-batch sizes.
+def memory_table(inputs: PlanInputs, device: Device) -> str:
+    """MiB of tensors at the peak of an update with each method and several micro-batch sizes, other settings as given.
 
     A dagger stands where the process may not fit the device. Missing memory tables are made first.
     """
-    plans = [other.on(device) for name in _method_names() if (other := _with_method(plan, name)) is not None]
+    plan = make_plan(inputs)
+    tried = (_with_method(plan, inputs, name) for name in _method_names())
+    plans = [other.on(device) for other in tried if other is not None]
     usages = _traced_usages(plans)
     head = ["method", *(f"{rows} rows" for rows in ROWS), "trained weights", "how"]
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *map(_line, usages)])
@@ -54,13 +59,13 @@ def _method_names() -> list[str]:
     return [method.name for method in METHODS if method.updates]
 
 
-def _with_method(plan: Plan, name: str) -> Plan | None:
+def _with_method(plan: Plan, inputs: PlanInputs, name: str) -> Plan | None:
     """The plan with the defaults of a method; None where that is refused."""
     if plan.settings.method.name == name:
         return plan
     try:
         settings = Settings.from_dict(plan.settings.to_dict() | {"method": {"name": name}})
-        return make_plan(settings, plan.model, plan.data, plan.device)
+        return make_plan(replace(inputs, settings=settings, weights=None, notices=()))
     except TuningError:
         return None
 

@@ -6,10 +6,10 @@ import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from tuning.core.libraries import installed_version
 from tuning.memory.peak_batches import row_sizes_of
 from tuning.methods import method_named
 from tuning.models.families import DROPOUT_GROUPS, DROPOUTS, WITHOUT_SIZE
@@ -58,7 +58,7 @@ class Workload:
         method = {name: value for name, value in self.settings["method"].items() if name != "r"}
         shaping = [
             TABLE_VERSION,
-            _versions(),
+            [f"{name} {installed_version(name).partition('+')[0]}" for name in LIBRARIES],
             self.config,
             self.settings | {"method": method},
             self.labels,
@@ -81,7 +81,7 @@ def workload_of(plan: Plan) -> Workload:
     settings, method = plan.settings, method_named(plan.settings.method.name)
     optimizer = settings.optimizer
     # the settings of a method without updates shape the prompts alone: one table serves them all
-    method_settings = method.on(settings.method, plan.device.kind) if method.updates else method.settings()
+    method_settings = method.resolve_auto(settings.method, plan.device.kind) if method.updates else method.settings()
     shaping = {
         "task": settings.task,
         "precision": settings.precision,
@@ -125,15 +125,3 @@ def config_of(folder: str) -> dict[str, Any]:
     """A model's config.json without what changes no size. Raises OSError or ValueError where it is gone."""
     file = Path(folder) / "config.json"
     return _config_at(file, file.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=1)
-def _versions() -> list[str]:
-    """The libraries that shape allocations, with their versions."""
-    versions = []
-    for name in LIBRARIES:
-        try:
-            versions.append(f"{name} {version(name).partition('+')[0]}")
-        except PackageNotFoundError:
-            versions.append(f"{name} none")
-    return versions

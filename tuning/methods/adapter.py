@@ -11,7 +11,7 @@ from pydantic import Field
 
 from tuning.core.errors import Problem
 from tuning.core.fields import WHOLE
-from tuning.methods.base import Case, Method, MethodSettings, freeze, new_heads
+from tuning.methods.base import Method, MethodInputs, MethodSettings, freeze, new_heads
 from tuning.methods.network import (
     ADDED,
     ATTENTION,
@@ -45,14 +45,14 @@ class Adapter(Method[AdapterSettings]):
     )
     source = "Houlsby et al. 2019, arXiv 1902.00751; Pfeiffer et al. 2020, arXiv 2005.00247"
     settings = AdapterSettings
-    leaner: tuple[str, ...] = ("qlora",)
+    cheaper_methods: tuple[str, ...] = ("qlora",)
     default_learning_rate = 1e-3
     learning_rate_reason = "each adapter changes all that follows: at 3e-3 the bundled model forgot everything it knew"
-    by_name = True
+    needs_known_layers = True
     own_loader = True
     shapes_adapter = ("bottleneck", "placement", "activation")
 
-    def parts(self, shape: ModelShape, settings: AdapterSettings, labels: int) -> list[Part]:
+    def parameter_groups(self, shape: ModelShape, settings: AdapterSettings, labels: int) -> list[Part]:
         hidden, chosen = shape.hidden_size, _behind(shape, settings)
         each = len(chosen) * (2 * hidden * settings.bottleneck + settings.bottleneck + hidden)
         names = " and ".join(linear.half for linear in chosen)
@@ -62,8 +62,8 @@ class Adapter(Method[AdapterSettings]):
         ]
         return model_parts(shape, labels) + added
 
-    def problems(self, case: Case, settings: AdapterSettings) -> list[Problem]:
-        limit = case.shape.hidden_size
+    def problems(self, inputs: MethodInputs, settings: AdapterSettings) -> list[Problem]:
+        limit = inputs.shape.hidden_size
         if settings.bottleneck <= limit:
             return []
         message = (

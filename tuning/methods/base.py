@@ -18,14 +18,14 @@ from tuning.core.fields import SettingsBlock
 from tuning.methods.network import FROZEN, Part, chosen_linears, linears, target_pattern, unknown_targets
 from tuning.models.base_model import ModelShape, shape_from_config
 from tuning.models.families import HEADS
-from tuning.text import Row, TextTokenizer
+from tuning.text import Row
 
 BOTH_TASKS = ("causal_lm", "sequence_classification")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """What a method may look at when it says what it refuses: the run it is asked for."""
+class MethodInputs:
+    """What a method may look at when it says what it refuses: the run that it is asked for, opened."""
 
     shape: ModelShape
     task: str
@@ -34,7 +34,6 @@ class Case:
     """cpu or cuda."""
     device_name: str
     dtypes: tuple[str, ...]
-    precision: str
     optimizer: str
     max_grad_norm: float | None
     gradient_accumulation_steps: int
@@ -42,16 +41,16 @@ class Case:
     max_seq_length: int
     label_tokens: int
     """Label tokens of all training rows, or the rows themselves for classes."""
-    data_folder: Path | None
+    train: Sequence[Row] = ()
+    """Training rows, read from disk one by one; empty for a method that makes updates."""
+    eval: Sequence[Row] = ()
+    """Evaluation rows; empty for a method that makes updates."""
+    data_folder: Path | None = None
     """The folder of a bundled data set."""
-    rows: Callable[[], tuple[Sequence[Row], Sequence[Row], TextTokenizer]]
-    """Training rows, evaluation rows and the tokenizer, read only when asked."""
-    prompted: Callable[[Sequence[Row]], int]
-    """Told the evaluation rows as the method writes them: the tokens of the longest, whole. The plan remembers it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class PromptInputs:
     """What a method without updates is given to write its prompts with."""
 
     train: Sequence[Row]
@@ -104,13 +103,13 @@ class Method(Generic[S]):
     own_loader = False
     """Whether an adapter brings a load.py of its own, because plain `peft` does not know its kind."""
     tasks: tuple[str, ...] = BOTH_TASKS
-    by_name = False
+    needs_known_layers = False
     """Whether it finds layers by the names a kind of model gives them, and so needs a kind whose names are known."""
-    packs = True
+    supports_packing = True
     """Whether the rows of a micro-batch can be joined into one; not where something stands before every row."""
-    leaner: tuple[str, ...] = ()
+    cheaper_methods: tuple[str, ...] = ()
     """Methods that take less memory, in the order in which they are offered where this one does not fit."""
-    gives_up = ""
+    tradeoff = ""
     """What it costs to take this one to save memory, in words."""
     updates = True
     """False where nothing is trained: the method acts in the prompt instead (`prompts`)."""
@@ -121,18 +120,22 @@ class Method(Generic[S]):
     shapes_adapter: tuple[str, ...] | None = None
     """The settings that a saved adapter must share with a run that trains it on; None where none can be trained on."""
 
+    def summary(self, settings: S) -> str:
+        """A few characters for tables, such as `LoRA r8`."""
+        return self.title
+
     # -- torch-free arithmetic -------------------------------------------------------------------------------------
-    def parts(self, shape: ModelShape, settings: S, labels: int) -> list[Part]:
+    def parameter_groups(self, shape: ModelShape, settings: S, labels: int) -> list[Part]:
         """The network by layer: what is frozen, trained, added, with counts. All numbers below follow from it."""
         raise NotImplementedError
 
     def trainable_parameters(self, shape: ModelShape, settings: S, labels: int) -> int:
         """Weights that move."""
-        return sum(part.parameters for part in self.parts(shape, settings, labels) if part.state != FROZEN)
+        return sum(part.parameters for part in self.parameter_groups(shape, settings, labels) if part.state != FROZEN)
 
     def total_parameters(self, shape: ModelShape, settings: S, labels: int) -> int:
         """Weights of the model in training, frozen ones included."""
-        return sum(part.parameters for part in self.parts(shape, settings, labels))
+        return sum(part.parameters for part in self.parameter_groups(shape, settings, labels))
 
     def weight_bytes(self, shape: ModelShape, settings: S, labels: int) -> int:
         """Bytes of all weights in training; 32-bit unless the method stores them smaller."""
@@ -143,20 +146,16 @@ class Method(Generic[S]):
         return per_weight * self.trainable_parameters(shape, settings, labels)
 
     # -- what it refuses -------------------------------------------------------------------------------------------
-    def problems(self, case: Case, settings: S) -> list[Problem]:
+    def problems(self, inputs: MethodInputs, settings: S) -> list[Problem]:
         """What these settings ask that cannot be done here, each with its fix."""
         return []
 
-    def summary(self, settings: S) -> str:
-        """A few characters for tables, such as `LoRA r8`."""
-        return self.title
-
-    # -- settings resolved for a device --------------------------------------------------------------------------------
-    def on(self, settings: S, device: str) -> S:
+    # -- settings resolved for a device ----------------------------------------------------------------------------
+    def resolve_auto(self, settings: S, device: str) -> S:
         """The settings with what `auto` means on this kind of device, `cpu` or `cuda`."""
         return settings
 
-    def able(self, settings: S, dtypes: tuple[str, ...]) -> S:
+    def fallback_dtype(self, settings: S, dtypes: tuple[str, ...]) -> S:
         """The settings for a device that computes in these number types, where `auto` takes another."""
         return settings
 
@@ -175,7 +174,7 @@ class Method(Generic[S]):
         return False
 
     # -- hook 3, on the data path ----------------------------------------------------------------------------------
-    def caches(self, settings: S) -> bool:
+    def caches_features(self, settings: S) -> bool:
         """Whether everything before the output layer is frozen, so that a row's features can be computed once."""
         return False
 
@@ -188,16 +187,25 @@ class Method(Generic[S]):
         """Whether weights are updated while gradients are made, so that an update has no step of its own."""
         return False
 
-    # -- hook 5, instead of updates --------------------------------------------------------------------------------
-    def prompts(self, asked: Asked, settings: S) -> list[Row]:
+    # -- hook 5, prompts instead of updates ------------------------------------------------------------------------
+    def prompts(self, inputs: PromptInputs, settings: S) -> list[Row]:
         """The evaluation rows with their prompts written the method's way; answers stay as they are."""
         raise NotImplementedError
 
-    def asks(self, settings: S) -> bool:
-        """Whether `prompts` lets the base model answer first (`Asked.answer`)."""
+    def longest_prompts(self, inputs: MethodInputs, settings: S) -> list[Row]:
+        """Those evaluation rows as `prompts` would write them that may become longest, at least one: whether they fit
+        is looked at before the run. Called only where `problems` finds none."""
+        raise NotImplementedError
+
+    def prompt_length_setting(self, settings: S) -> tuple[str, Any, str]:
+        """The setting that makes prompts long, its value, and in words what makes them shorter."""
+        raise NotImplementedError
+
+    def queries_base_model(self, settings: S) -> bool:
+        """Whether `prompts` lets the base model answer first (`PromptInputs.answer`)."""
         return False
 
-    def shorter(self, settings: S) -> tuple[S, str] | None:
+    def with_shorter_prompts(self, settings: S) -> tuple[S, str] | None:
         """Other settings whose prompts are shorter, and in words what that costs; None where none can be."""
         return None
 
@@ -234,7 +242,7 @@ class Method(Generic[S]):
 class PeftMethod(Method[S]):
     """What all methods of the PEFT library share."""
 
-    leaner: tuple[str, ...] = ("qlora",)
+    cheaper_methods: tuple[str, ...] = ("qlora",)
 
     def load(self, model: Any, folder: Path) -> Any:
         from peft import PeftModel
@@ -258,7 +266,7 @@ class WholeModelMethod(Method[S]):
     """What all methods share whose result is a whole model that plain `transformers` loads."""
 
     artifact = "model"
-    leaner: tuple[str, ...] = ("lora", "qlora")
+    cheaper_methods: tuple[str, ...] = ("lora", "qlora")
 
     def load(self, model: Any, folder: Path) -> Any:
         return type(model).from_pretrained(folder, local_files_only=True, use_safetensors=True)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from tuning.core.errors import Problem
 from tuning.core.fields import WHOLE
-from tuning.methods.base import Case, Method, MethodSettings, freeze
+from tuning.methods.base import Method, MethodInputs, MethodSettings, freeze
 from tuning.methods.network import ADDED, HEAD, TRAINED, Part, body_parts, model_parts
 from tuning.models.base_model import ModelShape
 
@@ -49,14 +49,14 @@ class FeatureExtraction(Method[FeatureSettings]):
     )
     source = "Donahue et al. 2013, arXiv 1310.1531; KAN heads: Liu et al. 2024, arXiv 2404.19756"
     settings = FeatureSettings
-    leaner: tuple[str, ...] = ("qlora",)
+    cheaper_methods: tuple[str, ...] = ("qlora",)
     new_pooler = True
     default_learning_rate = 3e-3
     learning_rate_reason = "only the last layer moves, and nothing behind it can be upset"
     own_loader = True
     shapes_adapter = ("head", "depth", "width", "activation", "grid", "pooling", "random_body")
 
-    def parts(self, shape: ModelShape, settings: FeatureSettings, labels: int) -> list[Part]:
+    def parameter_groups(self, shape: ModelShape, settings: FeatureSettings, labels: int) -> list[Part]:
         if not labels:
             found = model_parts(shape, 0, lambda part: part.layer == HEAD and not shape.tied)
             if shape.tied:
@@ -72,22 +72,22 @@ class FeatureExtraction(Method[FeatureSettings]):
         new = Part(layer=HEAD, name=f"new, {kind}, for {labels} classes", state=TRAINED, parameters=count)
         return [*body_parts(shape), new]
 
-    def problems(self, case: Case, settings: FeatureSettings) -> list[Problem]:
+    def problems(self, inputs: MethodInputs, settings: FeatureSettings) -> list[Problem]:
         found = []
-        fitting = ("linear", "mlp", "kan") if case.labels else ("lm_head",)
-        if head_kind(settings, case.labels) not in fitting:
+        fitting = ("linear", "mlp", "kan") if inputs.labels else ("lm_head",)
+        if head_kind(settings, inputs.labels) not in fitting:
             limit = " or ".join(fitting)
-            what = "chooses among classes" if case.labels else "writes text, which takes its output layer"
+            what = "chooses among classes" if inputs.labels else "writes text, which takes its output layer"
             found.append(
                 Problem("method.head", settings.head, limit, f"this task {what}; set head to {limit}, or auto")
             )
-        if case.labels == 1:
+        if inputs.labels == 1:
             message = "a head needs at least two classes to tell apart; use data with two labels or more"
             found.append(Problem("method.head", settings.head, "two classes or more", message))
-        if case.gradient_checkpointing:
+        if inputs.gradient_checkpointing:
             message = "a frozen body keeps no activations, so there is nothing to recompute; set it to false"
             found.append(Problem("gradient_checkpointing", True, "false", message))
-        size = case.label_tokens * case.shape.hidden_size * 4
+        size = inputs.label_tokens * inputs.shape.hidden_size * 4
         if settings.cache and size > CACHE_LIMIT:
             message = (
                 f"the features of all labels would take {size / 2**30:.1f} GiB; set cache to false, or use fewer rows"
@@ -135,7 +135,7 @@ class FeatureExtraction(Method[FeatureSettings]):
     def own_head(self, settings: FeatureSettings) -> bool:
         return True
 
-    def caches(self, settings: FeatureSettings) -> bool:
+    def caches_features(self, settings: FeatureSettings) -> bool:
         return settings.cache
 
     def save(self, model: Any, folder: Path) -> None:

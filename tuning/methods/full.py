@@ -28,7 +28,7 @@ class Full(WholeModelMethod[FullSettings]):
     default_learning_rate = 3e-4
     learning_rate_reason = "every weight moves, so small steps keep what the model knows"
 
-    def parts(self, shape: ModelShape, settings: FullSettings, labels: int) -> list[Part]:
+    def parameter_groups(self, shape: ModelShape, settings: FullSettings, labels: int) -> list[Part]:
         return model_parts(shape, labels, lambda part: True)
 
     def apply(self, model: Any, settings: FullSettings, task: str) -> Any:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from tuning.core.errors import Problem
 from tuning.core.fields import WHOLE, Text
-from tuning.methods.base import Case, MethodSettings, WholeModelMethod, target_problems, words_pattern
+from tuning.methods.base import MethodInputs, MethodSettings, WholeModelMethod, target_problems, words_pattern
 from tuning.methods.network import Part, chosen_linears, model_parts
 from tuning.models.base_model import ModelShape
 
@@ -43,9 +43,9 @@ class Galore(WholeModelMethod[GaloreSettings]):
     new_pooler = True
     default_learning_rate = 2e-3
     learning_rate_reason = "the projected step is multiplied by scale, so the rate is larger than full fine-tuning's"
-    by_name = True
+    needs_known_layers = True
 
-    def parts(self, shape: ModelShape, settings: GaloreSettings, labels: int) -> list[Part]:
+    def parameter_groups(self, shape: ModelShape, settings: GaloreSettings, labels: int) -> list[Part]:
         return model_parts(shape, labels, lambda part: True)
 
     def optimizer_values(self, shape: ModelShape, settings: GaloreSettings, labels: int, per_weight: int) -> int:
@@ -54,30 +54,30 @@ class Galore(WholeModelMethod[GaloreSettings]):
         low = shape.num_layers * sum(settings.rank * (per_weight * max(size) + min(size)) for size in chosen)
         return per_weight * (self.trainable_parameters(shape, settings, labels) - whole) + low
 
-    def problems(self, case: Case, settings: GaloreSettings) -> list[Problem]:
-        found = target_problems(case.shape, "method.targets", settings.targets)
-        chosen = chosen_linears(case.shape, settings.targets)
+    def problems(self, inputs: MethodInputs, settings: GaloreSettings) -> list[Problem]:
+        found = target_problems(inputs.shape, "method.targets", settings.targets)
+        chosen = chosen_linears(inputs.shape, settings.targets)
         widest = min((min(linear.into, linear.out) for linear in chosen), default=settings.rank)
         if settings.rank > widest:
             message = (
                 f"{settings.rank} is above the width of this model's narrowest layer, {widest}; set {widest} or less"
             )
             found.append(Problem("method.rank", settings.rank, f"1 to {widest}", message))
-        if case.optimizer != "adamw":
+        if inputs.optimizer != "adamw":
             message = "GaLore brings its own AdamW over projected gradients; set optimizer to adamw"
-            found.append(Problem("optimizer.name", case.optimizer, "adamw", message))
-        if settings.layerwise and case.gradient_accumulation_steps > 1:
+            found.append(Problem("optimizer.name", inputs.optimizer, "adamw", message))
+        if settings.layerwise and inputs.gradient_accumulation_steps > 1:
             message = (
                 "layer by layer no whole gradient ever exists, so micro-batches cannot be added up; set "
                 "gradient_accumulation_steps to 1, or layerwise to false"
             )
             found.append(Problem("method.layerwise", True, "false with accumulation", message))
-        if settings.layerwise and case.max_grad_norm is not None:
+        if settings.layerwise and inputs.max_grad_norm is not None:
             message = (
                 "layer by layer no whole gradient ever exists, so its length cannot be limited; empty "
                 "optimizer.max_grad_norm, or set layerwise to false"
             )
-            found.append(Problem("optimizer.max_grad_norm", case.max_grad_norm, "empty", message))
+            found.append(Problem("optimizer.max_grad_norm", inputs.max_grad_norm, "empty", message))
         return found
 
     def summary(self, settings: GaloreSettings) -> str:

@@ -27,9 +27,9 @@ class Ia3(PeftMethod[Ia3Settings]):
     settings = Ia3Settings
     default_learning_rate = 3e-2
     learning_rate_reason = "the factors start at 1 and are few, so they need about ten times LoRA's rate"
-    by_name = True
+    needs_known_layers = True
 
-    def parts(self, shape: ModelShape, settings: Ia3Settings, labels: int) -> list[Part]:
+    def parameter_groups(self, shape: ModelShape, settings: Ia3Settings, labels: int) -> list[Part]:
         attention, forward = _targets(shape)
         each = sum(linear.out for linear in attention) + sum(linear.into for linear in forward)
         blocks = range(1, shape.num_layers + 1)

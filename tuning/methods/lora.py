@@ -9,7 +9,7 @@ from pydantic import Field
 
 from tuning.core.errors import Problem
 from tuning.core.fields import WHOLE, Text
-from tuning.methods.base import Case, MethodSettings, PeftMethod, target_problems, unnamed_heads, words_pattern
+from tuning.methods.base import MethodInputs, MethodSettings, PeftMethod, target_problems, unnamed_heads, words_pattern
 from tuning.methods.network import ADDED, Part, block_name, chosen_linears, model_parts
 from tuning.models.base_model import ModelShape
 
@@ -47,14 +47,14 @@ class LowRankMethod(PeftMethod[L]):
     """What LoRA shares with the methods whose settings extend its own."""
 
     default_learning_rate = 3e-3
-    by_name = True
+    needs_known_layers = True
 
-    def parts(self, shape: ModelShape, settings: L, labels: int) -> list[Part]:
+    def parameter_groups(self, shape: ModelShape, settings: L, labels: int) -> list[Part]:
         return model_parts(shape, labels) + lora_parts(shape, settings)
 
-    def problems(self, case: Case, settings: L) -> list[Problem]:
-        found = target_problems(case.shape, "method.target_modules", settings.target_modules)
-        chosen = chosen_linears(case.shape, settings.target_modules)
+    def problems(self, inputs: MethodInputs, settings: L) -> list[Problem]:
+        found = target_problems(inputs.shape, "method.target_modules", settings.target_modules)
+        chosen = chosen_linears(inputs.shape, settings.target_modules)
         widest = min((min(linear.into, linear.out) for linear in chosen), default=settings.r)
         if settings.r > widest:
             message = f"{settings.r} is above the width of this model's narrowest layer, {widest}; set {widest} or less"
@@ -62,10 +62,10 @@ class LowRankMethod(PeftMethod[L]):
         if settings.dora and settings.init in MOVES_THE_BASE:
             message = f"DoRA keeps the size of the base weights, which {settings.init} changes; set init to default"
             found.append(Problem("method.init", settings.init, "default or gaussian with DoRA", message))
-        if settings.init == "olora" and case.shape.family.transposed:
+        if settings.init == "olora" and inputs.shape.family.transposed:
             message = (
-                f"olora takes the main parts of matrices that lie the other way than a {case.shape.model_type} model's;"
-                " set init to default, gaussian or pissa"
+                "olora takes the main parts of matrices that lie the other way than a "
+                f"{inputs.shape.model_type} model's; set init to default, gaussian or pissa"
             )
             found.append(Problem("method.init", settings.init, "default, gaussian or pissa", message))
         return found
@@ -99,7 +99,7 @@ class Lora(LowRankMethod[LoraSettings]):
     source = "Hu et al. 2021, arXiv 2106.09685"
     settings = LoraSettings
     learning_rate_reason = "the small matrices start at no change, so they need about ten times full fine-tuning's rate"
-    gives_up = "fewer trained weights, another curve"
+    tradeoff = "fewer trained weights, another curve"
 
 
 def lora_parts(shape: ModelShape, settings: LoraSettings) -> list[Part]:

@@ -1,7 +1,6 @@
 """A transformer as its parts: what each method freezes, trains and adds, and what the modules are called.
 
-Comes in: a `ModelShape`.  Goes out: `Part`s by layer with their parameters (the picture on the page and the counts are
-the same list, so they cannot differ), and the names of the linear modules of a block.  No torch.
+The picture on the page and the counts of weights are the same list of `Part`s, so they cannot differ. No torch.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tuning.core.errors import Problem
 from tuning.core.fields import WHOLE, Text
-from tuning.methods.base import Case, MethodSettings, PeftMethod
+from tuning.methods.base import MethodInputs, MethodSettings, PeftMethod
 from tuning.methods.network import ADDED, EMBEDDINGS, Part, model_parts
 from tuning.methods.prompt_tuning import Init, heads, prompt_problems, start_vectors, started
 from tuning.models.base_model import ModelShape
@@ -35,10 +35,10 @@ class PTuning(PeftMethod[PTuningSettings]):
     settings = PTuningSettings
     default_learning_rate = 3e-3
     learning_rate_reason = "the small network amplifies steps, so it needs a tenth of prompt tuning's rate"
-    packs = False
+    supports_packing = False
     tasks = ("causal_lm",)
 
-    def parts(self, shape: ModelShape, settings: PTuningSettings, labels: int) -> list[Part]:
+    def parameter_groups(self, shape: ModelShape, settings: PTuningSettings, labels: int) -> list[Part]:
         hidden = shape.hidden_size
         added = [
             Part(
@@ -56,8 +56,8 @@ class PTuning(PeftMethod[PTuningSettings]):
         ]
         return [*model_parts(shape, labels), *added]
 
-    def problems(self, case: Case, settings: PTuningSettings) -> list[Problem]:
-        return prompt_problems(case, settings)
+    def problems(self, inputs: MethodInputs, settings: PTuningSettings) -> list[Problem]:
+        return prompt_problems(inputs, settings)
 
     def summary(self, settings: PTuningSettings) -> str:
         return f"{self.title} {settings.virtual_tokens}"

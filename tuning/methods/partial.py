@@ -10,7 +10,7 @@ from pydantic import Field
 
 from tuning.core.errors import Problem
 from tuning.core.fields import WHOLE, Text
-from tuning.methods.base import Case, MethodSettings, WholeModelMethod, freeze, new_heads, target_problems
+from tuning.methods.base import MethodInputs, MethodSettings, WholeModelMethod, freeze, new_heads, target_problems
 from tuning.methods.network import (
     ADDED,
     ATTENTION,
@@ -51,9 +51,9 @@ class Partial(WholeModelMethod[PartialSettings]):
     settings = PartialSettings
     default_learning_rate = 1e-3
     learning_rate_reason = "fewer weights move than in full fine-tuning, so each may move further"
-    by_name = True
+    needs_known_layers = True
 
-    def parts(self, shape: ModelShape, settings: PartialSettings, labels: int) -> list[Part]:
+    def parameter_groups(self, shape: ModelShape, settings: PartialSettings, labels: int) -> list[Part]:
         wanted = _wanted(shape, settings.modules)
         first = shape.num_layers - settings.last_blocks
         last = {block_name(number) for number in range(first + 1, shape.num_layers + 1)}
@@ -68,15 +68,15 @@ class Partial(WholeModelMethod[PartialSettings]):
             found.append(Part(layer=HEAD, name="a copy, untied from the embeddings", state=ADDED, parameters=output))
         return [piece for part in found for piece in _split(part, wanted, last)]
 
-    def problems(self, case: Case, settings: PartialSettings) -> list[Problem]:
-        found, shape = [], case.shape
+    def problems(self, inputs: MethodInputs, settings: PartialSettings) -> list[Problem]:
+        found, shape = [], inputs.shape
         if settings.last_blocks > shape.num_layers:
             limit = shape.num_layers
             message = f"this model has {limit} blocks; set last_blocks to {limit} or less"
             found.append(Problem("method.last_blocks", settings.last_blocks, f"0 to {limit}", message))
         if settings.modules.strip():
             found += target_problems(shape, "method.modules", settings.modules)
-        if not (settings.last_blocks or settings.modules or settings.final_norm or settings.head or case.labels):
+        if not (settings.last_blocks or settings.modules or settings.final_norm or settings.head or inputs.labels):
             message = "nothing is left to train; set last_blocks to 1 or more, or name modules"
             found.append(Problem("method.last_blocks", settings.last_blocks, "1 or more", message))
         return found

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tuning.core.errors import Problem, RunError
 from tuning.core.fields import WHOLE, Text
-from tuning.methods.base import Case, MethodSettings, PeftMethod
+from tuning.methods.base import MethodInputs, MethodSettings, PeftMethod
 from tuning.methods.network import ADDED, Part, block_name, model_parts
 from tuning.methods.prompt_tuning import Init, heads, prompt_problems, start_tokens, started
 from tuning.models.base_model import ModelShape
@@ -35,22 +35,22 @@ class PrefixTuning(PeftMethod[PrefixSettings]):
     settings = PrefixSettings
     default_learning_rate = 6e-2
     learning_rate_reason = "few numbers in each block: on the bundled task 1e-2 learned little, 3e-1 forgot everything"
-    packs = False
+    supports_packing = False
     shapes_adapter = ("virtual_tokens",)
 
-    def parts(self, shape: ModelShape, settings: PrefixSettings, labels: int) -> list[Part]:
+    def parameter_groups(self, shape: ModelShape, settings: PrefixSettings, labels: int) -> list[Part]:
         each = 2 * settings.virtual_tokens * shape.num_kv_heads * shape.head_dim
         name = f"keys and values of {settings.virtual_tokens} tokens"
         blocks = range(1, shape.num_layers + 1)
         added = [Part(layer=block_name(number), name=name, state=ADDED, parameters=each) for number in blocks]
         return model_parts(shape, labels) + added
 
-    def problems(self, case: Case, settings: PrefixSettings) -> list[Problem]:
-        found = prompt_problems(case, settings)
-        if case.gradient_checkpointing:
+    def problems(self, inputs: MethodInputs, settings: PrefixSettings) -> list[Problem]:
+        found = prompt_problems(inputs, settings)
+        if inputs.gradient_checkpointing:
             message = "keys and values put in front are lost when a block is computed again; set it to false"
             found.append(Problem("gradient_checkpointing", True, "false", message))
-        if case.shape.encoder:
+        if inputs.shape.encoder:
             message = "an encoder takes no keys and values from before; use lora, adapter or partial on this model"
             found.append(Problem("method.name", settings.name, "a model that writes", message))
         return found

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from tuning.core.errors import Problem
 from tuning.core.fields import WHOLE, Text
-from tuning.methods.base import Asked, Case, Method, MethodSettings, S, freeze
+from tuning.methods.base import Method, MethodInputs, MethodSettings, PromptInputs, S, freeze
 from tuning.methods.network import Part, model_parts
 from tuning.models.base_model import ModelShape
 from tuning.text import Row
@@ -40,7 +40,7 @@ class UntrainedMethod(Method[S]):
     tasks = ("causal_lm",)
     updates = False
 
-    def parts(self, shape: ModelShape, settings: S, labels: int) -> list[Part]:
+    def parameter_groups(self, shape: ModelShape, settings: S, labels: int) -> list[Part]:
         return model_parts(shape, labels)
 
     def apply(self, model: Any, settings: S, task: str) -> Any:
@@ -64,30 +64,34 @@ class PromptEngineering(UntrainedMethod[PromptEngineeringSettings]):
     source = "Brown et al. 2020, arXiv 2005.14165, on examples in the prompt"
     settings = PromptEngineeringSettings
 
-    def problems(self, case: Case, settings: PromptEngineeringSettings) -> list[Problem]:
+    def problems(self, inputs: MethodInputs, settings: PromptEngineeringSettings) -> list[Problem]:
         if PLACE not in settings.template:
             message = (
                 f"the template needs {PLACE} where the question goes, for example {PLACE} or Please answer. {PLACE}"
             )
             return [Problem("method.template", settings.template, PLACE, message)]
-        train, held_out, _ = case.rows()
-        found = no_questions(held_out)
-        if not found and settings.shots > len(train):
-            message = f"there are {len(train)} training rows to show; set shots to {len(train)} or less"
-            found.append(Problem("method.shots", settings.shots, f"0 to {len(train)}", message))
-        if not found:
-            rows = written(train, longest_asked(held_out), settings)
-            fix = "fewer shots" if settings.shots else "a shorter template"
-            found += too_long(case, rows, "method.shots" if settings.shots else "method.template", settings.shots, fix)
+        found = no_questions(inputs.eval)
+        if not found and settings.shots > len(inputs.train):
+            count = len(inputs.train)
+            message = f"there are {count} training rows to show; set shots to {count} or less"
+            found.append(Problem("method.shots", settings.shots, f"0 to {count}", message))
         return found
 
     def summary(self, settings: PromptEngineeringSettings) -> str:
         return f"{settings.shots}-shot" if settings.shots else "zero-shot"
 
-    def prompts(self, asked: Asked, settings: PromptEngineeringSettings) -> list[Row]:
-        return written(asked.train, asked.eval, settings)
+    def prompts(self, inputs: PromptInputs, settings: PromptEngineeringSettings) -> list[Row]:
+        return written(inputs.train, inputs.eval, settings)
 
-    def shorter(self, settings: PromptEngineeringSettings) -> tuple[PromptEngineeringSettings, str] | None:
+    def longest_prompts(self, inputs: MethodInputs, settings: PromptEngineeringSettings) -> list[Row]:
+        return written(inputs.train, longest_questions(inputs.eval), settings)
+
+    def prompt_length_setting(self, settings: PromptEngineeringSettings) -> tuple[str, Any, str]:
+        if settings.shots:
+            return "method.shots", settings.shots, "fewer shots"
+        return "method.template", settings.shots, "a shorter template"
+
+    def with_shorter_prompts(self, settings: PromptEngineeringSettings) -> tuple[PromptEngineeringSettings, str] | None:
         if not settings.shots:
             return None
         fewer = settings.shots // 2
@@ -103,7 +107,7 @@ def written(train: Sequence[Row], held_out: Sequence[Row], settings: PromptEngin
     return [replace(row, prompt=before + settings.template.replace(PLACE, row.prompt or "")) for row in held_out]
 
 
-def longest_asked(rows: Sequence[Row]) -> list[Row]:
+def longest_questions(rows: Sequence[Row]) -> list[Row]:
     """The rows with the longest questions: what does not fit, does not fit there."""
     return sorted(rows, key=lambda row: -len(row.prompt or ""))[:TRIED_ROWS]
 
@@ -114,15 +118,6 @@ def no_questions(held_out: Sequence[Row]) -> list[Problem]:
         return []
     message = "this needs evaluation rows with a prompt and an answer; use such data, for example people-questions"
     return [Problem("data.source", None, "prompt + completion", message)]
-
-
-def too_long(case: Case, rows: Sequence[Row], field: str, value: Any, fix: str) -> list[Problem]:
-    """Prompts with their answers that do not fit into the model's context; told to the plan on the way."""
-    longest, limit = case.prompted(rows), case.shape.max_positions
-    if longest <= limit:
-        return []
-    message = f"the longest prompt has {longest} tokens, and this model's context ends at {limit}; use {fix}"
-    return [Problem(field, value, f"{limit} tokens", message)]
 
 
 METHOD = PromptEngineering()

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tuning.core.errors import Problem
 from tuning.core.fields import WHOLE, Text
-from tuning.methods.base import Case, MethodSettings, PeftMethod
+from tuning.methods.base import MethodInputs, MethodSettings, PeftMethod
 from tuning.methods.network import ADDED, EMBEDDINGS, Part, model_parts
 from tuning.models.base_model import ModelShape
 from tuning.text import TextTokenizer
@@ -40,17 +40,17 @@ class PromptTuning(PeftMethod[PromptSettings]):
     settings = PromptSettings
     default_learning_rate = 3e-2
     learning_rate_reason = "few vectors far from the output have small gradients, so they need large steps"
-    packs = False
+    supports_packing = False
     tasks = ("causal_lm",)
     shapes_adapter = ("virtual_tokens",)
 
-    def parts(self, shape: ModelShape, settings: PromptSettings, labels: int) -> list[Part]:
+    def parameter_groups(self, shape: ModelShape, settings: PromptSettings, labels: int) -> list[Part]:
         count = settings.virtual_tokens * shape.hidden_size
         added = Part(layer=EMBEDDINGS, name=f"{settings.virtual_tokens} virtual tokens", state=ADDED, parameters=count)
         return [*model_parts(shape, labels), added]
 
-    def problems(self, case: Case, settings: PromptSettings) -> list[Problem]:
-        return prompt_problems(case, settings)
+    def problems(self, inputs: MethodInputs, settings: PromptSettings) -> list[Problem]:
+        return prompt_problems(inputs, settings)
 
     def summary(self, settings: PromptSettings) -> str:
         return f"{self.title} {settings.virtual_tokens}"
@@ -65,37 +65,37 @@ class PromptTuning(PeftMethod[PromptSettings]):
         return started(get_peft_model(model, config), start)
 
 
-def prompt_problems(case: Case, settings: Any) -> list[Problem]:
+def prompt_problems(inputs: MethodInputs, settings: Any) -> list[Problem]:
     """What does not go with tokens put before the text."""
-    found, positions = [], case.shape.max_positions
-    limit, shorter = positions - case.max_seq_length, positions - settings.virtual_tokens
+    found, positions = [], inputs.shape.max_positions
+    limit, shorter = positions - inputs.max_seq_length, positions - settings.virtual_tokens
     if settings.virtual_tokens > limit:
-        found.append(_too_long(case, settings.virtual_tokens, limit, shorter))
+        found.append(_too_long(inputs, settings.virtual_tokens, limit, shorter))
     if settings.init == "text" and not settings.init_text.strip():
         message = "init text needs words to start from; write some into init_text, or set init to vocabulary"
         found.append(Problem("method.init_text", settings.init_text, "one word or more", message))
     return found
 
 
-def _too_long(case: Case, count: int, limit: int, shorter: int) -> Problem:
+def _too_long(inputs: MethodInputs, count: int, limit: int, shorter: int) -> Problem:
     """Virtual tokens that leave no room for the rows: which of the two can be made less, and to what."""
     rows = f"set data.max_seq_length to {shorter} or less" if shorter >= SHORTEST else ""
     tokens = f"set virtual_tokens to {limit} or fewer" if limit >= 1 else ""
     fixes = ", or ".join(one for one in (tokens, rows) if one)
     if not fixes:
-        fewest = case.shape.max_positions - SHORTEST
+        fewest = inputs.shape.max_positions - SHORTEST
         fixes = (
             f"set virtual_tokens to {fewest} or fewer and data.max_seq_length to what is left"
             if fewest >= 1
             else "choose another method"
         )
     message = (
-        f"{count} virtual tokens and rows of {case.max_seq_length} do not fit into this model's "
-        f"{case.shape.max_positions} positions; {fixes}"
+        f"{count} virtual tokens and rows of {inputs.max_seq_length} do not fit into this model's "
+        f"{inputs.shape.max_positions} positions; {fixes}"
     )
     if limit >= 1:
         return Problem("method.virtual_tokens", count, f"1 to {limit}", message)
-    none = f"no virtual tokens fit beside rows of {case.max_seq_length}"
+    none = f"no virtual tokens fit beside rows of {inputs.max_seq_length}"
     return Problem("method.virtual_tokens", count, none, message)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tuning.core.errors import Problem
-from tuning.methods.base import Case, LoadingCode
+from tuning.methods.base import LoadingCode, MethodInputs
 from tuning.methods.lora import INITS, MOVES_THE_BASE, LoraSettings, LowRankMethod, lora_model
 from tuning.methods.network import linears
 from tuning.models.base_model import ModelShape
@@ -45,14 +45,14 @@ class Qlora(LowRankMethod[QloraSettings]):
     learning_rate_reason = "as LoRA's: the base is coarser, the adapter is the same"
     merge_tolerance = 1e-2
     shapes_adapter = ("r", "alpha", "target_modules", "rslora", "dora", "quant_type", "double_quant")
-    leaner: tuple[str, ...] = ()
-    gives_up = "weights in 4 bits, a bit rougher and slower"
+    cheaper_methods: tuple[str, ...] = ()
+    tradeoff = "weights in 4 bits, a bit rougher and slower"
 
-    def on(self, settings: QloraSettings, device: str) -> QloraSettings:
+    def resolve_auto(self, settings: QloraSettings, device: str) -> QloraSettings:
         auto = "bf16" if device == "cuda" else "fp32"
         return settings.replace(compute_dtype=auto) if settings.compute_dtype == "auto" else settings
 
-    def able(self, settings: QloraSettings, dtypes: tuple[str, ...]) -> QloraSettings:
+    def fallback_dtype(self, settings: QloraSettings, dtypes: tuple[str, ...]) -> QloraSettings:
         return (
             settings if settings.compute_dtype != "auto" or "bf16" in dtypes else settings.replace(compute_dtype="fp32")
         )
@@ -62,18 +62,18 @@ class Qlora(LowRankMethod[QloraSettings]):
         scales = 1 / BLOCK + 4 / (BLOCK * OUTER_BLOCK) if settings.double_quant else 4 / BLOCK
         return round(packed * (0.5 + scales)) + 4 * (self.total_parameters(shape, settings, labels) - packed)
 
-    def problems(self, case: Case, settings: QloraSettings) -> list[Problem]:
-        found = [] if settings.init in MOVES_THE_BASE else super().problems(case, settings)
+    def problems(self, inputs: MethodInputs, settings: QloraSettings) -> list[Problem]:
+        found = [] if settings.init in MOVES_THE_BASE else super().problems(inputs, settings)
         if find_spec("bitsandbytes") is None:
             message = "4-bit weights need bitsandbytes, which is not installed here; use lora, or install it"
             found.append(Problem("method.name", settings.name, "a machine with bitsandbytes", message))
-        if settings.compute_dtype not in ("auto", *case.dtypes):
-            limit = ", ".join(("auto", *case.dtypes))
-            message = f"{case.device_name} does not compute in {settings.compute_dtype}; use one of {limit}"
+        if settings.compute_dtype not in ("auto", *inputs.dtypes):
+            limit = ", ".join(("auto", *inputs.dtypes))
+            message = f"{inputs.device_name} does not compute in {settings.compute_dtype}; use one of {limit}"
             found.append(Problem("method.compute_dtype", settings.compute_dtype, limit, message))
-        if self.on(settings, case.device).compute_dtype not in case.dtypes:
-            message = f"{case.device_name} does not compute in bf16, which auto takes on CUDA; set fp16 or fp32"
-            found.append(Problem("method.compute_dtype", settings.compute_dtype, ", ".join(case.dtypes), message))
+        if self.resolve_auto(settings, inputs.device).compute_dtype not in inputs.dtypes:
+            message = f"{inputs.device_name} does not compute in bf16, which auto takes on CUDA; set fp16 or fp32"
+            found.append(Problem("method.compute_dtype", settings.compute_dtype, ", ".join(inputs.dtypes), message))
         if settings.init in MOVES_THE_BASE:
             limit = ", ".join(name for name in INITS if name not in MOVES_THE_BASE)
             message = f"{settings.init} changes the base weights, which 4 bits would round away; set init to default"
@@ -82,7 +82,7 @@ class Qlora(LowRankMethod[QloraSettings]):
 
     def load_options(self, settings: QloraSettings, device: str) -> dict[str, Any]:
         way = {"quant_type": settings.quant_type, "double_quant": settings.double_quant}
-        return _options(way | {"compute_dtype": self.on(settings, device).compute_dtype}, device)
+        return _options(way | {"compute_dtype": self.resolve_auto(settings, device).compute_dtype}, device)
 
     def apply(self, model: Any, settings: QloraSettings, task: str) -> Any:
         keep_differentiable(model)
@@ -119,7 +119,7 @@ class Qlora(LowRankMethod[QloraSettings]):
         way = (
             f'load_in_4bit=True, bnb_4bit_quant_type="{settings.quant_type}", '
             f"bnb_4bit_use_double_quant={settings.double_quant},\n"
-            f'    bnb_4bit_compute_dtype="{_DTYPES[self.on(settings, device).compute_dtype]}",\n'
+            f'    bnb_4bit_compute_dtype="{_DTYPES[self.resolve_auto(settings, device).compute_dtype]}",\n'
             f"    llm_int8_skip_modules={list(UNQUANTIZED)!r},"
         ).replace("'", '"')
         return LoadingCode(

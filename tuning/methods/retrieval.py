@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from tuning.core.errors import Problem
 from tuning.core.fields import WHOLE, Text
 from tuning.core.visitor import path_refusal
-from tuning.methods.base import Asked, Case, MethodSettings
-from tuning.methods.prompt_engineering import UntrainedMethod, longest_asked, no_questions, too_long
+from tuning.methods.base import MethodInputs, MethodSettings, PromptInputs
+from tuning.methods.prompt_engineering import UntrainedMethod, longest_questions, no_questions
 from tuning.text import Row
 
 INDEX_BYTES = 256 * 2**20
@@ -53,8 +53,8 @@ class Retrieval(UntrainedMethod[RetrievalSettings]):
     source = "Lewis et al. 2020, arXiv 2005.11401; Wang et al. 2024, arXiv 2410.07176"
     settings = RetrievalSettings
 
-    def problems(self, case: Case, settings: RetrievalSettings) -> list[Problem]:
-        place = index_file(settings, case.data_folder)
+    def problems(self, inputs: MethodInputs, settings: RetrievalSettings) -> list[Problem]:
+        place = index_file(settings, inputs.data_folder)
         refusal = path_refusal(place, "data") if place is not None and settings.index else None
         if refusal is not None:
             return [
@@ -69,48 +69,53 @@ class Retrieval(UntrainedMethod[RetrievalSettings]):
             message = f"{where}; give a JSONL file with a column passage as method.index"
             return [Problem("method.index", settings.index, "a JSONL file with passages", message)]
         try:
-            passages = passages_of(place)
+            index = open_index(place, settings.misleading_share, 0)
         except ValueError as error:
             return [Problem("method.index", settings.index, "a JSONL file with passages", str(error))]
-        if settings.misleading_share > 0 and not any(one.misleading for one in passages):
+        if settings.misleading_share > 0 and not index.misleads:
             message = "no passage of this index is marked misleading; set misleading_share to 0"
             return [Problem("method.misleading_share", settings.misleading_share, "0", message)]
-        index = ranked(passages, settings.misleading_share, 0)
-        if settings.top_k > len(index):
-            message = f"the index has {len(index)} passages to choose from; set top_k to {len(index)} or less"
-            if not len(index):
+        count = len(index.passages)
+        if settings.top_k > count:
+            message = f"the index has {count} passages to choose from; set top_k to {count} or less"
+            if not count:
                 message = "every passage of this index is marked misleading; set misleading_share to 1"
-            return [Problem("method.top_k", settings.top_k, f"1 to {len(index)}", message)]
-        _, held_out, _ = case.rows()
-        found = no_questions(held_out)
-        if not found:
-            alone = [question_of(row, bundled=case.data_folder is not None) for row in longest_asked(held_out)]
-            rows = with_passages(alone, index, settings.top_k)
-            found = too_long(case, rows, "method.top_k", settings.top_k, "fewer passages")
-        return found
+            return [Problem("method.top_k", settings.top_k, f"1 to {count}", message)]
+        return no_questions(inputs.eval)
+
+    def longest_prompts(self, inputs: MethodInputs, settings: RetrievalSettings) -> list[Row]:
+        place = index_file(settings, inputs.data_folder)
+        assert place is not None
+        bundled = inputs.data_folder is not None
+        alone = [question_of(row, bundled=bundled) for row in longest_questions(inputs.eval)]
+        return with_passages(alone, open_index(place, settings.misleading_share, 0).passages, settings.top_k)
+
+    def prompt_length_setting(self, settings: RetrievalSettings) -> tuple[str, Any, str]:
+        return "method.top_k", settings.top_k, "fewer passages"
 
     def summary(self, settings: RetrievalSettings) -> str:
         bad = f", {settings.misleading_share:.0%} misleading" if settings.misleading_share else ""
         return f"Retrieval {settings.policy.replace('_', '-')}{bad}"
 
-    def prompts(self, asked: Asked, settings: RetrievalSettings) -> list[Row]:
-        place = index_file(settings, asked.data_folder)
+    def prompts(self, inputs: PromptInputs, settings: RetrievalSettings) -> list[Row]:
+        place = index_file(settings, inputs.data_folder)
         assert place is not None
-        alone = [question_of(row, bundled=asked.data_folder is not None) for row in asked.eval]
-        rows = with_passages(alone, ranked(passages_of(place), settings.misleading_share, asked.seed), settings.top_k)
-        if not self.asks(settings):
+        alone = [question_of(row, bundled=inputs.data_folder is not None) for row in inputs.eval]
+        index = open_index(place, settings.misleading_share, inputs.seed)
+        rows = with_passages(alone, index.passages, settings.top_k)
+        if not self.queries_base_model(settings):
             return rows
-        own = asked.answer([row.prompt or "" for row in alone])
-        read = asked.answer([row.prompt or "" for row in rows])
+        own = inputs.answer([row.prompt or "" for row in alone])
+        read = inputs.answer([row.prompt or "" for row in rows])
         return [
             closed if mine[0].strip() != told[0].strip() and mine[1] >= settings.threshold else opened
             for closed, opened, mine, told in zip(alone, rows, own, read, strict=True)
         ]
 
-    def asks(self, settings: RetrievalSettings) -> bool:
+    def queries_base_model(self, settings: RetrievalSettings) -> bool:
         return settings.policy == "conflict_aware"
 
-    def shorter(self, settings: RetrievalSettings) -> tuple[RetrievalSettings, str] | None:
+    def with_shorter_prompts(self, settings: RetrievalSettings) -> tuple[RetrievalSettings, str] | None:
         if settings.top_k == 1:
             return None
         fewer = settings.top_k // 2
@@ -134,17 +139,34 @@ def index_file(settings: RetrievalSettings, data_folder: Path | None) -> Path | 
     return None if data_folder is None else data_folder / "passages.jsonl"
 
 
-def passages_of(file: Path) -> tuple[Passage, ...]:
-    """The passages of a file, read once for each version of it. Raises ValueError naming the line."""
-    found = file.stat()
-    if found.st_size > INDEX_BYTES:
-        raise ValueError(f"{file.name} has {found.st_size:,} bytes; give an index of {INDEX_BYTES:,} bytes or less")
-    return _read_passages(file, found.st_mtime_ns, found.st_size)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """An index file with one side of each fact, ready to be searched."""
+
+    passages: Bm25
+    misleads: bool
+    """Whether the file marks any passage as misleading, chosen or not."""
+
+
+def open_index(file: Path, share: float, seed: int) -> Index:
+    """The index that `share` of misleading facts leaves, made once for each version of the file. Raises ValueError
+    naming the line, or the size where that is too much."""
+    status = file.stat()
+    if status.st_size > INDEX_BYTES:
+        raise ValueError(f"{file.name} has {status.st_size:,} bytes; give an index of {INDEX_BYTES:,} bytes or less")
+    return _index(file, status.st_mtime_ns, status.st_size, share, seed)
 
 
 @lru_cache(maxsize=4)
-def _read_passages(file: Path, changed: int, size: int) -> tuple[Passage, ...]:
-    found = []
+def _index(file: Path, changed: int, size: int, share: float, seed: int) -> Index:
+    passages = read_passages(file)
+    chosen = Bm25([passage.text for passage in chosen_index(passages, share, seed)])
+    return Index(passages=chosen, misleads=any(passage.misleading for passage in passages))
+
+
+def read_passages(file: Path) -> list[Passage]:
+    """The passages of a JSONL file. Raises ValueError naming the line."""
+    found = list[Passage]()
     # only line feeds end a line of JSONL; splitlines() would cut at others that may stand inside a text
     for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), 1):
         if not line.strip():
@@ -160,7 +182,7 @@ def _read_passages(file: Path, changed: int, size: int) -> tuple[Passage, ...]:
         found.append(Passage(text=text.strip(), fact=fact, misleading=bool(row.get("misleading"))))
     if not found:
         raise ValueError(f"{file.name} has no passages; give at least one JSON object a line")
-    return tuple(found)
+    return found
 
 
 def chosen_index(passages: Sequence[Passage], share: float, seed: int) -> list[Passage]:
@@ -185,12 +207,6 @@ def with_passages(rows: Sequence[Row], index: Bm25, count: int) -> list[Row]:
         replace(row, prompt=f"Passage: {' '.join(index.best(question, count))}\n{question}")
         for row, question in zip(rows, asked, strict=True)
     ]
-
-
-@lru_cache(maxsize=4)
-def ranked(passages: tuple[Passage, ...], share: float, seed: int) -> Bm25:
-    """The side of each fact that this share leaves, ready to be searched."""
-    return Bm25([one.text for one in chosen_index(passages, share, seed)])
 
 
 class Bm25:

@@ -10,6 +10,7 @@ import json
 from functools import lru_cache
 from typing import Any
 
+from tuning.core.libraries import installed_version
 from tuning.core.paths import asset_path
 from tuning.models.families import family_of
 
@@ -64,6 +65,4 @@ def supports_sdpa(model_type: str) -> bool:
 
 def transformers_version() -> str:
     """The version of the installed `transformers`, which is not imported for it."""
-    from importlib.metadata import version
-
-    return version("transformers")
+    return installed_version("transformers")

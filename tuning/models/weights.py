@@ -15,7 +15,6 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from tuning.core.child_process import Child
 from tuning.core.errors import ModelError, Notice, counted
 from tuning.core.files import FileCache
 from tuning.core.paths import assets_folder
+from tuning.models.architectures import transformers_version
 from tuning.models.base_model import BaseModel, class_names
 from tuning.models.tensors import first_names
 
@@ -276,7 +276,7 @@ def _key(folder: str, files: list[Path], task: str) -> str:
     Where tied weights are in the files twice, their numbers matter too; sizes and times of the files stand for them.
     """
     config = _config(folder)
-    parts = [REPORT_VERSION, version("transformers"), task, {key: config[key] for key in sorted(config)}]
+    parts = [REPORT_VERSION, transformers_version(), task, {key: config[key] for key in sorted(config)}]
     for file in files:
         state = file.stat()
         parts.append(_header_hash(file, state.st_size, state.st_mtime_ns))

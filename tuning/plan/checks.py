@@ -1,65 +1,128 @@
 """What cannot be trained: combinations of settings, model, data and device that are refused, each with its fix.
 
-Comes in: checked Settings, the base model, a summary of the data, a device.  Goes out: problems, beside the field that
-would mend them.
+Every check is a function of opened inputs and returns problems, each beside the field that would mend it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from tuning.core.errors import Notice, Problem
 from tuning.core.hardware import Device
-from tuning.data import PAIRS, DataSummary, bundled_folder, open_data
+from tuning.data import PAIRS
 from tuning.methods import METHODS, method_named
-from tuning.methods.base import Case
 from tuning.models.architectures import supports_sdpa
 from tuning.models.base_model import BaseModel, ModelShape
 from tuning.models.tensors import first_names
-from tuning.models.weights import Weights, same_classes
+from tuning.models.weights import same_classes
+from tuning.plan.inputs import PlanInputs
 from tuning.settings.schema import COMPUTED_IN, Settings
-from tuning.text import Row, TextTokenizer
-from tuning.text.prompts import Prompted, answer_of
+from tuning.text.prompts import PromptLengths, answer_of, prompt_lengths
 
 TASK_WORDS = {"causal_lm": "writing text", "sequence_classification": "choosing a class"}
 
 
-def refused(
-    settings: Settings, model: BaseModel, data: DataSummary, device: Device, prompted: Prompted
-) -> list[Problem]:
-    """What cannot be done. A method without updates writes its prompts for that, and `prompted` sees them."""
-    found = method_refuses(settings, model, data, device, prompted)
-    longest = settings.data.max_seq_length
-    if longest > model.shape.max_positions:
-        limit = model.shape.max_positions
-        message = f"{longest} is above this model's {model.shape.positions_words}; set {limit} or less."
-        found.append(Problem("data.max_seq_length", longest, f"8 to {limit}", message))
-    if data.largest_id >= model.shape.vocab_size:
-        size = model.shape.vocab_size
+def check(inputs: PlanInputs, prompts: PromptLengths | None = None) -> list[Problem]:
+    """Everything that cannot be done. `prompts` measures the rows that a method without updates writes."""
+    method = inputs.settings.method
+    return [
+        *(method_problems(inputs, method) or prompt_problems(inputs, method, prompts)),
+        *_length_refused(inputs),
+        *_token_ids_refused(inputs),
+        *_device_refuses(inputs),
+        *_recipe_refused(inputs),
+        *_packing_refused(inputs),
+        *_adapter_refused(inputs),
+        *_evaluation_refused(inputs),
+        *_task_refused(inputs),
+        *_pooler_refused(inputs),
+    ]
+
+
+def method_problems(inputs: PlanInputs, block: Any) -> list[Problem]:
+    """What the method with the settings `block` cannot do, and what cannot be done with it."""
+    settings, model = inputs.settings, inputs.model
+    method = method_named(block.name)
+    if settings.task not in method.tasks:
+        limit = " or ".join(method.tasks)
+        message = f"{method.title} does not work on {settings.task}; set task to {limit}, or choose another method."
+        return [Problem("task", settings.task, limit, message)]
+    if method.needs_known_layers and not model.shape.known:
+        limit = ", ".join(other.name for other in METHODS if other.updates and not other.needs_known_layers)
         message = (
-            f"the rows have token {data.largest_id:,}, and the model has embeddings for {size:,}. "
-            "Take the tokenizer that belongs to the model (its tokenizer_config.json may name tokens that it has not), "
-            "or give the model more embeddings with resize_token_embeddings."
+            f"{method.title} finds layers by their names, and those of a {model.shape.model_type} model are not known "
+            f"here; choose one of {limit}."
         )
-        found.append(Problem("model", settings.model, f"token ids below {size:,}", message))
-    found += _device_refuses(settings, model, device) + _recipe_refused(settings, data)
-    found += _packing_refused(settings, model) + _adapter_refused(model, data) + _evaluation_refused(settings, data)
-    if settings.task not in model.tasks:
-        able, kind = ", ".join(model.tasks), model.shape.model_type
-        why = (
-            "reads both ways and cannot write, unless its config.json says is_decoder"
-            if settings.task == "causal_lm" and model.shape.encoder
-            else "has no classes that padding would leave alone"
-        )
-        found.append(Problem("task", settings.task, able, f"a model of kind {kind} {why}; set task to {able}."))
-    return found
+        return [Problem("method.name", block.name, limit, message)]
+    return method.problems(inputs.for_method, block)
 
 
-def pooler_refused(settings: Settings, new_pooler: tuple[str, ...]) -> list[Problem]:
+def measure_prompts(inputs: PlanInputs, block: Any) -> PromptLengths | None:
+    """The prompts that a method without updates writes with the settings `block`, measured; None where it writes none,
+    or where rows or tokenizer are not open."""
+    method, data = method_named(block.name), inputs.settings.data
+    if method.updates or inputs.data is None or inputs.tokenizer is None or method_problems(inputs, block):
+        return None
+    return prompt_lengths(
+        method.longest_prompts(inputs.for_method, block),
+        inputs.tokenizer,
+        data.loss_on,
+        data.system_prompt,
+        chat=inputs.summary.chat,
+        special_tokens=data.special_tokens,
+    )
+
+
+def prompt_problems(inputs: PlanInputs, block: Any, prompts: PromptLengths | None) -> list[Problem]:
+    """Prompts that do not fit into the model's context with their answers."""
+    limit = inputs.model.shape.max_positions
+    if prompts is None or prompts.row <= limit:
+        return []
+    field, value, fix = method_named(block.name).prompt_length_setting(block)
+    message = f"the longest prompt has {prompts.row} tokens, and this model's context ends at {limit}; use {fix}"
+    return [Problem(field, value, f"{limit} tokens", message)]
+
+
+def _length_refused(inputs: PlanInputs) -> list[Problem]:
+    longest, shape = inputs.settings.data.max_seq_length, inputs.model.shape
+    limit = shape.max_positions
+    if longest <= limit:
+        return []
+    message = f"{longest} is above this model's {shape.positions_words}; set {limit} or less."
+    return [Problem("data.max_seq_length", longest, f"8 to {limit}", message)]
+
+
+def _token_ids_refused(inputs: PlanInputs) -> list[Problem]:
+    largest, size = inputs.summary.largest_id, inputs.model.shape.vocab_size
+    if largest < size:
+        return []
+    message = (
+        f"the rows have token {largest:,}, and the model has embeddings for {size:,}. "
+        "Take the tokenizer that belongs to the model (its tokenizer_config.json may name tokens that it has not), "
+        "or give the model more embeddings with resize_token_embeddings."
+    )
+    return [Problem("model", inputs.settings.model, f"token ids below {size:,}", message)]
+
+
+def _task_refused(inputs: PlanInputs) -> list[Problem]:
+    task, model = inputs.settings.task, inputs.model
+    if task in model.tasks:
+        return []
+    able = ", ".join(model.tasks)
+    why = (
+        "reads both ways and cannot write, unless its config.json says is_decoder"
+        if task == "causal_lm" and model.shape.encoder
+        else "has no classes that padding would leave alone"
+    )
+    return [Problem("task", task, able, f"a model of kind {model.shape.model_type} {why}; set task to {able}.")]
+
+
+def _pooler_refused(inputs: PlanInputs) -> list[Problem]:
     """A layer between body and head that the file lacks is drawn at random: the method has to train and keep it."""
+    settings, new_pooler = inputs.settings, inputs.weights.new_pooler if inputs.weights is not None else ()
     method = method_named(settings.method.name)
     if not new_pooler or method.new_pooler:
         return []
@@ -78,19 +141,20 @@ def methods_refused(task: str, shape: ModelShape | None = None, new_pooler: tupl
     for method in METHODS:
         if task not in method.tasks:
             found[method.name] = f"only for {' or '.join(TASK_WORDS.get(one, one) for one in method.tasks)}"
-        elif shape is not None and method.by_name and not shape.known:
+        elif shape is not None and method.needs_known_layers and not shape.known:
             found[method.name] = f"the layers of a {shape.model_type} model are not known by name"
         elif new_pooler and not method.new_pooler:
             found[method.name] = "the model's file lacks the layer before its head, which this would leave at random"
     return found
 
 
-def head_notices(settings: Settings, data: DataSummary, weights: Weights) -> list[Notice]:
+def head_notices(inputs: PlanInputs) -> list[Notice]:
     """What becomes of the head of a base model that is a classifier already."""
-    if settings.task != "sequence_classification" or not weights.head_for or not data.label_names:
+    theirs, ours = inputs.weights.head_for if inputs.weights is not None else (), inputs.summary.label_names
+    if inputs.settings.task != "sequence_classification" or not theirs or not ours:
         return []
-    theirs, ours = weights.head_for, data.label_names
-    if method_named(settings.method.name).own_head(settings.method):
+    method = inputs.settings.method
+    if method_named(method.name).own_head(method):
         message = f"the base model's head for its {len(theirs)} classes is left out: this method puts on its own"
     elif not same_classes(theirs, ours):
         message = (
@@ -104,16 +168,17 @@ def head_notices(settings: Settings, data: DataSummary, weights: Weights) -> lis
     return [Notice(field="model", message=message, count=len(theirs))]
 
 
-def device_lacks(settings: Settings, model: BaseModel, data: DataSummary, device: Device) -> list[Problem]:
-    """What a device cannot do of what was planned on another."""
-    found = _device_refuses(settings, model, device)
-    if not method_named(settings.method.name).updates:  # it refuses prompts, the same on every device
+def device_problems(inputs: PlanInputs) -> list[Problem]:
+    """What the device cannot do of what was planned on another."""
+    found, method = _device_refuses(inputs), inputs.settings.method
+    if not method_named(method.name).updates:  # it refuses prompts, the same on every device
         return found
-    return found + method_refuses(settings, model, data, device, Prompted())
+    return found + method_problems(inputs, method)
 
 
-def _device_refuses(settings: Settings, model: BaseModel, device: Device) -> list[Problem]:
-    found = _attention_refused(settings, model.shape.model_type, device)
+def _device_refuses(inputs: PlanInputs) -> list[Problem]:
+    settings, device = inputs.settings, inputs.device
+    found = _attention_refused(inputs)
     computed = COMPUTED_IN[settings.precision]
     if computed in device.dtypes:
         return found
@@ -122,7 +187,8 @@ def _device_refuses(settings: Settings, model: BaseModel, device: Device) -> lis
     return [Problem("precision", settings.precision, able, message), *found]
 
 
-def _recipe_refused(settings: Settings, data: DataSummary) -> list[Problem]:
+def _recipe_refused(inputs: PlanInputs) -> list[Problem]:
+    settings, data = inputs.settings, inputs.summary
     if settings.recipe is None:
         return []
     if settings.task != "causal_lm" or data.shape != PAIRS:
@@ -140,22 +206,23 @@ def packing_lacks(settings: Settings, model: BaseModel) -> str | None:
     method, kind = method_named(settings.method.name), model.shape.model_type
     if settings.task != "causal_lm":
         return "a class belongs to a row, and packing makes one row of many"
-    if not method.packs:
+    if not method.supports_packing:
         return f"{method.title} puts something before every row, and packing makes one row of many"
-    if method.caches(settings.method):
+    if method.caches_features(settings.method):
         return "the frozen body's states are computed once, row by row, and kept: there is no padding to save"
     if not model.shape.family.supports_packing:
         return f"a model of kind {kind} lets packed rows see each other, or has not been proven not to"
     return None
 
 
-def _packing_refused(settings: Settings, model: BaseModel) -> list[Problem]:
-    why = packing_lacks(settings, model) if settings.data.packing else None
+def _packing_refused(inputs: PlanInputs) -> list[Problem]:
+    why = packing_lacks(inputs.settings, inputs.model) if inputs.settings.data.packing else None
     return [Problem("data.packing", True, "false", f"{why}; set data.packing to false.")] if why else []
 
 
-def _adapter_refused(model: BaseModel, data: DataSummary) -> list[Problem]:
+def _adapter_refused(inputs: PlanInputs) -> list[Problem]:
     """An earlier run's adapter is trained on only with the classes that it has learned."""
+    model, data = inputs.model, inputs.summary
     file = Path(model.adapter or "") / "labels.json"
     if model.adapter is None or not file.is_file():
         return []
@@ -170,10 +237,11 @@ def _adapter_refused(model: BaseModel, data: DataSummary) -> list[Problem]:
     return [Problem("model", model.spec, names, message)]
 
 
-def _evaluation_refused(settings: Settings, data: DataSummary) -> list[Problem]:
+def _evaluation_refused(inputs: PlanInputs) -> list[Problem]:
     """What is to be measured on evaluation rows that these rows do not have, or cannot tell."""
-    found, evaluation = [], settings.eval
-    if not data.eval_rows:
+    found, settings = [], inputs.settings
+    evaluation = settings.eval
+    if not inputs.summary.eval_rows:
         none = "there are no evaluation rows; raise data.eval_fraction, or name rows with data.eval_split"
         if evaluation.metrics != "auto":
             names = list(settings.metrics)
@@ -185,8 +253,8 @@ def _evaluation_refused(settings: Settings, data: DataSummary) -> list[Problem]:
             limit = "empty, without evaluation rows"
             found.append(Problem("eval.patience", evaluation.patience, limit, f"{none}, or leave it empty."))
         return found
-    if "exact_match" in settings.metrics:
-        rows = open_data(settings.data, settings.task, settings.seed).eval
+    if "exact_match" in settings.metrics and inputs.data is not None:
+        rows = inputs.data.eval
         if all(answer_of(row) is None for row in rows):
             message = (
                 f"none of the {len(rows):,} evaluation rows has an answer of its own to match; leave exact_match out."
@@ -195,7 +263,8 @@ def _evaluation_refused(settings: Settings, data: DataSummary) -> list[Problem]:
     return found
 
 
-def _attention_refused(settings: Settings, kind: str, device: Device) -> list[Problem]:
+def _attention_refused(inputs: PlanInputs) -> list[Problem]:
+    settings, kind, device = inputs.settings, inputs.model.shape.model_type, inputs.device
     if settings.attention == "sdpa" and not supports_sdpa(kind):
         message = f"a model of kind {kind} has no sdpa in transformers; use eager, which stores the attention matrix."
         return [Problem("attention", "sdpa", "eager", message)]
@@ -215,63 +284,3 @@ def _flash_lacks(device: Device, precision: str) -> str | None:
     if precision == "fp32":
         return "FlashAttention computes in 16 bits, so it needs precision autocast_bf16"
     return None if find_spec("flash_attn") else "FlashAttention (the package flash-attn) is not installed here"
-
-
-def method_refuses(
-    settings: Settings, model: BaseModel, data: DataSummary, device: Device, prompted: Prompted
-) -> list[Problem]:
-    """What the method itself cannot do, and what cannot be done with it."""
-    method = method_named(settings.method.name)
-    if settings.task not in method.tasks:
-        limit = " or ".join(method.tasks)
-        message = f"{method.title} does not work on {settings.task}; set task to {limit}, or choose another method."
-        return [Problem("task", settings.task, limit, message)]
-
-    if method.by_name and not model.shape.known:
-        limit = ", ".join(other.name for other in METHODS if other.updates and not other.by_name)
-        message = (
-            f"{method.title} finds layers by their names, and those of a {model.shape.model_type} model are not known "
-            f"here; choose one of {limit}."
-        )
-        return [Problem("method.name", settings.method.name, limit, message)]
-
-    def rows() -> tuple[Sequence[Row], Sequence[Row], TextTokenizer]:
-        opened = open_data(settings.data, settings.task, settings.seed)
-        return opened.train, opened.eval, TextTokenizer(model.path)
-
-    def look(rows: Sequence[Row]) -> int:
-        return prompted.look(
-            rows,
-            TextTokenizer(model.path),
-            settings.data.loss_on,
-            settings.data.system_prompt,
-            chat=data.chat,
-            special_tokens=settings.data.special_tokens,
-        )
-
-    return method.problems(
-        Case(
-            shape=model.shape,
-            task=settings.task,
-            labels=class_count(settings, data),
-            device=device.kind,
-            device_name=device.name,
-            dtypes=device.dtypes,
-            precision=settings.precision,
-            optimizer=settings.optimizer.name,
-            max_grad_norm=settings.optimizer.max_grad_norm,
-            gradient_accumulation_steps=settings.gradient_accumulation_steps,
-            gradient_checkpointing=settings.gradient_checkpointing,
-            max_seq_length=settings.data.max_seq_length,
-            label_tokens=sum(data.trained_tokens),
-            data_folder=bundled_folder(settings.data.source),
-            rows=rows,
-            prompted=look,
-        ),
-        settings.method,
-    )
-
-
-def class_count(settings: Settings, data: DataSummary) -> int:
-    """Classes of the head to train; 0 for a language model."""
-    return len(data.label_names or ()) if settings.task == "sequence_classification" else 0

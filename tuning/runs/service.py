@@ -39,7 +39,8 @@ from tuning.memory.what_if import WhatIf, what_if
 from tuning.methods import method_named
 from tuning.models.base_model import BaseModel
 from tuning.models.weights import compare_weights
-from tuning.plan.plan import Plan, base_model, changed_since, plan_for
+from tuning.plan.inputs import base_model
+from tuning.plan.plan import Plan, changed_since, plan_for
 from tuning.runs.ask import ASK_SECONDS, OnPiece, PendingAnswer, SavedAnswers, WaitingQuestions, put_live
 from tuning.runs.events import Emitter
 from tuning.runs.executors.base import Executor, RunHandle

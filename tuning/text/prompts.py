@@ -25,43 +25,45 @@ TOKENIZED = 64
 is among them, unless its text is very unlike the others."""
 
 
-@dataclass(slots=True)
-class Prompted:
-    """What was seen of the evaluation rows as a method without updates writes them."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptLengths:
+    """How long evaluation rows are as a method without updates writes them, in tokens and whole."""
 
-    rows: int = 0
-    """How many were looked at; 0 where the method has not written any."""
-    length: int = 0
-    """Tokens of the longest, whole."""
-    labels: int = 0
-    """The most label tokens of one."""
-    prompt: int = 0
-    """Tokens before the answer, the most of one."""
+    rows: int
+    """How many rows were measured."""
+    row: int
+    """Tokens of the longest row, its answer included."""
+    labels: int
+    """The most label tokens of one row."""
+    prompt: int
+    """The most tokens before the answer of one row."""
 
-    def look(
-        self,
-        rows: Sequence[Row],
-        tokenizer: TextTokenizer,
-        loss_on: str,
-        system_prompt: str | None,
-        *,
-        chat: bool = False,
-        special_tokens: str = "tokenizer",
-    ) -> int:
-        """Look at these rows; the tokens of the longest."""
-        found = spell_rows(
-            rows,
-            tokenizer,
-            loss_on=loss_on,
-            task="causal_lm",
-            system_prompt=system_prompt,
-            chat=chat,
-            special_tokens=special_tokens,
-        )
-        self.rows, self.length = len(rows), max(len(one.ids) for one in found)
-        self.labels = max(sum(one.trained[1:]) for one in found)
-        self.prompt = longest_prompt(rows, tokenizer, system_prompt, chat=chat, special_tokens=special_tokens)
-        return self.length
+
+def prompt_lengths(
+    rows: Sequence[Row],
+    tokenizer: TextTokenizer,
+    loss_on: str,
+    system_prompt: str | None,
+    *,
+    chat: bool = False,
+    special_tokens: str = "tokenizer",
+) -> PromptLengths:
+    """Measure these rows, of which there is at least one, as the run will tokenize them."""
+    spelled = spell_rows(
+        rows,
+        tokenizer,
+        loss_on=loss_on,
+        task="causal_lm",
+        system_prompt=system_prompt,
+        chat=chat,
+        special_tokens=special_tokens,
+    )
+    return PromptLengths(
+        rows=len(rows),
+        row=max(len(row.ids) for row in spelled),
+        labels=max(sum(row.trained[1:]) for row in spelled),
+        prompt=longest_prompt(rows, tokenizer, system_prompt, chat=chat, special_tokens=special_tokens),
+    )
 
 
 def question_ids(

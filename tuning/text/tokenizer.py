@@ -78,7 +78,9 @@ class TextTokenizer:
 
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
-        self._opened = _open(str(folder), _file_versions(folder))
+        self.version = (str(folder), _file_versions(folder))
+        """The folder with the times and sizes of its files: equal for tokenizers that give the same tokens."""
+        self._opened = _open(*self.version)
         self._tokenizer, named = self._opened.tokenizer, self._opened.named
         self.bos_id = self._id_of(named.get("bos_token"))
         self.eos_id = self._id_of(named.get("eos_token"))

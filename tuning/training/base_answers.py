@@ -13,9 +13,9 @@ from typing import Any
 from torch import nn
 
 from tuning.core.errors import GoOn
-from tuning.data import bundled_folder, encode_pairs, open_data
+from tuning.data import DataSet, encode_pairs
 from tuning.methods import method_named
-from tuning.methods.base import Asked, Method
+from tuning.methods.base import Method, PromptInputs
 from tuning.methods.recipes import read_recipe, recipe_named
 from tuning.plan.plan import Plan
 from tuning.text import Encoded, Row, TextTokenizer
@@ -25,18 +25,18 @@ from tuning.training.confidence import OnProgress, answers_with_confidence, pref
 
 def prompted_rows(
     plan: Plan,
+    data: DataSet,
     method: Method[Any],
     model: nn.Module,
     tokenizer: TextTokenizer,
     on_progress: OnProgress,
     should_continue: GoOn = lambda: True,
 ) -> list[tuple[Row, Encoded]]:
-    """The evaluation rows as `method` writes them, each with its tokens. Raises Stopped.
+    """The evaluation rows of `data` as `method` writes them, each with its tokens. Raises Stopped.
 
     They are cut where the model's context ends, not at max_seq_length.
     """
     settings = plan.settings
-    data = open_data(settings.data, settings.task, settings.seed, go_on=should_continue)
 
     def answer(prompts: Sequence[str]) -> list[tuple[str, float]]:
         return answers_with_confidence(
@@ -51,20 +51,21 @@ def prompted_rows(
             special_tokens=settings.data.special_tokens,
         )
 
-    asked = Asked(
+    inputs = PromptInputs(
         train=data.train,
         eval=data.eval,
         answer=answer,
-        data_folder=bundled_folder(settings.data.source),
+        data_folder=data.folder,
         seed=settings.seed,
     )
-    rows = method.prompts(asked, settings.method)
+    rows = method.prompts(inputs, settings.method)
     whole = plan.data_settings.replace(max_seq_length=plan.model.shape.max_positions)
     return list(encode_pairs(rows, tokenizer, whole, settings.task, should_continue))
 
 
 def prompted_texts(
     plan: Plan,
+    data: DataSet,
     method: Method[Any],
     model: nn.Module,
     tokenizer: TextTokenizer,
@@ -80,14 +81,14 @@ def prompted_texts(
             model, tokenizer, prompts, longest, system_prompt, should_continue=should_continue
         )
 
-    asked = Asked(
-        train=open_data(settings.data, settings.task, settings.seed, go_on=should_continue).train,
+    inputs = PromptInputs(
+        train=data.train,
         eval=[Row(prompt=text, completion="") for text in texts],
         answer=answer,
-        data_folder=bundled_folder(settings.data.source),
+        data_folder=data.folder,
         seed=settings.seed,
     )
-    return [row.prompt or "" for row in method.prompts(asked, settings.method)]
+    return [row.prompt or "" for row in method.prompts(inputs, settings.method)]
 
 
 def prepared_rows(

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from tuning.core.errors import GoOn, RunError
+from tuning.data import open_data
 from tuning.methods import method_named
 from tuning.methods.base import Method
 from tuning.plan.plan import Plan
@@ -68,6 +69,8 @@ class PlainAndPrompted:
 
     def __init__(self, plan: Plan, should_continue: GoOn = lambda: True) -> None:
         self._plan, self._tokenizer = plan, TextTokenizer(plan.model.path)
+        data = plan.settings.data
+        self._data = open_data(data, plan.settings.task, plan.settings.seed, go_on=should_continue)
         with stop_between_tensors(should_continue):
             self._model = _base(plan.model.path, self._tokenizer, None, plan.settings)
 
@@ -75,7 +78,9 @@ class PlainAndPrompted:
         """Both answers to each prompt, and under "prompts" what the second was an answer to. Raises Stopped."""
         method = method_named(self._plan.settings.method.name)
         generator = TextGenerator(self._model, self._tokenizer, None, should_continue)
-        prompts = prompted_texts(self._plan, method, self._model, self._tokenizer, question.prompts, should_continue)
+        prompts = prompted_texts(
+            self._plan, self._data, method, self._model, self._tokenizer, question.prompts, should_continue
+        )
         answers: Answers = {}
         for side, asked in (("base", question), ("trained", question.with_prompts(prompts))):
             answers[side] = list(generator.answers(asked, _of_side(side, on_text)))

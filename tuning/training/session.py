@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from tuning.core.errors import RunError, Stopped
-from tuning.data import DataSet, encode_kept, encode_pairs, encode_set, open_data
+from tuning.data import DataSet, encode_cached, encode_pairs, encode_set, open_data
 from tuning.methods import method_named
 from tuning.plan.plan import changed_since
 from tuning.text import Encoded, Row, TextTokenizer
@@ -79,7 +79,8 @@ class Session:
         self._folder.mkdir(parents=True, exist_ok=True)
         parameters = self._job.plan.value("total_parameters")
         with own_threads(parameters), own_random_state(settings.seed, pick_device(settings.device)):
-            rows, scores = self._rows()
+            data = self._open_data()
+            rows, scores = self._rows(data)
             self._phase("loading", "model")
             rate = self._job.plan.value("learning_rate")
             with stop_between_tensors(self._not_stopped):
@@ -102,8 +103,8 @@ class Session:
             self._interval = Interval(settings.save.every_seconds, self._seconds())
             batch = self._job.plan.evaluation_rows()
             if not self._method.updates:
-                return self._run_without_updates(built, config, batch)
-            if self._method.caches(settings.method):
+                return self._run_without_updates(built, data, config, batch)
+            if self._method.caches_features(settings.method):
                 rows = list(rows)  # the cache finds a row's features by its identity
                 built = self._cache_features(built, rows, scores.encoded, batch)
             try:
@@ -112,7 +113,7 @@ class Session:
                 self._save_after_failure(built, scores, config, error)
                 raise
 
-    def _run_without_updates(self, built: Built, config: LoopConfig, eval_batch: int) -> str:
+    def _run_without_updates(self, built: Built, data: DataSet, config: LoopConfig, eval_batch: int) -> str:
         """A method without updates: one evaluation, emitted for the first step and the last, for it does not change."""
 
         def on_progress(done: int, total: int) -> None:
@@ -121,9 +122,8 @@ class Session:
 
         state, probe = "finished", PeakProbe()
         try:
-            pairs = prompted_rows(
-                self._job.plan, self._method, built.model, self._tokenizer, on_progress, self._not_stopped
-            )
+            how = (self._method, built.model, self._tokenizer, on_progress, self._not_stopped)
+            pairs = prompted_rows(self._job.plan, data, *how)
             scores = self._scores(pairs, ())
             scores.evaluate(built, 0, eval_batch, lambda: self._should_continue(built), probe)
             evaluation = scores.all[0]
@@ -154,13 +154,17 @@ class Session:
                 self._emit("phase", name="caching", detail="features", done=before + done, total=total)
         return replace(built, features=cache)
 
-    def _rows(self) -> tuple[Sequence[Encoded], Scores]:
+    def _open_data(self) -> DataSet:
         settings = self._settings
         self._phase("tokenizing")
         data = open_data(settings.data, settings.task, settings.seed, go_on=self._not_stopped)
         self._check_unchanged(data)
         if settings.task == "sequence_classification":
             self._labels = data.label_names
+        return data
+
+    def _rows(self, data: DataSet) -> tuple[Sequence[Encoded], Scores]:
+        settings = self._settings
         train_rows, eval_rows = self._recipe_rows(data.train), self._recipe_rows(data.eval)
 
         def on_progress(done: int) -> None:
@@ -169,7 +173,7 @@ class Session:
         data_settings = self._job.plan.data_settings
         how = (self._tokenizer, data_settings, settings.task, self._folder, on_progress, self._not_stopped)
         cached = settings.recipe is None  # rows that the base model has prepared are this run's own
-        rows = encode_kept(data, self._base, *how) if cached else encode_set(train_rows, *how)
+        rows = encode_cached(data, self._base, *how) if cached else encode_set(train_rows, *how)
         # in pairs, because rows with nothing to learn from are left out, and each prediction must find its text
         pairs = list(encode_pairs(eval_rows, self._tokenizer, data_settings, settings.task, self._not_stopped))
         self._phase("tokenizing", done=len(rows) + len(pairs))

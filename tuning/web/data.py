@@ -29,7 +29,7 @@ from tuning.data.preview.background_read import look
 from tuning.data.preview.preview import preview
 from tuning.data.template_choice import template_notices, with_template_chosen
 from tuning.models.base_model import BaseModel
-from tuning.plan.plan import base_model
+from tuning.plan.inputs import base_model
 from tuning.settings.schema import Settings
 from tuning.text import TextTokenizer
 from tuning.web.requests import json_body

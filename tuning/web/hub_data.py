@@ -9,7 +9,7 @@ from typing import TypedDict
 from fastapi import FastAPI
 
 from tuning.core.errors import DataError, ModelError
-from tuning.data.locate import class_words, find_place, split_source
+from tuning.data.locate import class_words, find_data_files, split_source
 from tuning.data.preview.first_rows import first_rows
 from tuning.hub.data_sets import HubData, as_data_error, cached_data, look_up_data, store_listing, with_subset
 from tuning.hub.download import cached_bytes
@@ -98,7 +98,7 @@ def _local_card(request: DataBody) -> DataDescription | None:
     """The card of bundled sets, files, and what is in the cache; None where the hub has to be asked."""
     kind, name = split_source(request.source)
     try:
-        files = find_place(request.settings)
+        files = find_data_files(request.settings)
     except DataError as error:
         if kind != "hub" or error.problems[0].field in ("data.split", "data.eval_split"):
             raise

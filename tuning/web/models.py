@@ -17,6 +17,7 @@ from tuning.memory.estimate import estimate
 from tuning.memory.usage import usage_of
 from tuning.methods import method_named
 from tuning.models.base_model import BaseModel, descriptive_name, is_cached, resolve_model, split_spec, tuned_for
+from tuning.plan.inputs import PlanInputs
 from tuning.plan.plan import make_plan
 from tuning.settings.schema import Settings
 from tuning.web.hub_routes import HubDescription, add_hub_routes
@@ -174,7 +175,8 @@ def memory_verdicts(model: BaseModel) -> list[ModelFit]:
             }
         )
         try:
-            memory = estimate(usage_of(make_plan(settings, model, _rows(longest, task), device)))
+            inputs = PlanInputs(settings=settings, model=model, summary=_rows(longest, task), device=device)
+            memory = estimate(usage_of(make_plan(inputs)))
         except TuningError:  # a method may refuse a very narrow model, which then has no verdict
             continue
         where = device.name if device.kind == "cuda" else "this machine"

@@ -1,8 +1,8 @@
 """A data set read whole in the background: what is known of all its rows, or how far the reading is.
 
-Comes in: `DataSettings`, the task, the seed.  Goes out: a `DataSet` once it is there, and the facts that only all rows
-tell: how many, of which class, which of them are bad.  A large labelled file takes seconds to minutes, because its
-classes and its stratified split need every row; the page shows its first rows meanwhile and asks again.
+Some facts need all rows: how many there are, of which class, which of them are bad. A large labelled file takes seconds
+to minutes, because its classes and its stratified split need every row; the page shows its first rows meanwhile and
+asks again.
 """
 
 from __future__ import annotations
@@ -10,27 +10,21 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import OrderedDict
+from collections.abc import Hashable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as StillRunning
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, TypedDict
 
-from tuning.core.errors import DataError
-from tuning.data.data_set import DataSet, open_data
+from tuning.data.data_set import DataSet, open_data, opened_before, rows_key
 from tuning.data.files.progress import Under, under_way
-from tuning.data.files.table import version_of
-from tuning.data.locate import find_place
+from tuning.data.locate import find_data_files
 from tuning.data.preview.preview import bad_rows, label_balance
 from tuning.settings.schema import DataSettings
 
-KEPT = 4
-"""Data sets held at most: of what was unpacked, each holds a temporary file."""
 FAILED_SECONDS = 10.0
 """How long a failure that nobody has been told of waits for one who asks."""
-NO_ROW = ("system_prompt", "loss_on", "max_seq_length", "packing", "group_by_length")
-"""Settings that say what becomes of rows, and not which they are: one reading serves them all."""
 
 
 class Reading(TypedDict):
@@ -51,8 +45,8 @@ class _Read:
     """When it failed, on the monotonic clock."""
 
 
-_DEFAULT = DataSettings()
-_reads: OrderedDict[tuple[Any, ...], _Read] = OrderedDict()
+_reads: dict[Hashable, _Read] = {}
+"""Readings that are under way, and those that have failed and nobody has been told of."""
 _guard = threading.Lock()
 
 
@@ -61,51 +55,49 @@ def read_whole(settings: DataSettings, task: str, seed: int, seconds: float) -> 
 
     Raises DataError. A failed reading is told once and forgotten: what was wrong may be mended when next asked.
     """
-    place = find_place(settings)
-    try:
-        stats = [file.stat() for file in chain(place.train, place.eval or ())]
-    except OSError as error:  # gone since
-        raise DataError(f"{place.title} cannot be read: {error.strerror}", place.title, "a readable file") from None
-    versions = tuple(map(version_of, stats))
-    settings = settings.replace(**{name: getattr(_DEFAULT, name) for name in NO_ROW})
-    key = (settings.model_dump_json(), task, seed, versions)
+    key = rows_key(settings, task, seed)
+    opened = opened_before(key)
+    if opened is not None:
+        return opened
     with _guard:
-        found = _reads.get(key)
-        if found is None or time.monotonic() - found.failed > FAILED_SECONDS:
-            found = _Read()
-            threading.Thread(target=_read, args=(found, settings, task, seed), daemon=True, name="rows").start()
-            _reads[key] = found
-        _reads.move_to_end(key)
-        ended = [one for one, read in _reads.items() if read.rows.done() and read is not found]
-        for old in ended[: max(0, len(_reads) - KEPT)]:
+        for old in [old for old, read in _reads.items() if time.monotonic() - read.failed > FAILED_SECONDS]:
             del _reads[old]
+        found = _reads.get(key)
+        if found is None:
+            found = _reads[key] = _Read()
+            threading.Thread(target=_read, args=(found, key, settings, task, seed), daemon=True, name="rows").start()
     try:
         return found.rows.result(seconds)
     except StillRunning:
         return None
     except Exception:
-        with _guard:
-            if _reads.get(key) is found:
-                del _reads[key]
+        _forget(key, found)
         raise
 
 
-def _read(found: _Read, settings: DataSettings, task: str, seed: int) -> None:
+def _read(found: _Read, key: Hashable, settings: DataSettings, task: str, seed: int) -> None:
     try:
         rows = open_data(settings, task, seed)
     except BaseException as error:  # told to whoever asks for the rows
         found.failed = time.monotonic()
         found.rows.set_exception(error)
     else:
+        _forget(key, found)  # from here on they are opened before
         found.rows.set_result(rows)
+
+
+def _forget(key: Hashable, found: _Read) -> None:
+    with _guard:
+        if _reads.get(key) is found:
+            del _reads[key]
 
 
 def how_far(settings: DataSettings) -> Reading:
     """The reading of these files that is under way; of none, that of rows before the first one."""
-    place = find_place(settings)
-    paths = {str(file.absolute()) for file in chain(place.train, place.eval or ())}
+    files = find_data_files(settings)
+    paths = {str(file.absolute()) for file in chain(files.train, files.eval or ())}
     mine = [one for one in under_way() if one.path in paths]
-    now = mine[-1] if mine else Under("", place.title, "reading", "rows", 0, 0)
+    now = mine[-1] if mine else Under("", files.title, "reading", "rows", 0, 0)
     return {
         "name": now.name,
         "doing": now.doing,

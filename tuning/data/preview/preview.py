@@ -1,8 +1,7 @@
 """What a person sees of their data before Start: rows, the tokens they become, lengths, and what is odd about them.
 
-Comes in: `DataSettings`, the task, the seed, a model's folder, the effective batch.  Goes out: plain data for the
-page.  Of a large file only the head is read, and it is said so; what is wrong with the settings comes as problems
-beside whatever could be read all the same, so that it can be mended by sight.
+It is plain data for the page. Of a large file only the head is read, and it is said so; what is wrong with the settings
+comes as problems beside whatever could be read all the same, so that it can be mended by sight.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from tuning.data.duplicates import is_empty, repeated
 from tuning.data.files.concat import open_tables
 from tuning.data.files.lines import head
 from tuning.data.files.table import BadRow, Record
-from tuning.data.locate import find_place
+from tuning.data.locate import find_data_files
 from tuning.data.preview.token_view import Histogram, TokenView, beginning_of, histogram, shown_tokens
 from tuning.data.row_choice import as_numbers
 from tuning.data.row_counts import RowCounts
@@ -137,56 +136,92 @@ def preview(
     except DataError as error:
         return found | {"problems": [problem.to_dict() for problem in error.problems]}
     train, shown = list(sample(data.train)), _first(data)
+    found = _with_facts(found, data, settings, effective_batch, train)
+    found["notes"] = [*found["notes"], *data.files.notes]
+    named, chosen = {data.columns.get("label", ""): data.schema.classes}, tuple(data.columns.values())
+    cells: list[PreviewRow] = [{"line": one.line, "cells": shown_cells(one.values, named, chosen)} for one, _ in shown]
+    found["rows"] = cells or found["rows"]
+    most = _letters_read(settings)
+    long = sum(beginning_of(row, most) is not row for row in train)
+    if long:
+        found["notices"].append(_long_notice(long, len(train), most).to_dict())
+    if tokenizer is None:
+        return found
     few = counted_whole(data) and len(data.train) + len(data.eval) <= SAMPLED_ROWS
     held = list(data.eval) if few else []  # then the same is counted as in the plan
-    most = min(MOST_LETTERS, max(LEAST_LETTERS, LETTERS_A_TOKEN * settings.max_seq_length))
-    begun, begun_held = ([beginning_of(row, most) for row in rows] for rows in (train, held))
-    long = sum(one is not row for one, row in zip(begun, train, strict=True))
-    notices = [_as_refused(one) if settings.bad_rows == "stop" else one for one in data.notices]
-    notices = [*notices, *([_long_notice(long, len(train), most)] if long else [])]
+    try:
+        return _with_tokens(found, data, settings, task, tokenizer, train, held, shown)
+    except DataError as error:
+        return found | {"problems": [problem.to_dict() for problem in error.problems]}
+
+
+def _letters_read(settings: DataSettings) -> int:
+    """Letters of a row that are tokenized for a look."""
+    return min(MOST_LETTERS, max(LEAST_LETTERS, LETTERS_A_TOKEN * settings.max_seq_length))
+
+
+def _with_facts(
+    found: DataPreview, data: DataSet, settings: DataSettings, effective_batch: int, train: list[Row]
+) -> DataPreview:
+    """`found` with what is known of the rows without a tokenizer; `train` are the training rows that are looked at."""
+    notices = [_as_refused(notice) if settings.bad_rows == "stop" else notice for notice in data.notices]
     repeats = repeated(data)
-    found |= {
+    return found | {
         "title": data.title,
         "shape": data.shape,
         "roles": data.columns,
-        "notes": [*found["notes"], *data.place.notes],
         "train_rows": len(data.train),
         "eval_rows": len(data.eval),
         "bad": bad_rows(data, settings),
         "updates_per_epoch": math.ceil(len(data.train) / effective_batch),
         "effective_batch": effective_batch,
-        "notices": [one.to_dict() for one in notices],
+        "notices": [notice.to_dict() for notice in notices],
         "empty": sum(map(is_empty, train)),
         "looked_at": len(train),
         "labels": label_balance(data),
         "duplicates": repeats["duplicates"],
         "in_both": repeats["in_both"],
     }
-    named, chosen = {data.columns.get("label", ""): data.reading.classes}, tuple(data.columns.values())
-    cells: list[PreviewRow] = [{"line": one.line, "cells": shown_cells(one.values, named, chosen)} for one, _ in shown]
-    found["rows"] = cells or found["rows"]
-    if tokenizer is None:
-        return found
-    try:
-        pairs = _spelled([*begun, *begun_held], tokenizer, settings, task, found["bad"])
-        first_rows = [beginning_of(row, most) for _, row in shown]
-        first = [one for _, one in _spelled(first_rows, tokenizer, settings, task)]
-    except DataError as error:
-        return found | {"problems": [problem.to_dict() for problem in error.problems]}
+
+
+def _with_tokens(
+    found: DataPreview,
+    data: DataSet,
+    settings: DataSettings,
+    task: str,
+    tokenizer: TextTokenizer,
+    train: list[Row],
+    held: list[Row],
+    shown: list[tuple[Record, Row]],
+) -> DataPreview:
+    """`found` with the first rows as tokens, the lengths of the training rows, and what tokenizing found to be told.
+
+    Raises DataError.
+    """
+    most, bad = _letters_read(settings), found["bad"]
+    begun = [beginning_of(row, most) for row in train]
+    pairs = _spelled([*begun, *(beginning_of(row, most) for row in held)], tokenizer, settings, task, bad)
+    first_rows = [beginning_of(row, most) for _, row in shown]
+    first = [one for _, one in _spelled(first_rows, tokenizer, settings, task)]
     counts, whole = RowCounts(settings), {id(row) for row in (*train, *held)}
-    for row, one in pairs:
+    for row, spelled in pairs:
         if id(row) in whole:  # of a row that was only begun nothing can be counted; the plan reads it to its end
-            counts.add(row, one, one.parts(settings.max_seq_length, settings.long_text), tokenizer)
+            counts.add(row, spelled, spelled.parts(settings.max_seq_length, settings.long_text), tokenizer)
     told = counts.notices(tokenizer, sampled=counts.rows < len(data.train) + len(held))
-    found["notices"] += [one.to_dict() for one in (*tokenizer.notices, *told)]
     trained = {id(row) for row in begun}
-    spelled = [one for row, one in pairs if id(row) in trained]
+    lengths = _lengths([one for row, one in pairs if id(row) in trained], settings.max_seq_length, settings.long_text)
     tokens = [shown_tokens(one, settings.max_seq_length, tokenizer, settings.long_text) for one in first]
     for seen, row, (_, all_of_it) in zip(tokens, first_rows, shown, strict=False):
-        if row is not all_of_it and row.text is not None:  # the end token stands behind all of it only
-            while seen["tokens"] and seen["tokens"][-1][2]:
-                seen["tokens"].pop()
-    return found | {"tokens": tokens, "lengths": _lengths(spelled, settings.max_seq_length, settings.long_text)}
+        if row is not all_of_it and row.text is not None:
+            _without_end(seen)
+    notices = [*found["notices"], *(notice.to_dict() for notice in (*tokenizer.notices, *told))]
+    return found | {"notices": notices, "tokens": tokens, "lengths": lengths}
+
+
+def _without_end(seen: TokenView) -> None:
+    """Take the special tokens off the end of a row that is shown in part: they stand behind all of it only."""
+    while seen["tokens"] and seen["tokens"][-1][2]:
+        seen["tokens"].pop()
 
 
 def _as_refused(one: Notice) -> Notice:
@@ -211,8 +246,8 @@ def _first(data: DataSet) -> list[tuple[Record, Row]]:
 
 def _file(settings: DataSettings) -> DataPreview:
     """What the file is and its first rows as they stand in it."""
-    place = find_place(settings)
-    table = open_tables(place.train, settings.format, settings.encoding, head_only=True)
+    files = find_data_files(settings)
+    table = open_tables(files.train, settings.format, settings.encoding, head_only=True)
     first = head(table)
     columns = columns_of([record.values for record in first])
     notes = [] if table.whole else [f"The file is large: this looks at its first {len(table):,} rows."]
@@ -220,8 +255,8 @@ def _file(settings: DataSettings) -> DataPreview:
         listed = f"the first {min(len(columns), SHOWN_COLUMNS):,} are listed"
         notes.append(f"There are {len(columns):,} columns: {listed}, and {SHOWN_CELLS} cells of a row are shown.")
     return {
-        "title": place.title,
-        "origin": place.origin,
+        "title": files.title,
+        "origin": files.origin,
         "bytes": table.size,
         "format": table.format.words,
         "encoding": table.format.encoding_words,

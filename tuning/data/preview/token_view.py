@@ -1,7 +1,6 @@
 """Rows, tokens and lengths as a page can draw them.
 
-Comes in: a row, or its tokens, and the maximum length.  Goes out: as much of a row as a look needs, short texts with
-what happens to each token, and a histogram.
+These are as much of a row as a look needs, short texts with what happens to each token, and a histogram of lengths.
 """
 
 from __future__ import annotations

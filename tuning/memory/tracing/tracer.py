@@ -167,7 +167,7 @@ class Tracer:
     def _cache_features(self, rows: list[Encoded]) -> None:
         """Cache the features of a frozen body, as a run does once: updates read those."""
         built = self._built = replace(self._built, features=None)  # those of the last shape go first
-        if not method_named(self._settings.method.name).caches(self._settings.method):
+        if not method_named(self._settings.method.name).caches_features(self._settings.method):
             return
         features = FeatureCache(
             built.model, built.autocast, pad_id=built.pad_id, classes=built.classes, device=built.device

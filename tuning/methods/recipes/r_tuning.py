@@ -1,8 +1,7 @@
 """R-Tuning: teach a model to say what it does not know (Zhang et al. 2023, arXiv 2311.09677).
 
-Comes in: rows with a question and an answer, and two callables: what the base model answers and how sure it is, and
-which of two continuations a model prefers.  Goes out: rows whose answers say whether the base model knew them, and,
-after the training, how often the model answers, is right, invents, and how well its certainty tells right from wrong.
+The answers of the training rows are rewritten to say whether the base model knew them. After the training it measures
+how often the model answers, is right and invents, and how well its certainty tells right from wrong.
 """
 
 from __future__ import annotations
