@@ -71,3 +71,4 @@ shipped_reports
 # keys of answers that the page reads
 chances
 chance
+go_on

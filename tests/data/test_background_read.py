@@ -25,10 +25,10 @@ from tuning.core.errors import DataError, TuningError
 from tuning.data import open_data
 from tuning.data.data_set import OF_TOKENS, check
 from tuning.data.files.formats import Format
-from tuning.data.files.lines import KEPT_TABLES, LineTable
-from tuning.data.files.progress import Under, reading
+from tuning.data.files.lines import MOST_OPEN_TABLES, LineTable
+from tuning.data.files.progress import ReadProgress, reading
 from tuning.data.preview.background_read import _reads, how_far, read_whole
-from tuning.data.schema import RowFault, RowSchema, make_row, surely_good
+from tuning.data.schema import RowError, RowSchema, make_row, surely_good
 from tuning.settings.schema import DataSettings
 from tuning.web.data import add_data_routes
 from tuning.web.requests import tell_problems
@@ -120,7 +120,7 @@ def test_most_plain_records_are_surely_good() -> None:
             task="causal_lm",
         )
         assert surely_good(reading)({"a": "text", "b": 3, "c": "more"})
-        with pytest.raises(RowFault):
+        with pytest.raises(RowError):
             make_row({"a": None}, reading, {})
         assert not surely_good(reading)({"a": None})
 
@@ -269,7 +269,7 @@ def test_only_so_many_unpacked_files_are_held(tmp_path: Path, monkeypatch: pytes
         file = tmp_path / f"{number}.csv.gz"
         file.write_bytes(gzip.compress(f"text,label\na {number},x\nb,y\n".encode()))
         assert read_whole(DataSettings(source=str(file), eval_fraction=0.0), "causal_lm", 0, 10) is not None
-    assert 1 <= held() - before <= KEPT_TABLES
+    assert 1 <= held() - before <= MOST_OPEN_TABLES
     assert not _reads, "only what is under way is waited for"
 
 
@@ -289,8 +289,8 @@ def test_the_progress_of_another_file_of_the_same_name_is_not_told(tmp_path: Pat
 
 def test_tables_name_their_file_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = set[str]()
-    made = Under.__init__
-    monkeypatch.setattr(Under, "__init__", lambda self, *given: (told.add(given[0]), made(self, *given))[1])
+    made = ReadProgress.__init__
+    monkeypatch.setattr(ReadProgress, "__init__", lambda self, *given: (told.add(given[0]), made(self, *given))[1])
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"text,label\na,x\nb,y\n"))
     monkeypatch.chdir(tmp_path)
     open_data(DataSettings(source="./a.csv.gz", eval_fraction=0.0), "causal_lm", 0)

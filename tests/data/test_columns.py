@@ -425,8 +425,8 @@ def test_numbers_are_places_in_the_names_of_classes(tmp_path: Path) -> None:
     data = open_data(settings, CLASS, 0)
     assert data.label_names == ("negative", "positive") and [row.label for row in data.train] == [0, 1] * 10
     assert [row.completion for row in open_data(settings, TEXT, 0).train[:2]] == [" negative", " positive"]
-    (spelled,) = (one for one in data.notices if one.field == "data.label_names")
-    assert "'0' read as 'negative' (10), '1' read as 'positive' (10)" in spelled.message and spelled.count == 20
+    (spellings,) = (one for one in data.notices if one.field == "data.label_names")
+    assert "'0' read as 'negative' (10), '1' read as 'positive' (10)" in spellings.message and spellings.count == 20
     with pytest.raises(DataError, match="label '0' is not among data.label_names 1, 2"):
         open_data(settings.replace(label_names=("1", "2")), CLASS, 0)
     with pytest.raises(DataError, match="label '1' is not among data.label_names only"):
@@ -434,8 +434,8 @@ def test_numbers_are_places_in_the_names_of_classes(tmp_path: Path) -> None:
 
 
 def test_spellings_of_one_class_are_one_class_and_are_told(tmp_path: Path) -> None:
-    spelled = ["good ", "good", " good", "bad", "bad", "bad"]
-    source = file_of(tmp_path, *({"text": f"meal {n}", "label": spelled[n % 6]} for n in range(24)))
+    spellings = ["good ", "good", " good", "bad", "bad", "bad"]
+    source = file_of(tmp_path, *({"text": f"meal {n}", "label": spellings[n % 6]} for n in range(24)))
     data = open_data(DataSettings(source=source, eval_fraction=0.0), CLASS, 0)
     assert data.label_names == ("bad", "good") and [row.label for row in data.train][:6] == [1, 1, 1, 0, 0, 0]
     (notice,) = (one for one in data.notices if one.field == "data.label_names")
@@ -475,8 +475,8 @@ def test_the_preview_counts_what_the_plan_counts(tmp_path: Path) -> None:
 
 
 def test_the_counts_of_classes_and_the_split_follow_the_class_and_not_its_spelling(tmp_path: Path) -> None:
-    spelled = ["a", "a ", "b"]
-    source = file_of(tmp_path, *({"text": f"meal {n}", "label": spelled[n % 3]} for n in range(60)))
+    spellings = ["a", "a ", "b"]
+    source = file_of(tmp_path, *({"text": f"meal {n}", "label": spellings[n % 3]} for n in range(60)))
     shown = preview(DataSettings(source=source, eval_fraction=0.5), CLASS, 0, TOKENIZER, 8)
     assert shown["labels"] == [{"name": "a", "train": 20, "eval": 20}, {"name": "b", "train": 10, "eval": 10}]
 

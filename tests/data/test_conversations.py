@@ -15,7 +15,7 @@ from tuning.core.errors import DataError
 from tuning.data import DataSet, open_data
 from tuning.data.conversations import turns_of
 from tuning.data.notices import Told
-from tuning.data.values import RowFault
+from tuning.data.values import RowError
 from tuning.settings.schema import DataSettings
 from tuning.text import Row, Turn
 
@@ -356,7 +356,7 @@ KEYS = st.sampled_from(
 def test_any_turns_are_read_or_are_a_fault_in_words(turns: list[Any]) -> None:
     try:
         found = turns_of(turns, "messages", Told())
-    except RowFault as fault:
+    except RowError as fault:
         assert str(fault)
         return
     assert len(found) == len(turns)

@@ -21,7 +21,7 @@ from support.data_files import BAD, GOOD, GREEDY_XZ, GREEDY_ZSTD, lines, rows_su
 from tuning.core.errors import DataError, TuningError
 from tuning.core.paths import asset_path
 from tuning.data import encode_set, open_data
-from tuning.data.files.progress import read_once, reading, under_way
+from tuning.data.files.progress import read_once, reading, reads_in_progress
 from tuning.data.files.unpack import beginning, unpack
 from tuning.data.preview.preview import preview
 from tuning.settings.schema import DataSettings
@@ -214,11 +214,11 @@ def test_one_reading_serves_all_who_ask_at_once_and_is_seen_while_it_goes() -> N
     with ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(read, 7) for _ in range(4)]
         assert begun.wait(10)
-        (seen,) = under_way()
+        (seen,) = reads_in_progress()
         assert (seen.path, seen.name, seen.done, seen.total) == ("/a/rows.csv", "rows.csv", 7, 10)
         go.set()
         assert [one.result(10) for one in asked] == [7] * 4
-    assert made == [7] and under_way() == []
+    assert made == [7] and reads_in_progress() == []
 
 
 def test_a_packed_file_is_uploaded_and_shown_like_any_other(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from support.routes import client_of
 from tuning.core.errors import DataError, ModelError
 from tuning.core.paths import assets_folder
-from tuning.text import ConversationError, Row, TextTokenizer, Turn, spell_rows, tokenizer
+from tuning.text import ConversationError, Row, TextTokenizer, Turn, tokenize_rows, tokenizer
 from tuning.web.data import add_data_routes
 
 TALK = Row(messages=(Turn("user", "Where is the mill?"), Turn("assistant", "By the river.")))
@@ -33,8 +33,8 @@ def folder(place: Path, template: str = PLAIN, **parts: Any) -> Path:
     return place
 
 
-def spelled(opened: TextTokenizer, *rows: Row) -> list[str]:
-    found = spell_rows(rows, opened, loss_on="auto", task="causal_lm", system_prompt=None)
+def tokenized(opened: TextTokenizer, *rows: Row) -> list[str]:
+    found = tokenize_rows(rows, opened, loss_on="auto", task="causal_lm", system_prompt=None)
     return [opened.decode(one.ids) for one in found]
 
 
@@ -56,14 +56,14 @@ def spelled(opened: TextTokenizer, *rows: Row) -> list[str]:
 def test_a_chat_template_without_an_end_is_refused_and_the_next_one_is_written(tmp_path: Path, template: str) -> None:
     bad, good = (TextTokenizer(folder(tmp_path / name, one)) for name, one in (("bad", template), ("good", PLAIN)))
     with pytest.raises(DataError, match="chat template cannot be used") as told:
-        spelled(bad, TALK)
+        tokenized(bad, TALK)
     assert not isinstance(told.value, ConversationError), "no row is at fault, and none is left out for it"
     assert told.value.problems[0].field == "model"
-    assert spelled(good, TALK) == ["user: Where is the mill?\nassistant: By the river.\n"]
+    assert tokenized(good, TALK) == ["user: Where is the mill?\nassistant: By the river.\n"]
     began = time.monotonic()
     for _ in range(20):
         with pytest.raises(DataError, match="chat template cannot be used"):
-            spelled(bad, TALK)
+            tokenized(bad, TALK)
     assert time.monotonic() - began < 5.0, "what went beyond a limit once is not tried again"
 
 
@@ -72,8 +72,8 @@ def test_a_template_that_refuses_one_conversation_writes_the_others(tmp_path: Pa
     opened = TextTokenizer(folder(tmp_path / "model", template))
     refused = Row(messages=(Turn("user", "no"), Turn("assistant", "yes")))
     with pytest.raises(ConversationError, match="not this one"):
-        spelled(opened, TALK, refused)
-    assert len(spelled(opened, TALK, TALK)) == 2
+        tokenized(opened, TALK, refused)
+    assert len(tokenized(opened, TALK, TALK)) == 2
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tuning.memory.tracing import table_cache as tables
 from tuning.memory.tracing.table_cache import find_table, untraceable
 from tuning.memory.usage import usage_of
 from tuning.plan.plan import plan_for
-from tuning.text import Encoded
+from tuning.text import EncodedRow
 from tuning.training.build import build
 from tuning.training.evaluate import evaluate
 from tuning.training.probes import PeakProbe, allocations, metered
@@ -124,7 +124,7 @@ def test_the_peak_of_an_evaluation_may_lie_in_shorter_rows_with_more_labels() ->
     plan = plan_for({"method": {"name": "prompt_engineering"}, "data": {"source": "people-questions"}, "device": "cpu"})
     built = build(plan.settings, plan.model.path, None, 1e-4, 0)
     rows = [
-        Encoded(ids=[5] * length, trained=[n >= length - labels for n in range(length)], label=None, cut=False)
+        EncodedRow(ids=[5] * length, trained=[n >= length - labels for n in range(length)], label=None, cut=False)
         for length, labels in ((60, 1), (58, 40), (56, 40))
         for _ in range(32)
     ]

@@ -21,7 +21,7 @@ from tuning.memory.usage import usage_of
 from tuning.methods import METHODS
 from tuning.methods.network import linears, target_pattern
 from tuning.models.architectures import KINDS, is_text_model, supports_sdpa, tasks_of
-from tuning.models.base_model import BaseModel, resolve_model, split_spec, tuned_for
+from tuning.models.base_model import BaseModel, resolve_model, split_spec, tuning_of
 from tuning.models.families import FAMILIES, family_of
 from tuning.models.shapes import shape_from_config
 from tuning.plan.plan import plan_for
@@ -180,7 +180,7 @@ def test_what_is_no_model_is_refused_in_words(spec: str) -> None:
     ],
 )
 def test_chat_models_and_base_models_are_distinguished(name: str, template: bool, kind: str) -> None:
-    assert tuned_for(name, template)[0] == kind
+    assert tuning_of(name, template)[0] == kind
 
 
 def test_notes_say_what_a_tokenizer_lacks(folder: Path) -> None:

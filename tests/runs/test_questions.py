@@ -178,13 +178,13 @@ def test_a_merge_that_a_stop_ends_half_way_is_made_after_it(world: MethodsWorld,
     second = started(service, world.settings(**LONG))
     calls: list[int] = []
 
-    def work(go_on: Callable[[], bool], held: bool) -> str:
+    def work(should_continue: Callable[[], bool], held: bool) -> str:
         from tuning.core.errors import check_stop
 
         calls.append(held)
         if len(calls) == 1:
             service.stop(second)
-        check_stop(go_on)
+        check_stop(should_continue)
         return "made"
 
     assert service.executor.run_between_updates(work, 30) == "made" and calls == [True, False]
@@ -208,7 +208,9 @@ def test_many_questions_do_not_keep_a_queued_run_waiting(tmp_path: Path) -> None
     try:
         executor.submit(Job(run_id="first", attempt=1, plan=plan, folder=""), lambda event: None)
         until(lambda: order == ["first"])
-        tasks = [executor.submit_task(lambda go_on, held, n=n: order.append(f"task {n}, {held}")) for n in range(6)]
+        tasks = [
+            executor.submit_task(lambda should_continue, held, n=n: order.append(f"task {n}, {held}")) for n in range(6)
+        ]
         second = executor.submit(Job(run_id="second", attempt=1, plan=plan, folder=""), lambda event: None)
         assert second.wait(30) == "finished"
         for one in tasks:

@@ -14,7 +14,7 @@ from tuning.core.errors import DataError, TuningError
 from tuning.core.paths import asset_path
 from tuning.data import data_catalogue, open_data
 from tuning.settings.schema import DataSettings
-from tuning.text import Row, TextTokenizer, Turn, encode_row, spell_rows
+from tuning.text import Row, TextTokenizer, Turn, encode_row, tokenize_rows
 
 MODEL = asset_path("models", "tiny-town")
 TOKENIZER = TextTokenizer(MODEL)
@@ -47,9 +47,9 @@ def test_the_mask_covers_exactly_the_response(prompt: str, completion: str) -> N
     row = Row(prompt=prompt, completion=completion)
     said, learned = TOKENIZER.decode(TOKENIZER.encode(completion)), trained_text(row)
     assert learned.endswith(said)
-    (spelled,) = spell_rows([row], TOKENIZER, loss_on="auto", task="causal_lm", system_prompt=None)
+    (tokenized,) = tokenize_rows([row], TOKENIZER, loss_on="auto", task="causal_lm", system_prompt=None)
     before = learned.removesuffix(said)
-    assert prompt[len(prompt.rstrip()) :].endswith(before) and (spelled.border == "blanks") == bool(before)
+    assert prompt[len(prompt.rstrip()) :].endswith(before) and (tokenized.border == "blanks") == bool(before)
     assert trained_text(row, loss_on="all") == TOKENIZER.decode(TOKENIZER.encode(prompt) + TOKENIZER.encode(completion))
 
 

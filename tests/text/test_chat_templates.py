@@ -17,7 +17,7 @@ from tuning.core.paths import asset_path
 from tuning.data import open_data
 from tuning.plan.plan import plan_for
 from tuning.settings.schema import DataSettings
-from tuning.text import ConversationError, Row, Spelled, TextTokenizer, Turn, encode_row, spell_rows
+from tuning.text import ConversationError, Row, TextTokenizer, TokenizedRow, Turn, encode_row, tokenize_rows
 from tuning.text.prompts import prompt_ids, question_ids
 
 MODEL = asset_path("models", "tiny-town")
@@ -100,9 +100,9 @@ def messages(row: Row) -> list[dict[str, Any]]:
     return [turn.message() for turn in row.messages or ()]
 
 
-def spelled(row: Row, tokenizer: TextTokenizer, **changes: Any) -> Spelled:
+def tokenized(row: Row, tokenizer: TextTokenizer, **changes: Any) -> TokenizedRow:
     how = {"loss_on": "auto", "task": "causal_lm", "system_prompt": None} | changes
-    return spell_rows([row], tokenizer, **how)[0]
+    return tokenize_rows([row], tokenizer, **how)[0]
 
 
 @pytest.fixture(scope="module", params=SHAPES)
@@ -141,9 +141,9 @@ def test_ids_and_masks_are_those_of_the_template(shape: tuple[str, Any, TextToke
         ids = reference.apply_chat_template(messages(row), tools=tools, return_dict=False)
     except Exception:
         with pytest.raises(ConversationError):
-            spelled(row, tokenizer)
+            tokenized(row, tokenizer)
         return
-    tokens = spelled(row, tokenizer)
+    tokens = tokenized(row, tokenizer)
     assert tokens.ids == ids
     text = reference.apply_chat_template(messages(row), tools=tools, tokenize=False)
     offsets = reference(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
@@ -181,7 +181,7 @@ def test_a_template_that_marks_its_answers_is_taken_at_its_word(tmp_path: Path, 
         result = reference.apply_chat_template(
             messages(row), tools=tools, return_assistant_tokens_mask=True, return_dict=True
         )
-        ours = spelled(row, tokenizer)
+        ours = tokenized(row, tokenizer)
         assert ours.ids == result["input_ids"]
         if name == "ChatML" and "tool_calls" in str(row.messages):
             continue  # it does not write them, so there is nothing to learn of such a turn
@@ -194,7 +194,7 @@ def test_the_bundled_template_is_that_of_transformers() -> None:
     rows = list(open_data(DataSettings(source="chats"), "causal_lm", 0).train)
     for row in rows:
         result = reference.apply_chat_template(messages(row), return_assistant_tokens_mask=True, return_dict=True)
-        ours = spelled(row, tokenizer)
+        ours = tokenized(row, tokenizer)
         assert ours.ids == result["input_ids"] and ours.trained == [bool(mask) for mask in result["assistant_masks"]]
 
 
@@ -205,7 +205,7 @@ def test_a_question_is_what_training_reads_before_the_answer(shape: tuple[str, A
     assert question_ids("2+2?", tokenizer, None, chat=True) == ids
     pair = Row(prompt="2+2?", completion=" It is 4.")
     talk = TALKS["one turn"]
-    assert spelled(pair, tokenizer, chat=True) == spelled(talk, tokenizer)
+    assert tokenized(pair, tokenizer, chat=True) == tokenized(talk, tokenizer)
     before = prompt_ids(talk, tokenizer, None)
     assert prompt_ids(pair, tokenizer, None, chat=True) == before == ids[: len(before)]
 
@@ -216,37 +216,37 @@ def test_pairs_go_through_the_template_with_system_and_history(shape: tuple[str,
     talk = [("system", "Be brief."), ("user", "2+2?"), ("assistant", "4."), ("user", "3+3?"), ("assistant", "6.")]
     if name == "Gemma":
         with pytest.raises(ConversationError, match="no system role"):
-            spelled(row, tokenizer, chat=True)
+            tokenized(row, tokenizer, chat=True)
         return
-    tokens = spelled(row, tokenizer, chat=True)
+    tokens = tokenized(row, tokenizer, chat=True)
     assert tokens.ids == reference.apply_chat_template(
         [{"role": role, "content": content} for role, content in talk], return_dict=False
     )
-    assert tokens == spelled(Row(messages=turns(*talk)), tokenizer)
-    assert spelled(row, tokenizer, chat=True, system_prompt="never").ids == tokens.ids, "the row's own goes before"
+    assert tokens == tokenized(Row(messages=turns(*talk)), tokenizer)
+    assert tokenized(row, tokenizer, chat=True, system_prompt="never").ids == tokens.ids, "the row's own goes before"
 
 
 def test_last_turn_and_all_keep_their_meaning(shape: tuple[str, Any, TextTokenizer]) -> None:
     _, _, tokenizer = shape
     row = TALKS["many turns"]
-    auto, last = spelled(row, tokenizer), spelled(row, tokenizer, loss_on="last_turn")
+    auto, last = tokenized(row, tokenizer), tokenized(row, tokenizer, loss_on="last_turn")
     first = next(i for i, trained in enumerate(last.trained) if trained)
     assert last.trained[first:] == auto.trained[first:] and not any(last.trained[:first]) and any(auto.trained[:first])
-    assert all(spelled(row, tokenizer, loss_on="all").trained)
+    assert all(tokenized(row, tokenizer, loss_on="all").trained)
     weighed = TALKS["a turn that is not learned"]
-    tokens, whole = spelled(weighed, tokenizer, loss_on="all"), spelled(weighed, tokenizer)
+    tokens, whole = tokenized(weighed, tokenizer, loss_on="all"), tokenized(weighed, tokenizer)
     silent = [token for token, trained in zip(tokens.ids, tokens.trained, strict=True) if not trained]
     assert tokenizer.decode(silent).strip() in ("It is 5.", "finalIt is 5."), "an answer that is not learned never is"
     assert not any(all_of and not tokens.trained[i] for i, all_of in enumerate(whole.trained))
     learned = Row(messages=tuple(Turn(turn.role, turn.content, learned=False) for turn in weighed.messages or ()))
-    assert spelled(learned, tokenizer).trained == [False] * len(tokens.ids)
+    assert tokenized(learned, tokenizer).trained == [False] * len(tokens.ids)
 
 
 def test_every_answer_of_a_channel_template_is_learned_with_its_channel(tmp_path: Path) -> None:
     tokenizer = TextTokenizer(chat_folder(tmp_path, plain(SHAPES["gpt-oss"])))
 
     def runs(row: Row) -> list[str]:
-        tokens, texts = spelled(row, tokenizer), list[list[int]]()
+        tokens, texts = tokenized(row, tokenizer), list[list[int]]()
         for i, (token, trained) in enumerate(zip(tokens.ids, tokens.trained, strict=True)):
             if trained and not (i and tokens.trained[i - 1]):
                 texts.append([])
@@ -327,7 +327,7 @@ def test_where_no_rendering_agrees_the_row_is_refused(tmp_path: Path) -> None:
     template = "{{ messages | length }}{% for m in messages %}{{ m.content | reverse }}{% endfor %}"
     tokenizer = TextTokenizer(chat_folder(tmp_path, template))
     with pytest.raises(ConversationError, match="rewrites earlier turns"):
-        spelled(TALKS["many turns"], tokenizer)
+        tokenized(TALKS["many turns"], tokenizer)
 
 
 # -- what is told -----------------------------------------------------------------------------------------------------
@@ -344,7 +344,7 @@ def summary_of(
     tokenizer, chosen = TextTokenizer(model_with(tmp_path, template)), DataSettings(**changes)
     counts = RowCounts(chosen)
     for _ in range(count):
-        tokens = spelled(row, tokenizer, chat=chosen.chat_template == "on")
+        tokens = tokenized(row, tokenizer, chat=chosen.chat_template == "on")
         counts.add(row, tokens, tokens.parts(chosen.max_seq_length), tokenizer)
     return [(notice.field, notice.message, notice.count) for notice in counts.notices(tokenizer, sampled=False)]
 
@@ -377,9 +377,9 @@ def test_an_end_token_of_a_completion_is_not_written_twice_and_is_reported(tmp_p
     bare = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
     expected = reference.apply_chat_template(bare, tokenize=False)
     for completion in (" Yo", f" Yo{end}", f" Yo{end}\n"):
-        tokens = spelled(Row(prompt="Hi", completion=completion), tokenizer, chat=True)
+        tokens = tokenized(Row(prompt="Hi", completion=completion), tokenizer, chat=True)
         assert tokens.ids == reference(expected, add_special_tokens=False)["input_ids"]
-    twice = spelled(Row(prompt="Hi", completion=f"Yo{end}{end}"), tokenizer, chat=True)
+    twice = tokenized(Row(prompt="Hi", completion=f"Yo{end}{end}"), tokenizer, chat=True)
     assert twice.ids.count(reference.eos_token_id) == tokens.ids.count(reference.eos_token_id) + 1  # once, no more
     rows = [{"prompt": f"Hi {n}", "completion": f" Yo{end}" if n < 7 else " Yo"} for n in range(20)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -391,7 +391,7 @@ def test_an_end_token_of_a_completion_is_not_written_twice_and_is_reported(tmp_p
 def test_a_template_without_an_end_leaves_a_completion_its_own(tmp_path: Path) -> None:
     tokenizer = TextTokenizer(chat_folder(tmp_path, plain(SHAPES["GLM"])))
     assert tokenizer.end_text and not tokenizer.written_end
-    tokens = spelled(Row(prompt="Hi", completion=f"Yo{tokenizer.end_text}"), tokenizer, chat=True)
+    tokens = tokenized(Row(prompt="Hi", completion=f"Yo{tokenizer.end_text}"), tokenizer, chat=True)
     assert tokens.ids[-1] == tokenizer.eos_id and tokens.trained[-1]
 
 
@@ -399,7 +399,7 @@ def test_an_end_token_in_the_words_of_a_conversation_is_kept_and_reported(tmp_pa
     reference = AutoTokenizer.from_pretrained(MODEL)
     row = Row(messages=turns(("user", "Hi"), ("assistant", f"Yo{reference.eos_token}")))
     text = reference.apply_chat_template(messages(row), tokenize=False)
-    assert spelled(row, TextTokenizer(MODEL)).ids == reference(text, add_special_tokens=False)["input_ids"]
+    assert tokenized(row, TextTokenizer(MODEL)).ids == reference(text, add_special_tokens=False)["input_ids"]
     talks = [{"messages": messages(row)}] * 9 + [{"messages": messages(TALKS["one turn"])}] * 9
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, talks)))
     settings = DataSettings(source=str(tmp_path / "a.jsonl"), eval_fraction=0.0)
@@ -498,5 +498,5 @@ def test_a_run_asks_through_the_template_as_it_trains(pairs: tuple[str, dict[str
     row = next(iter(open_data(plan.data_settings, "causal_lm", 0).eval))
     before = prompt_ids(row, tokenizer, None, chat=True)
     assert before == question_ids(row.prompt or "", tokenizer, None, chat=True) and before in given, "exact match"
-    trained = spelled(row, tokenizer, chat=True).ids
+    trained = tokenized(row, tokenizer, chat=True).ids
     assert trained[: len(before)] == before and any(ids[: len(trained)] == trained for ids in given), "evaluation"

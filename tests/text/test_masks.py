@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from tuning.core.errors import DataError
 from tuning.core.paths import asset_path
-from tuning.text import Encoded, Row, TextTokenizer, Turn, encode_row, spell_rows
+from tuning.text import EncodedRow, Row, TextTokenizer, Turn, encode_row, tokenize_rows
 
 SPECIALS = (
     "<s>",
@@ -103,7 +103,7 @@ def written(tokenizer: TextTokenizer, tokens: list[int]) -> str:
     return tokenizer._tokenizer.decode(tokens, skip_special_tokens=False)
 
 
-def runs(tokenizer: TextTokenizer, encoded: Encoded) -> list[str]:
+def runs(tokenizer: TextTokenizer, encoded: EncodedRow) -> list[str]:
     """The texts of the unbroken stretches that are learned."""
     stretches: list[list[int]] = []
     before = False
@@ -118,7 +118,7 @@ def runs(tokenizer: TextTokenizer, encoded: Encoded) -> list[str]:
 
 def encode(
     row: Row, tokenizer: TextTokenizer, loss_on: str = "auto", system: str | None = None, limit: int = 10**6
-) -> Encoded:
+) -> EncodedRow:
     return encode_row(row, tokenizer, max_seq_length=limit, loss_on=loss_on, task="causal_lm", system_prompt=system)
 
 
@@ -225,7 +225,7 @@ def test_many_rows_at_once_are_the_same_as_one_by_one(tokenizers: dict[tuple[str
         Row(messages=(Turn("user", "Hi"), Turn("assistant", "Yo"))),
     ]
     for tokenizer in tokenizers.values():
-        together = spell_rows(rows, tokenizer, loss_on="auto", task="causal_lm", system_prompt=None)
+        together = tokenize_rows(rows, tokenizer, loss_on="auto", task="causal_lm", system_prompt=None)
         assert together == [
-            spell_rows([row], tokenizer, loss_on="auto", task="causal_lm", system_prompt=None)[0] for row in rows
+            tokenize_rows([row], tokenizer, loss_on="auto", task="causal_lm", system_prompt=None)[0] for row in rows
         ]

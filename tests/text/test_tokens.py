@@ -20,7 +20,7 @@ from tuning.data import encode_pairs, encode_set
 from tuning.data.preview.preview import preview
 from tuning.data.row_counts import RowCounts
 from tuning.settings.schema import DataSettings
-from tuning.text import Encoded, Row, Spelled, TextTokenizer, encode_row, spell_rows
+from tuning.text import EncodedRow, Row, TextTokenizer, TokenizedRow, encode_row, tokenize_rows
 from tuning.text.prompts import prompt_ids, question_ids
 from tuning.text.tokenizer import MODEL_TYPES_WITH_OWN_CLASS
 
@@ -47,12 +47,12 @@ CLASSES = [
 ]
 
 
-def plain(row: Row, tokenizer: TextTokenizer, **changes: Any) -> Spelled:
+def plain(row: Row, tokenizer: TextTokenizer, **changes: Any) -> TokenizedRow:
     how = {"loss_on": "auto", "task": "causal_lm", "system_prompt": None} | changes
-    return spell_rows([row], tokenizer, **how)[0]
+    return tokenize_rows([row], tokenizer, **how)[0]
 
 
-def learned(row: Spelled | Encoded) -> list[int]:
+def learned(row: TokenizedRow | EncodedRow) -> list[int]:
     return [token for token, trained in zip(row.ids, row.trained, strict=True) if trained]
 
 
@@ -236,8 +236,11 @@ def test_letters_of_prompt_and_answer_in_one_token_are_reported(tmp_path: Path) 
     assert blank.border == "blanks" and blank.ids == [*tokenizer.encode("who: yes"), 1]
     assert tokenizer.decode(learned(blank)) == " yes"
     counts = RowCounts(DataSettings())
-    for spelled, row in ((tokens, Row(prompt="hel", completion="lo")), (blank, Row(prompt="who: ", completion="yes"))):
-        counts.add(row, spelled, spelled.parts(64), tokenizer)
+    for tokenized, row in (
+        (tokens, Row(prompt="hel", completion="lo")),
+        (blank, Row(prompt="who: ", completion="yes")),
+    ):
+        counts.add(row, tokenized, tokenized.parts(64), tokenizer)
     apart, behind = counts.notices(tokenizer, sampled=False)
     assert (apart.field, apart.count) == (behind.field, behind.count) == ("data.separator", 1)
     assert "tokenized apart" in apart.message and "without that blank" in behind.message
@@ -310,8 +313,8 @@ def test_two_texts_of_a_pair_reach_the_model_apart() -> None:
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     model = BertForSequenceClassification(BertConfig(vocab_size=20, **sizes)).eval()
-    pair = Encoded(ids=[2, 5, 3, 6, 3], trained=[False] * 5, label=0, cut=False, types=[0, 0, 0, 1, 1])
-    example = Encoded(ids=[2, 7, 3], trained=[False] * 3, label=1, cut=False)
+    pair = EncodedRow(ids=[2, 5, 3, 6, 3], trained=[False] * 5, label=0, cut=False, types=[0, 0, 0, 1, 1])
+    example = EncodedRow(ids=[2, 7, 3], trained=[False] * 3, label=1, cut=False)
     batch = collate([pair, example], pad_id=0, classes=True, packing=False, device=torch.device("cpu"))
     with torch.no_grad():
         logits = batch_logits(model, batch, classes=True)

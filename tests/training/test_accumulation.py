@@ -149,14 +149,14 @@ def test_cutting_by_length_keeps_the_rows_of_the_window():
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_packed_rows_do_not_see_each_other(world, attention):
     """A packed micro-batch gives the loss of the padded one, row by row."""
-    from tuning.text import Encoded
+    from tuning.text import EncodedRow
     from tuning.training.batches import collate
     from tuning.training.build import load_base
     from tuning.training.loss import batch_logits, sum_loss
 
     model = load_base(str(world.model), labels=None, attention=attention, dtype=torch.float32, pad_id=0).eval()
     rows = [
-        Encoded(ids=[1, *range(5, 5 + n), 2], trained=[False] + [True] * (n + 1), label=None, cut=False)
+        EncodedRow(ids=[1, *range(5, 5 + n), 2], trained=[False] + [True] * (n + 1), label=None, cut=False)
         for n in (3, 11, 6)
     ]
     losses = []
@@ -180,13 +180,13 @@ def test_a_packed_run_is_the_padded_run(world):
 
 
 def test_loss_is_that_of_the_library_on_one_row(world):
-    from tuning.text import Encoded
+    from tuning.text import EncodedRow
     from tuning.training.batches import collate
     from tuning.training.build import load_base
     from tuning.training.loss import batch_logits, sum_loss
 
     model = load_base(str(world.model), labels=None, attention="sdpa", dtype=torch.float32, pad_id=0).eval()
-    row = Encoded(ids=[1, 5, 6, 7, 8, 2], trained=[False, False, False, True, True, True], label=None, cut=False)
+    row = EncodedRow(ids=[1, 5, 6, 7, 8, 2], trained=[False, False, False, True, True, True], label=None, cut=False)
     batch = collate([row], pad_id=0, classes=False, packing=False, device=torch.device("cpu"))
     with torch.no_grad():
         logits = batch_logits(model, batch, classes=False)

@@ -191,9 +191,9 @@ def test_a_row_that_ends_in_the_padding_token_is_read_to_its_end(kind: str) -> N
 
 
 def row_of(ids: list[int]) -> Any:
-    from tuning.text import Encoded
+    from tuning.text import EncodedRow
 
-    return Encoded(ids=ids, trained=[False] * len(ids), label=0, cut=False)
+    return EncodedRow(ids=ids, trained=[False] * len(ids), label=0, cut=False)
 
 
 # -- loaded as the run did ------------------------------------------------------------------------------------------

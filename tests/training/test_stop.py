@@ -34,7 +34,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 class Looks:
-    """A `go_on` that says no at one look, and knows the longest time between two."""
+    """A `should_continue` that says no at one look, and knows the longest time between two."""
 
     def __init__(self, last: int | None = None) -> None:
         self.last, self.count, self.longest, self._before = last, 0, 0.0, time.thread_time()
@@ -77,7 +77,7 @@ def test_reading_a_file_ends_in_the_middle(tmp_path: Path, name: str) -> None:
 
     def read(looks: Looks) -> Any:
         os.utime(file, ns=(time.time_ns(), time.time_ns()))  # another version: nothing kept is used
-        return open_data(settings, "causal_lm", 0, go_on=looks)
+        return open_data(settings, "causal_lm", 0, should_continue=looks)
 
     whole = Looks()
     assert len(read(whole).train) > 50_000
@@ -99,12 +99,12 @@ def test_one_that_waits_for_anothers_reading_stops_waiting(tmp_path: Path) -> No
         inside.set()
         return leave.wait(30)
 
-    first = threading.Thread(target=lambda: open_data(settings, "causal_lm", 0, go_on=slow))
+    first = threading.Thread(target=lambda: open_data(settings, "causal_lm", 0, should_continue=slow))
     first.start()
     try:
         assert inside.wait(10)
         with pytest.raises(Stopped):
-            open_data(settings, "causal_lm", 0, go_on=Looks(3))
+            open_data(settings, "causal_lm", 0, should_continue=Looks(3))
         assert first.is_alive(), "the other reads on"
     finally:
         leave.set()
@@ -115,7 +115,7 @@ def test_tokenizing_ends_at_the_next_few_rows(world: World, tmp_path: Path, monk
     from tuning.data import token_arrays as encoded
 
     commands, done, at_stop = Commands(), [0], [0]
-    real = encoded.spell_rows
+    real = encoded.tokenize_rows
 
     def counted(rows: Any, *given: Any, **more: Any) -> Any:
         done[0] += len(rows)
@@ -128,7 +128,7 @@ def test_tokenizing_ends_at_the_next_few_rows(world: World, tmp_path: Path, monk
 
     file = many_rows(tmp_path / "rows.jsonl", 40_000)
     job = world.job(data={"source": str(file), "columns": {"text": "text"}, "eval_rows": 4})
-    monkeypatch.setattr(encoded, "spell_rows", counted)
+    monkeypatch.setattr(encoded, "tokenize_rows", counted)
     state, events = run(job, commands, on_event)
     assert state == "cancelled" == events[-1].kind and 5_000 <= at_stop[0] < 7_000
     assert done[0] - at_stop[0] <= encoded.CHUNK_ROWS, "of 36,000 rows"
@@ -141,7 +141,7 @@ def test_long_rows_are_tokenized_few_at_a_time(world: World) -> None:
 
     tokenizer, looks = TextTokenizer(world.model), Looks()
     rows = [Row(text="the red dog " * 8_000) for _ in range(20)]
-    encode_set(rows, tokenizer, DataSettings(), "causal_lm", go_on=looks)
+    encode_set(rows, tokenizer, DataSettings(), "causal_lm", should_continue=looks)
     assert looks.count >= 7 and looks.longest < 1.0
 
 

@@ -152,11 +152,11 @@ class Stopped(BaseException):
     """
 
 
-GoOn = Callable[[], bool]
+ShouldContinue = Callable[[], bool]
 """Called inside all long work, at least once a second: False when it is to stop. Quick, and never raises."""
 
 
-def check_stop(should_continue: GoOn) -> None:
+def check_stop(should_continue: ShouldContinue) -> None:
     """Raises Stopped where `should_continue` answers False."""
     if not should_continue():
         raise Stopped

@@ -2,7 +2,7 @@
 
 A column of turns has role and content, or from and value, as a list, as a struct of lists or as JSON text; with marks
 of what is learned, and tool calls and results in their spellings. What was read otherwise than it is written, and what
-was not used, is counted; what cannot be read raises RowFault.
+was not used, is counted; what cannot be read raises RowError.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from tuning.data.files.table import turns_in_columns
 from tuning.data.notices import Told
-from tuning.data.values import RowFault, as_text, from_json, is_missing, whole_characters
+from tuning.data.values import RowError, as_text, from_json, is_missing, whole_characters
 from tuning.text import Turn
 
 SPEAKER_KEYS = ("role", "from", "speaker", "author")
@@ -65,10 +65,10 @@ def starts_with_answer(value: Any) -> bool:
 
 
 def turns_of(value: Any, column: str, told: Told) -> tuple[Turn, ...]:
-    """The turns of a column's value. Raises RowFault."""
+    """The turns of a column's value. Raises RowError."""
     turns = _listed(value)
     if not isinstance(turns, list) or not turns:
-        raise RowFault(f"{column} needs a list of turns with role and content")
+        raise RowError(f"{column} needs a list of turns with role and content")
     return tuple(_turn(turn, f"turn {number} of {column}", told) for number, turn in enumerate(turns, 1))
 
 
@@ -83,15 +83,15 @@ def _word(who: str) -> str:
 
 def _turn(turn: Any, where: str, told: Told) -> Turn:
     if not isinstance(turn, dict):
-        raise RowFault(f"{where} needs role and content")
+        raise RowError(f"{where} needs role and content")
     left = {key: value for key, value in turn.items() if not is_missing(value)}
     speaker = next((key for key in SPEAKER_KEYS if isinstance(left.get(key), str)), None)
     if speaker is None:
-        raise RowFault(f"{where} needs role and content (or from and value) as texts")
+        raise RowError(f"{where} needs role and content (or from and value) as texts")
     who = left.pop(speaker)
     role = ROLES.get(_word(who))
     if role is None:
-        raise RowFault(f"{where} has the unknown role {who!r:.40}; known are user, assistant, system and tool")
+        raise RowError(f"{where} has the unknown role {who!r:.40}; known are user, assistant, system and tool")
     extra = _calls(left, where, told) if role == "assistant" else {}
     extra |= _names(left, role)
     extra |= _reasoning(left, told) if role == "assistant" else {}
@@ -121,12 +121,12 @@ def _content(left: dict[str, Any], where: str, told: Told, bare: bool) -> str:
     if isinstance(said, list):
         said = _joined(said, where, told)
     if not isinstance(said, str):
-        raise RowFault(f"{where} needs role and content (or from and value) as texts")
+        raise RowError(f"{where} needs role and content (or from and value) as texts")
     return whole_characters(said, where)
 
 
 def _joined(parts: list[Any], where: str, told: Told) -> str:
-    """The texts of a turn's parts; pictures and the like are left out and counted. Raises RowFault where no part is a
+    """The texts of a turn's parts; pictures and the like are left out and counted. Raises RowError where no part is a
     text, or one that should be has none."""
     texts, left = list[str](), Told()
     for part in parts:
@@ -137,9 +137,9 @@ def _joined(parts: list[Any], where: str, told: Told) -> str:
         elif isinstance(part, dict) and kind not in TEXT_PARTS:
             left["other_part", f"{kind!r:.40}"] += 1
         else:
-            raise RowFault(f"{where} has a content part of type {kind!r:.40} without a text")
+            raise RowError(f"{where} has a content part of type {kind!r:.40} without a text")
     if left and not "".join(texts).strip():
-        raise RowFault(f"{where} has no content part with a text, only {', '.join(kind for _, kind in left)}")
+        raise RowError(f"{where} has no content part with a text, only {', '.join(kind for _, kind in left)}")
     told.update(left)
     told["part", ""] += 1
     return "".join(texts)
@@ -168,12 +168,12 @@ def _calls(left: dict[str, Any], where: str, told: Told) -> dict[str, Any]:
     if calls is None or calls == [] or calls == "":
         calls = []
     if not isinstance(calls, list):
-        raise RowFault(f"{where} has tool_calls that are no list")
+        raise RowError(f"{where} has tool_calls that are no list")
     older = from_json(left.pop("function_call", None))
     if isinstance(older, dict) and older:
         calls = [*calls, older]
     elif older not in (None, "", {}):
-        raise RowFault(f"{where} has a function_call that is no object")
+        raise RowError(f"{where} has a function_call that is no object")
     return {"tool_calls": [_call(one, where, told) for one in calls]} if calls else {}
 
 
@@ -181,7 +181,7 @@ def _call(call: Any, where: str, told: Told) -> dict[str, Any]:
     """{"type": "function", "function": {"name", "arguments"}}, whatever else it carries beside."""
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise RowFault(f"{where} has a tool call without the name of its function")
+        raise RowError(f"{where} has a tool call without the name of its function")
     rest = {key: value for key, value in call.items() if key != "function" and value is not None}
     rest = rest if function is not call else {}
     function = dict(function)
@@ -201,7 +201,7 @@ def _called(content: str, where: str, told: Told) -> tuple[str, dict[str, Any]]:
         calls = from_json(content)
         calls = [calls] if isinstance(calls, dict) else calls
         read = [_call(one, where, told) for one in calls] if isinstance(calls, list) and calls else []
-    except RowFault:
+    except RowError:
         read = []
     told["call_turn" if read else "call_text", ""] += 1
     return ("", {"tool_calls": read}) if read else (content, {})
@@ -236,7 +236,7 @@ def _mark(value: Any, words: str, role: str, told: Told) -> bool:
 
 
 def masked(turns: tuple[Turn, ...], mask: Any, column: str, told: Told) -> tuple[Turn, ...]:
-    """The turns with a row's own marks: one for each turn, one for each answer, or one for all. Raises RowFault."""
+    """The turns with a row's own marks: one for each turn, one for each answer, or one for all. Raises RowError."""
     mask = from_json(mask)
     marks: Sequence[Any] = mask if isinstance(mask, list) else [mask] * len(turns)
     answers = [place for place, turn in enumerate(turns) if turn.role == "assistant"]
@@ -245,7 +245,7 @@ def masked(turns: tuple[Turn, ...], mask: Any, column: str, told: Told) -> tuple
     elif len(marks) == len(answers):
         by_place = dict(zip(answers, marks, strict=True))
     else:
-        raise RowFault(f"column {column!r} has {len(marks)} marks for {len(turns)} turns")
+        raise RowError(f"column {column!r} has {len(marks)} marks for {len(turns)} turns")
     found = []
     for place, turn in enumerate(turns):
         value = by_place.get(place)
@@ -268,7 +268,7 @@ def count_systems(turns: tuple[Turn, ...], told: Told) -> None:
 
 
 def tools_of(value: Any, column: str, told: Told) -> str | None:
-    """The tools of a row as JSON, a list of function schemas; None where there are none. Raises RowFault."""
+    """The tools of a row as JSON, a list of function schemas; None where there are none. Raises RowError."""
     if is_missing(value):
         return None
     tools = from_json(value)
@@ -276,7 +276,7 @@ def tools_of(value: Any, column: str, told: Told) -> str | None:
         return None
     tools = [tools] if isinstance(tools, dict) else tools
     if not isinstance(tools, list) or not all(isinstance(from_json(tool), dict) for tool in tools):
-        raise RowFault(f"column {column!r} is no list of tools, each an object with a name")
+        raise RowError(f"column {column!r} is no list of tools, each an object with a name")
     if not tools:
         return None
     found = []
@@ -289,22 +289,22 @@ def tools_of(value: Any, column: str, told: Told) -> str | None:
 
 
 def history_of(value: Any, column: str, told: Told) -> tuple[tuple[str, str], ...]:
-    """Earlier questions with their answers: pairs, objects of two texts, or turns. Raises RowFault."""
+    """Earlier questions with their answers: pairs, objects of two texts, or turns. Raises RowError."""
     if is_missing(value) or value == "":
         return ()
     pairs = from_json(value)
     if is_talk(pairs):
         turns = turns_of(pairs, column, told)
         if len(turns) % 2 or [turn.role for turn in turns] != ["user", "assistant"] * (len(turns) // 2):
-            raise RowFault(f"column {column!r} needs a question and an answer in turn")
+            raise RowError(f"column {column!r} needs a question and an answer in turn")
         pairs = [[asked.content, said.content] for asked, said in zip(turns[::2], turns[1::2], strict=True)]
     if not isinstance(pairs, list):
-        raise RowFault(f"column {column!r} is no list of questions with their answers")
+        raise RowError(f"column {column!r} is no list of questions with their answers")
     found = []
     for pair in pairs:
         pair = list(pair.values()) if isinstance(pair, dict) else pair
         if not isinstance(pair, list) or len(pair) != 2:
-            raise RowFault(f"column {column!r} is no list of questions with their answers")
+            raise RowError(f"column {column!r} is no list of questions with their answers")
         asked, said = (as_text(one, column, empty=True) for one in pair)
         found.append((asked, said))
     told["history", ""] += len(found)

@@ -19,19 +19,19 @@ from typing import Any, overload
 
 import numpy as np
 
-from tuning.core.errors import DataError, GoOn, Notice, counted
+from tuning.core.errors import DataError, Notice, ShouldContinue, counted
 from tuning.core.lru import LruCache
 from tuning.data.files import progress
 from tuning.data.files.concat import open_tables
 from tuning.data.files.header import MOST_COLUMNS
-from tuning.data.files.lines import KEPT_TABLES, head
+from tuning.data.files.lines import MOST_OPEN_TABLES, head
 from tuning.data.files.progress import read_once
-from tuning.data.files.table import BadRow, Record, Table, version_of
+from tuning.data.files.table import BadRow, Record, Table, file_version
 from tuning.data.locate import DataFiles, find_data_files
 from tuning.data.notices import LISTED, Told, notices_of
 from tuning.data.row_choice import Places, as_numbers, as_places, hold_out, take
 from tuning.data.schema import RowSchema, column_notices, columns_of, label_text, make_row, read_as, surely_good
-from tuning.data.values import RowFault
+from tuning.data.values import RowError
 from tuning.settings.schema import DataSettings
 from tuning.text import Row
 
@@ -149,15 +149,19 @@ class DataSet:
 
 
 def open_data(
-    settings: DataSettings, task: str, seed: int, head_only: bool = False, go_on: GoOn = lambda: True
+    settings: DataSettings,
+    task: str,
+    seed: int,
+    head_only: bool = False,
+    should_continue: ShouldContinue = lambda: True,
 ) -> DataSet:
     """The rows of a data set, split; of a large file only those of its head, where that is enough.
 
     For files and settings that are the same as before it is the data set that was opened before. Raises DataError
-    naming the line or the column and the fix, and Stopped soon after `go_on` says no.
+    naming the line or the column and the fix, and Stopped soon after `should_continue` says no.
     """
     files = find_data_files(settings)
-    with progress.wanted(go_on):
+    with progress.stopped_by(should_continue):
         if head_only:
             return _opened(files, settings, task, seed, head_only=True)
         key = _key(files, settings, task, seed)
@@ -176,7 +180,7 @@ def opened_before(key: Hashable) -> DataSet | None:
 
 def _key(files: DataFiles, settings: DataSettings, task: str, seed: int) -> Hashable:
     try:
-        versions = tuple(version_of(file.stat()) for file in (*files.train, *(files.eval or ())))
+        versions = tuple(file_version(file.stat()) for file in (*files.train, *(files.eval or ())))
     except OSError as error:  # gone since
         raise DataError(f"{files.title} cannot be read: {error.strerror}", files.title, "a readable file") from None
     return settings.model_dump_json(exclude=OF_TOKENS), task, seed, repr(files), versions
@@ -348,7 +352,7 @@ def _spelled_out(name: str) -> str:
     return shown if plain else ascii(name)
 
 
-@read_once(KEPT_TABLES)
+@read_once(MOST_OPEN_TABLES)
 def check(table: Table, schema: RowSchema) -> Checked:
     """Read rows once for what is wrong with them and for their classes; kept for each version of a file.
 
@@ -383,11 +387,11 @@ def check(table: Table, schema: RowSchema) -> Checked:
             elif code is not None:
                 codes.append(code)
             elif schema.labelled and isinstance(one, Record):
-                spelled = str(one.values[column])
-                if spelled not in known:
-                    known[spelled] = len(known)
+                tokenized = str(one.values[column])
+                if tokenized not in known:
+                    known[tokenized] = len(known)
                     classes.append(numbers.setdefault(label_text(one.values, schema), len(numbers)))
-                codes.append(known[spelled])
+                codes.append(known[tokenized])
                 if len(numbers) > MOST_CLASSES:
                     message = f"column {column!r} has more than {MOST_CLASSES} different values; choose another"
                     raise DataError(f"{message} for label", column, f"up to {MOST_CLASSES} classes", "data.columns")
@@ -410,12 +414,12 @@ def _classes_of(
     codes: array[int], classes: Sequence[int], spellings: Sequence[str], names: Sequence[str], told: Told
 ) -> array[int]:
     """The class of each row from its spelling, -1 where it is bad; and what is told of spellings."""
-    spelled = np.frombuffer(codes, dtype=np.int32)
-    counts = np.bincount(spelled[spelled >= 0], minlength=len(spellings))
+    tokenized = np.frombuffer(codes, dtype=np.int32)
+    counts = np.bincount(tokenized[tokenized >= 0], minlength=len(spellings))
     for spelling, code, count in zip(spellings, classes, counts.tolist(), strict=True):
         if spelling != names[code]:
             told["class", f"{spelling!r:.60} read as {names[code]!r:.60}"] += count
-    return array("i", np.append(np.asarray(classes, dtype=np.int32), np.int32(-1))[spelled].tobytes())
+    return array("i", np.append(np.asarray(classes, dtype=np.int32), np.int32(-1))[tokenized].tobytes())
 
 
 def _row_or_bad(
@@ -426,7 +430,7 @@ def _row_or_bad(
     mine = Told()
     try:
         row = make_row(one.values, schema, labels, mine)
-    except RowFault as fault:
+    except RowError as fault:
         return BadRow(one.line, str(fault))
     if told is not None and mine:  # of a bad row nothing else is told
         told.update(mine)

@@ -19,7 +19,7 @@ from tuning.core.paths import assets_folder
 from tuning.core.visitor import path_refusal
 from tuning.data.files.archive import NAME_LETTERS
 from tuning.data.files.archive import NOT_ROWS as NOT_ROWS_BESIDE
-from tuning.data.files.table import Version, version_of
+from tuning.data.files.table import FileVersion, file_version
 from tuning.hub.data_sets import Snapshot, cached_data, is_hub_id, unknown_subset
 from tuning.hub.label_names import classes_of, classes_of_subset
 from tuning.hub.splits import NOT_ROWS, PACKED, Layout, layout_of
@@ -364,11 +364,11 @@ def _card_of(folder: Path) -> dict[str, Any]:
     readme = folder / "README.md"
     if path_refusal(readme, "data") or not os.path.isfile(readme) or readme.stat().st_size > CARD_BYTES:
         return {}
-    return _read_card(str(readme), version_of(readme.stat()))
+    return _read_card(str(readme), file_version(readme.stat()))
 
 
 @lru_cache(maxsize=16)
-def _read_card(readme: str, version: Version) -> dict[str, Any]:
+def _read_card(readme: str, version: FileVersion) -> dict[str, Any]:
     from huggingface_hub.repocard import metadata_load
 
     try:

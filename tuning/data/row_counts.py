@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from tuning.core.errors import Notice
 from tuning.settings.schema import DataSettings
-from tuning.text import Encoded, Row, Spelled, TextTokenizer, as_conversation, template_omissions
+from tuning.text import EncodedRow, Row, TextTokenizer, TokenizedRow, as_conversation, template_omissions
 from tuning.text.conversations import PART_OF
 
 
@@ -28,31 +28,33 @@ class RowCounts:
         self._unknown = self._bare = self._own_ends = self._end_texts = 0
         self._unwritten = Counter[str]()
 
-    def add(self, row: Row, spelled: Spelled | None, parts: Sequence[Encoded], tokenizer: TextTokenizer) -> None:
+    def add(
+        self, row: Row, tokenized: TokenizedRow | None, parts: Sequence[EncodedRow], tokenizer: TextTokenizer
+    ) -> None:
         """Count one row: as it is whole, and as it is trained on."""
         self.rows += 1
         self.pairs += row.completion is not None
-        if spelled is None:
+        if tokenized is None:
             self._refused += 1
             return
         if row.text_pair is not None:
             front, back = tokenizer.frame
-            inner = spelled.ids[front : len(spelled.ids) - back]
+            inner = tokenized.ids[front : len(tokenized.ids) - back]
             self._glued += not any(one in tokenizer.special_ids for one in inner)
-        wanted, left = sum(spelled.trained[1:]), sum(part.trained_tokens for part in parts)
+        wanted, left = sum(tokenized.trained[1:]), sum(part.trained_tokens for part in parts)
         kept = sum(len(part.ids) for part in parts)
-        self._tokens += len(spelled.ids)
-        self._unknown += spelled.ids.count(tokenizer.unknown_id) if tokenizer.unknown_id is not None else 0
-        self._bare += spelled.label is not None and not spelled.ids
-        self._lost += len(spelled.ids) - kept
-        self._plain += spelled.plain
-        self._apart += spelled.border == "letters"
-        self._blank += spelled.border == "blanks"
-        self._empty += spelled.label is None and not wanted
-        if len(spelled.ids) > self._settings.max_seq_length:
+        self._tokens += len(tokenized.ids)
+        self._unknown += tokenized.ids.count(tokenizer.unknown_id) if tokenizer.unknown_id is not None else 0
+        self._bare += tokenized.label is not None and not tokenized.ids
+        self._lost += len(tokenized.ids) - kept
+        self._plain += tokenized.plain
+        self._apart += tokenized.border == "letters"
+        self._blank += tokenized.border == "blanks"
+        self._empty += tokenized.label is None and not wanted
+        if len(tokenized.ids) > self._settings.max_seq_length:
             self._long += 1
-            self.blocks += len(parts) if spelled.plain and len(parts) > 1 else 0
-        if wanted and not spelled.plain:
+            self.blocks += len(parts) if tokenized.plain and len(parts) > 1 else 0
+        if wanted and not tokenized.plain:
             self.answers += 1
             self._cut_answers += left < wanted
             self._lost_answers += left == 0
@@ -60,10 +62,10 @@ class RowCounts:
         if self._through_template(row):
             talk = as_conversation(row, tokenizer.written_end)
             self._own_ends += talk != as_conversation(row)
-        if talk.messages is not None and spelled.label is None:
+        if talk.messages is not None and tokenized.label is None:
             self._talks += 1
-            last = max((place for place, trained in enumerate(spelled.trained) if trained), default=None)
-            self._endless += last is not None and spelled.ids[last] not in tokenizer.special_ids
+            last = max((place for place, trained in enumerate(tokenized.trained) if trained), default=None)
+            self._endless += last is not None and tokenized.ids[last] not in tokenizer.special_ids
             self._end_texts += bool(tokenizer.end_text) and any(
                 turn.role == "assistant" and tokenizer.end_text in turn.content for turn in talk.messages
             )

@@ -1,7 +1,7 @@
 """What rows are: text, prompt and completion, instruction, conversation, text and label; and rows into `Row`s.
 
 The first records of a table, what a person has chosen and the card of a bundled set make a `RowSchema`. By it each
-record becomes a `Row`, or raises RowFault with the reason why it cannot.
+record becomes a `Row`, or raises RowError with the reason why it cannot.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tuning.data.conversations import (
     unlearned_answers,
 )
 from tuning.data.notices import LISTED, Told
-from tuning.data.values import LONGEST_MISSING, MISSING_WORDS, RowFault, as_text, is_answers, is_missing
+from tuning.data.values import LONGEST_MISSING, MISSING_WORDS, RowError, as_text, is_answers, is_missing
 from tuning.settings.schema import DataSettings
 from tuning.text import Row, Turn
 
@@ -298,14 +298,14 @@ def fill(template: str, record: Mapping[str, Any], csv: bool = False) -> str:
 
 def label_text(record: Mapping[str, Any], schema: RowSchema) -> str:
     """The record's class as text: as it stands there without blanks around it, a whole number without its .0, or the
-    name of its number. Raises RowFault."""
+    name of its number. Raises RowError."""
     column = schema.column("label") or ""
     classes, given, value = schema.classes, schema.given, record.get(column)
     if isinstance(value, str) and value in given:  # said outright to be a class, whatever else it may mean
         return value
     text = as_text(value, column, schema.csv).strip()
     if not text:
-        raise RowFault(f"column {column!r} is missing or empty")
+        raise RowError(f"column {column!r} is missing or empty")
     whole = _WHOLE_NUMBER.fullmatch(text)
     text = whole[1] if whole and text not in (classes or given) else text
     names = classes or (given if text not in given and not any(map(_INDEX.fullmatch, given)) else ())
@@ -314,11 +314,11 @@ def label_text(record: Mapping[str, Any], schema: RowSchema) -> str:
         return names[number]
     if not classes or text in classes:
         return text
-    raise RowFault(f"column {column!r} is {text!r:.40}, and the classes are 0 to {len(classes) - 1}")
+    raise RowError(f"column {column!r} is {text!r:.40}, and the classes are 0 to {len(classes) - 1}")
 
 
 def make_row(record: Mapping[str, Any], schema: RowSchema, labels: Mapping[str, int], told: Told | None = None) -> Row:
-    """The record as a row; `labels` numbers the classes, `told` counts what a person should hear. Raises RowFault."""
+    """The record as a row; `labels` numbers the classes, `told` counts what a person should hear. Raises RowError."""
     told = Told() if told is None else told
     if schema.shape == "conversation":
         return _conversation(record, schema, told)

@@ -16,10 +16,10 @@ from tuning.core.lru import LruCache
 from tuning.data.data_set import DataSet, Rows
 from tuning.data.duplicates import repeat_notices
 from tuning.data.row_counts import RowCounts
-from tuning.data.token_arrays import learnable, spell_each
+from tuning.data.token_arrays import learnable, tokenize_each
 from tuning.methods.recipes import read_recipe, recipe_named
 from tuning.settings.schema import DataSettings
-from tuning.text import Encoded, Row, Spelled, TextTokenizer
+from tuning.text import EncodedRow, Row, TextTokenizer, TokenizedRow
 from tuning.text.prompts import longest_prompt
 
 COUNTED_BYTES = 2 * 2**20
@@ -192,30 +192,30 @@ def _nothing_to_learn(settings: DataSettings, counts: RowCounts) -> DataError:
 
 def _encoded(
     rows: Iterable[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str, taught: Any, counts: RowCounts
-) -> list[Encoded]:
+) -> list[EncodedRow]:
     """The rows' tokens; under a recipe with these settings, of the longest of the forms each may take."""
-    found = list[Encoded]()
-    for row, spelled in _spelled(rows, tokenizer, settings, task, taught):
-        parts = [] if spelled is None else spelled.parts(settings.max_seq_length, settings.long_text)
-        counts.add(row, spelled, parts, tokenizer)
+    found = list[EncodedRow]()
+    for row, tokenized in _spelled(rows, tokenizer, settings, task, taught):
+        parts = [] if tokenized is None else tokenized.parts(settings.max_seq_length, settings.long_text)
+        counts.add(row, tokenized, parts, tokenizer)
         found += parts
     return found
 
 
 def _spelled(
     rows: Iterable[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str, taught: Any
-) -> Iterator[tuple[Row, Spelled | None]]:
+) -> Iterator[tuple[Row, TokenizedRow | None]]:
     if taught is None:
-        yield from spell_each(rows, tokenizer, settings, task)
+        yield from tokenize_each(rows, tokenizer, settings, task)
         return
     recipe = recipe_named(taught.name)
     ways = zip(*(recipe.forms(row, taught) for row in rows), strict=True)
-    spelled = [list(spell_each(way, tokenizer, settings, task)) for way in ways]
-    for same in zip(*spelled, strict=True):
+    tokenized = [list(tokenize_each(way, tokenizer, settings, task)) for way in ways]
+    for same in zip(*tokenized, strict=True):
         yield max(same, key=lambda one: (len(one[1].ids), sum(one[1].trained[1:])) if one[1] else (0, 0))
 
 
-def _counts(rows: Sequence[Encoded]) -> tuple[int, ...]:
+def _counts(rows: Sequence[EncodedRow]) -> tuple[int, ...]:
     """Labels of each row: a class, or the tokens that are trained on."""
     return tuple(1 if one.label is not None else one.trained_tokens for one in rows)
 

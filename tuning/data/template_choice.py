@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from tuning.core.errors import DataError, Notice
-from tuning.models.base_model import BaseModel, descriptive_name, tuned_for
+from tuning.models.base_model import BaseModel, descriptive_name, tuning_of
 from tuning.settings.schema import DataSettings
 
 FIELD = "data.chat_template"
@@ -47,4 +47,4 @@ def _tuned(model: BaseModel) -> str:
     """`chat`, `base` or `unclear`; a run's result is what its own base model was, whatever the run was called."""
     while model.parent is not None:
         model = model.parent
-    return tuned_for(descriptive_name(model.title, model.source), model.chat_template)[0]
+    return tuning_of(descriptive_name(model.title, model.source), model.chat_template)[0]

@@ -1,6 +1,6 @@
 """Rows as tokens, packed: a few bytes a token in memory, and on disk once they are many.
 
-An `EncodedSet` is a sequence of `Encoded` rows for the loop. Large sets lie in a temporary file that has no name and is
+An `EncodedSet` is a sequence of `EncodedRow` for the loop. Large sets lie in a temporary file that has no name and is
 gone with the run; one that is stored is a safetensors file, whose checksum is looked at when it is opened.
 """
 
@@ -17,9 +17,9 @@ from typing import Any, BinaryIO, cast, overload
 
 import numpy as np
 
-from tuning.core.errors import DataError, GoOn, check_stop
+from tuning.core.errors import DataError, ShouldContinue, check_stop
 from tuning.settings.schema import DataSettings
-from tuning.text import ConversationError, Encoded, Row, Spelled, TextTokenizer, characters, spell_rows
+from tuning.text import ConversationError, EncodedRow, Row, TextTokenizer, TokenizedRow, characters, tokenize_rows
 
 MEMORY_BYTES = 64 * 2**20
 CHUNK_ROWS, CHUNK_CHARACTERS = 256, 250_000
@@ -38,8 +38,8 @@ DTYPES = {
 """The arrays of a kept file, the widest numbers first, so that all lie at multiples of their size."""
 
 
-class EncodedSet(Sequence[Encoded]):
-    """Encoded rows packed into arrays; each is made into an `Encoded` when it is asked for."""
+class EncodedSet(Sequence[EncodedRow]):
+    """EncodedRow rows packed into arrays; each is made into an `EncodedRow` when it is asked for."""
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
         """`starts` (rows + 1) says where each row begins in `tokens`, which hold 4 x id + 2 x type + trained; `labels`
@@ -48,7 +48,7 @@ class EncodedSet(Sequence[Encoded]):
         self._starts, self._tokens, self._labels, self._cut = (arrays[name] for name in DTYPES)
 
     @staticmethod
-    def of(rows: Iterable[Encoded], folder: Path | None = None) -> EncodedSet:
+    def of(rows: Iterable[EncodedRow], folder: Path | None = None) -> EncodedSet:
         """Pack rows; `folder` holds the temporary file of many."""
         starts, labels, cut = array("Q", [0]), array("i"), bytearray()
         file = tempfile.SpooledTemporaryFile(  # noqa: SIM115  held by its map; without a name: closed, it is gone
@@ -78,7 +78,7 @@ class EncodedSet(Sequence[Encoded]):
         )
 
     @staticmethod
-    def read(place: Path, go_on: GoOn = lambda: True) -> EncodedSet:
+    def read(place: Path, should_continue: ShouldContinue = lambda: True) -> EncodedSet:
         """A set that `write` has written, mapped into memory. Raises OSError, ValueError where it is damaged, and
         Stopped."""
         with open(place, "rb") as file:
@@ -89,7 +89,7 @@ class EncodedSet(Sequence[Encoded]):
             told = header.pop("__metadata__")
             check, size = zlib.crc32(json.dumps(header).encode()), begin
             while piece := file.read(PIECE_BYTES):
-                check_stop(go_on)
+                check_stop(should_continue)
                 check, size = zlib.crc32(piece, check), size + len(piece)
         if told != {"crc32": str(check)} or size != begin + header["cut"]["data_offsets"][1]:
             raise ValueError(f"{place} is damaged")
@@ -102,7 +102,7 @@ class EncodedSet(Sequence[Encoded]):
             }
         )
 
-    def write(self, out: BinaryIO, go_on: GoOn = lambda: True) -> None:
+    def write(self, out: BinaryIO, should_continue: ShouldContinue = lambda: True) -> None:
         """Write the set as a safetensors file. Raises Stopped."""
         header, at = dict[str, Any](), 0
         for name, (dtype, _) in DTYPES.items():
@@ -112,14 +112,14 @@ class EncodedSet(Sequence[Encoded]):
         check = zlib.crc32(json.dumps(header).encode())
         for name in DTYPES:
             for piece in _pieces(self._arrays[name]):
-                check_stop(go_on)
+                check_stop(should_continue)
                 check = zlib.crc32(piece, check)
         head = json.dumps(header | {"__metadata__": {"crc32": str(check)}}).encode()
         head += b" " * (-len(head) % 8)
         out.write(len(head).to_bytes(8, "little") + head)
         for name in DTYPES:
             for piece in _pieces(self._arrays[name]):
-                check_stop(go_on)
+                check_stop(should_continue)
                 out.write(piece)
 
     @property
@@ -135,10 +135,10 @@ class EncodedSet(Sequence[Encoded]):
         return len(self._labels)
 
     @overload
-    def __getitem__(self, index: int) -> Encoded: ...
+    def __getitem__(self, index: int) -> EncodedRow: ...
     @overload
-    def __getitem__(self, index: slice) -> list[Encoded]: ...
-    def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
+    def __getitem__(self, index: slice) -> list[EncodedRow]: ...
+    def __getitem__(self, index: int | slice) -> EncodedRow | list[EncodedRow]:
         if isinstance(index, slice):
             return [self[one] for one in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
@@ -146,7 +146,7 @@ class EncodedSet(Sequence[Encoded]):
         index %= len(self)
         packed = self._tokens[self._starts[index] : self._starts[index + 1]]
         label = int(self._labels[index])
-        return Encoded(
+        return EncodedRow(
             ids=(packed >> 2).tolist(),
             trained=(packed & 1).astype(bool).tolist(),
             label=None if label < 0 else label,
@@ -161,7 +161,7 @@ class EncodedSet(Sequence[Encoded]):
 
     @property
     def trained_tokens(self) -> list[int]:
-        """Label tokens of each row, as `Encoded.trained_tokens`."""
+        """Label tokens of each row, as `EncodedRow.trained_tokens`."""
         found = np.zeros(len(self), dtype=np.int64)
         for first in range(0, len(self), COUNTED_ROWS):
             starts = self._starts[first : first + COUNTED_ROWS + 1].astype(np.int64)
@@ -172,7 +172,7 @@ class EncodedSet(Sequence[Encoded]):
         return found.tolist()
 
 
-def row_sizes(rows: Sequence[Encoded], *, classes: bool) -> tuple[np.ndarray, np.ndarray]:
+def row_sizes(rows: Sequence[EncodedRow], *, classes: bool) -> tuple[np.ndarray, np.ndarray]:
     """Tokens and labels of each row: a class is one label."""
     packed = rows if isinstance(rows, EncodedSet) else None
     lengths = packed.lengths if packed is not None else [len(row.ids) for row in rows]
@@ -188,8 +188,8 @@ def _pieces(numbers: np.ndarray) -> Iterator[bytes]:
 
 
 def how_rows_are_written(settings: DataSettings, task: str) -> dict[str, Any]:
-    """What `spell_rows` needs to know of the settings. chat_template is `on` or `off` by then: `auto`, which needs the
-    model's name (`data.template_choice`), counts as off."""
+    """The settings that `tokenize_rows` needs. chat_template is `on` or `off` by then: `auto`, which needs the model's
+    name (`data.template_choice`), counts as off."""
     return {
         "loss_on": settings.loss_on,
         "task": task,
@@ -199,9 +199,13 @@ def how_rows_are_written(settings: DataSettings, task: str) -> dict[str, Any]:
     }
 
 
-def spell_each(
-    rows: Iterable[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str, go_on: GoOn = lambda: True
-) -> Iterator[tuple[Row, Spelled | None]]:
+def tokenize_each(
+    rows: Iterable[Row],
+    tokenizer: TextTokenizer,
+    settings: DataSettings,
+    task: str,
+    should_continue: ShouldContinue = lambda: True,
+) -> Iterator[tuple[Row, TokenizedRow | None]]:
     """Every row beside its tokens, whole.
 
     A conversation that the model's chat template refuses is a bad row: None where the settings leave such out, else
@@ -209,15 +213,15 @@ def spell_each(
     """
     how, done = how_rows_are_written(settings, task), 0
     for chunk in _chunks(rows):
-        check_stop(go_on)
-        found: list[Spelled | None] = []
+        check_stop(should_continue)
+        found: list[TokenizedRow | None] = []
         try:
-            found += spell_rows(chunk, tokenizer, **how)
+            found += tokenize_rows(chunk, tokenizer, **how)
         except ConversationError:  # which one, or which ones?
             found = []
             for number, row in enumerate(chunk, done + 1):
                 try:
-                    found += spell_rows([row], tokenizer, **how)
+                    found += tokenize_rows([row], tokenizer, **how)
                 except ConversationError as error:
                     if settings.bad_rows != "skip":
                         message = f"conversation {number}: {error}; or leave such rows out with data.bad_rows skip"
@@ -241,28 +245,36 @@ def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def encode_each(
-    rows: Iterable[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str, go_on: GoOn = lambda: True
-) -> Iterator[tuple[Row, Encoded]]:
+    rows: Iterable[Row],
+    tokenizer: TextTokenizer,
+    settings: DataSettings,
+    task: str,
+    should_continue: ShouldContinue = lambda: True,
+) -> Iterator[tuple[Row, EncodedRow]]:
     """Every row beside its tokens, those with nothing to learn from among them; a long text once for each of its
     blocks. Raises Stopped."""
-    for row, spelled in spell_each(rows, tokenizer, settings, task, go_on):
-        if spelled is not None:
-            for part in spelled.parts(settings.max_seq_length, settings.long_text):
+    for row, tokenized in tokenize_each(rows, tokenizer, settings, task, should_continue):
+        if tokenized is not None:
+            for part in tokenized.parts(settings.max_seq_length, settings.long_text):
                 yield row, part
 
 
-def learnable(row: Encoded) -> bool:
+def learnable(row: EncodedRow) -> bool:
     """Has it a class and tokens to tell it by, or a token whose prediction counts?"""
     return bool(row.ids) if row.label is not None else row.trained_tokens > 0
 
 
 def encode_pairs(
-    rows: Iterable[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str, go_on: GoOn = lambda: True
-) -> Iterator[tuple[Row, Encoded]]:
+    rows: Iterable[Row],
+    tokenizer: TextTokenizer,
+    settings: DataSettings,
+    task: str,
+    should_continue: ShouldContinue = lambda: True,
+) -> Iterator[tuple[Row, EncodedRow]]:
     """Rows beside their tokens, to be looked at: rows with nothing to learn from (an empty answer) are left out, and a
     block of a long text stands beside a row with its own piece of the text. Raises Stopped."""
-    for row, spelled in spell_each(rows, tokenizer, settings, task, go_on):
-        parts = [] if spelled is None else spelled.parts(settings.max_seq_length, settings.long_text)
+    for row, tokenized in tokenize_each(rows, tokenizer, settings, task, should_continue):
+        parts = [] if tokenized is None else tokenized.parts(settings.max_seq_length, settings.long_text)
         for part in filter(learnable, parts):
             yield row if len(parts) == 1 else replace(row, text=tokenizer.decode(part.ids)), part
 
@@ -274,17 +286,17 @@ def encode_set(
     task: str,
     folder: Path | None = None,
     tell: Callable[[int], None] = lambda done: None,
-    go_on: GoOn = lambda: True,
+    should_continue: ShouldContinue = lambda: True,
 ) -> EncodedSet:
     """The rows as tokens; rows with nothing to learn from are left out.
 
     `tell` hears how many examples are done, now and then; `folder` holds the temporary file of a large set. Raises
-    Stopped soon after `go_on` says no.
+    Stopped soon after `should_continue` says no.
     """
 
-    def told() -> Iterator[Encoded]:
+    def told() -> Iterator[EncodedRow]:
         done = 0
-        for _, one in encode_each(rows, tokenizer, settings, task, go_on):
+        for _, one in encode_each(rows, tokenizer, settings, task, should_continue):
             if not learnable(one):
                 continue
             done += 1

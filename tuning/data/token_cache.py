@@ -11,7 +11,7 @@ from datetime import date
 from hashlib import sha256
 from pathlib import Path
 
-from tuning.core.errors import GoOn
+from tuning.core.errors import ShouldContinue
 from tuning.core.files import FileCache
 from tuning.core.libraries import installed_version
 from tuning.data.data_set import DataSet
@@ -43,16 +43,16 @@ def encode_cached(
     task: str,
     folder: Path | None = None,
     tell: Callable[[int], None] = lambda done: None,
-    go_on: GoOn = lambda: True,
+    should_continue: ShouldContinue = lambda: True,
 ) -> EncodedSet:
     """The training rows as `encode_set` makes them, bit for bit; `model` is the folder that the tokenizer came from.
     Raises Stopped."""
     cache, key = _cache(), _key(data, model, settings, task)
-    tokens = cache.read(key, lambda path: EncodedSet.read(path, go_on))
+    tokens = cache.read(key, lambda path: EncodedSet.read(path, should_continue))
     if tokens is None:
-        made = tokens = encode_set(data.train, tokenizer, settings, task, folder, tell, go_on)
+        made = tokens = encode_set(data.train, tokenizer, settings, task, folder, tell, should_continue)
         if made.tokens >= LEAST_TOKENS:
-            cache.write(key, made.bytes, lambda out: made.write(out, go_on))
+            cache.write(key, made.bytes, lambda out: made.write(out, should_continue))
     return tokens
 
 

@@ -1,7 +1,7 @@
 """Single values of a record as text, and which of them count as missing.
 
 Missing is what `datasets` reads as missing: null and NaN everywhere; in CSV also the words that pandas takes for it. A
-value that cannot be a text raises RowFault with the reason why its row cannot be used.
+value that cannot be a text raises RowError with the reason why its row cannot be used.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from decimal import Decimal
 from math import isfinite
 from typing import Any, TypeGuard
 
-from tuning.data.files.table import JSON_DECODER, KeyTwice
+from tuning.data.files.table import JSON_DECODER, DuplicateKeyError
 
 MISSING_WORDS = frozenset(
     (
@@ -23,7 +23,7 @@ MISSING_WORDS = frozenset(
 LONGEST_MISSING = max(map(len, MISSING_WORDS))
 
 
-class RowFault(ValueError):
+class RowError(ValueError):
     """A record that cannot become a row, and why."""
 
 
@@ -35,35 +35,35 @@ def is_missing(value: Any, csv: bool = False) -> bool:
 
 
 def as_text(value: Any, column: str, csv: bool = False, *, empty: bool = False) -> str:
-    """The value as text; a missing one is "" where it may be empty. Raises RowFault."""
+    """The value as text; a missing one is "" where it may be empty. Raises RowError."""
     if is_missing(value, csv):
         if empty:
             return ""
-        spelled = f" ({value})" if not isinstance(value, float | Decimal) and value not in (None, "") else ""
-        raise RowFault(f"column {column!r} is missing or empty{spelled}")
+        tokenized = f" ({value})" if not isinstance(value, float | Decimal) and value not in (None, "") else ""
+        raise RowError(f"column {column!r} is missing or empty{tokenized}")
     if not isinstance(value, str | int | float | Decimal):
-        raise RowFault(f"column {column!r} is not text")
+        raise RowError(f"column {column!r} is not text")
     return whole_characters(str(value), f"column {column!r}")
 
 
 def whole_characters(text: str, where: str) -> str:
-    """The text itself. Raises RowFault where it holds half of a character."""
+    """The text itself. Raises RowError where it holds half of a character."""
     if not text.isascii():
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
-            raise RowFault(f"{where} holds half of a character (a lone surrogate)") from None
+            raise RowError(f"{where} holds half of a character (a lone surrogate)") from None
     return text
 
 
 def from_json(value: Any, *, look: bool = False) -> Any:
     """What a text holds where it is a JSON list or object, as a CSV cell has to be; any other value as it is. Raises
-    RowFault where an object has two keys of one name, unless this is but a `look` at what sort of rows these are."""
+    RowError where an object has two keys of one name, unless this is but a `look` at what sort of rows these are."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             return json.loads(value) if look else JSON_DECODER.decode(value)
-        except KeyTwice as error:
-            raise RowFault(f"the JSON in a cell {error}") from None
+        except DuplicateKeyError as error:
+            raise RowError(f"the JSON in a cell {error}") from None
         except (ValueError, RecursionError):
             return value
     return value

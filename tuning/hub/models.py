@@ -15,7 +15,7 @@ from typing import Any
 from tuning.core.errors import ModelError
 from tuning.hub.connection import ANSWER_SECONDS, reach_hub, within
 from tuning.hub.repo import HubFile, HubRepo, hub_file, licence_of, translate_hub_errors
-from tuning.models.base_model import HUB_ID, INDEX, WEIGHTS, read_config, tuned_for
+from tuning.models.base_model import HUB_ID, INDEX, WEIGHTS, read_config, tuning_of
 from tuning.models.shapes import ModelShape
 
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
@@ -58,7 +58,7 @@ class HubModel(HubRepo):
     @property
     def tuned(self) -> tuple[str, str]:
         """`chat`, `base` or `unclear`, and a sentence about it."""
-        return tuned_for(self.title, self.chat_template)
+        return tuning_of(self.title, self.chat_template)
 
 
 def look_up(model_id: str, revision: str | None = None, token: str | None = None) -> HubModel:

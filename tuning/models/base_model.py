@@ -133,11 +133,11 @@ def read_config(config: Any, spec: str) -> tuple[ModelShape, tuple[str, ...]]:
 
 
 def descriptive_name(title: str, source: str) -> str:
-    """The name from which `tuned_for` decides: a bundled model is a base model, though its title does not say so."""
+    """The name from which `tuning_of` decides: a bundled model is a base model, though its title does not say so."""
     return f"{title}-base" if source == "bundled" else title
 
 
-def tuned_for(name: str, chat_template: bool) -> tuple[str, str]:
+def tuning_of(name: str, chat_template: bool) -> tuple[str, str]:
     """What a model of this name is tuned for (`chat`, `base` or `unclear`), and a sentence about it.
 
     A chat template alone does not decide it: some base models have one.
@@ -373,7 +373,7 @@ def _check_tokenizer(folder: Path, spec: str) -> None:
 def _notes(folder: Path, shape: ModelShape, writes: bool, name: str, template: bool) -> tuple[str, ...]:
     """Sentences about a model that a person should read; `writes` says that it can be trained to write."""
     encoder = "Reads both ways: it sorts texts into classes, and cannot write."
-    notes = [tuned_for(name, template)[1] if writes else encoder]
+    notes = [tuning_of(name, template)[1] if writes else encoder]
     config = read_json(folder / "tokenizer_config.json")
     if (folder / "tokenizer.json").is_file() and not config.get("pad_token"):
         notes.append("The tokenizer has no padding token; another token fills up short rows, masked out of the loss.")

@@ -14,7 +14,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from tuning.core.errors import GoOn, RunError, Stopped, TuningError
+from tuning.core.errors import RunError, ShouldContinue, Stopped, TuningError
 from tuning.methods import method_named
 from tuning.runs.executors.base import Executor
 from tuning.runs.run_row import RunRow
@@ -37,7 +37,7 @@ MOST_OF_RUN, MOST_OF_CLIENT = 64, 4
 
 OnPiece = Callable[[dict[str, Any]], None]
 """Called with {"side", "index", "text"} for each piece of an answer, and {"again": true} where it begins anew."""
-AnswerWork = Callable[[GoOn, Callable[[str, int, str], None]], dict[str, Any]]
+AnswerWork = Callable[[ShouldContinue, Callable[[str, int, str], None]], dict[str, Any]]
 """Answers a question: called with `should_continue` and with what gets the side, the index of the prompt and text."""
 
 
@@ -69,7 +69,7 @@ class PendingAnswer:
         message = f"No answer within {ASK_SECONDS:.0f} seconds: {self._name} is busy, or others asked before."
         self.refuse(RunError(f"{message} Ask again later."))
 
-    def answer(self, work: AnswerWork, should_continue: GoOn, run_waits: Callable[[], bool]) -> None:
+    def answer(self, work: AnswerWork, should_continue: ShouldContinue, run_waits: Callable[[], bool]) -> None:
         """Do the work now. Raises Stopped where `should_continue` has ended it; then it may be begun anew.
 
         It ends with an error where a run has waited for it longer than HELD_SECONDS, as `run_waits` answers.
@@ -151,8 +151,8 @@ class SavedAnswers:
     def put(self, pending: PendingAnswer, question: Question, saved_run: Callable[[], tuple[RunRow, Job]]) -> None:
         """Queue a question for the files of a run, which `saved_run` returns when its turn comes."""
 
-        def work(should_continue: GoOn, run_waits: bool) -> None:
-            def answer(is_wanted: GoOn, on_text: Callable[[str, int, str], None]) -> dict[str, Any]:
+        def work(should_continue: ShouldContinue, run_waits: bool) -> None:
+            def answer(is_wanted: ShouldContinue, on_text: Callable[[str, int, str], None]) -> dict[str, Any]:
                 row, job = saved_run()
                 return self._models(row, job, is_wanted).ask(question, on_text, is_wanted)
 
@@ -162,7 +162,7 @@ class SavedAnswers:
         pending.done.add_done_callback(lambda _: task.done.cancel())
         task.done.add_done_callback(lambda done: _pass_on_refusal(done, pending))
 
-    def _models(self, row: RunRow, job: Job, should_continue: GoOn) -> "BaseAndTuned | PlainAndPrompted":
+    def _models(self, row: RunRow, job: Job, should_continue: ShouldContinue) -> "BaseAndTuned | PlainAndPrompted":
         """The models of a run, loaded where they are not those of the last question. Raises RunError, Stopped."""
         from tuning.training.compare import BaseAndTuned, PlainAndPrompted
 
@@ -194,7 +194,7 @@ def put_live(
     """Let a run that trains answer between two updates; where it ends before that, call `if_ended`."""
 
     def task(model: Any, tokenizer: Any, labels: Any) -> None:
-        def answer(is_wanted: GoOn, on_text: Callable[[str, int, str], None]) -> dict[str, Any]:
+        def answer(is_wanted: ShouldContinue, on_text: Callable[[str, int, str], None]) -> dict[str, Any]:
             from tuning.training.compare import compare_in_training
 
             path, settings = row.plan["model"]["path"], _settings(row)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
-from tuning.core.errors import GoOn, ModelError, Notice, RunError, TuningError
+from tuning.core.errors import ModelError, Notice, RunError, ShouldContinue, TuningError
 from tuning.methods import method_named
 from tuning.methods.base import Method
 from tuning.models.base_model import BaseModel, open_folder
@@ -112,7 +112,7 @@ class Results:
         if recovery is None:
             return merged if _is_fresh(merged, artifact) else merge
 
-        def recover_and_merge(should_continue: GoOn, run_waits: bool) -> Path:
+        def recover_and_merge(should_continue: ShouldContinue, run_waits: bool) -> Path:
             recovery(should_continue, run_waits)
             return merge(should_continue, run_waits)
 
@@ -275,7 +275,7 @@ class Results:
             return False
         return newest.stat().st_mtime > artifact.stat().st_mtime
 
-    def _recovery(self, row: RunRow) -> Callable[[GoOn, bool], Path] | None:
+    def _recovery(self, row: RunRow) -> Callable[[ShouldContinue, bool], Path] | None:
         """The work that recovers the artifact of a run that was cut off; None where it is there. Raises RunError."""
         folder, method = self._run_folder(row) / _method(row).artifact, _method(row)
         if _has_files(folder) and not self._outdated(row):
@@ -287,14 +287,14 @@ class Results:
         refuse_changed_base(row)
         job = self._job(row)
 
-        def recover(should_continue: GoOn, run_waits: bool) -> Path:
+        def recover(should_continue: ShouldContinue, run_waits: bool) -> Path:
             from tuning.training.merge import recovered_artifact
 
             return _errors_in_words(lambda: recovered_artifact(job, self._card(row, job), should_continue))
 
         return recover
 
-    def _merge(self, row: RunRow, *, best: bool) -> Callable[[GoOn, bool], Path]:
+    def _merge(self, row: RunRow, *, best: bool) -> Callable[[ShouldContinue, bool], Path]:
         """The work that merges the last or the best weights into the base model. Raises RunError."""
         job, method = self._job(row), _method(row)
         shape = method.merged_shape(job.plan.model.shape, job.plan.settings.method, job.plan.labels)
@@ -302,7 +302,7 @@ class Results:
             raise RunError(f"{method.title} cannot be merged into the base model; download it as it was trained.")
         refuse_changed_base(row)
 
-        def merge(should_continue: GoOn, run_waits: bool) -> Path:
+        def merge(should_continue: ShouldContinue, run_waits: bool) -> Path:
             from tuning.training.merge import merged_folder
 
             return _errors_in_words(

@@ -6,16 +6,23 @@ Tokens are those that transformers gives for the same folder; a mask says which 
 from tuning.text.chat_template_process import template_omissions
 from tuning.text.chat_templates import ChatTemplateError, ConversationError
 from tuning.text.conversations import as_conversation
-from tuning.text.encode import Spelled, encode_row, encode_rows, plain_prompt_ids, spell_rows, text_before_completion
-from tuning.text.rows import Encoded, Row, Turn, characters
+from tuning.text.encode import (
+    TokenizedRow,
+    encode_row,
+    encode_rows,
+    plain_prompt_ids,
+    text_before_completion,
+    tokenize_rows,
+)
+from tuning.text.rows import EncodedRow, Row, Turn, characters
 from tuning.text.tokenizer import TextTokenizer, import_lock, tokenizer_files
 
 __all__ = [
     "ChatTemplateError",
     "ConversationError",
-    "Encoded",
+    "EncodedRow",
     "Row",
-    "Spelled",
+    "TokenizedRow",
     "TextTokenizer",
     "Turn",
     "as_conversation",
@@ -25,7 +32,7 @@ __all__ = [
     "plain_prompt_ids",
     "text_before_completion",
     "import_lock",
-    "spell_rows",
+    "tokenize_rows",
     "tokenizer_files",
     "template_omissions",
 ]

@@ -1,7 +1,7 @@
 """Rows as token ids with a mask of what is learned, whole and cut to max_seq_length.
 
 The whole text of a row is tokenized at once, as transformers would; which tokens are learned follows from the
-characters that each token stands for. `Spelled` rows are whole, `Encoded` ones cut or split to a limit.
+characters that each token stands for. `TokenizedRow` rows are whole, `EncodedRow` ones cut or split to a limit.
 
 The rules, with `special_tokens` `tokenizer`:
 - A text is `tokenizer(text).input_ids`; a prompt with a completion that of both texts joined as
@@ -26,7 +26,7 @@ from typing import Any
 from tuning.text.chat_template_process import render_rows
 from tuning.text.chat_templates import ConversationError
 from tuning.text.conversations import Span, as_conversation
-from tuning.text.rows import Encoded, Row
+from tuning.text.rows import EncodedRow, Row
 from tuning.text.tokenizer import TextTokenizer
 
 Range = tuple[int, int]
@@ -35,7 +35,7 @@ ANCHORS = ("\n", ":", ".", "a", "0", " ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spelled:
+class TokenizedRow:
     """A row as tokens, before it is cut to a maximum length."""
 
     ids: list[int]
@@ -93,23 +93,23 @@ class Spelled:
             edges[-1] -= 1
         return list(zip(edges, [*edges[1:], count], strict=True))
 
-    def parts(self, limit: int, long_text: str = "cut") -> list[Encoded]:
+    def parts(self, limit: int, long_text: str = "cut") -> list[EncodedRow]:
         """The examples that are trained on: the row cut to `limit` tokens, or with `split` the blocks of a long
         text."""
         if self.plain and long_text == "split" and len(self.ids) > limit:
             return [self._example([block], cut=False) for block in self.block_ranges(limit)]
         return [self.cut(limit)]
 
-    def cut(self, limit: int) -> Encoded:
+    def cut(self, limit: int) -> EncodedRow:
         """The row as one example of at most `limit` tokens."""
         return self._example(self.cut_ranges(limit), cut=len(self.ids) > limit)
 
-    def _example(self, ranges: Sequence[Range], cut: bool) -> Encoded:
+    def _example(self, ranges: Sequence[Range], cut: bool) -> EncodedRow:
         def select(values: list[Any]) -> list[Any]:
             return [value for start, stop in ranges for value in values[start:stop]]
 
         types = None if self.types is None else select(self.types)
-        return Encoded(ids=select(self.ids), trained=select(self.trained), label=self.label, cut=cut, types=types)
+        return EncodedRow(ids=select(self.ids), trained=select(self.trained), label=self.label, cut=cut, types=types)
 
 
 def _longest_first(first: int, second: int, room: int) -> list[int]:
@@ -126,23 +126,25 @@ def _longest_first(first: int, second: int, room: int) -> list[int]:
 
 
 # -- rows to tokens ---------------------------------------------------------------------------------------------------
-def encode_row(row: Row, tokenizer: TextTokenizer, *, max_seq_length: int, **options: Any) -> Encoded:
-    """The row's tokens and label mask, cut to `max_seq_length`; `options` are those of `spell_rows`.
+def encode_row(row: Row, tokenizer: TextTokenizer, *, max_seq_length: int, **options: Any) -> EncodedRow:
+    """The row's tokens and label mask, cut to `max_seq_length`; `options` are those of `tokenize_rows`.
 
     Raises DataError where the chat template refuses the row.
     """
     return encode_rows([row], tokenizer, max_seq_length=max_seq_length, **options)[0]
 
 
-def encode_rows(rows: Sequence[Row], tokenizer: TextTokenizer, *, max_seq_length: int, **options: Any) -> list[Encoded]:
-    """Tokens and label masks of many rows, cut to `max_seq_length`; `options` are those of `spell_rows`.
+def encode_rows(
+    rows: Sequence[Row], tokenizer: TextTokenizer, *, max_seq_length: int, **options: Any
+) -> list[EncodedRow]:
+    """Tokens and label masks of many rows, cut to `max_seq_length`; `options` are those of `tokenize_rows`.
 
     Raises DataError where the chat template refuses a row.
     """
-    return [spelled.cut(max_seq_length) for spelled in spell_rows(rows, tokenizer, **options)]
+    return [tokenized.cut(max_seq_length) for tokenized in tokenize_rows(rows, tokenizer, **options)]
 
 
-def spell_rows(
+def tokenize_rows(
     rows: Sequence[Row],
     tokenizer: TextTokenizer,
     *,
@@ -151,7 +153,7 @@ def spell_rows(
     system_prompt: str | None,
     chat: bool = False,
     special_tokens: str = "tokenizer",
-) -> list[Spelled]:
+) -> list[TokenizedRow]:
     """Whole rows as tokens with their label masks; with `chat` a prompt with a completion is written through the chat
     template. Raises DataError where the template refuses a conversation."""
     if task == "sequence_classification":
@@ -160,15 +162,15 @@ def spell_rows(
     groups = dict[tuple[bool, bool], list[int]]()
     for i, text in enumerate(texts):
         groups.setdefault((text.framed, text.needs_offsets), []).append(i)
-    by_index = dict[int, Spelled]()
+    by_index = dict[int, TokenizedRow]()
     for (framed, offsets), indices in groups.items():
         specials = framed and special_tokens == "tokenizer"
         encodings = tokenizer.encodings([texts[i].text for i in indices], specials, offsets=offsets)
         for i, encoding in zip(indices, encodings, strict=True):
             border = _border(texts[i], encoding, tokenizer)
             tokenize = _tokenize_apart if border == "letters" else _tokenize_whole
-            spelled = tokenize(texts[i], encoding, tokenizer, special_tokens)
-            by_index[i] = replace(spelled, plain=texts[i].plain, border=border)
+            tokenized = tokenize(texts[i], encoding, tokenizer, special_tokens)
+            by_index[i] = replace(tokenized, plain=texts[i].plain, border=border)
     return [by_index[i] for i in range(len(rows))]
 
 
@@ -246,16 +248,16 @@ def plain_prompt_ids(text: str, tokenizer: TextTokenizer, special_tokens: str) -
     return [*ids[:begin], *ids[begin:stop][_repeated_begin(ids[:begin], ids[begin:stop]) :]]
 
 
-def _tokenize_whole(row: _RowText, encoding: Any, tokenizer: TextTokenizer, special_tokens: str) -> Spelled:
+def _tokenize_whole(row: _RowText, encoding: Any, tokenizer: TextTokenizer, special_tokens: str) -> TokenizedRow:
     """The tokens of the whole text at once."""
     ids, (begin, stop) = list(encoding.ids), _text_range(encoding, tokenizer)
     trained = _trained(row, encoding, tokenizer)[begin:stop]
     if not row.framed:  # a chat template writes its own begin and end
-        return Spelled(ids=ids, trained=trained, fixed=0, label=None)
+        return TokenizedRow(ids=ids, trained=trained, fixed=0, label=None)
     return _with_special_tokens(ids[:begin], ids[begin:stop], ids[stop:], trained, tokenizer, special_tokens)
 
 
-def _tokenize_apart(row: _RowText, _: Any, tokenizer: TextTokenizer, special_tokens: str) -> Spelled:
+def _tokenize_apart(row: _RowText, _: Any, tokenizer: TextTokenizer, special_tokens: str) -> TokenizedRow:
     """A prompt and its answer, tokenized one after the other."""
     edge = row.learned[0].start
     (encoding,) = tokenizer.encodings([row.text[:edge]], special_tokens == "tokenizer")
@@ -274,7 +276,7 @@ def _with_special_tokens(
     trained: list[bool],
     tokenizer: TextTokenizer,
     special_tokens: str,
-) -> Spelled:
+) -> TokenizedRow:
     """The tokens with begin and end tokens around them; the end is learned where anything is.
 
     `first` and `last` are the special tokens that the tokenizer itself puts around a text.
@@ -289,11 +291,11 @@ def _with_special_tokens(
     else:
         first, last = _as_list(tokenizer.config_bos_id), _as_list(tokenizer.config_eos_id)
     mask = [False] * len(first) + trained + [any(trained)] * len(last)
-    return Spelled(ids=[*first, *ids, *last], trained=mask, fixed=len(first), label=None)
+    return TokenizedRow(ids=[*first, *ids, *last], trained=mask, fixed=len(first), label=None)
 
 
 def _border(row: _RowText, encoding: Any, tokenizer: TextTokenizer) -> str:
-    """What the token across the border of a prompt and its answer holds of the prompt, as `Spelled.border` has it."""
+    """What the token across the border of prompt and answer holds of the prompt, as in `TokenizedRow.border`."""
     if not row.framed or not row.learned:
         return ""
     edge = row.learned[0].start
@@ -420,15 +422,15 @@ def _ends_turn(i: int, span: Span, begins: list[int], ids: list[int], tokenizer:
     return span.turn_stop is None or begins[i] < span.turn_stop or ids[i] in tokenizer.end_ids
 
 
-def _tokenize_for_classes(rows: Sequence[Row], tokenizer: TextTokenizer) -> list[Spelled]:
+def _tokenize_for_classes(rows: Sequence[Row], tokenizer: TextTokenizer) -> list[TokenizedRow]:
     """Texts with a class, or pairs of texts, with the special tokens of the tokenizer; no token is learned."""
     encodings = tokenizer.pair_encodings([(row.text or "", row.text_pair) for row in rows])
-    spelled = []
+    tokenized = []
     for row, encoding in zip(rows, encodings, strict=True):
         texts = [text for text in (0, 1) if text in encoding.sequence_ids]
         starts, lengths = map(encoding.sequence_ids.index, texts), map(encoding.sequence_ids.count, texts)
-        spelled.append(
-            Spelled(
+        tokenized.append(
+            TokenizedRow(
                 ids=list(encoding.ids),
                 trained=[False] * len(encoding.ids),
                 fixed=0,
@@ -438,4 +440,4 @@ def _tokenize_for_classes(rows: Sequence[Row], tokenizer: TextTokenizer) -> list
                 cuts_left=tokenizer.cuts_left,
             )
         )
-    return spelled
+    return tokenized

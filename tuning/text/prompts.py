@@ -16,8 +16,8 @@ from tuning.text import (
     as_conversation,
     characters,
     plain_prompt_ids,
-    spell_rows,
     text_before_completion,
+    tokenize_rows,
 )
 
 TOKENIZED = 64
@@ -49,7 +49,7 @@ def prompt_lengths(
     special_tokens: str = "tokenizer",
 ) -> PromptLengths:
     """Measure these rows, of which there is at least one, as the run will tokenize them."""
-    spelled = spell_rows(
+    tokenized = tokenize_rows(
         rows,
         tokenizer,
         loss_on=loss_on,
@@ -60,8 +60,8 @@ def prompt_lengths(
     )
     return PromptLengths(
         rows=len(rows),
-        row=max(len(row.ids) for row in spelled),
-        labels=max(sum(row.trained[1:]) for row in spelled),
+        row=max(len(row.ids) for row in tokenized),
+        labels=max(sum(row.trained[1:]) for row in tokenized),
         prompt=longest_prompt(rows, tokenizer, system_prompt, chat=chat, special_tokens=special_tokens),
     )
 
@@ -129,7 +129,7 @@ def _before_answers(
     end = tokenizer.written_end if chat else ""
     written = [as_conversation(row, end) if chat and row.completion is not None else row for row in rows]
     prompts = []
-    for spelled in spell_rows(
+    for tokenized in tokenize_rows(
         list(map(_with_last_turn_learned, written)),
         tokenizer,
         loss_on=loss_on,
@@ -137,12 +137,12 @@ def _before_answers(
         system_prompt=system_prompt,
         special_tokens=special_tokens,
     ):
-        answer = len(spelled.trained)
-        while answer and not spelled.trained[answer - 1]:
+        answer = len(tokenized.trained)
+        while answer and not tokenized.trained[answer - 1]:
             answer -= 1
-        while answer and spelled.trained[answer - 1]:
+        while answer and tokenized.trained[answer - 1]:
             answer -= 1
-        prompts.append(spelled.ids[:answer])
+        prompts.append(tokenized.ids[:answer])
     return prompts
 
 

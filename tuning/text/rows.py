@@ -1,4 +1,4 @@
-"""One example of the data: as text with its roles (`Row`), and as tokens with which of them are learned (`Encoded`).
+"""One example of the data: as text with its roles (`Row`), and as tokens with which of them are learned (`EncodedRow`).
 
 Readers of data make rows, the tokenizer makes tokens of them, and the training loop reads those.
 """
@@ -48,7 +48,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Encoded:
+class EncodedRow:
     """One example as tokens; `trained[i]` says that predicting token i counts in the loss."""
 
     ids: list[int]

@@ -12,13 +12,13 @@ from typing import Any
 
 from torch import nn
 
-from tuning.core.errors import GoOn
+from tuning.core.errors import ShouldContinue
 from tuning.data import DataSet, encode_pairs
 from tuning.methods import method_named
 from tuning.methods.base import Method, PromptInputs
 from tuning.methods.recipes import read_recipe, recipe_named
 from tuning.plan.plan import Plan
-from tuning.text import Encoded, Row, TextTokenizer
+from tuning.text import EncodedRow, Row, TextTokenizer
 from tuning.training.build import base_of, pick_device, stop_between_tensors
 from tuning.training.confidence import OnProgress, answers_with_confidence, preferences
 
@@ -30,8 +30,8 @@ def prompted_rows(
     model: nn.Module,
     tokenizer: TextTokenizer,
     on_progress: OnProgress,
-    should_continue: GoOn = lambda: True,
-) -> list[tuple[Row, Encoded]]:
+    should_continue: ShouldContinue = lambda: True,
+) -> list[tuple[Row, EncodedRow]]:
     """The evaluation rows of `data` as `method` writes them, each with its tokens. Raises Stopped.
 
     They are cut where the model's context ends, not at max_seq_length.
@@ -70,7 +70,7 @@ def prompted_texts(
     model: nn.Module,
     tokenizer: TextTokenizer,
     texts: Sequence[str],
-    should_continue: GoOn = lambda: True,
+    should_continue: ShouldContinue = lambda: True,
 ) -> list[str]:
     """Prompts of a person as `method` writes them, for example with the passages that it retrieves. Raises Stopped."""
     settings = plan.settings
@@ -96,7 +96,7 @@ def prepared_rows(
     rows: Sequence[Row],
     tokenizer: TextTokenizer,
     on_progress: OnProgress,
-    should_continue: GoOn = lambda: True,
+    should_continue: ShouldContinue = lambda: True,
 ) -> list[Row]:
     """Rows as the recipe writes them, from the answers of the base model, which is loaded for that. Raises Stopped."""
     settings = plan.settings
@@ -124,7 +124,11 @@ def prepared_rows(
 
 
 def recipe_metrics(
-    plan: Plan, model: nn.Module, rows: Sequence[Row], tokenizer: TextTokenizer, should_continue: GoOn = lambda: True
+    plan: Plan,
+    model: nn.Module,
+    rows: Sequence[Row],
+    tokenizer: TextTokenizer,
+    should_continue: ShouldContinue = lambda: True,
 ) -> dict[str, float]:
     """The recipe's metrics of a model, over evaluation rows with their true answers. Raises Stopped."""
     recipe, _ = read_recipe(plan.settings.recipe)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tuning.text import Encoded
+from tuning.text import EncodedRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +31,12 @@ class Batch:
     """What the output layer reads, one row a label, where a frozen body's states are cached."""
 
 
-def label_count(row: Encoded, *, classes: bool) -> int:
+def label_count(row: EncodedRow, *, classes: bool) -> int:
     """How many labels a row has: its label tokens, or one class. The first token is never predicted."""
     return 1 if classes else row.trained_tokens
 
 
-def collate(rows: Sequence[Encoded], *, pad_id: int, classes: bool, packing: bool, device: torch.device) -> Batch:
+def collate(rows: Sequence[EncodedRow], *, pad_id: int, classes: bool, packing: bool, device: torch.device) -> Batch:
     """Make a micro-batch: padded on the right, or packed into one long row with positions that restart."""
     if packing:
         return _packed(rows, device)
@@ -73,7 +73,7 @@ def gather(states: torch.Tensor, batch: Batch) -> torch.Tensor:
     return states.reshape(-1, states.shape[-1]).index_select(0, batch.label_places)
 
 
-def _packed(rows: Sequence[Encoded], device: torch.device) -> Batch:
+def _packed(rows: Sequence[EncodedRow], device: torch.device) -> Batch:
     ids: list[int] = []
     positions: list[int] = []
     places: list[int] = []
@@ -93,14 +93,14 @@ def _packed(rows: Sequence[Encoded], device: torch.device) -> Batch:
     )
 
 
-def _add_labels(row: Encoded, start: int, places: list[int], labels: list[int]) -> None:
+def _add_labels(row: EncodedRow, start: int, places: list[int], labels: list[int]) -> None:
     for position in range(1, len(row.ids)):
         if row.trained[position]:
             places.append(start + position - 1)
             labels.append(row.ids[position])
 
 
-def _class_of(row: Encoded) -> int:
+def _class_of(row: EncodedRow) -> int:
     if row.label is None:
         raise ValueError("a row without a class reached the training loop")
     return row.label

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from tuning.core.errors import GoOn, ModelError, RunError, check_stop
+from tuning.core.errors import ModelError, RunError, ShouldContinue, check_stop
 from tuning.methods import method_named
 from tuning.models.base_model import class_names, read_json
 from tuning.models.shapes import counts_from_padding
@@ -26,7 +26,7 @@ from tuning.models.tensors import Tensor, read_tensors
 from tuning.models.torch_weights import report_of
 from tuning.models.weights import comparison_of_report, same_classes, weight_files
 from tuning.settings.schema import Settings
-from tuning.text import Encoded
+from tuning.text import EncodedRow
 from tuning.training.batches import Batch, collate
 from tuning.training.features import FeatureCache
 from tuning.training.optimizers import make_optimizer
@@ -49,7 +49,7 @@ class Built:
     features: FeatureCache | None = None
     """Cached states of a frozen body; None where each forward pass computes them."""
 
-    def batch(self, rows: Sequence[Encoded], packing: bool = False) -> Batch:
+    def batch(self, rows: Sequence[EncodedRow], packing: bool = False) -> Batch:
         """The batch of these rows, on the device."""
         if self.features is not None:
             return self.features.batch(rows)
@@ -106,7 +106,7 @@ def set_random_state(states: Mapping[str, torch.Tensor], device: torch.device) -
 
 
 @contextmanager
-def stop_between_tensors(should_continue: GoOn) -> Iterator[None]:
+def stop_between_tensors(should_continue: ShouldContinue) -> Iterator[None]:
     """Within this context torch raises Stopped in the calling thread soon after `should_continue` answers False.
 
     It is for long work of libraries that cannot be stopped otherwise, which goes from tensor to tensor: reading
@@ -125,7 +125,7 @@ def stop_between_tensors(should_continue: GoOn) -> Iterator[None]:
 class _StopBetweenCalls(TorchFunctionMode):
     """Calls `should_continue` before each call of torch, and raises Stopped where it answers False."""
 
-    def __init__(self, should_continue: GoOn) -> None:
+    def __init__(self, should_continue: ShouldContinue) -> None:
         super().__init__()
         self._should_continue = should_continue
 

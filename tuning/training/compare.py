@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tuning.core.errors import GoOn, RunError
+from tuning.core.errors import RunError, ShouldContinue
 from tuning.data import open_data
 from tuning.methods import method_named
 from tuning.methods.base import Method
@@ -38,7 +38,11 @@ class BaseAndTuned:
     """The base model and what a run has saved, loaded once for any number of questions."""
 
     def __init__(
-        self, run_folder: str | Path, model_path: str, settings: Settings, should_continue: GoOn = lambda: True
+        self,
+        run_folder: str | Path,
+        model_path: str,
+        settings: Settings,
+        should_continue: ShouldContinue = lambda: True,
     ) -> None:
         """Load the trained model. Raises RunError where the run has saved nothing, and Stopped."""
         method = method_named(settings.method.name)
@@ -54,7 +58,9 @@ class BaseAndTuned:
             self._trained = method.load(_base(model_path, self._tokenizer, self._labels, settings), artifact).eval()
         self._base: nn.Module | None = None
 
-    def ask(self, question: Question, on_text: OnText | None = None, should_continue: GoOn = lambda: True) -> Answers:
+    def ask(
+        self, question: Question, on_text: OnText | None = None, should_continue: ShouldContinue = lambda: True
+    ) -> Answers:
         """Both answers to each prompt. Raises Stopped."""
         view, base = _base_view(self._method, self._trained, self._labels)
         if view is None and base is None and self._labels is None:
@@ -67,14 +73,16 @@ class BaseAndTuned:
 class PlainAndPrompted:
     """The base model of a run that trains nothing, asked plainly and with the prompts of the run's method."""
 
-    def __init__(self, plan: Plan, should_continue: GoOn = lambda: True) -> None:
+    def __init__(self, plan: Plan, should_continue: ShouldContinue = lambda: True) -> None:
         self._plan, self._tokenizer = plan, TextTokenizer(plan.model.path)
         data = plan.settings.data
-        self._data = open_data(data, plan.settings.task, plan.settings.seed, go_on=should_continue)
+        self._data = open_data(data, plan.settings.task, plan.settings.seed, should_continue=should_continue)
         with stop_between_tensors(should_continue):
             self._model = _base(plan.model.path, self._tokenizer, None, plan.settings)
 
-    def ask(self, question: Question, on_text: OnText | None = None, should_continue: GoOn = lambda: True) -> Answers:
+    def ask(
+        self, question: Question, on_text: OnText | None = None, should_continue: ShouldContinue = lambda: True
+    ) -> Answers:
         """Both answers to each prompt, and under "prompts" what the second was an answer to. Raises Stopped."""
         method = method_named(self._plan.settings.method.name)
         generator = TextGenerator(self._model, self._tokenizer, None, should_continue)
@@ -95,7 +103,7 @@ def compare_in_training(
     question: Question,
     labels: Sequence[str] | None,
     on_text: OnText | None = None,
-    should_continue: GoOn = lambda: True,
+    should_continue: ShouldContinue = lambda: True,
 ) -> Answers:
     """Answers of the base model and of a model in training, as it is now. Raises Stopped.
 
@@ -124,7 +132,7 @@ def _both(
     question: Question,
     labels: Sequence[str] | None,
     on_text: OnText | None,
-    should_continue: GoOn,
+    should_continue: ShouldContinue,
 ) -> Answers:
     answers: Answers = {"base": [NO_CLASSES] * len(question.prompts)}
     if base is not None:

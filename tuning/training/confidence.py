@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tuning.core.errors import GoOn, check_stop
+from tuning.core.errors import ShouldContinue, check_stop
 from tuning.text import TextTokenizer
 from tuning.text.prompts import question_ids
 from tuning.training.generate import answer_tokens, end_tokens, fit_prompt, max_tokens_of
@@ -25,7 +25,7 @@ def answers_with_confidence(
     max_new_tokens: int,
     system_prompt: str | None = None,
     on_progress: OnProgress = lambda done, total: None,
-    should_continue: GoOn = lambda: True,
+    should_continue: ShouldContinue = lambda: True,
     *,
     chat: bool = False,
     special_tokens: str = "tokenizer",
@@ -51,7 +51,7 @@ def answers_with_confidence(
 
 
 def _greedy_answer(
-    model: Any, tokenizer: TextTokenizer, ids: list[int], max_new_tokens: int, should_continue: GoOn
+    model: Any, tokenizer: TextTokenizer, ids: list[int], max_new_tokens: int, should_continue: ShouldContinue
 ) -> tuple[str, float]:
     device = next(model.parameters()).device
     input_ids = torch.tensor([ids], device=device)
@@ -83,7 +83,7 @@ def preferences(
     first: str,
     second: str | None,
     system_prompt: str | None = None,
-    should_continue: GoOn = lambda: True,
+    should_continue: ShouldContinue = lambda: True,
     *,
     special_tokens: str = "tokenizer",
 ) -> list[float]:

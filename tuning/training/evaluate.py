@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from tuning.plan.micro_batches import Moment, highest_of, shape_of
-from tuning.text import Encoded
+from tuning.text import EncodedRow
 from tuning.training.batches import Batch, label_count
 from tuning.training.build import Built
 from tuning.training.loss import batch_logits
@@ -50,7 +50,7 @@ class Evaluation:
 
 def evaluate(
     built: Built,
-    rows: Sequence[Encoded],
+    rows: Sequence[EncodedRow],
     *,
     batch_size: int,
     should_continue: Callable[[], bool] = lambda: True,
@@ -70,7 +70,7 @@ def evaluate(
 
 def _evaluate(
     built: Built,
-    rows: Sequence[Encoded],
+    rows: Sequence[EncodedRow],
     batch_size: int,
     should_continue: Callable[[], bool],
     probe: PeakProbe | None,
@@ -94,13 +94,13 @@ def _evaluate(
     return _evaluation(total, sorted(predictions, key=lambda prediction: prediction.index), classes=built.classes)
 
 
-def _moment(rows: Sequence[Encoded], indices: Sequence[int], *, classes: bool) -> Moment:
+def _moment(rows: Sequence[EncodedRow], indices: Sequence[int], *, classes: bool) -> Moment:
     """The sizes that decide a batch's memory: its tokens, and its labels, for logits are made at those alone."""
     labels = [label_count(rows[index], classes=classes) for index in indices]
     return Moment(shape=shape_of([len(rows[index].ids) for index in indices], labels), accumulate=False)
 
 
-def _evaluate_batch(built: Built, rows: Sequence[Encoded], indices: Sequence[int]) -> tuple[float, list[Prediction]]:
+def _evaluate_batch(built: Built, rows: Sequence[EncodedRow], indices: Sequence[int]) -> tuple[float, list[Prediction]]:
     """The summed loss of these rows and their predictions. A function, so that its tensors are freed before the next
     batch."""
     batch = built.batch([rows[index] for index in indices])

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tuning.core.errors import GoOn
+from tuning.core.errors import ShouldContinue
 from tuning.text import Row, TextTokenizer
 from tuning.text.prompts import answer_of, prompt_ids
 from tuning.text.question import ANSWER_ROWS
@@ -54,7 +54,7 @@ def write_answers(
     system_prompt: str | None,
     chat: bool,
     special_tokens: str,
-    should_continue: GoOn,
+    should_continue: ShouldContinue,
     clock: Callable[[], float] = time.perf_counter,
 ) -> WrittenAnswers:
     """Answer the first `most` rows greedily, until `seconds` have passed. Raises Stopped."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tuning.text import Encoded
+from tuning.text import EncodedRow
 from tuning.training.batches import Batch, collate, gather
 
 
@@ -36,7 +36,7 @@ class FeatureCache:
         self._labels: dict[int, torch.Tensor] = {}
         self.bytes = 0
 
-    def fill(self, rows: Sequence[Encoded], batch_size: int, should_continue: Callable[[], bool]) -> Iterator[int]:
+    def fill(self, rows: Sequence[EncodedRow], batch_size: int, should_continue: Callable[[], bool]) -> Iterator[int]:
         """Compute the states of these rows, yielding how many are done. Ends where `should_continue` answers False."""
         order = sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
         for start in range(0, len(order), batch_size):
@@ -52,7 +52,7 @@ class FeatureCache:
                 self.bytes += part.nbytes
             yield min(len(order), start + batch_size)
 
-    def batch(self, rows: Sequence[Encoded]) -> Batch:
+    def batch(self, rows: Sequence[EncodedRow]) -> Batch:
         """The batch of these rows with their states in place of their tokens, each row one token wide."""
         labels = [self._labels[id(row)] for row in rows]
         counts = torch.tensor([len(of_row) for of_row in labels], device=self._device)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tuning.core.errors import GoOn, RunError, check_stop
+from tuning.core.errors import RunError, ShouldContinue, check_stop
 from tuning.models.families import POSITIONS
 from tuning.models.shapes import shape_from_config
 from tuning.text import TextTokenizer
@@ -38,7 +38,7 @@ class TextGenerator:
         model: nn.Module,
         tokenizer: TextTokenizer,
         labels: Sequence[str] | None = None,
-        should_continue: GoOn = lambda: True,
+        should_continue: ShouldContinue = lambda: True,
     ) -> None:
         self._model, self._tokenizer, self._labels, self._should_continue = model, tokenizer, labels, should_continue
 

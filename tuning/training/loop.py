@@ -27,7 +27,7 @@ from tuning.plan.micro_batches import (
 )
 from tuning.plan.plan import Plan
 from tuning.settings.schema import Settings
-from tuning.text import Encoded
+from tuning.text import EncodedRow
 from tuning.training.batches import Batch, label_count
 from tuning.training.build import Built, random_state, set_random_state
 from tuning.training.loss import LossScaling, batch_logits, sum_loss
@@ -92,7 +92,7 @@ class Update:
     peak_bytes: int | None
 
 
-class NotFinite(RunError):
+class NotFiniteError(RunError):
     """The loss or the gradient is not finite. The weights are those before this update where `whole` is True."""
 
     def __init__(self, step: int, quantity: str, whole: bool = True) -> None:
@@ -110,7 +110,7 @@ class NotFinite(RunError):
 
 def train(
     built: Built,
-    rows: Sequence[Encoded],
+    rows: Sequence[EncodedRow],
     config: LoopConfig,
     progress: Progress,
     should_continue: Callable[[], bool],
@@ -181,7 +181,7 @@ def _peak_batches(
     return highest_moments(sizes, config.settings.micro_batch_size, packing=config.packing, first=first)
 
 
-def _count(progress: Progress, rows: Sequence[Encoded], update_batch: Sequence[int], *, classes: bool) -> None:
+def _count(progress: Progress, rows: Sequence[EncodedRow], update_batch: Sequence[int], *, classes: bool) -> None:
     progress.step += 1
     progress.whole = True
     progress.examples += len(update_batch)
@@ -191,7 +191,7 @@ def _count(progress: Progress, rows: Sequence[Encoded], update_batch: Sequence[i
 
 def update_once(
     built: Built,
-    rows: Sequence[Encoded],
+    rows: Sequence[EncodedRow],
     micro_batches: list[list[int]],
     config: LoopConfig,
     progress: Progress,
@@ -214,7 +214,7 @@ def update_once(
     norm = float(_clip(built, config.settings.optimizer.max_grad_norm))
     if not (math.isfinite(loss) and math.isfinite(norm)):
         built.optimizer.zero_grad(set_to_none=True)
-        raise NotFinite(progress.step + 1, "gradient" if math.isfinite(loss) else "loss", progress.whole)
+        raise NotFiniteError(progress.step + 1, "gradient" if math.isfinite(loss) else "loss", progress.whole)
     progress.whole = False
     built.optimizer.step()
     built.optimizer.zero_grad(set_to_none=True)
@@ -228,7 +228,7 @@ def _moves_in_backward(built: Built) -> bool:
 
 def accumulate(
     built: Built,
-    rows: Sequence[Encoded],
+    rows: Sequence[EncodedRow],
     micro_batches: list[list[int]],
     config: LoopConfig,
     should_continue: Callable[[], bool],

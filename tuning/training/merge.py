@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from tuning.core.errors import GoOn, RunError
+from tuning.core.errors import RunError, ShouldContinue
 from tuning.core.files import new_folder
 from tuning.methods import method_named
 from tuning.text import TextTokenizer
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 MERGED = "merged"
 
 
-def merged_folder(job: Job, card: str, *, best: bool = False, should_continue: GoOn = lambda: True) -> Path:
+def merged_folder(job: Job, card: str, *, best: bool = False, should_continue: ShouldContinue = lambda: True) -> Path:
     """Merge what was learned into the weights of the base model; with `best` the best weights, where they are saved.
 
     Raises RunError where the method cannot be merged, and Stopped soon after `should_continue` answers False.
@@ -53,7 +53,7 @@ def merged_folder(job: Job, card: str, *, best: bool = False, should_continue: G
     return target
 
 
-def recovered_artifact(job: Job, card: str, should_continue: GoOn = lambda: True) -> Path:
+def recovered_artifact(job: Job, card: str, should_continue: ShouldContinue = lambda: True) -> Path:
     """Save the artifact of a run that was cut off, from its newest checkpoint that can be read, or its best weights.
 
     Raises RunError where there is neither, and Stopped.

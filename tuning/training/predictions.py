@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tuning.core.files import write_text
-from tuning.text import Encoded, Row, TextTokenizer, text_before_completion
+from tuning.text import EncodedRow, Row, TextTokenizer, text_before_completion
 from tuning.training.evaluate import Evaluation, Prediction, confusion
 
 MOST_ROWS = 100
@@ -27,7 +27,7 @@ def predictions_table(
     tokenizer: TextTokenizer,
     labels: Sequence[str] | None,
     written: dict[int, str],
-    encoded: Sequence[Encoded] = (),
+    encoded: Sequence[EncodedRow] = (),
 ) -> dict[str, Any]:
     """The table as JSON: metrics, one object a row, and for classes the confusion matrix.
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuning.core.errors import GoOn, Stopped
+from tuning.core.errors import ShouldContinue, Stopped
 from tuning.settings.schema import WRITTEN_METRICS
-from tuning.text import Encoded, Row, TextTokenizer
+from tuning.text import EncodedRow, Row, TextTokenizer
 from tuning.training.base_answers import recipe_metrics
 from tuning.training.build import Built
 from tuning.training.checkpoint import write_weights
@@ -35,7 +35,7 @@ class Scores:
         emit: Callable[..., Any],
         tokenizer: TextTokenizer,
         rows: Sequence[Row],
-        encoded: Sequence[Encoded],
+        encoded: Sequence[EncodedRow],
         labels: Sequence[str] | None,
         questions: Sequence[Row],
         clock: Callable[[], float] = time.perf_counter,
@@ -56,7 +56,7 @@ class Scores:
         built: Built,
         step: int,
         batch_size: int,
-        should_continue: GoOn,
+        should_continue: ShouldContinue,
         probe: PeakProbe | None = None,
     ) -> None:
         """Evaluate on all held-out rows, and emit the result; does nothing where there are none.
@@ -84,7 +84,7 @@ class Scores:
         evaluation: Evaluation,
         written: WrittenAnswers | None,
         start: float,
-        should_continue: GoOn,
+        should_continue: ShouldContinue,
     ) -> None:
         """Emit an evaluation, write its predictions, and store the weights where it is the best."""
         measured = evaluation.metrics if written is None else evaluation.metrics | {"exact_match": written.exact_match}
@@ -160,7 +160,7 @@ class Scores:
         lower = self._settings.save.best_by in LOWER_IS_BETTER
         return value < self.best[1] if lower else value > self.best[1]
 
-    def _written_answers(self, built: Built, step: int, should_continue: GoOn) -> WrittenAnswers | None:
+    def _written_answers(self, built: Built, step: int, should_continue: ShouldContinue) -> WrittenAnswers | None:
         """Generated answers, where a metric needs them; rows that were skipped for lack of time are reported."""
         settings = self._settings.eval
         if not WRITTEN_METRICS & set(self._settings.metrics):

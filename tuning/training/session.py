@@ -18,7 +18,7 @@ from tuning.core.errors import RunError, Stopped
 from tuning.data import DataSet, encode_cached, encode_pairs, encode_set, open_data
 from tuning.methods import method_named
 from tuning.plan.plan import changed_since
-from tuning.text import Encoded, Row, TextTokenizer
+from tuning.text import EncodedRow, Row, TextTokenizer
 from tuning.text.question import Question
 from tuning.training.base_answers import prepared_rows, prompted_rows
 from tuning.training.build import (
@@ -41,7 +41,7 @@ from tuning.training.disk_full import warn_if_unwritten
 from tuning.training.features import FeatureCache
 from tuning.training.generate import TextGenerator
 from tuning.training.job import Commands, Job
-from tuning.training.loop import LoopConfig, NotFinite, Progress, Update, train
+from tuning.training.loop import LoopConfig, NotFiniteError, Progress, Update, train
 from tuning.training.model_card import library_versions, model_card
 from tuning.training.probes import PeakProbe
 from tuning.training.save import save_artifact, train_on
@@ -142,7 +142,7 @@ class Session:
         return state
 
     def _cache_features(
-        self, built: Built, rows: Sequence[Encoded], held_out: Sequence[Encoded], eval_batch: int
+        self, built: Built, rows: Sequence[EncodedRow], held_out: Sequence[EncodedRow], eval_batch: int
     ) -> Built:
         """Compute the features of a frozen body once for every row. After a stop the run ends before it needs them."""
         cache = FeatureCache(
@@ -157,13 +157,13 @@ class Session:
     def _open_data(self) -> DataSet:
         settings = self._settings
         self._phase("tokenizing")
-        data = open_data(settings.data, settings.task, settings.seed, go_on=self._not_stopped)
+        data = open_data(settings.data, settings.task, settings.seed, should_continue=self._not_stopped)
         self._check_unchanged(data)
         if settings.task == "sequence_classification":
             self._labels = data.label_names
         return data
 
-    def _rows(self, data: DataSet) -> tuple[Sequence[Encoded], Scores]:
+    def _rows(self, data: DataSet) -> tuple[Sequence[EncodedRow], Scores]:
         settings = self._settings
         train_rows, eval_rows = self._recipe_rows(data.train), self._recipe_rows(data.eval)
 
@@ -194,7 +194,7 @@ class Session:
                 " plan anew, or put the old files back."
             )
 
-    def _scores(self, pairs: Sequence[tuple[Row, Encoded]], questions: Sequence[Row]) -> Scores:
+    def _scores(self, pairs: Sequence[tuple[Row, EncodedRow]], questions: Sequence[Row]) -> Scores:
         rows, encoded = [row for row, _ in pairs], [tokens for _, tokens in pairs]
         return Scores(self._job, self._emit, self._tokenizer, rows, encoded, self._labels, questions, self._clock)
 
@@ -237,7 +237,9 @@ class Session:
         self._sampled = history.get("sampled", self._sampled)
         self._checkpoint_position = self._position(scores)
 
-    def _train(self, built: Built, rows: Sequence[Encoded], scores: Scores, config: LoopConfig, eval_batch: int) -> str:
+    def _train(
+        self, built: Built, rows: Sequence[EncodedRow], scores: Scores, config: LoopConfig, eval_batch: int
+    ) -> str:
         try:
             reason = self._updates(built, rows, scores, config, eval_batch)
         except Stopped:
@@ -246,7 +248,7 @@ class Session:
         return self._end(built, scores, "cancelled" if stopped else "finished", config, reason)
 
     def _updates(
-        self, built: Built, rows: Sequence[Encoded], scores: Scores, config: LoopConfig, eval_batch: int
+        self, built: Built, rows: Sequence[EncodedRow], scores: Scores, config: LoopConfig, eval_batch: int
     ) -> str | None:
         """Make the updates that are left, with what is due after each. Returns why they ended early without a stop."""
         patience = self._settings.eval.patience
@@ -311,7 +313,7 @@ class Session:
         try:
             if self._progress.step:
                 self._checkpoint(built, scores)
-            if isinstance(error, NotFinite):
+            if isinstance(error, NotFiniteError):
                 best = scores.stored_best()
                 self._save(built, scores, "failed")
                 self.left |= {"artifact": self._method.artifact, "best": _best(best), "kept_step": self._progress.step}

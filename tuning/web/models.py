@@ -16,7 +16,7 @@ from tuning.hub.models import HubModel, look_up
 from tuning.memory.estimate import estimate
 from tuning.memory.usage import usage_of
 from tuning.methods import method_named
-from tuning.models.base_model import BaseModel, descriptive_name, is_cached, resolve_model, split_spec, tuned_for
+from tuning.models.base_model import BaseModel, descriptive_name, is_cached, resolve_model, split_spec, tuning_of
 from tuning.plan.inputs import PlanInputs
 from tuning.plan.plan import make_plan
 from tuning.settings.schema import Settings
@@ -98,7 +98,7 @@ def _to_download(model: HubModel, request: ModelBody) -> HubModel:
 
 def local_card(model: BaseModel) -> ModelDescription:
     """The card of a model that is on this machine."""
-    kind, why = tuned_for(descriptive_name(model.title, model.source), model.chat_template)
+    kind, why = tuning_of(descriptive_name(model.title, model.source), model.chat_template)
     return {
         "id": model.spec,
         "source": model.source,

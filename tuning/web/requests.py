@@ -25,7 +25,7 @@ PAGE, REFUSED = "tuning-fork-page", "tuning-fork-refused"
 RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
-class NoSuchRun(TuningError):
+class UnknownRunError(TuningError):
     """A run id in an address that no run has."""
 
 
@@ -40,7 +40,7 @@ def tell_problems(request: Request, error: Exception) -> JSONResponse:
 
 def _refusal(error: Exception) -> tuple[int, dict[str, Any]]:
     problems = [problem.to_dict() for problem in error.problems] if isinstance(error, TuningError) else []
-    if isinstance(error, NoSuchRun):
+    if isinstance(error, UnknownRunError):
         return 404, {"message": str(error)}
     if isinstance(error, TooManyQuestions):
         return 429, {"problems": [Problem("run", None, "", str(error)).to_dict()], "message": str(error)}
@@ -134,10 +134,10 @@ def for_the_holder(field: str) -> None:
 
 
 def row_of(service: RunService, run_id: str) -> RunRow:
-    """Raises NoSuchRun."""
+    """Raises UnknownRunError."""
     if not RUN_ID.fullmatch(run_id):
-        raise NoSuchRun(f"There is no run {ascii(run_id)[:60]} here.")
+        raise UnknownRunError(f"There is no run {ascii(run_id)[:60]} here.")
     try:
         return service.run(run_id)
     except RunError as error:
-        raise NoSuchRun(str(error)) from None
+        raise UnknownRunError(str(error)) from None

@@ -10,9 +10,9 @@ from itertools import accumulate, groupby
 from pathlib import Path
 
 from tuning.core.errors import DataError
-from tuning.data.files.lines import HEAD_FILE_BYTES, KEPT_TABLES, open_table
+from tuning.data.files.lines import HEAD_FILE_BYTES, MOST_OPEN_TABLES, open_table
 from tuning.data.files.progress import read_once
-from tuning.data.files.table import BadRow, Record, Table, Version, version_of
+from tuning.data.files.table import BadRow, FileVersion, Record, Table, file_version
 
 
 def open_tables(files: tuple[Path, ...], kind: str = "auto", encoding: str = "auto", head_only: bool = False) -> Table:
@@ -25,12 +25,14 @@ def open_tables(files: tuple[Path, ...], kind: str = "auto", encoding: str = "au
         message = f"{Path(error.filename).name} cannot be read: {error.strerror}"
         raise DataError(message, error.filename, "a readable file") from None
     head_only = head_only and sum(status.st_size for status in stats) > HEAD_FILE_BYTES
-    versions = tuple(map(version_of, stats))
+    versions = tuple(map(file_version, stats))
     return _join(files, versions, kind, encoding, head_only)
 
 
-@read_once(KEPT_TABLES)
-def _join(files: tuple[Path, ...], versions: tuple[Version, ...], kind: str, encoding: str, head_only: bool) -> Table:
+@read_once(MOST_OPEN_TABLES)
+def _join(
+    files: tuple[Path, ...], versions: tuple[FileVersion, ...], kind: str, encoding: str, head_only: bool
+) -> Table:
     size = sum(version[0] for version in versions)
     opened = files[:1] if head_only else files
     return JoinedTable([open_table(file, kind, encoding, head_only) for file in opened], size, len(files))

@@ -27,10 +27,10 @@ from tuning.data.files.table import (
     MOST_ROW_BYTES,
     TOO_LONG,
     BadRow,
+    FileVersion,
     Record,
     Table,
-    Version,
-    version_of,
+    file_version,
 )
 from tuning.data.files.to_lines import json_lines, utf8_lines
 from tuning.data.files.unpack import unpack
@@ -46,7 +46,7 @@ HEAD_PARQUET_ROWS = 20_000
 """Rows of any Parquet file that are enough to show what it holds; its bytes do not say how much it unpacks to."""
 PROGRESS_ROWS = 50_000
 """Rows after which a long reading reports its progress."""
-KEPT_TABLES = 6
+MOST_OPEN_TABLES = 6
 """How many opened tables are cached; one of a packed file holds a temporary file."""
 RECORD_BYTES = 64 * 2**20
 """Bytes of the longest row of a CSV file: a quotation mark that is never closed would take in all that follows."""
@@ -61,14 +61,14 @@ def open_table(path: Path, kind: str = "auto", encoding: str = "auto", head_only
         if not path.is_file():
             raise DataError(f"there is no file {str(path)!r}; check the path", str(path), "an existing file")
         status = path.stat()
-        return _open(str(path.absolute()), version_of(status), kind, encoding, head_only)
+        return _open(str(path.absolute()), file_version(status), kind, encoding, head_only)
     except (OSError, ValueError) as error:
         message = f"{path.name!r:.80} cannot be read: {getattr(error, 'strerror', None) or error}"
         raise DataError(message, str(path), "a readable file") from None
 
 
-@read_once(KEPT_TABLES)
-def _open(path: str, version: Version, kind: str, encoding: str, head_only: bool) -> Table:
+@read_once(MOST_OPEN_TABLES)
+def _open(path: str, version: FileVersion, kind: str, encoding: str, head_only: bool) -> Table:
     """`open_table`, cached for each version of a file."""
     file = Path(path)
     content = _content(file, version[0], head_only)

@@ -10,7 +10,7 @@ import csv
 from typing import TYPE_CHECKING, Any
 
 from tuning.data.files.header import MOST_COLUMNS
-from tuning.data.files.table import JSON_DECODER, KeyTwice, turns_in_columns
+from tuning.data.files.table import JSON_DECODER, DuplicateKeyError, turns_in_columns
 
 if TYPE_CHECKING:
     from tuning.data.files.formats import Format
@@ -25,7 +25,7 @@ def json_values(line: str, file_format: Format) -> dict[str, Any]:
     """A JSON object as a row: its members by name."""
     try:
         row = JSON_DECODER.decode(line)
-    except KeyTwice:
+    except DuplicateKeyError:
         raise
     except (ValueError, RecursionError):
         raise ValueError(f"is not JSON: {line.strip()[:60]!r}") from None

@@ -1,8 +1,7 @@
 """The progress of long readings of files, and a cache in which several threads share one reading.
 
-Readers report from any thread, and the page asks `under_way` for what is being read. A reading that is not wanted any
-more ends with Stopped. Several parts of the page need the same file at the same moment: the first one reads it, the
-others wait.
+Readers report from any thread, and the page shows `reads_in_progress`. A reading that nobody needs any more ends with
+Stopped. Several parts of the page need the same file at the same moment: the first one reads it, the others wait.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from functools import lru_cache, wraps
 from itertools import count
 from typing import TypeVar
 
-from tuning.core.errors import GoOn, check_stop
+from tuning.core.errors import ShouldContinue, check_stop
 
 Result = TypeVar("Result")
 LOOK_SECONDS = 0.2
@@ -23,7 +22,7 @@ LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Under:
+class ReadProgress:
     """The progress of one reading: of `total` units of a file, `done` have been read."""
 
     path: str
@@ -37,49 +36,49 @@ class Under:
     total: int
 
 
-_under_way = dict[int, Under]()
+_reads_in_progress = dict[int, ReadProgress]()
 _ids = count()
 _thread = threading.local()
-"""Its `go_on` is the callback of the calling thread; no argument of a reading, for those are the keys of caches."""
+"""Its `should_continue` is the callback of the calling thread: an argument of a reading would be a key of its cache."""
 
 
 @contextmanager
-def wanted(go_on: GoOn) -> Iterator[None]:
-    """Within the block, readings in the calling thread end with Stopped soon after `go_on` answers False."""
-    before = getattr(_thread, "go_on", None)
-    _thread.go_on = go_on
+def stopped_by(should_continue: ShouldContinue) -> Iterator[None]:
+    """Within the block, readings in the calling thread end with Stopped soon after `should_continue` answers False."""
+    before = getattr(_thread, "should_continue", None)
+    _thread.should_continue = should_continue
     try:
         yield
     finally:
-        _thread.go_on = before
+        _thread.should_continue = before
 
 
 def look() -> None:
     """Check, between two pieces of long work, whether it is still wanted. Raises Stopped where it is not."""
-    go_on = getattr(_thread, "go_on", None)
-    if go_on is not None:
-        check_stop(go_on)
+    should_continue = getattr(_thread, "should_continue", None)
+    if should_continue is not None:
+        check_stop(should_continue)
 
 
 @contextmanager
 def reading(path: str, name: str, doing: str, unit: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Within the block, `under_way` lists this reading. The callback that it gives takes how many units are done."""
+    """Within the block, `reads_in_progress` lists this reading. It gives a callback that takes how many units are done."""
     reading_id = next(_ids)
 
     def on_progress(done: int) -> None:
         look()
-        _under_way[reading_id] = Under(path, name, doing, unit, done, total)
+        _reads_in_progress[reading_id] = ReadProgress(path, name, doing, unit, done, total)
 
     on_progress(0)
     try:
         yield on_progress
     finally:
-        _under_way.pop(reading_id, None)
+        _reads_in_progress.pop(reading_id, None)
 
 
-def under_way() -> list[Under]:
+def reads_in_progress() -> list[ReadProgress]:
     """The readings of this process that have not ended, the oldest first."""
-    return [under for _, under in sorted(_under_way.copy().items())]
+    return [under for _, under in sorted(_reads_in_progress.copy().items())]
 
 
 def read_once(most: int) -> Callable[[Callable[..., Result]], Callable[..., Result]]:

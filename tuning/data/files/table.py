@@ -32,10 +32,10 @@ class BadRow:
     reason: str
 
 
-Version = tuple[int, ...]
+FileVersion = tuple[int, ...]
 
 
-def version_of(status: os.stat_result) -> Version:
+def file_version(status: os.stat_result) -> FileVersion:
     """What changes with a file's content: its bytes, its two times, of which no program can set the second, and its
     identity. A copy put in its place with the old time and as many bytes is another version."""
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_dev, status.st_ino
@@ -68,22 +68,22 @@ class Table(Protocol):
         ...
 
 
-class KeyTwice(ValueError):
+class DuplicateKeyError(ValueError):
     """A JSON object has two keys of one name; JSON readers keep one of them silently."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object from its pairs. Raises KeyTwice."""
+    """A JSON object from its pairs. Raises DuplicateKeyError."""
     values = dict(pairs)
     if len(values) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise KeyTwice(f"has the key {twice[:60]!r} twice")
+        raise DuplicateKeyError(f"has the key {twice[:60]!r} twice")
     return values
 
 
 JSON_DECODER = json.JSONDecoder(object_pairs_hook=_object)
-"""Reads JSON; raises KeyTwice for an object that has a key twice."""
+"""Reads JSON; raises DuplicateKeyError for an object that has a key twice."""
 
 _TURN_KEYS = ({"role", "content"}, {"from", "value"})
 

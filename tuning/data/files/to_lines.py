@@ -18,7 +18,7 @@ from tuning.core.errors import DataError, Notice
 from tuning.data.files.formats import Format
 from tuning.data.files.progress import look
 from tuning.data.files.sniff import list_of_rows, objects_only
-from tuning.data.files.table import JSON_DECODER, MOST_ROW_BYTES, KeyTwice
+from tuning.data.files.table import JSON_DECODER, MOST_ROW_BYTES, DuplicateKeyError
 
 MEMORY_BYTES = 32 * 2**20
 OBJECT_BYTES = 64 * 2**20
@@ -68,7 +68,7 @@ def json_lines(file: BinaryIO, file_format: Format, name: str, most: int) -> tup
             out.write((row if isinstance(row, bytes) else json.dumps(row, ensure_ascii=True).encode()) + b"\n")
             if out.tell() > most:
                 break
-    except KeyTwice as error:
+    except DuplicateKeyError as error:
         message = f"{name} {error} in one object; give each key a name of its own"
         raise DataError(message, name, "keys of different names") from None
     except json.JSONDecodeError as error:
@@ -209,7 +209,7 @@ def _elements(text: _JsonText, name: str) -> Iterator[Any]:
         try:
             try:
                 value, end = JSON_DECODER.raw_decode(text.text, position)
-            except KeyTwice:
+            except DuplicateKeyError:
                 _, end = json.JSONDecoder().raw_decode(text.text, position)
                 value = text.text[position:end].replace("\n", " ").encode()
         except json.JSONDecodeError:

@@ -18,7 +18,7 @@ from itertools import chain
 from typing import Any, TypedDict
 
 from tuning.data.data_set import DataSet, open_data, opened_before, rows_key
-from tuning.data.files.progress import Under, under_way
+from tuning.data.files.progress import ReadProgress, reads_in_progress
 from tuning.data.locate import find_data_files
 from tuning.data.preview.preview import bad_rows, label_balance
 from tuning.settings.schema import DataSettings
@@ -96,8 +96,8 @@ def how_far(settings: DataSettings) -> Reading:
     """The reading of these files that is under way; of none, that of rows before the first one."""
     files = find_data_files(settings)
     paths = {str(file.absolute()) for file in chain(files.train, files.eval or ())}
-    mine = [one for one in under_way() if one.path in paths]
-    now = mine[-1] if mine else Under("", files.title, "reading", "rows", 0, 0)
+    mine = [one for one in reads_in_progress() if one.path in paths]
+    now = mine[-1] if mine else ReadProgress("", files.title, "reading", "rows", 0, 0)
     return {
         "name": now.name,
         "doing": now.doing,
@@ -108,7 +108,7 @@ def how_far(settings: DataSettings) -> Reading:
     }
 
 
-def _words(now: Under) -> str:
+def _words(now: ReadProgress) -> str:
     if now.unit == "rows":
         far = f": {now.done:,} of {now.total:,} rows" if now.total else ""
     else:

@@ -30,7 +30,7 @@ from tuning.data.schema import columns_of
 from tuning.data.summary import SAMPLED_ROWS, counted_whole, sample
 from tuning.data.token_arrays import how_rows_are_written
 from tuning.settings.schema import DataSettings
-from tuning.text import ConversationError, Row, Spelled, TextTokenizer, spell_rows
+from tuning.text import ConversationError, Row, TextTokenizer, TokenizedRow, tokenize_rows
 
 SHOWN_ROWS = 4
 SHOWN_CHARACTERS = 600
@@ -204,9 +204,9 @@ def _with_tokens(
     first_rows = [beginning_of(row, most) for _, row in shown]
     first = [one for _, one in _spelled(first_rows, tokenizer, settings, task)]
     counts, whole = RowCounts(settings), {id(row) for row in (*train, *held)}
-    for row, spelled in pairs:
+    for row, tokenized in pairs:
         if id(row) in whole:  # of a row that was only begun nothing can be counted; the plan reads it to its end
-            counts.add(row, spelled, spelled.parts(settings.max_seq_length, settings.long_text), tokenizer)
+            counts.add(row, tokenized, tokenized.parts(settings.max_seq_length, settings.long_text), tokenizer)
     told = counts.notices(tokenizer, sampled=counts.rows < len(data.train) + len(held))
     trained = {id(row) for row in begun}
     lengths = _lengths([one for row, one in pairs if id(row) in trained], settings.max_seq_length, settings.long_text)
@@ -339,13 +339,13 @@ def label_balance(data: DataSet) -> list[LabelCount]:
 
 def _spelled(
     rows: list[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str, bad: BadRows | None = None
-) -> list[tuple[Row, Spelled]]:
+) -> list[tuple[Row, TokenizedRow]]:
     """Rows beside their whole token lists, without conversations that the template refuses: `bad` counts them."""
 
-    def spell(some: list[Row]) -> list[Spelled]:
-        return spell_rows(some, tokenizer, **how_rows_are_written(settings, task))
+    def spell(some: list[Row]) -> list[TokenizedRow]:
+        return tokenize_rows(some, tokenizer, **how_rows_are_written(settings, task))
 
-    found = list[tuple[Row, Spelled]]()
+    found = list[tuple[Row, TokenizedRow]]()
     for begin in range(0, len(rows), SPELLED_ROWS):  # a tokenizer takes hundreds of bytes a letter while it works
         some = rows[begin : begin + SPELLED_ROWS]
         try:
@@ -361,13 +361,13 @@ def _spelled(
     return found
 
 
-def _lengths(spelled: list[Spelled], limit: int, long_text: str) -> Lengths | dict[str, int]:
+def _lengths(tokenized: list[TokenizedRow], limit: int, long_text: str) -> Lengths | dict[str, int]:
     """How long rows are in tokens before cutting, and what cutting takes away or makes of them."""
-    lengths = [len(one.ids) for one in spelled]
+    lengths = [len(one.ids) for one in tokenized]
     if not lengths:
         return {}
-    parts = [one.parts(limit, long_text) for one in spelled]
-    wanted = [0 if one.plain else sum(one.trained[1:]) for one in spelled]
+    parts = [one.parts(limit, long_text) for one in tokenized]
+    wanted = [0 if one.plain else sum(one.trained[1:]) for one in tokenized]
     left = [sum(part.trained_tokens for part in of_row) for of_row in parts]
     kept = [part for of_row in parts for part in of_row]
     found: Lengths = {
@@ -377,7 +377,7 @@ def _lengths(spelled: list[Spelled], limit: int, long_text: str) -> Lengths | di
         "mean": sum(lengths) / len(lengths),
         "limit": limit,
         "cut_rows": sum(one.cut for one in kept),
-        "blocks": len(kept) if len(kept) > len(spelled) else 0,
+        "blocks": len(kept) if len(kept) > len(tokenized) else 0,
         "cut_answers": sum(a < b for a, b in zip(left, wanted, strict=True)),
         "lost_answers": sum(a == 0 < b for a, b in zip(left, wanted, strict=True)),
         "trained_share": sum(left) / max(1, sum(len(one.ids) for one in kept)),

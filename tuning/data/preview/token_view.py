@@ -9,7 +9,7 @@ import re
 from dataclasses import replace
 from typing import Any, TypedDict
 
-from tuning.text import Row, Spelled, TextTokenizer, Turn
+from tuning.text import Row, TextTokenizer, TokenizedRow, Turn
 
 FIRST_TOKENS, LAST_TOKENS = 240, 60
 BARS = 24
@@ -84,7 +84,7 @@ def _last_pairs(pairs: tuple[tuple[str, str], ...], most: int) -> tuple[tuple[st
     return tuple(reversed(found))
 
 
-def shown_tokens(row: Spelled, limit: int, tokenizer: TextTokenizer, long_text: str = "cut") -> TokenView:
+def shown_tokens(row: TokenizedRow, limit: int, tokenizer: TextTokenizer, long_text: str = "cut") -> TokenView:
     """The row's tokens and what becomes of each.
 
     Tokens that only together make one character (an emoji in bytes) are shown as one, with their number.

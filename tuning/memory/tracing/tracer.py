@@ -26,7 +26,7 @@ from tuning.memory.workload import CATEGORIES, Workload
 from tuning.methods import method_named
 from tuning.plan.micro_batches import Shape
 from tuning.settings.schema import Settings
-from tuning.text import Encoded
+from tuning.text import EncodedRow
 from tuning.training.build import build
 from tuning.training.evaluate import evaluate
 from tuning.training.features import FeatureCache
@@ -164,7 +164,7 @@ class Tracer:
                 log.recording = False
         log.mark("end")
 
-    def _cache_features(self, rows: list[Encoded]) -> None:
+    def _cache_features(self, rows: list[EncodedRow]) -> None:
         """Cache the features of a frozen body, as a run does once: updates read those."""
         built = self._built = replace(self._built, features=None)  # those of the last shape go first
         if not method_named(self._settings.method.name).caches_features(self._settings.method):
@@ -329,7 +329,7 @@ def _halved(shape: Shape) -> Shape:
     return replace(shape, rows=2, length=shape.length // 2)
 
 
-def _rows(shape: Shape, *, classes: bool) -> list[Encoded]:
+def _rows(shape: Shape, *, classes: bool) -> list[EncodedRow]:
     """Rows of this shape, with label tokens at the end of each, spread as evenly as they can be."""
     rows = []
     left = shape.labels
@@ -338,5 +338,5 @@ def _rows(shape: Shape, *, classes: bool) -> list[Encoded]:
         count = min(length - 1, -(-left // (shape.rows - i)))
         left -= count
         trained = [False] * (length - count) + [True] * count
-        rows.append(Encoded(ids=[5] * length, trained=trained, label=0 if classes else None, cut=False))
+        rows.append(EncodedRow(ids=[5] * length, trained=trained, label=0 if classes else None, cut=False))
     return rows

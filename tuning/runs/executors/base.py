@@ -14,14 +14,14 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, Protocol
 
-from tuning.core.errors import GoOn, Stopped, TuningError
+from tuning.core.errors import ShouldContinue, Stopped, TuningError
 from tuning.runs.events import END_KINDS, Emitter, Event
 from tuning.training.job import Commands, Job
 
 log = logging.getLogger(__name__)
 
 Sink = Callable[[Event], None]
-Work = Callable[[GoOn, bool], Any]
+Work = Callable[[ShouldContinue, bool], Any]
 """A task, called with `should_continue` and with whether a run waits for it."""
 Emit = Callable[..., Event | None]
 RunFunction = Callable[[Job, Emit, Commands], str]
@@ -38,7 +38,7 @@ class Task:
         self._claim = threading.Lock()
         self.done: Future[Any] = Future()
 
-    def run(self, should_continue: GoOn, *, run_waits: bool) -> None:
+    def run(self, should_continue: ShouldContinue, *, run_waits: bool) -> None:
         """Do the work, unless it is done, dropped or being done. `run_waits` is passed on to it. Never raises."""
         if self.done.done() or not self._claim.acquire(blocking=False):
             return

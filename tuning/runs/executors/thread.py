@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from typing import Any
 
-from tuning.core.errors import GoOn, RunError
+from tuning.core.errors import RunError, ShouldContinue
 from tuning.runs.executors.base import (
     RunEmitter,
     RunFunction,
@@ -54,7 +54,7 @@ class ThreadExecutor:
         self._current: ThreadHandle | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._task_continues: GoOn = lambda: True
+        self._task_continues: ShouldContinue = lambda: True
         """The `should_continue` of the task that is being done."""
 
     def submit(self, job: Job, sink: Sink) -> ThreadHandle:
@@ -105,7 +105,7 @@ class ThreadExecutor:
         """Let a run do the task between two updates; where the run is stopped in the middle of it, it is done later."""
         commands.ask(lambda *_: self._do(task, lambda: not commands.stopping, run_waits=not commands.paused))
 
-    def _do(self, task: Task, should_continue: GoOn, *, run_waits: bool) -> None:
+    def _do(self, task: Task, should_continue: ShouldContinue, *, run_waits: bool) -> None:
         self._task_continues = should_continue
         task.run(should_continue, run_waits=run_waits)
 
