@@ -62,7 +62,7 @@ def look() -> None:
 
 @contextmanager
 def reading(path: str, name: str, doing: str, unit: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Within the block, `reads_in_progress` lists this reading. It gives a callback that takes how many units are done."""
+    """Within the block, `reads_in_progress` lists this reading. It gives a callback for how many units are done."""
     reading_id = next(_ids)
 
     def on_progress(done: int) -> None:
