@@ -92,7 +92,7 @@ class RowCounts:
         return row.completion is not None and self._settings.chat_template == "on"
 
     def notices(self, tokenizer: TextTokenizer, *, sampled: bool) -> tuple[Notice, ...]:
-        """What is told of them; of a sample it says so."""
+        """What a person hears of the rows; `sampled` says that they are a sample of all."""
         seen = f" (of the {self.rows:,} rows that were counted)" if sampled else ""
         return tuple(
             Notice(field=field, message=message + seen, count=count)
