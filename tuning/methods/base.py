@@ -253,8 +253,8 @@ class PeftMethod(Method[S]):
         from peft import set_peft_model_state_dict
         from safetensors.torch import load_file
 
-        found: Any = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
-        foreign = [name for name in found.unexpected_keys if name != "prompt_embeddings"]  # peft loads those apart
+        result: Any = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+        foreign = [name for name in result.unexpected_keys if name != "prompt_embeddings"]  # peft loads those apart
         if foreign:
             raise RunError(f"The adapter to train on has weights that this run does not: {', '.join(foreign[:3])}.")
 
