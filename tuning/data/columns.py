@@ -131,7 +131,7 @@ SIDE = frozenset(
         *("model", "poet", "publisher", "tags", "tag", "gender", "level", "type", "format", "version"),
     )
 )
-"""Columns that tell something about a text and are the text only where there is no other."""
+"""Columns that describe a text and are the text only where there is no other."""
 FEW_CLASSES = 20
 LONGEST_CLASS = 40
 SAME_ROWS = 4

@@ -30,7 +30,7 @@ def is_empty(row: Row) -> bool:
 
 
 def repeat_notices(data: DataSet) -> tuple[Notice, ...]:
-    """What a person hears of repeated rows. Every row of the data set is read for it."""
+    """Notices about repeated rows. Every row of the data set is read for them."""
     counts = repeated(data)
     notices = list[Notice]()
     if count := counts["in_both"]:

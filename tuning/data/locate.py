@@ -47,7 +47,7 @@ class DataFiles:
     """Columns that hold numbers of classes, with the names that the hub's card gives them."""
     notes: tuple[str, ...] = ()
     notices: tuple[Notice, ...] = ()
-    """What a person hears of files that are left out."""
+    """Notices about files that are left out."""
 
 
 def data_catalogue() -> list[dict[str, Any]]:

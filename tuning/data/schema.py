@@ -351,7 +351,8 @@ def _numbered_classes(schema: RowSchema, label: str) -> tuple[str, ...]:
 def make_row(
     record: Mapping[str, Any], schema: RowSchema, labels: Mapping[str, int], counts: NoticeCounts | None = None
 ) -> Row:
-    """The record as a row; `labels` numbers the classes, `counts` counts what a person hears of it. Raises RowError."""
+    """The record as a row; `labels` numbers the classes, its peculiarities are added to `counts`. Raises
+    RowError."""
     counts = NoticeCounts() if counts is None else counts
     if schema.shape == "conversation":
         return _conversation(record, schema, counts)

@@ -66,7 +66,7 @@ class DataSummary:
     """Lengths of the evaluation rows in their order; empty where not every row was counted."""
     eval_trained_tokens: tuple[int, ...] = ()
     notices: tuple[Notice, ...] = ()
-    """What a person hears before Start of columns, turns and rows: which are used, and which are not."""
+    """Notices about columns, turns and rows: which are used, and which are not."""
     asked_length: int = 0
     """Tokens of the longest question, whole, of the rows that were counted, where a recipe asks them of the base model;
     else 0."""

@@ -31,7 +31,7 @@ def with_template_chosen(settings: DataSettings, model: BaseModel, recipe: dict[
 def template_notices(
     settings: DataSettings, model: BaseModel, recipe: dict[str, Any] | None, *, pairs: bool
 ) -> tuple[Notice, ...]:
-    """What a person hears of the choice, where the rows are prompts with completions."""
+    """Notices about the choice, where the rows are prompts with completions."""
     if not pairs or not model.chat_template:
         return ()
     if with_template_chosen(settings, model, recipe).chat_template == "on":

@@ -23,7 +23,8 @@ from tuning.text import ConversationError, EncodedRow, Row, TextTokenizer, Token
 
 MEMORY_BYTES = 64 * 2**20
 CHUNK_ROWS, CHUNK_CHARACTERS = 256, 250_000
-"""How much is tokenized at once, and so without a look at whether it is still wanted: a fraction of a second."""
+"""Rows and characters that are tokenized at once, a fraction of a second: a stop is noticed only between two such
+chunks."""
 PROGRESS_ROWS = 5_000
 """Tokenizing reports its progress once in so many examples."""
 COUNTED_ROWS = 16_384

@@ -17,7 +17,7 @@ from tuning.models.base_model import ModelShape
 Head = Literal["auto", "lm_head", "linear", "mlp", "kan"]
 Activation = Literal["identity", "sigmoid", "tanh", "relu", "gelu", "silu"]
 CACHE_LIMIT = 4 * 2**30
-"""Bytes of features kept at most."""
+"""The most bytes of features that are cached."""
 
 
 class FeatureSettings(MethodSettings):

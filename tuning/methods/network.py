@@ -92,7 +92,7 @@ def linears(shape: ModelShape) -> tuple[Linear, ...]:
 def chosen_linears(shape: ModelShape, words: str) -> list[Linear]:
     """`all-linear`, `attention`, `feed-forward`, or module names joined by `+`; those that exist here.
 
-    A name that matches nothing is left out: `unknown_targets` tells.
+    A name that matches nothing is left out: `unknown_targets` lists those.
     """
     groups = {"all-linear": (ATTENTION, FEED_FORWARD), ATTENTION: (ATTENTION,), FEED_FORWARD: (FEED_FORWARD,)}
     if words in groups:

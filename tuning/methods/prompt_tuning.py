@@ -80,7 +80,7 @@ def prompt_problems(inputs: MethodInputs, settings: Any) -> list[Problem]:
 
 
 def _too_long(inputs: MethodInputs, count: int, limit: int, shorter: int) -> Problem:
-    """Virtual tokens that leave no room for the rows: which of the two can be made less, and to what."""
+    """The problem of virtual tokens that leave no positions for the rows, with the limits within which both fit."""
     rows = f"set data.max_seq_length to {shorter} or less" if shorter >= SHORTEST else ""
     tokens = f"set virtual_tokens to {limit} or fewer" if limit >= 1 else ""
     fixes = ", or ".join(fix for fix in (tokens, rows) if fix)

@@ -197,7 +197,7 @@ def parameter_numbers(settings: Settings, model: BaseModel, data: DataSummary) -
 
 
 def length_notices(settings: Settings, data: DataSummary, derived: dict[str, Derived]) -> tuple[Notice, ...]:
-    """What a person hears of a run that is long for its rows, and of a warm-up that is long for the run."""
+    """Notices about a run that is long for its rows, and about a warm-up that is long for the run."""
     if not method_named(settings.method.name).updates:
         return ()
     notices, total, epochs = list[Notice](), int(derived["total_steps"].value), derived["epochs"].value

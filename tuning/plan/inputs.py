@@ -46,7 +46,7 @@ class PlanInputs:
     weights: Weights | None = None
     """How the tensors in the model's folder compare with those of its architecture."""
     notices: tuple[Notice, ...] = ()
-    """What a person hears of settings of an older version."""
+    """Notices about settings of an older version."""
 
     def with_settings(self, settings: Settings) -> PlanInputs:
         """The same model, rows and device with other settings that change neither rows nor their tokens."""

@@ -41,7 +41,7 @@ class Plan:
     device: Device
     derived: dict[str, Derived]
     notices: tuple[Notice, ...] = ()
-    """What a person hears before Start: everything left out, guessed, renamed, replaced or cut, by count."""
+    """Notices for before Start: everything left out, guessed, renamed, replaced or cut, by count."""
     kept_fingerprint: str | None = field(default=None, compare=False)
     """The fingerprint that a stored plan was stored with, so that later versions recognise its checkpoints."""
 
@@ -64,7 +64,7 @@ class Plan:
         return class_count(self.settings, self.data)
 
     def evaluation_rows(self, micro_batch_size: int | None = None) -> int:
-        """Rows an evaluation takes at once: twice those of training, for nothing is kept for a backward pass."""
+        """Rows an evaluation takes at once: twice those of training, for nothing is stored for a backward pass."""
         small = self.value("total_parameters") < SMALL_MODEL
         return max(2 * (micro_batch_size or self.settings.micro_batch_size), SMALL_MODEL_ROWS if small else 1)
 
@@ -144,8 +144,8 @@ def plan_for(given: Any, run_model: RunModel | None = None) -> Plan:
 
 
 def changed_since(plan: Plan, data: DataSet) -> list[str]:
-    """What of rows and base model is not as it was when the plan was made, in words; nothing of a plan from before
-    that was kept. `data` are the rows of its settings, opened now."""
+    """What of rows and base model is not as it was when the plan was made, in words; empty for a plan of a version
+    that did not store it. `data` are the rows of its settings, opened now."""
     model, changed = plan.model, list[str]()
     if not model.files:
         return changed

@@ -1,4 +1,4 @@
-"""A data set read whole in the background: what is known of all its rows, or how far the reading is.
+"""A data set read whole in the background: facts of all its rows, or the progress of the reading.
 
 Some facts need all rows: how many there are, of which class, which of them are bad. A large labelled file takes seconds
 to minutes, because its classes and its stratified split need every row; the page shows its first rows meanwhile and

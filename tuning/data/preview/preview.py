@@ -91,7 +91,7 @@ class Lengths(Histogram):
 
 
 class DataPreview(TypedDict):
-    """Everything the section "Your data" shows; what cannot be told for a fault of the settings is not there.
+    """Everything the section "Your data" shows; keys that a fault of the settings leaves without a value are missing.
 
     `whole` is whether all of the file was looked at, `counted` whether the numbers of rows are those of all of it.
     """
@@ -134,7 +134,8 @@ def preview(
     try:
         data = open_data(settings.replace(bad_rows="skip"), task, seed, head_only=True)
     except DataError as error:
-        return page | {"problems": [problem.to_dict() for problem in error.problems]}
+        refused: DataPreview = page | {"problems": [problem.to_dict() for problem in error.problems]}
+        return refused
     train, first = list(sample(data.train)), _first_rows(data)
     page = _with_facts(page, data, settings, effective_batch, train)
     page["notes"] = [*page["notes"], *data.files.notes]
@@ -154,7 +155,8 @@ def preview(
     try:
         return _with_tokens(page, data, settings, task, tokenizer, train, evaluation, first)
     except DataError as error:
-        return page | {"problems": [problem.to_dict() for problem in error.problems]}
+        refused = page | {"problems": [problem.to_dict() for problem in error.problems]}
+        return refused
 
 
 def _letters_read(settings: DataSettings) -> int:
@@ -165,7 +167,7 @@ def _letters_read(settings: DataSettings) -> int:
 def _with_facts(
     page: DataPreview, data: DataSet, settings: DataSettings, effective_batch: int, train: list[Row]
 ) -> DataPreview:
-    """`page` with what is known of the rows without a tokenizer; `train` are the training rows that are looked at."""
+    """`page` with the facts of rows that take no tokenizer; `train` are the training rows that were read."""
     notices = [_as_refused(notice) if settings.bad_rows == "stop" else notice for notice in data.notices]
     repeats = repeated(data)
     return page | {
