@@ -126,7 +126,7 @@ def imported(start: tuple[str, ...]) -> set[str]:
     return found
 
 
-VERSION_AND_DIGEST = (1, "448b8c0da6299fdb")
+VERSION_AND_DIGEST = (1, "8ef9eaa5e3fccda0")
 """The version of the code that decides tokens, and the digest of that code when the version was last thought about."""
 
 

@@ -321,7 +321,8 @@ class Results:
     def _make_now(self, work: Work) -> Path:
         if self._executor is None:
             raise RunError(NO_EXECUTOR)
-        return self._executor.run_between_updates(work, timeout=MAKE_SECONDS)
+        folder: Path = self._executor.run_between_updates(work, timeout=MAKE_SECONDS)
+        return folder
 
     def _job(self, row: RunRow) -> Job:
         folder = self._run_folder(row)

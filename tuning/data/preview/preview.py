@@ -134,7 +134,8 @@ def preview(
     try:
         data = open_data(settings.replace(bad_rows="skip"), task, seed, head_only=True)
     except DataError as error:
-        return found | {"problems": [problem.to_dict() for problem in error.problems]}
+        refused: DataPreview = found | {"problems": [problem.to_dict() for problem in error.problems]}
+        return refused
     train, shown = list(sample(data.train)), _first(data)
     found = _with_facts(found, data, settings, effective_batch, train)
     found["notes"] = [*found["notes"], *data.files.notes]
@@ -152,7 +153,8 @@ def preview(
     try:
         return _with_tokens(found, data, settings, task, tokenizer, train, held, shown)
     except DataError as error:
-        return found | {"problems": [problem.to_dict() for problem in error.problems]}
+        refused = found | {"problems": [problem.to_dict() for problem in error.problems]}
+        return refused
 
 
 def _letters_read(settings: DataSettings) -> int:
