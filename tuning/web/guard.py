@@ -114,9 +114,9 @@ class Guard:
         # read leniently: other programs of this host may have set cookies that are none
         cookies, name = cookie_parser(headers.get("cookie", "")), f"tuning-fork-{port}"
         kind, _, bearer = headers.get("authorization", "").partition(" ")
-        given = [*in_address, *([bearer.strip()] if kind.lower() == "bearer" else []), cookies.get(name, "")]
+        candidates = [*in_address, *([bearer.strip()] if kind.lower() == "bearer" else []), cookies.get(name, "")]
         roles = {"holder", "guest"} if self.serving.guests else {"holder"}
-        role = next((opened for key in given if (opened := keys.opens(key)) in roles), None)
+        role = next((role for role in map(keys.role_of, candidates) if role in roles), None)
         if role == "holder":
             visitor, set_cookies = Visitor(), list[str]()
         elif role == "guest":
