@@ -10,7 +10,7 @@ import pytest
 from bench import memory_models
 from bench.memory import given
 from bench.memory_models import make_models
-from support.memory_world import measured_peak
+from support.memory_peaks import measured_peak
 from tuning.core.errors import RunError
 from tuning.memory.estimate import estimate
 from tuning.memory.process_overhead import MIB
