@@ -187,7 +187,7 @@ class RunStore:
         except sqlite3.Error as error:
             if _code(error) not in (READ_ONLY, NOT_OPENED) or not (self.home / STORE).is_file():
                 raise self._not_opened(error) from None
-            self._reader, self.epoch = self._open_to_look()
+            self._reader, self.epoch = self._open_read_only()
         self._writer = threading.Thread(target=self._write_loop, name="store-writer", daemon=True)
         if self.unsound is None:
             self._writer.start()
@@ -202,7 +202,7 @@ class RunStore:
             db.close()
             raise
 
-    def _open_to_look(self) -> tuple[sqlite3.Connection, str]:
+    def _open_read_only(self) -> tuple[sqlite3.Connection, str]:
         """A store in a folder that may only be read. Raises RunError where its version is not today's."""
         address = (self.home / STORE).resolve().as_uri()
         for how in ("mode=ro", "mode=ro&immutable=1"):  # the second where not even the log beside it can be opened

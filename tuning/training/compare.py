@@ -90,8 +90,8 @@ class PlainAndPrompted:
             self._plan, self._data, method, self._model, self._tokenizer, question.prompts, should_continue
         )
         answers: ComparedAnswers = {}
-        for side, asked in (("base", question), ("trained", question.with_prompts(prompts))):
-            answers[side] = list(generator.answers(asked, _of_side(side, on_text)))
+        for side, side_question in (("base", question), ("trained", question.with_prompts(prompts))):
+            answers[side] = list(generator.answers(side_question, _of_side(side, on_text)))
         return answers | {"prompts": prompts}
 
 

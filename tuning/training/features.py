@@ -61,7 +61,7 @@ class FeatureCache:
             input_ids=torch.zeros((len(rows), 1), dtype=torch.long, device=self._device),
             attention_mask=None,
             position_ids=None,
-            label_places=owners,
+            label_indices=owners,
             labels=torch.cat(labels),
             rows=len(rows),
             tokens=sum(len(row.ids) for row in rows),

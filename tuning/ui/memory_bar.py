@@ -141,8 +141,8 @@ def _moment(estimate: MemoryEstimate) -> str:
     """When in an update the peak is."""
     words = {"loss": "while the loss is computed", "optimizer step": "in the optimizer step", "start": "at the start"}
     direction, _, layer = estimate.peak_at.partition(" of ")
-    place = f"{direction} pass of {layer}" if layer else direction
-    return words.get(estimate.peak_at, f"in the {place}")
+    phase = f"{direction} pass of {layer}" if layer else direction
+    return words.get(estimate.peak_at, f"in the {phase}")
 
 
 def _between_updates(estimate: MemoryEstimate) -> str:

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tuning.core.errors import TuningError
 from tuning.core.visitor import Visitor, acting_for
-from tuning.web.requests import tell_problems
+from tuning.web.requests import problems_response
 from tuning.web.serving import Serving, plain_name
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def guard(app: FastAPI, serving: Serving, home: Path) -> None:
     # the cheapest level: the next ones make curves a tenth smaller, for several times its work beside a training
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=1)
     app.add_middleware(Guard, serving=serving, uploads=home / "uploads")
-    app.add_exception_handler(TuningError, tell_problems)
+    app.add_exception_handler(TuningError, problems_response)
 
 
 @dataclass(frozen=True, slots=True)
