@@ -31,7 +31,7 @@ from tuning.data.preview.background_read import _reads, read_whole, reading_prog
 from tuning.data.schema import RowError, RowSchema, fast_valid, make_row
 from tuning.settings.schema import DataSettings
 from tuning.web.data import add_data_routes
-from tuning.web.requests import tell_problems
+from tuning.web.requests import problems_response
 
 PIECES = [
     "a",
@@ -148,7 +148,7 @@ def test_counts_of_a_large_file_follow_its_first_rows(tmp_path: Path) -> None:
     many = 17 * 2**20 // len(lines) + 1
     file.write_bytes(b"text,label\n" + lines * many + b"short\n")
     app = FastAPI()
-    app.add_exception_handler(TuningError, tell_problems)
+    app.add_exception_handler(TuningError, problems_response)
     add_data_routes(app, tmp_path)
     client, asked = TestClient(app), {"data": {"source": str(file), "max_seq_length": 16}}
     head = client.post("/fork/data/preview", json=asked).json()

@@ -17,8 +17,8 @@ import pytest
 from files import FORMATS, Sample, samples
 from oracle import missing, rows_of, same, texts
 
+from support.tiny_jobs import run  # noqa: E402
 from support.tiny_models import tiny_model, tiny_tokenizer  # noqa: E402
-from support.training_world import run  # noqa: E402
 from tuning.core.errors import TuningError
 from tuning.data import open_data
 from tuning.data.files.table import Record

@@ -86,6 +86,6 @@ def _writing_bytes(plan: Plan, memory: BatchMemory, rows: int, prompt: int, *, h
         (1, model.num_layers * last * cache + last * (cache // 2 if half else cache)),
     )
     return max(
-        kept + memory.forward_total(Shape(rows=rows, length=tokens, labels=rows, padded=rows > 1))
-        for tokens, kept in points
+        cached + memory.forward_total(Shape(rows=rows, length=tokens, labels=rows, padded=rows > 1))
+        for tokens, cached in points
     )

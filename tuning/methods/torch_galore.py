@@ -96,7 +96,8 @@ def directions(gradient: torch.Tensor, rank: int) -> torch.Tensor:
     else:
         left, _, right = torch.svd_lowrank(matrix, q=min(rank + 8, *matrix.shape), niter=2)
         vectors = right if matrix.shape[0] >= matrix.shape[1] else left
-    return vectors[:, :rank].to(gradient.dtype).contiguous()
+    basis: torch.Tensor = vectors[:, :rank].to(gradient.dtype).contiguous()
+    return basis
 
 
 def down(gradient: torch.Tensor, projector: torch.Tensor) -> torch.Tensor:

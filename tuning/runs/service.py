@@ -157,14 +157,14 @@ class RunService:
     def watch(self, seconds: float = WATCH_SECONDS) -> None:
         """Take over again every so many `seconds`: another server on this home may be killed while this one lives."""
 
-        def look() -> None:
+        def take_over() -> None:
             while not self._closing.wait(seconds):
                 try:
                     self._take_over()
-                except Exception:  # closed in between, or a disk that is full: there is a next look
-                    log.info("could not look for runs that were left behind", exc_info=True)
+                except Exception:  # closed in between, or a disk that is full: the next time may go well
+                    log.info("could not take over runs that were left behind", exc_info=True)
 
-        threading.Thread(target=look, name="watch", daemon=True).start()
+        threading.Thread(target=take_over, name="watch", daemon=True).start()
 
     def _clear_left(self) -> None:
         """Remove what killed processes have left half done, in a time that does not grow with the number of runs."""
@@ -195,7 +195,7 @@ class RunService:
         seconds = self.expected_seconds(plan)
         return Preview(plan=plan, usage=usage, estimate=estimate(usage), seconds=seconds, pending=pending)
 
-    def weights_known(self, settings: Settings, seconds: float) -> bool:
+    def weights_checked(self, settings: Settings, seconds: float) -> bool:
         """Whether the base model's tensors have been checked, after waiting at most so many seconds for it. Raises
         TuningError where they are not the model's."""
         return compare_weights(self.base_model(settings), settings.task, seconds) is not None
@@ -243,7 +243,7 @@ class RunService:
             try:
                 run_id, folder = self._new_folder()
             except OSError as error:
-                raise _not_kept(self.home, error) from error
+                raise _cannot_store(self.home, error) from error
             try:
                 job = Job(run_id=run_id, attempt=1, plan=plan, folder=str(folder))
                 _write_json(folder / "settings.json", plan.settings.to_dict())
@@ -260,7 +260,7 @@ class RunService:
                 )
             except OSError as error:
                 remove(folder)
-                raise _not_kept(self.home, error) from error
+                raise _cannot_store(self.home, error) from error
             except BaseException:
                 remove(folder)  # a run that is not in the store is none
                 raise
@@ -447,7 +447,7 @@ class RunService:
                 aside.rename(folder)
             raise
         remove(aside)
-        for upload in {found for path in sources if (found := upload_of(self.home, path)) is not None}:
+        for upload in {upload for path in sources if (upload := upload_of(self.home, path)) is not None}:
             # one of today may stand in somebody's form, who has not started yet
             if not self.store.made_from(str(upload)) and is_older(upload, DAY):
                 freed += bytes_of(upload)
@@ -458,7 +458,7 @@ class RunService:
         """What the home folder takes; for a browser of a class, what its own runs and uploads take."""
         if (owner := current_visitor().owner) is not None:
             own = self.store.runs(include_deleted=True)
-            uploads = [place for place in upload_folders(self.home) if place.parent.name == owner]
+            uploads = [folder for folder in upload_folders(self.home) if folder.parent.name == owner]
             return {
                 "runs": count_and_bytes(self.run_folder(row.run_id) for row in own if row.deleted is None),
                 "deleted": count_and_bytes(self.run_folder(row.run_id) for row in own if row.deleted is not None),
@@ -466,11 +466,11 @@ class RunService:
                 "store": None,
                 "free": None,
             }
-        folders = [place for place in (self.home / "runs").glob("*") if place.is_dir()]
+        folders = [folder for folder in (self.home / "runs").glob("*") if folder.is_dir()]
         deleted = self.store.deleted_ids()
         files = [self.home / f"{STORE}{end}" for end in ("", "-wal", "-shm")]
         return {
-            "runs": count_and_bytes(place for place in folders if place.name not in deleted),
+            "runs": count_and_bytes(folder for folder in folders if folder.name not in deleted),
             "deleted": count_and_bytes(self.run_folder(run_id) for run_id in deleted),
             "uploads": count_and_bytes(upload_folders(self.home)),
             "store": sum(bytes_of(file) for file in files),
@@ -628,7 +628,7 @@ def _refuse_changed(row: RunRow, plan: Plan, what: str) -> None:
         )
 
 
-def _not_kept(home: Path, error: OSError) -> RunError:
+def _cannot_store(home: Path, error: OSError) -> RunError:
     return RunError(
         f"This run cannot be kept in {home}: {error.strerror or error}. Nothing was started; make room there (deleted"
         " runs can be deleted for good), or name another folder with --home."

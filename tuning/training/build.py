@@ -200,7 +200,8 @@ def load_base(
     elif keep_head and tuple(saved_labels) != tuple(labels or ()):
         _order_head(model, saved_labels, labels or ())
     _set_padding(model, pad_id)
-    return model
+    base: nn.Module = model
+    return base
 
 
 def _config_of_labels(labels: Sequence[str]) -> dict[str, Any]:
