@@ -19,6 +19,7 @@ from bench.memory import measured
 from bench.memory_models import make_model
 from bench.ragged import CONFIGURATIONS, MODELS, settings_of, write_pages
 from support.memory_peaks import measured_peak
+from support.tiers import first_only
 from tuning.memory import peak_batches as moments
 from tuning.memory.estimate import estimate
 from tuning.memory.peak_batches import peak_batches, update_batches_pending
@@ -108,6 +109,7 @@ def settings_on(source: str, **changes: Any) -> dict[str, Any]:
     return {"device": "cpu", "data": data, "eval": {"every": None}, "max_steps": 5, "micro_batch_size": 4} | changes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_length", [True, False])
 @pytest.mark.parametrize("steps", [1, 3])
 def test_the_windows_of_the_estimate_are_those_that_are_trained_on(
@@ -146,7 +148,7 @@ def test_the_windows_of_the_estimate_are_those_that_are_trained_on(
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+@pytest.mark.parametrize("seed", first_only([0, 1, 2, 3]))
 def test_on_ragged_rows_the_estimate_is_the_peak(tmp_path: Path, method: str, seed: int) -> None:
     """It was up to a fifth too high, for it took the longest rows of all data to come together."""
     source = ragged(tmp_path / "rows.jsonl", 60, seed)
@@ -157,6 +159,7 @@ def test_on_ragged_rows_the_estimate_is_the_peak(tmp_path: Path, method: str, se
     assert peak <= figures.total_bytes * 1.0001 and figures.total_bytes <= 1.002 * peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_rows_of_one_length_among_others_need_no_mask(tmp_path: Path, seed: int) -> None:
     """Long texts become blocks of max_seq_length: most micro-batches have no padding, and the last blocks give some.

@@ -81,6 +81,7 @@ def test_the_newest_run_deleted_for_good_does_not_give_its_id_to_the_next(servic
     assert finished(service) == "r0002"
 
 
+@pytest.mark.slow
 def test_the_room_of_a_hundred_thousand_points_is_given_back(service: RunService) -> None:
     run_id = finished(service)
     emit = Emitter(run_id, 2, service.store.append)
@@ -121,6 +122,7 @@ def test_a_fork_of_it_stays_and_has_no_parent_any_more(service: RunService) -> N
     assert (row.parent, row.from_step, row.state) == (None, None, "finished")
 
 
+@pytest.mark.slow
 def test_an_upload_goes_with_the_last_run_that_names_it(service: RunService) -> None:
     client = client_of_all(service)
     mine, ours = uploaded(client), uploaded(client, rows=ROWS + ROWS)
@@ -350,6 +352,7 @@ def train(folder: Path, settings: dict[str, Any], heard: Callable[[Event], None]
 TRAINED = {"max_steps": 12, "save": {"every": 2}, "eval": {"every": 2}, "data": {"train_rows": 16, "eval_rows": 4}}
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_a_checkpoint_finds_no_room_and_keeps_the_one_before(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "size=24m") as disk:
         ballast: list[Path] = []
@@ -430,6 +433,7 @@ def test_a_store_that_is_none_is_refused_in_a_sentence_and_left_as_it_is(
     assert (tmp_path / STORE).read_bytes() == garbage
 
 
+@pytest.mark.slow
 def test_app_py_refuses_in_the_same_words(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("x")
     root = Path(__file__).resolve().parents[2]

@@ -16,6 +16,7 @@ import pytest
 from fastapi import FastAPI
 
 from support.method_matrix import BERT, CLASSES, LLAMA, TIED, MatrixJobs, Row
+from support.tiers import one_of_each
 from tuning.core.errors import ModelError, RunError, SettingsError, TuningError
 from tuning.methods import METHODS
 from tuning.runs.service import RunService
@@ -87,7 +88,7 @@ def test_the_rows_are_all_methods_that_train() -> None:
     assert named == {method.name for method in METHODS if method.updates}
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+@pytest.mark.parametrize("row", one_of_each(ROWS, lambda row: row.method["name"] == "lora"), ids=lambda row: row.id)
 def test_the_next_run_begins_where_this_one_ended(jobs: MatrixJobs, service: RunService, row: Row) -> None:
     parent = ran(service, settings(jobs, row))
     first, *_, last = evals(service, parent)
@@ -162,6 +163,7 @@ def test_qlora_on_a_merged_result_tells_that_it_rounds_again(jobs: MatrixJobs, s
     assert any("rounds the result of first to 4 bits" in one.message for one in service.preview(given).plan.notices)
 
 
+@pytest.mark.slow
 def test_the_best_weights_can_be_the_base_too(jobs: MatrixJobs, service: RunService) -> None:
     row = Row(method={"name": "lora", "r": 4})
     parent = ran(service, settings(jobs, row, optimizer={"learning_rate": 0.5}, data={"train_rows": 2}, max_steps=24))
@@ -236,6 +238,7 @@ def test_what_is_refused_at_start_merges_nothing(jobs: MatrixJobs, service: RunS
     assert not (service.run_folder(parent) / "merged").exists()
 
 
+@pytest.mark.slow
 def test_a_recipe_asks_the_model_that_is_trained_on(jobs: MatrixJobs, service: RunService) -> None:
     """R-Tuning sorts questions by what the model knows: that is the adapter's knowledge, not the bare base model's."""
     from tuning.training import base_answers as answering

@@ -113,6 +113,7 @@ def test_an_answer_that_goes_on_is_right_all_the_same(tmp_path):
     assert not any(row["prediction"].startswith(row["truth"]) for row in table["rows"] if not row["right"])
 
 
+@pytest.mark.slow
 def test_writing_answers_ends_in_its_time_and_says_so(jobs):
     job = jobs.job(max_steps=1, eval={"metrics": ["exact_match"], "max_seconds": 1e-9})
     _, events = run(job)
@@ -121,6 +122,7 @@ def test_writing_answers_ends_in_its_time_and_says_so(jobs):
     assert [event.data["metrics"]["exact_match"] for event in events if event.kind == "eval"] == [None, None]
 
 
+@pytest.mark.slow
 def test_writing_answers_changes_nothing_about_the_training(jobs):
     plain = series(run(jobs.job())[1])
     assert series(run(jobs.job(eval={"metrics": ["exact_match"], "generate_rows": 3}))[1]) == plain

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from support.method_matrix import CLASSES, MATRIX, MatrixJobs, Row
+from support.tiers import one_of_each
 from support.tiny_jobs import run
 from tuning.methods import METHODS
 from tuning.runs.events import Event
@@ -115,7 +116,7 @@ def test_every_method_and_optimizer_is_among_the_cases() -> None:
     assert set(choices("optimizer.name")) <= used
 
 
-@pytest.mark.parametrize("row", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("row", one_of_each(CASES.values(), lambda row: row.method["name"]), ids=CASES)
 def test_killed_once_and_stopped_once_it_is_the_undisturbed_run(jobs: MatrixJobs, row: Row) -> None:
     changes = {"max_steps": 6, "eval": {"every": 2}, "save": {"every": 3}, "data": {"eval_rows": 6}}
     whole_job, job = jobs.of(row, **changes), jobs.of(row, **changes)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from support.browser import ROOT, Server, Tab, playwright, violations
+from support.tiers import first_only
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 STYLE = ROOT / "assets" / "page.css"
@@ -76,7 +77,7 @@ def finished(browser: Any, server: Server) -> str:
     return run
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", first_only(["light", "dark"]))
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
 def test_axe_finds_nothing(browser: Any, server: Server, finished: str, size: Any, scheme: Any) -> None:
     context = browser.new_context(viewport=size, color_scheme=scheme)

@@ -84,6 +84,7 @@ def test_stale_or_odd_cursors_do_no_harm(client, cursor):
     assert client.get(f"/fork/live?cur={cursor}").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_points_are_capped_then_incremental(client, service):
     run_id = started(client)
     service.wait(run_id, 20)
