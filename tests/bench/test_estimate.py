@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.estimate import MODELS, WAYS, made, one_estimate, own_cache, plans, report, written
+from bench.estimate import MODELS, WAYS, estimate_times, made, own_cache, plans, report, written
 from tuning.core.files import user_cache
 from tuning.memory.workload import workload_of
 
@@ -57,7 +57,7 @@ def test_tables_and_estimates_are_timed(tmp_path: Path) -> None:
         some = plans(written(tmp_path / "small", small), {"LoRA": WAYS["LoRA"]}, (16, 32))
         seconds = made([workload_of(some[0])])
         assert len(seconds) == 1 and 0 < seconds[0] < 30
-        text = one_estimate(some, 50)
+        text = estimate_times(some, 50)
     assert "| it fits | 50 |" in text and "| the list alone | 50 |" in text
     folder = written(tmp_path / "broken", small | {"activation_function": "nonsense"})
     broken = workload_of(plans(folder, {"full": WAYS["full"]})[0])
@@ -80,8 +80,8 @@ def test_evidence_is_found_in_a_checkout() -> None:
 
     for name, function in EVIDENCE.items():
         module, _, attribute = function.partition(".")
-        function = _evidence(name)
-        assert (function.__module__, function.__name__) == (f"bench.{module}", attribute)
+        evidence = _evidence(name)
+        assert (evidence.__module__, evidence.__name__) == (f"bench.{module}", attribute)
 
 
 def test_without_a_checkout_evidence_is_refused_in_a_sentence(

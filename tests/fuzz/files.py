@@ -1,7 +1,6 @@
 """Mutated files of rows: valid tables in every format and shape, and what goes wrong with them on their way.
 
-Comes in: a random generator.  Goes out: `Sample`s: the name and bytes of a file, and what was done to it.  The same
-seed always gives the same files.
+A `Sample` has the name and bytes of a file, and what was done to it. The same seed always gives the same files.
 """
 
 from __future__ import annotations

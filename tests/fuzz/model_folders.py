@@ -1,7 +1,7 @@
 """Tiny random model folders of many kinds, and what goes wrong with such folders on their way to a person.
 
-Comes in: a kind of `transformers`, a random generator.  Goes out: a folder, and what was done to it.  The same seed
-always gives the same folders.
+A folder is made for a kind of `transformers`; each change returns what it has done. The same seed always gives the same
+folders.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """What a plain library says of the same file: `datasets` for tables, the standard library for text.
 
-Comes in: a file and its format.  Goes out: its rows as that library reads them, or None where it cannot; and whether a
-value of ours is the same as one of its.
+It reads the rows of a file in its format, or None where it cannot, and compares a value of ours with one of its.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Random settings objects: every field of the schema with values that fit, nearly fit, and never could.
 
-Comes in: a random generator.  Goes out: JSON objects as a request or a file could hold them.
+They are JSON objects as a request or a file could hold them.
 """
 
 from __future__ import annotations
