@@ -126,7 +126,7 @@ def imported(start: tuple[str, ...]) -> set[str]:
     return found
 
 
-VERSION_AND_DIGEST = (1, "a1f0031b5c21d332")
+VERSION_AND_DIGEST = (1, "92c92a2a5e72c5d6")
 """The version of the code that decides tokens, and the digest of that code when the version was last thought about."""
 
 

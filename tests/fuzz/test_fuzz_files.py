@@ -119,7 +119,7 @@ def silent(settings: dict[str, Any], sample: Sample, path: Path, folder: Path, p
         faults.append(f"{len(records)} rows here, {len(theirs)} by datasets, and nothing told")
     if len(data.train) + len(data.eval) + bad != len(records):
         faults.append(f"{len(records)} rows, but {len(data.train)} + {len(data.eval)} used and {bad} bad")
-    for i, row in [*zip(data.train.places, data.train), *zip(data.eval.places, data.eval)]:
+    for i, row in [*zip(data.train.indices, data.train), *zip(data.eval.indices, data.eval)]:
         record = records[i]
         if not isinstance(record, Record) or len(records) != len(theirs):
             continue
