@@ -31,9 +31,9 @@ def test_trained_weights_are_counted_as_published() -> None:
 def test_every_figure_is_more_than_the_weights_and_less_than_the_card() -> None:
     for source in SOURCES:
         for peak in source.peaks:
-            one = line(source, peak)
+            run = line(source, peak)
             each = 0.5 if peak.method["name"] == "qlora" else {"bf16": 2, "fp32": 4}[source.base]
-            assert each * one.model.body_parameters < peak.bytes - source.context < 44.4 * 2**30, peak.what
+            assert each * run.model.body_parameters < peak.bytes - source.context < 44.4 * 2**30, peak.what
             assert 0 <= peak.between < peak.bytes
 
 
@@ -69,7 +69,7 @@ def test_runs_on_a_card_are_met() -> None:
     lines = lines_of(source)
     length = fitted(lines[0].expected, lines[0].peak.bytes, source.limit)
     mean = fitted(lines[0].between, lines[0].peak.between, source.limit)
-    for one in lines:
-        assert one.inside(length), one.peak.what
-        assert one.expected(length) == pytest.approx(one.peak.bytes, rel=0.03), one.peak.what
-        assert one.between(mean) == pytest.approx(one.peak.between, rel=0.002), one.peak.what
+    for run in lines:
+        assert run.inside(length), run.peak.what
+        assert run.expected(length) == pytest.approx(run.peak.bytes, rel=0.03), run.peak.what
+        assert run.between(mean) == pytest.approx(run.peak.between, rel=0.002), run.peak.what

@@ -38,15 +38,15 @@ def memory(request: pytest.FixtureRequest, usages: dict[str, MemoryUsage]) -> Ba
 
 def test_the_total_of_a_micro_batch_is_the_sum_at_its_peak(memory: BatchMemory) -> None:
     for batch in BATCHES:
-        parts, place = memory.peak(batch)
-        assert parts.keys() == set(CATEGORIES) and min(parts.values()) >= 0 and place
+        parts, point = memory.peak(batch)
+        assert parts.keys() == set(CATEGORIES) and min(parts.values()) >= 0 and point
         assert memory.total(batch) == pytest.approx(sum(parts.values()), abs=len(CATEGORIES))
 
 
 def test_the_total_of_a_forward_pass_is_the_sum_at_its_peak(memory: BatchMemory) -> None:
     for shape in SHAPES:
-        parts, place = memory.forward_peak(shape)
-        assert parts.keys() == set(CATEGORIES) and place
+        parts, point = memory.forward_peak(shape)
+        assert parts.keys() == set(CATEGORIES) and point
         assert memory.forward_total(shape) == pytest.approx(sum(parts.values()), abs=len(CATEGORIES))
 
 
@@ -60,7 +60,7 @@ def test_the_candidates_for_sharing_hold_the_highest_point(memory: BatchMemory) 
     candidates = memory.candidates(batches)
     assert {batch for batch, _, _ in candidates} <= set(batches)
     assert all(
-        place.partition(".")[0] in ("0", "1", "2") and parts.keys() == set(CATEGORIES) for _, place, parts in candidates
+        point.partition(".")[0] in ("0", "1", "2") and parts.keys() == set(CATEGORIES) for _, point, parts in candidates
     )
     highest = max(sum(parts.values()) for _, _, parts in candidates)
     assert highest == pytest.approx(max(map(memory.total, batches)), abs=len(CATEGORIES))

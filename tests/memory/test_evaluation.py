@@ -71,11 +71,11 @@ def peaks(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
     ask = Session._sample
 
-    def asked(self: Session, built: Built) -> None:
+    def sample(self: Session, built: Built) -> None:
         with measured("sample", built):
             ask(self, built)
 
-    monkeypatch.setattr(Session, "_sample", asked)
+    monkeypatch.setattr(Session, "_sample", sample)
     monkeypatch.setattr(FeatureCache, "fill", filled)
     monkeypatch.setattr(scores, "evaluate", around("evaluation", scores.evaluate))
     monkeypatch.setattr(scores, "write_answers", around("generation", scores.write_answers))

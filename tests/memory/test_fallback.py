@@ -90,8 +90,8 @@ def test_a_trace_stays_inside_the_positions_that_a_model_has(
     for rows in (1, 8):
         shape = Shape(rows=rows, length=positions, labels=rows, padded=rows > 1)
         moment = Moment(shape=shape, accumulate=True)
-        (short, place), (long, same) = few.block(shape).peak(moment, None), many.block(shape).peak(moment, None)
-        assert place == same
+        (short, point), (long, same) = few.block(shape).peak(moment, None), many.block(shape).peak(moment, None)
+        assert point == same
         assert (short["activations"], short["logits"]) == (long["activations"], long["logits"])
 
 

@@ -122,7 +122,7 @@ def test_the_windows_of_the_estimate_are_those_that_are_trained_on(
     batch, whole = Built.batch, accumulate
 
     def watched(built: Built, rows: Any, micro_batches: Any, *args: Any) -> Any:
-        numbers = iter(range(len(micro_batches)))
+        indices = iter(range(len(micro_batches)))
         first = not built.optimizer.state
 
         def noted(self: Built, chosen: Any, packing: bool = False) -> Any:
@@ -133,7 +133,7 @@ def test_the_windows_of_the_estimate_are_those_that_are_trained_on(
                 labels=len(result.labels),
                 padded=not bool(result.attention_mask.all()),
             )
-            trained.append(Moment(shape=shape, accumulate=next(numbers) > 0, first=first))
+            trained.append(Moment(shape=shape, accumulate=next(indices) > 0, first=first))
             return result
 
         with monkeypatch.context() as noting:
@@ -170,7 +170,7 @@ def test_rows_of_one_length_among_others_need_no_mask(tmp_path: Path, seed: int)
     data = {"source": str(tmp_path / "texts.jsonl"), "max_seq_length": 256, "eval_fraction": 0.1}
     plan = plan_for(settings_on("", data=data, method={"name": "full"}, seed=seed, max_steps=3))
     shapes = [batch.shape for batch in peak_batches(plan)]
-    assert any(not candidate.padded for candidate in shapes) and any(one.padded for one in shapes)
+    assert any(not candidate.padded for candidate in shapes) and any(shape.padded for shape in shapes)
     figures, peak = estimate(usage_of(plan, make=True)), measured_peak(plan, tmp_path / "run")
     # 16 KiB more: places and labels of a whole micro-batch, in 64 bits
     assert peak <= figures.total_bytes * 1.0002 and figures.total_bytes <= 1.002 * peak
@@ -208,8 +208,8 @@ def test_an_update_is_measured_for_its_labels_though_another_has_more_places(tmp
     assert long.shape.length > labelled.shape.length and long.shape.labels < labelled.shape.labels
     figures, peak = estimate(usage_of(plan, make=True)), measured_peak(plan, tmp_path / "run")
     assert figures.total_bytes == pytest.approx(peak, rel=0.001)
-    by_places = usage_of(plan).batch_total(long)
-    assert by_places < 0.95 * peak, "what this test is about"
+    by_labels = usage_of(plan).batch_total(long)
+    assert by_labels < 0.95 * peak, "what this test is about"
 
 
 def test_the_probe_measures_an_early_update_and_those_that_nothing_is_above() -> None:
@@ -238,10 +238,10 @@ def test_the_probe_measures_an_early_update_and_those_that_nothing_is_above() ->
             if not any(at_or_below(candidate, other) for other in every if other != candidate)
         ]
     )
-    for index, one in enumerate(updates):
-        if probe.wants(one):
+    for index, update in enumerate(updates):
+        if probe.wants(update):
             taken.append(index)
-            with probe.watch(torch.nn.Linear(1, 1), torch.optim.SGD([torch.ones(1)]), torch.device("cpu"), one):
+            with probe.watch(torch.nn.Linear(1, 1), torch.optim.SGD([torch.ones(1)]), torch.device("cpu"), update):
                 pass
     assert taken == [1, 2, 3, 4, 6]
     probe.expect([updates[5][0]])

@@ -56,8 +56,8 @@ def first_gradient(jobs: TinyJobs, micro: int, steps: int, **changes):
     return torch.cat([weight.grad.flatten() for weight in built.trainable if weight.grad is not None]), float(loss)
 
 
-def distance(one, other) -> float:
-    return float((one - other).norm() / one.norm())
+def distance(a, b) -> float:
+    return float((a - b).norm() / a.norm())
 
 
 @pytest.mark.parametrize("changes", KINDS, ids=NAMES)
@@ -93,7 +93,7 @@ def test_twenty_adamw_losses_agree(jobs, changes):
 
 def test_plain_sgd_without_clipping_agrees_in_loss_and_gradient_norm(jobs):
     """Adam and clipping hide a wrong factor; plain SGD does not."""
-    found = []
+    curves = []
     for micro, steps in ((8, 1), (1, 8)):
         job = jobs.job(
             micro_batch_size=micro,
@@ -102,9 +102,9 @@ def test_plain_sgd_without_clipping_agrees_in_loss_and_gradient_norm(jobs):
             optimizer={"name": "sgd", "learning_rate": 0.05, "max_grad_norm": None},
         )
         events = run(job)[1]
-        found.append((series(events), series(events, "grad_norm")))
-    for one, other in zip(*found, strict=True):
-        assert max(abs(a - b) for a, b in zip(one, other, strict=True)) < 1e-4
+        curves.append((series(events), series(events, "grad_norm")))
+    for curve, other_curve in zip(*curves, strict=True):
+        assert max(abs(a - b) for a, b in zip(curve, other_curve, strict=True)) < 1e-4
 
 
 def test_last_partial_window_is_flushed_and_divided_by_its_own_count(jobs):

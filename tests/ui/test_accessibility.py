@@ -99,7 +99,7 @@ def test_axe_tells_a_fault(browser: Any, server: Server, finished: str) -> None:
     context = browser.new_context(viewport=WIDE)
     tab = Tab(context, server)
     tab.page.evaluate("document.querySelector('#tf-ask').append(document.createElement('input'))")
-    assert [one.partition(" ")[0] for one in violations(tab)] == ["label"]
+    assert [violation.partition(" ")[0] for violation in violations(tab)] == ["label"]
     context.close()
 
 
@@ -131,8 +131,8 @@ def test_tab_reaches_every_control_in_order_and_shows_where_it_is(
     assert count > 40
     stops = walk(tab, count + 20, size is WIDE)
     assert [stop["number"] for stop in stops] == list(range(count)), [stop["what"] for stop in stops]
-    places = [stop["place"] for stop in stops]
-    assert places == sorted(places) and min(places) == 0, "Tab jumps between the parts of the page"
+    positions = [stop["place"] for stop in stops]
+    assert positions == sorted(positions) and min(positions) == 0, "Tab jumps between the parts of the page"
     assert [stop["what"] for stop in stops if not stop["ring"]] == [], "focus cannot be seen"
     if size is WIDE:
         assert [stop["what"] for stop in stops if not stop["seen"]] == [], "focus is covered"
