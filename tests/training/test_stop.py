@@ -150,7 +150,7 @@ def test_loading_ends_between_tensors_and_loads_again(world: World) -> None:
 
     def load(looks: Looks) -> Any:
         with stop_between_tensors(looks):
-            return load_base(str(world.model), labels=None, attention="sdpa", dtype=torch.float32, pad_id=0)
+            return load_base(str(world.model), class_names=None, attention="sdpa", dtype=torch.float32, pad_id=0)
 
     whole = Looks()
     before = load(whole)

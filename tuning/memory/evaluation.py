@@ -9,7 +9,7 @@ from __future__ import annotations
 from tuning.memory.batch_memory import BatchMemory, Parts
 from tuning.memory.peak_batches import cached_features_bytes, eval_batches
 from tuning.methods import method_named
-from tuning.plan.micro_batches import Shape
+from tuning.plan.micro_batches import BatchShape
 from tuning.plan.plan import Plan
 from tuning.settings.schema import WRITTEN_METRICS
 from tuning.text.question import ANSWER_ROWS
@@ -46,7 +46,7 @@ def generation_bytes(plan: Plan, memory: BatchMemory) -> int:
     derived = {name: int(number.value) for name, number in plan.derived.items()}
     samples = settings.sample.prompts and method_named(settings.method.name).updates
     sample = derived.get("sample_length", derived["widest_length"]) if samples else 0
-    if plan.labels:
+    if plan.class_count:
         return _classification_bytes(plan, memory, min(sample, limit)) if sample else 0
     written = WRITTEN_METRICS & set(settings.metrics) and plan.data.eval_rows
     answered = derived.get("answered_length", derived["widest_length"]) if written else 0
@@ -66,7 +66,7 @@ def _classification_bytes(plan: Plan, memory: BatchMemory, length: int) -> int:
     """Bytes of a pass over one text of `length` tokens; a decoder keeps their keys and values though nobody asks."""
     model = plan.model.shape
     cache = 0 if model.encoder else 2 * model.num_layers * length * model.num_kv_heads * model.head_dim * FLOAT
-    return cache + memory.forward_total(Shape(rows=1, length=length, labels=1, padded=False))
+    return cache + memory.forward_total(BatchShape(rows=1, length=length, label_tokens=1, padded=False))
 
 
 def _writing_bytes(plan: Plan, memory: BatchMemory, rows: int, prompt: int, *, half: bool) -> int:
@@ -86,6 +86,6 @@ def _writing_bytes(plan: Plan, memory: BatchMemory, rows: int, prompt: int, *, h
         (1, model.num_layers * last * cache + last * (cache // 2 if half else cache)),
     )
     return max(
-        kept + memory.forward_total(Shape(rows=rows, length=tokens, labels=rows, padded=rows > 1))
+        kept + memory.forward_total(BatchShape(rows=rows, length=tokens, label_tokens=rows, padded=rows > 1))
         for tokens, kept in points
     )

@@ -16,7 +16,7 @@ from tuning.memory.traced import TracedMemory, is_even
 from tuning.memory.tracing.table_cache import find_table, make_table, untraceable
 from tuning.memory.workload import Workload, workload_of
 from tuning.methods import method_named
-from tuning.plan.micro_batches import Moment
+from tuning.plan.micro_batches import PeakCandidate
 from tuning.plan.plan import Plan, with_method
 
 
@@ -70,7 +70,7 @@ class MemoryUsage:
         parts, place = self.memory.peak(batch)
         return self._with_features(batch, parts), place
 
-    def peak_batches(self, rows: int | None = None, length: int | None = None) -> Sequence[Moment]:
+    def peak_batches(self, rows: int | None = None, length: int | None = None) -> Sequence[PeakCandidate]:
         """The micro-batches of the run's updates, one of which has the peak."""
         batches, settings = peak_batches(self.plan, rows, length), self.plan.settings.method
         # where weights are updated within the backward pass, the optimizer's state comes before that is over
@@ -84,7 +84,7 @@ class MemoryUsage:
             return self.evaluation(rows, length)
         return max(map(self.batch_total, self.peak_batches(rows, length)))
 
-    def batch_total(self, batch: Moment) -> int:
+    def batch_total(self, batch: PeakCandidate) -> int:
         """Bytes at the peak of one micro-batch, with the features that a run keeps of all rows."""
         return self.memory.total(batch) + cached_features_bytes(self.plan, batch.shape)
 
@@ -101,12 +101,12 @@ class MemoryUsage:
         """The most bytes that tensors take in the whole run: what a device must hold."""
         return max(self.total(rows, length), self.evaluation(rows, length), self.generation())
 
-    def candidates(self) -> list[tuple[str, Parts]]:
+    def points_to_shard(self) -> list[tuple[str, Parts]]:
         """Place and bytes by category of the points that can be the highest once memory is shared out over devices."""
         if not self.trains:
             parts, place = self.peak()
             return [(f"0.{place}", parts)]
-        points = self.memory.candidates(self.peak_batches())
+        points = self.memory.points_to_shard(self.peak_batches())
         return [(place, self._with_features(batch, parts)) for batch, place, parts in points]
 
     def through_step(self) -> list[tuple[str, int]]:
@@ -138,10 +138,10 @@ class MemoryUsage:
             half=self.plan.settings.precision == "autocast_bf16",
         )
 
-    def _peak_batch(self) -> Moment:
+    def _peak_batch(self) -> PeakCandidate:
         return max(self.peak_batches(), key=self.batch_total)
 
-    def _with_features(self, batch: Moment, parts: Parts) -> Parts:
+    def _with_features(self, batch: PeakCandidate, parts: Parts) -> Parts:
         return parts | {"activations": parts["activations"] + cached_features_bytes(self.plan, batch.shape)}
 
 

@@ -25,14 +25,15 @@ LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 class Workload:
     """All of a run that shapes its computation, without sizes.
 
-    `config` is the model's config.json, `settings` a settings object in JSON form, `labels` the number of classes (0
-    for a language model); `padded` says that micro-batches of several rows need a mask.
+    `config` is the model's config.json, `settings` a settings object in JSON form.
     """
 
     config: dict[str, Any]
     settings: dict[str, Any]
-    labels: int
+    class_count: int
+    """Classes of the head to train; 0 for a language model."""
     padded: bool
+    """Whether micro-batches of several rows need a mask."""
     on_cuda: bool = False
     """Whether the run is on a CUDA device, where that makes a difference to what is allocated."""
 
@@ -61,7 +62,7 @@ class Workload:
             [f"{name} {installed_version(name).partition('+')[0]}" for name in LIBRARIES],
             self.config,
             self.settings | {"method": method},
-            self.labels,
+            self.class_count,
             self.padded,
         ]
         shaping += ["card"] * self.on_cuda
@@ -100,7 +101,7 @@ def workload_of(plan: Plan) -> Workload:
     padded = (row_sizes_of(plan.data).padded or "prompted_length" in plan.derived) and not plan.packing
     config = config_of(plan.model.path)
     on_cuda = plan.device.kind == "cuda" and _differs_on_cuda(config, shaping, plan.model.shape.family.positions)
-    return Workload(config=config, settings=shaping, labels=plan.labels, padded=padded, on_cuda=on_cuda)
+    return Workload(config=config, settings=shaping, class_count=plan.class_count, padded=padded, on_cuda=on_cuda)
 
 
 def _differs_on_cuda(config: dict[str, Any], settings: dict[str, Any], learned_positions: bool) -> bool:

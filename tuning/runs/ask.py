@@ -193,12 +193,12 @@ def put_live(
 ) -> None:
     """Let a run that trains answer between two updates; where it ends before that, call `if_ended`."""
 
-    def task(model: Any, tokenizer: Any, labels: Any) -> None:
+    def task(model: Any, tokenizer: Any, class_names: Any) -> None:
         def answer(is_wanted: ShouldContinue, on_text: Callable[[str, int, str], None]) -> dict[str, Any]:
             from tuning.training.compare import compare_in_training
 
             path, settings = row.plan["model"]["path"], _settings(row)
-            return compare_in_training(model, tokenizer, path, settings, question, labels, on_text, is_wanted)
+            return compare_in_training(model, tokenizer, path, settings, question, class_names, on_text, is_wanted)
 
         try:
             pending.answer(answer, lambda: not commands.stopping, lambda: not commands.paused)

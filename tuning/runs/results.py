@@ -297,7 +297,7 @@ class Results:
     def _merge(self, row: RunRow, *, best: bool) -> Callable[[ShouldContinue, bool], Path]:
         """The work that merges the last or the best weights into the base model. Raises RunError."""
         job, method = self._job(row), _method(row)
-        shape = method.merged_shape(job.plan.model.shape, job.plan.settings.method, job.plan.labels)
+        shape = method.merged_shape(job.plan.model.shape, job.plan.settings.method, job.plan.class_count)
         if shape is None:
             raise RunError(f"{method.title} cannot be merged into the base model; download it as it was trained.")
         refuse_changed_base(row)
