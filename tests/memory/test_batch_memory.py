@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tuning.memory.batch_memory import BatchMemory
+from tuning.memory.traced import TracedMemory
 from tuning.memory.usage import MemoryUsage, usage_of
 from tuning.memory.workload import CATEGORIES
 from tuning.plan.micro_batches import BatchShape, PeakCandidate
@@ -64,6 +67,18 @@ def test_the_candidates_for_sharing_hold_the_highest_point(memory: BatchMemory) 
     )
     highest = max(sum(parts.values()) for _, _, parts in candidates)
     assert highest == pytest.approx(max(map(memory.total, batches)), abs=len(CATEGORIES))
+
+
+def test_rows_of_equal_length_are_shared_by_the_table_that_their_peak_comes_from(
+    usages: dict[str, MemoryUsage],
+) -> None:
+    padded, even = usages["traced"].memory, usage_of(plan_for({"method": {"name": "full"}, "device": "cpu"})).memory
+    assert isinstance(padded, TracedMemory) and isinstance(even, TracedMemory)
+    memory = replace(padded, even_table=even.table)
+    batch = PeakCandidate(shape=SHAPES[2], accumulate=True)
+    highest = max(sum(parts.values()) for _, _, parts in memory.points_to_shard([batch]))
+    assert highest == pytest.approx(memory.total(batch), abs=len(CATEGORIES))
+    assert memory.total(batch) != padded.total(batch)
 
 
 def test_the_line_of_an_update_reaches_its_peak_or_is_empty(memory: BatchMemory) -> None:

@@ -18,12 +18,12 @@ FLOAT, HALF = 4, 2
 """Bytes of a number. Keys and values of most families come out of their rotation in 32 bits, and are stored so."""
 
 
-def evaluation_bytes(plan: Plan, memory: BatchMemory, rows: int | None = None, length: int | None = None) -> int:
+def evaluation_bytes(plan: Plan, memory: BatchMemory, row_count: int | None = None, length: int | None = None) -> int:
     """Bytes at the peak of an evaluation, or of caching a frozen body's features; 0 where there is neither.
 
-    `rows` stands for another micro-batch size, `length` for another number of tokens of the longest row.
+    `row_count` stands for another micro-batch size, `length` for another number of tokens of the longest row.
     """
-    shapes = eval_batches(plan, rows, length)
+    shapes = eval_batches(plan, row_count, length)
     return max((memory.forward_total(shape) + cached_features_bytes(plan, shape) for shape in shapes), default=0)
 
 
@@ -53,8 +53,8 @@ def generation_bytes(plan: Plan, memory: BatchMemory) -> int:
     together = min(ANSWER_ROWS, settings.eval.generate_rows, plan.data.eval_rows)
     most = limit - min(settings.eval.max_new_tokens, limit - 1)
     return max(
-        _writing_bytes(plan, memory, rows, min(prompt, most), half=half) if prompt else 0
-        for rows, prompt, half in (
+        _writing_bytes(plan, memory, row_count, min(prompt, most), half=half) if prompt else 0
+        for row_count, prompt, half in (
             (together, answered, settings.precision == "autocast_bf16"),
             (1, sample, False),  # these two are computed in fp32 always
             (1, derived.get("asked_length", 0), False),
@@ -69,8 +69,8 @@ def _classification_bytes(plan: Plan, memory: BatchMemory, length: int) -> int:
     return cache + memory.forward_total(BatchShape(rows=1, length=length, label_tokens=1, padded=False))
 
 
-def _writing_bytes(plan: Plan, memory: BatchMemory, rows: int, prompt: int, *, half: bool) -> int:
-    """Bytes while `rows` answers to prompts of `prompt` tokens are written; `half` says that it is under bf16.
+def _writing_bytes(plan: Plan, memory: BatchMemory, row_count: int, prompt: int, *, half: bool) -> int:
+    """Bytes while `row_count` answers to prompts of `prompt` tokens are written; `half` says that it is under bf16.
 
     The higher of reading the prompt and writing the last token: what a pass over these tokens takes, with the keys and
     values of all tokens so far: 2 x layers x rows x tokens x key heads x head size (Pope et al. 2023, arXiv 2211.05102,
@@ -80,12 +80,13 @@ def _writing_bytes(plan: Plan, memory: BatchMemory, rows: int, prompt: int, *, h
     model = plan.model.shape
     last = min(prompt + plan.settings.eval.max_new_tokens, model.max_positions)
     each = HALF if half and model.family.half_cache else FLOAT
-    cache = 2 * rows * model.num_kv_heads * model.head_dim * each
+    cache = 2 * row_count * model.num_kv_heads * model.head_dim * each
     points = (
         (prompt, model.num_layers * prompt * cache),
         (1, model.num_layers * last * cache + last * (cache // 2 if half else cache)),
     )
     return max(
-        kept + memory.forward_total(BatchShape(rows=rows, length=tokens, label_tokens=rows, padded=rows > 1))
+        kept
+        + memory.forward_total(BatchShape(rows=row_count, length=tokens, label_tokens=row_count, padded=row_count > 1))
         for tokens, kept in points
     )

@@ -55,7 +55,7 @@ def device_shares(usage: MemoryUsage, count: int) -> list[DeviceShare]:
     effective = int(usage.plan.value("effective_batch")) * count
     shares = []
     for way, total in totals.items():
-        process, low, high = usage.process(total)
+        process, low, high = usage.process_band(total)
         shares.append(
             DeviceShare(
                 way=way,

@@ -37,15 +37,15 @@ CACHED_DATA_SETS, CACHED_ANSWERS = 8, 2_000
 """Data sets whose row sizes are cached, and answers of each."""
 
 
-def peak_batches(plan: Plan, rows: int | None = None, length: int | None = None) -> Sequence[PeakCandidate]:
+def peak_batches(plan: Plan, row_count: int | None = None, length: int | None = None) -> Sequence[PeakCandidate]:
     """The micro-batches of this plan's updates, one of which has the memory peak.
 
-    `rows` stands for another micro-batch size. `length` stands for another number of tokens of the longest row: rows
-    are then cut there, or all grow in that proportion. With more rows at once than the effective batch the update
+    `row_count` stands for another micro-batch size. `length` stands for another number of tokens of the longest row:
+    rows are then cut there, or all grow in that proportion. With more rows at once than the effective batch the update
     batches are others, and the answer is the widest that the rows can give.
     """
     row_sizes = row_sizes_of(plan.data)
-    count, longest = rows or plan.settings.micro_batch_size, length or int(plan.value("widest_length"))
+    count, longest = row_count or plan.settings.micro_batch_size, length or int(plan.value("widest_length"))
     if _why_not_counted(plan) is None and count <= plan.value("effective_batch"):
         batches = row_sizes.of_update_batches(_BatchOrder.of(plan), count, longest, int(plan.value("widest_length")))
         if batches is not None:
@@ -108,7 +108,7 @@ def _widest(plan: Plan, row_sizes: RowSizes, count: int, longest: int) -> list[P
     return [PeakCandidate(shape=first, accumulate=False), PeakCandidate(shape=later, accumulate=True)]
 
 
-def eval_batches(plan: Plan, rows: int | None = None, length: int | None = None) -> list[BatchShape]:
+def eval_batches(plan: Plan, row_count: int | None = None, length: int | None = None) -> list[BatchShape]:
     """The shapes of the batches of an evaluation, and of caching a frozen body's features, that can have the peak.
 
     Both take their rows longest first, so a later batch counts only where it has more label tokens. Rows that a method
@@ -118,7 +118,7 @@ def eval_batches(plan: Plan, rows: int | None = None, length: int | None = None)
     settings, data, row_sizes, widest = plan.settings, plan.data, row_sizes_of(plan.data), longest_row(plan)
     shapes, longest = list[BatchShape](), length or widest
     if method_named(settings.method.name).caches_features(settings.method):
-        count = min(rows or settings.micro_batch_size, data.train_rows)
+        count = min(row_count or settings.micro_batch_size, data.train_rows)
         if _why_not_counted(plan) is None:
             batches = row_sizes.widest_batches(count, held_out=False)
             shapes += [_of_length(batch, longest, widest) for batch in batches]
@@ -126,7 +126,7 @@ def eval_batches(plan: Plan, rows: int | None = None, length: int | None = None)
             shapes.append(row_sizes.shape(count, longest, longest / max(1, widest)))
     if not data.eval_rows:
         return shapes
-    count = max(1, min(plan.evaluation_rows(rows), data.eval_rows))
+    count = max(1, min(plan.evaluation_rows(row_count), data.eval_rows))
     if "prompted_length" in plan.derived:
         label_tokens = int(plan.value("prompted_labels"))
         return [BatchShape(rows=count, length=longest, label_tokens=max(1, count * label_tokens), padded=count > 1)]
@@ -216,50 +216,55 @@ class RowSizes:
         return self.lengths[0] != self.lengths[-1]
 
     # -- the widest batches that rows can give ----------------------------------------------------------------------
-    def shape(self, rows: int, length: int, share: float) -> BatchShape:
-        """The shape of `rows` rows of `length` tokens, with the most label tokens of so many rows, times `share`."""
-        label_tokens = round(self._most_label_tokens[min(rows, len(self.trained))] * share)
-        most = max(1, rows * (length - 1))
+    def shape(self, row_count: int, length: int, share: float) -> BatchShape:
+        """The shape of so many rows of `length` tokens, with the most label tokens of so many rows, times `share`."""
+        label_tokens = round(self._most_label_tokens[min(row_count, len(self.trained))] * share)
+        most = max(1, row_count * (length - 1))
         return BatchShape(
-            rows=rows, length=length, label_tokens=max(1, min(label_tokens, most)), padded=self.padded and rows > 1
+            rows=row_count,
+            length=length,
+            label_tokens=max(1, min(label_tokens, most)),
+            padded=self.padded and row_count > 1,
         )
 
-    def joined(self, start: int, rows: int, share: float) -> BatchShape:
-        """The shape of `rows` packed rows, joined into one, from index `start` on in order of length, times `share`."""
-        length = max(2, round(sum(self.lengths[start : start + rows]) * share))
-        label_tokens = round(sum(self.trained[start : start + rows]) * share)
-        return BatchShape(rows=1, length=length, label_tokens=max(1, min(label_tokens, length - 1)), padded=rows > 1)
+    def joined(self, start: int, row_count: int, share: float) -> BatchShape:
+        """The shape of so many packed rows joined into one, from index `start` on in order of length, times `share`."""
+        length = max(2, round(sum(self.lengths[start : start + row_count]) * share))
+        label_tokens = round(sum(self.trained[start : start + row_count]) * share)
+        return BatchShape(
+            rows=1, length=length, label_tokens=max(1, min(label_tokens, length - 1)), padded=row_count > 1
+        )
 
     # -- the batches of a run --------------------------------------------------------------------------------------
-    def widest_batches(self, rows: int, *, held_out: bool) -> list[BatchShape]:
+    def widest_batches(self, row_count: int, *, held_out: bool) -> list[BatchShape]:
         """Batches of rows, longest first: the first, and each later one with more label tokens than all before it."""
-        if (held_out, rows) not in self._batches:
+        if (held_out, row_count) not in self._batches:
             lengths, label_tokens = self._held_out if held_out else self._trained
             by_length, shapes, most = np.argsort(-lengths, kind="stable"), list[BatchShape](), 0
-            for start in range(0, len(by_length), rows):
-                part = by_length[start : start + rows]
+            for start in range(0, len(by_length), row_count):
+                part = by_length[start : start + row_count]
                 shape = shape_of(lengths[part].tolist(), label_tokens[part].tolist())
                 if shape.label_tokens > most:
                     most = shape.label_tokens
                     shapes.append(shape)
-            self._batches[held_out, rows] = shapes
-        return self._batches[held_out, rows]
+            self._batches[held_out, row_count] = shapes
+        return self._batches[held_out, row_count]
 
     def of_update_batches(
-        self, order: _BatchOrder, rows: int, longest: int, widest: int
+        self, order: _BatchOrder, row_count: int, longest: int, widest: int
     ) -> Sequence[PeakCandidate] | None:
-        """The micro-batches of `rows` rows, one of which has this run's peak; None while update batches are counted.
+        """The micro-batches of so many rows, one of which has this run's peak; None while update batches are counted.
 
         The longest row, which has `widest` tokens, is taken to have `longest`.
         """
-        question = (order, rows, longest)
+        question = (order, row_count, longest)
         if question not in self._peak_batches:
             sizes = self._sorted(order, longest, widest)
             if sizes is None:
                 return None
             if len(self._peak_batches) >= CACHED_ANSWERS:
                 self._peak_batches.clear()
-            self._peak_batches[question] = highest_candidates(sizes, rows, packing=order.packing, first=True)
+            self._peak_batches[question] = highest_candidates(sizes, row_count, packing=order.packing, first=True)
         return self._peak_batches[question]
 
     def counted(self, order: _BatchOrder) -> bool:

@@ -41,7 +41,7 @@ class TracedMemory:
         return [
             (batch, place, parts)
             for batch in batches
-            for place, parts in self.table.block(batch.shape).points_to_shard(batch, self.rank)
+            for place, parts in self._block(batch).points_to_shard(batch, self.rank)
         ]
 
     def through_step(self, batch: PeakCandidate) -> list[tuple[str, int]]:

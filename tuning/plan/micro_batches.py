@@ -49,7 +49,7 @@ class PeakCandidate:
     """Whether it is of the run's first update, when the optimizer keeps nothing yet."""
 
 
-def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
+def epoch_order(row_count: int, seed: int, epoch: int) -> list[int]:
     """The order of the rows in this epoch, from a generator of its own: what `torch.randperm` gives for this seed.
 
     torch's generator on a processor is the Mersenne Twister, of which numpy has the same; `randperm` swaps each place
@@ -57,19 +57,19 @@ def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
     """
     # a legacy seed is the one that torch's generator knows; numpy's newer ways of seeding give another state
     twister: Any = np.random.RandomState((seed + epoch * _EPOCH_STRIDE) & _SEED_BITS)
-    draws = twister._bit_generator.random_raw(max(0, rows - 1))
-    left = np.arange(rows, 1, -1, dtype=np.uint64)
+    draws = twister._bit_generator.random_raw(max(0, row_count - 1))
+    left = np.arange(row_count, 1, -1, dtype=np.uint64)
     partners = (draws % left + np.arange(len(left), dtype=np.uint64)).tolist()
-    order = list(range(rows))
+    order = list(range(row_count))
     for i, partner in enumerate(partners):
         order[i], order[partner] = order[partner], order[i]
     return order
 
 
-def epoch_update_batches(rows: int, seed: int, epoch: int, effective_batch: int) -> list[list[int]]:
+def epoch_update_batches(row_count: int, seed: int, epoch: int, effective_batch: int) -> list[list[int]]:
     """The indices of the rows of each update of this epoch; the last update has the rows that are left."""
-    order = epoch_order(rows, seed, epoch)
-    return [order[start : start + effective_batch] for start in range(0, rows, effective_batch)]
+    order = epoch_order(row_count, seed, epoch)
+    return [order[start : start + effective_batch] for start in range(0, row_count, effective_batch)]
 
 
 def cut(update_batch: Sequence[int], lengths: Counts, micro_batch_size: int, *, by_length: bool) -> list[list[int]]:
@@ -98,7 +98,7 @@ def candidates_of_update(
     return candidates
 
 
-def update_batches_of_run(rows: int, seed: int, effective_batch: int, total_steps: int) -> list[Any]:
+def update_batches_of_run(row_count: int, seed: int, effective_batch: int, total_steps: int) -> list[Any]:
     """The update batches of a run, as arrays (updates, rows of each), one for each size of an update batch.
 
     The arrays are in the order in which their sizes first come, so that the first row of the first array is the run's
@@ -106,9 +106,9 @@ def update_batches_of_run(rows: int, seed: int, effective_batch: int, total_step
     """
     sizes: dict[int, list[Any]] = {}
     for epoch in itertools.count():
-        order = np.array(epoch_order(rows, seed, epoch), dtype=np.int32)
-        whole = rows // effective_batch * effective_batch
-        for part, width in ((order[:whole], effective_batch), (order[whole:], rows - whole)):
+        order = np.array(epoch_order(row_count, seed, epoch), dtype=np.int32)
+        whole = row_count // effective_batch * effective_batch
+        for part, width in ((order[:whole], effective_batch), (order[whole:], row_count - whole)):
             chosen = part[: total_steps * width]
             if len(chosen):
                 sizes.setdefault(width, []).append(chosen.reshape(-1, width))
