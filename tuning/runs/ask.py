@@ -1,7 +1,8 @@
 """Questions to a run: to one that trains, and to one that has ended.
 
-A run that trains answers between two of its updates, with the weights it has then; one that has ended answers from its
-files, which stay loaded for the next question until a run starts. No thread waits for an answer: a question has a
+A run that trains answers between two of its updates, one that is paused between the micro-batches where it waits, both
+with the weights they have then; one that has ended answers from its files, which stay loaded for the next question
+until a run starts. No thread waits for an answer: a question has a
 future, and who does not want the answer any more drops it.
 """
 
@@ -191,7 +192,7 @@ def _pass_on_refusal(done: Future[Any], pending: PendingAnswer) -> None:
 def put_live(
     pending: PendingAnswer, commands: Commands, row: RunRow, question: Question, if_ended: Callable[[], None]
 ) -> None:
-    """Let a run that trains answer between two updates; where it ends before that, call `if_ended`."""
+    """Let a run answer between two updates, or while it is paused; where it ends before that, call `if_ended`."""
 
     def task(model: Any, tokenizer: Any, class_names: Any) -> None:
         def answer(is_wanted: ShouldContinue, on_text: Callable[[str, int, str], None]) -> dict[str, Any]:

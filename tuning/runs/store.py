@@ -565,12 +565,15 @@ class RunStore:
         """End this process's ownership of a run."""
         self._locks.release(run_id)
 
-    def killed(self) -> list[str]:
-        """Claim the runs whose owner was killed; returns their ids."""
+    def claim_killed(self) -> list[str]:
+        """Claim the runs whose owner was killed, whatever their state; returns their ids."""
         return [run_id for run_id in self._locks.left() if self.claim(run_id)]
 
     def mark_interrupted(self) -> list[str]:
-        """Mark the runs as `interrupted` whose state is running and whose process is gone; returns their ids."""
+        """Mark the running and paused runs whose process is gone as `interrupted`; returns their ids.
+
+        Queued ones are left for `requeue_orphans`.
+        """
         marked = []
         for row in self.active_runs(include_deleted=True):  # one that is undeleted must not be shown as running
             if row.state == "queued" or self._locks.held(row.run_id) or not self.claim(row.run_id):

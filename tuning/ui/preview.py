@@ -217,7 +217,7 @@ def _computed(service: RunService, values: Values) -> dict[str, Any]:
     settings = Settings.from_dict(given)
     if read_whole(settings.data, settings.task, settings.seed, READ_SECONDS) is None:
         return _not_yet("data.source", f"{how_far(settings.data)['words']}; the numbers follow.")
-    if not service.weights_known(settings, READ_SECONDS):
+    if not service.wait_for_weight_check(settings, READ_SECONDS):
         return _not_yet("model", "The names of its weights are being compared with the model's; the numbers follow.")
     preview = service.preview(given, device=device)
     run_name(values)
