@@ -342,15 +342,15 @@ PREVIEW = Section(
     kind="preview",
     name="Preview of the run",
     region=Region.MAIN,
-    fires=("traced",),
-    value=preview_value,
+    events=("traced",),
+    initial_value=preview_value,
     connect=_connect,
 )
 BEFORE_START = Section(
     kind="before_start",
     name="Before you start",
     region=Region.ABOVE_START,
-    named_by_script=True,
-    scripted=False,
+    script_sets_label=True,
+    has_script=False,
 )
 """The notices of the settings. The script of the preview fills it, for both show one answer."""
