@@ -23,15 +23,15 @@ from hypothesis import strategies as st
 
 from tuning.core.errors import DataError, TuningError
 from tuning.data import open_data
-from tuning.data.data_set import OF_TOKENS, check
+from tuning.data.data_set import TOKEN_SETTINGS, check
 from tuning.data.files.formats import Format
 from tuning.data.files.lines import MOST_OPEN_TABLES, LineTable
 from tuning.data.files.progress import ReadProgress, reading
 from tuning.data.preview.background_read import _reads, how_far, read_whole
-from tuning.data.schema import RowError, RowSchema, make_row, surely_good
+from tuning.data.schema import RowError, RowSchema, fast_valid, make_row
 from tuning.settings.schema import DataSettings
 from tuning.web.data import add_data_routes
-from tuning.web.requests import tell_problems
+from tuning.web.requests import problems_response
 
 PIECES = [
     "a",
@@ -105,7 +105,7 @@ def test_what_is_surely_good_makes_a_row(
         answer_template=" {label}",
         task="causal_lm",
     )
-    if surely_good(reading)(record):
+    if fast_valid(reading)(record):
         assert make_row(record, reading, {}) is not None
 
 
@@ -119,10 +119,10 @@ def test_most_plain_records_are_surely_good() -> None:
             answer_template=" {label}",
             task="causal_lm",
         )
-        assert surely_good(reading)({"a": "text", "b": 3, "c": "more"})
+        assert fast_valid(reading)({"a": "text", "b": 3, "c": "more"})
         with pytest.raises(RowError):
             make_row({"a": None}, reading, {})
-        assert not surely_good(reading)({"a": None})
+        assert not fast_valid(reading)({"a": None})
 
 
 @pytest.mark.parametrize("bad", [0, 7])
@@ -139,7 +139,7 @@ def test_the_split_is_by_label_by_the_seed_and_keeps_the_order(tmp_path: Path, b
     for group in by_label.values():
         held |= {group[one] for one in draw.sample(range(len(group)), round(len(group) * 0.15))}
     good = sorted(place for group in by_label.values() for place in group)
-    assert list(data.eval.places) == sorted(held) and list(data.train.places) == [n for n in good if n not in held]
+    assert list(data.eval.indices) == sorted(held) and list(data.train.indices) == [n for n in good if n not in held]
     assert Counter(row.label for row in data.eval) == {n: round(len(by_label["abc"[n]]) * 0.15) for n in range(3)}
 
 
@@ -148,7 +148,7 @@ def test_counts_of_a_large_file_follow_its_first_rows(tmp_path: Path) -> None:
     many = 17 * 2**20 // len(lines) + 1
     file.write_bytes(b"text,label\n" + lines * many + b"short\n")
     app = FastAPI()
-    app.add_exception_handler(TuningError, tell_problems)
+    app.add_exception_handler(TuningError, problems_response)
     add_data_routes(app, tmp_path)
     client, asked = TestClient(app), {"data": {"source": str(file), "max_seq_length": 16}}
     head = client.post("/fork/data/preview", json=asked).json()
@@ -247,13 +247,13 @@ def test_one_reading_serves_all_settings_that_change_no_row(tmp_path: Path) -> N
         "chat_template": "off",
         "special_tokens": "config",
     }
-    assert first is not None and set(others) == OF_TOKENS
+    assert first is not None and set(others) == TOKEN_SETTINGS
     for name, value in others.items():
         assert read_whole(DataSettings(**source | {name: value}), "causal_lm", 0, 10) is first
     assert read_whole(DataSettings(**source | {"train_rows": 3}), "causal_lm", 0, 10) is not first
     Watched.seen.clear()
     open_data(Watched(**source, train_rows=5), "causal_lm", 0)
-    assert "columns" in Watched.seen and not Watched.seen & OF_TOKENS
+    assert "columns" in Watched.seen and not Watched.seen & TOKEN_SETTINGS
 
 
 def test_only_so_many_unpacked_files_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

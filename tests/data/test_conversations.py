@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tuning.core.errors import DataError
 from tuning.data import DataSet, open_data
 from tuning.data.conversations import turns_of
-from tuning.data.notices import Told
+from tuning.data.notices import NoticeCounts
 from tuning.data.values import RowError
 from tuning.settings.schema import DataSettings
 from tuning.text import Row, Turn
@@ -355,7 +355,7 @@ KEYS = st.sampled_from(
 @given(st.lists(st.dictionaries(KEYS, VALUES, max_size=6), max_size=4))
 def test_any_turns_are_read_or_are_a_fault_in_words(turns: list[Any]) -> None:
     try:
-        found = turns_of(turns, "messages", Told())
+        found = turns_of(turns, "messages", NoticeCounts())
     except RowError as fault:
         assert str(fault)
         return

@@ -27,7 +27,7 @@ from tuning.data.preview.preview import preview
 from tuning.settings.schema import DataSettings
 from tuning.text import TextTokenizer
 from tuning.web.data import add_data_routes
-from tuning.web.requests import tell_problems
+from tuning.web.requests import problems_response
 
 MODEL = asset_path("models", "tiny-town")
 TOKENIZER = TextTokenizer(MODEL)
@@ -223,7 +223,7 @@ def test_one_reading_serves_all_who_ask_at_once_and_is_seen_while_it_goes() -> N
 
 def test_a_packed_file_is_uploaded_and_shown_like_any_other(tmp_path: Path) -> None:
     app = FastAPI()
-    app.add_exception_handler(TuningError, tell_problems)
+    app.add_exception_handler(TuningError, problems_response)
     add_data_routes(app, tmp_path)
     client = TestClient(app)
     for name, content, words in (

@@ -102,8 +102,8 @@ def test_rows_are_drawn_class_by_class_from_a_sorted_file(opened: Callable[..., 
     assert Counter(row.label for row in data.train) == {0: 20, 1: 20}
     assert Counter(row.label for row in data.eval) == {0: 3, 1: 3}
     for rows in (data.train, data.eval):
-        assert list(rows.places) == sorted(set(rows.places)), "in the rows' order, each once"
-    assert not set(data.train.places) & set(data.eval.places) and {one.field for one in data.notices} <= {
+        assert list(rows.indices) == sorted(set(rows.indices)), "in the rows' order, each once"
+    assert not set(data.train.indices) & set(data.eval.indices) and {one.field for one in data.notices} <= {
         "data.columns"
     }
 
@@ -111,18 +111,18 @@ def test_rows_are_drawn_class_by_class_from_a_sorted_file(opened: Callable[..., 
 def test_the_seed_alone_decides_which_rows_are_taken(opened: Callable[..., DataSet]) -> None:
     chosen = {"train_rows": 30, "eval_rows": 8}
     first, again, other = (opened(sorted_classes(), seed=seed, **chosen) for seed in (3, 3, 4))
-    assert list(first.train.places) == list(again.train.places) != list(other.train.places)
+    assert list(first.train.indices) == list(again.train.indices) != list(other.train.indices)
     assert first.fingerprint == again.fingerprint != other.fingerprint
     more = opened(sorted_classes(), seed=3, train_rows=30, eval_rows=9)
-    assert list(more.train.places) == list(first.train.places), "evaluation rows are drawn apart"
+    assert list(more.train.indices) == list(first.train.indices), "evaluation rows are drawn apart"
 
 
 def test_texts_without_classes_are_drawn_by_the_seed_too(opened: Callable[..., DataSet]) -> None:
     rows = [{"text": f"line {n}"} for n in range(200)]
     data = opened(rows, task="causal_lm", train_rows=20)
-    assert len(data.train) == 20 and max(data.train.places) > 100
+    assert len(data.train) == 20 and max(data.train.indices) > 100
     first = opened(rows, task="causal_lm", train_rows=20, row_choice="first")
-    assert list(first.train.places) == [n for n in range(200) if n not in set(first.eval.places)][:20]
+    assert list(first.train.indices) == [n for n in range(200) if n not in set(first.eval.indices)][:20]
     assert data.fingerprint != first.fingerprint
 
 

@@ -17,8 +17,8 @@ import pytest
 from files import FORMATS, Sample, samples
 from oracle import missing, rows_of, same, texts
 
+from support.tiny_jobs import run  # noqa: E402
 from support.tiny_models import tiny_model, tiny_tokenizer  # noqa: E402
-from support.training_world import run  # noqa: E402
 from tuning.core.errors import TuningError
 from tuning.data import open_data
 from tuning.data.files.table import Record
@@ -119,7 +119,7 @@ def silent(settings: dict[str, Any], sample: Sample, path: Path, folder: Path, p
         faults.append(f"{len(records)} rows here, {len(theirs)} by datasets, and nothing told")
     if len(data.train) + len(data.eval) + bad != len(records):
         faults.append(f"{len(records)} rows, but {len(data.train)} + {len(data.eval)} used and {bad} bad")
-    for place, row in [*zip(data.train.places, data.train), *zip(data.eval.places, data.eval)]:
+    for place, row in [*zip(data.train.indices, data.train), *zip(data.eval.indices, data.eval)]:
         record = records[place]
         if not isinstance(record, Record) or len(records) != len(theirs):
             continue

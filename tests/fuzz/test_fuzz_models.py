@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from model_folders import CHANGES, ENCODERS, KINDS, made
 
+from support.tiny_jobs import run  # noqa: E402
 from support.tiny_models import labelled_rows  # noqa: E402
-from support.training_world import run  # noqa: E402
 from tuning.core.errors import TuningError
 from tuning.data import encode_pairs, open_data
 from tuning.memory.estimate import estimate

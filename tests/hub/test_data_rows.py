@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from support.hub_server import Hub, only_hub
 from support.routes import client_of
-from support.training_world import World, run
+from support.tiny_jobs import TinyJobs, run
 from tuning.core.errors import DataError
 from tuning.core.paths import asset_path
 from tuning.data import DataSet, open_data
@@ -96,9 +96,9 @@ def test_the_names_are_there_before_the_download_and_in_a_run(hub: Hub, client: 
     assert [row["label"] for row in answer["rows"]] == ["0 (cold)", "1 (warm)", "0 (cold)", "1 (warm)"]
     assert any("0 cold, 1 warm" in note for note in answer["notes"])
     download_data_now(NAME, None, None, None, lambda done, total: None)
-    world = World(tmp_path)
+    jobs = TinyJobs(tmp_path)
     changes: dict[str, Any] = {"task": "sequence_classification", "max_steps": 2}
-    job = world.job(**changes, data={"source": NAME, "columns": {"text": "text", "label": "label"}})
+    job = jobs.job(**changes, data={"source": NAME, "columns": {"text": "text", "label": "label"}})
     assert run(job)[0] == "finished" and job.plan.data.label_names == ("cold", "warm")
     config = json.loads((Path(job.folder) / "model" / "config.json").read_text())
     assert config["id2label"] == {"0": "cold", "1": "warm"}

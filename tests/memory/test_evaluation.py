@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from bench.memory import given
 from bench.memory_models import make_models
-from support.memory_world import measured_peak
+from support.memory_peaks import measured_peak
 from support.tiny_models import ENCODERS, SMALL, tiny_model
 from tuning.core.quantities import size_text
 from tuning.memory.estimate import estimate

@@ -10,7 +10,7 @@ import pytest
 from bench import memory_models
 from bench.memory import given
 from bench.memory_models import make_models
-from support.memory_world import measured_peak
+from support.memory_peaks import measured_peak
 from tuning.core.errors import RunError
 from tuning.memory.estimate import estimate
 from tuning.memory.process_overhead import MIB
@@ -46,7 +46,7 @@ def test_one_of_each_kind_stands_for_the_others() -> None:
     assert turns is not None and (turns.picks, turns.stands_for) == ((0, 1, 5, 6, 7), (0, 0, 1, 2, 0))
     rare = layout_of({"num_hidden_layers": 14, "layer_types": ([SLIDING] * 5 + [FULL]) * 2 + [SLIDING] * 2})
     assert rare is not None and (rare.picks, rare.stands_for) == ((0, 5, 11, 12, 13), (0, 0, 0, 9, 0))
-    predicted, traced = rare.with_one_more()
+    predicted, traced = rare.with_repeated_layers()
     assert traced.picks == (0, 5, 11, 12, 12, 13) and predicted.stands_for == (0, 0, 0, 1, 0)
     for layout in (alike, turns, rare):
         assert layout.depth + sum(layout.stands_for) == layout.layers

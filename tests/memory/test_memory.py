@@ -12,7 +12,7 @@ import pytest
 
 from bench.memory import given
 from bench.memory_models import make_models
-from support.memory_world import measured_peak
+from support.memory_peaks import measured_peak
 from tuning.memory.estimate import estimate
 from tuning.memory.process_overhead import MIB
 from tuning.memory.tracing.table_cache import make_tables, untraceable

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from support.memory_world import GPT2, config_folder
+from support.memory_peaks import GPT2, config_folder
 from tuning.cli import main
 from tuning.core.errors import TuningError
 from tuning.core.hardware import named_device

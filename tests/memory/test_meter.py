@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from support.memory_world import GPT2, config_folder
+from support.memory_peaks import GPT2, config_folder
 from tuning.core.child_process import Child
 from tuning.memory.tracing import table_cache as tables
 from tuning.memory.tracing.table_cache import find_table, untraceable

@@ -10,7 +10,7 @@ import pytest
 from bench.devices import measured
 from bench.memory import given
 from bench.memory_models import make_models
-from support.memory_world import GPT2, config_folder
+from support.memory_peaks import GPT2, config_folder
 from tuning.cli import main
 from tuning.core.errors import SettingsError
 from tuning.core.hardware import named_device

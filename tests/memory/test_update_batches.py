@@ -18,7 +18,7 @@ import torch
 from bench.memory import measured
 from bench.memory_models import make_model
 from bench.ragged import CONFIGURATIONS, MODELS, settings_of, write_pages
-from support.memory_world import measured_peak
+from support.memory_peaks import measured_peak
 from tuning.memory import peak_batches as peak_batch_module
 from tuning.memory.estimate import estimate
 from tuning.memory.peak_batches import peak_batches, update_batches_pending

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from support.tiny_jobs import run
 from support.tiny_models import encoder_folder
-from support.training_world import run
 from tuning.plan.plan import plan_for
 from tuning.training.job import Job
 

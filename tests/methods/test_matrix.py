@@ -6,8 +6,8 @@ import gc
 
 import pytest
 
-from support.methods_world import CLASSES, MATRIX, MethodsWorld, built_for
-from support.training_world import run, series
+from support.method_matrix import CLASSES, MATRIX, MatrixJobs, built_for
+from support.tiny_jobs import run, series
 from tuning.methods import METHODS, method_named
 
 torch = pytest.importorskip("torch")
@@ -19,7 +19,7 @@ every = pytest.mark.parametrize("row", MATRIX, ids=[row.id for row in MATRIX])
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    return MethodsWorld(tmp_path_factory.mktemp("methods"))
+    return MatrixJobs(tmp_path_factory.mktemp("methods"))
 
 
 def test_the_matrix_has_every_method() -> None:

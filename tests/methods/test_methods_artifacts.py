@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from support.methods_world import BERT, CLASSES, TIED, MethodsWorld, Row
-from support.training_world import run
+from support.method_matrix import BERT, CLASSES, TIED, MatrixJobs, Row
+from support.tiny_jobs import run
 from tuning.methods import METHODS, method_named
 from tuning.models.shapes import shape_from_config
 
@@ -87,7 +87,7 @@ def left(tmp_path_factory):
     """Per row: the folder it left, its base, the logits it had before saving."""
     from tuning.training import session
 
-    world = MethodsWorld(tmp_path_factory.mktemp("artifacts"))
+    world = MatrixJobs(tmp_path_factory.mktemp("artifacts"))
     found, kept = [], {}
     real = session.save_artifact
 

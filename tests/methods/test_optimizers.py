@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from support.methods_world import MethodsWorld, Row
-from support.training_world import run, series
+from support.method_matrix import MatrixJobs, Row
+from support.tiny_jobs import run, series
 from tuning.settings.optimizers import OPTIMIZERS, optimizer_named
 from tuning.settings.schema import OptimizerSettings, choices
 from tuning.training.job import Commands
@@ -20,7 +20,7 @@ every = pytest.mark.parametrize(("name", "row"), CASES, ids=[f"{name}-{row.metho
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    return MethodsWorld(tmp_path_factory.mktemp("optimizers"))
+    return MatrixJobs(tmp_path_factory.mktemp("optimizers"))
 
 
 def test_settings_records_and_makers_are_of_the_same_optimizers() -> None:
@@ -105,7 +105,7 @@ def test_galore_is_adam_where_nothing_is_cut_off() -> None:
 
 
 def test_galores_state_has_the_size_that_was_said(world) -> None:
-    from support.methods_world import built_for
+    from support.method_matrix import built_for
     from tuning.methods import method_named
 
     job = world.of(GALORE)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from support.methods_world import MethodsWorld, Row, read_ids
-from support.training_world import run, series
+from support.method_matrix import MatrixJobs, Row, read_ids
+from support.tiny_jobs import run, series
 from tuning.bench.retrieval import exact_match
 from tuning.core.errors import SettingsError
 from tuning.methods import METHODS, method_named
@@ -25,7 +25,7 @@ torch = pytest.importorskip("torch")
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    return MethodsWorld(tmp_path_factory.mktemp("prompting"))
+    return MatrixJobs(tmp_path_factory.mktemp("prompting"))
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from support.methods_world import MethodsWorld, read_ids
-from support.methods_world import Row as Line
+from support.method_matrix import MatrixJobs, read_ids
+from support.method_matrix import Row as Line
+from support.tiny_jobs import run
 from support.tiny_models import ENCODERS, SMALL, tiny_model
-from support.training_world import run
 from tuning.core.errors import SettingsError
 from tuning.methods.recipes import RECIPES, read_recipe, recipe_named
 from tuning.methods.recipes.r_tuning import auroc, average_precision, contains
@@ -71,7 +71,7 @@ def test_what_does_not_go_with_a_recipe_is_refused() -> None:
 
 @pytest.mark.parametrize("form", ["refusal", "certainty"])
 def test_a_run_with_it_learns_and_tells_its_measures(tmp_path, form) -> None:
-    world = MethodsWorld(tmp_path)
+    world = MatrixJobs(tmp_path)
     job = world.of(
         Line(method={"name": "full"}),
         recipe={"name": "r_tuning", "form": form},
@@ -130,7 +130,7 @@ def test_a_recipe_asks_as_training_reads_system_prompt_included(tmp_path) -> Non
     from tuning.training.base_answers import prepared_rows, recipe_metrics
     from tuning.training.build import load_base
 
-    world = MethodsWorld(tmp_path)
+    world = MatrixJobs(tmp_path)
     recipe = {"name": "r_tuning", "form": "certainty"}
     plan = world.of(Line(method={"name": "full"}), recipe=recipe, data={"system_prompt": "always runs"}).plan
     rows = list(open_data(plan.settings.data, "causal_lm", 0).train)[:3]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from support.methods_world import BERT, CLASSES, LLAMA, MethodsWorld
+from support.method_matrix import BERT, CLASSES, LLAMA, MatrixJobs
 from tuning.core.errors import SettingsError, TuningError
 from tuning.core.hardware import named_device
 from tuning.methods import METHODS
@@ -128,7 +128,7 @@ REFUSED = [
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    return MethodsWorld(tmp_path_factory.mktemp("refused"))
+    return MatrixJobs(tmp_path_factory.mktemp("refused"))
 
 
 @pytest.mark.parametrize(

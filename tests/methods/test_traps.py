@@ -8,15 +8,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from support.methods_world import CLASSES, LLAMA, MethodsWorld, Row
-from support.training_world import run, series
+from support.method_matrix import CLASSES, LLAMA, MatrixJobs, Row
+from support.tiny_jobs import run, series
 
 torch = pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    return MethodsWorld(tmp_path_factory.mktemp("traps"))
+    return MatrixJobs(tmp_path_factory.mktemp("traps"))
 
 
 def gradient(built, rows):
@@ -33,7 +33,7 @@ def gradient(built, rows):
 def test_four_bit_layers_keep_their_gradients_after_an_evaluation(world) -> None:
     import bitsandbytes
 
-    from support.methods_world import built_for
+    from support.method_matrix import built_for
     from tuning.training.evaluate import evaluate
 
     job = world.of(Row(method={"name": "qlora", "r": 4}))
@@ -138,7 +138,7 @@ def counted_passes(job):
 
 
 def test_a_random_body_is_another_body_under_the_same_head(world) -> None:
-    from support.methods_world import built_for
+    from support.method_matrix import built_for
 
     real, control = (
         built_for(world.of(Row(method={"name": "feature_extraction", "random_body": random}))).model

@@ -61,7 +61,7 @@ def test_the_counted_parameters_are_torchs(folders: dict[str, Path], family: str
     from tuning.models.base_model import resolve_model
 
     model = resolve_model(str(folders[family]))
-    assert model.shape.known and model.shape.max_positions == POSITIONS
+    assert model.shape.is_exact and model.shape.max_positions == POSITIONS
     if "causal_lm" in model.tasks:
         loaded = AutoModelForCausalLM.from_pretrained(folders[family])
         assert model.shape.parameters == sum(weight.numel() for weight in loaded.parameters())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from support.memory_world import measured_peak
+from support.memory_peaks import measured_peak
 from tuning.core.errors import SettingsError
 from tuning.memory.estimate import estimate
 from tuning.memory.tracing.table_cache import make_tables

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.methods_world import MethodsWorld
+from support.method_matrix import MatrixJobs
 from support.routes import client_of
 from tuning.runs.service import RunService
 from tuning.text.question import Question
@@ -19,8 +19,8 @@ torch = pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> MethodsWorld:
-    return MethodsWorld(tmp_path_factory.mktemp("world"))
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> MatrixJobs:
+    return MatrixJobs(tmp_path_factory.mktemp("jobs"))
 
 
 @pytest.fixture
@@ -36,8 +36,8 @@ def ran(service: RunService, given: dict[str, Any]) -> str:
     return run_id
 
 
-def test_any_temperature_that_is_allowed_is_answered(world: MethodsWorld, service: RunService) -> None:
-    run_id = ran(service, world.settings(max_steps=1))
+def test_any_temperature_that_is_allowed_is_answered(jobs: MatrixJobs, service: RunService) -> None:
+    run_id = ran(service, jobs.settings(max_steps=1))
     client = client_of(add_ask_routes, service)
     said = {}
     for warmth in (0, 1, 2, 2.0, 5, 1e-300, 0.3):
@@ -56,11 +56,11 @@ def test_any_temperature_that_is_allowed_is_answered(world: MethodsWorld, servic
 
 
 def test_a_fault_in_the_middle_of_an_answer_is_its_last_line(
-    world: MethodsWorld, service: RunService, monkeypatch: pytest.MonkeyPatch
+    jobs: MatrixJobs, service: RunService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tuning.training.generate import TextGenerator
 
-    run_id = ran(service, world.settings(max_steps=1))
+    run_id = ran(service, jobs.settings(max_steps=1))
     real = TextGenerator._generate
 
     def broken(self: Any, *given: Any) -> list[str]:
@@ -75,12 +75,12 @@ def test_a_fault_in_the_middle_of_an_answer_is_its_last_line(
     assert lines[-1]["message"].endswith("could not answer: ZeroDivisionError: no")
 
 
-def test_retrieval_answers_with_the_passages_it_finds(world: MethodsWorld, service: RunService, tmp_path: Path) -> None:
+def test_retrieval_answers_with_the_passages_it_finds(jobs: MatrixJobs, service: RunService, tmp_path: Path) -> None:
     index = tmp_path / "passages.jsonl"
     lines = [{"passage": "the big dog likes tree"}, {"passage": "a small house"}, {"passage": "cat never runs"}]
     index.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
     method = {"name": "retrieval", "index": str(index), "top_k": 1}
-    run_id = ran(service, world.settings(method=method))
+    run_id = ran(service, jobs.settings(method=method))
     heard: list[dict[str, Any]] = []
     question = Question(["small house :", "dog likes :"], 4)
     found = service.ask(run_id, question, heard.append)
@@ -90,8 +90,8 @@ def test_retrieval_answers_with_the_passages_it_finds(world: MethodsWorld, servi
     ]
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(world.model).eval()
-    tokenizer = AutoTokenizer.from_pretrained(world.model)
+    model = AutoModelForCausalLM.from_pretrained(jobs.model).eval()
+    tokenizer = AutoTokenizer.from_pretrained(jobs.model)
     for side, texts in (("base", question.prompts), ("trained", found["prompts"])):
         for number, text in enumerate(texts):
             ids = torch.tensor([tokenizer(text).input_ids])
@@ -102,8 +102,8 @@ def test_retrieval_answers_with_the_passages_it_finds(world: MethodsWorld, servi
             assert "".join(pieces) == found[side][number]
 
 
-def test_examples_in_the_prompt_stand_before_a_persons_question_too(world: MethodsWorld, service: RunService) -> None:
+def test_examples_in_the_prompt_stand_before_a_persons_question_too(jobs: MatrixJobs, service: RunService) -> None:
     method = {"name": "prompt_engineering", "shots": 2, "template": "red {prompt}"}
-    run_id = ran(service, world.settings(method=method))
+    run_id = ran(service, jobs.settings(method=method))
     (written,) = service.ask(run_id, Question(["the dog :"], 2))["prompts"]
     assert written.endswith("\n\nred the dog :") and written.count("\n\n") == 2

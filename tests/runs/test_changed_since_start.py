@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.training_world import World
+from support.tiny_jobs import TinyJobs
 from tuning.core.errors import RunError
 from tuning.models.file_digests import base_files, changes
 from tuning.runs.service import RunService
@@ -19,9 +19,9 @@ torch = pytest.importorskip("torch")
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def jobs(tmp_path: Path) -> TinyJobs:
     """Of each test's own, for its files are changed."""
-    return World(tmp_path / "world")
+    return TinyJobs(tmp_path / "jobs")
 
 
 @pytest.fixture
@@ -31,22 +31,22 @@ def service(tmp_path: Path) -> Iterator[RunService]:
     service.close()
 
 
-def other_rows(world: World) -> None:
-    text = world.rows.read_text("utf-8")
-    world.rows.write_text(text.replace("dog", "cat"), "utf-8")
+def other_rows(jobs: TinyJobs) -> None:
+    text = jobs.rows.read_text("utf-8")
+    jobs.rows.write_text(text.replace("dog", "cat"), "utf-8")
 
 
-def other_weights(world: World) -> None:
+def other_weights(jobs: TinyJobs) -> None:
     from safetensors.torch import load_file, save_file
 
-    file = world.model / "model.safetensors"
+    file = jobs.model / "model.safetensors"
     weights = load_file(file)
     weights["model.norm.weight"] *= 1.01
     save_file(weights, file, {"format": "pt"})
 
 
-def other_tokenizer(world: World) -> None:
-    file = world.model / "tokenizer.json"
+def other_tokenizer(jobs: TinyJobs) -> None:
+    file = jobs.model / "tokenizer.json"
     file.write_text(file.read_text("utf-8").replace('"dog"', '"hound"'), "utf-8")
 
 
@@ -59,14 +59,14 @@ CHANGES = [
 
 @pytest.mark.parametrize("change, words", CHANGES, ids=["rows", "weights", "tokenizer"])
 def test_a_queued_run_is_not_trained_on_what_was_not_planned(
-    world: World, service: RunService, change: Callable[[World], None], words: str
+    jobs: TinyJobs, service: RunService, change: Callable[[TinyJobs], None], words: str
 ) -> None:
     import re
 
-    elsewhere = World(world.folder / "other")
+    elsewhere = TinyJobs(jobs.folder / "other")
     first = service.start(elsewhere.settings(max_steps=100_000))
-    queued = service.start(world.settings())
-    change(world)
+    queued = service.start(jobs.settings())
+    change(jobs)
     service.stop(first)
     assert service.wait(queued, 60) == "failed"
     message = service.run(queued).message or ""
@@ -76,19 +76,19 @@ def test_a_queued_run_is_not_trained_on_what_was_not_planned(
 
 @pytest.mark.parametrize("change, words", CHANGES, ids=["rows", "weights", "tokenizer"])
 def test_a_run_goes_on_only_with_what_it_was_planned_with(
-    world: World, service: RunService, change: Callable[[World], None], words: str
+    jobs: TinyJobs, service: RunService, change: Callable[[TinyJobs], None], words: str
 ) -> None:
-    run_id = service.start(world.settings(max_steps=100_000, save={"every": 2}))
+    run_id = service.start(jobs.settings(max_steps=100_000, save={"every": 2}))
     while service.run(run_id).step < 3:
         assert service.wait(run_id, 0.05) is None, service.run(run_id).message
     service.stop(run_id)
     assert service.wait(run_id, 60) == "cancelled"
-    shutil.copytree(world.folder, world.folder.parent / "kept")
-    change(world)
+    shutil.copytree(jobs.folder, jobs.folder.parent / "kept")
+    change(jobs)
     with pytest.raises(RunError, match=words):
         service.resume_from_checkpoint(run_id)
     assert service.run(run_id).state == "cancelled", "it can still go on, once the files are back"
-    shutil.copytree(world.folder.parent / "kept", world.folder, dirs_exist_ok=True)
+    shutil.copytree(jobs.folder.parent / "kept", jobs.folder, dirs_exist_ok=True)
     service.resume_from_checkpoint(run_id)
     step = service.run(run_id).step
     while service.run(run_id).step < step + 2:
@@ -97,11 +97,11 @@ def test_a_run_goes_on_only_with_what_it_was_planned_with(
     assert service.wait(run_id, 60) == "cancelled"
 
 
-def test_an_adapter_that_is_trained_on_is_compared_too(world: World, service: RunService) -> None:
-    given = world.settings(method={"name": "adapter"}, max_steps=1)
+def test_an_adapter_that_is_trained_on_is_compared_too(jobs: TinyJobs, service: RunService) -> None:
+    given = jobs.settings(method={"name": "adapter"}, max_steps=1)
     parent = service.start(given)
     assert service.wait(parent, 60) == "finished"
-    long = service.start(world.settings(max_steps=100_000))
+    long = service.start(jobs.settings(max_steps=100_000))
     child = service.start(given | {"model": f"run:{parent}"})
     from safetensors.torch import load_file, save_file
 
@@ -112,8 +112,8 @@ def test_an_adapter_that_is_trained_on_is_compared_too(world: World, service: Ru
     assert "adapter.safetensors has changed in the adapter" in (service.run(child).message or "")
 
 
-def test_a_job_that_cannot_be_read_is_told_and_never_waits_for_ever(world: World, service: RunService) -> None:
-    run_id = service.start(world.settings(max_steps=100_000, save={"every": 1}))
+def test_a_job_that_cannot_be_read_is_told_and_never_waits_for_ever(jobs: TinyJobs, service: RunService) -> None:
+    run_id = service.start(jobs.settings(max_steps=100_000, save={"every": 1}))
     while service.run(run_id).step < 2:
         assert service.wait(run_id, 0.05) is None
     service.stop(run_id)
@@ -124,16 +124,16 @@ def test_a_job_that_cannot_be_read_is_told_and_never_waits_for_ever(world: World
     assert service.run(run_id).state == "cancelled"
 
 
-def test_a_digest_tells_content_apart_and_nothing_else(world: World) -> None:
-    kept = base_files(world.model, [world.model / "model.safetensors"])
+def test_a_digest_tells_content_apart_and_nothing_else(jobs: TinyJobs) -> None:
+    kept = base_files(jobs.model, [jobs.model / "model.safetensors"])
     assert {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"} == set(kept)
-    for file in world.model.iterdir():
+    for file in jobs.model.iterdir():
         os.utime(file, (1, 1))
-    assert changes(world.model, kept) == [], "copied or touched, the same bytes are the same model"
-    other_weights(world)
-    assert changes(world.model, kept) == ["model.safetensors has changed"]
-    (world.model / "config.json").unlink()
-    assert changes(world.model, kept) == ["model.safetensors has changed", "config.json is gone"]
+    assert changes(jobs.model, kept) == [], "copied or touched, the same bytes are the same model"
+    other_weights(jobs)
+    assert changes(jobs.model, kept) == ["model.safetensors has changed"]
+    (jobs.model / "config.json").unlink()
+    assert changes(jobs.model, kept) == ["model.safetensors has changed", "config.json is gone"]
 
 
 def test_every_tensor_counts(tmp_path: Path) -> None:

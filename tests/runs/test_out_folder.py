@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from support.training_world import World
+from support.tiny_jobs import TinyJobs
 from tuning.cli import main
 
 torch = pytest.importorskip("torch")
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path / "world")
+def jobs(tmp_path: Path) -> TinyJobs:
+    return TinyJobs(tmp_path / "jobs")
 
 
 def state_of(folder: Path) -> dict[str, bytes | str]:
@@ -56,73 +56,73 @@ def refused(ran: Any, settings: dict[str, Any], out: Path, words: str) -> None:
     assert problem["field"] == "out" and words in problem["message"], problem
 
 
-def test_a_folder_with_anything_else_in_it_is_refused(world: World, ran: Any, tmp_path: Path) -> None:
+def test_a_folder_with_anything_else_in_it_is_refused(jobs: TinyJobs, ran: Any, tmp_path: Path) -> None:
     out = tmp_path / "photos"
     (out / "model").mkdir(parents=True)
     (out / "model" / "mine.bin").write_text("years of work")
     before = state_of(out)
-    refused(ran, world.settings(max_steps=1), out, "no run has made it")
+    refused(ran, jobs.settings(max_steps=1), out, "no run has made it")
     for name in ("events.jsonl", "settings.json"):  # files of these names, but not a run's
         (out / name).write_text("{}")
-    refused(ran, world.settings(max_steps=1), out, "no run has made it")
+    refused(ran, jobs.settings(max_steps=1), out, "no run has made it")
     assert {key: value for key, value in state_of(out).items() if key in before} == before
 
 
 @pytest.mark.parametrize("linked", [False, True], ids=["there", "through a link"])
-def test_the_base_model_is_never_replaced(world: World, ran: Any, tmp_path: Path, linked: bool) -> None:
+def test_the_base_model_is_never_replaced(jobs: TinyJobs, ran: Any, tmp_path: Path, linked: bool) -> None:
     out = tmp_path / "out"
-    code, _ = ran(world.settings(max_steps=1), "--out", str(out))
+    code, _ = ran(jobs.settings(max_steps=1), "--out", str(out))
     assert code == 0
     shutil.rmtree(out / "model")
     if linked:
-        (out / "model").symlink_to(world.model)
+        (out / "model").symlink_to(jobs.model)
     else:
-        shutil.copytree(world.model, out / "model")
-    before = state_of(out), state_of(world.model)
-    given = world.settings(max_steps=1) | {"model": str(out / "model")}
+        shutil.copytree(jobs.model, out / "model")
+    before = state_of(out), state_of(jobs.model)
+    given = jobs.settings(max_steps=1) | {"model": str(out / "model")}
     refused(ran, given, out, "holds the base model")
     refused(ran, given, out / "model", "holds the base model" if not linked else "base model")
     refused(ran, given, out / "model" / "result", "base model")
     if linked:
         (tmp_path / "way").symlink_to(out)
         refused(ran, given, tmp_path / "way", "base model")
-    assert (state_of(out), state_of(world.model)) == before
+    assert (state_of(out), state_of(jobs.model)) == before
 
 
-def test_the_rows_are_never_in_the_folder(world: World, ran: Any, tmp_path: Path) -> None:
+def test_the_rows_are_never_in_the_folder(jobs: TinyJobs, ran: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    code, _ = ran(world.settings(max_steps=1), "--out", str(out))
+    code, _ = ran(jobs.settings(max_steps=1), "--out", str(out))
     assert code == 0
     rows = out / "predictions" / "rows.jsonl"
-    shutil.copyfile(world.rows, rows)
-    given = world.settings(max_steps=1, data={"source": str(rows)})
+    shutil.copyfile(jobs.rows, rows)
+    given = jobs.settings(max_steps=1, data={"source": str(rows)})
     refused(ran, given, out, "holds the data")
     assert rows.is_file()
     folder = tmp_path / "data"
     folder.mkdir()
-    shutil.copyfile(world.rows, folder / "train.jsonl")
-    given = world.settings(max_steps=1, data={"source": str(folder)})
+    shutil.copyfile(jobs.rows, folder / "train.jsonl")
+    given = jobs.settings(max_steps=1, data={"source": str(folder)})
     refused(ran, given, folder / "result", "data")
 
 
 def test_a_folder_of_a_run_takes_the_next_one_and_a_link_in_it_leads_nowhere(
-    world: World, ran: Any, tmp_path: Path
+    jobs: TinyJobs, ran: Any, tmp_path: Path
 ) -> None:
     out, kept = tmp_path / "out", tmp_path / "kept"
-    given = world.settings(max_steps=2, method={"name": "lora", "r": 4}, save={"every": 1})
+    given = jobs.settings(max_steps=2, method={"name": "lora", "r": 4}, save={"every": 1})
     assert ran(given, "--out", str(out))[0] == 0
     assert (out / "checkpoints").is_dir()
     shutil.move(out / "adapter", kept)
     (out / "adapter").symlink_to(kept)
     (out / "mine.txt").write_text("stays")
     before = state_of(kept)
-    full = world.settings(max_steps=1)
+    full = jobs.settings(max_steps=1)
     assert ran(full, "--out", str(out))[0] == 0
     assert state_of(kept) == before, "what the link led to"
     assert not (out / "adapter").exists() and not (out / "checkpoints").exists()
     assert (out / "model" / "model.safetensors").is_file() and (out / "mine.txt").read_text() == "stays"
 
 
-def test_an_empty_folder_is_as_good_as_a_new_one(world: World, ran: Any, tmp_path: Path) -> None:
+def test_an_empty_folder_is_as_good_as_a_new_one(jobs: TinyJobs, ran: Any, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert ran(world.settings(max_steps=1), "--out", str(tmp_path / "empty"))[0] == 0
+    assert ran(jobs.settings(max_steps=1), "--out", str(tmp_path / "empty"))[0] == 0

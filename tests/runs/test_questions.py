@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from support.methods_world import MethodsWorld
+from support.method_matrix import MatrixJobs
 from support.quick_runs import until
 from support.routes import client_of
 from tuning.core.errors import RunError
@@ -35,8 +35,8 @@ LONG = {"max_steps": 1_000_000, "eval": {"every": 100_000}, "schedule": {"name":
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> MethodsWorld:
-    return MethodsWorld(tmp_path_factory.mktemp("world"))
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> MatrixJobs:
+    return MatrixJobs(tmp_path_factory.mktemp("jobs"))
 
 
 @pytest.fixture
@@ -99,8 +99,8 @@ def started(service: RunService, settings: dict[str, Any]) -> str:
     return run_id
 
 
-def test_at_most_one_question_is_answered_between_two_updates(world: MethodsWorld, service: RunService) -> None:
-    run_id = started(service, world.settings(**LONG))
+def test_at_most_one_question_is_answered_between_two_updates(jobs: MatrixJobs, service: RunService) -> None:
+    run_id = started(service, jobs.settings(**LONG))
     steps: list[int] = []
     service.pause(run_id)  # so that all wait at once
     until(lambda: service.run(run_id).state == "paused")
@@ -135,10 +135,10 @@ def test_at_most_one_question_is_answered_between_two_updates(world: MethodsWorl
 
 
 def test_a_long_question_gives_the_training_back(
-    world: MethodsWorld, service: RunService, monkeypatch: pytest.MonkeyPatch
+    jobs: MatrixJobs, service: RunService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asking, "HELD_SECONDS", 0.3)
-    run_id = started(service, world.settings(**LONG))
+    run_id = started(service, jobs.settings(**LONG))
     question = Question(["the red dog"] * 64, 120, chat=False)
     asked = service.put_question(run_id, question)
     with pytest.raises(RunError, match="may hold up training for 0 seconds, and this one takes longer"):
@@ -151,10 +151,10 @@ def test_a_long_question_gives_the_training_back(
     service.stop(run_id)
 
 
-def test_stop_ends_an_answer_and_the_saved_weights_give_it(world: MethodsWorld, service: RunService) -> None:
+def test_stop_ends_an_answer_and_the_saved_weights_give_it(jobs: MatrixJobs, service: RunService) -> None:
     from tuning.training.compare import BaseAndTuned
 
-    run_id = started(service, world.settings(**LONG))
+    run_id = started(service, jobs.settings(**LONG))
     heard: list[dict[str, Any]] = []
     question = Question(["the red dog"] * 20, 100, chat=False)
     first = service.put_question(run_id, question, heard.append)
@@ -172,10 +172,10 @@ def test_stop_ends_an_answer_and_the_saved_weights_give_it(world: MethodsWorld, 
     assert "".join(pieces) == wanted["trained"][3]
 
 
-def test_a_merge_that_a_stop_ends_half_way_is_made_after_it(world: MethodsWorld, service: RunService) -> None:
-    first = service.start(world.settings(max_steps=1, method={"name": "lora", "r": 4}))
+def test_a_merge_that_a_stop_ends_half_way_is_made_after_it(jobs: MatrixJobs, service: RunService) -> None:
+    first = service.start(jobs.settings(max_steps=1, method={"name": "lora", "r": 4}))
     assert service.wait(first, 120) == "finished", service.run(first).message
-    second = started(service, world.settings(**LONG))
+    second = started(service, jobs.settings(**LONG))
     calls: list[int] = []
 
     def work(should_continue: Callable[[], bool], held: bool) -> str:
@@ -270,8 +270,8 @@ def test_the_question_of_one_who_left_is_dropped(busy: tuple[RunService, threadi
         until(lambda: service._questions._runs[run_id] == 1, 10)
 
 
-def test_what_is_being_written_for_one_who_left_ends(world: MethodsWorld, service: RunService) -> None:
-    run_id = service.start(world.settings(max_steps=1))
+def test_what_is_being_written_for_one_who_left_ends(jobs: MatrixJobs, service: RunService) -> None:
+    run_id = service.start(jobs.settings(max_steps=1))
     assert service.wait(run_id, 120) == "finished"
     with served(service) as port:
         one = begin_to_ask(port, run_id, "127.0.0.1")
@@ -303,14 +303,14 @@ def files_below(folder: Path) -> dict[str, int]:
 
 
 def test_get_makes_and_writes_nothing(
-    world: MethodsWorld, service: RunService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    jobs: MatrixJobs, service: RunService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import tempfile
 
     spare = tmp_path / "spare"
     spare.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(spare))
-    run_id = service.start(world.settings(max_steps=1, method={"name": "lora", "r": 4}))
+    run_id = service.start(jobs.settings(max_steps=1, method={"name": "lora", "r": 4}))
     assert service.wait(run_id, 120) == "finished"
     client, before = client_of(add_result_routes, service), files_below(tmp_path)
     place = f"/fork/runs/{run_id}"
@@ -335,19 +335,19 @@ def test_get_makes_and_writes_nothing(
     assert client.post(f"{place}/results", json={"form": "other"}).status_code == 422
 
 
-def test_a_merged_model_is_offered_only_where_there_can_be_one(world: MethodsWorld, service: RunService) -> None:
+def test_a_merged_model_is_offered_only_where_there_can_be_one(jobs: MatrixJobs, service: RunService) -> None:
     for method, state in (("prompt_tuning", "none"), ("full", "none"), ("lora", "absent")):
-        run_id = service.start(world.settings(max_steps=1, method={"name": method}))
+        run_id = service.start(jobs.settings(max_steps=1, method={"name": method}))
         assert service.wait(run_id, 120) == "finished", service.run(run_id).message
         assert service.result_states(run_id)["forms"]["merged"]["state"] == state, method
     client = client_of(add_result_routes, service)
-    run_id = service.start(world.settings(method={"name": "prompt_engineering"}))
+    run_id = service.start(jobs.settings(method={"name": "prompt_engineering"}))
     assert service.wait(run_id, 120) == "finished"
     assert client.post(f"/fork/runs/{run_id}/results", json={"form": "merged"}).status_code == 422
 
 
-def test_a_result_of_a_run_that_was_cut_off_is_made_by_a_post_too(world: MethodsWorld, service: RunService) -> None:
-    run_id = service.start(world.settings(max_steps=4, save={"every": 2}))
+def test_a_result_of_a_run_that_was_cut_off_is_made_by_a_post_too(jobs: MatrixJobs, service: RunService) -> None:
+    run_id = service.start(jobs.settings(max_steps=4, save={"every": 2}))
     assert service.wait(run_id, 120) == "finished"
     import shutil
 

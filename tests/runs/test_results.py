@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.training_world import World
+from support.tiny_jobs import TinyJobs
 from tuning.core.errors import RunError, TuningError
 from tuning.runs.service import RunService
 from tuning.settings.command_line import changed_only, command_line
@@ -23,8 +23,8 @@ torch = pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return World(tmp_path_factory.mktemp("world"))
+def jobs(tmp_path_factory):
+    return TinyJobs(tmp_path_factory.mktemp("jobs"))
 
 
 @pytest.fixture
@@ -36,10 +36,10 @@ def service(tmp_path):
 
 
 @pytest.fixture
-def trained(world, service):
+def trained(jobs, service):
     """A LoRA run with dropout 0 that has moved the model."""
     method = {"name": "lora", "r": 4}
-    run_id = service.start(world.settings(method=method, max_steps=20, optimizer={"learning_rate": 0.02}), name="first")
+    run_id = service.start(jobs.settings(method=method, max_steps=20, optimizer={"learning_rate": 0.02}), name="first")
     assert service.wait(run_id, 120) == "finished", service.run(run_id).message
     return run_id
 
@@ -48,7 +48,7 @@ def evals(service, run_id):
     return [event.data for event in service.store.events(run_id, "eval")]
 
 
-def test_merged_says_what_base_and_adapter_say(world, service, trained):
+def test_merged_says_what_base_and_adapter_say(jobs, service, trained):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -57,7 +57,7 @@ def test_merged_says_what_base_and_adapter_say(world, service, trained):
     ids = torch.tensor([[1, 5, 6, 7, 8, 9]])
     with torch.no_grad():
         whole = AutoModelForCausalLM.from_pretrained(merged).eval()(input_ids=ids).logits
-        base = AutoModelForCausalLM.from_pretrained(world.model).eval()
+        base = AutoModelForCausalLM.from_pretrained(jobs.model).eval()
         plain = base(input_ids=ids).logits
         adapted = PeftModel.from_pretrained(base, service.result(trained)).eval()(input_ids=ids).logits
     assert float((whole - adapted).abs().max()) < 1e-4 < 0.05 < float((whole - plain).abs().max())
@@ -96,9 +96,9 @@ service.wait(run)
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_gives_its_last_checkpoint(world, tmp_path):
+def test_an_interrupted_run_gives_its_last_checkpoint(jobs, tmp_path):
     changes = {"max_steps": 100_000, "save": {"every": 3}, "eval": {"every": None}}
-    settings = world.settings(method={"name": "lora", "r": 4}, **changes)
+    settings = jobs.settings(method={"name": "lora", "r": 4}, **changes)
     command = [sys.executable, "-c", CRASH, str(tmp_path), json.dumps(settings)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     run_id = process.stdout.readline().strip()
@@ -151,9 +151,9 @@ def test_the_command_line_gives_the_same_settings(changes):
     assert len(json.dumps(changed_only(plain))) < 200
 
 
-def test_nothing_is_left_of_a_run_that_never_began(world, service):
-    long = service.start(world.settings(max_steps=100_000))
-    waiting = service.start(world.settings())
+def test_nothing_is_left_of_a_run_that_never_began(jobs, service):
+    long = service.start(jobs.settings(max_steps=100_000))
+    waiting = service.start(jobs.settings())
     service.stop(waiting)
     service.stop(long)
     assert service.wait(waiting, 60) == "cancelled"

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from support.methods_world import BERT, CLASSES, LLAMA, TIED, MethodsWorld, Row
+from support.method_matrix import BERT, CLASSES, LLAMA, TIED, MatrixJobs, Row
 from tuning.core.errors import ModelError, RunError, SettingsError, TuningError
 from tuning.methods import METHODS
 from tuning.runs.service import RunService
@@ -49,8 +49,8 @@ MERGED = {"full", "partial", "galore", "lora", "qlora", "ia3", "feature_extracti
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> MethodsWorld:
-    return MethodsWorld(tmp_path_factory.mktemp("world"))
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> MatrixJobs:
+    return MatrixJobs(tmp_path_factory.mktemp("jobs"))
 
 
 @pytest.fixture
@@ -61,10 +61,10 @@ def service(tmp_path: Path) -> Iterator[RunService]:
     service.close()
 
 
-def settings(world: MethodsWorld, row: Row, **changes: Any) -> dict[str, Any]:
-    plain = {"task": row.task, "model": str(world.models[row.model]), "method": row.method}
+def settings(jobs: MatrixJobs, row: Row, **changes: Any) -> dict[str, Any]:
+    plain = {"task": row.task, "model": str(jobs.models[row.model]), "method": row.method}
     plain |= {"optimizer": {"learning_rate": None}, "max_steps": 8, "eval": {"every": 4}}
-    return world.settings(**(plain | changes))
+    return jobs.settings(**(plain | changes))
 
 
 def ran(service: RunService, given: dict[str, Any], name: str | None = None) -> str:
@@ -77,8 +77,8 @@ def evals(service: RunService, run_id: str) -> list[float]:
     return [event.data["loss"] for event in service.store.events(run_id, "eval")]
 
 
-def first_of_next(service: RunService, world: MethodsWorld, row: Row, parent: str, **changes: Any) -> float:
-    given = settings(world, row, max_steps=1, **changes) | {"model": f"run:{parent}"}
+def first_of_next(service: RunService, jobs: MatrixJobs, row: Row, parent: str, **changes: Any) -> float:
+    given = settings(jobs, row, max_steps=1, **changes) | {"model": f"run:{parent}"}
     return evals(service, ran(service, given))[0]
 
 
@@ -88,48 +88,48 @@ def test_the_rows_are_all_methods_that_train() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
-def test_the_next_run_begins_where_this_one_ended(world: MethodsWorld, service: RunService, row: Row) -> None:
-    parent = ran(service, settings(world, row))
+def test_the_next_run_begins_where_this_one_ended(jobs: MatrixJobs, service: RunService, row: Row) -> None:
+    parent = ran(service, settings(jobs, row))
     first, *_, last = evals(service, parent)
     assert abs(first - last) > 1e-3, "the parent has moved"
-    assert first_of_next(service, world, row, parent) == pytest.approx(last, abs=1e-4)
+    assert first_of_next(service, jobs, row, parent) == pytest.approx(last, abs=1e-4)
     if row.method["name"] in MERGED and row.method.get("head") not in ("kan", "mlp", "linear"):
-        found = first_of_next(service, world, row, parent, method={"name": "full"})
+        found = first_of_next(service, jobs, row, parent, method={"name": "full"})
         assert found == pytest.approx(last, abs=1e-4), "full fine-tuning begins there too"
         return
     before = len(service.runs())
     with pytest.raises(ModelError, match="cannot be merged.*train it on with method"):
-        service.start(settings(world, row, method={"name": "full"}) | {"model": f"run:{parent}"})
+        service.start(settings(jobs, row, method={"name": "full"}) | {"model": f"run:{parent}"})
     assert len(service.runs()) == before
 
 
-def test_p_tuning_is_refused_before_start_with_the_reason(world: MethodsWorld, service: RunService) -> None:
+def test_p_tuning_is_refused_before_start_with_the_reason(jobs: MatrixJobs, service: RunService) -> None:
     row = Row(method={"name": "p_tuning"})
-    parent = ran(service, settings(world, row))
+    parent = ran(service, settings(jobs, row))
     with pytest.raises(ModelError, match="only what came out was saved"):
-        service.preview(settings(world, row) | {"model": f"run:{parent}"})
+        service.preview(settings(jobs, row) | {"model": f"run:{parent}"})
 
 
-def test_an_adapter_of_another_shape_names_the_setting_that_mends_it(world: MethodsWorld, service: RunService) -> None:
+def test_an_adapter_of_another_shape_names_the_setting_that_mends_it(jobs: MatrixJobs, service: RunService) -> None:
     row = Row(method={"name": "adapter", "bottleneck": 8})
-    parent = ran(service, settings(world, row, max_steps=1))
-    wider = settings(world, row, method={"name": "adapter", "bottleneck": 16}) | {"model": f"run:{parent}"}
+    parent = ran(service, settings(jobs, row, max_steps=1))
+    wider = settings(jobs, row, method={"name": "adapter", "bottleneck": 16}) | {"model": f"run:{parent}"}
     with pytest.raises(ModelError, match=r"set method\.bottleneck to 8"):
         service.preview(wider)
 
 
-def test_a_head_is_trained_on_only_with_its_own_classes(world: MethodsWorld, service: RunService) -> None:
+def test_a_head_is_trained_on_only_with_its_own_classes(jobs: MatrixJobs, service: RunService) -> None:
     row = Row(method={"name": "adapter"}, task=CLASSES, model=BERT)
-    parent = ran(service, settings(world, row, max_steps=1))
+    parent = ran(service, settings(jobs, row, max_steps=1))
     names = {"columns": {"text": "text", "label": "label"}, "label_names": ["yes", "no"]}
     with pytest.raises(SettingsError, match="tells no, yes apart"):
-        service.preview(settings(world, row, data=names) | {"model": f"run:{parent}"})
+        service.preview(settings(jobs, row, data=names) | {"model": f"run:{parent}"})
 
 
-def test_a_preview_merges_nothing_and_says_what_start_will_do(world: MethodsWorld, service: RunService) -> None:
+def test_a_preview_merges_nothing_and_says_what_start_will_do(jobs: MatrixJobs, service: RunService) -> None:
     row = Row(method={"name": "lora", "r": 4})
-    parent = ran(service, settings(world, row), name="first")
-    given = settings(world, row, max_steps=1) | {"model": f"run:{parent}"}
+    parent = ran(service, settings(jobs, row), name="first")
+    given = settings(jobs, row, max_steps=1) | {"model": f"run:{parent}"}
     plan = service.preview(given).plan
     assert not (service.run_folder(parent) / "merged").exists()
     told = [one.message for one in plan.notices if one.field == "model"]
@@ -140,15 +140,15 @@ def test_a_preview_merges_nothing_and_says_what_start_will_do(world: MethodsWorl
     kept = service.run(child)
     assert kept.plan["model"]["path"] == str(service.run_folder(parent) / "merged")
     assert (kept.parent, kept.settings["model"]) == (parent, f"run:{parent}")
-    assert kept.plan["model"]["parent"]["path"] == str(world.models[LLAMA])
+    assert kept.plan["model"]["parent"]["path"] == str(jobs.models[LLAMA])
     assert not [one for one in kept.plan["notices"] if one["field"] == "model"], "it is made now"
 
 
-def test_the_parameters_before_merging_are_those_after_it(world: MethodsWorld, service: RunService) -> None:
+def test_the_parameters_before_merging_are_those_after_it(jobs: MatrixJobs, service: RunService) -> None:
     """An output layer trained apart from tied embeddings makes the merged model larger than the base."""
     row = Row(method={"name": "feature_extraction"}, model=TIED)
-    parent = ran(service, settings(world, row, max_steps=1))
-    given = settings(world, row, method={"name": "full"}) | {"model": f"run:{parent}"}
+    parent = ran(service, settings(jobs, row, max_steps=1))
+    given = settings(jobs, row, method={"name": "full"}) | {"model": f"run:{parent}"}
     before = service.preview(given).plan
     service.result(parent, "merged")
     after = service.preview(given).plan
@@ -156,19 +156,19 @@ def test_the_parameters_before_merging_are_those_after_it(world: MethodsWorld, s
     assert after.model.shape.tied is False
 
 
-def test_qlora_on_a_merged_result_tells_that_it_rounds_again(world: MethodsWorld, service: RunService) -> None:
-    parent = ran(service, settings(world, Row(method={"name": "lora", "r": 4}), max_steps=1), name="first")
-    given = settings(world, Row(method={"name": "qlora", "r": 4})) | {"model": f"run:{parent}"}
+def test_qlora_on_a_merged_result_tells_that_it_rounds_again(jobs: MatrixJobs, service: RunService) -> None:
+    parent = ran(service, settings(jobs, Row(method={"name": "lora", "r": 4}), max_steps=1), name="first")
+    given = settings(jobs, Row(method={"name": "qlora", "r": 4})) | {"model": f"run:{parent}"}
     assert any("rounds the result of first to 4 bits" in one.message for one in service.preview(given).plan.notices)
 
 
-def test_the_best_weights_can_be_the_base_too(world: MethodsWorld, service: RunService) -> None:
+def test_the_best_weights_can_be_the_base_too(jobs: MatrixJobs, service: RunService) -> None:
     row = Row(method={"name": "lora", "r": 4})
-    parent = ran(service, settings(world, row, optimizer={"learning_rate": 0.5}, data={"train_rows": 2}, max_steps=24))
+    parent = ran(service, settings(jobs, row, optimizer={"learning_rate": 0.5}, data={"train_rows": 2}, max_steps=24))
     losses = evals(service, parent)
     assert min(losses) < losses[-1] - 0.01, "two rows are learned by heart, so the last weights are not the best"
     for spec, wanted in ((f"run:{parent}/best", min(losses)), (f"run:{parent}", losses[-1])):
-        child = ran(service, settings(world, row, max_steps=1) | {"model": spec})
+        child = ran(service, settings(jobs, row, max_steps=1) | {"model": spec})
         assert evals(service, child)[0] == pytest.approx(wanted, abs=1e-4)
         assert service.run(child).parent == parent
     from transformers import AutoModelForCausalLM
@@ -182,16 +182,16 @@ def test_the_best_weights_can_be_the_base_too(world: MethodsWorld, service: RunS
     assert float((merged[0] - merged[1]).abs().max()) > 0.01
 
 
-def test_a_run_that_cannot_be_a_base_says_why(world: MethodsWorld, service: RunService) -> None:
+def test_a_run_that_cannot_be_a_base_says_why(jobs: MatrixJobs, service: RunService) -> None:
     row = Row(method={"name": "lora", "r": 4})
 
     def asked(spec: str, **changes: Any) -> Any:
-        return service.preview(settings(world, row, **changes) | {"model": spec})
+        return service.preview(settings(jobs, row, **changes) | {"model": spec})
 
     for wrong in ("run:r9999", "run:", "run:r0001/first", "run:../../etc"):
         with pytest.raises(ModelError):
             asked(wrong)
-    parent = ran(service, settings(world, row, max_steps=1), name="first")
+    parent = ran(service, settings(jobs, row, max_steps=1), name="first")
     with pytest.raises(ModelError, match="revision"):
         asked(f"run:{parent}", revision="main")
     service.delete(parent)
@@ -201,24 +201,24 @@ def test_a_run_that_cannot_be_a_base_says_why(world: MethodsWorld, service: RunS
     shutil.rmtree(service.run_folder(parent))
     with pytest.raises(ModelError, match="nothing to train on"):
         asked(f"run:{parent}")
-    prompting = ran(service, settings(world, Row(method={"name": "prompt_engineering"})))
+    prompting = ran(service, settings(jobs, Row(method={"name": "prompt_engineering"})))
     with pytest.raises(ModelError, match="trained nothing"):
         asked(f"run:{prompting}")
-    classes = ran(service, settings(world, Row(method={"name": "full"}, task=CLASSES), max_steps=1))
+    classes = ran(service, settings(jobs, Row(method={"name": "full"}, task=CLASSES), max_steps=1))
     with pytest.raises(ModelError, match="learned classes and cannot write"):
         asked(f"run:{classes}")
 
 
-def test_the_rows_of_the_next_run_are_shown_in_its_tokens(world: MethodsWorld, service: RunService) -> None:
+def test_the_rows_of_the_next_run_are_shown_in_its_tokens(jobs: MatrixJobs, service: RunService) -> None:
     from fastapi.testclient import TestClient
 
     from tuning.web import add_routes
 
     row = Row(method={"name": "adapter"})
-    parent = ran(service, settings(world, row, max_steps=1))
+    parent = ran(service, settings(jobs, row, max_steps=1))
     app = FastAPI()
     add_routes(app, service)
-    given = settings(world, row)
+    given = settings(jobs, row)
     plain, shown = (
         TestClient(app).post("/fork/data/preview", json=given | {"model": model}).json()
         for model in (given["model"], f"run:{parent}")
@@ -226,22 +226,22 @@ def test_the_rows_of_the_next_run_are_shown_in_its_tokens(world: MethodsWorld, s
     assert plain["problems"] == [] and shown == plain
 
 
-def test_what_is_refused_at_start_merges_nothing(world: MethodsWorld, service: RunService) -> None:
+def test_what_is_refused_at_start_merges_nothing(jobs: MatrixJobs, service: RunService) -> None:
     row = Row(method={"name": "lora", "r": 4})
-    parent = ran(service, settings(world, row, max_steps=1))
-    given = settings(world, row) | {"model": f"run:{parent}"}
+    parent = ran(service, settings(jobs, row, max_steps=1))
+    given = settings(jobs, row) | {"model": f"run:{parent}"}
     for wrong in ({"settings": given | {"method": {"name": "lora", "r": 5000}}}, {"settings": given, "name": ""}):
         with pytest.raises(TuningError):
             service.start(**wrong)
     assert not (service.run_folder(parent) / "merged").exists()
 
 
-def test_a_recipe_asks_the_model_that_is_trained_on(world: MethodsWorld, service: RunService) -> None:
+def test_a_recipe_asks_the_model_that_is_trained_on(jobs: MatrixJobs, service: RunService) -> None:
     """R-Tuning sorts questions by what the model knows: that is the adapter's knowledge, not the bare base model's."""
     from tuning.training import base_answers as answering
 
     row = Row(method={"name": "adapter"})
-    parent = ran(service, settings(world, row, max_steps=30))
+    parent = ran(service, settings(jobs, row, max_steps=30))
     seen: list[str] = []
     real = answering.answers_with_confidence
 
@@ -252,19 +252,19 @@ def test_a_recipe_asks_the_model_that_is_trained_on(world: MethodsWorld, service
     recipe = {"name": "r_tuning"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(answering, "answers_with_confidence", heard)
-        given = settings(world, row, max_steps=1, eval={"every": None, "max_new_tokens": 2})
+        given = settings(jobs, row, max_steps=1, eval={"every": None, "max_new_tokens": 2})
         ran(service, given | {"model": f"run:{parent}", "recipe": recipe})
     assert seen and set(seen) == {"True"}
 
 
 def test_a_base_that_has_changed_under_an_adapter_is_told(
-    world: MethodsWorld, service: RunService, tmp_path: Path
+    jobs: MatrixJobs, service: RunService, tmp_path: Path
 ) -> None:
     from safetensors.torch import load_file, save_file
 
     base = tmp_path / "base"
-    shutil.copytree(world.models[LLAMA], base)
-    given = settings(world, Row(method={"name": "lora", "r": 4}), max_steps=1) | {"model": str(base)}
+    shutil.copytree(jobs.models[LLAMA], base)
+    given = settings(jobs, Row(method={"name": "lora", "r": 4}), max_steps=1) | {"model": str(base)}
     parent = ran(service, given, name="first")
     file = base / "model.safetensors"
     old = file.read_bytes()
@@ -287,11 +287,11 @@ def test_a_base_that_has_changed_under_an_adapter_is_told(
         service.ask(parent, Question(["the red dog"]))
 
 
-def test_the_card_of_a_chain_tells_the_chain(world: MethodsWorld, service: RunService) -> None:
+def test_the_card_of_a_chain_tells_the_chain(jobs: MatrixJobs, service: RunService) -> None:
     lora, full = Row(method={"name": "lora", "r": 4}), Row(method={"name": "full"})
-    one = ran(service, settings(world, lora, max_steps=1), name="one")
-    two = ran(service, settings(world, full, max_steps=1) | {"model": f"run:{one}"}, name="two")
-    three = ran(service, settings(world, lora, max_steps=1) | {"model": f"run:{two}"}, name="three")
+    one = ran(service, settings(jobs, lora, max_steps=1), name="one")
+    two = ran(service, settings(jobs, full, max_steps=1) | {"model": f"run:{one}"}, name="two")
+    three = ran(service, settings(jobs, lora, max_steps=1) | {"model": f"run:{two}"}, name="three")
     card = (service.result(three) / "README.md").read_text("utf-8")
     chain = (
         f"the result of two (`run:{two}`), which was trained from the result of one (`run:{one}`), which was trained "
@@ -311,11 +311,11 @@ def command(*arguments: str, given: dict[str, Any]) -> tuple[int, list[dict[str,
 
 
 @pytest.mark.slow
-def test_a_chain_of_three_on_the_command_line_each_in_a_fresh_process(world: MethodsWorld, tmp_path: Path) -> None:
+def test_a_chain_of_three_on_the_command_line_each_in_a_fresh_process(jobs: MatrixJobs, tmp_path: Path) -> None:
     home, last = tmp_path / "home", None
     chain = [{"name": "lora", "r": 4}, {"name": "adapter"}, {"name": "adapter"}]
     for number, method in enumerate(chain):
-        given = settings(world, Row(method=method), max_steps=4) | ({"model": f"run:r000{number}"} if number else {})
+        given = settings(jobs, Row(method=method), max_steps=4) | ({"model": f"run:r000{number}"} if number else {})
         code, events, err = command("run", "-", "--home", str(home), "--out", str(tmp_path / str(number)), given=given)
         assert code == 0, err
         assert not [line for line in err.splitlines() if not line.startswith(("data.", "model: "))], (
@@ -330,10 +330,10 @@ def test_a_chain_of_three_on_the_command_line_each_in_a_fresh_process(world: Met
 
 
 @pytest.mark.slow
-def test_a_run_as_the_base_needs_its_home(world: MethodsWorld, service: RunService, tmp_path: Path) -> None:
+def test_a_run_as_the_base_needs_its_home(jobs: MatrixJobs, service: RunService, tmp_path: Path) -> None:
     row = Row(method={"name": "lora", "r": 4})
-    parent = ran(service, settings(world, row, max_steps=1), name="first")
-    given = settings(world, row, max_steps=1) | {"model": f"run:{parent}"}
+    parent = ran(service, settings(jobs, row, max_steps=1), name="first")
+    given = settings(jobs, row, max_steps=1) | {"model": f"run:{parent}"}
     code, (found,), err = command("estimate", "-", "--home", str(service.home), given=given)
     assert code == 0 and found["total_bytes"] > 0
     assert "the result of first is merged into its base model at Start" in err
@@ -347,15 +347,15 @@ def test_a_run_as_the_base_needs_its_home(world: MethodsWorld, service: RunServi
 
 @pytest.mark.slow
 def test_the_copied_command_trains_on_from_the_same_result(
-    world: MethodsWorld, service: RunService, tmp_path: Path
+    jobs: MatrixJobs, service: RunService, tmp_path: Path
 ) -> None:
     from support.routes import client_of
     from tuning.web.results import add_result_routes
     from tuning.web.runs import add_run_routes
 
     row = Row(method={"name": "lora", "r": 4})
-    parent = ran(service, settings(world, row, max_steps=4))
-    given = settings(world, row, max_steps=1) | {"model": f"run:{parent}"}
+    parent = ran(service, settings(jobs, row, max_steps=4))
+    given = settings(jobs, row, max_steps=1) | {"model": f"run:{parent}"}
     client = client_of(add_run_routes, service)
     told = client.post("/fork/estimate", json=given).json()["notices"]
     assert [one["field"] for one in told if one["field"] != "data.columns"] == ["model"]

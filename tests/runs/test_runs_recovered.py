@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from support.quick_runs import SERVER, quick_job
-from support.training_world import World, series
+from support.tiny_jobs import TinyJobs, series
 from tuning.core.errors import RunError, SettingsError
 from tuning.runs.events import Emitter, Event
 from tuning.runs.executors.thread import ThreadExecutor
@@ -30,8 +30,8 @@ QUESTION = Question(["the red dog"], max_new_tokens=4)
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(tmp_path_factory.mktemp("world"))
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> TinyJobs:
+    return TinyJobs(tmp_path_factory.mktemp("jobs"))
 
 
 @pytest.fixture
@@ -87,8 +87,8 @@ def kept_of(service: RunService, run_id: str) -> dict[str, Any]:
     return found | {"forms": [form for form, of in found["forms"].items() if of["state"] != "none"]}
 
 
-def test_a_stopped_run_goes_on_without_having_been_told_to_keep_anything(world: World, service: RunService) -> None:
-    run_id = stopped(service, world.settings(max_steps=100_000, method=LORA), 3)
+def test_a_stopped_run_goes_on_without_having_been_told_to_keep_anything(jobs: TinyJobs, service: RunService) -> None:
+    run_id = stopped(service, jobs.settings(max_steps=100_000, method=LORA), 3)
     step = service.run(run_id).step
     kept = kept_of(service, run_id)
     assert kept["go_on"] == step and {"trained", "merged"} <= set(kept["forms"])
@@ -103,11 +103,11 @@ def test_a_stopped_run_goes_on_without_having_been_told_to_keep_anything(world: 
 
 
 def test_what_was_learned_before_a_kill_is_not_handed_out_as_the_result_of_after(
-    world: World, service: RunService
+    jobs: TinyJobs, service: RunService
 ) -> None:
     from safetensors.torch import load_file
 
-    run_id = stopped(service, world.settings(max_steps=100_000, method=LORA, save={"every": 2}), 3)
+    run_id = stopped(service, jobs.settings(max_steps=100_000, method=LORA, save={"every": 2}), 3)
     first = service.result(run_id)
     step, before = service.run(run_id).step, load_file(first / "adapter_model.safetensors")
     killed(service, run_id, step + 3)
@@ -142,10 +142,10 @@ def fails_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def test_a_failed_run_offers_the_weights_that_it_says_it_kept(
-    world: World, service: RunService, fails_at: Any, monkeypatch: pytest.MonkeyPatch
+    jobs: TinyJobs, service: RunService, fails_at: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fails_at(6)  # two micro-batches an update: in update 4
-    run_id = service.start(world.settings(max_steps=6, method=LORA, eval={"every": 1}))
+    run_id = service.start(jobs.settings(max_steps=6, method=LORA, eval={"every": 1}))
     assert service.wait(run_id, 60) == "failed"
     assert "weights of update 3 are kept" in (service.run(run_id).message or "")
     kept = kept_of(service, run_id)
@@ -153,7 +153,7 @@ def test_a_failed_run_offers_the_weights_that_it_says_it_kept(
     assert (service.result(run_id) / "adapter_model.safetensors").is_file()
     (end,) = service.store.events(run_id, "failed")
     assert end.data["best"]["step"] <= 3 and end.data["kept_step"] == 3
-    assert service.preview(world.settings(max_steps=1) | {"model": f"run:{run_id}"}).plan.model.source == "run"
+    assert service.preview(jobs.settings(max_steps=1) | {"model": f"run:{run_id}"}).plan.model.source == "run"
     monkeypatch.undo()
     assert service.resume_from_checkpoint(run_id) == 3
     assert service.wait(run_id, 60) == "finished"
@@ -161,10 +161,10 @@ def test_a_failed_run_offers_the_weights_that_it_says_it_kept(
 
 
 def test_a_run_that_failed_of_something_else_goes_on_too(
-    world: World, service: RunService, fails_at: Any, monkeypatch: pytest.MonkeyPatch
+    jobs: TinyJobs, service: RunService, fails_at: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fails_at(5, RuntimeError("a card fell off the bus"))  # in the second micro-batch of update 3
-    run_id = service.start(world.settings(max_steps=4, method=LORA))
+    run_id = service.start(jobs.settings(max_steps=4, method=LORA))
     assert service.wait(run_id, 60) == "failed"
     assert kept_of(service, run_id)["go_on"] == 2 and "trained" in kept_of(service, run_id)["forms"]
     monkeypatch.undo()
@@ -174,19 +174,19 @@ def test_a_run_that_failed_of_something_else_goes_on_too(
 
 
 def test_a_run_that_failed_before_anything_was_kept_does_not_go_on(
-    world: World, service: RunService, fails_at: Any
+    jobs: TinyJobs, service: RunService, fails_at: Any
 ) -> None:
     fails_at(0, RuntimeError("at once"))
-    run_id = service.start(world.settings(max_steps=4, method=LORA))
+    run_id = service.start(jobs.settings(max_steps=4, method=LORA))
     assert service.wait(run_id, 60) == "failed"
     assert kept_of(service, run_id) == {"go_on": None, "forms": []}
     with pytest.raises(RunError, match="left no checkpoint"):
         service.resume_from_checkpoint(run_id)
 
 
-def test_a_run_without_a_checkpoint_begins_anew(world: World, service: RunService) -> None:
-    long = service.start(world.settings(max_steps=100_000))
-    waiting = service.start(world.settings(max_steps=2, method=LORA))
+def test_a_run_without_a_checkpoint_begins_anew(jobs: TinyJobs, service: RunService) -> None:
+    long = service.start(jobs.settings(max_steps=100_000))
+    waiting = service.start(jobs.settings(max_steps=2, method=LORA))
     service.stop(waiting)
     service.stop(long)
     assert service.wait(waiting, 60) == "cancelled" and kept_of(service, waiting) == {"go_on": 0, "forms": []}
@@ -196,10 +196,10 @@ def test_a_run_without_a_checkpoint_begins_anew(world: World, service: RunServic
     assert series(service.store.events(waiting), "step") == [1, 2]
 
 
-def test_the_last_and_the_best_weights_are_asked_apart(world: World, service: RunService) -> None:
+def test_the_last_and_the_best_weights_are_asked_apart(jobs: TinyJobs, service: RunService) -> None:
     """Eight rows are soon learned by heart: the best answer otherwise than the last, and as they were measured."""
     hot = {"optimizer": {"learning_rate": 0.3}, "seed": 1, "schedule": {"name": "constant"}, "data": {"train_rows": 8}}
-    run_id = service.start(world.settings(max_steps=16, method=LORA, eval={"every": 1}, **hot))
+    run_id = service.start(jobs.settings(max_steps=16, method=LORA, eval={"every": 1}, **hot))
     assert service.wait(run_id, 60) == "finished"
     best = service.store.events(run_id, "finished")[0].data["best"]["step"]
     assert best < 12

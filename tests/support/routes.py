@@ -11,14 +11,14 @@ from fastapi.testclient import TestClient
 from tuning.core.errors import TuningError
 from tuning.runs.service import RunService
 from tuning.web import add_routes
-from tuning.web.requests import tell_problems
+from tuning.web.requests import problems_response
 
 
 def client_of(add: Callable[..., None], *needed: Any) -> TestClient:
     """A client of the routes that the function `add` adds with the arguments `needed`; an unexpected error is an
     answer."""
     app = FastAPI()
-    app.add_exception_handler(TuningError, tell_problems)
+    app.add_exception_handler(TuningError, problems_response)
     add(app, *needed)
     return TestClient(app, raise_server_exceptions=False)
 

@@ -473,8 +473,8 @@ def test_a_template_that_is_not_there_is_refused(pairs: tuple[str, dict[str, str
 
 
 def test_a_run_asks_through_the_template_as_it_trains(pairs: tuple[str, dict[str, str]], tmp_path: Path) -> None:
-    from support.methods_world import read_ids
-    from support.training_world import run
+    from support.method_matrix import read_ids
+    from support.tiny_jobs import run
     from tuning.training.job import Job
 
     data = {"source": pairs[0], "chat_template": "on", "eval_rows": 2}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.training_world import World, run, series
+from support.tiny_jobs import TinyJobs, run, series
 
 torch = pytest.importorskip("torch")
 
@@ -22,11 +22,11 @@ NAMES = ["causal-full", "causal-lora", "classes-full", "classes-lora"]
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return World(tmp_path_factory.mktemp("world"))
+def jobs(tmp_path_factory):
+    return TinyJobs(tmp_path_factory.mktemp("jobs"))
 
 
-def first_gradient(world: World, micro: int, steps: int, **changes):
+def first_gradient(jobs: TinyJobs, micro: int, steps: int, **changes):
     """The gradient of the first update batch, before clipping and the optimizer."""
     from tuning.data import encode_set, open_data
     from tuning.plan.micro_batches import cut, epoch_update_batches
@@ -34,7 +34,7 @@ def first_gradient(world: World, micro: int, steps: int, **changes):
     from tuning.training.build import build, own_random_state
     from tuning.training.loop import LoopConfig, accumulate
 
-    plan = world.job(micro_batch_size=micro, gradient_accumulation_steps=steps, **changes).plan
+    plan = jobs.job(micro_batch_size=micro, gradient_accumulation_steps=steps, **changes).plan
     settings = plan.settings
     with own_random_state(settings.seed, torch.device("cpu")):
         data = open_data(settings.data, settings.task, settings.seed)
@@ -61,26 +61,26 @@ def distance(one, other) -> float:
 
 
 @pytest.mark.parametrize("changes", KINDS, ids=NAMES)
-def test_first_gradient_does_not_depend_on_the_cut(world, changes):
-    whole, loss = first_gradient(world, 8, 1, **changes)
+def test_first_gradient_does_not_depend_on_the_cut(jobs, changes):
+    whole, loss = first_gradient(jobs, 8, 1, **changes)
     for micro, steps in CUTS[1:]:
-        cut, other = first_gradient(world, micro, steps, **changes)
+        cut, other = first_gradient(jobs, micro, steps, **changes)
         assert distance(whole, cut) < 2e-6, (micro, steps)
         assert abs(loss - other) < 1e-5
 
 
 @pytest.mark.parametrize("reduction, least", [("micro_batch_mean", 1e-2), ("sum", 1.0)])
-def test_the_wrong_siblings_are_measurably_wrong(world, reduction, least):
-    right, _ = first_gradient(world, 8, 1)
-    wrong, _ = first_gradient(world, 1, 8, loss_reduction=reduction)
+def test_the_wrong_siblings_are_measurably_wrong(jobs, reduction, least):
+    right, _ = first_gradient(jobs, 8, 1)
+    wrong, _ = first_gradient(jobs, 1, 8, loss_reduction=reduction)
     assert distance(right, wrong) > least
 
 
 @pytest.mark.parametrize("changes", KINDS, ids=NAMES)
-def test_twenty_adamw_losses_agree(world, changes):
+def test_twenty_adamw_losses_agree(jobs, changes):
     curves = []
     for micro, steps in CUTS:
-        job = world.job(
+        job = jobs.job(
             micro_batch_size=micro, gradient_accumulation_steps=steps, max_steps=20, eval={"every": None}, **changes
         )
         state, events = run(job)
@@ -91,11 +91,11 @@ def test_twenty_adamw_losses_agree(world, changes):
         assert max(abs(a - b) for a, b in zip(curves[0], curve, strict=True)) < 1e-5
 
 
-def test_plain_sgd_without_clipping_agrees_in_loss_and_gradient_norm(world):
+def test_plain_sgd_without_clipping_agrees_in_loss_and_gradient_norm(jobs):
     """Adam and clipping hide a wrong factor; plain SGD does not."""
     found = []
     for micro, steps in ((8, 1), (1, 8)):
-        job = world.job(
+        job = jobs.job(
             micro_batch_size=micro,
             gradient_accumulation_steps=steps,
             max_steps=20,
@@ -107,11 +107,11 @@ def test_plain_sgd_without_clipping_agrees_in_loss_and_gradient_norm(world):
         assert max(abs(a - b) for a, b in zip(one, other, strict=True)) < 1e-4
 
 
-def test_last_partial_window_is_flushed_and_divided_by_its_own_count(world):
+def test_last_partial_window_is_flushed_and_divided_by_its_own_count(jobs):
     """60 rows in update batches of 16: the fourth update has 12 rows, however they are cut."""
     curves, counts = [], []
     for micro, steps in ((16, 1), (3, 5), (15, 1), (5, 3)):
-        job = world.job(
+        job = jobs.job(
             micro_batch_size=micro,
             gradient_accumulation_steps=steps,
             max_steps=None,
@@ -147,14 +147,14 @@ def test_cutting_by_length_keeps_the_rows_of_the_window():
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_packed_rows_do_not_see_each_other(world, attention):
+def test_packed_rows_do_not_see_each_other(jobs, attention):
     """A packed micro-batch gives the loss of the padded one, row by row."""
     from tuning.text import EncodedRow
     from tuning.training.batches import collate
     from tuning.training.build import load_base
     from tuning.training.loss import batch_logits, sum_loss
 
-    model = load_base(str(world.model), class_names=None, attention=attention, dtype=torch.float32, pad_id=0).eval()
+    model = load_base(str(jobs.model), class_names=None, attention=attention, dtype=torch.float32, pad_id=0).eval()
     rows = [
         EncodedRow(ids=[1, *range(5, 5 + n), 2], trained=[False] + [True] * (n + 1), label=None, cut=False)
         for n in (3, 11, 6)
@@ -167,11 +167,11 @@ def test_packed_rows_do_not_see_each_other(world, attention):
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
-def test_a_packed_run_is_the_padded_run(world):
+def test_a_packed_run_is_the_padded_run(jobs):
     """Twenty updates: padded, packed, and packed in smaller micro-batches, have the same losses."""
     curves = []
     for packing, micro, steps in ((False, 8, 1), (True, 8, 1), (True, 2, 4)):
-        job = world.job(
+        job = jobs.job(
             micro_batch_size=micro, gradient_accumulation_steps=steps, max_steps=20, data={"packing": packing}
         )
         curves.append(series(run(job)[1]))
@@ -179,13 +179,13 @@ def test_a_packed_run_is_the_padded_run(world):
         assert max(abs(a - b) for a, b in zip(curves[0], curve, strict=True)) < 1e-4
 
 
-def test_loss_is_that_of_the_library_on_one_row(world):
+def test_loss_is_that_of_the_library_on_one_row(jobs):
     from tuning.text import EncodedRow
     from tuning.training.batches import collate
     from tuning.training.build import load_base
     from tuning.training.loss import batch_logits, sum_loss
 
-    model = load_base(str(world.model), class_names=None, attention="sdpa", dtype=torch.float32, pad_id=0).eval()
+    model = load_base(str(jobs.model), class_names=None, attention="sdpa", dtype=torch.float32, pad_id=0).eval()
     row = EncodedRow(ids=[1, 5, 6, 7, 8, 2], trained=[False, False, False, True, True, True], label=None, cut=False)
     batch = collate([row], pad_id=0, classes=False, packing=False, device=torch.device("cpu"))
     with torch.no_grad():

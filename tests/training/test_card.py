@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from support.methods_world import BERT, CLASSES, LLAMA, TIED, MethodsWorld, Row
-from support.training_world import run
+from support.method_matrix import BERT, CLASSES, LLAMA, TIED, MatrixJobs, Row
+from support.tiny_jobs import run
 from tuning.methods import METHODS, method_named
 from tuning.models.base_model import resolve_model
 from tuning.plan.plan import Plan, plan_for
@@ -103,7 +103,7 @@ def test_the_printed_python_loads_every_kind_of_result(tmp_path: Path) -> None:
     """Beside nothing but the result and, for an adapter, the base model's folder: to the logits it had in training."""
     from tuning.training import session
 
-    world, kept = MethodsWorld(tmp_path / "world"), dict[str, Any]()
+    jobs, kept = MatrixJobs(tmp_path / "jobs"), dict[str, Any]()
     real = session.save_artifact
 
     def keep(model: Any, *rest: Any) -> Any:
@@ -115,11 +115,11 @@ def test_the_printed_python_loads_every_kind_of_result(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "save_artifact", keep)
         for number, row in enumerate(ROWS):
-            job = world.of(row, max_steps=4, eval={"every": None}, data={"eval_fraction": 0.0})
+            job = jobs.of(row, max_steps=4, eval={"every": None}, data={"eval_fraction": 0.0})
             assert run(job)[0] == "finished"
             name, base, folder = (
                 method_named(row.method["name"]).artifact,
-                world.models[row.model],
+                jobs.models[row.model],
                 tmp_path / str(number),
             )
             shutil.copytree(Path(job.folder) / name, folder / name)
@@ -128,7 +128,7 @@ def test_the_printed_python_loads_every_kind_of_result(tmp_path: Path) -> None:
             (folder / "printed.py").write_text(printed(folder / name) + BEHIND)
             folders.append(folder)
             wanted.append(kept["logits"])
-    shutil.move(world.folder, tmp_path / "gone")  # the machine that trained it is another one
+    shutil.move(jobs.folder, tmp_path / "gone")  # the machine that trained it is another one
     for row, found, logits in zip(ROWS, run_printed(folders), wanted, strict=True):
         theirs = torch.tensor(found["logits"])
         if theirs.dim() == 3:
@@ -143,11 +143,11 @@ def test_the_printed_python_loads_every_kind_of_result(tmp_path: Path) -> None:
 def test_the_printed_python_finds_bundled_hub_and_merged_base_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = MethodsWorld(tmp_path / "world")
+    jobs = MatrixJobs(tmp_path / "jobs")
     commit = "0123456789abcdef0123456789abcdef01234567"
     cache = tmp_path / "cache"
     snapshot = cache / "models--acme--tiny" / "snapshots" / commit
-    shutil.copytree(world.models[LLAMA], snapshot)
+    shutil.copytree(jobs.models[LLAMA], snapshot)
     (cache / "models--acme--tiny" / "refs").mkdir()
     (cache / "models--acme--tiny" / "refs" / "main").write_text(commit)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
@@ -157,7 +157,7 @@ def test_the_printed_python_finds_bundled_hub_and_merged_base_models(
         folders = []
 
         def left(name: str, model: str, method: dict[str, Any], form: str = "trained", **changes: Any) -> str:
-            given = world.settings(max_steps=1, method=method, eval={"every": None}, **changes) | {"model": model}
+            given = jobs.settings(max_steps=1, method=method, eval={"every": None}, **changes) | {"model": model}
             if model == "tiny-town":
                 given["data"] = {"source": "pirate", "train_rows": 8, "eval_rows": 2, "max_seq_length": 32}
             run_id = service.start(given, name=name)
@@ -172,7 +172,7 @@ def test_the_printed_python_finds_bundled_hub_and_merged_base_models(
         left("bundled", "tiny-town", lora)
         hub = left("hub", "hub:acme/tiny", lora)
         left("own", "acme/tiny", adapter)
-        merged = left("merged", str(world.models[LLAMA]), lora, form="merged")
+        merged = left("merged", str(jobs.models[LLAMA]), lora, form="merged")
         left("second", f"run:{merged}", lora)
         shutil.copytree(service.result(merged, "merged"), tmp_path / "second" / "merged")
         run_printed(folders)
@@ -194,15 +194,15 @@ def test_the_printed_python_finds_bundled_hub_and_merged_base_models(
     "row", [row for row in ROWS if row.task != CLASSES or row.model == BERT], ids=lambda row: row.id
 )
 def test_no_saved_file_tells_a_path_of_the_server(tmp_path: Path, row: Row) -> None:
-    world = MethodsWorld(tmp_path / "world")
+    jobs = MatrixJobs(tmp_path / "jobs")
     service = RunService(tmp_path / "home")
     try:
-        given = world.settings(task=row.task, model=str(world.models[row.model]), method=row.method, max_steps=1)
+        given = jobs.settings(task=row.task, model=str(jobs.models[row.model]), method=row.method, max_steps=1)
         run_id = service.start(given)
         assert service.wait(run_id, 120) == "finished", service.run(run_id).message
         folders = [service.result(run_id)]
         if method_named(row.method["name"]).merged_shape(
-            resolve_model(str(world.models[row.model])).shape, plan_for(given).settings.method, int(row.task == CLASSES)
+            resolve_model(str(jobs.models[row.model])).shape, plan_for(given).settings.method, int(row.task == CLASSES)
         ):
             folders.append(service.result(run_id, "merged"))
         told = [
@@ -221,16 +221,16 @@ def card_of(plan: Plan, **more: Any) -> str:
 
 
 def test_the_settings_of_a_card_are_read_again_in_a_folder_with_model_and_rows(tmp_path: Path) -> None:
-    world = MethodsWorld(tmp_path / "world")
-    text = card_of(plan_for(world.settings()))
+    jobs = MatrixJobs(tmp_path / "jobs")
+    text = card_of(plan_for(jobs.settings()))
     settings = json.loads(text.partition("```json\n")[2].partition("```")[0])
     assert (settings["model"], settings["data"]["source"]) == ("./base", "./rows.jsonl")
     assert str(tmp_path) not in text
 
 
 def test_what_was_told_before_the_run_stands_in_the_card(tmp_path: Path) -> None:
-    world = MethodsWorld(tmp_path / "world")
-    plan = plan_for(world.settings() | {"version": 1})
+    jobs = MatrixJobs(tmp_path / "jobs")
+    plan = plan_for(jobs.settings() | {"version": 1})
     card = card_of(plan)
     assert "version" in [notice.field for notice in plan.notices]
     assert "## What was told before the run\n\n- `version`: " in card

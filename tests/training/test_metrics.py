@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from support.memory_world import measured_peak
-from support.training_world import World, run, series
+from support.memory_peaks import measured_peak
+from support.tiny_jobs import TinyJobs, run, series
 from tuning.core.errors import SettingsError
 from tuning.plan.plan import plan_for
 
@@ -17,8 +17,8 @@ from tuning.training.exact_match import is_right  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return World(tmp_path_factory.mktemp("world"))
+def jobs(tmp_path_factory):
+    return TinyJobs(tmp_path_factory.mktemp("jobs"))
 
 
 def tables(job):
@@ -26,9 +26,9 @@ def tables(job):
     return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
-def test_exact_match_is_what_the_table_shows(world):
+def test_exact_match_is_what_the_table_shows(jobs):
     answers = {"metrics": ["perplexity", "exact_match"], "max_new_tokens": 12, "generate_rows": 5}
-    job = world.job(max_steps=4, eval=answers)
+    job = jobs.job(max_steps=4, eval=answers)
     _, events = run(job)
     found = [event.data for event in events if event.kind == "eval"]
     assert [one["metrics"].keys() for one in found] == [{"perplexity", "exact_match"}] * len(found)
@@ -58,11 +58,11 @@ def test_an_answer_is_right_in_as_many_lines_as_the_truth_has(text, answer, expe
     assert is_right(text, answer) is expected
 
 
-def test_a_model_that_knows_its_rows_is_exact(world, tmp_path):
+def test_a_model_that_knows_its_rows_is_exact(jobs, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text("\n".join(json.dumps({"prompt": f"{w} :", "completion": " yes cat"}) for w in ("red", "dog") * 20))
     data = {"source": str(rows), "columns": {}, "eval_fraction": 0.2}
-    one = world.job(
+    one = jobs.job(
         data=data,
         max_steps=60,
         optimizer={"learning_rate": 1e-2},
@@ -84,11 +84,11 @@ def test_a_model_that_knows_its_rows_is_exact(world, tmp_path):
         ({"prompt": "red :", "completion": " yes cat"}, "response", None),
     ],
 )
-def test_a_row_that_is_learned_whole_has_no_truth_to_miss(world, tmp_path, row, loss_on, shown):
+def test_a_row_that_is_learned_whole_has_no_truth_to_miss(jobs, tmp_path, row, loss_on, shown):
     rows = tmp_path / "rows.jsonl"
     rows.write_text("\n".join(json.dumps(row) for _ in range(20)))
     data = {"source": str(rows), "columns": {}, "eval_fraction": 0.2, "loss_on": loss_on}
-    job = world.job(data=data, max_steps=1)
+    job = jobs.job(data=data, max_steps=1)
     run(job)
     lines = tables(job)[-1]["rows"]
     assert lines
@@ -113,21 +113,21 @@ def test_an_answer_that_goes_on_is_right_all_the_same(tmp_path):
     assert not any(row["prediction"].startswith(row["truth"]) for row in table["rows"] if not row["right"])
 
 
-def test_writing_answers_ends_in_its_time_and_says_so(world):
-    job = world.job(max_steps=1, eval={"metrics": ["exact_match"], "max_seconds": 1e-9})
+def test_writing_answers_ends_in_its_time_and_says_so(jobs):
+    job = jobs.job(max_steps=1, eval={"metrics": ["exact_match"], "max_seconds": 1e-9})
     _, events = run(job)
     warnings = [event.data["message"] for event in events if event.kind == "warning"]
     assert any("max_seconds" in text and "rows" in text for text in warnings)
     assert [event.data["metrics"]["exact_match"] for event in events if event.kind == "eval"] == [None, None]
 
 
-def test_writing_answers_changes_nothing_about_the_training(world):
-    plain = series(run(world.job())[1])
-    assert series(run(world.job(eval={"metrics": ["exact_match"], "generate_rows": 3}))[1]) == plain
+def test_writing_answers_changes_nothing_about_the_training(jobs):
+    plain = series(run(jobs.job())[1])
+    assert series(run(jobs.job(eval={"metrics": ["exact_match"], "generate_rows": 3}))[1]) == plain
 
 
-def test_classes_have_a_confusion_matrix_that_adds_up(world):
-    job = world.job(task="sequence_classification", max_steps=6, save={"best_by": "accuracy"})
+def test_classes_have_a_confusion_matrix_that_adds_up(jobs):
+    job = jobs.job(task="sequence_classification", max_steps=6, save={"best_by": "accuracy"})
     _, events = run(job)
     table = tables(job)[-1]
     assert table["labels"] == ["no", "yes"] and sum(map(sum, table["confusion"])) == table["of"]
@@ -157,7 +157,7 @@ def test_a_metric_that_does_not_fit_is_refused(changes, field):
     assert field in [problem.field for problem in caught.value.problems]
 
 
-def test_the_model_is_asked_what_it_was_trained_on(world, tmp_path):
+def test_the_model_is_asked_what_it_was_trained_on(jobs, tmp_path):
     """The whole conversation and the system prompt, token for token; and rows longer than a person may type."""
     from support.tiny_models import tiny_tokenizer
     from tuning.text import Row, TextTokenizer, Turn, encode_row
@@ -174,7 +174,7 @@ def test_the_model_is_asked_what_it_was_trained_on(world, tmp_path):
         assert rest.split()[0] == ("tree" if row.messages else "cat")
     file = tmp_path / "long.jsonl"
     file.write_text("\n".join(json.dumps({"prompt": "red " * 1500, "completion": " cat"}) for _ in range(12)))
-    job = world.job(
+    job = jobs.job(
         max_steps=1,
         data={"source": str(file), "max_seq_length": 16, "eval_fraction": 0.3},
         eval={"metrics": ["exact_match"], "max_new_tokens": 4},

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from support.methods_world import CLASSES, MATRIX, MethodsWorld, Row
-from support.training_world import run
+from support.method_matrix import CLASSES, MATRIX, MatrixJobs, Row
+from support.tiny_jobs import run
 from tuning.methods import METHODS
 from tuning.runs.events import Event
 from tuning.settings.schema import choices
@@ -53,12 +53,12 @@ class Killed(BaseException):
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MethodsWorld]:
-    world = MethodsWorld(tmp_path_factory.mktemp("world"))
-    run(world.of(OTHERS["dropout"], max_steps=1))
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MatrixJobs]:
+    jobs = MatrixJobs(tmp_path_factory.mktemp("jobs"))
+    run(jobs.of(OTHERS["dropout"], max_steps=1))
     gc.collect()
     gc.freeze()  # what is imported by now is not looked through at every measured update of every run below
-    yield world
+    yield jobs
     gc.unfreeze()
 
 
@@ -116,9 +116,9 @@ def test_every_method_and_optimizer_is_among_the_cases() -> None:
 
 
 @pytest.mark.parametrize("row", CASES.values(), ids=CASES)
-def test_killed_once_and_stopped_once_it_is_the_undisturbed_run(world: MethodsWorld, row: Row) -> None:
+def test_killed_once_and_stopped_once_it_is_the_undisturbed_run(jobs: MatrixJobs, row: Row) -> None:
     changes = {"max_steps": 6, "eval": {"every": 2}, "save": {"every": 3}, "data": {"eval_rows": 6}}
-    whole_job, job = world.of(row, **changes), world.of(row, **changes)
+    whole_job, job = jobs.of(row, **changes), jobs.of(row, **changes)
     state, whole = run(whole_job)
     assert state == "finished", whole[-1].data
     parts = attempt(job, 1, "step", 4, "killed")
@@ -150,7 +150,7 @@ class StoppedAtLook(Commands):
 
 
 @pytest.mark.parametrize("row", [OTHERS["dropout"], OTHERS["layerwise-gap-2"]], ids=["dropout", "layerwise"])
-def test_a_stop_at_any_moment_changes_nothing(world: MethodsWorld, row: Row) -> None:
+def test_a_stop_at_any_moment_changes_nothing(jobs: MatrixJobs, row: Row) -> None:
     """In an update, between two, in an evaluation, in samples, behind the last update."""
     changes = {
         "max_steps": 3,
@@ -159,12 +159,12 @@ def test_a_stop_at_any_moment_changes_nothing(world: MethodsWorld, row: Row) -> 
         "data": {"eval_rows": 3},
         "sample": {"prompts": ["the red"], "every": 2},
     }
-    whole_job = world.of(row, **changes)
+    whole_job = jobs.of(row, **changes)
     _, whole = run(whole_job)
     at, states = 0, set()
     while "finished" not in states:
         at += 2
-        job = world.of(row, **changes)
+        job = jobs.of(row, **changes)
         state, first = run(job, StoppedAtLook(at))
         states.add(state)
         step = first[-1].data["step"]
@@ -182,7 +182,7 @@ def test_a_stop_at_any_moment_changes_nothing(world: MethodsWorld, row: Row) -> 
     assert at > 8
 
 
-def test_a_checkpoint_of_a_run_that_had_no_patience_left_does_not_go_on(world: MethodsWorld) -> None:
+def test_a_checkpoint_of_a_run_that_had_no_patience_left_does_not_go_on(jobs: MatrixJobs) -> None:
     """Killed between its last evaluation and its end, it ends where it would have ended."""
     row = Row(method=FULL)
     changes = {
@@ -192,10 +192,10 @@ def test_a_checkpoint_of_a_run_that_had_no_patience_left_does_not_go_on(world: M
         "optimizer": {"learning_rate": 0.1},
         "data": {"eval_rows": 6, "train_rows": 8},
     }
-    _, whole = run(world.of(row, **changes))
+    _, whole = run(jobs.of(row, **changes))
     end = whole[-1].data["step"]
     assert end < 60
-    job = world.of(row, **changes)
+    job = jobs.of(row, **changes)
     parts = attempt(job, 1, "checkpoint", end, "killed")
     _, last = run(replace(job, attempt=2))
     assert [one for one in last if one.kind == "step"] == [] and curve(parts + last) == curve(whole)
@@ -231,10 +231,10 @@ HARMS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
 def test_a_checkpoint_that_cannot_be_read_falls_back_to_the_one_before(
-    world: MethodsWorld, harm: Callable[[Path], Any]
+    jobs: MatrixJobs, harm: Callable[[Path], Any]
 ) -> None:
     changes = {"max_steps": 5, "save": {"every": 2}, "eval": {"every": 2}, "data": {"eval_rows": 6}}
-    whole_job, job = (world.of(OTHERS["dropout"], **changes) for _ in range(2))
+    whole_job, job = (jobs.of(OTHERS["dropout"], **changes) for _ in range(2))
     _, whole = run(whole_job)
     parts = attempt(job, 1, "step", 5, "killed")
     checkpoints = Path(job.folder) / "checkpoints"
@@ -248,9 +248,9 @@ def test_a_checkpoint_that_cannot_be_read_falls_back_to_the_one_before(
     assert left_in(Path(job.folder)) == left_in(Path(whole_job.folder))
 
 
-def test_where_no_checkpoint_can_be_read_it_begins_anew_and_says_so(world: MethodsWorld) -> None:
+def test_where_no_checkpoint_can_be_read_it_begins_anew_and_says_so(jobs: MatrixJobs) -> None:
     changes = {"max_steps": 3, "save": {"every": 1}, "data": {"eval_rows": 6}}
-    whole_job, job = (world.of(OTHERS["dropout"], **changes) for _ in range(2))
+    whole_job, job = (jobs.of(OTHERS["dropout"], **changes) for _ in range(2))
     _, whole = run(whole_job)
     attempt(job, 1, "step", 3, "killed")
     for place in (Path(job.folder) / "checkpoints").iterdir():
@@ -262,8 +262,8 @@ def test_where_no_checkpoint_can_be_read_it_begins_anew_and_says_so(world: Metho
     assert left_in(Path(job.folder)) == left_in(Path(whole_job.folder))
 
 
-def test_a_checkpoint_that_cannot_be_written_does_not_end_a_training(world: MethodsWorld) -> None:
-    job = world.of(OTHERS["dropout"], max_steps=3, save={"every": 1}, data={"eval_rows": 6})
+def test_a_checkpoint_that_cannot_be_written_does_not_end_a_training(jobs: MatrixJobs) -> None:
+    job = jobs.of(OTHERS["dropout"], max_steps=3, save={"every": 1}, data={"eval_rows": 6})
     Path(job.folder).mkdir()
     (Path(job.folder) / "checkpoints").write_text("a file in the way")
     state, events = run(job)
@@ -290,12 +290,12 @@ def test_checkpoints_by_time_take_at_most_a_fiftieth_of_it() -> None:
     assert not fixed.due(4.9, lambda: 10**12) and fixed.due(5.0, lambda: 10**12)
 
 
-def test_checkpoints_come_by_time_without_being_asked_for_by_count(world: MethodsWorld) -> None:
-    job = world.of(OTHERS["dropout"], max_steps=3, save={"every_seconds": 1e-6}, data={"eval_rows": 6})
+def test_checkpoints_come_by_time_without_being_asked_for_by_count(jobs: MatrixJobs) -> None:
+    job = jobs.of(OTHERS["dropout"], max_steps=3, save={"every_seconds": 1e-6}, data={"eval_rows": 6})
     _, events = run(job)
     assert [event.data["step"] for event in events if event.kind == "checkpoint"] == [1, 2, 3]
     assert len(list((Path(job.folder) / "checkpoints").iterdir())) == 2, "save.keep"
-    never = world.of(OTHERS["dropout"], max_steps=3, data={"eval_rows": 6})
+    never = jobs.of(OTHERS["dropout"], max_steps=3, data={"eval_rows": 6})
     assert not [event for event in run(never)[1] if event.kind == "checkpoint"], "within 30 seconds"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from support.quick_runs import until
-from support.training_world import WORDS, World, run
+from support.tiny_jobs import WORDS, TinyJobs, run
 from tuning.core.errors import RunError, Stopped
 from tuning.data import encode_set, open_data
 from tuning.runs.events import Event
@@ -29,8 +29,8 @@ PROMPTS = [f"the {WORDS[number % len(WORDS)]} dog" for number in range(64)]
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(tmp_path_factory.mktemp("world"))
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> TinyJobs:
+    return TinyJobs(tmp_path_factory.mktemp("jobs"))
 
 
 class Looks:
@@ -111,7 +111,7 @@ def test_one_that_waits_for_anothers_reading_stops_waiting(tmp_path: Path) -> No
         first.join(30)
 
 
-def test_tokenizing_ends_at_the_next_few_rows(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokenizing_ends_at_the_next_few_rows(jobs: TinyJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tuning.data import token_arrays as encoded
 
     commands, done, at_stop = Commands(), [0], [0]
@@ -127,7 +127,7 @@ def test_tokenizing_ends_at_the_next_few_rows(world: World, tmp_path: Path, monk
             commands.stop()
 
     file = many_rows(tmp_path / "rows.jsonl", 40_000)
-    job = world.job(data={"source": str(file), "columns": {"text": "text"}, "eval_rows": 4})
+    job = jobs.job(data={"source": str(file), "columns": {"text": "text"}, "eval_rows": 4})
     monkeypatch.setattr(encoded, "tokenize_rows", counted)
     state, events = run(job, commands, on_event)
     assert state == "cancelled" == events[-1].kind and 5_000 <= at_stop[0] < 7_000
@@ -136,21 +136,21 @@ def test_tokenizing_ends_at_the_next_few_rows(world: World, tmp_path: Path, monk
     assert not (Path(job.folder) / "model").exists(), "nothing was learned"
 
 
-def test_long_rows_are_tokenized_few_at_a_time(world: World) -> None:
+def test_long_rows_are_tokenized_few_at_a_time(jobs: TinyJobs) -> None:
     from tuning.text import Row
 
-    tokenizer, looks = TextTokenizer(world.model), Looks()
+    tokenizer, looks = TextTokenizer(jobs.model), Looks()
     rows = [Row(text="the red dog " * 8_000) for _ in range(20)]
     encode_set(rows, tokenizer, DataSettings(), "causal_lm", should_continue=looks)
     assert looks.count >= 7 and looks.longest < 1.0
 
 
-def test_loading_ends_between_tensors_and_loads_again(world: World) -> None:
+def test_loading_ends_between_tensors_and_loads_again(jobs: TinyJobs) -> None:
     from tuning.training.build import load_base, stop_between_tensors
 
     def load(looks: Looks) -> Any:
         with stop_between_tensors(looks):
-            return load_base(str(world.model), class_names=None, attention="sdpa", dtype=torch.float32, pad_id=0)
+            return load_base(str(jobs.model), class_names=None, attention="sdpa", dtype=torch.float32, pad_id=0)
 
     whole = Looks()
     before = load(whole)
@@ -165,10 +165,10 @@ def test_loading_ends_between_tensors_and_loads_again(world: World) -> None:
         assert weight.device.type == "cpu" and torch.equal(weight, tensors[name]), name
 
 
-def test_merging_ends_between_tensors_and_leaves_no_half(world: World) -> None:
+def test_merging_ends_between_tensors_and_leaves_no_half(jobs: TinyJobs) -> None:
     from tuning.training.merge import merged_folder
 
-    job = world.job(method={"name": "lora", "r": 4}, max_steps=1)
+    job = jobs.job(method={"name": "lora", "r": 4}, max_steps=1)
     assert run(job)[0] == "finished"
     for part in (1, 30, 100):
         with pytest.raises(Stopped):
@@ -208,7 +208,7 @@ PHASES: dict[str, tuple[dict[str, Any], Callable[[Event], bool]]] = {
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_not_two_passes_more_through_the_model(world: World, monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
+def test_not_two_passes_more_through_the_model(jobs: TinyJobs, monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
     """A pass is a token while answers are written, else a batch."""
     from transformers import LlamaModel
 
@@ -229,7 +229,7 @@ def test_not_two_passes_more_through_the_model(world: World, monkeypatch: pytest
         armed[0] = armed[0] or begun(event)
 
     monkeypatch.setattr(LlamaModel, "forward", counted)
-    job = world.job(**changes)
+    job = jobs.job(**changes)
     state, events = run(job, commands, on_event)
     assert state == "cancelled" == events[-1].kind, events[-1]
     assert passes[0] == last and passes[1] <= 1, passes
@@ -242,19 +242,19 @@ def test_not_two_passes_more_through_the_model(world: World, monkeypatch: pytest
     assert not any("were up" in str(event.data.get("message")) for event in events), "no limit was reached"
 
 
-def test_a_stop_in_the_last_evaluation_is_a_stop(world: World) -> None:
+def test_a_stop_in_the_last_evaluation_is_a_stop(jobs: TinyJobs) -> None:
     commands = Commands()
 
     def on_event(event: Event) -> None:
         if event.kind == "step" and event.data["step"] == 2:
             commands.stop()
 
-    state, events = run(world.job(max_steps=2), commands, on_event)
+    state, events = run(jobs.job(max_steps=2), commands, on_event)
     assert state == "cancelled" and events[-1].data["step"] == 2
     assert [event.data["step"] for event in events if event.kind == "eval"] == [0]
 
 
-def test_a_run_stopped_in_any_phase_ends_soon_and_the_server_with_it(world: World, tmp_path: Path) -> None:
+def test_a_run_stopped_in_any_phase_ends_soon_and_the_server_with_it(jobs: TinyJobs, tmp_path: Path) -> None:
     """64 sample prompts of 512 tokens of the bundled model take a minute."""
     service = RunService(tmp_path / "home")
     long = {"sample": {"prompts": ["The film was"] * 64}, "eval": {"max_new_tokens": 512}, "data": {"eval_rows": 4}}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.training_world import World, run
+from support.tiny_jobs import TinyJobs, run
 
 torch = pytest.importorskip("torch")
 
@@ -37,11 +37,11 @@ METHODS = ({"name": "full"}, {"name": "lora", "r": 4})
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return World(tmp_path_factory.mktemp("world"))
+def jobs(tmp_path_factory):
+    return TinyJobs(tmp_path_factory.mktemp("jobs"))
 
 
-def test_artifacts_reload_in_a_fresh_process_to_identical_logits(world, tmp_path, monkeypatch):
+def test_artifacts_reload_in_a_fresh_process_to_identical_logits(jobs, tmp_path, monkeypatch):
     """All four in one process: importing the libraries is what takes long."""
     from tuning.training import session
 
@@ -56,7 +56,7 @@ def test_artifacts_reload_in_a_fresh_process_to_identical_logits(world, tmp_path
     for task in TASKS:
         for method in METHODS:
             place = tmp_path / f"{task}-{method['name']}"
-            job = world.job(
+            job = jobs.job(
                 place,
                 task=task,
                 method=method,
@@ -68,11 +68,11 @@ def test_artifacts_reload_in_a_fresh_process_to_identical_logits(world, tmp_path
             artifact = place / ("adapter" if method["name"] == "lora" else "model")
             kept[str(artifact)] = last["model"].eval()
     out = tmp_path / "logits.json"
-    command = [sys.executable, "-c", LOADER, str(world.model), str(out), *kept]
+    command = [sys.executable, "-c", LOADER, str(jobs.model), str(out), *kept]
     done = subprocess.run(command, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text(encoding="utf-8"))
-    base = world_logits(world, found[str(tmp_path / "causal_lm-full" / "model")]["ids"])
+    base = base_logits(jobs, found[str(tmp_path / "causal_lm-full" / "model")]["ids"])
     for artifact, model in kept.items():
         with torch.no_grad():
             ours = model(input_ids=torch.tensor(found[artifact]["ids"])).logits
@@ -84,21 +84,21 @@ def test_artifacts_reload_in_a_fresh_process_to_identical_logits(world, tmp_path
             assert json.loads((Path(artifact) / "labels.json").read_text(encoding="utf-8")) == ["no", "yes"]
 
 
-def world_logits(world, ids):
+def base_logits(jobs, ids):
     from transformers import AutoModelForCausalLM
 
     with torch.no_grad():
-        return AutoModelForCausalLM.from_pretrained(world.model)(input_ids=torch.tensor(ids)).logits
+        return AutoModelForCausalLM.from_pretrained(jobs.model)(input_ids=torch.tensor(ids)).logits
 
 
 @pytest.mark.parametrize("method", [{"name": "full"}, {"name": "lora", "r": 4}], ids=["full", "lora"])
-def test_answers_of_base_and_trained_stand_side_by_side(world, method):
+def test_answers_of_base_and_trained_stand_side_by_side(jobs, method):
     from tuning.text.question import Question
     from tuning.training.compare import BaseAndTuned
 
-    job = world.job(method=method, max_steps=60, optimizer={"learning_rate": 0.03})
+    job = jobs.job(method=method, max_steps=60, optimizer={"learning_rate": 0.03})
     run(job)
-    sides = BaseAndTuned(job.folder, str(world.model), job.plan.settings)
+    sides = BaseAndTuned(job.folder, str(jobs.model), job.plan.settings)
     state = torch.random.get_rng_state()
 
     def ask(temperature, seed):
@@ -111,15 +111,15 @@ def test_answers_of_base_and_trained_stand_side_by_side(world, method):
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_greedy_answer_is_that_of_the_library(world):
+def test_greedy_answer_is_that_of_the_library(jobs):
     from transformers import AutoModelForCausalLM
 
     from tuning.text import TextTokenizer
     from tuning.text.question import Question
     from tuning.training.generate import TextGenerator
 
-    model = AutoModelForCausalLM.from_pretrained(world.model).eval()
-    tokenizer = TextTokenizer(world.model)
+    model = AutoModelForCausalLM.from_pretrained(jobs.model).eval()
+    tokenizer = TextTokenizer(jobs.model)
     ids = torch.tensor([tokenizer.encode("the red dog :")])
     theirs = model.generate(ids, max_new_tokens=12, do_sample=False)[0, ids.shape[1] :].tolist()
     speaker, pieces = TextGenerator(model, tokenizer), []
@@ -131,20 +131,20 @@ def test_greedy_answer_is_that_of_the_library(world):
     assert speaker.continuations(rows, 12) == said, "a batch, padded on the left, says the same"
 
 
-def test_answers_of_a_classifier_name_the_class(world):
+def test_answers_of_a_classifier_name_the_class(jobs):
     from tuning.text.question import Question
     from tuning.training.compare import BaseAndTuned
 
-    job = world.job(task="sequence_classification", max_steps=5)
+    job = jobs.job(task="sequence_classification", max_steps=5)
     run(job)
-    said = BaseAndTuned(job.folder, str(world.model), job.plan.settings).ask(Question(["the red dog"]))
+    said = BaseAndTuned(job.folder, str(jobs.model), job.plan.settings).ask(Question(["the red dog"]))
     assert sum(said["chances"][0].values()) == pytest.approx(1.0) and set(said["chances"][0]) == {"yes", "no"}
     assert said["trained"][0].split()[0] in ("yes", "no") and said["trained"][0].endswith("%)")
 
 
-def test_asking_a_run_that_saved_nothing_is_refused(world, tmp_path):
+def test_asking_a_run_that_saved_nothing_is_refused(jobs, tmp_path):
     from tuning.core.errors import RunError
     from tuning.training.compare import BaseAndTuned
 
     with pytest.raises(RunError, match="saved nothing"):
-        BaseAndTuned(tmp_path, str(world.model), world.job().plan.settings)
+        BaseAndTuned(tmp_path, str(jobs.model), jobs.job().plan.settings)

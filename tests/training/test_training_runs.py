@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from support.training_world import World, run, series
+from support.tiny_jobs import TinyJobs, run, series
 from tuning.training.job import Commands
 
 torch = pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return World(tmp_path_factory.mktemp("world"))
+def jobs(tmp_path_factory):
+    return TinyJobs(tmp_path_factory.mktemp("jobs"))
 
 
-def test_events_of_a_whole_run(world):
-    state, events = run(world.job(max_steps=7))
+def test_events_of_a_whole_run(jobs):
+    state, events = run(jobs.job(max_steps=7))
     assert state == "finished" == events[-1].kind
     assert series(events, "step") == [1, 2, 3, 4, 5, 6, 7]
     assert series(events, "step", "eval") == [0, 3, 6, 7]
@@ -35,27 +35,27 @@ def test_events_of_a_whole_run(world):
         json.loads(event.to_line())
 
 
-def test_a_run_learns(world):
-    losses = series(run(world.job(max_steps=60, optimizer={"learning_rate": 1e-2}))[1])
+def test_a_run_learns(jobs):
+    losses = series(run(jobs.job(max_steps=60, optimizer={"learning_rate": 1e-2}))[1])
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
-def test_the_same_settings_give_the_same_curve_bit_for_bit_with_another_run_between(world):
+def test_the_same_settings_give_the_same_curve_bit_for_bit_with_another_run_between(jobs):
     changes = {"method": {"name": "lora", "r": 4, "dropout": 0.2}}
-    first = series(run(world.job(**changes))[1])
-    run(world.job(seed=5, task="sequence_classification"))
+    first = series(run(jobs.job(**changes))[1])
+    run(jobs.job(seed=5, task="sequence_classification"))
     torch.rand(3)
-    assert series(run(world.job(**changes))[1]) == first
-    assert series(run(world.job(seed=1, **changes))[1]) != first
+    assert series(run(jobs.job(**changes))[1]) == first
+    assert series(run(jobs.job(seed=1, **changes))[1]) != first
 
 
-def test_eval_does_not_depend_on_the_batch_size(world):
+def test_eval_does_not_depend_on_the_batch_size(jobs):
     from tuning.data import encode_set, open_data
     from tuning.text import TextTokenizer
     from tuning.training.build import build
     from tuning.training.evaluate import evaluate
 
-    plan = world.job().plan
+    plan = jobs.job().plan
     settings = plan.settings
     data = open_data(settings.data, settings.task, 0)
     rows = encode_set(data.train, TextTokenizer(plan.model.path), settings.data, settings.task)
@@ -76,9 +76,9 @@ def test_macro_f1_counts_each_class_alike():
     assert macro_f1([0, 0, 0, 0], [0, 0, 0, 1]) == pytest.approx((6 / 7 + 0) / 2)
 
 
-def test_paused_run_equals_an_unpaused_one(world):
+def test_paused_run_equals_an_unpaused_one(jobs):
     changes = {"method": {"name": "lora", "r": 4, "dropout": 0.3}, "max_steps": 8}
-    plain = run(world.job(**changes))[1]
+    plain = run(jobs.job(**changes))[1]
     commands, asked = Commands(), []
 
     def on_event(event):
@@ -87,7 +87,7 @@ def test_paused_run_equals_an_unpaused_one(world):
             commands.ask(lambda model, tokenizer, class_names: asked.append((model.eval(), torch.rand(4))))
             threading.Timer(0.5, commands.unpause).start()
 
-    events = run(world.job(**changes), commands, on_event)[1]
+    events = run(jobs.job(**changes), commands, on_event)[1]
     assert [event.kind for event in events].count("paused") == 1
     assert [event.kind for event in events].count("resumed") == 1
     assert asked, "the question was answered"
@@ -96,7 +96,7 @@ def test_paused_run_equals_an_unpaused_one(world):
     assert series(events, "seconds")[-1] < 60
 
 
-def test_stop_within_a_micro_batch_clears_gradients_and_saves(world, monkeypatch):
+def test_stop_within_a_micro_batch_clears_gradients_and_saves(jobs, monkeypatch):
     from tuning.training import loop
 
     commands, seen, built_models = Commands(), [], []
@@ -111,7 +111,7 @@ def test_stop_within_a_micro_batch_clears_gradients_and_saves(world, monkeypatch
         return result
 
     monkeypatch.setattr(loop, "_backward", backward)
-    job = world.job(micro_batch_size=1, gradient_accumulation_steps=8, max_steps=50)
+    job = jobs.job(micro_batch_size=1, gradient_accumulation_steps=8, max_steps=50)
     state, events = run(job, commands)
     assert state == "cancelled" == events[-1].kind
     assert len(seen) == 8 * 2 + 3, "not one micro-batch more"
@@ -120,7 +120,7 @@ def test_stop_within_a_micro_batch_clears_gradients_and_saves(world, monkeypatch
     assert (Path(job.folder) / "model" / "model.safetensors").is_file()
 
 
-def test_stop_while_paused_ends_the_run(world):
+def test_stop_while_paused_ends_the_run(jobs):
     commands = Commands()
 
     def on_event(event):
@@ -130,11 +130,11 @@ def test_stop_while_paused_ends_the_run(world):
             threading.Timer(0.1, commands.stop).start()
 
     began = time.monotonic()
-    assert run(world.job(max_steps=500), commands, on_event)[0] == "cancelled"
+    assert run(jobs.job(max_steps=500), commands, on_event)[0] == "cancelled"
     assert time.monotonic() - began < 20
 
 
-def test_a_loss_that_is_not_finite_fails_with_the_step_and_keeps_the_weights(world, monkeypatch):
+def test_a_loss_that_is_not_finite_fails_with_the_step_and_keeps_the_weights(jobs, monkeypatch):
     from safetensors.torch import load_file
 
     from tuning.training import loop
@@ -146,37 +146,37 @@ def test_a_loss_that_is_not_finite_fails_with_the_step_and_keeps_the_weights(wor
         return real(logits, batch) * (float("nan") if len(calls) > 6 else 1.0)
 
     monkeypatch.setattr(loop, "sum_loss", broken)  # two micro-batches an update: breaks in update 4
-    job = world.job(max_steps=10)
+    job = jobs.job(max_steps=10)
     state, events = run(job)
     assert state == "failed" == events[-1].kind
     assert events[-1].data["step"] == 4 and "4" in events[-1].data["message"]
     assert series(events, "step") == [1, 2, 3]
     monkeypatch.setattr(loop, "sum_loss", real)
-    three = world.job(max_steps=10)
+    three = jobs.job(max_steps=10)
     commands = Commands()
     run(three, commands, lambda event: commands.stop() if event.kind == "step" and event.data["step"] == 3 else None)
     kept, wanted = (load_file(Path(one.folder) / "model" / "model.safetensors") for one in (job, three))
     assert all(torch.equal(kept[name], wanted[name]) for name in wanted)
 
 
-def test_a_missing_model_fails_with_a_sentence(world):
+def test_a_missing_model_fails_with_a_sentence(jobs):
     import shutil
 
-    job = world.job()
-    shutil.move(world.model / "model.safetensors", world.folder / "away")
+    job = jobs.job()
+    shutil.move(jobs.model / "model.safetensors", jobs.folder / "away")
     try:
         state, events = run(job)
     finally:
-        shutil.move(world.folder / "away", world.model / "model.safetensors")
+        shutil.move(jobs.folder / "away", jobs.model / "model.safetensors")
     assert state == "failed" and "model.safetensors is gone" in events[-1].data["message"]
 
 
-def test_global_state_is_untouched(world):
+def test_global_state_is_untouched(jobs):
     torch.manual_seed(123)
     before, threads, dtype = torch.random.get_rng_state(), torch.get_num_threads(), torch.get_default_dtype()
     torch.set_num_threads(2)
     try:
-        run(world.job(method={"name": "lora", "r": 4, "dropout": 0.1}, precision="autocast_bf16"))
+        run(jobs.job(method={"name": "lora", "r": 4, "dropout": 0.1}, precision="autocast_bf16"))
         assert torch.equal(torch.random.get_rng_state(), before)
         assert torch.get_num_threads() == 2
         assert torch.get_default_dtype() == dtype
@@ -184,22 +184,22 @@ def test_global_state_is_untouched(world):
         torch.set_num_threads(threads)
 
 
-def test_a_later_attempt_goes_on_bit_for_bit(world, tmp_path):
+def test_a_later_attempt_goes_on_bit_for_bit(jobs, tmp_path):
     changes = {"save": {"every": 2, "keep": 1}, "max_steps": 9, "method": {"name": "lora", "r": 4, "dropout": 0.2}}
-    whole = series(run(world.job(**changes))[1])
+    whole = series(run(jobs.job(**changes))[1])
     commands = Commands()
-    first = world.job(tmp_path / "run", **changes)
+    first = jobs.job(tmp_path / "run", **changes)
     run(first, commands, lambda event: commands.stop() if event.kind == "step" and event.data["step"] == 5 else None)
     assert [place.name for place in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000005"]
-    state, events = run(world.job(tmp_path / "run", attempt=2, **changes))
+    state, events = run(jobs.job(tmp_path / "run", attempt=2, **changes))
     assert state == "finished"
     assert series(events, "step") == [6, 7, 8, 9]
     assert series(events) == whole[5:]
-    assert series(run(world.job(tmp_path / "run", **changes))[1], "step")[0] == 1, "a first attempt never resumes"
+    assert series(run(jobs.job(tmp_path / "run", **changes))[1], "step")[0] == 1, "a first attempt never resumes"
 
 
-def test_early_stop_and_best_weights(world):
-    job = world.job(
+def test_early_stop_and_best_weights(jobs):
+    job = jobs.job(
         max_steps=200, optimizer={"learning_rate": 0.1}, eval={"every": 1, "patience": 3}, data={"train_rows": 8}
     )
     state, events = run(job)
@@ -210,32 +210,32 @@ def test_early_stop_and_best_weights(world):
     assert (Path(job.folder) / "best" / "model" / "model.safetensors").is_file()
 
 
-def test_bf16_keeps_fp32_master_weights(world):
+def test_bf16_keeps_fp32_master_weights(jobs):
     from safetensors.torch import load_file
 
-    job = world.job(precision="autocast_bf16")
+    job = jobs.job(precision="autocast_bf16")
     losses = series(run(job)[1])
-    plain = series(run(world.job())[1])
+    plain = series(run(jobs.job())[1])
     saved = load_file(Path(job.folder) / "model" / "model.safetensors")
     assert {weight.dtype for weight in saved.values()} == {torch.float32}
     assert 0 < max(abs(a - b) for a, b in zip(losses, plain, strict=True)) < 0.05
 
 
 @pytest.mark.parametrize("method", [{"name": "full"}, {"name": "lora", "r": 4}], ids=["full", "lora"])
-def test_gradient_checkpointing_and_attention_change_no_loss(world, method):
-    plain = series(run(world.job(method=method))[1])
+def test_gradient_checkpointing_and_attention_change_no_loss(jobs, method):
+    plain = series(run(jobs.job(method=method))[1])
     for changes in ({"gradient_checkpointing": True}, {"attention": "eager"}):
-        other = series(run(world.job(method=method, **changes))[1])
+        other = series(run(jobs.job(method=method, **changes))[1])
         assert max(abs(a - b) for a, b in zip(plain, other, strict=True)) < 1e-4
 
 
-def test_peak_bytes_are_measured_after_the_first_update(world):
-    peaks = series(run(world.job(max_steps=8))[1], "peak_bytes")
+def test_peak_bytes_are_measured_after_the_first_update(jobs):
+    peaks = series(run(jobs.job(max_steps=8))[1], "peak_bytes")
     assert peaks[0] is None and all(isinstance(peak, int) for peak in peaks[1:])
-    weights = 4 * next(e for e in run(world.job(max_steps=1))[1] if e.kind == "started").data["trainable_parameters"]
+    weights = 4 * next(e for e in run(jobs.job(max_steps=1))[1] if e.kind == "started").data["trainable_parameters"]
     assert peaks[-1] > 4 * weights, "weights, gradients and two optimizer values at the least"
     assert peaks[1:] == sorted(peaks[1:])
-    sgd = series(run(world.job(max_steps=8, optimizer={"name": "sgd"}))[1], "peak_bytes")
+    sgd = series(run(jobs.job(max_steps=8, optimizer={"name": "sgd"}))[1], "peak_bytes")
     assert sgd[-1] is not None and sgd[-1] < peaks[-1]
 
 
@@ -253,8 +253,8 @@ def test_schedules():
         schedule_factor("cosinus", 0, 1, 0, 0.0)
 
 
-def test_learning_rates_are_those_of_the_schedule_in_updates(world):
-    job = world.job(
+def test_learning_rates_are_those_of_the_schedule_in_updates(jobs):
+    job = jobs.job(
         max_steps=4,
         schedule={"name": "linear", "warmup_steps": 2, "min_lr_ratio": 0.5},
         micro_batch_size=1,
@@ -272,9 +272,9 @@ def test_entry_imports_nothing_heavy():
     assert found.stdout.strip() == "[]", found.stderr
 
 
-def test_a_bug_is_told_with_its_traceback(world, monkeypatch):
+def test_a_bug_is_told_with_its_traceback(jobs, monkeypatch):
     from tuning.training import scores
 
     monkeypatch.setattr(scores, "evaluate", lambda *_, **__: 1 / 0)
-    state, events = run(world.job())
+    state, events = run(jobs.job())
     assert state == "failed" and "ZeroDivisionError" in events[-1].data["traceback"]

@@ -127,14 +127,14 @@ def test_the_cookie_of_a_server_before_leads_to_the_sentence(service: RunService
 def test_the_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr("tuning.web.serving.hmac.compare_digest", lambda given, key: seen.append((given, key)) or False)
-    assert Keys(KEY).opens("guess") is None
+    assert Keys(KEY).role_of("guess") is None
     assert (b"guess", KEY.encode()) in seen
 
 
 def test_a_key_for_the_browser_opens_once() -> None:
     keys = Keys(KEY)
-    once = keys.once()
-    assert (keys.opens(once), keys.opens(once), keys.opens(KEY)) == ("holder", None, "holder")
+    once = keys.one_time_key()
+    assert (keys.role_of(once), keys.role_of(once), keys.role_of(KEY)) == ("holder", None, "holder")
 
 
 def test_a_websocket_needs_the_token_too(app: FastAPI) -> None:

@@ -172,7 +172,7 @@ def test_the_browser_is_given_a_key_that_opens_once(monkeypatch: pytest.MonkeyPa
     page._print_addresses(own, 7861)
     once = opened.get(timeout=10).partition("?token=")[2]
     assert own.keys is not None and once != own.keys.holder and once not in capsys.readouterr().out
-    assert (own.keys.opens(once), own.keys.opens(once)) == ("holder", None)
+    assert (own.keys.role_of(once), own.keys.role_of(once)) == ("holder", None)
 
 
 # -- a busy port ------------------------------------------------------------------------------------------------------

@@ -29,14 +29,14 @@ def table(repeats: int) -> str:
         return "### Click to first point\n\nskipped: no Chromium on this machine\n"
     cold, warm = [], []
     for _ in range(repeats):
-        first, second = _one_server(chromium)
+        first, second = _click_seconds(chromium)
         cold.append(first)
         warm.append(second)
     lines = [["cold, page just opened", f"{statistics.median(cold):.2f}"], ["warm", f"{statistics.median(warm):.2f}"]]
     return markdown(f"Wall seconds from the click on Start to the first point, median of {repeats}", ["", "s"], lines)
 
 
-def _one_server(chromium: str) -> tuple[float, float]:
+def _click_seconds(chromium: str) -> tuple[float, float]:
     from playwright.sync_api import sync_playwright
 
     port = free_port()

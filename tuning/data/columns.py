@@ -231,6 +231,13 @@ def _which_conversation(talks: Sequence[Column]) -> DataError:
     return DataError(message, [column.name for column in talks], f"messages: one of {names}", "data.columns")
 
 
+def _which_label(candidates: Sequence[Column], text: str) -> str:
+    """The question which of several columns is the label; `text` is the part of its example about the text."""
+    names = ", ".join(column.name for column in candidates)
+    example = f'{{{text}, "label": "{candidates[0].name}"}}'
+    return f"{len(candidates)} columns could be the label ({names}); say which with data.columns, for example {example}"
+
+
 class Columns:
     """The columns of some first records, by name and by what they hold."""
 
@@ -282,25 +289,35 @@ class Columns:
         talks = [one for one in self.all if one.kind == "talk" and one.plain not in COMPANIONS["history"]]
         if not talks:
             return self._no_talk()
-        left = [column for column in talks if column.plain not in REJECTED]
-        chosen = next((column for column in left if column.plain in CHOSEN), None)
-        roles = self._split_talk(talks, left, chosen)
-        if roles is not None:
-            return self._with(roles, "conversation")
-        if chosen and all(column is chosen or self._same(column, chosen) for column in left):
-            return self._with({"messages": chosen.name}, "conversation")
-        if len(left) == 1 and (chosen or len(talks) == 1):  # beside an unwanted one it is not said to be wanted
-            return self._with({"messages": left[0].name}, "conversation")
-        raise _which_conversation(talks)
+        not_rejected = [column for column in talks if column.plain not in REJECTED]
+        chosen = next((column for column in not_rejected if column.plain in CHOSEN), None)
+        roles = self._split_talk(talks, not_rejected, chosen)
+        if roles is None:
+            messages = self._only_conversation(talks, not_rejected, chosen)
+            if messages is None:
+                raise _which_conversation(talks)
+            roles = {"messages": messages.name}
+        return self._with_companions(roles, "conversation")
+
+    def _only_conversation(
+        self, talks: Sequence[Column], not_rejected: Sequence[Column], chosen: Column | None
+    ) -> Column | None:
+        """The conversation to learn from; None where more than one of the columns `talks` could be meant."""
+        if chosen and all(column is chosen or self._same(column, chosen) for column in not_rejected):
+            return chosen
+        # beside a rejected conversation, another one is chosen only where its name says so
+        if len(not_rejected) == 1 and (chosen or len(talks) == 1):
+            return not_rejected[0]
+        return None
 
     def _split_talk(
-        self, talks: Sequence[Column], left: Sequence[Column], chosen: Column | None
+        self, talks: Sequence[Column], not_rejected: Sequence[Column], chosen: Column | None
     ) -> dict[str, str] | None:
-        """Prompt and completion where one conversation stands in two columns."""
+        """Prompt and completion where one conversation stands in two columns; None where it does not."""
         prompt = self.named(ASKED, "talk", "number", *WORDS)
         completions = tuple(answer for _, answer in PAIRS)
         completion = chosen or self.named(completions, "talk", *(WORDS if prompt in talks else ()))
-        if prompt is None or completion is None or not self._is_split_talk(prompt, completion, left):
+        if prompt is None or completion is None or not self._is_split_talk(prompt, completion, not_rejected):
             return None
         self._check_verdict(prompt, completion)
         return {"prompt": prompt.name, "completion": completion.name}
@@ -326,14 +343,14 @@ class Columns:
             prompt = self.named(ASKED)
             if prompt is None:
                 return {"text": chosen.name}
-            return self._with({"prompt": prompt.name, "completion": chosen.name}, "pair")
+            return self._with_companions({"prompt": prompt.name, "completion": chosen.name}, "pair")
         for names in PAIRS:
             prompt, completion = (self.named([name]) or self.named([name], "address") for name in names)
             if prompt is None or completion is None:
                 continue
             self._check_verdict(prompt, completion)
             self._check_choice(prompt, completion)
-            return self._with({"prompt": prompt.name, "completion": completion.name}, "pair")
+            return self._with_companions({"prompt": prompt.name, "completion": completion.name}, "pair")
         return self._several_answers()
 
     def _several_answers(self) -> dict[str, str] | None:
@@ -341,7 +358,7 @@ class Columns:
         prompt, answers = self.named(ASKED), self.by_name.get("answers")
         if prompt is None or answers is None or not all(map(is_answers, self.values(answers.name) or [None])):
             return None
-        return self._with({"prompt": prompt.name, "completion": answers.name}, "pair")
+        return self._with_companions({"prompt": prompt.name, "completion": answers.name}, "pair")
 
     def _check_choice(self, prompt: Column, completion: Column) -> None:
         """Ask where the answer is the number or the letter of a choice, which stands beside it."""
@@ -370,7 +387,7 @@ class Columns:
         )
         raise self._question(message)
 
-    def _with(self, found: dict[str, str], kind: str) -> dict[str, str]:
+    def _with_companions(self, found: dict[str, str], kind: str) -> dict[str, str]:
         """With the columns that stand beside these."""
         for role in BESIDE[kind]:
             names = [name for name in COMPANIONS[role] if name != plain_name(found.get("prompt", ""))]
@@ -412,21 +429,34 @@ class Columns:
         return {"text": text.name} | ({"label": label.name} if label else {})
 
     def _text(self, task: str, label: Column | None) -> Column | None:
+        """The column of texts to learn, which is not the label; None where there is none.
+
+        Raises DataError where more than one could be meant.
+        """
         named = self.named([*TEXT_NAMES, *MORE_TEXT_NAMES])
         named = named if named is not label else None
         others = [column for column in self.texts if column is not label and column is not named]
         if named is None:
-            halves = self._other_halves(others[0], label) if len(others) == 1 else []
-            if len(others) < 2 and not halves:
-                return others[0] if others else None
-            second = (*others, *halves)[1]
-            raise self._question(self._readings(self._example(others[0], second, task, label)))
-        # a label by its name says what the text by its name is for; what is left is told as not used
-        plain = named.plain == "text" or label is not None
-        rivals = [one for one in others if one.plain not in SIDE and (not plain or one.plain in TARGETS)]
+            return self._unnamed_text(others, task, label)
+        # a label by its name says what the text by its name is for; a notice lists the other columns as not used
+        only_targets = named.plain == "text" or label is not None
+        rivals = [
+            column for column in others if column.plain not in SIDE and (not only_targets or column.plain in TARGETS)
+        ]
         if rivals:
             raise self._question(self._readings(self._example(named, rivals[0], task, label)))
         return named
+
+    def _unnamed_text(self, texts: Sequence[Column], task: str, label: Column | None) -> Column | None:
+        """The text where no column has a usual name of one: the only column of prose, None without prose.
+
+        Raises DataError where there are several, or where the only one is half of something.
+        """
+        halves = self._other_halves(texts[0], label) if len(texts) == 1 else []
+        if len(texts) < 2 and not halves:
+            return texts[0] if texts else None
+        second = (*texts, *halves)[1]
+        raise self._question(self._readings(self._example(texts[0], second, task, label)))
 
     def _other_halves(self, text: Column, label: Column | None) -> list[Column]:
         """What may belong to the only text where its name says that it is half of something, such as a question."""
@@ -438,23 +468,27 @@ class Columns:
         return [*sure, *classes] if sure or len(classes) > 1 else []
 
     def _label(self, task: str, classes: Sequence[str]) -> Column | None:
-        """By its name, or because its classes have names."""
-        found = [self.by_name[name] for name in LABELS if name in self.by_name and self.by_name[name].scalar]
-        found = [one for one in found if one.kind != "date" and one.characters <= LONGEST_CLASS]
-        sure = next((one for one in found if one.plain in ("label", "labels")), None)
-        if sure is not None:
-            return sure
-        found = found or [column for column in self.all if column.name in classes]
-        if len(found) < 2:
-            return found[0] if found else None
-        classed = [one for one in found if one.kind == "class"] or found
-        if len(classed) == 1:
-            return classed[0]
-        if task != "sequence_classification":
-            return None
-        names = ", ".join(one.name for one in classed)
-        message = f"{len(classed)} columns could be the label ({names}); say which with data.columns"
-        raise self._question(message + f', for example {{"text": …, "label": "{classed[0].name}"}}')
+        """The label by its name, or because its classes have names; None where there is none.
+
+        Raises DataError where classification has more than one to choose from.
+        """
+        named = self._named_labels()
+        certain = next((column for column in named if column.plain in ("label", "labels")), None)
+        if certain is not None:
+            return certain
+        candidates = named or [column for column in self.all if column.name in classes]
+        if len(candidates) > 1:
+            candidates = [column for column in candidates if column.kind == "class"] or candidates
+        if len(candidates) > 1 and task == "sequence_classification":
+            raise self._question(_which_label(candidates, '"text": …'))
+        return candidates[0] if len(candidates) == 1 else None
+
+    def _named_labels(self) -> list[Column]:
+        """The columns with a usual name of a label and values as short as classes, the surest name first."""
+        named = [self.by_name[name] for name in LABELS if name in self.by_name]
+        return [
+            column for column in named if column.scalar and column.kind != "date" and column.characters <= LONGEST_CLASS
+        ]
 
     def _class_column(self, task: str, texts: Sequence[Column]) -> Column | None:
         """A column that has few values and is left over."""
@@ -462,10 +496,7 @@ class Columns:
         classes = [one for one in useful if one.kind == "class" and one.plain not in SIDE]
         if task == "sequence_classification":
             if len(classes) > 1:
-                names = ", ".join(one.name for one in classes)
-                message = f"{len(classes)} columns could be the label ({names}); say which with data.columns"
-                example = f'{{"text": "{texts[0].name}", "label": "{classes[0].name}"}}'
-                raise self._question(f"{message}, for example {example}")
+                raise self._question(_which_label(classes, f'"text": "{texts[0].name}"'))
             return classes[0] if classes else None
         return classes[0] if len(useful) == 1 and classes else None
 

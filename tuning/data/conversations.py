@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from tuning.data.files.table import turns_in_columns
-from tuning.data.notices import Told
+from tuning.data.notices import NoticeCounts
 from tuning.data.values import RowError, as_text, from_json, is_missing, whole_characters
 from tuning.text import Turn
 
@@ -64,12 +64,12 @@ def starts_with_answer(value: Any) -> bool:
     return ROLES.get(_word(who)) == "assistant"
 
 
-def turns_of(value: Any, column: str, told: Told) -> tuple[Turn, ...]:
+def turns_of(value: Any, column: str, counts: NoticeCounts) -> tuple[Turn, ...]:
     """The turns of a column's value. Raises RowError."""
     turns = _listed(value)
     if not isinstance(turns, list) or not turns:
         raise RowError(f"{column} needs a list of turns with role and content")
-    return tuple(_turn(turn, f"turn {number} of {column}", told) for number, turn in enumerate(turns, 1))
+    return tuple(_turn(turn, f"turn {number} of {column}", counts) for number, turn in enumerate(turns, 1))
 
 
 def _listed(value: Any, *, look: bool = False) -> Any:
@@ -81,104 +81,118 @@ def _word(who: str) -> str:
     return re.sub(r"[\s-]+", "_", who.strip().lower())
 
 
-def _turn(turn: Any, where: str, told: Told) -> Turn:
+def _turn(turn: Any, where: str, counts: NoticeCounts) -> Turn:
+    """One turn from its object; `where` names it in messages. Raises RowError."""
     if not isinstance(turn, dict):
         raise RowError(f"{where} needs role and content")
-    left = {key: value for key, value in turn.items() if not is_missing(value)}
-    speaker = next((key for key in SPEAKER_KEYS if isinstance(left.get(key), str)), None)
-    if speaker is None:
-        raise RowError(f"{where} needs role and content (or from and value) as texts")
-    who = left.pop(speaker)
-    role = ROLES.get(_word(who))
+    unread = {key: value for key, value in turn.items() if not is_missing(value)}
+    speaker = _take_speaker(unread, where)
+    role = ROLES.get(_word(speaker))
     if role is None:
-        raise RowError(f"{where} has the unknown role {who!r:.40}; known are user, assistant, system and tool")
-    extra = _calls(left, where, told) if role == "assistant" else {}
-    extra |= _names(left, role)
-    extra |= _reasoning(left, told) if role == "assistant" else {}
-    content = _content(left, where, told, bare="tool_calls" in extra)
-    if _word(who) in CALL_ROLES:
-        content, called = _called(content, where, told)
-        extra |= called
-    elif who != role:
-        told["role", f"{who!r} read as {role}"] += 1
-    learned = _learned(left, role, told)
-    for key in left:
-        told["key", repr(key)] += 1
+        raise RowError(f"{where} has the unknown role {speaker!r:.40}; known are user, assistant, system and tool")
+    extra = _extra(unread, role, where, counts)
+    content = _take_content(unread, where, counts, optional="tool_calls" in extra)
+    if _word(speaker) in CALL_ROLES:
+        content, calls = _call_turn(content, where, counts)
+        extra |= calls
+    elif speaker != role:
+        counts["role", f"{speaker!r} read as {role}"] += 1
+    learned = _take_learned(unread, role, counts)
+    counts.update(("key", repr(key)) for key in unread)
     if "tool_calls" in extra:
-        told["call", ""] += 1
+        counts["call", ""] += 1
     elif role == "assistant" and not content.strip():
-        told["empty_answer", ""] += 1
+        counts["empty_answer", ""] += 1
     written = json.dumps(extra, ensure_ascii=False) if extra else ""
     return Turn(role, content, learned, whole_characters(written, where))
 
 
-def _content(left: dict[str, Any], where: str, told: Told, bare: bool) -> str:
-    """What is said; of parts, their texts. A call of tools may say nothing."""
-    key = next((key for key in CONTENT_KEYS if key in left), None)
-    if key is None and bare:
-        return ""
-    said = left.pop(key) if key is not None else None
-    if isinstance(said, list):
-        said = _joined(said, where, told)
-    if not isinstance(said, str):
+def _take_speaker(unread: dict[str, Any], where: str) -> str:
+    """Who speaks, taken out of the turn's keys. Raises RowError where no key says it."""
+    key = next((key for key in SPEAKER_KEYS if isinstance(unread.get(key), str)), None)
+    if key is None:
         raise RowError(f"{where} needs role and content (or from and value) as texts")
-    return whole_characters(said, where)
+    speaker: str = unread.pop(key)
+    return speaker
 
 
-def _joined(parts: list[Any], where: str, told: Told) -> str:
+def _extra(unread: dict[str, Any], role: str, where: str, counts: NoticeCounts) -> dict[str, Any]:
+    """What a chat template may write of a turn besides its content, taken out of the turn's keys. Raises RowError."""
+    if role != "assistant":
+        return _take_names(unread, role)
+    return _take_calls(unread, where, counts) | _take_names(unread, role) | _take_reasoning(unread, counts)
+
+
+def _take_content(unread: dict[str, Any], where: str, counts: NoticeCounts, *, optional: bool) -> str:
+    """What is said, taken out of the turn's keys; of parts, their texts joined. A call of tools may say nothing, which
+    `optional` allows. Raises RowError."""
+    key = next((key for key in CONTENT_KEYS if key in unread), None)
+    if key is None and optional:
+        return ""
+    content = unread.pop(key) if key is not None else None
+    if isinstance(content, list):
+        content = _joined_parts(content, where, counts)
+    if not isinstance(content, str):
+        raise RowError(f"{where} needs role and content (or from and value) as texts")
+    return whole_characters(content, where)
+
+
+def _joined_parts(parts: list[Any], where: str, counts: NoticeCounts) -> str:
     """The texts of a turn's parts; pictures and the like are left out and counted. Raises RowError where no part is a
     text, or one that should be has none."""
-    texts, left = list[str](), Told()
+    texts, other_parts = list[str](), NoticeCounts()
     for part in parts:
         kind = str(part.get("type", "text")) if isinstance(part, dict) else type(part).__name__
         text = part.get("text") if isinstance(part, dict) and kind in TEXT_PARTS else part
         if isinstance(text, str):
             texts.append(text)
         elif isinstance(part, dict) and kind not in TEXT_PARTS:
-            left["other_part", f"{kind!r:.40}"] += 1
+            other_parts["other_part", f"{kind!r:.40}"] += 1
         else:
             raise RowError(f"{where} has a content part of type {kind!r:.40} without a text")
-    if left and not "".join(texts).strip():
-        raise RowError(f"{where} has no content part with a text, only {', '.join(kind for _, kind in left)}")
-    told.update(left)
-    told["part", ""] += 1
+    if other_parts and not "".join(texts).strip():
+        raise RowError(f"{where} has no content part with a text, only {', '.join(kind for _, kind in other_parts)}")
+    counts.update(other_parts)
+    counts["part", ""] += 1
     return "".join(texts)
 
 
-def _names(left: dict[str, Any], role: str) -> dict[str, Any]:
-    """Further keys that chat templates write."""
+def _take_names(unread: dict[str, Any], role: str) -> dict[str, Any]:
+    """The names that chat templates write, of a speaker or of a tool's call, taken out of the turn's keys."""
     keys = ("name", "tool_call_id") if role == "tool" else ("name",)
-    return {key: left.pop(key) for key in keys if isinstance(left.get(key), str) and left[key]}
+    return {key: unread.pop(key) for key in keys if isinstance(unread.get(key), str) and unread[key]}
 
 
-def _reasoning(left: dict[str, Any], told: Told) -> dict[str, str]:
-    found = dict[str, str]()
+def _take_reasoning(unread: dict[str, Any], counts: NoticeCounts) -> dict[str, str]:
+    """The reasoning of an answer by the key that chat templates read, taken out of the turn's keys."""
+    reasoning = dict[str, str]()
     for key in REASONING_KEYS:
-        if isinstance(left.get(key), str):
-            text = left.pop(key)
+        if isinstance(unread.get(key), str):
+            text = unread.pop(key)
             if text.strip():
-                told["reasoning", ""] += 1
-                found["reasoning_content" if key == "reasoning" else key] = text
-    return found
+                counts["reasoning", ""] += 1
+                reasoning["reasoning_content" if key == "reasoning" else key] = text
+    return reasoning
 
 
-def _calls(left: dict[str, Any], where: str, told: Told) -> dict[str, Any]:
-    """The tool calls of an answer, in the form that chat templates take; `function_call` is the older spelling."""
-    calls = from_json(left.pop("tool_calls", None))
+def _take_calls(unread: dict[str, Any], where: str, counts: NoticeCounts) -> dict[str, Any]:
+    """The tool calls of an answer in the form that chat templates take, taken out of the turn's keys; `function_call`
+    is the older spelling. Raises RowError."""
+    calls = from_json(unread.pop("tool_calls", None))
     if calls is None or calls == [] or calls == "":
         calls = []
     if not isinstance(calls, list):
         raise RowError(f"{where} has tool_calls that are no list")
-    older = from_json(left.pop("function_call", None))
+    older = from_json(unread.pop("function_call", None))
     if isinstance(older, dict) and older:
         calls = [*calls, older]
     elif older not in (None, "", {}):
         raise RowError(f"{where} has a function_call that is no object")
-    return {"tool_calls": [_call(one, where, told) for one in calls]} if calls else {}
+    return {"tool_calls": [_call(call, where, counts) for call in calls]} if calls else {}
 
 
-def _call(call: Any, where: str, told: Told) -> dict[str, Any]:
-    """{"type": "function", "function": {"name", "arguments"}}, whatever else it carries beside."""
+def _call(call: Any, where: str, counts: NoticeCounts) -> dict[str, Any]:
+    """A tool call as {"type": "function", "function": {"name", "arguments"}} with its other keys. Raises RowError."""
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise RowError(f"{where} has a tool call without the name of its function")
@@ -190,52 +204,54 @@ def _call(call: Any, where: str, told: Told) -> dict[str, Any]:
     arguments = function.get("arguments")
     if isinstance(arguments, str):
         read = from_json(arguments.strip() or "{}")
-        told["arguments" if isinstance(read, dict) else "arguments_text", ""] += 1
+        counts["arguments" if isinstance(read, dict) else "arguments_text", ""] += 1
         function["arguments"] = read if isinstance(read, dict) else arguments
     return {"type": "function", **rest, "function": function}
 
 
-def _called(content: str, where: str, told: Told) -> tuple[str, dict[str, Any]]:
-    """A turn that is a call by its role: its JSON as tool calls; what is no JSON is said as written."""
+def _call_turn(content: str, where: str, counts: NoticeCounts) -> tuple[str, dict[str, Any]]:
+    """Content and further keys of a turn that is a tool call by its role: its JSON as tool calls; what is no JSON stays
+    the content."""
     try:
         calls = from_json(content)
         calls = [calls] if isinstance(calls, dict) else calls
-        read = [_call(one, where, told) for one in calls] if isinstance(calls, list) and calls else []
+        tool_calls = [_call(call, where, counts) for call in calls] if isinstance(calls, list) and calls else []
     except RowError:
-        read = []
-    told["call_turn" if read else "call_text", ""] += 1
-    return ("", {"tool_calls": read}) if read else (content, {})
+        tool_calls = []
+    counts["call_turn" if tool_calls else "call_text", ""] += 1
+    return ("", {"tool_calls": tool_calls}) if tool_calls else (content, {})
 
 
-def _learned(left: dict[str, Any], role: str, told: Told) -> bool:
+def _take_learned(unread: dict[str, Any], role: str, counts: NoticeCounts) -> bool:
+    """Whether the marks in a turn's keys let it be learned; the marks are taken out."""
     learned = True
     for key in LEARNED_KEYS:
-        if key in left:
-            value = left.pop(key)
-            learned = _mark(value, f"{key} {value}", role, told) and learned
+        if key in unread:
+            value = unread.pop(key)
+            learned = _mark(value, f"{key} {value}", role, counts) and learned
     return learned
 
 
-def _mark(value: Any, words: str, role: str, told: Told) -> bool:
-    """What a mark says: 0 or false, not learned; anything else learned, and told where it is not 1 or true."""
+def _mark(value: Any, words: str, role: str, counts: NoticeCounts) -> bool:
+    """What a mark says: 0 or false, not learned; anything else learned, and counts where it is not 1 or true."""
     if isinstance(value, str):
         value = {"true": True, "false": False}.get(value.strip().lower(), value)
         with suppress(ValueError):
             value = float(value)
     if not isinstance(value, int | float):
-        told["mark", f"{value!r:.40}"] += 1
+        counts["mark", f"{value!r:.40}"] += 1
         return True
     if role != "assistant":
-        told["other_mark", ""] += bool(value)
+        counts["other_mark", ""] += bool(value)
         return True
     if value == 0:
-        told["unlearned", words] += 1
+        counts["unlearned", words] += 1
     elif value != 1:
-        told["weight", f"{value:g}"] += 1
+        counts["weight", f"{value:g}"] += 1
     return bool(value)
 
 
-def masked(turns: tuple[Turn, ...], mask: Any, column: str, told: Told) -> tuple[Turn, ...]:
+def masked(turns: tuple[Turn, ...], mask: Any, column: str, counts: NoticeCounts) -> tuple[Turn, ...]:
     """The turns with a row's own marks: one for each turn, one for each answer, or one for all. Raises RowError."""
     mask = from_json(mask)
     marks: Sequence[Any] = mask if isinstance(mask, list) else [mask] * len(turns)
@@ -249,25 +265,25 @@ def masked(turns: tuple[Turn, ...], mask: Any, column: str, told: Told) -> tuple
     found = []
     for place, turn in enumerate(turns):
         value = by_place.get(place)
-        learned = is_missing(value) or _mark(value, f"{column} {value}", turn.role, told)
+        learned = is_missing(value) or _mark(value, f"{column} {value}", turn.role, counts)
         found.append(replace(turn, learned=turn.learned and learned))
     return tuple(found)
 
 
-def unlearned_answers(turns: tuple[Turn, ...], told: Told) -> tuple[Turn, ...]:
+def unlearned_answers(turns: tuple[Turn, ...], counts: NoticeCounts) -> tuple[Turn, ...]:
     """The turns of a prompt: its answers are read and not learned."""
-    told["earlier", ""] += sum(turn.role == "assistant" for turn in turns)
+    counts["earlier", ""] += sum(turn.role == "assistant" for turn in turns)
     return tuple(replace(turn, learned=False) if turn.role == "assistant" else turn for turn in turns)
 
 
-def count_systems(turns: tuple[Turn, ...], told: Told) -> None:
+def count_systems(turns: tuple[Turn, ...], counts: NoticeCounts) -> None:
     """Tell of system turns where chat templates do not expect them."""
     places = [place for place, turn in enumerate(turns) if turn.role == "system"]
-    told["system_twice", ""] += len(places) > 1
-    told["system_late", ""] += bool(places) and places[0] > 0
+    counts["system_twice", ""] += len(places) > 1
+    counts["system_late", ""] += bool(places) and places[0] > 0
 
 
-def tools_of(value: Any, column: str, told: Told) -> str | None:
+def tools_of(value: Any, column: str, counts: NoticeCounts) -> str | None:
     """The tools of a row as JSON, a list of function schemas; None where there are none. Raises RowError."""
     if is_missing(value):
         return None
@@ -282,19 +298,19 @@ def tools_of(value: Any, column: str, told: Told) -> str | None:
     found = []
     for tool in map(from_json, tools):
         bare = "function" not in tool and "name" in tool and "type" not in tool
-        told["tools_bare", ""] += bare
+        counts["tools_bare", ""] += bare
         found.append({"type": "function", "function": tool} if bare else tool)
-    told["tools", ""] += 1
+    counts["tools", ""] += 1
     return whole_characters(json.dumps(found, ensure_ascii=False), f"column {column!r}")
 
 
-def history_of(value: Any, column: str, told: Told) -> tuple[tuple[str, str], ...]:
+def history_of(value: Any, column: str, counts: NoticeCounts) -> tuple[tuple[str, str], ...]:
     """Earlier questions with their answers: pairs, objects of two texts, or turns. Raises RowError."""
     if is_missing(value) or value == "":
         return ()
     pairs = from_json(value)
     if is_talk(pairs):
-        turns = turns_of(pairs, column, told)
+        turns = turns_of(pairs, column, counts)
         if len(turns) % 2 or [turn.role for turn in turns] != ["user", "assistant"] * (len(turns) // 2):
             raise RowError(f"column {column!r} needs a question and an answer in turn")
         pairs = [[asked.content, said.content] for asked, said in zip(turns[::2], turns[1::2], strict=True)]
@@ -307,5 +323,5 @@ def history_of(value: Any, column: str, told: Told) -> tuple[tuple[str, str], ..
             raise RowError(f"column {column!r} is no list of questions with their answers")
         asked, said = (as_text(one, column, empty=True) for one in pair)
         found.append((asked, said))
-    told["history", ""] += len(found)
+    counts["history", ""] += len(found)
     return tuple(found)

@@ -28,9 +28,9 @@ from tuning.data.files.lines import MOST_OPEN_TABLES, head
 from tuning.data.files.progress import read_once
 from tuning.data.files.table import BadRow, Record, Table, file_version
 from tuning.data.locate import DataFiles, find_data_files
-from tuning.data.notices import LISTED, Told, notices_of
-from tuning.data.row_choice import Places, as_numbers, as_places, hold_out, take
-from tuning.data.schema import RowSchema, column_notices, columns_of, label_text, make_row, read_as, surely_good
+from tuning.data.notices import LISTED, NoticeCounts, notices_of
+from tuning.data.row_choice import Indices, as_indices, as_numbers, hold_out, take
+from tuning.data.schema import RowSchema, column_notices, columns_of, fast_valid, label_text, make_row, schema_of
 from tuning.data.values import RowError
 from tuning.settings.schema import DataSettings
 from tuning.text import Row
@@ -42,10 +42,10 @@ CHECKED_ROWS = 1_000
 LISTED_BAD_ROWS = 100
 MOST_CLASSES = 1_000
 LISTED_CLASSES = 10
-SIDES = ("train", "eval")
-TOLD_ROWS = 20_000
-"""How often a check says how far it is."""
-OF_TOKENS = {
+SPLITS = ("train", "eval")
+PROGRESS_ROWS = 20_000
+"""A check reports its progress once in so many rows."""
+TOKEN_SETTINGS = {
     "system_prompt",
     "loss_on",
     "max_seq_length",
@@ -56,43 +56,50 @@ OF_TOKENS = {
     "special_tokens",
 }
 """Settings that say what tokens rows become, and not which rows they are."""
-OPENED = 4
-"""Data sets held open for who asks again: of what was unpacked, each holds a temporary file."""
-_OPENED: LruCache[DataSet] = LruCache(OPENED)
+MOST_OPEN_DATA_SETS = 4
+"""Data sets held open for the next call: each one that was unpacked holds a temporary file."""
+_OPEN_DATA_SETS: LruCache[DataSet] = LruCache(MOST_OPEN_DATA_SETS)
 _TURN = re.compile(r"turn \d+ of")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """What a pass over a table found. `codes[i]` numbers the class of row i, -1 where it is bad."""
+    """The result of one reading of a table's rows."""
 
     rows: int
+    """How many rows were read."""
     whole: bool
+    """Whether these are all rows of the table."""
     bad: tuple[BadRow, ...]
+    """The first bad rows."""
     bad_count: int
-    bad_places: tuple[int, ...]
+    bad_indices: tuple[int, ...]
     codes: array[int]
-    found: tuple[str, ...]
-    told: Told = field(default_factory=Told)
-    """What was read otherwise than it is written, and what was not used, in all rows that were looked at."""
+    """The class of each row as its index in `class_names`, -1 for a bad row; empty where rows have no classes."""
+    class_names: tuple[str, ...]
+    """The classes in the order of their first rows."""
+    notice_counts: NoticeCounts = field(default_factory=NoticeCounts)
+    """What is read otherwise than it is written, and what is not used, in the rows that were read."""
     reasons: tuple[tuple[str, int], ...] = ()
-    """Why rows are bad, the most frequent reason first, and of how many."""
+    """Why rows are bad, each with the number of its rows, the most frequent first."""
 
 
 class Rows(Sequence[Row]):
-    """Rows of a table in their order, read when they are asked for; a bad one is refused, or left out when told so."""
+    """Rows of a table in their order, read when they are asked for; a bad row raises DataError, or is left out with
+    `skip_bad`."""
 
     def __init__(
-        self, table: Table, places: Sequence[int], schema: RowSchema, labels: dict[str, int], skip: bool
+        self, table: Table, indices: Sequence[int], schema: RowSchema, labels: dict[str, int], skip_bad: bool
     ) -> None:
-        self.table, self.places, self._schema, self._labels, self._skip = table, places, schema, labels, skip
+        """`indices` are the rows' positions in the table, in increasing order; `labels` numbers the classes."""
+        self.table, self.indices, self._schema, self._labels, self._skip_bad = table, indices, schema, labels, skip_bad
 
     def __len__(self) -> int:
-        """How many there are; with unchecked bad ones left out, fewer come."""
-        return len(self.places)
+        """The number of rows; with bad ones among them that were not checked and are left out, fewer are read."""
+        return len(self.indices)
 
     def __iter__(self) -> Iterator[Row]:
-        return self._read(self.places)
+        return self._read(self.indices)
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
@@ -100,19 +107,19 @@ class Rows(Sequence[Row]):
     def __getitem__(self, index: slice) -> list[Row]: ...
     def __getitem__(self, index: int | slice) -> Row | list[Row]:
         if isinstance(index, slice):
-            return list(self._read(self.places[index]))
-        return next(self._read([self.places[index]]))
+            return list(self._read(self.indices[index]))
+        return next(self._read([self.indices[index]]))
 
-    def at(self, places: Sequence[int]) -> Rows:
-        """The rows at other places of the same table."""
-        return Rows(self.table, places, self._schema, self._labels, self._skip)
+    def at(self, indices: Sequence[int]) -> Rows:
+        """The rows at other positions of the same table."""
+        return Rows(self.table, indices, self._schema, self._labels, self._skip_bad)
 
-    def _read(self, places: Sequence[int]) -> Iterator[Row]:
-        for one in self.table.read(places):
-            row = _row_or_bad(one, self._schema, self._labels)
+    def _read(self, indices: Sequence[int]) -> Iterator[Row]:
+        for record in self.table.read(indices):
+            row = _row_or_bad(record, self._schema, self._labels)
             if isinstance(row, Row):
                 yield row
-            elif not self._skip:
+            elif not self._skip_bad:
                 raise refused(self.table, [row], 1)
 
 
@@ -135,7 +142,7 @@ class DataSet:
     checks: tuple[Checked, ...] = field(repr=False)
     """Of the training rows and, where there is one, of the evaluation file."""
     notices: tuple[Notice, ...] = ()
-    """What is told before Start of columns, turns, rows and classes: which were used, and which were not."""
+    """What a person hears before Start of columns, turns, rows and classes: which are used, and which are not."""
 
     @property
     def folder(self) -> Path | None:
@@ -144,8 +151,8 @@ class DataSet:
 
     @property
     def small(self) -> bool:
-        """Checked whole."""
-        return all(one.whole for one in self.checks)
+        """Whether every row was checked."""
+        return all(checked.whole for checked in self.checks)
 
 
 def open_data(
@@ -163,9 +170,9 @@ def open_data(
     files = find_data_files(settings)
     with progress.stopped_by(should_continue):
         if head_only:
-            return _opened(files, settings, task, seed, head_only=True)
+            return _open(files, settings, task, seed, head_only=True)
         key = _key(files, settings, task, seed)
-        return _OPENED.get(key, lambda: _opened(files, settings, task, seed, head_only=False))
+        return _OPEN_DATA_SETS.get(key, lambda: _open(files, settings, task, seed, head_only=False))
 
 
 def rows_key(settings: DataSettings, task: str, seed: int) -> Hashable:
@@ -175,50 +182,49 @@ def rows_key(settings: DataSettings, task: str, seed: int) -> Hashable:
 
 def opened_before(key: Hashable) -> DataSet | None:
     """The data set of this `rows_key`, where it is still open."""
-    return _OPENED.find(key)
+    return _OPEN_DATA_SETS.find(key)
 
 
 def _key(files: DataFiles, settings: DataSettings, task: str, seed: int) -> Hashable:
+    """Equal for equal rows of the same versions of files. Raises DataError."""
     try:
         versions = tuple(file_version(file.stat()) for file in (*files.train, *(files.eval or ())))
-    except OSError as error:  # gone since
+    except OSError as error:  # the file was removed meanwhile
         raise DataError(f"{files.title} cannot be read: {error.strerror}", files.title, "a readable file") from None
-    return settings.model_dump_json(exclude=OF_TOKENS), task, seed, repr(files), versions
+    return settings.model_dump_json(exclude=TOKEN_SETTINGS), task, seed, repr(files), versions
 
 
-def _opened(files: DataFiles, settings: DataSettings, task: str, seed: int, *, head_only: bool) -> DataSet:
-    sides = (files.train,) if files.eval is None else (files.train, files.eval)
-    tables = [open_tables(paths, settings.format, settings.encoding, head_only) for paths in sides]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CheckedTable:
+    """A table with the schema of its rows and the result of checking them."""
+
+    table: Table
+    schema: RowSchema
+    checked: Checked
+
+
+def _open(files: DataFiles, settings: DataSettings, task: str, seed: int, *, head_only: bool) -> DataSet:
+    """The data set of these files. Raises DataError."""
+    paths = (files.train,) if files.eval is None else (files.train, files.eval)
+    tables = [open_tables(of_split, settings.format, settings.encoding, head_only) for of_split in paths]
     records = _first_records(tables[0])
-    present = _checked_columns(records, tables[0].name)
+    columns = _checked_columns(records, tables[0].name)
     named_classes, csv = tables[0].classes | files.classes, tables[0].format.kind == "csv"
-    schema = read_as(records, files.card, settings, task, named_classes, csv)
-    schemas = [replace(schema, csv=table.format.kind == "csv") for table in tables]
-    checks = [check(table, schema) for table, schema in zip(tables, schemas, strict=True)]
-    for table, checked in zip(tables, checks, strict=True):
-        _refuse_bad_rows(table, checked, skip=settings.bad_rows == "skip")
+    schema = schema_of(records, files.card, settings, task, named_classes, csv)
+    checked = [_checked_table(table, schema, settings) for table in tables]
+    checks = tuple(table.checked for table in checked)
     names = label_names(checks, files, schema, settings) if schema.labelled else None
-    notices = [
+    splits = _splits(checked, names, settings, seed)
+    indices = [of_split for _, of_split in splits]
+    labels = {name: i for i, name in enumerate(names or ())}
+    train, evaluation = (
+        Rows(table.table, of_split, table.schema, labels, settings.bad_rows == "skip") for table, of_split in splits
+    )
+    notices = (
         *files.notices,
         *(notice for table in tables for notice in table.format.notices),
         *_row_notices(schema, tables, checks, names or ()),
-    ]
-    all_checks = tuple(checks)
-    if files.eval is None:
-        places = list(_held_out(tables[0], schema, names, settings.eval_fraction, seed))
-        tables, checks, schemas = tables * 2, checks * 2, schemas * 2
-    else:
-        places = [_places(checked, len(table)) for checked, table in zip(checks, tables, strict=True)]
-    places = [
-        _taken(checked, of_side, names, settings, side, seed)
-        for checked, of_side, side in zip(checks, places, SIDES, strict=True)
-    ]
-    eval_field = "data.eval_fraction" if files.eval is None else "data.eval_split"
-    notices += _drawn_notices(list(zip(checks, places, strict=True)), names, eval_field)
-    labels, skip = {name: number for number, name in enumerate(names or ())}, settings.bad_rows == "skip"
-    train, held = (
-        Rows(table, of_side, schema, labels, skip)
-        for table, of_side, schema in zip(tables, places, schemas, strict=True)
+        *_split_notices([(table.checked, of_split) for table, of_split in splits], names, files),
     )
     return DataSet(
         name=files.name,
@@ -228,14 +234,36 @@ def _opened(files: DataFiles, settings: DataSettings, task: str, seed: int, *, h
         columns=dict(schema.columns),
         label_names=names,
         train=train,
-        eval=held,
-        fingerprint=_fingerprint(tables, schema, names, places),
+        eval=evaluation,
+        fingerprint=_fingerprint(tables, schema, names, indices),
         files=files,
         schema=schema,
-        all_columns=tuple(present),
-        checks=all_checks,
+        all_columns=tuple(columns),
+        checks=checks,
         notices=tuple(dict.fromkeys(notices)),
     )
+
+
+def _checked_table(table: Table, schema: RowSchema, settings: DataSettings) -> _CheckedTable:
+    """The table with its rows checked. Raises DataError where bad ones of them are refused."""
+    schema = replace(schema, csv=table.format.kind == "csv")
+    checked = check(table, schema)
+    _refuse_bad_rows(table, checked, skip=settings.bad_rows == "skip")
+    return _CheckedTable(table=table, schema=schema, checked=checked)
+
+
+def _splits(
+    tables: Sequence[_CheckedTable], names: tuple[str, ...] | None, settings: DataSettings, seed: int
+) -> list[tuple[_CheckedTable, Indices]]:
+    """The table and the indices of the training and of the evaluation rows, which one table may hold both."""
+    if len(tables) == 1:
+        pairs = [(tables[0], indices) for indices in _held_out(tables[0], names, settings.eval_fraction, seed)]
+    else:
+        pairs = [(table, _good_indices(table.checked, len(table.table))) for table in tables]
+    return [
+        (table, _chosen_indices(table.checked, indices, names, settings, split, seed))
+        for (table, indices), split in zip(pairs, SPLITS, strict=True)
+    ]
 
 
 def _first_records(table: Table) -> list[dict[str, Any]]:
@@ -262,37 +290,37 @@ def _checked_columns(records: Sequence[dict[str, Any]], name: str) -> list[str]:
 
 
 def _refuse_bad_rows(table: Table, checked: Checked, *, skip: bool) -> None:
-    """Raises DataError where there are bad rows that nobody said to leave out, or no other ones."""
+    """Raises DataError where there are bad rows that the settings do not leave out, or none but bad rows."""
     if checked.bad_count and not skip:
         raise refused(table, checked.bad, checked.bad_count)
     if checked.whole and checked.bad_count == checked.rows:
         raise refused(table, checked.bad, checked.bad_count, mendable=False)
 
 
-def _taken(
-    checked: Checked, places: Places, names: tuple[str, ...] | None, settings: DataSettings, side: str, seed: int
-) -> Places:
-    """Of one side's rows so many as the settings want, drawn by the seed class by class, or the first."""
-    limit = settings.train_rows if side == "train" else settings.eval_rows
+def _chosen_indices(
+    checked: Checked, indices: Indices, names: tuple[str, ...] | None, settings: DataSettings, split: str, seed: int
+) -> Indices:
+    """So many of a split's rows as the settings ask for, drawn by the seed class by class, or the first ones."""
+    limit = settings.train_rows if split == "train" else settings.eval_rows
     if settings.row_choice == "first":
-        return places[:limit]
-    return take(places, _by_class(checked, places, names), limit, seed, side)
+        return indices[:limit]
+    return take(indices, _by_class(checked, indices, names), limit, seed, split)
 
 
 def _fingerprint(
-    tables: Sequence[Table], schema: RowSchema, names: Sequence[str] | None, places: Sequence[Places]
+    tables: Sequence[Table], schema: RowSchema, names: Sequence[str] | None, splits: Sequence[Indices]
 ) -> str:
-    """Equal for equal rows; stored runs go on only where theirs is as it was."""
+    """A hash that is equal for equal rows; stored runs go on only where it is as it was."""
     # the schema was called Reading when the first runs were stored
     of_schema = "Reading" + repr(schema).removeprefix("RowSchema")
     digests = [repr(table.digest) for table in (tables[0], tables[-1])]
-    parts = [*digests, of_schema, repr(names), *(repr(_mark(one)) for one in places)]
+    parts = [*digests, of_schema, repr(names), *(repr(_digest(indices)) for indices in splits)]
     return sha256(f"({', '.join(parts)})".encode()).hexdigest()[:16]
 
 
-def _mark(places: Places) -> str:
-    """A hash of the rows taken; the same for the same rows, however they were chosen."""
-    return sha256(as_numbers(places).astype("<i8").tobytes()).hexdigest()
+def _digest(indices: Indices) -> str:
+    """A hash of the chosen rows; the same for the same rows, however they were chosen."""
+    return sha256(as_numbers(indices).astype("<i8").tobytes()).hexdigest()
 
 
 def _row_notices(
@@ -301,26 +329,39 @@ def _row_notices(
     checks: Sequence[Checked],
     names: Sequence[str],
 ) -> Iterator[Notice]:
-    """What is told of columns, turns, marks, classes and bad rows."""
+    """What a person hears before Start of columns, turns, marks, classes and bad rows."""
     yield from column_notices(schema)
-    told, reasons = Told(), Counter[str]()
-    for one in checks:
-        told.update(one.told)
-        reasons.update(dict(one.reasons))
-    whole = all(one.whole for one in checks) and all(table.whole for table in tables)
-    scope = "" if whole else f" (of the first {counted(sum(one.rows for one in checks), 'row')})"
-    yield from notices_of(told, scope)
-    count = sum(one.bad_count for one in checks)
-    if count:  # else they were refused
-        why = ", ".join(f"{reason} ({many:,})" for reason, many in reasons.most_common(3))
-        message = f"{counted(count, 'row')} cannot be used and {'is' if count == 1 else 'are'} left out: {why}{scope}."
-        yield Notice(field="data.bad_rows", message=message, count=count)
-    codes = np.frombuffer(checks[0].codes, dtype=np.int32)
-    lonely = int(np.count_nonzero(np.bincount(codes[codes >= 0]) == 1)) if names else 0
-    if lonely > max(2, len(names) / 2):
+    whole = all(checked.whole for checked in checks) and all(table.whole for table in tables)
+    scope = "" if whole else f" (of the first {counted(sum(checked.rows for checked in checks), 'row')})"
+    notice_counts = NoticeCounts()
+    for checked in checks:
+        notice_counts.update(checked.notice_counts)
+    yield from notices_of(notice_counts, scope)
+    yield from _bad_row_notices(checks, scope)
+    yield from _class_notices(checks[0], names)
+
+
+def _bad_row_notices(checks: Sequence[Checked], scope: str) -> Iterator[Notice]:
+    """How many bad rows are left out, and why; `scope` says of which rows, where not all were read."""
+    count = sum(checked.bad_count for checked in checks)
+    if not count:  # the settings leave bad rows out, else these would have been refused
+        return
+    reasons = Counter[str]()
+    for checked in checks:
+        reasons.update(dict(checked.reasons))
+    why = ", ".join(f"{reason} ({many:,})" for reason, many in reasons.most_common(3))
+    message = f"{counted(count, 'row')} cannot be used and {'is' if count == 1 else 'are'} left out: {why}{scope}."
+    yield Notice(field="data.bad_rows", message=message, count=count)
+
+
+def _class_notices(checked: Checked, names: Sequence[str]) -> Iterator[Notice]:
+    """What is odd about the classes: many with one row only, or names that a person reads as the same."""
+    codes = np.frombuffer(checked.codes, dtype=np.int32)
+    single = int(np.count_nonzero(np.bincount(codes[codes >= 0]) == 1)) if names else 0
+    if single > max(2, len(names) / 2):
         of = counted(len(names), "class", "classes")
-        message = f"{lonely:,} of {of} have one row only; a column of measured numbers is no class."
-        yield Notice(field="data.columns", message=message, count=lonely)
+        message = f"{single:,} of {of} have one row only; a column of measured numbers is no class."
+        yield Notice(field="data.columns", message=message, count=single)
     folded = [_folded(name) for name in names]
     alike = [name for name, same in zip(names, folded, strict=True) if folded.count(same) > 1]
     if alike:
@@ -333,15 +374,15 @@ def _row_notices(
 
 
 def _folded(name: str) -> str:
-    """What a person reads, whatever capitals, spaces, invisible characters and Unicode forms it is written in; -0 is
-    0."""
-    seen = "".join(letter for letter in unicodedata.normalize("NFKC", name) if not _invisible(letter))
-    read = " ".join(seen.casefold().split())
-    return read.removeprefix("-") if read in ("-0", "-0.0") else read
+    """The name as a person reads it, whatever capitals, spaces, invisible characters and Unicode forms it is written
+    in; -0 is 0."""
+    visible = "".join(letter for letter in unicodedata.normalize("NFKC", name) if not _invisible(letter))
+    folded = " ".join(visible.casefold().split())
+    return folded.removeprefix("-") if folded in ("-0", "-0.0") else folded
 
 
 def _invisible(letter: str) -> bool:
-    """A mark of format that nothing is drawn for, such as the space of no width."""
+    """Whether this is a mark of format for which nothing is drawn, such as the space of no width."""
     return unicodedata.category(letter) == "Cf"
 
 
@@ -354,126 +395,171 @@ def _spelled_out(name: str) -> str:
 
 @read_once(MOST_OPEN_TABLES)
 def check(table: Table, schema: RowSchema) -> Checked:
-    """Read rows once for what is wrong with them and for their classes; kept for each version of a file.
+    """Read rows once for what is wrong with them and for their classes; the result is cached for each version of a
+    file. All rows are read where the file is small or their classes have to be known, else the first ones.
 
-    The whole file, where it is small or its classes have to be known; else its first rows.
+    Raises DataError where a label column has too many different values to be classes.
     """
     small = table.size <= CHECKED_BYTES or len(table) <= CHECKED_ROWS or not table.whole
     whole = small or schema.labelled
     rows = len(table) if whole else CHECKED_ROWS
-    codes, numbers, good = array("i"), dict[str, int](), surely_good(schema)
-    column, known, classes = schema.column("label") or "", dict[str, int](), list[int]()
-    bad, bad_places, told, reasons = list[BadRow](), list[int](), Told(), Counter[str]()
-    quick = not schema.telling
-    present = set(schema.present) if table.format.kind in ("jsonl", "json") else None
-    with progress.reading(table.path, table.name, "reading rows", "rows", rows) as tell:
-        for place, one in enumerate(table.read(range(rows))):
+    checker = _RowChecker(schema, may_have_late_columns=table.format.kind in ("jsonl", "json"))
+    with progress.reading(table.path, table.name, "reading rows", "rows", rows) as on_progress:
+        for i, record in enumerate(table.read(range(rows))):
             progress.look()
-            if place % TOLD_ROWS == 0:
-                tell(place)
-            code, sure = None, quick and isinstance(one, Record) and good(one.values)
-            if present and isinstance(one, Record) and not one.values.keys() <= present:
-                told.update(("late", repr(name)) for name in one.values.keys() - present)
-            if sure and schema.labelled and isinstance(one, Record):
-                code = known.get(str(one.values[column]))
-                sure = code is not None  # a class not seen before may be none
-            made = None if sure else _row_or_bad(one, schema, {}, told)
-            if isinstance(made, BadRow):
-                bad_places.append(place)
-                bad += [made] if len(bad) < LISTED_BAD_ROWS else []
-                reason = _TURN.sub("a turn of", made.reason)
-                reasons[reason] += reason in reasons or len(reasons) < LISTED_BAD_ROWS
-                codes.append(-1)
-            elif code is not None:
-                codes.append(code)
-            elif schema.labelled and isinstance(one, Record):
-                tokenized = str(one.values[column])
-                if tokenized not in known:
-                    known[tokenized] = len(known)
-                    classes.append(numbers.setdefault(label_text(one.values, schema), len(numbers)))
-                codes.append(known[tokenized])
-                if len(numbers) > MOST_CLASSES:
-                    message = f"column {column!r} has more than {MOST_CLASSES} different values; choose another"
-                    raise DataError(f"{message} for label", column, f"up to {MOST_CLASSES} classes", "data.columns")
-    if schema.labelled:
-        codes = _classes_of(codes, classes, tuple(known), tuple(numbers), told)
-    return Checked(
-        rows=rows,
-        whole=whole,
-        bad=tuple(bad),
-        bad_count=len(bad_places),
-        bad_places=tuple(bad_places),
-        codes=codes,
-        found=tuple(numbers),
-        told=+told,
-        reasons=tuple(reasons.most_common()),
-    )
+            if i % PROGRESS_ROWS == 0:
+                on_progress(i)
+            checker.add(i, record)
+    return checker.result(rows, whole=whole)
 
 
-def _classes_of(
-    codes: array[int], classes: Sequence[int], spellings: Sequence[str], names: Sequence[str], told: Told
-) -> array[int]:
-    """The class of each row from its spelling, -1 where it is bad; and what is told of spellings."""
-    tokenized = np.frombuffer(codes, dtype=np.int32)
-    counts = np.bincount(tokenized[tokenized >= 0], minlength=len(spellings))
-    for spelling, code, count in zip(spellings, classes, counts.tolist(), strict=True):
-        if spelling != names[code]:
-            told["class", f"{spelling!r:.60} read as {names[code]!r:.60}"] += count
-    return array("i", np.append(np.asarray(classes, dtype=np.int32), np.int32(-1))[tokenized].tobytes())
+class _RowChecker:
+    """Collects what is wrong with rows, which classes they have, and what a person hears of them."""
+
+    def __init__(self, schema: RowSchema, *, may_have_late_columns: bool) -> None:
+        self._schema = schema
+        self._is_valid = fast_valid(schema) if not schema.has_row_notices else lambda values: False
+        self._columns = set(schema.present) if may_have_late_columns else None
+        self._label_column = (schema.column("label") or "") if schema.labelled else None
+        self._bad, self._bad_indices, self._reasons = list[BadRow](), list[int](), Counter[str]()
+        self._notice_counts = NoticeCounts()
+        # each row's spelling of its class as a number, -1 for a bad row; and the class of each spelling
+        self._spelling_codes, self._spellings = array("i"), dict[str, int]()
+        self._class_of_spelling, self._classes = list[int](), dict[str, int]()
+
+    def add(self, index: int, record: Record | BadRow) -> None:
+        """Check one row. Valid rows with nothing to count, which most are, take the short way through here.
+
+        Raises DataError where there are too many classes.
+        """
+        if isinstance(record, BadRow):
+            self._add_bad(index, record)
+            return
+        values = record.values
+        if self._columns and not values.keys() <= self._columns:
+            self._notice_counts.update(("late", repr(name)) for name in values.keys() - self._columns)
+        if self._is_valid(values):
+            if self._label_column is None:
+                return
+            code = self._spellings.get(str(values[self._label_column]))
+            if code is not None:  # a spelling that is new may be no class
+                self._spelling_codes.append(code)
+                return
+        row = _row_or_bad(record, self._schema, {}, self._notice_counts)
+        if isinstance(row, BadRow):
+            self._add_bad(index, row)
+        elif self._label_column is not None:
+            self._add_class(values, self._label_column)
+
+    def _add_bad(self, index: int, row: BadRow) -> None:
+        self._bad_indices.append(index)
+        if len(self._bad) < LISTED_BAD_ROWS:
+            self._bad.append(row)
+        reason = _TURN.sub("a turn of", row.reason)
+        self._reasons[reason] += reason in self._reasons or len(self._reasons) < LISTED_BAD_ROWS
+        self._spelling_codes.append(-1)
+
+    def _add_class(self, values: dict[str, Any], column: str) -> None:
+        """Note the class of a good row. Raises DataError where there are too many."""
+        spelling = str(values[column])
+        if spelling not in self._spellings:
+            self._spellings[spelling] = len(self._spellings)
+            name = label_text(values, self._schema)
+            self._class_of_spelling.append(self._classes.setdefault(name, len(self._classes)))
+        self._spelling_codes.append(self._spellings[spelling])
+        if len(self._classes) > MOST_CLASSES:
+            message = f"column {column!r} has more than {MOST_CLASSES} different values; choose another for label"
+            raise DataError(message, column, f"up to {MOST_CLASSES} classes", "data.columns")
+
+    def result(self, rows: int, *, whole: bool) -> Checked:
+        """What the rows that were added are; `rows` is their number."""
+        codes = self._class_codes() if self._schema.labelled else self._spelling_codes
+        return Checked(
+            rows=rows,
+            whole=whole,
+            bad=tuple(self._bad),
+            bad_count=len(self._bad_indices),
+            bad_indices=tuple(self._bad_indices),
+            codes=codes,
+            class_names=tuple(self._classes),
+            notice_counts=+self._notice_counts,
+            reasons=tuple(self._reasons.most_common()),
+        )
+
+    def _class_codes(self) -> array[int]:
+        """The class of each row from its spelling, -1 for a bad row. Spellings that are not their class's name are
+        counted."""
+        names, codes = tuple(self._classes), np.frombuffer(self._spelling_codes, dtype=np.int32)
+        counts = np.bincount(codes[codes >= 0], minlength=len(self._spellings))
+        for spelling, code, count in zip(self._spellings, self._class_of_spelling, counts.tolist(), strict=True):
+            if spelling != names[code]:
+                self._notice_counts["class", f"{spelling!r:.60} read as {names[code]!r:.60}"] += count
+        # the -1 behind the classes is the class of a bad row, whose code -1 is the last index
+        classes = np.append(np.asarray(self._class_of_spelling, dtype=np.int32), np.int32(-1))
+        return array("i", classes[codes].tobytes())
 
 
 def _row_or_bad(
-    one: Record | BadRow, schema: RowSchema, labels: dict[str, int], told: Told | None = None
+    record: Record | BadRow, schema: RowSchema, labels: dict[str, int], notice_counts: NoticeCounts | None = None
 ) -> Row | BadRow:
-    if isinstance(one, BadRow):
-        return one
-    mine = Told()
+    """The record as a row, or why it cannot be one; of a good row `notice_counts` gets what a person hears of it."""
+    if isinstance(record, BadRow):
+        return record
+    of_row = NoticeCounts()
     try:
-        row = make_row(one.values, schema, labels, mine)
+        row = make_row(record.values, schema, labels, of_row)
     except RowError as fault:
-        return BadRow(one.line, str(fault))
-    if told is not None and mine:  # of a bad row nothing else is told
-        told.update(mine)
+        return BadRow(record.line, str(fault))
+    if notice_counts is not None and of_row:
+        notice_counts.update(of_row)
     return row
 
 
 def refused(table: Table, bad: Sequence[BadRow], count: int, mendable: bool = True) -> DataError:
-    """The refusal of bad rows: the first ones with line and reason, and what can be done."""
-    told = "; ".join(f"{table.unit} {one.line} {one.reason}" for one in bad[:3])
+    """The refusal of `count` bad rows: the first ones with line and reason, and what can be done."""
+    first = "; ".join(f"{table.unit} {row.line} {row.reason}" for row in bad[:3])
     many = f"{count:,} rows of {table.name} cannot be used: " if count > 1 else f"{table.name}: "
     more = f"; and {count - 3:,} more" if count > 3 else ""
     fix = "mend them, or leave such rows out with data.bad_rows skip" if mendable else "no row is left; mend them"
     limit = "rows that can be read"
-    return DataError(f"{many}{told}{more}; {fix}", f"{table.unit} {bad[0].line}", limit, "data.source")
+    return DataError(f"{many}{first}{more}; {fix}", f"{table.unit} {bad[0].line}", limit, "data.source")
 
 
 def label_names(
     checks: Sequence[Checked], files: DataFiles, schema: RowSchema, settings: DataSettings
 ) -> tuple[str, ...]:
-    """The classes in their order: as given, else as the card says, else sorted, numbers by their value."""
+    """The classes in their order: as given, else as the card says, else sorted, numbers by their value.
+
+    Raises DataError where rows have another class, or all have the same.
+    """
     given = schema.classes or settings.label_names or files.card.get("label_names")
-    found = list(dict.fromkeys(name for one in checks for name in one.found))
-    names = tuple(given) if given else tuple(sorted(found, key=_number_first))
-    strange = next((label for label in found if label not in names), None)
+    in_rows = list(dict.fromkeys(name for checked in checks for name in checked.class_names))
+    names = tuple(given) if given else tuple(sorted(in_rows, key=_number_first))
+    strange = next((name for name in in_rows if name not in names), None)
     if strange is not None:
         message = f"label {strange!r} is not among data.label_names {', '.join(names)}; add it there"
         if strange.isdecimal():
             message += f". Numbers are places in that list, from 0 to {len(names) - 1}"
         raise DataError(message, strange, ", ".join(names), "data.label_names")
-    if len(names) < 2 and schema.task == "causal_lm":
+    if len(names) < 2:
+        raise _single_class(names, schema)
+    return names
+
+
+def _single_class(names: tuple[str, ...], schema: RowSchema) -> DataError:
+    """The refusal of rows that all have one class."""
+    message = f"the label column has one value only, {names[0]!r}; a class needs something to differ from"
+    if schema.task == "causal_lm":
         message = (
             f"the label column has one value only, {names[0]!r}: each text would have the same answer, and no text "
             "would have to be read for it; choose another label, or learn the texts themselves with data.columns "
             f'{{"text": "{schema.column("text")}"}}'
         )
-        raise DataError(message, list(names), "two labels or more", "data.label_names")
-    if len(names) < 2:
-        message = f"the label column has one value only, {names[0]!r}; a class needs something to differ from"
-        raise DataError(message, list(names), "two labels or more", "data.label_names")
-    return names
+    return DataError(message, list(names), "two labels or more", "data.label_names")
 
 
 def _number_first(name: str) -> tuple[Any, ...]:
+    """A key that sorts numbers by their value, before all other names."""
     try:
         number = float(name)
     except ValueError:
@@ -481,72 +567,76 @@ def _number_first(name: str) -> tuple[Any, ...]:
     return (0, number, name) if math.isfinite(number) else (1, 0.0, name)
 
 
-def _places(found: Checked, rows: int) -> Sequence[int]:
-    """The rows that are left when the bad ones are out; those not checked yet are all in."""
-    if not found.bad_places:
+def _good_indices(checked: Checked, rows: int) -> Indices:
+    """The indices of all rows but the bad ones; rows that were not checked are among them."""
+    if not checked.bad_indices:
         return range(rows)
-    bad = set(found.bad_places)
-    return array("Q", (place for place in range(rows) if place not in bad))
+    bad = set(checked.bad_indices)
+    return array("Q", (index for index in range(rows) if index not in bad))
 
 
 def _held_out(
-    table: Table, schema: RowSchema, names: tuple[str, ...] | None, fraction: float, seed: int
-) -> tuple[Places, Places]:
-    """The rows split by the seed, label by label; both sides keep the rows' order."""
-    found = check(table, schema)
-    places = _places(found, len(table))
-    held = hold_out(_by_class(found, places, names), fraction, seed)
-    if not held:
-        return places, held
-    out = np.zeros(len(table), dtype=bool)
-    out[as_numbers(held)] = True
-    kept = as_numbers(places)
-    return as_places(kept[~out[kept]]), held
+    table: _CheckedTable, names: tuple[str, ...] | None, fraction: float, seed: int
+) -> tuple[Indices, Indices]:
+    """The indices of training and of evaluation rows, split by the seed class by class, in the order of the table."""
+    good = _good_indices(table.checked, len(table.table))
+    evaluation = hold_out(_by_class(table.checked, good, names), fraction, seed)
+    if not evaluation:
+        return good, evaluation
+    is_held_out = np.zeros(len(table.table), dtype=bool)
+    is_held_out[as_numbers(evaluation)] = True
+    numbers = as_numbers(good)
+    return as_indices(numbers[~is_held_out[numbers]]), evaluation
 
 
-def _by_class(found: Checked, places: Places, names: tuple[str, ...] | None) -> list[Places]:
-    """These places of a table by class, in the order of the names; all in one group where there are no classes."""
+def _by_class(checked: Checked, indices: Indices, names: tuple[str, ...] | None) -> list[Indices]:
+    """These rows of a table by class, in the order of the names; all in one group where there are no classes."""
     if names is None:
-        return [places]
-    numbers = as_numbers(places)
-    codes = np.frombuffer(found.codes, dtype=np.int32)[numbers]
-    return [as_places(numbers[codes == found.found.index(name)]) for name in names if name in found.found]
+        return [indices]
+    numbers = as_numbers(indices)
+    codes, class_names = np.frombuffer(checked.codes, dtype=np.int32)[numbers], checked.class_names
+    return [as_indices(numbers[codes == class_names.index(name)]) for name in names if name in class_names]
 
 
-def _drawn_notices(sides: Sequence[tuple[Checked, Places]], names: tuple[str, ...] | None, field: str) -> list[Notice]:
-    """What is told of the rows that training and evaluation get: no evaluation rows at all, or none of some class.
-
-    `field` is the setting that gives evaluation rows.
-    """
-    (trained, train), (evaluated, held) = sides
-    told = list[Notice]()
-    if not len(held):
+def _split_notices(
+    splits: Sequence[tuple[Checked, Indices]], names: tuple[str, ...] | None, files: DataFiles
+) -> list[Notice]:
+    """What a person hears of the split into training and evaluation rows: that there are no evaluation rows, or that a
+    class has no rows in one of the two."""
+    eval_field = "data.eval_fraction" if files.eval is None else "data.eval_split"
+    (train_check, train), (eval_check, evaluation) = splits
+    notices = list[Notice]()
+    if not len(evaluation):
         message = "There are no evaluation rows: no evaluation loss, no metrics, nothing to tell learning from memory."
-        told.append(Notice(field=field, message=message, count=0))
+        notices.append(Notice(field=eval_field, message=message, count=0))
     if names is None:
-        return told
-    none = _without(names, trained, train)
-    if none:
-        message = f"{_counted(none)} no training rows and cannot be learned: {_listed(none)}."
-        told.append(Notice(field="data.train_rows", message=message, count=len(none)))
-    unseen = _without(names, evaluated, held) if len(held) else []
-    if unseen:
-        message = f"{_counted(unseen)} no evaluation rows, so that no metric counts them: {_listed(unseen)}."
-        told.append(Notice(field=field, message=message, count=len(unseen)))
-    return told
+        return notices
+    unlearned = _absent_classes(names, train_check, train)
+    if unlearned:
+        message = f"{_classes_have(unlearned)} no training rows and cannot be learned: {_listed(unlearned)}."
+        notices.append(Notice(field="data.train_rows", message=message, count=len(unlearned)))
+    unmeasured = _absent_classes(names, eval_check, evaluation) if len(evaluation) else []
+    if unmeasured:
+        message = (
+            f"{_classes_have(unmeasured)} no evaluation rows, so that no metric counts them: {_listed(unmeasured)}."
+        )
+        notices.append(Notice(field=eval_field, message=message, count=len(unmeasured)))
+    return notices
 
 
-def _without(names: tuple[str, ...], found: Checked, places: Places) -> list[str]:
+def _absent_classes(names: tuple[str, ...], checked: Checked, indices: Indices) -> list[str]:
     """The classes that none of these rows has."""
-    codes = np.frombuffer(found.codes, dtype=np.int32)[as_numbers(places)]
-    there = {found.found[code] for code in np.unique(codes).tolist() if code >= 0}
-    return [name for name in names if name not in there]
+    codes = np.frombuffer(checked.codes, dtype=np.int32)[as_numbers(indices)]
+    present = {checked.class_names[code] for code in np.unique(codes).tolist() if code >= 0}
+    return [name for name in names if name not in present]
 
 
-def _counted(names: Sequence[str]) -> str:
+def _classes_have(names: Sequence[str]) -> str:
+    """The beginning of a sentence about these classes."""
     return "1 class has" if len(names) == 1 else f"{len(names):,} classes have"
 
 
 def _listed(names: Sequence[str]) -> str:
-    told = ", ".join(f"{name:.60}" for name in names[:LISTED_CLASSES])
-    return told + (f" and {len(names) - LISTED_CLASSES:,} more" if len(names) > LISTED_CLASSES else "")
+    """The first names, and how many more there are."""
+    first = ", ".join(f"{name:.60}" for name in names[:LISTED_CLASSES])
+    return first + (f" and {len(names) - LISTED_CLASSES:,} more" if len(names) > LISTED_CLASSES else "")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -193,22 +194,40 @@ def _from_hub(name: str, settings: DataSettings) -> DataFiles:
 
 
 def _chosen_splits(name: str, layout: Layout, settings: DataSettings) -> tuple[str, str, str | None]:
-    """Subset, training split and evaluation split, which may be None, as the settings say or as usual."""
+    """Subset, training split and evaluation split, which may be None, as the settings say or as usual.
+
+    Raises DataError where the data set `name` has none of that name.
+    """
     subset = settings.subset or layout.default
     if subset not in layout.subsets:
         raise unknown_subset(name, layout, settings.subset)
-    splits = layout.subsets[subset]
-    wanted = settings.split or ("train" if "train" in splits or len(splits) > 1 else next(iter(splits)))
-    if wanted not in splits:
-        known = ", ".join(splits)
-        message = f"{name} has no split {wanted!r}; it has {known}; choose one with data.split"
-        raise DataError(message, settings.split, known, "data.split")
-    held = settings.eval_split or next((one for one in EVAL_NAMES if one in splits and one != wanted), None)
-    if held is not None and (held not in splits or held == wanted):
-        known = ", ".join(one for one in splits if one != wanted) or "none"
-        message = f"{name} has no split {held!r} besides {wanted!r}; there are {known}; choose another data.eval_split"
-        raise DataError(message, held, known, "data.eval_split")
-    return subset, wanted, held
+    splits = list(layout.subsets[subset])
+    train = _train_split(name, splits, settings)
+    return subset, train, _eval_split(name, splits, train, settings)
+
+
+def _train_split(name: str, splits: Sequence[str], settings: DataSettings) -> str:
+    """The split that the settings name, else train, or the only one there is. Raises DataError."""
+    train = settings.split or ("train" if "train" in splits or len(splits) > 1 else splits[0])
+    if train in splits:
+        return train
+    limit = ", ".join(splits)
+    message = f"{name} has no split {train!r}; it has {limit}; choose one with data.split"
+    raise DataError(message, settings.split, limit, "data.split")
+
+
+def _eval_split(name: str, splits: Sequence[str], train: str, settings: DataSettings) -> str | None:
+    """The split that the settings name, else one with a usual name of evaluation rows; None without one.
+
+    Raises DataError where there is no split of that name besides `train`.
+    """
+    others = [split for split in splits if split != train]
+    evaluation = settings.eval_split or next((usual for usual in EVAL_NAMES if usual in others), None)
+    if evaluation is None or evaluation in others:
+        return evaluation
+    limit = ", ".join(others) or "none"
+    message = f"{name} has no split {evaluation!r} besides {train!r}; there are {limit}; choose another data.eval_split"
+    raise DataError(message, evaluation, limit, "data.eval_split")
 
 
 def class_words(column: str, names: tuple[str, ...]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from tuning.core.errors import Notice
 
-Told = Counter[tuple[str, str]]
+NoticeCounts = Counter[tuple[str, str]]
 """How often, by (kind, detail); a kind without details has the empty one."""
 
 LISTED = 8
@@ -68,7 +68,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
 }
 
 
-def notices_of(told: Told, scope: str = "") -> Iterable[Notice]:
+def notices_of(told: NoticeCounts, scope: str = "") -> Iterable[Notice]:
     """One notice for each kind; `scope` says of which rows, where not all were looked at."""
     for kind, (field, sentence) in SENTENCES.items():
         found = Counter({detail: many for (of, detail), many in told.items() if of == kind and many})

@@ -12,7 +12,7 @@ from typing import cast
 
 import numpy as np
 
-Places = Sequence[int]
+Indices = Sequence[int]
 """Increasing numbers of rows in their table."""
 
 
@@ -59,15 +59,15 @@ def _apportioned(sizes: Sequence[int], most: Sequence[int], total: int, seed: in
     return found
 
 
-def hold_out(groups: Sequence[Places], fraction: float, seed: int) -> array[int]:
+def hold_out(groups: Sequence[Indices], fraction: float, seed: int) -> array[int]:
     """The places of the rows that are held out, in increasing order."""
     draw, held = random.Random(seed), array("Q")
     for group, count in zip(groups, held_counts([len(one) for one in groups], fraction, seed), strict=True):
         held.extend(group[one] for one in draw.sample(range(len(group)), count))
-    return as_places(np.sort(as_numbers(held)))
+    return as_indices(np.sort(as_numbers(held)))
 
 
-def take(places: Places, groups: Sequence[Places], total: int | None, seed: int, side: str) -> Places:
+def take(places: Indices, groups: Sequence[Indices], total: int | None, seed: int, side: str) -> Indices:
     """`total` of these places, which `groups` parts, in increasing order; all where there are no more. `side` names
     what they are for, so that training and evaluation rows are drawn apart."""
     if total is None or total >= len(places):
@@ -75,15 +75,15 @@ def take(places: Places, groups: Sequence[Places], total: int | None, seed: int,
     draw, found = random.Random(f"{side} {seed}"), array("Q")
     for group, count in zip(groups, taken_counts([len(one) for one in groups], total, seed), strict=True):
         found.extend(group[one] for one in draw.sample(range(len(group)), count))
-    return as_places(np.sort(as_numbers(found)))
+    return as_indices(np.sort(as_numbers(found)))
 
 
-def as_numbers(places: Places) -> np.ndarray:
-    """Places of rows as int64; those of an array are not copied."""
+def as_numbers(places: Indices) -> np.ndarray:
+    """Indices of rows as int64; those of an array are not copied."""
     if isinstance(places, range):
         return np.arange(places.start, places.stop, places.step, dtype=np.int64)
     return np.frombuffer(cast("array[int]", places), dtype=np.int64)  # far below 2**63
 
 
-def as_places(numbers: np.ndarray) -> array[int]:
+def as_indices(numbers: np.ndarray) -> array[int]:
     return array("Q", numbers.astype(np.uint64).tobytes())

@@ -31,45 +31,62 @@ class RowCounts:
     def add(
         self, row: Row, tokenized: TokenizedRow | None, parts: Sequence[EncodedRow], tokenizer: TextTokenizer
     ) -> None:
-        """Count one row: as it is whole, and as it is trained on."""
+        """Count one row: `tokenized` is the whole row, None where the chat template refuses it, and `parts` are what
+        is trained on of it."""
         self.rows += 1
         self.pairs += row.completion is not None
         if tokenized is None:
             self._refused += 1
             return
-        if row.text_pair is not None:
-            front, back = tokenizer.frame
-            inner = tokenized.ids[front : len(tokenized.ids) - back]
-            self._glued += not any(one in tokenizer.special_ids for one in inner)
-        wanted, left = sum(tokenized.trained[1:]), sum(part.trained_tokens for part in parts)
-        kept = sum(len(part.ids) for part in parts)
+        self._count_tokens(row, tokenized, tokenizer)
+        self._count_lengths(tokenized, parts)
+        self._count_labels(tokenized, parts)
+        self._count_conversation(row, tokenized, tokenizer)
+
+    def _count_tokens(self, row: Row, tokenized: TokenizedRow, tokenizer: TextTokenizer) -> None:
+        """Count a row's tokens, and what the tokenizer makes of the borders in it."""
         self._tokens += len(tokenized.ids)
         self._unknown += tokenized.ids.count(tokenizer.unknown_id) if tokenizer.unknown_id is not None else 0
-        self._bare += tokenized.label is not None and not tokenized.ids
-        self._lost += len(tokenized.ids) - kept
         self._plain += tokenized.plain
         self._apart += tokenized.border == "letters"
         self._blank += tokenized.border == "blanks"
-        self._empty += tokenized.label is None and not wanted
+        if row.text_pair is not None:
+            front, back = tokenizer.frame
+            inner = tokenized.ids[front : len(tokenized.ids) - back]
+            self._glued += not any(token in tokenizer.special_ids for token in inner)
+
+    def _count_lengths(self, tokenized: TokenizedRow, parts: Sequence[EncodedRow]) -> None:
+        """Count the rows that are longer than the limit, and the tokens that they lose."""
+        self._lost += len(tokenized.ids) - sum(len(part.ids) for part in parts)
         if len(tokenized.ids) > self._settings.max_seq_length:
             self._long += 1
             self.blocks += len(parts) if tokenized.plain and len(parts) > 1 else 0
-        if wanted and not tokenized.plain:
+
+    def _count_labels(self, tokenized: TokenizedRow, parts: Sequence[EncodedRow]) -> None:
+        """Count the rows without anything to learn, and the answers that are cut."""
+        labels, labels_left = sum(tokenized.trained[1:]), sum(part.trained_tokens for part in parts)
+        self._bare += tokenized.label is not None and not tokenized.ids
+        self._empty += tokenized.label is None and not labels
+        if labels and not tokenized.plain:
             self.answers += 1
-            self._cut_answers += left < wanted
-            self._lost_answers += left == 0
-        talk = row
+            self._cut_answers += labels_left < labels
+            self._lost_answers += labels_left == 0
+
+    def _count_conversation(self, row: Row, tokenized: TokenizedRow, tokenizer: TextTokenizer) -> None:
+        """Count what the chat template writes otherwise than the row has it, where the row goes through it."""
+        conversation = row
         if self._through_template(row):
-            talk = as_conversation(row, tokenizer.written_end)
-            self._own_ends += talk != as_conversation(row)
-        if talk.messages is not None and tokenized.label is None:
-            self._talks += 1
-            last = max((place for place, trained in enumerate(tokenized.trained) if trained), default=None)
-            self._endless += last is not None and tokenized.ids[last] not in tokenizer.special_ids
-            self._end_texts += bool(tokenizer.end_text) and any(
-                turn.role == "assistant" and tokenizer.end_text in turn.content for turn in talk.messages
-            )
-            self._unwritten += template_omissions(tokenizer.chat, talk, self._settings.system_prompt)
+            conversation = as_conversation(row, tokenizer.written_end)
+            self._own_ends += conversation != as_conversation(row)
+        if conversation.messages is None or tokenized.label is not None:
+            return
+        self._talks += 1
+        last = max((i for i, trained in enumerate(tokenized.trained) if trained), default=None)
+        self._endless += last is not None and tokenized.ids[last] not in tokenizer.special_ids
+        self._end_texts += bool(tokenizer.end_text) and any(
+            turn.role == "assistant" and tokenizer.end_text in turn.content for turn in conversation.messages
+        )
+        self._unwritten += template_omissions(tokenizer.chat, conversation, self._settings.system_prompt)
 
     def _through_template(self, row: Row) -> bool:
         return row.completion is not None and self._settings.chat_template == "on"

@@ -24,7 +24,7 @@ from tuning.data.conversations import (
     turns_of,
     unlearned_answers,
 )
-from tuning.data.notices import LISTED, Told
+from tuning.data.notices import LISTED, NoticeCounts
 from tuning.data.values import LONGEST_MISSING, MISSING_WORDS, RowError, as_text, is_answers, is_missing
 from tuning.settings.schema import DataSettings
 from tuning.text import Row, Turn
@@ -73,7 +73,7 @@ class RowSchema:
     """All columns of the first records, used or not."""
 
     @property
-    def telling(self) -> bool:
+    def has_row_notices(self) -> bool:
         """Each row has something to tell, so that all have to be made."""
         beside = any(role in ("input", "system", "history") for role, _ in self.columns)
         return beside or (bool(self.separator) and not self.labelled)
@@ -82,7 +82,7 @@ class RowSchema:
         return dict(self.columns).get(role)
 
 
-def read_as(
+def schema_of(
     records: Sequence[Mapping[str, Any]],
     card: Mapping[str, Any],
     settings: DataSettings,
@@ -192,26 +192,41 @@ def _separator(columns: Mapping[str, str], settings: DataSettings) -> str:
 
 def column_notices(schema: RowSchema) -> Iterator[Notice]:
     """Which columns are used, where neither a person nor their own names say it, and which are not."""
+    yield from _role_notices(schema)
+    yield from _label_notices(schema)
+    yield from _unused_column_notices(schema)
+
+
+def _role_notices(schema: RowSchema) -> Iterator[Notice]:
+    """The roles that columns were given whose names do not say them."""
     columns = dict(schema.columns)
     if schema.guessed and any(role != plain_name(column) for role, column in columns.items()):
         roles = ", ".join(f"{role} from {column!r:.60}" for role, column in columns.items())
         message = f"The rows are recognised as {schema.shape}: {roles}."
         yield Notice(field="data.columns", message=message, count=len(columns))
+
+
+def _label_notices(schema: RowSchema) -> Iterator[Notice]:
+    """How a label is written behind its text, where a language model learns it."""
     if schema.labelled and schema.task == "causal_lm" and (schema.guessed or not schema.prompt_template):
         written = f"{schema.answer_template.format(label='label')!r}"
-        asked = "text_template writes the prompt" if schema.prompt_template else f"each text ends in {LABEL_LINE!r}"
+        prompt = "text_template writes the prompt" if schema.prompt_template else f"each text ends in {LABEL_LINE!r}"
         message = (
-            f"The label is the answer to its text: {asked}, and {written} follows; only the answer is learned, unless "
+            f"The label is the answer to its text: {prompt}, and {written} follows; only the answer is learned, unless "
             "data.loss_on is all."
         )
         yield Notice(field="data.columns", message=message, count=2)
+
+
+def _unused_column_notices(schema: RowSchema) -> Iterator[Notice]:
+    """The columns that stand in no row."""
     used = _used_columns(schema)
-    left = [column for column in schema.present if column not in used]
-    if left:
-        named = ", ".join(f"{column!r:.60}" for column in left[:LISTED])
-        more = f" and {len(left) - LISTED} more" if len(left) > LISTED else ""
-        many = "1 column is" if len(left) == 1 else f"{len(left)} columns are"
-        yield Notice(field="data.columns", message=f"{many} not used: {named}{more}.", count=len(left))
+    unused = [column for column in schema.present if column not in used]
+    if unused:
+        names = ", ".join(f"{column!r:.60}" for column in unused[:LISTED])
+        more = f" and {len(unused) - LISTED} more" if len(unused) > LISTED else ""
+        count = "1 column is" if len(unused) == 1 else f"{len(unused)} columns are"
+        yield Notice(field="data.columns", message=f"{count} not used: {names}{more}.", count=len(unused))
 
 
 def _used_columns(schema: RowSchema) -> set[str]:
@@ -300,28 +315,38 @@ def label_text(record: Mapping[str, Any], schema: RowSchema) -> str:
     """The record's class as text: as it stands there without blanks around it, a whole number without its .0, or the
     name of its number. Raises RowError."""
     column = schema.column("label") or ""
-    classes, given, value = schema.classes, schema.given, record.get(column)
-    if isinstance(value, str) and value in given:  # said outright to be a class, whatever else it may mean
+    value = record.get(column)
+    if isinstance(value, str) and value in schema.given:  # said outright to be a class, whatever else it may mean
         return value
     text = as_text(value, column, schema.csv).strip()
     if not text:
         raise RowError(f"column {column!r} is missing or empty")
-    whole = _WHOLE_NUMBER.fullmatch(text)
-    text = whole[1] if whole and text not in (classes or given) else text
-    names = classes or (given if text not in given and not any(map(_INDEX.fullmatch, given)) else ())
+    whole_number = _WHOLE_NUMBER.fullmatch(text)
+    if whole_number and text not in (schema.classes or schema.given):
+        text = whole_number[1]
+    names = _numbered_classes(schema, text)
     number = int(text) if names and _INDEX.fullmatch(text) else -1
     if 0 <= number < len(names):  # first of all a number, for a name may be one too
         return names[number]
-    if not classes or text in classes:
+    if not schema.classes or text in schema.classes:
         return text
-    raise RowError(f"column {column!r} is {text!r:.40}, and the classes are 0 to {len(classes) - 1}")
+    raise RowError(f"column {column!r} is {text!r:.40}, and the classes are 0 to {len(schema.classes) - 1}")
 
 
-def make_row(record: Mapping[str, Any], schema: RowSchema, labels: Mapping[str, int], told: Told | None = None) -> Row:
-    """The record as a row; `labels` numbers the classes, `told` counts what a person should hear. Raises RowError."""
-    told = Told() if told is None else told
+def _numbered_classes(schema: RowSchema, label: str) -> tuple[str, ...]:
+    """The names of which this label may be the number; none where a person's own names may be numbers themselves."""
+    if schema.classes:
+        return schema.classes
+    return () if label in schema.given or any(map(_INDEX.fullmatch, schema.given)) else schema.given
+
+
+def make_row(
+    record: Mapping[str, Any], schema: RowSchema, labels: Mapping[str, int], counts: NoticeCounts | None = None
+) -> Row:
+    """The record as a row; `labels` numbers the classes, `counts` counts what a person should hear. Raises RowError."""
+    counts = NoticeCounts() if counts is None else counts
     if schema.shape == "conversation":
-        return _conversation(record, schema, told)
+        return _conversation(record, schema, counts)
     columns, template, csv = dict(schema.columns), schema.prompt_template, schema.csv
     if schema.labelled:
         name = label_text(record, schema)
@@ -334,80 +359,82 @@ def make_row(record: Mapping[str, Any], schema: RowSchema, labels: Mapping[str, 
         prompt = fill(template, record, csv) if template else text + LABEL_LINE
         return Row(prompt=prompt, completion=schema.answer_template.format(label=name), label=labels.get(name))
     if "prompt" in columns:
-        return _answered(record, schema, told)
+        return _answered(record, schema, counts)
     if template:
         return Row(text=fill(template, record, csv))
     return Row(text=_value(record, columns["text"], csv))
 
 
-def _answered(record: Mapping[str, Any], schema: RowSchema, told: Told) -> Row:
+def _answered(record: Mapping[str, Any], schema: RowSchema, counts: NoticeCounts) -> Row:
     """A prompt with its completion, and what stands beside them."""
     columns, csv = dict(schema.columns), schema.csv
     prompt = _value(record, columns["prompt"], csv)
     answers, several = columns["completion"], record.get(columns["completion"])
     if is_answers(several):
         completion = as_text(next(iter(several["text"]), None), answers)
-        told["answers", ""] += len(several["text"]) - 1
+        counts["answers", ""] += len(several["text"]) - 1
     else:
         completion = _value(record, answers, csv)
     extra = _value(record, columns["input"], csv, empty=True) if "input" in columns else ""
     if extra.strip():
         prompt = prompt + "\n\n" + extra
-        told["input", ""] += 1
+        counts["input", ""] += 1
     prompt = fill(schema.prompt_template, record, csv) if schema.prompt_template else prompt
     apart = not completion or completion[0].isspace() or not prompt or prompt[-1].isspace()
     if schema.separator and not apart:  # words start with their space in byte-level vocabularies
         completion = schema.separator + completion
-        told["separator", ""] += 1
+        counts["separator", ""] += 1
     history = columns.get("history", "")
     return Row(
         prompt=prompt,
         completion=completion,
-        system=_system(record, schema, told),
-        history=history_of(record.get(history), history, told) if history else (),
+        system=_system(record, schema, counts),
+        history=history_of(record.get(history), history, counts) if history else (),
     )
 
 
-def _conversation(record: Mapping[str, Any], schema: RowSchema, told: Told) -> Row:
+def _conversation(record: Mapping[str, Any], schema: RowSchema, counts: NoticeCounts) -> Row:
     """Turns of one column, or those of a prompt and of its completion."""
     columns = dict(schema.columns)
     if "messages" in columns:
-        turns = turns_of(record.get(columns["messages"]), columns["messages"], told)
+        turns = turns_of(record.get(columns["messages"]), columns["messages"], counts)
     else:
-        asked = unlearned_answers(_part(record, columns["prompt"], "user", schema, told), told)
-        turns = asked + _part(record, columns["completion"], "assistant", schema, told)
+        asked = unlearned_answers(_part(record, columns["prompt"], "user", schema, counts), counts)
+        turns = asked + _part(record, columns["completion"], "assistant", schema, counts)
     if "loss_mask" in columns and not is_missing(record.get(columns["loss_mask"]), schema.csv):
-        turns = masked(turns, record[columns["loss_mask"]], columns["loss_mask"], told)
-    count_systems(turns, told)
-    told["asked_last", ""] += turns[-1].role == "user"
+        turns = masked(turns, record[columns["loss_mask"]], columns["loss_mask"], counts)
+    count_systems(turns, counts)
+    counts["asked_last", ""] += turns[-1].role == "user"
     tools = columns.get("tools", "")
-    system = _system(record, schema, told) if "system" in columns else None
-    told["system_turn", ""] += turns[0].role == "system"
+    system = _system(record, schema, counts) if "system" in columns else None
+    counts["system_turn", ""] += turns[0].role == "system"
     if system is not None and turns[0].role == "system":
-        told["system_both", ""] += system != turns[0].content
-        told["system", ""] -= 1
+        counts["system_both", ""] += system != turns[0].content
+        counts["system", ""] -= 1
         system = None
-    return Row(messages=turns, system=system, tools=tools_of(record.get(tools), tools, told) if tools else None)
+    return Row(messages=turns, system=system, tools=tools_of(record.get(tools), tools, counts) if tools else None)
 
 
-def _part(record: Mapping[str, Any], column: str, role: str, schema: RowSchema, told: Told) -> tuple[Turn, ...]:
+def _part(
+    record: Mapping[str, Any], column: str, role: str, schema: RowSchema, counts: NoticeCounts
+) -> tuple[Turn, ...]:
     """The turns of a prompt or of a completion; a plain text is one turn."""
     value = record.get(column)
     if isinstance(value, list | dict) or is_talk(value):
-        return turns_of(value, column, told)
+        return turns_of(value, column, counts)
     return (Turn(role, _value(record, column, schema.csv)),)
 
 
-def _system(record: Mapping[str, Any], schema: RowSchema, told: Told) -> str | None:
+def _system(record: Mapping[str, Any], schema: RowSchema, counts: NoticeCounts) -> str | None:
     column = schema.column("system")
     text = _value(record, column, schema.csv, empty=True) if column else ""
     if not text.strip():
         return None
-    told["system", ""] += 1
+    counts["system", ""] += 1
     return text
 
 
-def surely_good(schema: RowSchema) -> Callable[[Mapping[str, Any]], bool]:
+def fast_valid(schema: RowSchema) -> Callable[[Mapping[str, Any]], bool]:
     """A quick test of records: yes only where `make_row` finds no fault; no where it has to be asked."""
     templates = [column for _, column in schema.columns if "{" in column] + [schema.prompt_template or ""]
     inside = {name for text in templates for name in _placeholders(text)}

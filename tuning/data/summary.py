@@ -109,7 +109,7 @@ def summarize(
     """
     of_data = (data.fingerprint, data.name, data.title, data.notices)
     key = (of_data, tokenizer.version, settings.model_dump_json(), task, json.dumps(recipe))
-    return _SUMMARIES.get(key, lambda: _counted(data, tokenizer, settings, task, recipe))
+    return _SUMMARIES.get(key, lambda: _summary_of(data, tokenizer, settings, task, recipe))
 
 
 def uncounted(data: DataSet, settings: DataSettings, task: str) -> DataSummary:
@@ -131,45 +131,87 @@ def uncounted(data: DataSet, settings: DataSettings, task: str) -> DataSummary:
     )
 
 
-def _counted(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Counted:
+    """The rows that were tokenized for a summary."""
+
+    train: list[EncodedRow]
+    """Training rows with something to learn from."""
+    eval: list[EncodedRow]
+    """Evaluation rows with something to learn from; empty where not every row was tokenized."""
+    dropped: int
+    """Training rows with nothing to learn from."""
+    parts_a_row: float
+    """Training examples that come of one row, on average: more than 1 where long texts are split."""
+    longest_prompt: int
+    """Tokens of the longest question that a recipe asks the base model; 0 without a recipe."""
+    sampled: bool
+    """Whether not every row was tokenized."""
+
+
+def _summary_of(
     data: DataSet, tokenizer: TextTokenizer, settings: DataSettings, task: str, recipe: dict[str, Any] | None
 ) -> DataSummary:
-    taught = None if data.shape != PAIRS else read_recipe(recipe)[0]  # a plan with other rows is refused
-    sampled = not counted_whole(data)
-    shown = sample(data.train) if sampled else data.train
+    """The summary of rows that are tokenized for it. Raises DataError where none has anything to learn from."""
     counts = RowCounts(settings)
-    train = _encoded(shown, tokenizer, settings, task, taught, counts)
-    held = [] if sampled else list(filter(learnable, _encoded(data.eval, tokenizer, settings, task, taught, counts)))
-    learned = [one for one in train if learnable(one)]
-    if not learned:
-        raise _nothing_to_learn(settings, counts)
-    asked = () if taught is None else itertools.chain(shown, () if sampled else data.eval)
-    pieces = len(train) / max(1, len(shown)) if counts.blocks else 1.0
+    rows = _count(data, tokenizer, settings, task, recipe, counts)
+    sampled = rows.sampled
+    repeats = () if sampled else repeat_notices(data)
     return DataSummary(
         name=data.name,
         title=data.title,
         shape=data.shape,
         label_names=data.label_names,
-        train_rows=round(len(data.train) * pieces) if sampled else len(learned),
-        eval_rows=round(len(data.eval) * pieces) if sampled else len(held),
-        lengths=tuple(len(one.ids) for one in learned),
-        trained_tokens=_counts(learned),
-        cut_rows=sum(one.cut for one in learned),
-        dropped_rows=len(train) - len(learned),
+        train_rows=round(len(data.train) * rows.parts_a_row) if sampled else len(rows.train),
+        eval_rows=round(len(data.eval) * rows.parts_a_row) if sampled else len(rows.eval),
+        lengths=tuple(len(row.ids) for row in rows.train),
+        trained_tokens=_label_counts(rows.train),
+        cut_rows=sum(row.cut for row in rows.train),
+        dropped_rows=rows.dropped,
         fingerprint=data.fingerprint,
         sampled=sampled,
         limit=settings.max_seq_length if sampled else 0,
-        eval_lengths=tuple(len(one.ids) for one in held),
-        eval_trained_tokens=_counts(held),
-        notices=(
-            *data.notices,
-            *(() if sampled else repeat_notices(data)),
-            *tokenizer.notices,
-            *counts.notices(tokenizer, sampled=sampled),
-        ),
-        asked_length=longest_prompt(asked, tokenizer, settings.system_prompt, special_tokens=settings.special_tokens),
+        eval_lengths=tuple(len(row.ids) for row in rows.eval),
+        eval_trained_tokens=_label_counts(rows.eval),
+        notices=(*data.notices, *repeats, *tokenizer.notices, *counts.notices(tokenizer, sampled=sampled)),
+        asked_length=rows.longest_prompt,
         chat=task == "causal_lm" and _through_template(data, settings, counts),
-        largest_id=max(max(one.ids) for one in [*learned, *held]),
+        largest_id=max(max(row.ids) for row in (*rows.train, *rows.eval)),
+    )
+
+
+def _count(
+    data: DataSet,
+    tokenizer: TextTokenizer,
+    settings: DataSettings,
+    task: str,
+    recipe: dict[str, Any] | None,
+    counts: RowCounts,
+) -> _Counted:
+    """Tokenize the rows, or a sample of many, and add each to `counts`.
+
+    Raises DataError where no training row has anything to learn from.
+    """
+    recipe_settings = None if data.shape != PAIRS else read_recipe(recipe)[0]  # a plan with other rows is refused
+    sampled = not counted_whole(data)
+    train_rows: Rows = sample(data.train) if sampled else data.train
+    eval_rows: Iterable[Row] = () if sampled else data.eval
+    train = _encoded(train_rows, tokenizer, settings, task, recipe_settings, counts)
+    parts_a_row = len(train) / max(1, len(train_rows)) if counts.blocks else 1.0
+    evaluation = _encoded(eval_rows, tokenizer, settings, task, recipe_settings, counts)
+    learned = list(filter(learnable, train))
+    if not learned:
+        raise _nothing_to_learn(settings, counts)
+    prompts = () if recipe_settings is None else itertools.chain(train_rows, eval_rows)
+    return _Counted(
+        train=learned,
+        eval=list(filter(learnable, evaluation)),
+        dropped=len(train) - len(learned),
+        parts_a_row=parts_a_row,
+        longest_prompt=longest_prompt(
+            prompts, tokenizer, settings.system_prompt, special_tokens=settings.special_tokens
+        ),
+        sampled=sampled,
     )
 
 
@@ -215,7 +257,7 @@ def _spelled(
         yield max(same, key=lambda one: (len(one[1].ids), sum(one[1].trained[1:])) if one[1] else (0, 0))
 
 
-def _counts(rows: Sequence[EncodedRow]) -> tuple[int, ...]:
+def _label_counts(rows: Sequence[EncodedRow]) -> tuple[int, ...]:
     """Labels of each row: a class, or the tokens that are trained on."""
     return tuple(1 if one.label is not None else one.trained_tokens for one in rows)
 
@@ -229,5 +271,5 @@ def counted_whole(data: DataSet) -> bool:
 def sample(rows: Rows) -> Rows:
     """Rows spread evenly, fewer of them where they are long."""
     count = max(1, min(SAMPLED_ROWS, SAMPLED_BYTES // rows.table.row_bytes, len(rows)))
-    places: Sequence[int] = [rows.places[place * len(rows) // count] for place in range(count)]
+    places: Sequence[int] = [rows.indices[place * len(rows) // count] for place in range(count)]
     return rows.at(places)

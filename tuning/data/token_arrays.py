@@ -157,7 +157,8 @@ class EncodedSet(Sequence[EncodedRow]):
     @property
     def lengths(self) -> list[int]:
         """Tokens of each row, after cutting."""
-        return np.diff(self._starts).astype(int).tolist()
+        lengths: list[int] = np.diff(self._starts).astype(int).tolist()
+        return lengths
 
     @property
     def trained_tokens(self) -> list[int]:

@@ -32,7 +32,7 @@ def endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
 
 
-def reach_hub() -> str:
+def connect_to_hub() -> str:
     """The hub's address, after a connection to it was made. Raises ModelError within a second otherwise."""
     from huggingface_hub import constants
 

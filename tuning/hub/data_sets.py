@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from tuning.core.errors import DataError, ModelError
 from tuning.core.files import write_text
-from tuning.hub.connection import ANSWER_SECONDS, reach_hub, within
+from tuning.hub.connection import ANSWER_SECONDS, connect_to_hub, within
 from tuning.hub.download import fetch
 from tuning.hub.label_names import Classes, classes_of
 from tuning.hub.repo import HubFile, HubRepo, hub_file, licence_of, translate_hub_errors
@@ -35,7 +35,7 @@ class HubData(HubRepo):
     repo_type: ClassVar[str] = "dataset"
     words: ClassVar[str] = "data set"
 
-    asked: str | None
+    requested_subset: str | None
     """The subset that was asked for."""
     subset: str | None
     layout: Layout
@@ -57,7 +57,11 @@ class HubData(HubRepo):
         """The error that keeps it from being downloaded; None where nothing does."""
         if self.problem is None:
             return None
-        return unknown_subset(self.id, self.layout, self.asked) if self.listed else DataError(self.problem, self.id)
+        return (
+            unknown_subset(self.id, self.layout, self.requested_subset)
+            if self.listed
+            else DataError(self.problem, self.id)
+        )
 
     def split_bytes(self, subset: str) -> dict[str, int]:
         """Bytes of each split of a subset."""
@@ -84,7 +88,7 @@ def look_up_data(
     if not is_hub_id(name):
         raise DataError(f"{source!r} is no hub id; write it as org/name", source, "org/name")
     try:
-        address = reach_hub()
+        address = connect_to_hub()
         late = f"The hub at {address} took the connection but did not answer within {ANSWER_SECONDS:g} seconds."
         data = within(
             ANSWER_SECONDS, lambda: _ask(address, name, revision or None, token or None), f"{late} Try again."
@@ -101,9 +105,10 @@ def with_subset(data: HubData, subset: str | None) -> HubData:
         return data
     name = subset or data.layout.default
     if name not in data.layout.subsets:
-        return replace(data, asked=subset, problem=str(unknown_subset(data.id, data.layout, subset)))
-    wanted = {file for files in data.layout.subsets[name].values() for file in files}
-    return replace(data, asked=subset, subset=name, files=tuple(file for file in data.listed if file.name in wanted))
+        return replace(data, requested_subset=subset, problem=str(unknown_subset(data.id, data.layout, subset)))
+    chosen = {file for files in data.layout.subsets[name].values() for file in files}
+    listed = tuple(file for file in data.listed if file.name in chosen)
+    return replace(data, requested_subset=subset, subset=name, files=listed)
 
 
 def unknown_subset(name: str, layout: Layout, subset: str | None) -> DataError:
@@ -138,7 +143,7 @@ def _ask(address: str, name: str, revision: str | None, token: str | None) -> Hu
         gated=bool(info.gated),
         locked=False,
         problem=None if listed else _why_no_rows(name, set(siblings), script),
-        asked=None,
+        requested_subset=None,
         subset=None,
         layout=layout,
         listed=listed,

@@ -20,7 +20,7 @@ from typing import Any
 
 from tuning.core.errors import ModelError
 from tuning.core.files import PART, write_text
-from tuning.hub.connection import reach_hub
+from tuning.hub.connection import connect_to_hub
 from tuning.hub.models import look_up
 from tuning.hub.repo import HubFile, HubRepo, translate_hub_errors
 
@@ -59,7 +59,7 @@ def fetch(
     bytes so far stay in the cache."""
     if repo.problem is not None:
         raise ModelError(repo.problem, repo.id)
-    address = reach_hub()
+    address = connect_to_hub()
     _check_disk_space(repo)
     try:
         for file in repo.files:

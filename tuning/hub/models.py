@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuning.core.errors import ModelError
-from tuning.hub.connection import ANSWER_SECONDS, reach_hub, within
+from tuning.hub.connection import ANSWER_SECONDS, connect_to_hub, within
 from tuning.hub.repo import HubFile, HubRepo, hub_file, licence_of, translate_hub_errors
 from tuning.models.base_model import HUB_ID, INDEX, WEIGHTS, read_config, tuning_of
 from tuning.models.shapes import ModelShape
@@ -66,7 +66,7 @@ def look_up(model_id: str, revision: str | None = None, token: str | None = None
     name = model_id.removeprefix("hub:").strip()
     if not HUB_ID.fullmatch(name) or "--" in name or ".." in name:
         raise ModelError(f"{model_id!r} is no hub id; write it as org/name", model_id, "org/name")
-    address = reach_hub()
+    address = connect_to_hub()
     late = f"The hub at {address} took the connection but did not answer within {ANSWER_SECONDS:g} seconds; try again."
     return within(ANSWER_SECONDS, lambda: _ask(address, name, revision or None, token or None), late)
 

@@ -86,7 +86,7 @@ def _writing_bytes(plan: Plan, memory: BatchMemory, row_count: int, prompt: int,
         (1, model.num_layers * last * cache + last * (cache // 2 if half else cache)),
     )
     return max(
-        kept
+        cached
         + memory.forward_total(BatchShape(rows=row_count, length=tokens, label_tokens=row_count, padded=row_count > 1))
-        for tokens, kept in points
+        for tokens, cached in points
     )

@@ -256,24 +256,26 @@ def _shorter_rows(usage: MemoryUsage) -> Iterator[Change]:
 def _less_writing(usage: MemoryUsage) -> Iterator[Change]:
     """Less written while the run evaluates, or fewer at once."""
     settings = usage.plan.settings
-    asked = settings.eval
+    evaluation = settings.eval
     if not usage.generation():
         return
-    if asked.max_new_tokens > 1:
-        fewer = asked.max_new_tokens // 2
-        cost = f"max_new_tokens {asked.max_new_tokens} -> {fewer}: longer answers are cut"
+    if evaluation.max_new_tokens > 1:
+        fewer = evaluation.max_new_tokens // 2
+        cost = f"max_new_tokens {evaluation.max_new_tokens} -> {fewer}: longer answers are cut"
         yield Change(
             settings={"eval": {"max_new_tokens": fewer}},
             cost=cost,
-            other=_with(usage, eval=asked.replace(max_new_tokens=fewer)),
+            other=_with(usage, eval=evaluation.replace(max_new_tokens=fewer)),
         )
-    together = min(ANSWER_ROWS, asked.generate_rows, usage.plan.data.eval_rows)
+    together = min(ANSWER_ROWS, evaluation.generate_rows, usage.plan.data.eval_rows)
     if WRITTEN_METRICS & set(settings.metrics) and together > 1:
-        cost = f"generate_rows {asked.generate_rows} -> {together // 2}: exact match of fewer rows, so a rougher one"
+        cost = (
+            f"generate_rows {evaluation.generate_rows} -> {together // 2}: exact match of fewer rows, so a rougher one"
+        )
         yield Change(
             settings={"eval": {"generate_rows": together // 2}},
             cost=cost,
-            other=_with(usage, eval=asked.replace(generate_rows=together // 2)),
+            other=_with(usage, eval=evaluation.replace(generate_rows=together // 2)),
         )
     if settings.sample.prompts and usage.trains:
         cost = "no sample prompts: ask the model after the run instead"

@@ -259,7 +259,8 @@ class PeftMethod(Method[S]):
             raise RunError(f"The adapter to train on has weights that this run does not: {', '.join(foreign[:3])}.")
 
     def base_view(self, model: Any) -> AbstractContextManager[Any] | None:
-        return model.disable_adapter()
+        disabled: AbstractContextManager[Any] = model.disable_adapter()
+        return disabled
 
 
 class WholeModelMethod(Method[S]):

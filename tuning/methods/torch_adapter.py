@@ -34,7 +34,7 @@ class Adapted(nn.Module):
         nn.init.zeros_(self.up.bias)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        out = self.inner(states)
+        out: torch.Tensor = self.inner(states)
         return out + self.up(self.act(self.down(out))) if self.on else out
 
 

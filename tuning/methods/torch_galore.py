@@ -92,7 +92,8 @@ def directions(gradient: torch.Tensor, rank: int) -> torch.Tensor:
     else:
         left, _, right = torch.svd_lowrank(wide, q=min(rank + 8, *wide.shape), niter=2)
         vectors = right if wide.shape[0] >= wide.shape[1] else left
-    return vectors[:, :rank].to(gradient.dtype).contiguous()
+    basis: torch.Tensor = vectors[:, :rank].to(gradient.dtype).contiguous()
+    return basis
 
 
 def down(gradient: torch.Tensor, projector: torch.Tensor) -> torch.Tensor:

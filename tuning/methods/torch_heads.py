@@ -47,7 +47,8 @@ class KanLayer(nn.Module):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         normed = nn.functional.layer_norm(states, states.shape[-1:])
         raised = torch.exp(-(((normed.unsqueeze(-1) - self.centres) / self.width) ** 2)).flatten(-2)
-        return self.base(nn.functional.silu(normed)) + nn.functional.linear(raised, self.bumps)
+        out: torch.Tensor = self.base(nn.functional.silu(normed)) + nn.functional.linear(raised, self.bumps)
+        return out
 
 
 def make_head(plan: dict[str, Any]) -> nn.Module:
@@ -77,7 +78,8 @@ class HeadOnBody(nn.Module):
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **more: Any
     ) -> torch.Tensor:
         """One vector a row: the states of the last token, of the first, or their mean, padding left out."""
-        states = self.body(input_ids=input_ids, attention_mask=attention_mask, **more).last_hidden_state
+        body = self.body(input_ids=input_ids, attention_mask=attention_mask, **more)
+        states: torch.Tensor = body.last_hidden_state
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         if self.plan["pooling"] == "first":
             return states[:, 0]

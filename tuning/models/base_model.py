@@ -103,8 +103,8 @@ def read_config(config: Any, spec: str) -> tuple[ModelShape, tuple[str, ...]]:
         raise ModelError(message, spec, "model_type in config.json")
     if "quantization_config" in config:
         quantization = config["quantization_config"]
-        known = isinstance(quantization, dict)
-        way = quantization.get("quant_method", "a packed format") if known else "a packed format"
+        has_method = isinstance(quantization, dict)
+        way = quantization.get("quant_method", "a packed format") if has_method else "a packed format"
         message = f"the weights of {spec!r} are already quantized ({way}); take the original model it was made from"
         raise ModelError(message, spec, "weights that are not quantized")
     other_sort = not_for_text(config)
@@ -304,8 +304,8 @@ def config_class_names(config: dict[str, Any]) -> tuple[str, ...]:
     names = config.get("id2label")
     if not isinstance(names, dict):
         return ("LABEL_0", "LABEL_1")
-    numbers = {str(number): str(name) for number, name in names.items()}
-    return tuple(numbers.get(str(i), "") for i in range(len(numbers)))
+    by_id = {str(id): str(name) for id, name in names.items()}
+    return tuple(by_id.get(str(i), "") for i in range(len(by_id)))
 
 
 @lru_cache(maxsize=64)
@@ -381,7 +381,7 @@ def _notes(folder: Path, shape: ModelShape, writes: bool, name: str, template: b
     dropped = [name for name in DROPOUTS if isinstance(model.get(name), float) and model[name] > 0]
     if dropped:
         notes.append(f"It trains with its own dropout ({dropped[0]} {model[dropped[0]]:g}), so cuts differ a little.")
-    if not shape.known:
+    if not shape.is_exact:
         notes.append(
             f"Layers of a model of kind {shape.model_type} are counted by the usual pattern, so counts are close, "
             "not exact."
@@ -435,10 +435,10 @@ def _open_cached(model_id: str, spec: str, revision: str | None) -> BaseModel:
         model = open_folder(folder, spec, "hub", model_id.rpartition("/")[2], folder.name)
         if model.missing is None:
             return model
-    known = ", ".join(folder.name for folder in _bundled_folders()) or "none"
+    names = ", ".join(folder.name for folder in _bundled_folders()) or "none"
     at = f" at revision {revision!r}" if revision else ""
     message = (
-        f"no base model {spec!r}{at} here: not bundled ({known}), not downloaded yet. Press Look up to see and fetch "
+        f"no base model {spec!r}{at} here: not bundled ({names}), not downloaded yet. Press Look up to see and fetch "
         "it (on the command line: run --download), or give a folder's path such as ./my-model"
     )
     raise ModelError(message, spec, "a bundled name, a folder's path, or a hub id that is downloaded")
@@ -492,8 +492,8 @@ def resolve_model(spec: str, revision: str | None = None) -> BaseModel:
     bundled = {folder.name: folder for folder in _bundled_folders()}
     if kind == "bundled" and name in bundled:
         return open_folder(bundled[name], spec, "bundled", name)
-    known = ", ".join(bundled) or "none"
-    raise ModelError(f"no base model {spec!r} here; bundled: {known}", spec, known)
+    names = ", ".join(bundled) or "none"
+    raise ModelError(f"no base model {spec!r} here; bundled: {names}", spec, names)
 
 
 def _bundled_folders() -> list[Path]:

@@ -66,7 +66,7 @@ class ModelShape:
         return family_of(self.model_type)
 
     @property
-    def known(self) -> bool:
+    def is_exact(self) -> bool:
         """Whether names and numbers of layers are exact, and not assumed."""
         return self.family.exact
 

@@ -151,11 +151,11 @@ def _renamed_fault(names: list[str]) -> str | None:
 def _depth_fault(surplus: list[str], config: dict[str, Any]) -> str | None:
     """Layers in the file beyond the number of layers in config.json."""
     layers = config.get("num_hidden_layers", config.get("n_layer", config.get("n_layers")))
-    numbers = {int(match[1]) for name in surplus if (match := _LAYER.search(name))}
-    if not isinstance(layers, int) or not numbers or min(numbers) < layers:
+    indices = {int(match[1]) for name in surplus if (match := _LAYER.search(name))}
+    if not isinstance(layers, int) or not indices or min(indices) < layers:
         return None
     return (
-        f"the file has {max(numbers) + 1} layers and config.json says {layers}, so {_count(surplus)} would be "
+        f"the file has {max(indices) + 1} layers and config.json says {layers}, so {_count(surplus)} would be "
         "left out; set the number of layers in config.json to the file's"
     )
 

@@ -50,7 +50,7 @@ def method_problems(inputs: PlanInputs, block: Any) -> list[Problem]:
         limit = " or ".join(method.tasks)
         message = f"{method.title} does not work on {settings.task}; set task to {limit}, or choose another method."
         return [Problem("task", settings.task, limit, message)]
-    if method.needs_known_layers and not model.shape.known:
+    if method.needs_known_layers and not model.shape.is_exact:
         limit = ", ".join(other.name for other in METHODS if other.updates and not other.needs_known_layers)
         message = (
             f"{method.title} finds layers by their names, and those of a {model.shape.model_type} model are not known "
@@ -141,7 +141,7 @@ def methods_refused(task: str, shape: ModelShape | None = None, new_pooler: tupl
     for method in METHODS:
         if task not in method.tasks:
             found[method.name] = f"only for {' or '.join(TASK_WORDS.get(one, one) for one in method.tasks)}"
-        elif shape is not None and method.needs_known_layers and not shape.known:
+        elif shape is not None and method.needs_known_layers and not shape.is_exact:
             found[method.name] = f"the layers of a {shape.model_type} model are not known by name"
         elif new_pooler and not method.new_pooler:
             found[method.name] = "the model's file lacks the layer before its head, which this would leave at random"

@@ -81,7 +81,7 @@ class PendingAnswer:
             self._on_piece({"again": True})
         self.begun, since, too_long = True, self._clock(), False
 
-        def is_wanted() -> bool:
+        def should_answer() -> bool:
             nonlocal since, too_long
             if not run_waits():
                 since = self._clock()
@@ -90,7 +90,7 @@ class PendingAnswer:
 
         try:
             answers = work(
-                is_wanted, lambda side, index, text: self._on_piece({"side": side, "index": index, "text": text})
+                should_answer, lambda side, index, text: self._on_piece({"side": side, "index": index, "text": text})
             )
         except Stopped:
             if too_long:
@@ -153,9 +153,9 @@ class SavedAnswers:
         """Queue a question for the files of a run, which `saved_run` returns when its turn comes."""
 
         def work(should_continue: ShouldContinue, run_waits: bool) -> None:
-            def answer(is_wanted: ShouldContinue, on_text: Callable[[str, int, str], None]) -> dict[str, Any]:
+            def answer(should_answer: ShouldContinue, on_text: Callable[[str, int, str], None]) -> dict[str, Any]:
                 row, job = saved_run()
-                return self._models(row, job, is_wanted).ask(question, on_text, is_wanted)
+                return self._models(row, job, should_answer).ask(question, on_text, should_answer)
 
             pending.answer(answer, should_continue, lambda: run_waits)
 
@@ -195,11 +195,11 @@ def put_live(
     """Let a run answer between two updates, or while it is paused; where it ends before that, call `if_ended`."""
 
     def task(model: Any, tokenizer: Any, class_names: Any) -> None:
-        def answer(is_wanted: ShouldContinue, on_text: Callable[[str, int, str], None]) -> dict[str, Any]:
+        def answer(should_answer: ShouldContinue, on_text: Callable[[str, int, str], None]) -> dict[str, Any]:
             from tuning.training.compare import compare_in_training
 
             path, settings = row.plan["model"]["path"], _settings(row)
-            return compare_in_training(model, tokenizer, path, settings, question, class_names, on_text, is_wanted)
+            return compare_in_training(model, tokenizer, path, settings, question, class_names, on_text, should_answer)
 
         try:
             pending.answer(answer, lambda: not commands.stopping, lambda: not commands.paused)

@@ -324,7 +324,8 @@ class Results:
     def _make_now(self, work: Work) -> Path:
         if self._executor is None:
             raise RunError(NO_EXECUTOR)
-        return self._executor.run_between_updates(work, timeout=MAKE_SECONDS)
+        folder: Path = self._executor.run_between_updates(work, timeout=MAKE_SECONDS)
+        return folder
 
     def _job(self, row: RunRow) -> Job:
         folder = self._run_folder(row)
@@ -412,14 +413,14 @@ def _not_mergeable(row: RunRow, settings: Settings, method: Method[Any]) -> Mode
         return ModelError(f"{message}; choose a run of another method, such as lora", settings.model, "another run")
     before = _block(row)
     same = {name: getattr(before, name) for name in method.shapes_adapter}
-    wanted = ", ".join(f"{name} {value!r}" for name, value in same.items())
+    values = ", ".join(f"{name} {value!r}" for name, value in same.items())
     if settings.task != row.settings["task"]:
         fix = f"it can only be trained on as {row.settings['task']}"
     elif settings.method.name != method.name:
-        fix = f"train it on with method {method.name} and {wanted}"
+        fix = f"train it on with method {method.name} and {values}"
     else:
         differing = ", ".join(
             f"method.{name} to {same[name]!r}" for name in _differing(before, settings.method, tuple(same))
         )
         fix = f"it can be trained on as it is: set {differing}"
-    return ModelError(f"{reason}; {fix}, or choose a run of another method, such as lora", settings.model, wanted)
+    return ModelError(f"{reason}; {fix}, or choose a run of another method, such as lora", settings.model, values)

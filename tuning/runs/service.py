@@ -138,14 +138,14 @@ class RunService:
     def watch(self, seconds: float = WATCH_SECONDS) -> None:
         """Recover runs every so many `seconds`: another server on this home may be killed while this one lives."""
 
-        def look() -> None:
+        def recover_often() -> None:
             while not self._closing.wait(seconds):
                 try:
                     self._recover_runs(clear_killed=False)
-                except Exception:  # closed in between, or a disk that is full: there is a next look
-                    log.info("could not look for runs that were left behind", exc_info=True)
+                except Exception:  # closed in between, or a disk that is full: the next time may go well
+                    log.info("could not recover runs that were left behind", exc_info=True)
 
-        threading.Thread(target=look, name="watch", daemon=True).start()
+        threading.Thread(target=recover_often, name="watch", daemon=True).start()
 
     # -- before a run ----------------------------------------------------------------------------------------------
     def preview(self, settings: Any, device: str | None = None) -> Preview:
@@ -219,7 +219,7 @@ class RunService:
             try:
                 run_id, folder = self._new_folder()
             except OSError as error:
-                raise _not_kept(self.home, error) from error
+                raise _cannot_store(self.home, error) from error
             try:
                 job = Job(run_id=run_id, attempt=1, plan=plan, folder=str(folder))
                 _write_json(folder / "settings.json", plan.settings.to_dict())
@@ -236,7 +236,7 @@ class RunService:
                 )
             except OSError as error:
                 remove(folder)
-                raise _not_kept(self.home, error) from error
+                raise _cannot_store(self.home, error) from error
             except BaseException:
                 remove(folder)  # a run that is not in the store is none
                 raise
@@ -552,7 +552,7 @@ def _refuse_changed(row: RunRow, plan: Plan, what: str) -> None:
         )
 
 
-def _not_kept(home: Path, error: OSError) -> RunError:
+def _cannot_store(home: Path, error: OSError) -> RunError:
     return RunError(
         f"This run cannot be kept in {home}: {error.strerror or error}. Nothing was started; make room there (deleted"
         " runs can be deleted for good), or name another folder with --home."

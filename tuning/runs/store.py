@@ -187,7 +187,7 @@ class RunStore:
         except sqlite3.Error as error:
             if _code(error) not in (READ_ONLY, NOT_OPENED) or not (self.home / STORE).is_file():
                 raise self._not_opened(error) from None
-            self._reader, self.store_id = self._open_to_look()
+            self._reader, self.store_id = self._open_read_only()
         self._writer = threading.Thread(target=self._write_loop, name="store-writer", daemon=True)
         if self.unsound is None:
             self._writer.start()
@@ -202,7 +202,7 @@ class RunStore:
             db.close()
             raise
 
-    def _open_to_look(self) -> tuple[sqlite3.Connection, str]:
+    def _open_read_only(self) -> tuple[sqlite3.Connection, str]:
         """A store in a folder that may only be read. Raises RunError where its version is not today's."""
         address = (self.home / STORE).resolve().as_uri()
         for how in ("mode=ro", "mode=ro&immutable=1"):  # the second where not even the log beside it can be opened
@@ -640,35 +640,46 @@ class RunStore:
 
     def _write_loop(self) -> None:
         db = self._connect()
-        open_ = True
-        while open_:
-            batch = self._next_batch()
-            open_ = batch[-1] is not None
-            work = batch if open_ else batch[:-1]
-            while work:
-                try:
-                    self._write(db, work)
-                    self._unwritten = None
-                    break
-                except sqlite3.Error as error:  # disk full, a locked file: say so, keep the events, try again
-                    if self._unwritten is None:  # once, not at each try
-                        log.error("cannot write to %s: %s", self.home, error)
-                    self._unwritten = f"Nothing can be stored in {self.home}: {error}. Nothing is lost yet. Disk full?"
-                    if _is_damage(error):
-                        self.unsound = _damaged(self.home, error)
-                    for item in work:
-                        if isinstance(item, tuple) and not item[1].done():
-                            item[1].set_exception(RunError(self.trouble or self._unwritten))
-                    work = [item for item in work if isinstance(item, Event)]
-                    if not open_:
-                        break
-                    time.sleep(0.5)
-                    # what came meanwhile waits for an answer, not for space
-                    while open_ and not self._todo.empty():
-                        item = self._todo.get()
-                        open_ = item is not None
-                        work += [item] if open_ else []
+        is_open = True
+        while is_open:
+            items = self._next_batch()
+            if items[-1] is None:
+                is_open = False
+                items.pop()
+            is_open = self._write_until_stored(db, items, is_open)
         db.close()
+
+    def _write_until_stored(self, db: sqlite3.Connection, items: list[Any], is_open: bool) -> bool:
+        """Write these items; while the disk or the file refuses them, keep the events and try them again with what has
+        come since. A closed store tries once. Returns whether the store is still open."""
+        while items:
+            try:
+                self._write(db, items)
+                self._unwritten = None
+                break
+            except sqlite3.Error as error:  # disk full, a locked file
+                self._refuse_changes(items, error)
+                items = [item for item in items if isinstance(item, Event)]
+                if not is_open:
+                    break
+                time.sleep(0.5)
+                # what came meanwhile waits for an answer, not for space
+                while is_open and not self._todo.empty():
+                    item = self._todo.get()
+                    is_open = item is not None
+                    items += [item] if is_open else []
+        return is_open
+
+    def _refuse_changes(self, items: list[Any], error: sqlite3.Error) -> None:
+        """Say why nothing can be written, to whoever waits for one of these items to be stored and in `trouble`."""
+        if self._unwritten is None:  # once, not at each try
+            log.error("cannot write to %s: %s", self.home, error)
+        self._unwritten = f"Nothing can be stored in {self.home}: {error}. Nothing is lost yet. Disk full?"
+        if _is_damage(error):
+            self.unsound = _damaged(self.home, error)
+        for item in items:
+            if isinstance(item, tuple) and not item[1].done():
+                item[1].set_exception(RunError(self.trouble or self._unwritten))
 
     def _next_batch(self) -> list[Any]:
         """The next items to write: those that come within BATCH_SECONDS, or up to one that somebody waits for."""

@@ -253,8 +253,8 @@ class Settings(SettingsBlock):
         chosen = self.eval.metrics
         if chosen != "auto":
             return chosen if isinstance(chosen, tuple) else (chosen,)
-        known = CLASS_METRICS if self.task == "sequence_classification" else TEXT_METRICS
-        return tuple(name for name in known if name not in WRITTEN_METRICS)
+        of_task = CLASS_METRICS if self.task == "sequence_classification" else TEXT_METRICS
+        return tuple(name for name in of_task if name not in WRITTEN_METRICS)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object; `Settings.from_dict` of it gives equal settings."""
@@ -301,13 +301,13 @@ def _read_faulty(given: dict[str, Any]) -> tuple[Settings, list[Problem], list[P
 def _read_method(given: Any) -> tuple[MethodSettings, list[Problem]]:
     """The settings of a method with defaults in place of faulty ones, and their problems."""
     name = _method_name(given) if isinstance(given, dict) else None
-    known = {method.name: method for method in METHODS}
-    if not isinstance(name, str) or name not in known:
-        names = ", ".join(known)
+    methods = {method.name: method for method in METHODS}
+    if not isinstance(name, str) or name not in methods:
+        names = ", ".join(methods)
         value = name if isinstance(given, dict) else given
         message = f"no method is named {value!r:.60}; use one of {names}."
         return method_named("lora").settings(), [Problem("method.name", value, names, message)]
-    block, problems, _ = read_block(known[name].settings, given, "method.")
+    block, problems, _ = read_block(methods[name].settings, given, "method.")
     return block, problems
 
 
@@ -356,12 +356,12 @@ def _name_problems(settings: Settings) -> list[Problem]:
 
 def _metric_problems(settings: Settings) -> list[Problem]:
     """Problems of metrics that do not belong to the task, and of a `best_by` that is not measured."""
-    known = CLASS_METRICS if settings.task == "sequence_classification" else TEXT_METRICS
+    of_task = CLASS_METRICS if settings.task == "sequence_classification" else TEXT_METRICS
     problems = []
     for name in settings.metrics:
-        if name not in known:
-            message = f"{name} does not belong to {settings.task}; use {', '.join(known)}, or auto."
-            problems.append(Problem("eval.metrics", list(settings.metrics), ", ".join(known), message))
+        if name not in of_task:
+            message = f"{name} does not belong to {settings.task}; use {', '.join(of_task)}, or auto."
+            problems.append(Problem("eval.metrics", list(settings.metrics), ", ".join(of_task), message))
     best, measured = settings.save.best_by, ("eval_loss", *settings.metrics)
     if best not in measured:
         message = f"{best} is not measured; add it to eval.metrics, or use one of {', '.join(measured)}."

@@ -104,7 +104,7 @@ class _Conversation:
 
     def _candidates(self, i: int) -> Iterator[Span]:
         """Spans of the turn that agree with the whole conversation, the most certain first."""
-        before = self._render(self._messages[:i], asked=self._is_answer(i))
+        before = self._render(self._messages[:i], prompted=self._is_answer(i))
         after = self._render(self._messages[: i + 1])
         start = self._length_as_beginning(before)
         turn_stop = None if start is None else self._length_as_beginning(after)
@@ -137,10 +137,10 @@ class _Conversation:
         """Where an answer begins behind the generation prompt, in the text `head` before its content."""
         if not self._is_answer(i):
             return None
-        asked, plain = self._render(self._messages[:i], asked=True), self._render(self._messages[:i])
-        if asked is None or plain is None or not asked.startswith(plain) or len(asked) == len(plain):
+        prompted, plain = self._render(self._messages[:i], prompted=True), self._render(self._messages[:i])
+        if prompted is None or plain is None or not prompted.startswith(plain) or len(prompted) == len(plain):
             return None
-        opening = asked[len(plain) :]
+        opening = prompted[len(plain) :]
         at = head.rfind(opening)
         earlier = self._messages[i - 1]["content"].strip() if i else ""
         between = head[at + len(opening) :]
@@ -149,12 +149,12 @@ class _Conversation:
     def _is_answer(self, i: int) -> bool:
         return bool(self._messages[i]["role"] == "assistant")
 
-    def _render(self, messages: Sequence[dict[str, Any]], asked: bool = False) -> str | None:
-        """A part of the conversation, with `asked` and the generation prompt; None where the template refuses it."""
-        if not messages and not asked:
+    def _render(self, messages: Sequence[dict[str, Any]], prompted: bool = False) -> str | None:
+        """A part of the conversation, with the generation prompt where `prompted`; None where the template refuses."""
+        if not messages and not prompted:
             return ""
         try:
-            return self._templates.render_chat(list(messages), asked, self._tools)
+            return self._templates.render_chat(list(messages), prompted, self._tools)
         except ConversationError:
             return None
 

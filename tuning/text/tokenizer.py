@@ -316,10 +316,10 @@ def _tokens_to_add(
     """The added tokens by their ids, and behind them the special tokens that neither they nor the tokenizer have;
     `named` are the texts of tokens that are special whatever their record says."""
     tokens = [added[id] for id in sorted(added)]
-    known = {token.content for token in [*tokenizer.get_added_tokens_decoder().values(), *tokens]}
+    texts = {token.content for token in [*tokenizer.get_added_tokens_decoder().values(), *tokens]}
     for token in specials:
-        if token.content not in known:
-            known.add(token.content)
+        if token.content not in texts:
+            texts.add(token.content)
             tokens.append(token)
     for token in tokens:
         token.special = token.special or token.content in named

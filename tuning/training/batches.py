@@ -18,7 +18,7 @@ class Batch:
     attention_mask: torch.Tensor | None
     """None where rows are packed: positions that restart at 0 separate them."""
     position_ids: torch.Tensor | None
-    label_places: torch.Tensor
+    label_indices: torch.Tensor
     """Flat indices (row * width + position) of the hidden states that predict a label; for classes, empty."""
     labels: torch.Tensor
     """The label tokens at those indices, or one class a row."""
@@ -44,7 +44,7 @@ def collate(rows: Sequence[EncodedRow], *, pad_id: int, classes: bool, packing: 
     ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
     mask = torch.zeros((len(rows), width), dtype=torch.long)
     types = torch.zeros((len(rows), width), dtype=torch.long) if any(row.types for row in rows) else None
-    places: list[int] = []
+    indices: list[int] = []
     labels: list[int] = []
     for index, row in enumerate(rows):
         ids[index, : len(row.ids)] = torch.tensor(row.ids, dtype=torch.long)
@@ -54,12 +54,12 @@ def collate(rows: Sequence[EncodedRow], *, pad_id: int, classes: bool, packing: 
         if classes:
             labels.append(_class_of(row))
             continue
-        _add_labels(row, index * width, places, labels)
+        _add_labels(row, index * width, indices, labels)
     return Batch(
         input_ids=ids.to(device),
         attention_mask=mask.to(device),
         position_ids=None,
-        label_places=torch.tensor(places, dtype=torch.long, device=device),
+        label_indices=torch.tensor(indices, dtype=torch.long, device=device),
         labels=torch.tensor(labels, dtype=torch.long, device=device),
         rows=len(rows),
         tokens=sum(len(row.ids) for row in rows),
@@ -70,33 +70,33 @@ def collate(rows: Sequence[EncodedRow], *, pad_id: int, classes: bool, packing: 
 def gather(states: torch.Tensor, batch: Batch) -> torch.Tensor:
     """The states (rows, tokens, width) that predict a label, as (labels, width), without a method's virtual tokens."""
     states = states[:, states.shape[1] - batch.input_ids.shape[1] :]
-    return states.reshape(-1, states.shape[-1]).index_select(0, batch.label_places)
+    return states.reshape(-1, states.shape[-1]).index_select(0, batch.label_indices)
 
 
 def _packed(rows: Sequence[EncodedRow], device: torch.device) -> Batch:
     ids: list[int] = []
     positions: list[int] = []
-    places: list[int] = []
+    indices: list[int] = []
     labels: list[int] = []
     for row in rows:
-        _add_labels(row, len(ids), places, labels)
+        _add_labels(row, len(ids), indices, labels)
         ids.extend(row.ids)
         positions.extend(range(len(row.ids)))
     return Batch(
         input_ids=torch.tensor([ids], dtype=torch.long, device=device),
         attention_mask=None,
         position_ids=torch.tensor([positions], dtype=torch.long, device=device),
-        label_places=torch.tensor(places, dtype=torch.long, device=device),
+        label_indices=torch.tensor(indices, dtype=torch.long, device=device),
         labels=torch.tensor(labels, dtype=torch.long, device=device),
         rows=len(rows),
         tokens=len(ids),
     )
 
 
-def _add_labels(row: EncodedRow, start: int, places: list[int], labels: list[int]) -> None:
+def _add_labels(row: EncodedRow, start: int, indices: list[int], labels: list[int]) -> None:
     for position in range(1, len(row.ids)):
         if row.trained[position]:
-            places.append(start + position - 1)
+            indices.append(start + position - 1)
             labels.append(row.ids[position])
 
 

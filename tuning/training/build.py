@@ -200,7 +200,8 @@ def load_base(
     elif keep_head and tuple(saved_class_names) != tuple(class_names or ()):
         _order_head(model, saved_class_names, class_names or ())
     _set_padding(model, pad_id)
-    return model
+    base: nn.Module = model
+    return base
 
 
 def _config_of_classes(class_names: Sequence[str]) -> dict[str, Any]:

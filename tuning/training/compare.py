@@ -30,7 +30,7 @@ from tuning.training.save import saved_class_names
 NO_CLASSES = "(a new head knows no classes yet)"
 OnText = Callable[[str, int, str], None]
 """Called with the side (base or trained), the index of the prompt and the next piece of the answer."""
-Answers = dict[str, list[Any]]
+ComparedAnswers = dict[str, list[Any]]
 """By side a text for each prompt; under "chances" a dictionary of probabilities by class for each."""
 
 
@@ -62,7 +62,7 @@ class BaseAndTuned:
 
     def ask(
         self, question: Question, on_text: OnText | None = None, should_continue: ShouldContinue = lambda: True
-    ) -> Answers:
+    ) -> ComparedAnswers:
         """Both answers to each prompt. Raises Stopped."""
         view, base = _base_view(self._method, self._trained, self._class_names)
         if view is None and base is None and self._class_names is None:
@@ -84,16 +84,16 @@ class PlainAndPrompted:
 
     def ask(
         self, question: Question, on_text: OnText | None = None, should_continue: ShouldContinue = lambda: True
-    ) -> Answers:
+    ) -> ComparedAnswers:
         """Both answers to each prompt, and under "prompts" what the second was an answer to. Raises Stopped."""
         method = method_named(self._plan.settings.method.name)
         generator = TextGenerator(self._model, self._tokenizer, None, should_continue)
         prompts = prompted_texts(
             self._plan, self._data, method, self._model, self._tokenizer, question.prompts, should_continue
         )
-        answers: Answers = {}
-        for side, asked in (("base", question), ("trained", question.with_prompts(prompts))):
-            answers[side] = list(generator.answers(asked, _of_side(side, on_text)))
+        answers: ComparedAnswers = {}
+        for side, side_question in (("base", question), ("trained", question.with_prompts(prompts))):
+            answers[side] = list(generator.answers(side_question, _of_side(side, on_text)))
         return answers | {"prompts": prompts}
 
 
@@ -106,7 +106,7 @@ def compare_in_training(
     class_names: Sequence[str] | None,
     on_text: OnText | None = None,
     should_continue: ShouldContinue = lambda: True,
-) -> Answers:
+) -> ComparedAnswers:
     """Answers of the base model and of a model in training, as it is now. Raises Stopped.
 
     Where training has changed the base model's own weights, the base model is loaded for the answer.
@@ -135,8 +135,8 @@ def _both(
     class_names: Sequence[str] | None,
     on_text: OnText | None,
     should_continue: ShouldContinue,
-) -> Answers:
-    answers: Answers = {"base": [NO_CLASSES] * len(question.prompts)}
+) -> ComparedAnswers:
+    answers: ComparedAnswers = {"base": [NO_CLASSES] * len(question.prompts)}
     if base is not None:
         with view or nullcontext():
             of_base = TextGenerator(base, tokenizer, None, should_continue)

@@ -117,7 +117,7 @@ def _predictions(
     batch: Batch, logits: torch.Tensor, losses: torch.Tensor, indices: Sequence[int], *, classes: bool
 ) -> list[Prediction]:
     likeliest, labels, loss_of_label = logits.argmax(-1).tolist(), batch.labels.tolist(), losses.tolist()
-    row_of_label = range(len(indices)) if classes else (batch.label_places // batch.input_ids.shape[1]).tolist()
+    row_of_label = range(len(indices)) if classes else (batch.label_indices // batch.input_ids.shape[1]).tolist()
     probabilities = torch.softmax(logits.float(), -1).tolist() if classes else []
     labels_of_row: list[list[int]] = [[] for _ in indices]
     for label, row in enumerate(row_of_label):

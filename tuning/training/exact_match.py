@@ -25,7 +25,7 @@ class WrittenAnswers:
 
     texts: dict[int, str] = field(default_factory=dict)
     right: int = 0
-    wanted: int = 0
+    row_count: int = 0
     """Rows to be answered: more than `texts` has where the time was up."""
 
     @property
@@ -64,7 +64,7 @@ def write_answers(
         for index, row, answer in itertools.islice(with_answer, most)
         if (ids := prompt_ids(row, tokenizer, system_prompt, chat=chat, special_tokens=special_tokens))
     ]
-    written, start_time = WrittenAnswers(wanted=len(prompts)), clock()
+    written, start_time = WrittenAnswers(row_count=len(prompts)), clock()
     generator = TextGenerator(built.model, tokenizer, None, should_continue)
     for start in range(0, len(prompts), ANSWER_ROWS):
         if clock() - start_time > seconds:

@@ -61,7 +61,7 @@ class FeatureCache:
             input_ids=torch.zeros((len(rows), 1), dtype=torch.long, device=self._device),
             attention_mask=None,
             position_ids=None,
-            label_places=owners,
+            label_indices=owners,
             labels=torch.cat(labels),
             rows=len(rows),
             tokens=sum(len(row.ids) for row in rows),
@@ -74,7 +74,8 @@ def last_states(model: nn.Module, batch: Batch, *, classes: bool) -> torch.Tenso
     whole: Any = model
     if classes:
         more = {} if batch.token_type_ids is None else {"token_type_ids": batch.token_type_ids}
-        return whole.features(batch.input_ids, batch.attention_mask, **more)
+        rows: torch.Tensor = whole.features(batch.input_ids, batch.attention_mask, **more)
+        return rows
     body = getattr(whole, whole.base_model_prefix)
     states = body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).last_hidden_state
     return gather(states, batch)
@@ -84,10 +85,12 @@ def logits_of(model: nn.Module, states: torch.Tensor, *, classes: bool) -> torch
     """The logits of cached states: what the model itself computes from them, including more than its output layer."""
     whole: Any = model
     if classes:
-        return whole.get_output_embeddings()(states)
+        scores: torch.Tensor = whole.get_output_embeddings()(states)
+        return scores
     ids = torch.zeros((1, len(states)), dtype=torch.long, device=states.device)
     with _body_returns(getattr(whole, whole.base_model_prefix), states[None]):
-        return whole(input_ids=ids, use_cache=False).logits[0]
+        logits: torch.Tensor = whole(input_ids=ids, use_cache=False).logits[0]
+        return logits
 
 
 @contextmanager

@@ -34,9 +34,10 @@ def batch_logits(model: nn.Module, batch: Batch, *, classes: bool) -> torch.Tens
         inputs["token_type_ids"] = batch.token_type_ids
     if classes:
         with last_states_only(model, batch.attention_mask):
-            return model(**inputs).logits
+            scores: torch.Tensor = model(**inputs).logits
+        return scores
     with reading_only(model, lambda states: gather(states, batch)):
-        logits = model(**inputs).logits
+        logits: torch.Tensor = model(**inputs).logits
     if logits.dim() == 3:
         return gather(logits, batch)
     return logits

@@ -179,9 +179,9 @@ class Scores:
             special_tokens=self._settings.data.special_tokens,
             should_continue=should_continue,
         )
-        if len(written.texts) < written.wanted and should_continue():
+        if len(written.texts) < written.row_count and should_continue():
             message = (
-                f"Exact match at step {step} is over {len(written.texts)} of {written.wanted} rows:"
+                f"Exact match at step {step} is over {len(written.texts)} of {written.row_count} rows:"
                 f" eval.max_seconds ({settings.max_seconds:g}) were up. Fewer generate_rows or max_new_tokens fit."
             )
             self._emit("warning", step=step, message=message)

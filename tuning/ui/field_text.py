@@ -90,15 +90,23 @@ def parse(value: Any, field: Field) -> ParsedField:
         empty: Any = [] if field.kind is tuple else {} if field.kind is dict else value
         return ParsedField(None if field.nullable else empty)
     if field.kind is dict:
-        content, fault = _json(text)
-        return ParsedField(value, f"This is not JSON: {fault}.") if fault else ParsedField(content)
+        return _parse_json(value)
     if field.kind is not tuple:
         return _parse_number(value)
-    if field.default and not isinstance(field.default[0], str):
-        numbers = [_parse_number(part) for part in text.split(",")]
-        hints = (number.hint for number in numbers if number.hint)
-        return ParsedField([number.value for number in numbers], next(hints, ""))
-    return _parse_lines(value)
+    of_numbers = field.default and not isinstance(field.default[0], str)
+    return _parse_numbers(text) if of_numbers else _parse_lines(value)
+
+
+def _parse_json(typed: str) -> ParsedField:
+    content, fault = _json(typed.strip())
+    return ParsedField(typed, f"This is not JSON: {fault}.") if fault else ParsedField(content)
+
+
+def _parse_numbers(text: str) -> ParsedField:
+    """Numbers with commas between them; the hint is that of the first which has one."""
+    numbers = [_parse_number(part) for part in text.split(",")]
+    hints = (number.hint for number in numbers if number.hint)
+    return ParsedField([number.value for number in numbers], next(hints, ""))
 
 
 def _parse_text(text: str, nullable: bool) -> ParsedField:

@@ -147,7 +147,7 @@ def label_of(path: str, field: Field) -> str:
 
 
 def _component(path: str, field: Field, value: Any) -> FormField:
-    look: dict[str, Any] = {
+    common: dict[str, Any] = {
         "label": label_of(path, field),
         "elem_id": dom_id(path),
         "elem_classes": ["tf-field"],
@@ -155,22 +155,27 @@ def _component(path: str, field: Field, value: Any) -> FormField:
     }
     if path == "model":
         options = [(model.title, model.spec) for model in model_catalogue()]
-        return gr.Dropdown(options, value=value, allow_custom_value=True, **look)
+        return gr.Dropdown(options, value=value, allow_custom_value=True, **common)
     if path == "data.source":
-        return gr.Dropdown(data_choices(value), value=value, allow_custom_value=True, **look)
+        return gr.Dropdown(data_choices(value), value=value, allow_custom_value=True, **common)
     if field.limit.choices:
-        options = [(TERMS.get(choice, choice), choice) for choice in field.limit.choices]
-        if field.limit.open or field.listed:
-            return gr.Dropdown(options, value=value, allow_custom_value=True, **look)
-        kind = gr.Radio if len(options) <= 3 else gr.Dropdown
-        return kind(options, value=value, **look)
+        return _choice(field, value, common)
     if field.kind is bool and field.nullable:
-        return gr.Radio([("automatic", ""), ("yes", "true"), ("no", "false")], value=value, **look)
+        return gr.Radio([("automatic", ""), ("yes", "true"), ("no", "false")], value=value, **common)
     if field.kind is bool:
-        return gr.Checkbox(value=value, **look)
+        return gr.Checkbox(value=value, **common)
     lines = 2 if field.kind is tuple and not field.default else 1
     empty = "automatic" if path in AUTOMATIC else "empty" if field.nullable else ""
-    return gr.Textbox(value=value, lines=lines, max_lines=6, placeholder=empty, html_attributes=NO_CORRECTION, **look)
+    return gr.Textbox(value=value, lines=lines, max_lines=6, placeholder=empty, html_attributes=NO_CORRECTION, **common)
+
+
+def _choice(field: Field, value: Any, common: dict[str, Any]) -> FormField:
+    """A component that offers the choices of a setting: buttons for up to three, and a list for more."""
+    options = [(TERMS.get(choice, choice), choice) for choice in field.limit.choices]
+    if field.limit.open or field.listed:
+        return gr.Dropdown(options, value=value, allow_custom_value=True, **common)
+    kind = gr.Radio if len(options) <= 3 else gr.Dropdown
+    return kind(options, value=value, **common)
 
 
 NOT_IN_FORM = {"max_new_tokens": "New tokens", "temperature": "Temperature", "prompts": "Prompt", "note": "Note"}
@@ -247,12 +252,12 @@ def _add_choice(
     kind: str, label: str, fields: dict[str, FormField], values: Values, add: AddField
 ) -> dict[str, gr.Column]:
     """A choice, and the settings of each alternative; the first two in sight, the rest under "More about"."""
-    look: dict[str, Any] = {"elem_id": dom_id(f"{kind}.name"), "elem_classes": ["tf-field"]}
+    common: dict[str, Any] = {"elem_id": dom_id(f"{kind}.name"), "elem_classes": ["tf-field"]}
     titles = [(choice.title, choice.name) for choice in CHOSEN[kind]]
     if kind == "recipe":
         titles.insert(0, ("none", NO_RECIPE))
-        look["info"] = " ".join(f"{recipe.title}: {recipe.card}" for recipe in CHOSEN[kind])
-    fields[f"{kind}.name"] = gr.Radio(titles, value=values[f"{kind}.name"], label=label, **look)
+        common["info"] = " ".join(f"{recipe.title}: {recipe.card}" for recipe in CHOSEN[kind])
+    fields[f"{kind}.name"] = gr.Radio(titles, value=values[f"{kind}.name"], label=label, **common)
     blocks = {}
     for choice in CHOSEN[kind]:
         name = f"{kind}.{choice.name}"

@@ -74,7 +74,7 @@ def memory_bar(estimate: MemoryEstimate, kind: str = "cpu") -> MemoryBar:
     """The stacked bar: what the run takes at its peak on this kind of device, on a scale that shows the parts.
 
     A toy model against a large machine would be a line one pixel wide, so the bar then has a scale of its own and
-    the limit is told in words; the scale reaches the limit as soon as the run fills an eighth of the device.
+    the limit stands in words; the scale reaches the limit as soon as the run fills an eighth of the device.
     """
     parts: list[BarPart] = [
         {"name": name, "bytes": count, "color": PARTS.get(name, PARTS["workspace"])}
@@ -90,10 +90,7 @@ def memory_bar(estimate: MemoryEstimate, kind: str = "cpu") -> MemoryBar:
             parts.append({"name": BETWEEN_UPDATES, "bytes": peak - total, "color": "#94a3b8"})
         parts.append({"name": REST[kind], "bytes": needed - peak, "color": "#cbd5e1"})
     scale = max(limit, high, total) * 1.04 if near else total
-    verdict = "fits" if estimate.fits else ("tight" if low <= limit else "over")
-    words = {"fits": "Fits", "tight": "May not fit", "over": "Will not fit"}[verdict]
-    if estimate.device_lacks:  # that it would fit is no good news then
-        verdict, words = "over", f"Cannot run there. {words}"
+    verdict, words = _verdict(estimate)
     return {
         "parts": parts,
         "total": needed if near else total,
@@ -111,6 +108,15 @@ def memory_bar(estimate: MemoryEstimate, kind: str = "cpu") -> MemoryBar:
         "fixes": _fixes(estimate.fixes[:3]),
         "summary": f"{words}. " + ", ".join(f"{part['name']} {size_text(part['bytes'])}" for part in parts),
     }
+
+
+def _verdict(estimate: MemoryEstimate) -> tuple[str, str]:
+    """`fits`, `tight` or `over`, and the same in words."""
+    verdict = "fits" if estimate.fits else ("tight" if estimate.low_bytes <= estimate.device_bytes else "over")
+    words = {"fits": "Fits", "tight": "May not fit", "over": "Will not fit"}[verdict]
+    if estimate.device_lacks:  # that it would fit is no good news then
+        return "over", f"Cannot run there. {words}"
+    return verdict, words
 
 
 def _range(estimate: MemoryEstimate) -> str:
@@ -135,8 +141,8 @@ def _moment(estimate: MemoryEstimate) -> str:
     """When in an update the peak is."""
     words = {"loss": "while the loss is computed", "optimizer step": "in the optimizer step", "start": "at the start"}
     direction, _, layer = estimate.peak_at.partition(" of ")
-    place = f"{direction} pass of {layer}" if layer else direction
-    return words.get(estimate.peak_at, f"in the {place}")
+    phase = f"{direction} pass of {layer}" if layer else direction
+    return words.get(estimate.peak_at, f"in the {phase}")
 
 
 def _between_updates(estimate: MemoryEstimate) -> str:

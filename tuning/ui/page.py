@@ -152,7 +152,7 @@ def _print_addresses(serving: Serving, port: int) -> None:
         print(f"  {guests}", flush=True)
     if serving.browser:
         # a browser's command line can be seen by other users of the machine: it gets a key that opens once
-        once = own if serving.keys is None else f"{own.partition('?')[0]}?token={serving.keys.once()}"
+        once = own if serving.keys is None else f"{own.partition('?')[0]}?token={serving.keys.one_time_key()}"
         threading.Thread(target=webbrowser.open, args=(once,), name="browser", daemon=True).start()
 
 

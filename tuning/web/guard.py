@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tuning.core.errors import TuningError
 from tuning.core.visitor import Visitor, acting_for
-from tuning.web.requests import tell_problems
+from tuning.web.requests import problems_response
 from tuning.web.serving import Serving, plain_name
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def guard(app: FastAPI, serving: Serving, home: Path) -> None:
     # the cheapest level: the next ones make curves a tenth smaller, for several times its work beside a training
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=1)
     app.add_middleware(Guard, serving=serving, uploads=home / "uploads")
-    app.add_exception_handler(TuningError, tell_problems)
+    app.add_exception_handler(TuningError, problems_response)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +114,9 @@ class Guard:
         # read leniently: other programs of this host may have set cookies that are none
         cookies, name = cookie_parser(headers.get("cookie", "")), f"tuning-fork-{port}"
         kind, _, bearer = headers.get("authorization", "").partition(" ")
-        given = [*in_address, *([bearer.strip()] if kind.lower() == "bearer" else []), cookies.get(name, "")]
+        candidates = [*in_address, *([bearer.strip()] if kind.lower() == "bearer" else []), cookies.get(name, "")]
         roles = {"holder", "guest"} if self.serving.guests else {"holder"}
-        role = next((opened for key in given if (opened := keys.opens(key)) in roles), None)
+        role = next((role for role in map(keys.role_of, candidates) if role in roles), None)
         if role == "holder":
             visitor, set_cookies = Visitor(), list[str]()
         elif role == "guest":

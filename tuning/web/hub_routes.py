@@ -80,14 +80,14 @@ def add_hub_routes(
     `local_card` describes what needs no hub, None where the hub has to be asked; `to_download` raises TuningError for
     what cannot be fetched; `refusal` puts what a download raises at the fields of this kind of thing.
     """
-    downloads, looked_up = Downloads(), dict[tuple[str, str | None], Repo]()
+    downloads, recent = Downloads(), dict[tuple[str, str | None], Repo]()
 
     def ask(request: RequestT) -> Repo:
         for_the_holder(field)
         repo = look_up(request)
-        while len(looked_up) >= LOOK_UPS:
-            looked_up.pop(next(iter(looked_up)))
-        looked_up[(request.name, request.revision)] = repo
+        while len(recent) >= LOOK_UPS:
+            recent.pop(next(iter(recent)))
+        recent[(request.name, request.revision)] = repo
         return repo
 
     def card(request: RequestT) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def add_hub_routes(
 
     def begin(request: RequestT) -> dict[str, Any]:
         for_the_holder(field)
-        repo = looked_up.get((request.name, request.revision))
+        repo = recent.get((request.name, request.revision))
         if repo is None or repo.locked:  # this request may bring the token
             repo = ask(request)
         return downloads.start(to_download(repo, request), request.token).to_dict()

@@ -19,7 +19,7 @@ def add_memory_routes(app: FastAPI, service: RunService) -> None:
     async def memory(request: Request, device: str | None = None) -> JSONResponse:
         given = await json_body(request)
 
-        def look() -> MemoryAnswer:
+        def answer() -> MemoryAnswer:
             return service.what_if(service.preview(given, device))
 
-        return JSONResponse(await run_in_threadpool(look))
+        return JSONResponse(await run_in_threadpool(answer))

@@ -1,7 +1,7 @@
 """What the modules of routes share: the JSON object of a request with its checked members, and the run of an address.
 
-A faulty one raises an error, which `tell_problems` turns into the answer: 422 with {"problems": [...]}, or 404 where
-there is no such run.
+A faulty one raises an error, which `problems_response` turns into the answer: 422 with {"problems": [...]}, or 404
+where there is no such run.
 """
 
 import json
@@ -29,7 +29,7 @@ class UnknownRunError(TuningError):
     """A run id in an address that no run has."""
 
 
-def tell_problems(request: Request, error: Exception) -> JSONResponse:
+def problems_response(request: Request, error: Exception) -> JSONResponse:
     """The exception handler of all routes: 422, or 404 where there is no such run. The page's own scripts get 200 with
     that status in a header, for a browser would log the refusal of a person's input as an error of the page."""
     status, answer = _refusal(error)

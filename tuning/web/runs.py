@@ -188,11 +188,11 @@ class RunLines:
         older = lines[LIST_LINES - 1]["number"] if len(lines) > LIST_LINES else None
         return {"runs": self.of(lines[:LIST_LINES]), "older": older}
 
-    def changed(self, known_version: str | None) -> dict[str, Any] | None:
+    def changed(self, page_version: str | None) -> dict[str, Any] | None:
         """What came, changed and went since a version of the list; None where the list has to be sent anew."""
-        if known_version is None or not known_version.isdecimal() or len(known_version) > 15:
+        if page_version is None or not page_version.isdecimal() or len(page_version) > 15:
             return None
-        changes = self._service.store.changes_after(int(known_version))
+        changes = self._service.store.changes_after(int(page_version))
         if changes is None:
             return None
         runs, removed = self.of(changes[0]), changes[1]
@@ -220,14 +220,14 @@ def fixed_part(row: RunRow) -> dict[str, Any]:
     }
 
 
-def live_answer(service: RunService, cursors: dict[str, int], known_version: str | None, lines: RunLines) -> str:
+def live_answer(service: RunService, cursors: dict[str, int], page_version: str | None, lines: RunLines) -> str:
     """What a page that has this version of the list and these points does not have yet: a `LiveAnswer` as JSON."""
     store = service.store
     version = store.list_version()  # before the list: a change in between is then sent again, never missed
     points = store.series_texts(cursors, FIRST_LOAD_LIMIT)
     answer: dict[str, Any] = {"epoch": store.store_id, "version": version}
-    if known_version != str(version):
-        changed = lines.changed(known_version)
+    if page_version != str(version):
+        changed = lines.changed(page_version)
         answer |= lines.first(cursors) if changed is None else changed
     answer["progress"] = {
         line["run_id"]: {key: line[key] for key in PROGRESS_KEYS} | {"place": service.queue_position(line["run_id"])}

@@ -1,7 +1,7 @@
 """How the page is served: where it listens, by which names it is called, with which token, and what it reads for whom.
 
-In: the options of the command line, TUNING_FORK_TOKEN. Out: a `Serving`, a socket that listens, the addresses to print.
-A token stands in the printed address; beyond this machine there is no serving without one. Where others may come in, a
+The options of the command line and TUNING_FORK_TOKEN make a `Serving`, a listening socket and the addresses to print. A
+token stands in the printed address; beyond this machine there is no serving without one. Where others may come in, a
 second address lets each of their browsers own its runs.
 """
 
@@ -16,10 +16,9 @@ import re
 import secrets
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tuning.core.errors import Problem, SettingsError, TuningError
 
@@ -44,21 +43,21 @@ class Keys:
         self.holder = token
         # from the other, so that one secret keeps both addresses the same over a restart
         self.guest = hmac.new(token.encode(), b"guest", hashlib.sha256).hexdigest()[:32]
-        self._once: set[str] = set()
+        self._one_time: set[str] = set()
 
-    def once(self) -> str:
+    def one_time_key(self) -> str:
         """A key of the holder's that opens once: for a browser's command line, which other users of a machine see."""
         key = secrets.token_urlsafe(32)
-        self._once.add(key)
+        self._one_time.add(key)
         return key
 
-    def opens(self, given: str) -> str | None:
-        """`holder` or `guest`, or None for what is no key."""
-        if given in self._once:
-            self._once.discard(given)
+    def role_of(self, secret: str) -> str | None:
+        """`holder` or `guest`, or None for what is no key. A key that opens once is no key afterwards."""
+        if secret in self._one_time:
+            self._one_time.discard(secret)
             return "holder"
         for role, key in (("holder", self.holder), ("guest", self.guest)):
-            if hmac.compare_digest(given.encode("utf-8", "replace"), key.encode()):
+            if hmac.compare_digest(secret.encode("utf-8", "replace"), key.encode()):
                 return role
         return None
 
@@ -98,51 +97,62 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser where there is a display")
 
 
-def serving_of(given: Any, environ: Mapping[str, str]) -> Serving:
+def serving_of(options: argparse.Namespace, environ: Mapping[str, str]) -> Serving:
     """From the parsed options. Raises SettingsError."""
-    problems, beyond = list[Problem](), not is_loopback(given.host)
-    if given.no_token and beyond:
+    problems = list(_problems(options, environ))
+    if problems:
+        raise SettingsError(problems)
+    beyond = not is_loopback(options.host)
+    allowed = {plain_name(name) for name in options.allow_host}
+    own = {plain_name(options.host), *own_names()} - set(EVERYWHERE) if beyond else set[str]()
+    return Serving(
+        host=options.host,
+        port=options.port,
+        home=options.home,
+        keys=None if options.no_token else Keys(environ.get(TOKEN) or secrets.token_urlsafe(32)),
+        names=LOOPBACK_NAMES | allowed | own,
+        guests=not options.no_token and (beyond or bool(allowed - LOOPBACK_NAMES)),
+        data=tuple(folder.expanduser().resolve() for folder in options.data),
+        models=tuple(folder.expanduser().resolve() for folder in options.models),
+        browser=not options.no_browser and has_display(environ),
+    )
+
+
+def _problems(options: argparse.Namespace, environ: Mapping[str, str]) -> Iterator[Problem]:
+    """What is wrong with the options and the token in the environment."""
+    if options.no_token:
+        yield from _without_token(options.host, options.allow_host)
+    if not 0 <= options.port <= 65_535:
+        yield Problem("port", options.port, "0 to 65535", "a port is a number from 0 to 65535")
+    token = environ.get(TOKEN)
+    if token is not None and not TOKEN_FORM.fullmatch(token):
+        message = f"the token in {TOKEN} must be 16 to 128 letters, digits, - and _; or leave it out for a new one"
+        yield Problem(TOKEN, None, "16 to 128 letters, digits, - and _", message)
+    for name in options.allow_host:
+        if not HOST_NAME.fullmatch(name):
+            message = f"{name!r} is no name of a host; give it without http:// and without a port"
+            yield Problem("allow_host", name, "a host's name", message)
+    for field, folders in (("data", options.data), ("models", options.models)):
+        for folder in folders:
+            if not folder.expanduser().is_dir():
+                message = f"there is no folder {str(folder)!r}; check the path"
+                yield Problem(field, str(folder), "an existing folder", message)
+
+
+def _without_token(host: str, allowed: Sequence[str]) -> Iterator[Problem]:
+    """Why a page at this host, which may also be called by the allowed names, has to ask for a token."""
+    if not is_loopback(host):
         message = (
-            f"beyond this machine ({given.host}) the page is served with a token only; leave --no-token out, or serve "
+            f"beyond this machine ({host}) the page is served with a token only; leave --no-token out, or serve "
             "it on 127.0.0.1"
         )
-        problems.append(Problem("no_token", True, "only with --host 127.0.0.1", message))
-    elif given.no_token and any(plain_name(name) not in LOOPBACK_NAMES for name in given.allow_host):
+        yield Problem("no_token", True, "only with --host 127.0.0.1", message)
+    elif any(plain_name(name) not in LOOPBACK_NAMES for name in allowed):
         message = (
             "under the name of another host the page is served with a token only, for whoever comes by that name is "
             "not on this machine; leave --no-token or --allow-host out"
         )
-        problems.append(Problem("no_token", True, "without --allow-host", message))
-    if not 0 <= given.port <= 65_535:
-        problems.append(Problem("port", given.port, "0 to 65535", "a port is a number from 0 to 65535"))
-    token = environ.get(TOKEN)
-    if token is not None and not TOKEN_FORM.fullmatch(token):
-        message = f"the token in {TOKEN} must be 16 to 128 letters, digits, - and _; or leave it out for a new one"
-        problems.append(Problem(TOKEN, None, "16 to 128 letters, digits, - and _", message))
-    for name in given.allow_host:
-        if not HOST_NAME.fullmatch(name):
-            message = f"{name!r} is no name of a host; give it without http:// and without a port"
-            problems.append(Problem("allow_host", name, "a host's name", message))
-    for field, folders in (("data", given.data), ("models", given.models)):
-        for folder in folders:
-            if not folder.expanduser().is_dir():
-                message = f"there is no folder {str(folder)!r}; check the path"
-                problems.append(Problem(field, str(folder), "an existing folder", message))
-    if problems:
-        raise SettingsError(problems)
-    allowed = {plain_name(name) for name in given.allow_host}
-    own = {plain_name(given.host), *own_names()} - set(EVERYWHERE) if beyond else set[str]()
-    return Serving(
-        host=given.host,
-        port=given.port,
-        home=given.home,
-        keys=None if given.no_token else Keys(token or secrets.token_urlsafe(32)),
-        names=LOOPBACK_NAMES | allowed | own,
-        guests=not given.no_token and (beyond or bool(allowed - LOOPBACK_NAMES)),
-        data=tuple(folder.expanduser().resolve() for folder in given.data),
-        models=tuple(folder.expanduser().resolve() for folder in given.models),
-        browser=not given.no_browser and has_display(environ),
-    )
+        yield Problem("no_token", True, "without --allow-host", message)
 
 
 def is_loopback(host: str) -> bool:
@@ -165,17 +175,18 @@ def plain_name(host: str) -> str:
 def own_names() -> set[str]:
     """The names and addresses of this machine, as it knows them itself: nobody is asked."""
     name = socket.gethostname().lower()
-    found = {name, name.partition(".")[0], f"{name.partition('.')[0]}.local"}
-    return (found | {*own_addresses()}) - {"", ".local"}
+    names = {name, name.partition(".")[0], f"{name.partition('.')[0]}.local"}
+    return (names | {*own_addresses()}) - {"", ".local"}
 
 
 def own_addresses() -> list[str]:
-    """Of this machine's networks, in the order of its devices, IPv4 before IPv6."""
+    """The addresses of this machine's networks, in the order of its devices, IPv4 before IPv6."""
     import psutil
 
-    devices = [one for addresses in psutil.net_if_addrs().values() for one in addresses]
-    found = [one for family in (socket.AF_INET, socket.AF_INET6) for one in devices if one.family == family]
-    return [one.address.partition("%")[0].lower() for one in found]
+    entries = [entry for device in psutil.net_if_addrs().values() for entry in device]
+    families = (socket.AF_INET, socket.AF_INET6)
+    in_order = [entry for family in families for entry in entries if entry.family == family]
+    return [entry.address.partition("%")[0].lower() for entry in in_order]
 
 
 def has_display(environ: Mapping[str, str]) -> bool:
@@ -205,12 +216,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 def addresses(serving: Serving, port: int) -> tuple[str, str | None]:
     """What to open: the address that lets in as the holder, and the one for a class, or None."""
-    shown = serving.host
-    if shown in EVERYWHERE:
-        reached = (one for one in own_addresses() if not ipaddress.ip_address(one).is_link_local)
-        shown = next((one for one in reached if not is_loopback(one)), "127.0.0.1")
-    shown = f"[{shown}]" if ":" in shown and not shown.startswith("[") else shown
-    plain = f"http://{shown}:{port}/"
+    host = serving.host
+    if host in EVERYWHERE:
+        routable = (address for address in own_addresses() if not ipaddress.ip_address(address).is_link_local)
+        host = next((address for address in routable if not is_loopback(address)), "127.0.0.1")
+    host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    plain = f"http://{host}:{port}/"
     if serving.keys is None:
         return plain, None
     return f"{plain}?token={serving.keys.holder}", f"{plain}?token={serving.keys.guest}" if serving.guests else None

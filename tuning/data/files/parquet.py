@@ -241,7 +241,8 @@ def _is_json_type(kind: pyarrow.DataType) -> bool:
     if types.is_nested(kind):
         return all(_is_json_type(kind.field(i).type) for i in range(kind.num_fields))
     text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
-    return text or types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_null(kind)
+    number = types.is_integer(kind) or types.is_floating(kind)
+    return bool(text or number or types.is_boolean(kind) or types.is_null(kind))
 
 
 def _json_value(value: Any) -> Any:

@@ -15,7 +15,7 @@ from tuning.data.files.lines import head, open_table
 from tuning.data.files.table import Record
 from tuning.data.files.unpack import beginning
 from tuning.data.preview.preview import SHOWN_ROWS, shown_cells
-from tuning.hub.connection import ANSWER_SECONDS, reach_hub, within
+from tuning.hub.connection import ANSWER_SECONDS, connect_to_hub, within
 from tuning.hub.data_sets import HubData
 from tuning.hub.label_names import classes_of_subset
 from tuning.hub.remote_file import PIECE_BYTES, ByteLimitError, RemoteFile
@@ -29,7 +29,7 @@ def first_rows(data: HubData, split: str | None, token: str | None) -> tuple[lis
     names = data.splits.get(split or "") or data.splits.get("train") or next(iter(data.splits.values()))
     file = next(file for file in data.listed if file.name == names[0])
     late = "The hub took too long to send the first rows; they can be seen once it is downloaded."
-    address = reach_hub()
+    address = connect_to_hub()
 
     def read() -> list[Record]:
         remote = RemoteFile(address, data, file, token)

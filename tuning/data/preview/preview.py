@@ -39,7 +39,7 @@ SHOWN_COLUMNS, SHOWN_CELLS = 300, 40
 LETTERS_A_TOKEN, LEAST_LETTERS, MOST_LETTERS = 16, 2_000, 200_000
 """How much of a row is tokenized for a look: so many letters for each token of max_seq_length, a few times what is
 kept of it, within these bounds."""
-SPELLED_ROWS = 32
+TOKENIZED_ROWS = 32
 """Rows that are tokenized at once."""
 LISTED = 50
 
@@ -134,7 +134,8 @@ def preview(
     try:
         data = open_data(settings.replace(bad_rows="skip"), task, seed, head_only=True)
     except DataError as error:
-        return found | {"problems": [problem.to_dict() for problem in error.problems]}
+        refused: DataPreview = found | {"problems": [problem.to_dict() for problem in error.problems]}
+        return refused
     train, shown = list(sample(data.train)), _first(data)
     found = _with_facts(found, data, settings, effective_batch, train)
     found["notes"] = [*found["notes"], *data.files.notes]
@@ -152,7 +153,8 @@ def preview(
     try:
         return _with_tokens(found, data, settings, task, tokenizer, train, held, shown)
     except DataError as error:
-        return found | {"problems": [problem.to_dict() for problem in error.problems]}
+        refused = found | {"problems": [problem.to_dict() for problem in error.problems]}
+        return refused
 
 
 def _letters_read(settings: DataSettings) -> int:
@@ -185,43 +187,60 @@ def _with_facts(
 
 
 def _with_tokens(
-    found: DataPreview,
+    page: DataPreview,
     data: DataSet,
     settings: DataSettings,
     task: str,
     tokenizer: TextTokenizer,
     train: list[Row],
-    held: list[Row],
-    shown: list[tuple[Record, Row]],
+    evaluation: list[Row],
+    first: list[tuple[Record, Row]],
 ) -> DataPreview:
-    """`found` with the first rows as tokens, the lengths of the training rows, and what tokenizing found to be told.
+    """`page` with the first rows as tokens, the lengths of the training rows, and the notices of tokenizing.
 
     Raises DataError.
     """
-    most, bad = _letters_read(settings), found["bad"]
-    begun = [beginning_of(row, most) for row in train]
-    pairs = _spelled([*begun, *(beginning_of(row, most) for row in held)], tokenizer, settings, task, bad)
-    first_rows = [beginning_of(row, most) for _, row in shown]
-    first = [one for _, one in _spelled(first_rows, tokenizer, settings, task)]
-    counts, whole = RowCounts(settings), {id(row) for row in (*train, *held)}
+    letters = _letters_read(settings)
+    train_starts = [beginning_of(row, letters) for row in train]
+    starts = [*train_starts, *(beginning_of(row, letters) for row in evaluation)]
+    pairs = _tokenized(starts, tokenizer, settings, task, page["bad"])
+    # of a row of which only the beginning was read nothing can be counted; the plan reads it to its end
+    whole = {id(row) for row in (*train, *evaluation)}
+    counts = _counts([pair for pair in pairs if id(pair[0]) in whole], tokenizer, settings)
+    notices = counts.notices(tokenizer, sampled=counts.rows < len(data.train) + len(evaluation))
+    of_training = {id(row) for row in train_starts}
+    tokenized = [tokens for row, tokens in pairs if id(row) in of_training]
+    return page | {
+        "notices": [*page["notices"], *(notice.to_dict() for notice in (*tokenizer.notices, *notices))],
+        "tokens": _token_views([row for _, row in first], tokenizer, settings, task),
+        "lengths": _lengths(tokenized, settings.max_seq_length, settings.long_text),
+    }
+
+
+def _counts(pairs: list[tuple[Row, TokenizedRow]], tokenizer: TextTokenizer, settings: DataSettings) -> RowCounts:
+    """What becomes of these rows as tokens, counted."""
+    counts = RowCounts(settings)
     for row, tokenized in pairs:
-        if id(row) in whole:  # of a row that was only begun nothing can be counted; the plan reads it to its end
-            counts.add(row, tokenized, tokenized.parts(settings.max_seq_length, settings.long_text), tokenizer)
-    told = counts.notices(tokenizer, sampled=counts.rows < len(data.train) + len(held))
-    trained = {id(row) for row in begun}
-    lengths = _lengths([one for row, one in pairs if id(row) in trained], settings.max_seq_length, settings.long_text)
-    tokens = [shown_tokens(one, settings.max_seq_length, tokenizer, settings.long_text) for one in first]
-    for seen, row, (_, all_of_it) in zip(tokens, first_rows, shown, strict=False):
-        if row is not all_of_it and row.text is not None:
-            _without_end(seen)
-    notices = [*found["notices"], *(notice.to_dict() for notice in (*tokenizer.notices, *told))]
-    return found | {"notices": notices, "tokens": tokens, "lengths": lengths}
+        parts = tokenized.parts(settings.max_seq_length, settings.long_text)
+        counts.add(row, tokenized, parts, tokenizer)
+    return counts
 
 
-def _without_end(seen: TokenView) -> None:
-    """Take the special tokens off the end of a row that is shown in part: they stand behind all of it only."""
-    while seen["tokens"] and seen["tokens"][-1][2]:
-        seen["tokens"].pop()
+def _token_views(rows: list[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str) -> list[TokenView]:
+    """The beginnings of rows as tokens."""
+    starts = [beginning_of(row, _letters_read(settings)) for row in rows]
+    tokenized = [tokens for _, tokens in _tokenized(starts, tokenizer, settings, task)]
+    views = [shown_tokens(tokens, settings.max_seq_length, tokenizer, settings.long_text) for tokens in tokenized]
+    for view, start, row in zip(views, starts, rows, strict=False):
+        if start is not row and start.text is not None:
+            _without_end(view)
+    return views
+
+
+def _without_end(view: TokenView) -> None:
+    """Take the special tokens off the end of a row that is shown in part: they stand behind the whole row only."""
+    while view["tokens"] and view["tokens"][-1][2]:
+        view["tokens"].pop()
 
 
 def _as_refused(one: Notice) -> Notice:
@@ -237,7 +256,7 @@ def _as_refused(one: Notice) -> Notice:
 def _first(data: DataSet) -> list[tuple[Record, Row]]:
     """The first training rows, each as it stands in the file and as it is read."""
     found = []
-    for place in data.train.places[:SHOWN_ROWS]:
+    for place in data.train.indices[:SHOWN_ROWS]:
         for record, row in zip(data.train.table.read([place]), data.train.at([place]), strict=False):
             if isinstance(record, Record):
                 found.append((record, row))
@@ -328,37 +347,40 @@ def label_balance(data: DataSet) -> list[LabelCount]:
         return []
     counts = []
     for rows, checked in ((data.train, data.checks[0]), (data.eval, data.checks[-1])):
-        codes = np.frombuffer(checked.codes, dtype=np.int32)[as_numbers(rows.places)]
-        many = np.bincount(codes, minlength=len(checked.found))
-        counts.append(dict(zip(checked.found, many.tolist(), strict=True)))
+        codes = np.frombuffer(checked.codes, dtype=np.int32)[as_numbers(rows.indices)]
+        many = np.bincount(codes, minlength=len(checked.class_names))
+        counts.append(dict(zip(checked.class_names, many.tolist(), strict=True)))
     return [
         {"name": name[:SHOWN_CHARACTERS], "train": counts[0].get(name, 0), "eval": counts[1].get(name, 0)}
         for name in data.label_names
     ]
 
 
-def _spelled(
+def _tokenized(
     rows: list[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str, bad: BadRows | None = None
 ) -> list[tuple[Row, TokenizedRow]]:
-    """Rows beside their whole token lists, without conversations that the template refuses: `bad` counts them."""
+    """Rows beside their whole token lists, without conversations that the template refuses, which are added to `bad`.
 
-    def spell(some: list[Row]) -> list[TokenizedRow]:
-        return tokenize_rows(some, tokenizer, **how_rows_are_written(settings, task))
+    Raises DataError.
+    """
 
-    found = list[tuple[Row, TokenizedRow]]()
-    for begin in range(0, len(rows), SPELLED_ROWS):  # a tokenizer takes hundreds of bytes a letter while it works
-        some = rows[begin : begin + SPELLED_ROWS]
+    def tokenize(chunk: list[Row]) -> list[TokenizedRow]:
+        return tokenize_rows(chunk, tokenizer, **how_rows_are_written(settings, task))
+
+    pairs = list[tuple[Row, TokenizedRow]]()
+    for begin in range(0, len(rows), TOKENIZED_ROWS):  # a tokenizer takes hundreds of bytes a letter while it works
+        chunk = rows[begin : begin + TOKENIZED_ROWS]
         try:
-            found += zip(some, spell(some), strict=True)
+            pairs += zip(chunk, tokenize(chunk), strict=True)
         except ConversationError:
-            for number, row in enumerate(some, begin + 1):
+            for number, row in enumerate(chunk, begin + 1):
                 try:
-                    found += [(row, one) for one in spell([row])]
+                    pairs += [(row, tokens) for tokens in tokenize([row])]
                 except ConversationError as error:
                     if bad is not None:
                         bad["count"] += 1
                         bad["rows"].append({"line": number, "reason": str(error)})
-    return found
+    return pairs
 
 
 def _lengths(tokenized: list[TokenizedRow], limit: int, long_text: str) -> Lengths | dict[str, int]:

@@ -100,7 +100,7 @@ class _Tracers:
         """Tokens that a row can have: beyond them the model has no position embedding."""
         self._sizes: dict[Any, Any] = {}
         self._tracers = {rank: self._tracer(layout, rank) for rank in ranks}
-        self._deeper = None if layout.whole else self._tracer(layout.with_one_more()[1], ranks[0])
+        self._deeper = None if layout.whole else self._tracer(layout.with_repeated_layers()[1], ranks[0])
 
     def _tracer(self, layout: Layout, rank: int | None) -> Tracer:
         from tuning.memory.tracing.tracer import Tracer
@@ -166,7 +166,9 @@ class _Tracers:
         other, rank = shape_to_check(ranks, length, many=many, padded=padded)
         fit = self._fitted(what, shapes_to_trace(ranks, many=many, padded=padded, longest=length), other, rank)
         if deeper and self._deeper is not None:
-            check_layers(fit, self._layout.with_one_more()[0], other, ranks[0], getattr(self._deeper, what)(other))
+            check_layers(
+                fit, self._layout.with_repeated_layers()[0], other, ranks[0], getattr(self._deeper, what)(other)
+            )
         return block_of(fit, self._layout)
 
     def _fitted(

@@ -294,7 +294,7 @@ def _scratch(func: Any, args: Any) -> int:
     if not str(func).startswith("bitsandbytes.gemm_4bit"):
         return 0
     shape = next(arg for arg in args if isinstance(arg, list | tuple))
-    return math.prod(shape) * args[0].element_size()
+    return int(math.prod(shape) * args[0].element_size())
 
 
 def _floating(tensor: torch.Tensor) -> bool:

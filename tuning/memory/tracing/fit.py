@@ -94,7 +94,7 @@ class Fit:
 def fit_traces(traces: Sequence[Trace], shapes: Sequence[tuple[BatchShape, int | None]], depth: int) -> Fit | None:
     """The polynomials of every event; None where the traces are too few to determine them. Raises UntraceableError."""
     first = traces[0]
-    if any(trace.labels != first.labels or not numpy.array_equal(trace.places, first.places) for trace in traces):
+    if any(trace.labels != first.labels or not numpy.array_equal(trace.spans, first.spans) for trace in traces):
         raise UntraceableError("the operations of an update depend on its sizes")
     many, ranked = any(shape.rows > 1 for shape, _ in shapes), len({rank for _, rank in shapes}) > 1
     names = monomials(many=many, ranked=ranked)
@@ -104,7 +104,7 @@ def fit_traces(traces: Sequence[Trace], shapes: Sequence[tuple[BatchShape, int |
     layers = _coefficients(matrix, own)
     if columns is None or layers is None:
         return None
-    events = summed(first.places, columns, len(first.labels))
+    events = summed(first.spans, columns, len(first.labels))
     return Fit(labels=first.labels, names=names, events=events, layers=layers.reshape(depth, len(CATEGORIES), -1))
 
 

@@ -44,7 +44,7 @@ class Layout:
         """The traced layers that stand for others, by their index among those traced."""
         return [i for i, count in enumerate(self.stands_for) if count]
 
-    def with_one_more(self) -> tuple[Layout, Layout]:
+    def with_repeated_layers(self) -> tuple[Layout, Layout]:
         """Two layouts of a model in which each layer that stands for others occurs once more.
 
         The first leaves it out, to be predicted from traces of this layout; the second traces it.

@@ -53,7 +53,7 @@ class Point:
 
     def at(self, values: list[float]) -> float:
         """Bytes of all categories, where the monomials have these values."""
-        return sum(map(mul, self.total, values))
+        return float(sum(map(mul, self.total, values)))
 
     def before_the_first_step(self) -> list[list[float]]:
         """The coefficients where the optimizer has no state yet: in the first update, until it steps."""
@@ -92,7 +92,7 @@ class Block:
     def total(self, candidate: PeakCandidate, rank: int | None) -> int:
         """Bytes of all categories at the peak."""
         totals = self._of(candidate)[1] @ np.array(self._values(candidate.shape, rank))
-        return round(max(totals.tolist()))  # of a dozen numbers faster than numpy's own
+        return round(float(max(totals.tolist())))  # of a dozen numbers faster than numpy's own
 
     def through_step(self, candidate: PeakCandidate, rank: int | None) -> list[tuple[str, int]]:
         """Names and bytes of the points of the last micro-batch and the update, in order; the highest is the peak.

@@ -30,7 +30,7 @@ class Trace:
     layers: list[tuple[int, ...]]
 
     @cached_property
-    def places(self) -> Array:
+    def spans(self) -> Array:
         """Category, first event and event after the last of each storage: columns x 3."""
         return numpy.array([column[:3] for column in self.columns])
 
@@ -42,7 +42,7 @@ class Trace:
     @cached_property
     def live(self) -> Array:
         """Live bytes: events x categories."""
-        return summed(self.places, self.bytes, len(self.labels))
+        return summed(self.spans, self.bytes, len(self.labels))
 
     @property
     def peak(self) -> int:
@@ -62,12 +62,12 @@ class Trace:
         return Trace(labels=[self.labels[event] for event in events], columns=columns, layers=self.layers)
 
 
-def summed(places: Array, values: Array, events: int) -> Array:
+def summed(spans: Array, values: Array, events: int) -> Array:
     """Sums of the storages' values by event and category.
 
-    `places` is columns x 3 as in `Trace.places`; `values` has a number for each column, or a row of numbers.
+    `spans` is columns x 3 as in `Trace.spans`; `values` has a number for each column, or a row of numbers.
     """
-    category, first, after = places.T
+    category, first, after = spans.T
     steps = numpy.zeros((events + 1, len(CATEGORIES), *values.shape[1:]), dtype=values.dtype)
     numpy.add.at(steps, (first, category), values)
     numpy.subtract.at(steps, (after, category), values)

@@ -296,7 +296,8 @@ def _base_from_config(
         _pack(model, options["quantization_config"])
     if getattr(model.config, "pad_token_id", None) is None:
         model.config.pad_token_id = pad_id
-    return model
+    weightless: nn.Module = model
+    return weightless
 
 
 def _pack(model: Any, quantization: Any) -> None:

@@ -40,15 +40,16 @@ class RTuning:
     settings = RTuningSettings
 
     def prepare(self, rows: Sequence[Row], settings: RTuningSettings, answer: Answer) -> list[Row]:
-        """The rows with the answers to learn; known is what the base model says itself."""
-        said = answer([row.prompt or "" for row in rows])
+        """The rows with the answers to learn, by whether the base model answers their questions right itself."""
+        answers = answer([row.prompt or "" for row in rows])
         return [
-            _taught(row, settings, known(row, *one, settings.threshold)) for row, one in zip(rows, said, strict=True)
+            _rewritten(row, settings, known=is_known(row, text, confidence, settings.threshold))
+            for row, (text, confidence) in zip(rows, answers, strict=True)
         ]
 
     def forms(self, row: Row, settings: RTuningSettings) -> tuple[Row, Row]:
         """The row in both ways that `prepare` may write it: as known, and as not known."""
-        return _taught(row, settings, True), _taught(row, settings, False)
+        return _rewritten(row, settings, known=True), _rewritten(row, settings, known=False)
 
     def measure(
         self, rows: Sequence[Row], settings: RTuningSettings, answer: Answer, prefer: Prefer
@@ -57,66 +58,76 @@ class RTuning:
 
         answer_rate: answered, not refused. accuracy: right among the answered. invented: answered wrongly, of all.
         """
-        said = [text for text, _ in answer([row.prompt or "" for row in rows])]
-        right = [contains(text, row.completion or "") for row, text in zip(rows, said, strict=True)]
-        if settings.form == "refusal":
-            refused = [contains(text, UNKNOWN) for text in said]
-            sure = [1 - one for one in prefer([row.prompt or "" for row in rows], UNKNOWN, None)]
-        else:
-            refused = [contains(text, UNSURE) for text in said]
-            heads = [f"{row.prompt}{_answer_of(text)}{ASK}" for row, text in zip(rows, said, strict=True)]
-            sure = list(prefer(heads, SURE, UNSURE))
-        answered = [hit for hit, no in zip(right, refused, strict=True) if not no]
-        good = [hit and (settings.form == "certainty" or not no) for hit, no in zip(right, refused, strict=True)]
+        prompts = [row.prompt or "" for row in rows]
+        answers = [text for text, _ in answer(prompts)]
+        correct = [contains(text, row.completion or "") for row, text in zip(rows, answers, strict=True)]
+        refused, certainty = _refusals(prompts, answers, settings, prefer)
+        answered = [right for right, refusal in zip(correct, refused, strict=True) if not refusal]
+        # an answer in the certainty form stands there even where the model says that it is unsure of it
+        refusal_counts = settings.form == "refusal"
+        hits = [right and not (refusal_counts and no) for right, no in zip(correct, refused, strict=True)]
         return {
             "answer_rate": len(answered) / len(rows),
             "accuracy": sum(answered) / max(1, len(answered)),
             "invented": (len(answered) - sum(answered)) / len(rows),
-            "average_precision": average_precision(sure, good),
-            "auroc": auroc(sure, good),
+            "average_precision": average_precision(certainty, hits),
+            "auroc": auroc(certainty, hits),
         }
 
 
-def known(row: Row, text: str, confidence: float, threshold: float) -> bool:
-    """Whether the base model's answer holds the true one, and is sure enough."""
+def _refusals(
+    prompts: Sequence[str], answers: Sequence[str], settings: RTuningSettings, prefer: Prefer
+) -> tuple[list[bool], list[float]]:
+    """Of each answer, whether it is a refusal, and how certain the model is, 0 to 1."""
+    if settings.form == "refusal":
+        refused = [contains(text, UNKNOWN) for text in answers]
+        return refused, [1 - chance for chance in prefer(prompts, UNKNOWN, None)]
+    refused = [contains(text, UNSURE) for text in answers]
+    questions = [f"{prompt}{_answer_of(text)}{ASK}" for prompt, text in zip(prompts, answers, strict=True)]
+    return refused, list(prefer(questions, SURE, UNSURE))
+
+
+def is_known(row: Row, text: str, confidence: float, threshold: float) -> bool:
+    """Whether the base model's answer `text` holds the true one, and is sure enough."""
     return contains(text, row.completion or "") and confidence >= threshold
 
 
-def contains(text: str, wanted: str) -> bool:
-    """Whether the words of `wanted` stand in the text one after another; case and punctuation do not count."""
-    words, asked = _words(text), _words(wanted)
-    return bool(asked) and any(words[at : at + len(asked)] == asked for at in range(len(words) - len(asked) + 1))
+def contains(text: str, answer: str) -> bool:
+    """Whether the words of `answer` stand in the text one after another; case and punctuation do not count."""
+    words, target = _words(text), _words(answer)
+    return bool(target) and any(words[i : i + len(target)] == target for i in range(len(words) - len(target) + 1))
 
 
 def average_precision(scores: Sequence[float], hits: Sequence[bool]) -> float:
     """The mean of the precision at each hit, most certain first; 0 without any hit."""
     order = sorted(range(len(scores)), key=lambda index: -scores[index])
-    found, total = 0, 0.0
-    for place, index in enumerate(order, 1):
+    hits_before, total = 0, 0.0
+    for rank, index in enumerate(order, 1):
         if hits[index]:
-            found += 1
-            total += found / place
-    return total / found if found else 0.0
+            hits_before += 1
+            total += hits_before / rank
+    return total / hits_before if hits_before else 0.0
 
 
 def auroc(scores: Sequence[float], hits: Sequence[bool]) -> float:
     """The chance that a hit is more certain than a miss, ties counting half; 0.5 where there is only one kind."""
-    good = [score for score, hit in zip(scores, hits, strict=True) if hit]
-    bad = [score for score, hit in zip(scores, hits, strict=True) if not hit]
-    if not good or not bad:
+    positives = [score for score, hit in zip(scores, hits, strict=True) if hit]
+    negatives = [score for score, hit in zip(scores, hits, strict=True) if not hit]
+    if not positives or not negatives:
         return 0.5
-    wins = sum((one > other) + 0.5 * (one == other) for one in good for other in bad)
-    return wins / (len(good) * len(bad))
+    wins = sum((hit > miss) + 0.5 * (hit == miss) for hit in positives for miss in negatives)
+    return wins / (len(positives) * len(negatives))
 
 
-def _taught(row: Row, settings: RTuningSettings, is_known: bool) -> Row:
+def _rewritten(row: Row, settings: RTuningSettings, *, known: bool) -> Row:
+    """The row with the answer to learn, where the base model knows the true answer or does not."""
     if settings.form == "refusal":
-        return row if is_known else replace(row, completion=UNKNOWN)
-    return replace(row, completion=f"{row.completion}{ASK}{SURE if is_known else UNSURE}")
+        return row if known else replace(row, completion=UNKNOWN)
+    return replace(row, completion=f"{row.completion}{ASK}{SURE if known else UNSURE}")
 
 
 def _answer_of(text: str) -> str:
-    """The answer without what is said about it."""
+    """The answer alone, without the words behind it on how sure the model is."""
     return text.split(ASK)[0]
 
 

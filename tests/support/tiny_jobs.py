@@ -1,4 +1,4 @@
-"""A small world for tests of training: a folder with a random model, rows of unequal length, and jobs on them.
+"""Training jobs for tests, on a tiny random model and rows of unequal length.
 
 A test gives a folder to write to, and the settings that it wants different.
 """
@@ -72,7 +72,7 @@ def make_rows(file: Path, count: int = 67, seed: int = 3) -> Path:
     return file
 
 
-class World:
+class TinyJobs:
     """A model folder and a rows file; makes jobs from a few changed settings."""
 
     def __init__(self, folder: Path) -> None:

@@ -1,6 +1,6 @@
-"""The matrix of methods, tasks and models for the tests of methods, and a world in which each line of it can be run.
+"""The matrix of methods, tasks and models for the tests of methods, and the jobs that run its lines.
 
-`MethodsWorld` has a Llama (untied), a Llama (tied) and a BERT of random weights, and settings with which each method
+`MatrixJobs` has a Llama (untied), a Llama (tied) and a BERT of random weights, and settings with which each method
 learns something within a few updates.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support.training_world import WORDS, World
+from support.tiny_jobs import WORDS, TinyJobs
 
 CLASSES = "sequence_classification"
 LLAMA, TIED, BERT = "llama", "tied", "bert"
@@ -84,8 +84,8 @@ MATRIX = [
 ]
 
 
-class MethodsWorld(World):
-    """A World with three kinds of base model, of learnable answers."""
+class MatrixJobs(TinyJobs):
+    """Jobs on three kinds of base model, with answers that can be learned."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
