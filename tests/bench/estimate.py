@@ -27,7 +27,7 @@ from tuning.bench.measure import cpu, markdown
 from tuning.core.hardware import DEVICES, named_device
 from tuning.memory.estimate import MemoryEstimate, estimate
 from tuning.memory.fixes import fixes
-from tuning.memory.usage import usage_of, with_settings
+from tuning.memory.usage import usage_of, with_settings_unchecked
 from tuning.memory.workload import Workload, workload_of
 from tuning.models.architectures import supports_sdpa
 from tuning.plan.plan import Plan, plan_for
@@ -191,7 +191,7 @@ def estimate_times(some: list[Plan], count: int) -> str:
     took: dict[str, list[float]] = {FITS: [], DOES_NOT: [], LIST: []}
     for _ in range(count):
         device = draw.choice(DEVICES)
-        plan = with_settings(draw.choice(some), {"micro_batch_size": draw.choice(ROWS)}).on(device)
+        plan = with_settings_unchecked(draw.choice(some), {"micro_batch_size": draw.choice(ROWS)}).on(device)
         fits = estimate(usage_of(plan)).fits
         took[FITS if fits else DOES_NOT].append(cpu(partial(_estimated, plan)))
         took[LIST].append(cpu(partial(fixes, usage_of(plan))))

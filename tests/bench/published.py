@@ -49,7 +49,7 @@ def _workload(source: Source, peak: Peak, card: bool) -> Workload:
         "optimizer": {"name": peak.optimizer, "momentum": 0.0, "max_grad_norm": 1.0},
     }
     return Workload(
-        config=MODELS[peak.model], settings=settings, labels=source.labels, padded=source.padded, on_cuda=card
+        config=MODELS[peak.model], settings=settings, class_count=source.labels, padded=source.padded, on_cuda=card
     )
 
 

@@ -17,7 +17,7 @@ def line(source: Source, peak: Peak, per_token: float = 0.0) -> Line:
     """A line whose table is made by hand: a thousand bytes, and so many for each token of the micro-batch."""
     block = Block(monomials=["1", "BS"], points=[Point(place="0.loss", bytes=[[1000.0, per_token]])], line=[])
     table = Table(layers=1, window=None, blocks={"one": block, "many": block}, trainable=(0.0, 0.0), total=(0.0, 0.0))
-    workload = Workload(config={}, settings={"method": {}}, labels=source.labels, padded=False)
+    workload = Workload(config={}, settings={"method": {}}, class_count=source.labels, padded=False)
     return Line(source=source, peak=peak, workload=workload, memory=table)
 
 
@@ -53,7 +53,7 @@ def test_what_is_added_is_the_arithmetic_it_says() -> None:
 def test_one_length_is_fitted_on_the_first_run_and_the_report_says_so() -> None:
     peak = replace(PEFT.peaks[0], bytes=1000 + 4 * 600 * (50 + 28 * 2 * 8 * 128 * 2), between=0)
     lines = [line(PEFT, peak, 50.0), line(PEFT, replace(peak, bytes=2 * peak.bytes, what="another"), 50.0)]
-    lines[1] = replace(lines[1], workload=replace(lines[1].workload, labels=1))
+    lines[1] = replace(lines[1], workload=replace(lines[1].workload, class_count=1))
     assert fitted(lines[0].expected, peak.bytes, PEFT.limit) == 600
     text = report(lines)
     assert "600 tokens make the first run come out" in text

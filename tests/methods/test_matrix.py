@@ -55,7 +55,7 @@ def test_what_was_said_moves_and_nothing_else(world, row) -> None:
     assert moved == wanted
     plan = job.plan
     assert plan.value("trainable_parameters") == sum(weight.numel() for weight in kept["built"].trainable)
-    parts = method_named(row.method["name"]).parameter_groups(plan.model.shape, plan.settings.method, plan.labels)
+    parts = method_named(row.method["name"]).parameter_groups(plan.model.shape, plan.settings.method, plan.class_count)
     assert sum(part.parameters for part in parts) == plan.value("total_parameters")
     again = run(world.of(row, max_steps=3, eval={"every": None}))[1]
     assert series(events) == series(again)
@@ -109,7 +109,7 @@ def base_as_loaded(world, row):
     settings = world.of(row).plan.settings.method
     options = method_named(row.method["name"]).load_options(settings, "cpu")
     base = load_base(
-        str(world.models[row.model]), labels=None, attention="sdpa", dtype=torch.float32, pad_id=0, options=options
+        str(world.models[row.model]), class_names=None, attention="sdpa", dtype=torch.float32, pad_id=0, options=options
     )
     keep_differentiable(base)
     return base

@@ -87,11 +87,11 @@ def test_cursor_gives_only_what_is_new(store):
 def test_version_changes_with_the_list_and_not_with_points(store):
     emit = create(store)
     store.flush()
-    before = store.revision()
+    before = store.list_version()
     emit("step", **step(1))
     emit("eval", step=1, loss=1.0, metrics={})
     store.flush()
-    assert store.revision() == before
+    assert store.list_version() == before
     for change in (
         lambda: store.rename("r1", "new"),
         lambda: store.note("r1", "hm"),
@@ -100,8 +100,8 @@ def test_version_changes_with_the_list_and_not_with_points(store):
         lambda: (emit("started", total_steps=2), store.flush()),
     ):
         change()
-        assert store.revision() > before
-        before = store.revision()
+        assert store.list_version() > before
+        before = store.list_version()
 
 
 def test_delete_hides_and_undelete_brings_back_every_point(store):
@@ -203,7 +203,7 @@ def test_the_epoch_belongs_to_the_file(tmp_path):
     first.close()
     first.close()
     second = RunStore(tmp_path)
-    assert second.epoch == first.epoch
+    assert second.store_id == first.store_id
     second.close()
     with pytest.raises(RunError):
         second.runs()

@@ -39,7 +39,7 @@ def first_gradient(jobs: TinyJobs, micro: int, steps: int, **changes):
     with own_random_state(settings.seed, torch.device("cpu")):
         data = open_data(settings.data, settings.task, settings.seed)
         rows = encode_set(data.train, TextTokenizer(plan.model.path), settings.data, settings.task)
-        labels = data.label_names if plan.labels else None
+        labels = data.label_names if plan.class_count else None
         built = build(settings, plan.model.path, labels, 1e-3, 0)
     if settings.method.name == "lora":  # a zero second matrix would hide the gradient of the first
         with torch.no_grad():
@@ -154,7 +154,7 @@ def test_packed_rows_do_not_see_each_other(jobs, attention):
     from tuning.training.build import load_base
     from tuning.training.loss import batch_logits, sum_loss
 
-    model = load_base(str(jobs.model), labels=None, attention=attention, dtype=torch.float32, pad_id=0).eval()
+    model = load_base(str(jobs.model), class_names=None, attention=attention, dtype=torch.float32, pad_id=0).eval()
     rows = [
         EncodedRow(ids=[1, *range(5, 5 + n), 2], trained=[False] + [True] * (n + 1), label=None, cut=False)
         for n in (3, 11, 6)
@@ -185,7 +185,7 @@ def test_loss_is_that_of_the_library_on_one_row(jobs):
     from tuning.training.build import load_base
     from tuning.training.loss import batch_logits, sum_loss
 
-    model = load_base(str(jobs.model), labels=None, attention="sdpa", dtype=torch.float32, pad_id=0).eval()
+    model = load_base(str(jobs.model), class_names=None, attention="sdpa", dtype=torch.float32, pad_id=0).eval()
     row = EncodedRow(ids=[1, 5, 6, 7, 8, 2], trained=[False, False, False, True, True, True], label=None, cut=False)
     batch = collate([row], pad_id=0, classes=False, packing=False, device=torch.device("cpu"))
     with torch.no_grad():

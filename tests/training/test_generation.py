@@ -68,7 +68,7 @@ def speaker(folder: Path) -> Any:
     from tuning.training.build import load_base
     from tuning.training.generate import TextGenerator
 
-    model = load_base(str(folder), labels=None, attention="eager", dtype=torch.float32, pad_id=0).eval()
+    model = load_base(str(folder), class_names=None, attention="eager", dtype=torch.float32, pad_id=0).eval()
     return TextGenerator(model, TextTokenizer(folder)), model
 
 

@@ -150,7 +150,7 @@ def test_loading_ends_between_tensors_and_loads_again(jobs: TinyJobs) -> None:
 
     def load(checks: Checks) -> Any:
         with stop_between_tensors(checks):
-            return load_base(str(jobs.model), labels=None, attention="sdpa", dtype=torch.float32, pad_id=0)
+            return load_base(str(jobs.model), class_names=None, attention="sdpa", dtype=torch.float32, pad_id=0)
 
     whole = Checks()
     before = load(whole)

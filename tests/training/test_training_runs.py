@@ -84,7 +84,7 @@ def test_paused_run_equals_an_unpaused_one(jobs):
     def on_event(event):
         if event.kind == "step" and event.data["step"] == 3:
             commands.pause()
-            commands.ask(lambda model, tokenizer, labels: answers.append((model.eval(), torch.rand(4))))
+            commands.ask(lambda model, tokenizer, class_names: answers.append((model.eval(), torch.rand(4))))
             threading.Timer(0.5, commands.unpause).start()
 
     events = run(jobs.job(**changes), commands, on_event)[1]

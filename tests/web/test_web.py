@@ -97,7 +97,7 @@ def test_a_hundred_thousand_points_are_capped_then_incremental(client, service):
     emit("step", step=100_001, loss=0.0)
     service.store.flush()
     begun = time.perf_counter()
-    answer = client.get(f"/fork/live?cur={run_id}:{first['id']}&v={service.store.revision()}")
+    answer = client.get(f"/fork/live?cur={run_id}:{first['id']}&v={service.store.list_version()}")
     assert [point["step"] for point in answer.json()["points"][run_id]["step"]] == [100_001]
     assert len(answer.content) < 1_000 and time.perf_counter() - begun < 1.0
 
