@@ -27,7 +27,7 @@ from tuning.data.data_set import TOKEN_SETTINGS, check
 from tuning.data.files.formats import Format
 from tuning.data.files.lines import MOST_OPEN_TABLES, LineTable
 from tuning.data.files.progress import ReadProgress, reading
-from tuning.data.preview.background_read import _reads, how_far, read_whole
+from tuning.data.preview.background_read import _reads, read_whole, reading_progress
 from tuning.data.schema import RowError, RowSchema, fast_valid, make_row
 from tuning.settings.schema import DataSettings
 from tuning.web.data import add_data_routes
@@ -280,10 +280,10 @@ def test_the_progress_of_another_file_of_the_same_name_is_not_told(tmp_path: Pat
     other = tmp_path / "other" / "train.jsonl"
     with reading(str(other), other.name, "finding rows", "bytes", 2**22) as tell:
         tell(2**21)
-        far = how_far(DataSettings(source=str(other)))
+        far = reading_progress(DataSettings(source=str(other)))
         assert (far["doing"], far["done"], far["total"]) == ("finding rows", 2**21, 2**22)
         assert far["words"] == "train.jsonl is being read (finding rows: 2 of 4 MiB)" and "path" not in far
-        mine = how_far(DataSettings(source=str(tmp_path / "mine" / "train.jsonl")))
+        mine = reading_progress(DataSettings(source=str(tmp_path / "mine" / "train.jsonl")))
         assert (mine["doing"], mine["total"]) == ("reading", 0)
 
 

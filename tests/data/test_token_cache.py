@@ -126,7 +126,7 @@ def imported(start: tuple[str, ...]) -> set[str]:
     return found
 
 
-VERSION_AND_DIGEST = (1, "92c92a2a5e72c5d6")
+VERSION_AND_DIGEST = (1, "4fecaab33cf00d1b")
 """The version of the code that decides tokens, and the digest of that code when the version was last thought about."""
 
 

@@ -51,7 +51,7 @@ PAIRS = (
 INSTRUCTIONS = ("instruction", "question", "query", "problem", "user", "human", "context")
 """Prompts that are written as a field of their own, so that their answer is not written to go on from them."""
 ASKED = ("prompt", "instruction", "question", "query", "problem", "input")
-"""Prompts that a wanted answer out of several may belong to."""
+"""Prompts that a chosen answer out of several may belong to."""
 CHOSEN = ("chosen", "chosen_response", "preferred", "accepted")
 REJECTED = ("rejected", "rejected_response", "dispreferred")
 SENTENCE_PAIRS = (
@@ -131,7 +131,7 @@ SIDE = frozenset(
         *("model", "poet", "publisher", "tags", "tag", "gender", "level", "type", "format", "version"),
     )
 )
-"""Columns that tell something about a text and are the text only where there is no other."""
+"""Columns that describe a text and are the text only where there is no other."""
 FEW_CLASSES = 20
 LONGEST_CLASS = 40
 SAME_ROWS = 4
@@ -163,9 +163,9 @@ class Column:
     kind: str
     """talk, text, class, constant, number, identifier, address, date, list, object, or empty."""
     characters: float
-    """Of its values, on average."""
+    """Characters of a value on average."""
     words: bool
-    """Some value has a letter in it."""
+    """Whether some value has a letter in it."""
 
     @property
     def plain(self) -> str:
@@ -173,16 +173,17 @@ class Column:
 
     @property
     def scalar(self) -> bool:
-        """Its values can be written as a text."""
+        """Whether its values can be written as a text."""
         return self.kind not in ("talk", "list", "object", "empty", "address")
 
 
-def _share(values: Sequence[str], pattern: re.Pattern[str]) -> bool:
-    return sum(pattern.fullmatch(one) is not None for one in values) >= 0.9 * len(values)
+def _match(values: Sequence[str], pattern: re.Pattern[str]) -> bool:
+    """Whether at least nine of ten values match the pattern as a whole."""
+    return sum(pattern.fullmatch(value) is not None for value in values) >= 0.9 * len(values)
 
 
 def _kind(name: str, values: Sequence[Any]) -> str:
-    """Of the values that are not missing."""
+    """The kind of a column by its plain name and its values, without missing ones."""
     if not values:
         return "empty"
     if any(is_talk(value) for value in values):
@@ -199,18 +200,18 @@ def _kind(name: str, values: Sequence[Any]) -> str:
 
 def _kind_of_texts(name: str, texts: Sequence[str], *, few: bool, different: int) -> str:
     """The kind of a column of texts, of which so many are different; `few` says that they are as few as classes."""
-    if _share(texts, _ADDRESS):
+    if _match(texts, _ADDRESS):
         return "address"
-    single = all(len(one.split()) < 2 for one in texts)
+    single = all(len(text.split()) < 2 for text in texts)
     if single and _ID_NAME.match(name):
         return "identifier"
     if few and max(map(len, texts)) <= LONGEST_CLASS:
         return "class"
     if different == 1 and len(texts) >= SAME_ROWS:
         return "constant"
-    if _share(texts, _NUMBER):
+    if _match(texts, _NUMBER):
         return "number"
-    if _share(texts, _DATE):
+    if _match(texts, _DATE):
         return "date"
     return "identifier" if single and _are_codes(texts) else "text"
 
@@ -252,26 +253,26 @@ class Columns:
         return Column(name, _kind(plain_name(name), values), mean, words)
 
     def values(self, name: str) -> list[Any]:
-        """Those that are not missing; an empty text says nothing either."""
-        found = (record.get(name) for record in self.records)
-        return [value for value in found if not is_missing(value, self._csv) and value != ""]
+        """The values of a column that are neither missing nor an empty text."""
+        values = (record.get(name) for record in self.records)
+        return [value for value in values if not is_missing(value, self._csv) and value != ""]
 
     @cached_property
     def by_name(self) -> dict[str, Column]:
-        """By plain name; of two with the same one, the first."""
+        """The columns by plain name; of two with the same one, the first."""
         return {column.plain: column for column in reversed(self.all)}
 
     @cached_property
     def texts(self) -> list[Column]:
-        """Those that hold prose and are not about another one; where there are none, what else has words."""
-        prose = [one for one in self.all if one.kind == "text" and not _ID_NAME.match(one.plain)]
-        main = [one for one in prose if one.plain not in SIDE]
-        return main or prose or [one for one in self.all if one.kind in ("class", "constant") and one.words]
+        """The columns that hold prose and do not describe another one; where there are none, others with words."""
+        prose = [column for column in self.all if column.kind == "text" and not _ID_NAME.match(column.plain)]
+        main = [column for column in prose if column.plain not in SIDE]
+        return main or prose or [column for column in self.all if column.kind in ("class", "constant") and column.words]
 
     def named(self, names: Sequence[str], *kinds: str) -> Column | None:
         """The first of these names that there is, of one of these kinds; without kinds, with values that are text."""
-        found = (self.by_name[name] for name in names if name in self.by_name)
-        return next((one for one in found if (one.kind in kinds if kinds else one.scalar)), None)
+        columns = (self.by_name[name] for name in names if name in self.by_name)
+        return next((column for column in columns if (column.kind in kinds if kinds else column.scalar)), None)
 
     # -- what they are ------------------------------------------------------------------------------------------------
     def roles(self, task: str, classes: Sequence[str] = ()) -> dict[str, str]:
@@ -280,13 +281,13 @@ class Columns:
         Raises DataError where more than one reading is possible.
         """
         if task != "sequence_classification":
-            found = self._conversation() or self._answers()
-            if found is not None:
-                return found
+            roles = self._conversation() or self._answers()
+            if roles is not None:
+                return roles
         return self._texts(task, classes)
 
     def _conversation(self) -> dict[str, str] | None:
-        talks = [one for one in self.all if one.kind == "talk" and one.plain not in COMPANIONS["history"]]
+        talks = [column for column in self.all if column.kind == "talk" and column.plain not in COMPANIONS["history"]]
         if not talks:
             return self._no_talk()
         not_rejected = [column for column in talks if column.plain not in REJECTED]
@@ -333,11 +334,12 @@ class Columns:
             return False
         return completion.kind != "talk" or any(map(starts_with_answer, self.values(completion.name)))
 
-    def _same(self, one: Column, other: Column) -> bool:
-        return all(record.get(one.name) == record.get(other.name) for record in self.records)
+    def _same(self, column: Column, other: Column) -> bool:
+        """Whether two columns hold the same values."""
+        return all(record.get(column.name) == record.get(other.name) for record in self.records)
 
     def _answers(self) -> dict[str, str] | None:
-        """Prompt and completion by their names; of wanted and unwanted answers the wanted."""
+        """Prompt and completion by their names; of chosen and rejected answers the chosen."""
         chosen = self.named(CHOSEN)
         if chosen is not None and self.named(REJECTED) is not None:
             prompt = self.named(ASKED)
@@ -361,8 +363,8 @@ class Columns:
         return self._with_companions({"prompt": prompt.name, "completion": answers.name}, "pair")
 
     def _check_choice(self, prompt: Column, completion: Column) -> None:
-        """Ask where the answer is the number or the letter of a choice, which stands beside it."""
-        choices = next((one for name in CHOICES if (one := self.by_name.get(name)) is not None), None)
+        """Raises DataError where the answer is the number or the letter of a choice that stands beside it."""
+        choices = next((column for name in CHOICES if (column := self.by_name.get(name)) is not None), None)
         if choices is None or choices.kind not in ("list", "object"):
             return
         if not all(_CHOICE.fullmatch(str(value)) for value in self.values(completion.name)):
@@ -376,9 +378,11 @@ class Columns:
         raise self._question(message)
 
     def _check_verdict(self, prompt: Column, completion: Column) -> None:
-        """Ask where a column of true and false may say which answers are wanted."""
+        """Raises DataError where a column of true and false may say which answers are good ones."""
         verdict = self.named(["label"])
-        if verdict in (None, prompt, completion) or not all(isinstance(one, bool) for one in self.values(verdict.name)):
+        if verdict in (None, prompt, completion) or not all(
+            isinstance(value, bool) for value in self.values(verdict.name)
+        ):
             return
         message = (
             f"column {verdict.name!r} says of each answer whether it is wanted, and all would be learned; keep the "
@@ -387,31 +391,33 @@ class Columns:
         )
         raise self._question(message)
 
-    def _with_companions(self, found: dict[str, str], kind: str) -> dict[str, str]:
-        """With the columns that stand beside these."""
+    def _with_companions(self, roles: dict[str, str], kind: str) -> dict[str, str]:
+        """The roles with those of the columns beside them; `kind` is a key of BESIDE."""
         for role in BESIDE[kind]:
-            names = [name for name in COMPANIONS[role] if name != plain_name(found.get("prompt", ""))]
+            names = [name for name in COMPANIONS[role] if name != plain_name(roles.get("prompt", ""))]
             column = self.named(names, *COMPANION_KINDS[role]) or self.named(names, "empty")
-            if column is None or column.name in found.values():
+            if column is None or column.name in roles.values():
                 continue
             if role == "history" and column.kind in WORDS and not self._all_json(column):
                 continue
-            if role == "input" and self._inside(column, found["prompt"]):
+            if role == "input" and self._inside(column, roles["prompt"]):
                 continue
-            found[role] = column.name
-        return found
+            roles[role] = column.name
+        return roles
 
     def _all_json(self, column: Column) -> bool:
+        """Whether all values look like JSON lists."""
         return all(str(value).lstrip().startswith("[") for value in self.values(column.name))
 
     def _inside(self, column: Column, prompt: str) -> bool:
         """Whether the prompts have this column's texts in them already."""
         pairs = [(record.get(column.name), record.get(prompt)) for record in self.records]
-        said = [pair for pair in pairs if not is_missing(pair[0], self._csv) and pair[0] != ""]
-        return bool(said) and all(str(one) in str(other) for one, other in said)
+        present = [pair for pair in pairs if not is_missing(pair[0], self._csv) and pair[0] != ""]
+        return bool(present) and all(str(text) in str(prompt_text) for text, prompt_text in present)
 
     # -- texts, with a class or without -------------------------------------------------------------------------------
     def _texts(self, task: str, classes: Sequence[str]) -> dict[str, str]:
+        """Text, second text and label; empty where there is no text. Raises DataError where several could be meant."""
         label = self._label(task, classes)
         for names in SENTENCE_PAIRS:
             first, second = (self.named([name]) for name in names)
@@ -459,13 +465,17 @@ class Columns:
         raise self._question(self._readings(self._example(texts[0], second, task, label)))
 
     def _other_halves(self, text: Column, label: Column | None) -> list[Column]:
-        """What may belong to the only text where its name says that it is half of something, such as a question."""
+        """Columns that may belong to the only text, where its name says that it is half of something (a question)."""
         if text.plain not in {*TARGETS, *ASKED}:
             return []
-        beside = [one for one in self.all if one not in (text, label) and one.plain not in SIDE]
-        sure = [one for one in beside if one.kind in ("list", "object") or (one.kind == "constant" and one.words)]
-        classes = [one for one in beside if one.kind == "class" and one.words]
-        return [*sure, *classes] if sure or len(classes) > 1 else []
+        beside = [column for column in self.all if column not in (text, label) and column.plain not in SIDE]
+        certain = [
+            column
+            for column in beside
+            if column.kind in ("list", "object") or (column.kind == "constant" and column.words)
+        ]
+        classes = [column for column in beside if column.kind == "class" and column.words]
+        return [*certain, *classes] if certain or len(classes) > 1 else []
 
     def _label(self, task: str, classes: Sequence[str]) -> Column | None:
         """The label by its name, or because its classes have names; None where there is none.
@@ -491,9 +501,12 @@ class Columns:
         ]
 
     def _class_column(self, task: str, texts: Sequence[Column]) -> Column | None:
-        """A column that has few values and is left over."""
-        useful = [one for one in self.all if one not in texts and one.kind not in NOTHING]
-        classes = [one for one in useful if one.kind == "class" and one.plain not in SIDE]
+        """The column of classes that no name gives away: the only one with few values. None where there is none.
+
+        Raises DataError where classification has several to choose from.
+        """
+        useful = [column for column in self.all if column not in texts and column.kind not in NOTHING]
+        classes = [column for column in useful if column.kind == "class" and column.plain not in SIDE]
         if task == "sequence_classification":
             if len(classes) > 1:
                 raise self._question(_which_label(classes, f'"text": "{texts[0].name}"'))
@@ -512,24 +525,31 @@ class Columns:
         return ["text", "completion"] if column.kind == "constant" and column.plain not in SIDE else []
 
     def _example(self, first: Column, second: Column, task: str, label: Column | None) -> str:
+        """A value of data.columns that would decide between the readings."""
         if task == "sequence_classification":
             return f'{{"text": "{first.name}", "label": "{label.name if label else "…"}"}}'
         return f'{{"prompt": "{first.name}", "completion": "{second.name}"}}'
 
     def _readings(self, example: str) -> str:
-        able, unable = [], []
+        """The message that lists what each column could be."""
+        readable, unreadable = [], []
         for column in self.all:
             roles = self._could_be(column)
             if roles:
-                able.append(
+                readable.append(
                     f"{column.name[:40]} could be {', '.join(roles[:-1]) + ' or ' if roles[1:] else ''}{roles[-1]}"
                 )
             elif column.kind != "empty":
-                unable.append(column.name[:40])
-        told = "; ".join(able[:LISTED]) + (f"; and {len(able) - LISTED} more" if len(able) > LISTED else "")
-        rest = f"; not to be read: {', '.join(unable[:LISTED])}" if unable else ""
-        return f"more than one reading is possible: {told}{rest}; say which with data.columns, for example {example}"
+                unreadable.append(column.name[:40])
+        possible = "; ".join(readable[:LISTED]) + (
+            f"; and {len(readable) - LISTED} more" if len(readable) > LISTED else ""
+        )
+        rest = f"; not to be read: {', '.join(unreadable[:LISTED])}" if unreadable else ""
+        return (
+            f"more than one reading is possible: {possible}{rest}; say which with data.columns, for example {example}"
+        )
 
     def _question(self, message: str) -> DataError:
+        """The error that asks for data.columns."""
         limit = "text | text + label | prompt + completion | messages"
         return DataError(message, [column.name for column in self.all], limit, "data.columns")

@@ -60,8 +60,8 @@ def starts_with_answer(value: Any) -> bool:
     first = turns[0] if isinstance(turns, list) and turns else None
     if not isinstance(first, dict):
         return False
-    who = next((first[key] for key in SPEAKER_KEYS if isinstance(first.get(key), str)), "")
-    return ROLES.get(_word(who)) == "assistant"
+    speaker = next((first[key] for key in SPEAKER_KEYS if isinstance(first.get(key), str)), "")
+    return ROLES.get(_word(speaker)) == "assistant"
 
 
 def turns_of(value: Any, column: str, counts: NoticeCounts) -> tuple[Turn, ...]:
@@ -73,12 +73,13 @@ def turns_of(value: Any, column: str, counts: NoticeCounts) -> tuple[Turn, ...]:
 
 
 def _listed(value: Any, *, look: bool = False) -> Any:
-    """JSON text and an object of lists as a list of turns."""
+    """The value with JSON text, or an object of lists, as a list of turns."""
     return turns_in_columns({"": from_json(value, look=look)})[""]
 
 
-def _word(who: str) -> str:
-    return re.sub(r"[\s-]+", "_", who.strip().lower())
+def _word(role: str) -> str:
+    """A role in small letters with underscores."""
+    return re.sub(r"[\s-]+", "_", role.strip().lower())
 
 
 def _turn(turn: Any, where: str, counts: NoticeCounts) -> Turn:
@@ -196,17 +197,17 @@ def _call(call: Any, where: str, counts: NoticeCounts) -> dict[str, Any]:
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise RowError(f"{where} has a tool call without the name of its function")
-    rest = {key: value for key, value in call.items() if key != "function" and value is not None}
-    rest = rest if function is not call else {}
+    other_keys = {key: value for key, value in call.items() if key != "function" and value is not None}
+    other_keys = other_keys if function is not call else {}
     function = dict(function)
     if "arguments" not in function and "parameters" in function:
         function["arguments"] = function.pop("parameters")
     arguments = function.get("arguments")
     if isinstance(arguments, str):
-        read = from_json(arguments.strip() or "{}")
-        counts["arguments" if isinstance(read, dict) else "arguments_text", ""] += 1
-        function["arguments"] = read if isinstance(read, dict) else arguments
-    return {"type": "function", **rest, "function": function}
+        parsed = from_json(arguments.strip() or "{}")
+        counts["arguments" if isinstance(parsed, dict) else "arguments_text", ""] += 1
+        function["arguments"] = parsed if isinstance(parsed, dict) else arguments
+    return {"type": "function", **other_keys, "function": function}
 
 
 def _call_turn(content: str, where: str, counts: NoticeCounts) -> tuple[str, dict[str, Any]]:
@@ -233,7 +234,8 @@ def _take_learned(unread: dict[str, Any], role: str, counts: NoticeCounts) -> bo
 
 
 def _mark(value: Any, words: str, role: str, counts: NoticeCounts) -> bool:
-    """What a mark says: 0 or false, not learned; anything else learned, and counts where it is not 1 or true."""
+    """Whether a mark lets its turn be learned: not where it is 0 or false. Anything else that is not 1 or true is
+    counted for a notice."""
     if isinstance(value, str):
         value = {"true": True, "false": False}.get(value.strip().lower(), value)
         with suppress(ValueError):
@@ -255,19 +257,19 @@ def masked(turns: tuple[Turn, ...], mask: Any, column: str, counts: NoticeCounts
     """The turns with a row's own marks: one for each turn, one for each answer, or one for all. Raises RowError."""
     mask = from_json(mask)
     marks: Sequence[Any] = mask if isinstance(mask, list) else [mask] * len(turns)
-    answers = [place for place, turn in enumerate(turns) if turn.role == "assistant"]
+    answers = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
     if len(marks) == len(turns):
-        by_place: Mapping[int, Any] = dict(enumerate(marks))
+        mark_by_turn: Mapping[int, Any] = dict(enumerate(marks))
     elif len(marks) == len(answers):
-        by_place = dict(zip(answers, marks, strict=True))
+        mark_by_turn = dict(zip(answers, marks, strict=True))
     else:
         raise RowError(f"column {column!r} has {len(marks)} marks for {len(turns)} turns")
-    found = []
-    for place, turn in enumerate(turns):
-        value = by_place.get(place)
+    turns_with_marks = []
+    for i, turn in enumerate(turns):
+        value = mark_by_turn.get(i)
         learned = is_missing(value) or _mark(value, f"{column} {value}", turn.role, counts)
-        found.append(replace(turn, learned=turn.learned and learned))
-    return tuple(found)
+        turns_with_marks.append(replace(turn, learned=turn.learned and learned))
+    return tuple(turns_with_marks)
 
 
 def unlearned_answers(turns: tuple[Turn, ...], counts: NoticeCounts) -> tuple[Turn, ...]:
@@ -277,10 +279,10 @@ def unlearned_answers(turns: tuple[Turn, ...], counts: NoticeCounts) -> tuple[Tu
 
 
 def count_systems(turns: tuple[Turn, ...], counts: NoticeCounts) -> None:
-    """Tell of system turns where chat templates do not expect them."""
-    places = [place for place, turn in enumerate(turns) if turn.role == "system"]
-    counts["system_twice", ""] += len(places) > 1
-    counts["system_late", ""] += bool(places) and places[0] > 0
+    """Count system turns where chat templates do not expect them."""
+    positions = [i for i, turn in enumerate(turns) if turn.role == "system"]
+    counts["system_twice", ""] += len(positions) > 1
+    counts["system_late", ""] += bool(positions) and positions[0] > 0
 
 
 def tools_of(value: Any, column: str, counts: NoticeCounts) -> str | None:
@@ -295,13 +297,13 @@ def tools_of(value: Any, column: str, counts: NoticeCounts) -> str | None:
         raise RowError(f"column {column!r} is no list of tools, each an object with a name")
     if not tools:
         return None
-    found = []
+    schemas = []
     for tool in map(from_json, tools):
         bare = "function" not in tool and "name" in tool and "type" not in tool
         counts["tools_bare", ""] += bare
-        found.append({"type": "function", "function": tool} if bare else tool)
+        schemas.append({"type": "function", "function": tool} if bare else tool)
     counts["tools", ""] += 1
-    return whole_characters(json.dumps(found, ensure_ascii=False), f"column {column!r}")
+    return whole_characters(json.dumps(schemas, ensure_ascii=False), f"column {column!r}")
 
 
 def history_of(value: Any, column: str, counts: NoticeCounts) -> tuple[tuple[str, str], ...]:
@@ -313,15 +315,15 @@ def history_of(value: Any, column: str, counts: NoticeCounts) -> tuple[tuple[str
         turns = turns_of(pairs, column, counts)
         if len(turns) % 2 or [turn.role for turn in turns] != ["user", "assistant"] * (len(turns) // 2):
             raise RowError(f"column {column!r} needs a question and an answer in turn")
-        pairs = [[asked.content, said.content] for asked, said in zip(turns[::2], turns[1::2], strict=True)]
+        pairs = [[question.content, answer.content] for question, answer in zip(turns[::2], turns[1::2], strict=True)]
     if not isinstance(pairs, list):
         raise RowError(f"column {column!r} is no list of questions with their answers")
-    found = []
+    history = []
     for pair in pairs:
         pair = list(pair.values()) if isinstance(pair, dict) else pair
         if not isinstance(pair, list) or len(pair) != 2:
             raise RowError(f"column {column!r} is no list of questions with their answers")
-        asked, said = (as_text(one, column, empty=True) for one in pair)
-        found.append((asked, said))
-    counts["history", ""] += len(found)
-    return tuple(found)
+        question, answer = (as_text(text, column, empty=True) for text in pair)
+        history.append((question, answer))
+    counts["history", ""] += len(history)
+    return tuple(history)

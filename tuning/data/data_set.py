@@ -142,7 +142,7 @@ class DataSet:
     checks: tuple[Checked, ...] = field(repr=False)
     """Of the training rows and, where there is one, of the evaluation file."""
     notices: tuple[Notice, ...] = ()
-    """What a person hears before Start of columns, turns, rows and classes: which are used, and which are not."""
+    """Notices about columns, turns, rows and classes: which are used, and which are not."""
 
     @property
     def folder(self) -> Path | None:
@@ -329,7 +329,7 @@ def _row_notices(
     checks: Sequence[Checked],
     names: Sequence[str],
 ) -> Iterator[Notice]:
-    """What a person hears before Start of columns, turns, marks, classes and bad rows."""
+    """Notices about columns, turns, marks, classes and bad rows."""
     yield from column_notices(schema)
     whole = all(checked.whole for checked in checks) and all(table.whole for table in tables)
     scope = "" if whole else f" (of the first {counted(sum(checked.rows for checked in checks), 'row')})"
@@ -414,7 +414,7 @@ def check(table: Table, schema: RowSchema) -> Checked:
 
 
 class _RowChecker:
-    """Collects what is wrong with rows, which classes they have, and what a person hears of them."""
+    """Collects what is wrong with rows, which classes they have, and what notices say of them."""
 
     def __init__(self, schema: RowSchema, *, may_have_late_columns: bool) -> None:
         self._schema = schema
@@ -502,7 +502,8 @@ class _RowChecker:
 def _row_or_bad(
     record: Record | BadRow, schema: RowSchema, labels: dict[str, int], notice_counts: NoticeCounts | None = None
 ) -> Row | BadRow:
-    """The record as a row, or why it cannot be one; of a good row `notice_counts` gets what a person hears of it."""
+    """The record as a row, or why it cannot be one; of a good row its peculiarities are added to
+    `notice_counts`."""
     if isinstance(record, BadRow):
         return record
     of_row = NoticeCounts()
@@ -601,8 +602,8 @@ def _by_class(checked: Checked, indices: Indices, names: tuple[str, ...] | None)
 def _split_notices(
     splits: Sequence[tuple[Checked, Indices]], names: tuple[str, ...] | None, files: DataFiles
 ) -> list[Notice]:
-    """What a person hears of the split into training and evaluation rows: that there are no evaluation rows, or that a
-    class has no rows in one of the two."""
+    """Notices about the split into training and evaluation rows: that there are no evaluation rows, or that a class has
+    no rows in one of the two."""
     eval_field = "data.eval_fraction" if files.eval is None else "data.eval_split"
     (train_check, train), (eval_check, evaluation) = splits
     notices = list[Notice]()

@@ -13,7 +13,7 @@ from tuning.text import Row
 
 
 def repeated(data: DataSet) -> dict[str, int]:
-    """Training rows that stand there already, and evaluation rows that are trained on too."""
+    """Counts of training rows that repeat an earlier one, and of evaluation rows that are trained on too."""
     train = Counter(map(hash, data.train))
     return {
         "duplicates": sum(train.values()) - len(train),
@@ -22,7 +22,7 @@ def repeated(data: DataSet) -> dict[str, int]:
 
 
 def is_empty(row: Row) -> bool:
-    """Nothing to learn from: no answer, no text, no turn of an assistant."""
+    """Whether there is nothing to learn from: no answer, no text, no turn of an assistant."""
     if row.messages is not None:
         answers = [turn for turn in row.messages if turn.role == "assistant" and turn.learned]
         return not any(turn.content.strip() or turn.extra for turn in answers)
@@ -30,18 +30,18 @@ def is_empty(row: Row) -> bool:
 
 
 def repeat_notices(data: DataSet) -> tuple[Notice, ...]:
-    """What is told of repeated rows, of a data set that is small enough to be read for it."""
+    """Notices about repeated rows. Every row of the data set is read for them."""
     counts = repeated(data)
-    told = list[Notice]()
+    notices = list[Notice]()
     if count := counts["in_both"]:
         message = f"{_rows(count, 'evaluation row')} trained on too: the evaluation flatters."
-        told.append(Notice(field="data.source", message=message, count=count))
+        notices.append(Notice(field="data.source", message=message, count=count))
     if count := counts["duplicates"]:
         message = "1 training row repeats an earlier one and is learned once more."
         if count > 1:
             message = f"{count:,} training rows repeat earlier ones and are learned once more each."
-        told.append(Notice(field="data.source", message=message, count=count))
-    return tuple(told)
+        notices.append(Notice(field="data.source", message=message, count=count))
+    return tuple(notices)
 
 
 def _rows(count: int, what: str) -> str:

@@ -47,7 +47,7 @@ class DataFiles:
     """Columns that hold numbers of classes, with the names that the hub's card gives them."""
     notes: tuple[str, ...] = ()
     notices: tuple[Notice, ...] = ()
-    """What is told of files that were left out."""
+    """Notices about files that are left out."""
 
 
 def data_catalogue() -> list[dict[str, Any]]:
@@ -74,7 +74,8 @@ def split_source(source: str) -> tuple[str, str]:
 
 
 def _kind_as_written(source: str) -> tuple[str | None, str]:
-    """The same as far as the source itself says it: None for a name that is either bundled or the hub's."""
+    """The kind as far as the source itself says it, and the name without its prefix. The kind is None for a name that
+    is either bundled or the hub's."""
     kind, colon, rest = source.partition(":")
     if colon and kind in ("bundled", "path", "hub"):
         return kind, rest
@@ -86,6 +87,7 @@ UPLOADED = re.compile(r"/uploads/[0-9a-f]{16}/[^/]+")
 
 
 def is_uploaded(source: str) -> bool:
+    """Whether this is the path of a file that came in through the page."""
     return UPLOADED.search(source) is not None
 
 
@@ -96,7 +98,7 @@ def short_name(source: str) -> str:
 
 
 def find_data_files(settings: DataSettings) -> DataFiles:
-    """Raises DataError where there is no such set, file, folder or split."""
+    """The files that the settings name. Raises DataError where there is no such set, file, folder or split."""
     kind, name = split_source(settings.source)
     if kind == "hub":
         return _from_hub(name, settings)
@@ -109,37 +111,38 @@ def find_data_files(settings: DataSettings) -> DataFiles:
             path = Path(name)
         _check_readable(path, name)
         try:
-            found = _from_path(path, settings)
+            files = _from_path(path, settings)
         except OSError as error:  # a folder that may not be looked into, a disk that is gone
             shown = f"{str(path)!r:.300}"
             message = f"{shown} cannot be read: {error.strerror or error}; check who may read it, or choose another"
             raise DataError(message, str(path), "a readable file or folder") from None
-        for file in (*found.train, *(found.eval or ())):  # a link in a folder may lead out of it
+        for file in (*files.train, *(files.eval or ())):  # a link in a folder may lead out of it
             _check_readable(file, str(Path(name) / file.name) if path.is_dir() else name)
-        return found
+        return files
     _no_subset(settings)
     card = _bundled_card(name)
     if card is None:
         raise DataError(f"no data set {settings.source!r} here; bundled: {_bundled()}", settings.source, _bundled())
-    train, held = _folder_files(assets_folder() / "data" / name, settings)
+    train, evaluation = _folder_files(assets_folder() / "data" / name, settings)
     return DataFiles(
         name=name,
         title=card.get("title", name),
         origin="bundled",
         train=(train,),
-        eval=(held,) if held else None,
+        eval=(evaluation,) if evaluation else None,
         card=card,
     )
 
 
 def _check_readable(path: Path, name: str) -> None:
-    """Raises DataError where who asks may not have this path read. It is not opened for that, nor looked for."""
+    """Raises DataError where the visitor of the page may not read this path. It is not opened for that."""
     refusal = path_refusal(path, "data")
     if refusal is not None:
         raise DataError(f"{name!r:.300} {refusal}", name, "an upload, bundled data, or a folder named for all")
 
 
 def _no_subset(settings: DataSettings) -> None:
+    """Raises DataError where a subset is named for data that have none."""
     if settings.subset is not None:
         message = "subset is for hub data and its clones; leave it empty"
         raise DataError(message, settings.subset, "null", field="data.subset")
@@ -155,14 +158,15 @@ def is_here(settings: DataSettings) -> bool:
 
 
 def _bundled() -> str:
+    """The names of the bundled data sets, for messages."""
     return ", ".join(card["name"] for card in data_catalogue()) or "none"
 
 
 # -- the hub's cache --------------------------------------------------------------------------------------------------
 def _from_hub(name: str, settings: DataSettings) -> DataFiles:
-    """What was downloaded; the hub is not asked."""
-    kept = cached_data(name, settings.revision) if is_hub_id(name) else None
-    if kept is None:
+    """The files of a data set that was downloaded; the hub is not asked. Raises DataError."""
+    snapshot = cached_data(name, settings.revision) if is_hub_id(name) else None
+    if snapshot is None:
         at = f" at revision {settings.revision!r}" if settings.revision else ""
         message = (
             f"no data set {settings.source!r:.200}{at} here: not bundled ({_bundled()}), not downloaded yet. Press "
@@ -171,17 +175,17 @@ def _from_hub(name: str, settings: DataSettings) -> DataFiles:
         )
         limit = "a bundled name, a file's path, or a hub id that is downloaded"
         raise DataError(message, settings.source, limit)
-    _check_readable(kept.folder, settings.source)
-    subset, wanted, held = _chosen_splits(name, kept.layout, settings)
-    splits = kept.layout.subsets[subset]
-    files = _whole(name, subset, kept, splits[wanted] + (splits[held] if held else ()))
-    train = tuple(files[file] for file in splits[wanted])
-    classes = classes_of_subset(kept.classes, subset)
+    _check_readable(snapshot.folder, settings.source)
+    subset, train_split, eval_split = _chosen_splits(name, snapshot.layout, settings)
+    splits = snapshot.layout.subsets[subset]
+    files = _downloaded_files(name, subset, snapshot, splits[train_split] + (splits[eval_split] if eval_split else ()))
+    train = tuple(files[file] for file in splits[train_split])
+    classes = classes_of_subset(snapshot.classes, subset)
     notes = (
-        f"{subset}, {wanted}" + (f"; evaluation rows from {held}" if held else ""),
+        f"{subset}, {train_split}" + (f"; evaluation rows from {eval_split}" if eval_split else ""),
         *(class_words(column, names) for column, names in classes.items()),
     )
-    title = name.rpartition("/")[2] + ("" if len(kept.layout.subsets) == 1 else f" ({subset})")
+    title = name.rpartition("/")[2] + ("" if len(snapshot.layout.subsets) == 1 else f" ({subset})")
     return DataFiles(
         name=title,
         title=title,
@@ -189,7 +193,7 @@ def _from_hub(name: str, settings: DataSettings) -> DataFiles:
         train=train,
         notes=notes,
         classes=classes,
-        eval=tuple(files[file] for file in splits[held]) if held else None,
+        eval=tuple(files[file] for file in splits[eval_split]) if eval_split else None,
     )
 
 
@@ -231,39 +235,49 @@ def _eval_split(name: str, splits: Sequence[str], train: str, settings: DataSett
 
 
 def class_words(column: str, names: tuple[str, ...]) -> str:
-    told = ", ".join(f"{number} {name}" for number, name in enumerate(names[:10])) + (", …" if len(names) > 10 else "")
-    return f"The card names the classes of {column}: {told}. data.label_names can name them otherwise."
+    """The sentence about the names that a card gives the classes of a column."""
+    numbered = ", ".join(f"{number} {name}" for number, name in enumerate(names[:10])) + (
+        ", …" if len(names) > 10 else ""
+    )
+    return f"The card names the classes of {column}: {numbered}. data.label_names can name them otherwise."
 
 
-def _whole(name: str, subset: str, kept: Snapshot, wanted: tuple[str, ...]) -> dict[str, Path]:
-    gone = kept.missing(wanted)
-    if gone:
+def _downloaded_files(name: str, subset: str, snapshot: Snapshot, names: tuple[str, ...]) -> dict[str, Path]:
+    """The paths of these files by name. Raises DataError where one is not downloaded."""
+    missing = snapshot.missing(names)
+    if missing:
         message = (
-            f"subset {subset!r} of {name} is not downloaded yet: {len(gone)} of {len(wanted)} files are missing. "
+            f"subset {subset!r} of {name} is not downloaded yet: {len(missing)} of {len(names)} files are missing. "
             "Press Look up to fetch it (on the command line: run --download)"
         )
         raise DataError(message, subset, "a subset that is downloaded")
-    return {file: kept.folder / file for file in wanted}
+    return {file: snapshot.folder / file for file in names}
 
 
 # -- a person's own files ---------------------------------------------------------------------------------------------
 def _from_path(path: Path, settings: DataSettings) -> DataFiles:
+    """A person's own file or folder. Raises DataError, and OSError where it may not be looked at."""
     # unlike those of Path these are false, too, for a name too long, with a zero byte in it, or not to be looked at
     folder, file = os.path.isdir(path), os.path.isfile(path)
     if folder:
         return _from_folder(path, settings)
     _no_subset(settings)
     if file:
-        train, held = path, _beside(path, settings)
+        train, evaluation = path, _eval_file_beside(path, settings)
         if settings.split is not None and settings.split != _stem(path):
             message = f"{path.name} is one file and has no split {settings.split!r}; leave data.split empty"
             raise DataError(message, settings.split, "null", "data.split")
     else:
         message = f"there is no file {str(path)!r:.300}; check the path"
         raise DataError(message, str(path), "an existing file or folder")
-    notes = (f"evaluation rows from {held.name}",) if held is not None else ()
+    notes = (f"evaluation rows from {evaluation.name}",) if evaluation is not None else ()
     return DataFiles(
-        name=_stem(path), title=path.name, origin="path", train=(train,), eval=(held,) if held else None, notes=notes
+        name=_stem(path),
+        title=path.name,
+        origin="path",
+        train=(train,),
+        eval=(evaluation,) if evaluation else None,
+        notes=notes,
     )
 
 
@@ -277,18 +291,18 @@ def _from_folder(folder: Path, settings: DataSettings) -> DataFiles:
         files = _from_clone(folder, card, layout, settings)
     else:
         _no_subset(settings)
-        train, held = _folder_files(folder, settings)
+        train, evaluation = _folder_files(folder, settings)
         files = DataFiles(
             name=_stem(folder),
             title=folder.name,
             origin="path",
             train=(train,),
-            eval=(held,) if held else None,
-            notes=(f"evaluation rows from {held.name}",) if held else (),
+            eval=(evaluation,) if evaluation else None,
+            notes=(f"evaluation rows from {evaluation.name}",) if evaluation else (),
         )
     used = {file.relative_to(folder).as_posix() for file in (*files.train, *(files.eval or ()))}
-    left = [name for name in names if name not in used and not _beside_rows(name)]
-    return replace(files, notices=_left_out(folder.name, left, whole))
+    unused = [name for name in names if name not in used and not _beside_rows(name)]
+    return replace(files, notices=_unused_files_notice(folder.name, unused, whole))
 
 
 def _refuse_arrow(folder: Path, names: list[str]) -> None:
@@ -318,7 +332,7 @@ def _from_clone(folder: Path, card: dict[str, Any], layout: Layout, settings: Da
     classes = classes_of_subset(classes_of(card.get("dataset_info")), subset)
     read = f"{subset}, {train_split}" if len(layout.subsets) > 1 else train_split
     many = f", {len(train)} files" if len(train) > 1 else ""
-    held = f"; evaluation rows from {eval_split}" if eval_split else ""
+    evaluation = f"; evaluation rows from {eval_split}" if eval_split else ""
     return DataFiles(
         name=_stem(folder),
         title=folder.name,
@@ -326,43 +340,44 @@ def _from_clone(folder: Path, card: dict[str, Any], layout: Layout, settings: Da
         train=train,
         eval=tuple(folder / name for name in splits[eval_split]) if eval_split else None,
         notes=(
-            f"read as on the hub: {read}{many}{held}",
-            *(class_words(column, known) for column, known in classes.items()),
+            f"read as on the hub: {read}{many}{evaluation}",
+            *(class_words(column, names) for column, names in classes.items()),
         ),
         classes=classes,
     )
 
 
 def _has_split(stems: dict[str, Path], names: list[str], settings: DataSettings) -> bool:
-    """Is a file of the folder named after the split that is wanted, or the only one there is?"""
+    """Whether a file of the folder is named after the split that is asked for, or is the only one there is."""
     inside = any("/" in name and not _beside_rows(name) for name in names)
     return (settings.split or "train") in stems or (settings.split is None and len(stems) == 1 and not inside)
 
 
 def _beside_rows(name: str) -> bool:
-    """Does a file of this name go with rows and is none?"""
+    """Whether a file of this name lies beside rows and holds none."""
     short = name.rpartition("/")[2]
     return short in NOT_ROWS or short == "card.json" or NOT_ROWS_BESIDE.fullmatch(short) is not None
 
 
-def _left_out(name: str, left: list[str], whole: bool) -> tuple[Notice, ...]:
-    if not left and whole:
+def _unused_files_notice(name: str, unused: list[str], whole: bool) -> tuple[Notice, ...]:
+    """That files of the folder `name` are not used; `whole` says whether all of them were listed."""
+    if not unused and whole:
         return ()
-    listed = ", ".join(one[-NAME_LETTERS:] for one in left[:5]) + (", …" if len(left) > 5 or not whole else "")
-    many = f"{len(left):,} {'file' if len(left) == 1 else 'files'}" if whole else f"More than {len(left):,} files"
-    message = f"{many} of {name} {'is' if whole and len(left) == 1 else 'are'} not used: {listed}."
-    return (Notice(field="data.split", message=message, count=len(left)),)
+    names = ", ".join(file[-NAME_LETTERS:] for file in unused[:5]) + (", …" if len(unused) > 5 or not whole else "")
+    many = f"{len(unused):,} {'file' if len(unused) == 1 else 'files'}" if whole else f"More than {len(unused):,} files"
+    message = f"{many} of {name} {'is' if whole and len(unused) == 1 else 'are'} not used: {names}."
+    return (Notice(field="data.split", message=message, count=len(unused)),)
 
 
 def _listing(folder: Path) -> tuple[list[str], bool]:
     """Files of the folder and of the folders in it, those nearer first, as paths inside it; hidden ones are left out.
     The second is False where there are too many to be looked through."""
-    found, level = list[str](), [folder]
+    files, folders = list[str](), [folder]
     for _ in range(MOST_DEPTH):
         below = list[Path]()
-        for place in level:
+        for parent in folders:
             try:
-                entries = sorted(os.scandir(place), key=lambda one: one.name)
+                entries = sorted(os.scandir(parent), key=lambda entry: entry.name)
             except OSError:
                 continue
             for entry in entries:
@@ -371,11 +386,11 @@ def _listing(folder: Path) -> tuple[list[str], bool]:
                 if entry.is_dir(follow_symlinks=False):
                     below.append(Path(entry.path))
                 elif os.path.isfile(entry.path):  # a link may lead to what may not be looked at
-                    found.append(Path(entry.path).relative_to(folder).as_posix())
-                if len(found) + len(below) > MOST_FILES:
-                    return found, False
-        level = below
-    return found, True
+                    files.append(Path(entry.path).relative_to(folder).as_posix())
+                if len(files) + len(below) > MOST_FILES:
+                    return files, False
+        folders = below
+    return files, True
 
 
 def _card_of(folder: Path) -> dict[str, Any]:
@@ -391,11 +406,11 @@ def _read_card(readme: str, version: FileVersion) -> dict[str, Any]:
     from huggingface_hub.repocard import metadata_load
 
     try:
-        found = metadata_load(readme)
+        card = metadata_load(readme)
     except Exception as error:  # the package lets the YAML parser's own errors pass
         message = f"the card README.md of {Path(readme).parent.name} cannot be read: {str(error).strip():.200}; mend it"
         raise DataError(message, readme, "a card of valid YAML") from None
-    return found if isinstance(found, dict) else {}
+    return card if isinstance(card, dict) else {}
 
 
 def _stem(file: Path) -> str:
@@ -410,26 +425,28 @@ def _stems(folder: Path) -> dict[str, Path]:
 
 
 def _folder_files(folder: Path, settings: DataSettings) -> tuple[Path, Path | None]:
+    """The files of a folder that are named after the training and the evaluation split. Raises DataError."""
     stems = _stems(folder)
     names = ", ".join(sorted(stems)) or "nothing"
-    wanted = settings.split or "train"
-    train = stems.get(wanted)
+    train_name = settings.split or "train"
+    train = stems.get(train_name)
     if train is None and settings.split is None and len(stems) == 1:
         train = next(iter(stems.values()))
     if train is None:
-        message = f"{folder.name} has no split {wanted!r}; its files are {names}; choose one with data.split"
+        message = f"{folder.name} has no split {train_name!r}; its files are {names}; choose one with data.split"
         raise DataError(
             message, settings.split or str(folder), names, "data.split" if settings.split else "data.source"
         )
     if settings.eval_split is not None:
-        return train, _asked_eval(stems, train, settings.eval_split)
+        return train, _named_eval_file(stems, train, settings.eval_split)
     return train, next((stems[name] for name in EVAL_NAMES if name in stems and stems[name] != train), None)
 
 
-def _beside(path: Path, settings: DataSettings) -> Path | None:
-    """The evaluation file beside a training file: the one asked for, else train -> eval in its own name."""
+def _eval_file_beside(path: Path, settings: DataSettings) -> Path | None:
+    """The evaluation file beside a training file: the one that data.eval_split names, else the one whose name has eval
+    (or val, test, …) in place of train; None without one. Raises DataError."""
     if settings.eval_split is not None:
-        return _asked_eval(_stems(path.parent), path, settings.eval_split)
+        return _named_eval_file(_stems(path.parent), path, settings.eval_split)
     whole = _stem(path)
     if not whole.lower().endswith("train"):
         return None
@@ -438,13 +455,14 @@ def _beside(path: Path, settings: DataSettings) -> Path | None:
     return next((file for file in beside if os.path.isfile(file)), None)
 
 
-def _asked_eval(stems: dict[str, Path], train: Path, asked: str) -> Path:
-    found = stems.get(asked) or next((file for file in stems.values() if file.name == asked), None)
-    if found is None:
+def _named_eval_file(stems: dict[str, Path], train: Path, name: str) -> Path:
+    """The file with the name that data.eval_split gives, with its ending or without. Raises DataError."""
+    evaluation = stems.get(name) or next((file for file in stems.values() if file.name == name), None)
+    if evaluation is None:
         names = ", ".join(sorted(stems))
-        message = f"there is no evaluation split {asked!r} beside {train.name}; there are {names}"
-        raise DataError(message, asked, names, "data.eval_split")
-    if found == train:
+        message = f"there is no evaluation split {name!r} beside {train.name}; there are {names}"
+        raise DataError(message, name, names, "data.eval_split")
+    if evaluation == train:
         message = f"{train.name} cannot be trained on and evaluated on; choose another data.eval_split"
-        raise DataError(message, asked, "another file", "data.eval_split")
-    return found
+        raise DataError(message, name, "another file", "data.eval_split")
+    return evaluation

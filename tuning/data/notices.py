@@ -1,4 +1,4 @@
-"""What was found while rows were read, counted by kind and detail, as notices for a person to read before Start."""
+"""Peculiarities of rows, counted by kind and detail, as notices for a person to read before Start."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from tuning.core.errors import Notice
 
 NoticeCounts = Counter[tuple[str, str]]
-"""How often, by (kind, detail); a kind without details has the empty one."""
+"""The number of occurrences by (kind, detail); a kind without details has the empty one."""
 
 LISTED = 8
-"""Details of one kind that are named."""
+"""So many details of one kind are named."""
 
 SENTENCES: dict[str, tuple[str, str]] = {
     "role": ("data.columns", "{n} turns name their role in another word: {details}."),
@@ -68,14 +68,14 @@ SENTENCES: dict[str, tuple[str, str]] = {
 }
 
 
-def notices_of(told: NoticeCounts, scope: str = "") -> Iterable[Notice]:
-    """One notice for each kind; `scope` says of which rows, where not all were looked at."""
+def notices_of(counts: NoticeCounts, scope: str = "") -> Iterable[Notice]:
+    """One notice for each kind; `scope` says which rows were read, where these are not all."""
     for kind, (field, sentence) in SENTENCES.items():
-        found = Counter({detail: many for (of, detail), many in told.items() if of == kind and many})
-        if not found:
+        of_kind = Counter({detail: count for (of, detail), count in counts.items() if of == kind and count})
+        if not of_kind:
             continue
-        named = [f"{detail} ({many:,})" for detail, many in found.most_common(LISTED) if detail]
-        if len(found) > LISTED:
-            named.append(f"and {len(found) - LISTED} more")
-        message = sentence.format(n=f"{found.total():,}", details=", ".join(named))
-        yield Notice(field=field, message=message.removesuffix(".") + scope + ".", count=found.total())
+        named = [f"{detail} ({count:,})" for detail, count in of_kind.most_common(LISTED) if detail]
+        if len(of_kind) > LISTED:
+            named.append(f"and {len(of_kind) - LISTED} more")
+        message = sentence.format(n=f"{of_kind.total():,}", details=", ".join(named))
+        yield Notice(field=field, message=message.removesuffix(".") + scope + ".", count=of_kind.total())

@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 
 Indices = Sequence[int]
-"""Increasing numbers of rows in their table."""
+"""Positions of rows in their table, in increasing order."""
 
 
 def held_counts(sizes: Sequence[int], fraction: float, seed: int) -> list[int]:
@@ -21,12 +21,12 @@ def held_counts(sizes: Sequence[int], fraction: float, seed: int) -> list[int]:
     are enough for that. A group of one row keeps it, and no group is held out whole."""
     share = sum(sizes) * fraction
     total = round(share)
-    plain = [min(max(0, size - 1), round(size * fraction)) for size in sizes]
-    most = [max(0, size - 1) for size in sizes]
-    short = any(one == 0 < room for one, room in zip(plain, most, strict=True))
-    if abs(sum(plain) - share) <= 0.5 and not (short and total >= sum(room > 0 for room in most)):
-        return plain
-    return _apportioned(sizes, most, total, seed)
+    rounded = [min(max(0, size - 1), round(size * fraction)) for size in sizes]
+    limits = [max(0, size - 1) for size in sizes]
+    misses_group = any(count == 0 < limit for count, limit in zip(rounded, limits, strict=True))
+    if abs(sum(rounded) - share) <= 0.5 and not (misses_group and total >= sum(limit > 0 for limit in limits)):
+        return rounded
+    return _apportioned(sizes, limits, total, seed)
 
 
 def taken_counts(sizes: Sequence[int], total: int, seed: int) -> list[int]:
@@ -35,55 +35,59 @@ def taken_counts(sizes: Sequence[int], total: int, seed: int) -> list[int]:
     return _apportioned(sizes, sizes, total, seed)
 
 
-def _apportioned(sizes: Sequence[int], most: Sequence[int], total: int, seed: int) -> list[int]:
-    """`total` shared out in proportion to `sizes` by largest remainders, at most `most` of each, at least one of each
+def _apportioned(sizes: Sequence[int], limits: Sequence[int], total: int, seed: int) -> list[int]:
+    """`total` shared out in proportion to `sizes` by largest remainders, at most `limits` of each, at least one of each
     where that is possible; the seed decides between equal remainders."""
-    total, everything = min(total, sum(most)), sum(sizes)
+    total, all_rows = min(total, sum(limits)), sum(sizes)
     if total <= 0:
         return [0] * len(sizes)
-    quotas = [size * total / everything for size in sizes]
-    least = [int(room > 0) for room in most]
-    if sum(least) > total:
-        least = [0] * len(sizes)
-    found = [min(room, max(low, int(quota + 1e-9))) for room, low, quota in zip(most, least, quotas, strict=True)]
+    quotas = [size * total / all_rows for size in sizes]
+    minimums = [int(limit > 0) for limit in limits]
+    if sum(minimums) > total:
+        minimums = [0] * len(sizes)
+    counts = [
+        min(limit, max(minimum, int(quota + 1e-9)))
+        for limit, minimum, quota in zip(limits, minimums, quotas, strict=True)
+    ]
     ties = list(range(len(sizes)))
     random.Random(f"ties {seed}").shuffle(ties)
 
-    def lack(group: int) -> tuple[float, int]:
-        return round(quotas[group] - found[group], 9), ties[group]
+    def shortfall(group: int) -> tuple[float, int]:
+        return round(quotas[group] - counts[group], 9), ties[group]
 
-    while sum(found) < total:
-        found[max((one for one, room in enumerate(most) if found[one] < room), key=lack)] += 1
-    while sum(found) > total:  # what is at least one of each was taken from the others
-        found[min((one for one, low in enumerate(least) if found[one] > low), key=lack)] -= 1
-    return found
+    while sum(counts) < total:
+        counts[max((group for group, limit in enumerate(limits) if counts[group] < limit), key=shortfall)] += 1
+    while sum(counts) > total:  # the one row that each group gets is taken from the others
+        counts[min((group for group, minimum in enumerate(minimums) if counts[group] > minimum), key=shortfall)] -= 1
+    return counts
 
 
 def hold_out(groups: Sequence[Indices], fraction: float, seed: int) -> array[int]:
-    """The places of the rows that are held out, in increasing order."""
-    draw, held = random.Random(seed), array("Q")
-    for group, count in zip(groups, held_counts([len(one) for one in groups], fraction, seed), strict=True):
-        held.extend(group[one] for one in draw.sample(range(len(group)), count))
-    return as_indices(np.sort(as_numbers(held)))
+    """The indices of the rows that are held out, in increasing order."""
+    draw, indices = random.Random(seed), array("Q")
+    for group, count in zip(groups, held_counts([len(group) for group in groups], fraction, seed), strict=True):
+        indices.extend(group[i] for i in draw.sample(range(len(group)), count))
+    return as_indices(np.sort(as_numbers(indices)))
 
 
-def take(places: Indices, groups: Sequence[Indices], total: int | None, seed: int, side: str) -> Indices:
-    """`total` of these places, which `groups` parts, in increasing order; all where there are no more. `side` names
-    what they are for, so that training and evaluation rows are drawn apart."""
-    if total is None or total >= len(places):
-        return places
-    draw, found = random.Random(f"{side} {seed}"), array("Q")
-    for group, count in zip(groups, taken_counts([len(one) for one in groups], total, seed), strict=True):
-        found.extend(group[one] for one in draw.sample(range(len(group)), count))
-    return as_indices(np.sort(as_numbers(found)))
+def take(indices: Indices, groups: Sequence[Indices], total: int | None, seed: int, split: str) -> Indices:
+    """`total` of these indices in increasing order, or all where there are no more. `groups` are the same indices by
+    class; `split` is train or eval, whose rows are drawn apart."""
+    if total is None or total >= len(indices):
+        return indices
+    draw, chosen = random.Random(f"{split} {seed}"), array("Q")
+    for group, count in zip(groups, taken_counts([len(group) for group in groups], total, seed), strict=True):
+        chosen.extend(group[i] for i in draw.sample(range(len(group)), count))
+    return as_indices(np.sort(as_numbers(chosen)))
 
 
-def as_numbers(places: Indices) -> np.ndarray:
+def as_numbers(indices: Indices) -> np.ndarray:
     """Indices of rows as int64; those of an array are not copied."""
-    if isinstance(places, range):
-        return np.arange(places.start, places.stop, places.step, dtype=np.int64)
-    return np.frombuffer(cast("array[int]", places), dtype=np.int64)  # far below 2**63
+    if isinstance(indices, range):
+        return np.arange(indices.start, indices.stop, indices.step, dtype=np.int64)
+    return np.frombuffer(cast("array[int]", indices), dtype=np.int64)  # far below 2**63
 
 
 def as_indices(numbers: np.ndarray) -> array[int]:
+    """Whole numbers, none below 0, as indices of rows."""
     return array("Q", numbers.astype(np.uint64).tobytes())

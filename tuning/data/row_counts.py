@@ -1,6 +1,6 @@
 """What becomes of rows as tokens, counted: what is cut, split, left out, or not written by the chat template.
 
-The counts become notices for whoever plans a run.
+The counts become the notices of a plan.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class RowCounts:
         return row.completion is not None and self._settings.chat_template == "on"
 
     def notices(self, tokenizer: TextTokenizer, *, sampled: bool) -> tuple[Notice, ...]:
-        """What is told of them; of a sample it says so."""
+        """Notices about the rows; `sampled` says that they are a sample of all."""
         seen = f" (of the {self.rows:,} rows that were counted)" if sampled else ""
         return tuple(
             Notice(field=field, message=message + seen, count=count)

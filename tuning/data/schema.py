@@ -50,7 +50,7 @@ _WHOLE_NUMBER = re.compile(r"([+-]?\d+)\.0+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowSchema:
-    """How records become rows; hashable, so that what it found can be kept."""
+    """How records become rows; hashable, so that results of reading rows by it can be cached."""
 
     columns: tuple[tuple[str, str], ...]
     """(role, column or template)."""
@@ -74,7 +74,7 @@ class RowSchema:
 
     @property
     def has_row_notices(self) -> bool:
-        """Each row has something to tell, so that all have to be made."""
+        """Whether each row may have something to count for a notice, so that `make_row` has to see all of them."""
         beside = any(role in ("input", "system", "history") for role, _ in self.columns)
         return beside or (bool(self.separator) and not self.labelled)
 
@@ -87,10 +87,11 @@ def schema_of(
     card: Mapping[str, Any],
     settings: DataSettings,
     task: str,
-    named: Mapping[str, tuple[str, ...]] | None = None,
+    class_names: Mapping[str, tuple[str, ...]] | None = None,
     csv: bool = False,
 ) -> RowSchema:
-    """What these records are; `named` has the names of classes for columns of numbers, `csv` says that they are CSV.
+    """What these records are. `class_names` has the names of classes for columns of numbers, by column; `csv` says that
+    the records are of a CSV file.
 
     Raises DataError at the setting that would mend it.
     """
@@ -100,7 +101,7 @@ def schema_of(
     columns = _chosen(settings.columns, present) or _of_card(card)
     guessed = not columns
     if guessed:
-        columns = _recognised(records, template, task, tuple(named or ()), csv)
+        columns = _recognised(records, template, task, tuple(class_names or ()), csv)
     shape = shape_of(columns, task, records)
     _check_shape(shape, columns, present, task)
     assert shape is not None
@@ -108,7 +109,7 @@ def schema_of(
     if template is not None and shape == "conversation":
         message = "conversations are written by the model's chat template; leave data.text_template empty"
         raise DataError(message, template, "null", "data.text_template")
-    classes = _classes((named or {}).get(columns.get("label", ""), ()), settings)
+    classes = _classes((class_names or {}).get(columns.get("label", ""), ()), settings)
     return RowSchema(
         columns=tuple(columns.items()),
         shape=shape,
@@ -150,7 +151,7 @@ def _recognised(
 
 
 def _check_shape(shape: str | None, columns: Mapping[str, str], present: Sequence[str], task: str) -> None:
-    """Refuse rows from which nothing can be learned, or nothing for this task."""
+    """Raises DataError for rows from which nothing can be learned, or nothing for this task."""
     if shape is None:
         alone = f"nothing to learn from {', '.join(columns)} alone" if columns else "no column to learn from"
         message = (
@@ -165,7 +166,7 @@ def _check_shape(shape: str | None, columns: Mapping[str, str], present: Sequenc
 
 
 def _check_roles(columns: Mapping[str, str], shape: str, task: str, template: str | None) -> None:
-    """Refuse roles that this shape has no use for, and two texts that only a template can put together."""
+    """Raises DataError for roles that this shape has no use for, and for two texts that only a template can join."""
     uses = BELONGS[shape] - ({"prompt", "completion"} if "messages" in columns else set())
     strange = next((role for role in columns if role not in uses), None)
     if strange is not None:
@@ -183,7 +184,8 @@ def _check_roles(columns: Mapping[str, str], shape: str, task: str, template: st
 
 
 def _separator(columns: Mapping[str, str], settings: DataSettings) -> str:
-    """As a person says; else one space where the prompt is a field of its own, which no answer is written to go on."""
+    """What stands between prompt and completion: what the settings say, else one space where the prompt is a field of
+    its own, so that its completion is not written to go on from it."""
     if settings.separator is not None:
         return settings.separator
     own = "input" in columns or plain_name(columns.get("prompt", "")) in INSTRUCTIONS
@@ -239,6 +241,7 @@ def _used_columns(schema: RowSchema) -> set[str]:
 
 
 def _placeholders(template: str) -> set[str]:
+    """The names of the columns in a template."""
     try:
         return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
     except ValueError:  # a column with a brace in its name
@@ -246,7 +249,7 @@ def _placeholders(template: str) -> set[str]:
 
 
 def _classes(names: tuple[str, ...], settings: DataSettings) -> tuple[str, ...]:
-    """The names by number: those a person gave, else those of the card."""
+    """The names of numbered classes: those a person gave, else those of the card. Raises DataError for too few."""
     given = settings.label_names
     if names and given and len(given) < len(names):
         limit = f"{len(names)} names, for the classes 0 to {len(names) - 1}"
@@ -261,6 +264,7 @@ def columns_of(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _chosen(chosen: Mapping[str, str], present: list[str]) -> dict[str, str]:
+    """Columns by role as data.columns names them. Raises DataError for a role or a column that does not exist."""
     for role, column in chosen.items():
         if role in ROLES and column in present:
             continue
@@ -292,11 +296,15 @@ def check_template(template: str, present: Sequence[str], field: str) -> None:
     """Raises DataError where a template names no existing column, or does more than name columns."""
     limit = ", ".join("{" + name + "}" for name in present)
     try:
-        asked = [(name, spec, turn) for _, name, spec, turn in string.Formatter().parse(template) if name is not None]
+        placeholders = [
+            (name, spec, conversion)
+            for _, name, spec, conversion in string.Formatter().parse(template)
+            if name is not None
+        ]
     except ValueError as error:
         raise DataError(f"{field} cannot be read: {error}", template, limit, field) from None
-    wrong = next((name for name, _, _ in asked if name not in present), None)
-    if not asked or wrong is not None or any(spec or turn for _, spec, turn in asked):
+    wrong = next((name for name, _, _ in placeholders if name not in present), None)
+    if not placeholders or wrong is not None or any(spec or conversion for _, spec, conversion in placeholders):
         fault = f"there is no column {wrong!r}" if wrong is not None else "it must name a column, and nothing else"
         raise DataError(f"{field} needs placeholders of existing columns: {limit}; {fault}", template, limit, field)
 
@@ -343,7 +351,8 @@ def _numbered_classes(schema: RowSchema, label: str) -> tuple[str, ...]:
 def make_row(
     record: Mapping[str, Any], schema: RowSchema, labels: Mapping[str, int], counts: NoticeCounts | None = None
 ) -> Row:
-    """The record as a row; `labels` numbers the classes, `counts` counts what a person should hear. Raises RowError."""
+    """The record as a row; `labels` numbers the classes, its peculiarities are added to `counts`. Raises
+    RowError."""
     counts = NoticeCounts() if counts is None else counts
     if schema.shape == "conversation":
         return _conversation(record, schema, counts)
@@ -369,19 +378,19 @@ def _answered(record: Mapping[str, Any], schema: RowSchema, counts: NoticeCounts
     """A prompt with its completion, and what stands beside them."""
     columns, csv = dict(schema.columns), schema.csv
     prompt = _value(record, columns["prompt"], csv)
-    answers, several = columns["completion"], record.get(columns["completion"])
-    if is_answers(several):
-        completion = as_text(next(iter(several["text"]), None), answers)
-        counts["answers", ""] += len(several["text"]) - 1
+    column, value = columns["completion"], record.get(columns["completion"])
+    if is_answers(value):
+        completion = as_text(next(iter(value["text"]), None), column)
+        counts["answers", ""] += len(value["text"]) - 1
     else:
-        completion = _value(record, answers, csv)
+        completion = _value(record, column, csv)
     extra = _value(record, columns["input"], csv, empty=True) if "input" in columns else ""
     if extra.strip():
         prompt = prompt + "\n\n" + extra
         counts["input", ""] += 1
     prompt = fill(schema.prompt_template, record, csv) if schema.prompt_template else prompt
-    apart = not completion or completion[0].isspace() or not prompt or prompt[-1].isspace()
-    if schema.separator and not apart:  # words start with their space in byte-level vocabularies
+    separated = not completion or completion[0].isspace() or not prompt or prompt[-1].isspace()
+    if schema.separator and not separated:  # words start with their space in byte-level vocabularies
         completion = schema.separator + completion
         counts["separator", ""] += 1
     history = columns.get("history", "")
@@ -399,8 +408,8 @@ def _conversation(record: Mapping[str, Any], schema: RowSchema, counts: NoticeCo
     if "messages" in columns:
         turns = turns_of(record.get(columns["messages"]), columns["messages"], counts)
     else:
-        asked = unlearned_answers(_part(record, columns["prompt"], "user", schema, counts), counts)
-        turns = asked + _part(record, columns["completion"], "assistant", schema, counts)
+        prompt_turns = unlearned_answers(_part(record, columns["prompt"], "user", schema, counts), counts)
+        turns = prompt_turns + _part(record, columns["completion"], "assistant", schema, counts)
     if "loss_mask" in columns and not is_missing(record.get(columns["loss_mask"]), schema.csv):
         turns = masked(turns, record[columns["loss_mask"]], columns["loss_mask"], counts)
     count_systems(turns, counts)
@@ -426,6 +435,7 @@ def _part(
 
 
 def _system(record: Mapping[str, Any], schema: RowSchema, counts: NoticeCounts) -> str | None:
+    """The row's own system prompt; None where it has none."""
     column = schema.column("system")
     text = _value(record, column, schema.csv, empty=True) if column else ""
     if not text.strip():
@@ -435,15 +445,15 @@ def _system(record: Mapping[str, Any], schema: RowSchema, counts: NoticeCounts) 
 
 
 def fast_valid(schema: RowSchema) -> Callable[[Mapping[str, Any]], bool]:
-    """A quick test of records: yes only where `make_row` finds no fault; no where it has to be asked."""
+    """A fast test of records: True only for records that `make_row` takes, False where `make_row` has to decide."""
     templates = [column for _, column in schema.columns if "{" in column] + [schema.prompt_template or ""]
-    inside = {name for text in templates for name in _placeholders(text)}
-    needed = tuple({column for _, column in schema.columns if "{" not in column} | inside)
+    in_templates = {name for text in templates for name in _placeholders(text)}
+    needed = tuple({column for _, column in schema.columns if "{" not in column} | in_templates)
     if schema.shape == "conversation":
         return lambda record: False
     csv, label = schema.csv, schema.column("label") if schema.labelled else None
 
-    def good(record: Mapping[str, Any]) -> bool:
+    def is_valid(record: Mapping[str, Any]) -> bool:
         for name in needed:
             value = record.get(name)
             if type(value) is str:
@@ -455,10 +465,11 @@ def fast_valid(schema: RowSchema) -> Callable[[Mapping[str, Any]], bool]:
                 return False
         return label is None or str(record[label]).strip() != ""
 
-    return good
+    return is_valid
 
 
 def _value(record: Mapping[str, Any], column: str, csv: bool, empty: bool = False) -> str:
+    """The text of a column, or of a template of columns. Raises RowError."""
     if "{" in column and column not in record:
         return fill(column, record, csv)
     return as_text(record.get(column), column, csv, empty=empty)

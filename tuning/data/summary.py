@@ -31,7 +31,7 @@ TEXT = "text"
 SAMPLED_ROWS = 1_000
 SAMPLED_BYTES = 2 * 2**20
 SUMMARIES = 16
-"""Summaries held for who asks again: plain numbers, which take little, and seconds to count."""
+"""Summaries held for the next call: plain numbers, which take little memory, and seconds to count."""
 
 
 def read_first(system_prompt: str | None, shape: str | None) -> str | None:
@@ -63,12 +63,13 @@ class DataSummary:
     limit: int = 0
     """max_seq_length, where not every row was counted."""
     eval_lengths: tuple[int, ...] = ()
-    """Of the held-out rows, in their order; empty where not every row was counted."""
+    """Lengths of the evaluation rows in their order; empty where not every row was counted."""
     eval_trained_tokens: tuple[int, ...] = ()
     notices: tuple[Notice, ...] = ()
-    """What is told before Start of the columns, turns and rows that were used, and of all that were not."""
+    """Notices about columns, turns and rows: which are used, and which are not."""
     asked_length: int = 0
-    """Of the longest question, whole, where a recipe asks the base model all of them; of the rows that were counted."""
+    """Tokens of the longest question, whole, of the rows that were counted, where a recipe asks them of the base model;
+    else 0."""
     chat: bool = False
     """Whether rows are written through the model's chat template, and so questions too."""
     largest_id: int = 0
@@ -233,37 +234,44 @@ def _nothing_to_learn(settings: DataSettings, counts: RowCounts) -> DataError:
 
 
 def _encoded(
-    rows: Iterable[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str, taught: Any, counts: RowCounts
+    rows: Iterable[Row],
+    tokenizer: TextTokenizer,
+    settings: DataSettings,
+    task: str,
+    recipe_settings: Any,
+    counts: RowCounts,
 ) -> list[EncodedRow]:
-    """The rows' tokens; under a recipe with these settings, of the longest of the forms each may take."""
-    found = list[EncodedRow]()
-    for row, tokenized in _spelled(rows, tokenizer, settings, task, taught):
+    """The examples that rows become, each row added to `counts`; under a recipe, of the longest form it may give a
+    row."""
+    examples = list[EncodedRow]()
+    for row, tokenized in _tokenized(rows, tokenizer, settings, task, recipe_settings):
         parts = [] if tokenized is None else tokenized.parts(settings.max_seq_length, settings.long_text)
         counts.add(row, tokenized, parts, tokenizer)
-        found += parts
-    return found
+        examples += parts
+    return examples
 
 
-def _spelled(
-    rows: Iterable[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str, taught: Any
+def _tokenized(
+    rows: Iterable[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str, recipe_settings: Any
 ) -> Iterator[tuple[Row, TokenizedRow | None]]:
-    if taught is None:
+    """Rows beside their tokens, None where the chat template refuses one; under a recipe each in its longest form."""
+    if recipe_settings is None:
         yield from tokenize_each(rows, tokenizer, settings, task)
         return
-    recipe = recipe_named(taught.name)
-    ways = zip(*(recipe.forms(row, taught) for row in rows), strict=True)
-    tokenized = [list(tokenize_each(way, tokenizer, settings, task)) for way in ways]
-    for same in zip(*tokenized, strict=True):
-        yield max(same, key=lambda one: (len(one[1].ids), sum(one[1].trained[1:])) if one[1] else (0, 0))
+    recipe = recipe_named(recipe_settings.name)
+    forms = zip(*(recipe.forms(row, recipe_settings) for row in rows), strict=True)
+    tokenized = [list(tokenize_each(form, tokenizer, settings, task)) for form in forms]
+    for forms_of_row in zip(*tokenized, strict=True):
+        yield max(forms_of_row, key=lambda pair: (len(pair[1].ids), sum(pair[1].trained[1:])) if pair[1] else (0, 0))
 
 
 def _label_counts(rows: Sequence[EncodedRow]) -> tuple[int, ...]:
     """Labels of each row: a class, or the tokens that are trained on."""
-    return tuple(1 if one.label is not None else one.trained_tokens for one in rows)
+    return tuple(1 if row.label is not None else row.trained_tokens for row in rows)
 
 
 def counted_whole(data: DataSet) -> bool:
-    """Small enough to count every row?"""
+    """Whether the data are small enough for every row to be counted."""
     share = (len(data.train) + len(data.eval)) / max(1, len(data.train.table))
     return data.small and data.train.table.size * min(1.0, share) <= COUNTED_BYTES
 
@@ -271,5 +279,5 @@ def counted_whole(data: DataSet) -> bool:
 def sample(rows: Rows) -> Rows:
     """Rows spread evenly, fewer of them where they are long."""
     count = max(1, min(SAMPLED_ROWS, SAMPLED_BYTES // rows.table.row_bytes, len(rows)))
-    places: Sequence[int] = [rows.indices[place * len(rows) // count] for place in range(count)]
-    return rows.at(places)
+    indices: Sequence[int] = [rows.indices[i * len(rows) // count] for i in range(count)]
+    return rows.at(indices)

@@ -23,11 +23,12 @@ from tuning.text import ConversationError, EncodedRow, Row, TextTokenizer, Token
 
 MEMORY_BYTES = 64 * 2**20
 CHUNK_ROWS, CHUNK_CHARACTERS = 256, 250_000
-"""How much is tokenized at once, and so without a look at whether it is still wanted: a fraction of a second."""
-TOLD_ROWS = 5_000
-"""How often a long tokenization says how far it is."""
+"""Rows and characters that are tokenized at once, a fraction of a second: a stop is noticed only between two such
+chunks."""
+PROGRESS_ROWS = 5_000
+"""Tokenizing reports its progress once in so many examples."""
 COUNTED_ROWS = 16_384
-"""How many rows' label tokens are counted at once."""
+"""Label tokens are counted of so many rows at once."""
 PIECE_BYTES = 4 * 2**20
 DTYPES = {
     "starts": ("U64", np.uint64),
@@ -35,7 +36,7 @@ DTYPES = {
     "labels": ("I32", np.int32),
     "cut": ("U8", np.uint8),
 }
-"""The arrays of a kept file, the widest numbers first, so that all lie at multiples of their size."""
+"""The arrays of a stored file, the widest numbers first, so that all lie at multiples of their size."""
 
 
 class EncodedSet(Sequence[EncodedRow]):
@@ -78,37 +79,39 @@ class EncodedSet(Sequence[EncodedRow]):
         )
 
     @staticmethod
-    def read(place: Path, should_continue: ShouldContinue = lambda: True) -> EncodedSet:
+    def read(path: Path, should_continue: ShouldContinue = lambda: True) -> EncodedSet:
         """A set that `write` has written, mapped into memory. Raises OSError, ValueError where it is damaged, and
         Stopped."""
-        with open(place, "rb") as file:
+        with open(path, "rb") as file:
             begin = 8 + int.from_bytes(file.read(8), "little")
             header: Any = json.loads(file.read(begin - 8)) if begin < PIECE_BYTES else None
             if not isinstance(header, dict) or "__metadata__" not in header:
-                raise ValueError(f"{place} is not a file of tokens")
-            told = header.pop("__metadata__")
+                raise ValueError(f"{path} is not a file of tokens")
+            metadata = header.pop("__metadata__")
             check, size = zlib.crc32(json.dumps(header).encode()), begin
             while piece := file.read(PIECE_BYTES):
                 check_stop(should_continue)
                 check, size = zlib.crc32(piece, check), size + len(piece)
-        if told != {"crc32": str(check)} or size != begin + header["cut"]["data_offsets"][1]:
-            raise ValueError(f"{place} is damaged")
+        if metadata != {"crc32": str(check)} or size != begin + header["cut"]["data_offsets"][1]:
+            raise ValueError(f"{path} is damaged")
         return EncodedSet(
             {
-                name: np.memmap(
-                    place, dtype, "r", begin + header[name]["data_offsets"][0], tuple(header[name]["shape"])
-                )
+                name: np.memmap(path, dtype, "r", begin + header[name]["data_offsets"][0], tuple(header[name]["shape"]))
                 for name, (_, dtype) in DTYPES.items()
             }
         )
 
     def write(self, out: BinaryIO, should_continue: ShouldContinue = lambda: True) -> None:
         """Write the set as a safetensors file. Raises Stopped."""
-        header, at = dict[str, Any](), 0
+        header, offset = dict[str, Any](), 0
         for name, (dtype, _) in DTYPES.items():
-            one = self._arrays[name]
-            header[name] = {"dtype": dtype, "shape": list(one.shape), "data_offsets": [at, at + one.nbytes]}
-            at += one.nbytes
+            numbers = self._arrays[name]
+            header[name] = {
+                "dtype": dtype,
+                "shape": list(numbers.shape),
+                "data_offsets": [offset, offset + numbers.nbytes],
+            }
+            offset += numbers.nbytes
         check = zlib.crc32(json.dumps(header).encode())
         for name in DTYPES:
             for piece in _pieces(self._arrays[name]):
@@ -128,8 +131,8 @@ class EncodedSet(Sequence[EncodedRow]):
 
     @property
     def bytes(self) -> int:
-        """What the arrays take."""
-        return sum(one.nbytes for one in self._arrays.values())
+        """Bytes of memory that the arrays take."""
+        return sum(numbers.nbytes for numbers in self._arrays.values())
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -140,7 +143,7 @@ class EncodedSet(Sequence[EncodedRow]):
     def __getitem__(self, index: slice) -> list[EncodedRow]: ...
     def __getitem__(self, index: int | slice) -> EncodedRow | list[EncodedRow]:
         if isinstance(index, slice):
-            return [self[one] for one in range(*index.indices(len(self)))]
+            return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
@@ -163,14 +166,14 @@ class EncodedSet(Sequence[EncodedRow]):
     @property
     def trained_tokens(self) -> list[int]:
         """Label tokens of each row, as `EncodedRow.trained_tokens`."""
-        found = np.zeros(len(self), dtype=np.int64)
+        counts = np.zeros(len(self), dtype=np.int64)
         for first in range(0, len(self), COUNTED_ROWS):
             starts = self._starts[first : first + COUNTED_ROWS + 1].astype(np.int64)
             trained = self._tokens[starts[0] : starts[-1]] & 1
-            some = np.flatnonzero(np.diff(starts))  # reduceat would take an empty row for its neighbour's token
-            begins = starts[some] - starts[0]
-            found[first + some] = np.add.reduceat(trained, begins) - trained[begins] if len(some) else 0
-        return found.tolist()
+            nonempty = np.flatnonzero(np.diff(starts))  # reduceat would take an empty row for its neighbour's token
+            begins = starts[nonempty] - starts[0]
+            counts[first + nonempty] = np.add.reduceat(trained, begins) - trained[begins] if len(nonempty) else 0
+        return counts.tolist()
 
 
 def row_sizes(rows: Sequence[EncodedRow], *, classes: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -184,11 +187,11 @@ def row_sizes(rows: Sequence[EncodedRow], *, classes: bool) -> tuple[np.ndarray,
 
 
 def _pieces(numbers: np.ndarray) -> Iterator[bytes]:
-    step = PIECE_BYTES // numbers.itemsize
-    return (numbers[at : at + step].tobytes() for at in range(0, len(numbers), step))
+    width = PIECE_BYTES // numbers.itemsize
+    return (numbers[start : start + width].tobytes() for start in range(0, len(numbers), width))
 
 
-def how_rows_are_written(settings: DataSettings, task: str) -> dict[str, Any]:
+def tokenizing_options(settings: DataSettings, task: str) -> dict[str, Any]:
     """The settings that `tokenize_rows` needs. chat_template is `on` or `off` by then: `auto`, which needs the model's
     name (`data.template_choice`), counts as off."""
     return {
@@ -212,28 +215,28 @@ def tokenize_each(
     A conversation that the model's chat template refuses is a bad row: None where the settings leave such out, else
     DataError. Raises Stopped.
     """
-    how, done = how_rows_are_written(settings, task), 0
+    options, done = tokenizing_options(settings, task), 0
     for chunk in _chunks(rows):
         check_stop(should_continue)
-        found: list[TokenizedRow | None] = []
+        tokenized: list[TokenizedRow | None] = []
         try:
-            found += tokenize_rows(chunk, tokenizer, **how)
+            tokenized += tokenize_rows(chunk, tokenizer, **options)
         except ConversationError:  # which one, or which ones?
-            found = []
+            tokenized = []
             for number, row in enumerate(chunk, done + 1):
                 try:
-                    found += tokenize_rows([row], tokenizer, **how)
+                    tokenized += tokenize_rows([row], tokenizer, **options)
                 except ConversationError as error:
                     if settings.bad_rows != "skip":
                         message = f"conversation {number}: {error}; or leave such rows out with data.bad_rows skip"
                         raise DataError(message, f"conversation {number}", "a conversation it can write") from None
-                    found.append(None)
-        yield from zip(chunk, found, strict=True)
+                    tokenized.append(None)
+        yield from zip(chunk, tokenized, strict=True)
         done += len(chunk)
 
 
 def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """So many rows at once, or fewer where they are long."""
+    """Rows in lists of CHUNK_ROWS, or fewer where they are long."""
     chunk, length = list[Row](), 0
     for row in rows:
         chunk.append(row)
@@ -261,7 +264,7 @@ def encode_each(
 
 
 def learnable(row: EncodedRow) -> bool:
-    """Has it a class and tokens to tell it by, or a token whose prediction counts?"""
+    """Whether the row has a class and tokens to read for it, or a token whose prediction counts."""
     return bool(row.ids) if row.label is not None else row.trained_tokens > 0
 
 
@@ -286,23 +289,23 @@ def encode_set(
     settings: DataSettings,
     task: str,
     folder: Path | None = None,
-    tell: Callable[[int], None] = lambda done: None,
+    on_progress: Callable[[int], None] = lambda done: None,
     should_continue: ShouldContinue = lambda: True,
 ) -> EncodedSet:
     """The rows as tokens; rows with nothing to learn from are left out.
 
-    `tell` hears how many examples are done, now and then; `folder` holds the temporary file of a large set. Raises
-    Stopped soon after `should_continue` says no.
+    `on_progress` is called with the number of examples that are done; `folder` holds the temporary file of a large set.
+    Raises Stopped soon after `should_continue` says no.
     """
 
-    def told() -> Iterator[EncodedRow]:
+    def examples() -> Iterator[EncodedRow]:
         done = 0
-        for _, one in encode_each(rows, tokenizer, settings, task, should_continue):
-            if not learnable(one):
+        for _, row in encode_each(rows, tokenizer, settings, task, should_continue):
+            if not learnable(row):
                 continue
             done += 1
-            if done % TOLD_ROWS == 0:
-                tell(done)
-            yield one
+            if done % PROGRESS_ROWS == 0:
+                on_progress(done)
+            yield row
 
-    return EncodedSet.of(told(), folder)
+    return EncodedSet.of(examples(), folder)

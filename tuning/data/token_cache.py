@@ -23,12 +23,12 @@ TOKENS_VERSION = 1
 """The version of the code between the bytes of a file and its tokens, part of the key: raise it when that code makes
 other tokens of the same rows. tests/data/test_token_cache.py has a digest of that code, and fails when it changes."""
 LEAST_TOKENS = 200_000
-"""Fewer are made in a second, and not kept."""
+"""Fewer tokens are made again in a second, and not stored."""
 MOST_BYTES = 4 * 2**30
 SPARE_BYTES = 2**30
-"""What keeping tokens leaves free on the disk."""
+"""Bytes that storing tokens leaves free on the disk."""
 WITHOUT_EFFECT = ("source", "subset", "revision", "split", "eval_split", "eval_rows", "packing", "group_by_length")
-"""Settings that do not change a training row's tokens, or whose effect the data's fingerprint tells."""
+"""Settings that do not change a training row's tokens, or whose effect is in the fingerprint of the data."""
 
 
 def _cache() -> FileCache:
@@ -42,7 +42,7 @@ def encode_cached(
     settings: DataSettings,
     task: str,
     folder: Path | None = None,
-    tell: Callable[[int], None] = lambda done: None,
+    on_progress: Callable[[int], None] = lambda done: None,
     should_continue: ShouldContinue = lambda: True,
 ) -> EncodedSet:
     """The training rows as `encode_set` makes them, bit for bit; `model` is the folder that the tokenizer came from.
@@ -50,9 +50,9 @@ def encode_cached(
     cache, key = _cache(), _key(data, model, settings, task)
     tokens = cache.read(key, lambda path: EncodedSet.read(path, should_continue))
     if tokens is None:
-        made = tokens = encode_set(data.train, tokenizer, settings, task, folder, tell, should_continue)
-        if made.tokens >= LEAST_TOKENS:
-            cache.write(key, made.bytes, lambda out: made.write(out, should_continue))
+        encoded = tokens = encode_set(data.train, tokenizer, settings, task, folder, on_progress, should_continue)
+        if encoded.tokens >= LEAST_TOKENS:
+            cache.write(key, encoded.bytes, lambda out: encoded.write(out, should_continue))
     return tokens
 
 

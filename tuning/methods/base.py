@@ -114,7 +114,7 @@ class Method(Generic[S]):
     updates = True
     """False where nothing is trained: the method acts in the prompt instead (`prompts`)."""
     new_pooler = False
-    """Whether a layer between body and head that is new, as the head is, is trained and kept; else it is refused."""
+    """Whether a layer between body and head that is new, as the head is, is trained and saved; else it is refused."""
     merge_tolerance = 1e-3
     """How far logits of a merged model may lie from the unmerged ones: products are summed in another order."""
     shapes_adapter: tuple[str, ...] | None = None
@@ -161,7 +161,7 @@ class Method(Generic[S]):
 
     # -- hook 1, at load -------------------------------------------------------------------------------------------
     def load_options(self, settings: S, device: str) -> dict[str, Any]:
-        """What `from_pretrained` is told besides; 4-bit weights for example."""
+        """Further arguments of `from_pretrained`; 4-bit weights for example."""
         return {}
 
     # -- hook 2, on the modules ------------------------------------------------------------------------------------
@@ -253,8 +253,8 @@ class PeftMethod(Method[S]):
         from peft import set_peft_model_state_dict
         from safetensors.torch import load_file
 
-        found: Any = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
-        foreign = [name for name in found.unexpected_keys if name != "prompt_embeddings"]  # peft loads those apart
+        result: Any = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+        foreign = [name for name in result.unexpected_keys if name != "prompt_embeddings"]  # peft loads those apart
         if foreign:
             raise RunError(f"The adapter to train on has weights that this run does not: {', '.join(foreign[:3])}.")
 

@@ -17,7 +17,7 @@ from tuning.models.base_model import ModelShape
 Head = Literal["auto", "lm_head", "linear", "mlp", "kan"]
 Activation = Literal["identity", "sigmoid", "tanh", "relu", "gelu", "silu"]
 CACHE_LIMIT = 4 * 2**30
-"""Bytes of features kept at most."""
+"""The most bytes of features that are cached."""
 
 
 class FeatureSettings(MethodSettings):
@@ -58,13 +58,13 @@ class FeatureExtraction(Method[FeatureSettings]):
 
     def parameter_groups(self, shape: ModelShape, settings: FeatureSettings, labels: int) -> list[Part]:
         if not labels:
-            found = model_parts(shape, 0, lambda part: part.layer == HEAD and not shape.tied)
+            parts = model_parts(shape, 0, lambda part: part.layer == HEAD and not shape.tied)
             if shape.tied:
                 output = shape.vocab_size * shape.hidden_size
-                found.append(
+                parts.append(
                     Part(layer=HEAD, name="a copy, untied from the embeddings", state=ADDED, parameters=output)
                 )
-            return found
+            return parts
         kind = head_kind(settings, labels)
         sizes = [shape.hidden_size, *([settings.width] * settings.depth if kind != "linear" else []), labels]
         edges = sum(into * out for into, out in zip(sizes, sizes[1:]))
@@ -73,27 +73,27 @@ class FeatureExtraction(Method[FeatureSettings]):
         return [*body_parts(shape), new]
 
     def problems(self, inputs: MethodInputs, settings: FeatureSettings) -> list[Problem]:
-        found = []
+        problems = []
         fitting = ("linear", "mlp", "kan") if inputs.labels else ("lm_head",)
         if head_kind(settings, inputs.labels) not in fitting:
             limit = " or ".join(fitting)
-            what = "chooses among classes" if inputs.labels else "writes text, which takes its output layer"
-            found.append(
-                Problem("method.head", settings.head, limit, f"this task {what}; set head to {limit}, or auto")
+            task_words = "chooses among classes" if inputs.labels else "writes text, which takes its output layer"
+            problems.append(
+                Problem("method.head", settings.head, limit, f"this task {task_words}; set head to {limit}, or auto")
             )
         if inputs.labels == 1:
             message = "a head needs at least two classes to tell apart; use data with two labels or more"
-            found.append(Problem("method.head", settings.head, "two classes or more", message))
+            problems.append(Problem("method.head", settings.head, "two classes or more", message))
         if inputs.gradient_checkpointing:
             message = "a frozen body keeps no activations, so there is nothing to recompute; set it to false"
-            found.append(Problem("gradient_checkpointing", True, "false", message))
+            problems.append(Problem("gradient_checkpointing", True, "false", message))
         size = inputs.label_tokens * inputs.shape.hidden_size * 4
         if settings.cache and size > CACHE_LIMIT:
             message = (
                 f"the features of all labels would take {size / 2**30:.1f} GiB; set cache to false, or use fewer rows"
             )
-            found.append(Problem("method.cache", True, f"up to {CACHE_LIMIT >> 30} GiB", message))
-        return found
+            problems.append(Problem("method.cache", True, f"up to {CACHE_LIMIT >> 30} GiB", message))
+        return problems
 
     def summary(self, settings: FeatureSettings) -> str:
         return (
@@ -162,7 +162,7 @@ class FeatureExtraction(Method[FeatureSettings]):
 
 
 def head_kind(settings: FeatureSettings, labels: int) -> str:
-    """What `auto` takes."""
+    """The head that these settings mean, `auto` decided by the number of classes."""
     return ("linear" if labels else "lm_head") if settings.head == "auto" else settings.head
 
 

@@ -55,30 +55,30 @@ class Galore(WholeModelMethod[GaloreSettings]):
         return per_weight * (self.trainable_parameters(shape, settings, labels) - whole) + low
 
     def problems(self, inputs: MethodInputs, settings: GaloreSettings) -> list[Problem]:
-        found = target_problems(inputs.shape, "method.targets", settings.targets)
+        problems = target_problems(inputs.shape, "method.targets", settings.targets)
         chosen = chosen_linears(inputs.shape, settings.targets)
         widest = min((min(linear.into, linear.out) for linear in chosen), default=settings.rank)
         if settings.rank > widest:
             message = (
                 f"{settings.rank} is above the width of this model's narrowest layer, {widest}; set {widest} or less"
             )
-            found.append(Problem("method.rank", settings.rank, f"1 to {widest}", message))
+            problems.append(Problem("method.rank", settings.rank, f"1 to {widest}", message))
         if inputs.optimizer != "adamw":
             message = "GaLore brings its own AdamW over projected gradients; set optimizer to adamw"
-            found.append(Problem("optimizer.name", inputs.optimizer, "adamw", message))
+            problems.append(Problem("optimizer.name", inputs.optimizer, "adamw", message))
         if settings.layerwise and inputs.gradient_accumulation_steps > 1:
             message = (
                 "layer by layer no whole gradient ever exists, so micro-batches cannot be added up; set "
                 "gradient_accumulation_steps to 1, or layerwise to false"
             )
-            found.append(Problem("method.layerwise", True, "false with accumulation", message))
+            problems.append(Problem("method.layerwise", True, "false with accumulation", message))
         if settings.layerwise and inputs.max_grad_norm is not None:
             message = (
                 "layer by layer no whole gradient ever exists, so its length cannot be limited; empty "
                 "optimizer.max_grad_norm, or set layerwise to false"
             )
-            found.append(Problem("optimizer.max_grad_norm", inputs.max_grad_norm, "empty", message))
-        return found
+            problems.append(Problem("optimizer.max_grad_norm", inputs.max_grad_norm, "empty", message))
+        return problems
 
     def summary(self, settings: GaloreSettings) -> str:
         return f"GaLore r{settings.rank}"
@@ -92,13 +92,13 @@ class Galore(WholeModelMethod[GaloreSettings]):
         from tuning.methods.torch_galore import GaLoreAdamW
 
         pattern = words_pattern(model, settings.targets) + r"\.weight"
-        named = dict(model.named_parameters())
-        low = [weight for name, weight in named.items() if re.fullmatch(pattern, name)]
-        known = {id(weight) for weight in low}
-        rest = [weight for weight in named.values() if id(weight) not in known]
+        parameters = dict(model.named_parameters())
+        projected = [weight for name, weight in parameters.items() if re.fullmatch(pattern, name)]
+        projected_ids = {id(weight) for weight in projected}
+        rest = [weight for weight in parameters.values() if id(weight) not in projected_ids]
         groups = [
             {
-                "params": low,
+                "params": projected,
                 "rank": settings.rank,
                 "update_gap": settings.update_gap,
                 "scale": settings.scale,

@@ -53,22 +53,22 @@ class LowRankMethod(PeftMethod[L]):
         return model_parts(shape, labels) + lora_parts(shape, settings)
 
     def problems(self, inputs: MethodInputs, settings: L) -> list[Problem]:
-        found = target_problems(inputs.shape, "method.target_modules", settings.target_modules)
+        problems = target_problems(inputs.shape, "method.target_modules", settings.target_modules)
         chosen = chosen_linears(inputs.shape, settings.target_modules)
         widest = min((min(linear.into, linear.out) for linear in chosen), default=settings.r)
         if settings.r > widest:
             message = f"{settings.r} is above the width of this model's narrowest layer, {widest}; set {widest} or less"
-            found.append(Problem("method.r", settings.r, f"1 to {widest}", message))
+            problems.append(Problem("method.r", settings.r, f"1 to {widest}", message))
         if settings.dora and settings.init in MOVES_THE_BASE:
             message = f"DoRA keeps the size of the base weights, which {settings.init} changes; set init to default"
-            found.append(Problem("method.init", settings.init, "default or gaussian with DoRA", message))
+            problems.append(Problem("method.init", settings.init, "default or gaussian with DoRA", message))
         if settings.init == "olora" and inputs.shape.family.transposed:
             message = (
                 "olora takes the main parts of matrices that lie the other way than a "
                 f"{inputs.shape.model_type} model's; set init to default, gaussian or pissa"
             )
-            found.append(Problem("method.init", settings.init, "default, gaussian or pissa", message))
-        return found
+            problems.append(Problem("method.init", settings.init, "default, gaussian or pissa", message))
+        return problems
 
     def summary(self, settings: L) -> str:
         return f"{self.title} r{settings.r}"

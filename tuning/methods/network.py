@@ -52,31 +52,31 @@ def body_parts(shape: ModelShape) -> tuple[Part, ...]:
     norm = 0 if shape.family.encoder else shape.family.end_norms * hidden
     block = shape.block_parameters
     rest = shape.body_parameters - tokens - shape.num_layers * block - pooler - norm
-    found = [Part(layer=EMBEDDINGS, name="tokens", state=FROZEN, parameters=tokens)]
+    parts = [Part(layer=EMBEDDINGS, name="tokens", state=FROZEN, parameters=tokens)]
     if rest:
-        found.append(Part(layer=EMBEDDINGS, name="positions and the like", state=FROZEN, parameters=rest))
+        parts.append(Part(layer=EMBEDDINGS, name="positions and the like", state=FROZEN, parameters=rest))
     for number in range(1, shape.num_layers + 1):
         for name, count in ((ATTENTION, attention), (FEED_FORWARD, forward), (NORMS, block - attention - forward)):
-            found.append(Part(layer=block_name(number), name=name, state=FROZEN, parameters=count))
+            parts.append(Part(layer=block_name(number), name=name, state=FROZEN, parameters=count))
     if norm:
-        found.append(Part(layer=FINAL_NORM, name="norm", state=FROZEN, parameters=norm))
+        parts.append(Part(layer=FINAL_NORM, name="norm", state=FROZEN, parameters=norm))
     if pooler:
-        found.append(Part(layer=HEAD, name="pooler", state=FROZEN, parameters=pooler))
-    return tuple(found)
+        parts.append(Part(layer=HEAD, name="pooler", state=FROZEN, parameters=pooler))
+    return tuple(parts)
 
 
 def model_parts(shape: ModelShape, labels: int, trained: Callable[[Part], bool] = lambda part: False) -> list[Part]:
     """The whole model with the head its task needs; `trained` says which parts move. A new head always does."""
-    found = list(body_parts(shape))
+    parts = list(body_parts(shape))
     if not labels:
         output = shape.parameters - shape.body_parameters
         name = "the token embeddings again (tied)" if shape.tied else "output layer"
-        found.append(Part(layer=HEAD, name=name, state=FROZEN, parameters=output))
-    found = [replace(part, state=TRAINED) if trained(part) else part for part in found]
+        parts.append(Part(layer=HEAD, name=name, state=FROZEN, parameters=output))
+    parts = [replace(part, state=TRAINED) if trained(part) else part for part in parts]
     if labels:
         new = shape.classifier_parameters(labels)
-        found.append(Part(layer=HEAD, name=f"new, for {labels} classes", state=TRAINED, parameters=new))
-    return found
+        parts.append(Part(layer=HEAD, name=f"new, for {labels} classes", state=TRAINED, parameters=new))
+    return parts
 
 
 @lru_cache(maxsize=64)
@@ -92,7 +92,7 @@ def linears(shape: ModelShape) -> tuple[Linear, ...]:
 def chosen_linears(shape: ModelShape, words: str) -> list[Linear]:
     """`all-linear`, `attention`, `feed-forward`, or module names joined by `+`; those that exist here.
 
-    A name that matches nothing is left out: `unknown_targets` tells.
+    A name that matches nothing is left out: `unknown_targets` lists those.
     """
     groups = {"all-linear": (ATTENTION, FEED_FORWARD), ATTENTION: (ATTENTION,), FEED_FORWARD: (FEED_FORWARD,)}
     if words in groups:
@@ -110,8 +110,8 @@ def unknown_targets(shape: ModelShape, words: str) -> list[str]:
     """The names among `words` that no module of this model has."""
     if words in ("all-linear", ATTENTION, FEED_FORWARD):
         return []
-    known = {linear.name for linear in linears(shape)}
-    return [name for name in split_targets(words) or ["nothing"] if name not in known]
+    names = {linear.name for linear in linears(shape)}
+    return [target for target in split_targets(words) or ["nothing"] if target not in names]
 
 
 def target_pattern(shape: ModelShape, chosen: list[Linear]) -> str:

@@ -10,7 +10,7 @@ from tuning.core.errors import Problem
 from tuning.core.fields import WHOLE, Text
 from tuning.methods.base import MethodInputs, MethodSettings, PeftMethod
 from tuning.methods.network import ADDED, EMBEDDINGS, Part, model_parts
-from tuning.methods.prompt_tuning import Init, heads, prompt_problems, start_vectors, started
+from tuning.methods.prompt_tuning import Init, attention_heads, prompt_problems, start_vectors, with_start
 from tuning.models.base_model import ModelShape
 
 
@@ -68,11 +68,11 @@ class PTuning(PeftMethod[PTuningSettings]):
         start = start_vectors(model, settings)
         config = PromptEncoderConfig(
             num_virtual_tokens=settings.virtual_tokens,
-            num_attention_heads=heads(model),
+            num_attention_heads=attention_heads(model),
             encoder_hidden_size=model.config.hidden_size,
             task_type=TaskType.CAUSAL_LM,
         )
-        return started(get_peft_model(model, config), start)
+        return with_start(get_peft_model(model, config), start)
 
 
 METHOD = PTuning()

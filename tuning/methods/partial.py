@@ -54,32 +54,32 @@ class Partial(WholeModelMethod[PartialSettings]):
     needs_known_layers = True
 
     def parameter_groups(self, shape: ModelShape, settings: PartialSettings, labels: int) -> list[Part]:
-        wanted = _wanted(shape, settings.modules)
+        chosen = _chosen_modules(shape, settings.modules)
         first = shape.num_layers - settings.last_blocks
-        last = {block_name(number) for number in range(first + 1, shape.num_layers + 1)}
+        last_blocks = {block_name(number) for number in range(first + 1, shape.num_layers + 1)}
 
-        def moves(part: Part) -> bool:
+        def is_trained(part: Part) -> bool:
             own_head = part.layer == HEAD and part.name == "output layer" and settings.head
-            return part.layer in last or (part.layer == FINAL_NORM and settings.final_norm) or own_head
+            return part.layer in last_blocks or (part.layer == FINAL_NORM and settings.final_norm) or own_head
 
-        found = model_parts(shape, labels, moves)
+        parts = model_parts(shape, labels, is_trained)
         if settings.head and shape.tied and not labels:
             output = shape.vocab_size * shape.hidden_size
-            found.append(Part(layer=HEAD, name="a copy, untied from the embeddings", state=ADDED, parameters=output))
-        return [piece for part in found for piece in _split(part, wanted, last)]
+            parts.append(Part(layer=HEAD, name="a copy, untied from the embeddings", state=ADDED, parameters=output))
+        return [piece for part in parts for piece in _split(part, chosen, last_blocks)]
 
     def problems(self, inputs: MethodInputs, settings: PartialSettings) -> list[Problem]:
-        found, shape = [], inputs.shape
+        problems, shape = [], inputs.shape
         if settings.last_blocks > shape.num_layers:
             limit = shape.num_layers
             message = f"this model has {limit} blocks; set last_blocks to {limit} or less"
-            found.append(Problem("method.last_blocks", settings.last_blocks, f"0 to {limit}", message))
+            problems.append(Problem("method.last_blocks", settings.last_blocks, f"0 to {limit}", message))
         if settings.modules.strip():
-            found += target_problems(shape, "method.modules", settings.modules)
+            problems += target_problems(shape, "method.modules", settings.modules)
         if not (settings.last_blocks or settings.modules or settings.final_norm or settings.head or inputs.labels):
             message = "nothing is left to train; set last_blocks to 1 or more, or name modules"
-            found.append(Problem("method.last_blocks", settings.last_blocks, "1 or more", message))
-        return found
+            problems.append(Problem("method.last_blocks", settings.last_blocks, "1 or more", message))
+        return problems
 
     def summary(self, settings: PartialSettings) -> str:
         return (
@@ -91,16 +91,16 @@ class Partial(WholeModelMethod[PartialSettings]):
     def apply(self, model: Any, settings: PartialSettings, task: str) -> Any:
         freeze(model)
         shape = shape_from_config(model.config.to_dict())
-        chosen = _wanted(shape, settings.modules)
-        wanted = target_pattern(shape, chosen) if chosen else ""
+        chosen = _chosen_modules(shape, settings.modules)
+        pattern = target_pattern(shape, chosen) if chosen else ""
         first = shape.num_layers - settings.last_blocks
         for name, parameter in model.named_parameters():
             block = re.search(r"\.(\d+)\.(.+)", name)
             if block is None:
                 parameter.requires_grad_(settings.final_norm and _is_final_norm(name))
             else:
-                named = wanted and re.fullmatch(wanted + r"\.weight", name)
-                parameter.requires_grad_(int(block[1]) >= first or bool(named))
+                is_chosen = pattern and re.fullmatch(pattern + r"\.weight", name)
+                parameter.requires_grad_(int(block[1]) >= first or bool(is_chosen))
         for head in new_heads(model):
             head.requires_grad_(True)
         if settings.head and task == "causal_lm":
@@ -115,19 +115,21 @@ class Partial(WholeModelMethod[PartialSettings]):
 
 
 def _is_final_norm(name: str) -> bool:
+    """Whether the parameter of this name belongs to the norm behind the last block."""
     last = r"(^|(?<!embeddings)(?<!head)\.)(norm|ln_f|final_layernorm|final_layer_norm)\.(weight|bias)$"
     return re.search(last, name) is not None
 
 
-def _wanted(shape: ModelShape, modules: str) -> list[Linear]:
+def _chosen_modules(shape: ModelShape, modules: str) -> list[Linear]:
+    """The linear layers that method.modules names."""
     return chosen_linears(shape, modules) if modules.strip() else []
 
 
-def _split(part: Part, wanted: list[Linear], last: set[str]) -> list[Part]:
+def _split(part: Part, modules: list[Linear], last_blocks: set[str]) -> list[Part]:
     """A frozen half of a block as what stays frozen of it and what the named modules train."""
-    if part.name not in (ATTENTION, FEED_FORWARD) or part.layer in last:
+    if part.name not in (ATTENTION, FEED_FORWARD) or part.layer in last_blocks:
         return [part]
-    chosen = [linear for linear in wanted if linear.half == part.name]
+    chosen = [linear for linear in modules if linear.half == part.name]
     count = sum(linear.into * linear.out for linear in chosen)
     if not count:
         return [part]

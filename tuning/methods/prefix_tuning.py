@@ -10,7 +10,7 @@ from tuning.core.errors import Problem, RunError
 from tuning.core.fields import WHOLE, Text
 from tuning.methods.base import MethodInputs, MethodSettings, PeftMethod
 from tuning.methods.network import ADDED, Part, block_name, model_parts
-from tuning.methods.prompt_tuning import Init, heads, prompt_problems, start_tokens, started
+from tuning.methods.prompt_tuning import Init, attention_heads, prompt_problems, start_tokens, with_start
 from tuning.models.base_model import ModelShape
 
 
@@ -46,14 +46,14 @@ class PrefixTuning(PeftMethod[PrefixSettings]):
         return model_parts(shape, labels) + added
 
     def problems(self, inputs: MethodInputs, settings: PrefixSettings) -> list[Problem]:
-        found = prompt_problems(inputs, settings)
+        problems = prompt_problems(inputs, settings)
         if inputs.gradient_checkpointing:
             message = "keys and values put in front are lost when a block is computed again; set it to false"
-            found.append(Problem("gradient_checkpointing", True, "false", message))
+            problems.append(Problem("gradient_checkpointing", True, "false", message))
         if inputs.shape.encoder:
             message = "an encoder takes no keys and values from before; use lora, adapter or partial on this model"
-            found.append(Problem("method.name", settings.name, "a model that writes", message))
-        return found
+            problems.append(Problem("method.name", settings.name, "a model that writes", message))
+        return problems
 
     def summary(self, settings: PrefixSettings) -> str:
         return f"{self.title} {settings.virtual_tokens}"
@@ -64,10 +64,10 @@ class PrefixTuning(PeftMethod[PrefixSettings]):
         start = _start(model, settings)
         config = PrefixTuningConfig(
             num_virtual_tokens=settings.virtual_tokens,
-            num_attention_heads=heads(model),
+            num_attention_heads=attention_heads(model),
             task_type=TaskType.SEQ_CLS if task == "sequence_classification" else TaskType.CAUSAL_LM,
         )
-        return started(get_peft_model(model, config), start)
+        return with_start(get_peft_model(model, config), start)
 
 
 def _start(model: Any, settings: PrefixSettings) -> Any:
@@ -87,8 +87,8 @@ def _start(model: Any, settings: PrefixSettings) -> Any:
             f"method.virtual_tokens is {settings.virtual_tokens}, but some blocks of this model look"
             f" back over {window} tokens only; use at most {window}."
         )
-    made = torch.cat(lines, 1)
-    return torch.randn_like(made) * made.std() if settings.init == "random" else made
+    vectors = torch.cat(lines, 1)
+    return torch.randn_like(vectors) * vectors.std() if settings.init == "random" else vectors
 
 
 METHOD = PrefixTuning()

@@ -19,7 +19,7 @@ from tuning.text import Row
 
 PLACE = "{prompt}"
 TRIED_ROWS = 256
-"""Questions that a look before Start writes out, to see whether they fit."""
+"""So many of the longest questions are written out before Start, to see whether they fit."""
 
 
 class PromptEngineeringSettings(MethodSettings):
@@ -70,21 +70,21 @@ class PromptEngineering(UntrainedMethod[PromptEngineeringSettings]):
                 f"the template needs {PLACE} where the question goes, for example {PLACE} or Please answer. {PLACE}"
             )
             return [Problem("method.template", settings.template, PLACE, message)]
-        found = no_questions(inputs.eval)
-        if not found and settings.shots > len(inputs.train):
+        problems = no_questions(inputs.eval)
+        if not problems and settings.shots > len(inputs.train):
             count = len(inputs.train)
             message = f"there are {count} training rows to show; set shots to {count} or less"
-            found.append(Problem("method.shots", settings.shots, f"0 to {count}", message))
-        return found
+            problems.append(Problem("method.shots", settings.shots, f"0 to {count}", message))
+        return problems
 
     def summary(self, settings: PromptEngineeringSettings) -> str:
         return f"{settings.shots}-shot" if settings.shots else "zero-shot"
 
     def prompts(self, inputs: PromptInputs, settings: PromptEngineeringSettings) -> list[Row]:
-        return written(inputs.train, inputs.eval, settings)
+        return with_template(inputs.train, inputs.eval, settings)
 
     def longest_prompts(self, inputs: MethodInputs, settings: PromptEngineeringSettings) -> list[Row]:
-        return written(inputs.train, longest_questions(inputs.eval), settings)
+        return with_template(inputs.train, longest_questions(inputs.eval), settings)
 
     def prompt_length_setting(self, settings: PromptEngineeringSettings) -> tuple[str, Any, str]:
         if settings.shots:
@@ -98,13 +98,11 @@ class PromptEngineering(UntrainedMethod[PromptEngineeringSettings]):
         return settings.replace(shots=fewer), f"shots {settings.shots} -> {fewer}: fewer examples show what is wanted"
 
 
-def written(train: Sequence[Row], held_out: Sequence[Row], settings: PromptEngineeringSettings) -> list[Row]:
+def with_template(train: Sequence[Row], evaluation: Sequence[Row], settings: PromptEngineeringSettings) -> list[Row]:
     """The evaluation rows in the template, behind the same examples for all."""
-    chosen = [
-        train[number] for number in random.Random(settings.example_seed).sample(range(len(train)), settings.shots)
-    ]
-    before = "".join(f"{settings.template.replace(PLACE, row.prompt or '')}{row.completion}\n\n" for row in chosen)
-    return [replace(row, prompt=before + settings.template.replace(PLACE, row.prompt or "")) for row in held_out]
+    chosen = [train[i] for i in random.Random(settings.example_seed).sample(range(len(train)), settings.shots)]
+    examples = "".join(f"{settings.template.replace(PLACE, row.prompt or '')}{row.completion}\n\n" for row in chosen)
+    return [replace(row, prompt=examples + settings.template.replace(PLACE, row.prompt or "")) for row in evaluation]
 
 
 def longest_questions(rows: Sequence[Row]) -> list[Row]:
@@ -112,9 +110,9 @@ def longest_questions(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: -len(row.prompt or ""))[:TRIED_ROWS]
 
 
-def no_questions(held_out: Sequence[Row]) -> list[Problem]:
-    """Rows that have no question to put differently, or none at all."""
-    if held_out and all(row.prompt is not None and row.completion is not None for row in held_out):
+def no_questions(evaluation: Sequence[Row]) -> list[Problem]:
+    """The problem of evaluation rows that have no question, or of no evaluation rows; empty without one."""
+    if evaluation and all(row.prompt is not None and row.completion is not None for row in evaluation):
         return []
     message = "this needs evaluation rows with a prompt and an answer; use such data, for example people-questions"
     return [Problem("data.source", None, "prompt + completion", message)]

@@ -60,28 +60,30 @@ class PromptTuning(PeftMethod[PromptSettings]):
 
         start = start_vectors(model, settings)
         config = PromptTuningConfig(
-            num_virtual_tokens=settings.virtual_tokens, num_attention_heads=heads(model), task_type=TaskType.CAUSAL_LM
+            num_virtual_tokens=settings.virtual_tokens,
+            num_attention_heads=attention_heads(model),
+            task_type=TaskType.CAUSAL_LM,
         )
-        return started(get_peft_model(model, config), start)
+        return with_start(get_peft_model(model, config), start)
 
 
 def prompt_problems(inputs: MethodInputs, settings: Any) -> list[Problem]:
-    """What does not go with tokens put before the text."""
-    found, positions = [], inputs.shape.max_positions
+    """Problems of every method that puts virtual tokens before the text."""
+    problems, positions = [], inputs.shape.max_positions
     limit, shorter = positions - inputs.max_seq_length, positions - settings.virtual_tokens
     if settings.virtual_tokens > limit:
-        found.append(_too_long(inputs, settings.virtual_tokens, limit, shorter))
+        problems.append(_too_long(inputs, settings.virtual_tokens, limit, shorter))
     if settings.init == "text" and not settings.init_text.strip():
         message = "init text needs words to start from; write some into init_text, or set init to vocabulary"
-        found.append(Problem("method.init_text", settings.init_text, "one word or more", message))
-    return found
+        problems.append(Problem("method.init_text", settings.init_text, "one word or more", message))
+    return problems
 
 
 def _too_long(inputs: MethodInputs, count: int, limit: int, shorter: int) -> Problem:
-    """Virtual tokens that leave no room for the rows: which of the two can be made less, and to what."""
+    """The problem of virtual tokens that leave no positions for the rows, with the limits within which both fit."""
     rows = f"set data.max_seq_length to {shorter} or less" if shorter >= SHORTEST else ""
     tokens = f"set virtual_tokens to {limit} or fewer" if limit >= 1 else ""
-    fixes = ", or ".join(one for one in (tokens, rows) if one)
+    fixes = ", or ".join(fix for fix in (tokens, rows) if fix)
     if not fixes:
         fewest = inputs.shape.max_positions - SHORTEST
         fixes = (
@@ -119,14 +121,14 @@ def start_vectors(model: Any, settings: Any) -> Any:
     return table[start_tokens(model, settings)].clone()
 
 
-def heads(model: Any) -> int | None:
+def attention_heads(model: Any) -> int | None:
     """Attention heads by the name that `transformers` gives them for every kind; config.json may have another, and
     PEFT reads only some of those. None leaves them to PEFT."""
     return getattr(model.config, "num_attention_heads", None)
 
 
-def started(wrapped: Any, start: Any) -> Any:
-    """The model with its virtual tokens set to where they start."""
+def with_start(wrapped: Any, start: Any) -> Any:
+    """The model with `start` as its virtual tokens."""
     wrapped.prompt_encoder["default"].embedding.weight.data.copy_(start)
     return wrapped
 

@@ -63,22 +63,22 @@ class Qlora(LowRankMethod[QloraSettings]):
         return round(packed * (0.5 + scales)) + 4 * (self.total_parameters(shape, settings, labels) - packed)
 
     def problems(self, inputs: MethodInputs, settings: QloraSettings) -> list[Problem]:
-        found = [] if settings.init in MOVES_THE_BASE else super().problems(inputs, settings)
+        problems = [] if settings.init in MOVES_THE_BASE else super().problems(inputs, settings)
         if find_spec("bitsandbytes") is None:
             message = "4-bit weights need bitsandbytes, which is not installed here; use lora, or install it"
-            found.append(Problem("method.name", settings.name, "a machine with bitsandbytes", message))
+            problems.append(Problem("method.name", settings.name, "a machine with bitsandbytes", message))
         if settings.compute_dtype not in ("auto", *inputs.dtypes):
             limit = ", ".join(("auto", *inputs.dtypes))
             message = f"{inputs.device_name} does not compute in {settings.compute_dtype}; use one of {limit}"
-            found.append(Problem("method.compute_dtype", settings.compute_dtype, limit, message))
+            problems.append(Problem("method.compute_dtype", settings.compute_dtype, limit, message))
         if self.resolve_auto(settings, inputs.device).compute_dtype not in inputs.dtypes:
             message = f"{inputs.device_name} does not compute in bf16, which auto takes on CUDA; set fp16 or fp32"
-            found.append(Problem("method.compute_dtype", settings.compute_dtype, ", ".join(inputs.dtypes), message))
+            problems.append(Problem("method.compute_dtype", settings.compute_dtype, ", ".join(inputs.dtypes), message))
         if settings.init in MOVES_THE_BASE:
             limit = ", ".join(name for name in INITS if name not in MOVES_THE_BASE)
             message = f"{settings.init} changes the base weights, which 4 bits would round away; set init to default"
-            found.append(Problem("method.init", settings.init, limit, message))
-        return found
+            problems.append(Problem("method.init", settings.init, limit, message))
+        return problems
 
     def load_options(self, settings: QloraSettings, device: str) -> dict[str, Any]:
         way = {"quant_type": settings.quant_type, "double_quant": settings.double_quant}
@@ -91,14 +91,14 @@ class Qlora(LowRankMethod[QloraSettings]):
     def save(self, model: Any, folder: Path) -> None:
         super().save(model, folder)
         way = model.get_base_model().config.quantization_config
-        kept = {
+        quantization = {
             "quant_type": way.bnb_4bit_quant_type,
             "double_quant": way.bnb_4bit_use_double_quant,
             "compute_dtype": {dtype: name for name, dtype in _DTYPES.items()}[
                 str(way.bnb_4bit_compute_dtype).removeprefix("torch.")
             ],
         }
-        (folder / _FILE).write_text(json.dumps(kept), encoding="utf-8")
+        (folder / _FILE).write_text(json.dumps(quantization), encoding="utf-8")
 
     def load(self, model: Any, folder: Path) -> Any:
         """The base is loaded again in the 4 bits the adapter was trained beside."""

@@ -54,22 +54,22 @@ class Retrieval(UntrainedMethod[RetrievalSettings]):
     settings = RetrievalSettings
 
     def problems(self, inputs: MethodInputs, settings: RetrievalSettings) -> list[Problem]:
-        place = index_file(settings, inputs.data_folder)
-        refusal = path_refusal(place, "data") if place is not None and settings.index else None
+        file = index_file(settings, inputs.data_folder)
+        refusal = path_refusal(file, "data") if file is not None and settings.index else None
         if refusal is not None:
             return [
                 Problem(
                     "method.index", settings.index, "a JSONL file with passages", f"{settings.index!r:.300} {refusal}"
                 )
             ]
-        if place is None or not place.is_file():
-            where = (
+        if file is None or not file.is_file():
+            fault = (
                 f"there is no file {settings.index!r}" if settings.index else "these data bring no passages with them"
             )
-            message = f"{where}; give a JSONL file with a column passage as method.index"
+            message = f"{fault}; give a JSONL file with a column passage as method.index"
             return [Problem("method.index", settings.index, "a JSONL file with passages", message)]
         try:
-            index = open_index(place, settings.misleading_share, 0)
+            index = open_index(file, settings.misleading_share, 0)
         except ValueError as error:
             return [Problem("method.index", settings.index, "a JSONL file with passages", str(error))]
         if settings.misleading_share > 0 and not index.misleads:
@@ -84,11 +84,11 @@ class Retrieval(UntrainedMethod[RetrievalSettings]):
         return no_questions(inputs.eval)
 
     def longest_prompts(self, inputs: MethodInputs, settings: RetrievalSettings) -> list[Row]:
-        place = index_file(settings, inputs.data_folder)
-        assert place is not None
+        file = index_file(settings, inputs.data_folder)
+        assert file is not None
         bundled = inputs.data_folder is not None
-        alone = [question_of(row, bundled=bundled) for row in longest_questions(inputs.eval)]
-        return with_passages(alone, open_index(place, settings.misleading_share, 0).passages, settings.top_k)
+        questions = [question_of(row, bundled=bundled) for row in longest_questions(inputs.eval)]
+        return with_passages(questions, open_index(file, settings.misleading_share, 0).passages, settings.top_k)
 
     def prompt_length_setting(self, settings: RetrievalSettings) -> tuple[str, Any, str]:
         return "method.top_k", settings.top_k, "fewer passages"
@@ -98,18 +98,22 @@ class Retrieval(UntrainedMethod[RetrievalSettings]):
         return f"Retrieval {settings.policy.replace('_', '-')}{bad}"
 
     def prompts(self, inputs: PromptInputs, settings: RetrievalSettings) -> list[Row]:
-        place = index_file(settings, inputs.data_folder)
-        assert place is not None
-        alone = [question_of(row, bundled=inputs.data_folder is not None) for row in inputs.eval]
-        index = open_index(place, settings.misleading_share, inputs.seed)
-        rows = with_passages(alone, index.passages, settings.top_k)
+        file = index_file(settings, inputs.data_folder)
+        assert file is not None
+        questions = [question_of(row, bundled=inputs.data_folder is not None) for row in inputs.eval]
+        index = open_index(file, settings.misleading_share, inputs.seed)
+        rows = with_passages(questions, index.passages, settings.top_k)
         if not self.queries_base_model(settings):
             return rows
-        own = inputs.answer([row.prompt or "" for row in alone])
-        read = inputs.answer([row.prompt or "" for row in rows])
+        closed_answers = inputs.answer([row.prompt or "" for row in questions])
+        open_answers = inputs.answer([row.prompt or "" for row in rows])
         return [
-            closed if mine[0].strip() != told[0].strip() and mine[1] >= settings.threshold else opened
-            for closed, opened, mine, told in zip(alone, rows, own, read, strict=True)
+            question
+            if closed_answer[0].strip() != open_answer[0].strip() and closed_answer[1] >= settings.threshold
+            else with_passage
+            for question, with_passage, closed_answer, open_answer in zip(
+                questions, rows, closed_answers, open_answers, strict=True
+            )
         ]
 
     def queries_base_model(self, settings: RetrievalSettings) -> bool:
@@ -133,7 +137,7 @@ class Passage:
 
 
 def index_file(settings: RetrievalSettings, data_folder: Path | None) -> Path | None:
-    """The index chosen, else the passages that lie beside a bundled set."""
+    """The index that the settings name, else the passages that lie beside a bundled set."""
     if settings.index:
         return Path(os.path.expanduser(settings.index))
     return None if data_folder is None else data_folder / "passages.jsonl"
@@ -166,7 +170,7 @@ def _index(file: Path, changed: int, size: int, share: float, seed: int) -> Inde
 
 def read_passages(file: Path) -> list[Passage]:
     """The passages of a JSONL file. Raises ValueError naming the line."""
-    found = list[Passage]()
+    passages = list[Passage]()
     # only line feeds end a line of JSONL; splitlines() would cut at others that may stand inside a text
     for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), 1):
         if not line.strip():
@@ -179,18 +183,18 @@ def read_passages(file: Path) -> list[Passage]:
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"line {number} of {file.name} has no passage; name the column passage")
         fact = f"{row.get('name', '')}|{row.get('attribute', row.get('question', number))}"
-        found.append(Passage(text=text.strip(), fact=fact, misleading=bool(row.get("misleading"))))
-    if not found:
+        passages.append(Passage(text=text.strip(), fact=fact, misleading=bool(row.get("misleading"))))
+    if not passages:
         raise ValueError(f"{file.name} has no passages; give at least one JSON object a line")
-    return found
+    return passages
 
 
 def chosen_index(passages: Sequence[Passage], share: float, seed: int) -> list[Passage]:
     """One side of each fact: for `share` of those that have a misleading side that one, for the others the true one."""
-    crooked = sorted({one.fact for one in passages if one.misleading})
-    random.Random(seed).shuffle(crooked)
-    wrong = set(crooked[: round(share * len(crooked))])
-    return [one for one in passages if one.misleading == (one.fact in wrong)]
+    contested = sorted({passage.fact for passage in passages if passage.misleading})
+    random.Random(seed).shuffle(contested)
+    misled = set(contested[: round(share * len(contested))])
+    return [passage for passage in passages if passage.misleading == (passage.fact in misled)]
 
 
 def question_of(row: Row, *, bundled: bool) -> Row:
@@ -202,10 +206,10 @@ def question_of(row: Row, *, bundled: bool) -> Row:
 
 def with_passages(rows: Sequence[Row], index: Bm25, count: int) -> list[Row]:
     """Each question behind the passages that fit it best."""
-    asked = [row.prompt or "" for row in rows]
+    questions = [row.prompt or "" for row in rows]
     return [
         replace(row, prompt=f"Passage: {' '.join(index.best(question, count))}\n{question}")
-        for row, question in zip(rows, asked, strict=True)
+        for row, question in zip(rows, questions, strict=True)
     ]
 
 
@@ -217,15 +221,18 @@ class Bm25:
 
         words = [_words(text) for text in texts]
         mean = sum(map(len, words)) / max(1, len(words))
-        places: dict[str, tuple[list[int], list[float]]] = {}
-        for number, found in enumerate(words):
-            for word, count in Counter(found).items():
-                weight = count * (k + 1) / (count + k * (1 - b + b * len(found) / max(1.0, mean)))
-                numbers, weights = places.setdefault(word, ([], []))
-                numbers.append(number)
+        postings: dict[str, tuple[list[int], list[float]]] = {}
+        for i, words_of_text in enumerate(words):
+            for word, count in Counter(words_of_text).items():
+                weight = count * (k + 1) / (count + k * (1 - b + b * len(words_of_text) / max(1.0, mean)))
+                indices, weights = postings.setdefault(word, ([], []))
+                indices.append(i)
                 weights.append(weight)
         self._texts = list(texts)
-        self._places = {word: (numpy.array(one), numpy.array(other)) for word, (one, other) in places.items()}
+        # each word's texts, by index, and its weight in each of them
+        self._postings = {
+            word: (numpy.array(indices), numpy.array(weights)) for word, (indices, weights) in postings.items()
+        }
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -235,10 +242,10 @@ class Bm25:
         import numpy
 
         scores = numpy.zeros(len(self._texts))
-        for word in sorted(set(_words(question)) & self._places.keys()):
-            numbers, weights = self._places[word]
-            scores[numbers] += math.log(1 + (len(self._texts) - len(numbers) + 0.5) / (len(numbers) + 0.5)) * weights
-        return [self._texts[number] for number in numpy.argsort(-scores, kind="stable")[:count]]
+        for word in sorted(set(_words(question)) & self._postings.keys()):
+            indices, weights = self._postings[word]
+            scores[indices] += math.log(1 + (len(self._texts) - len(indices) + 0.5) / (len(indices) + 0.5)) * weights
+        return [self._texts[i] for i in numpy.argsort(-scores, kind="stable")[:count]]
 
 
 def _words(text: str) -> list[str]:

@@ -82,9 +82,9 @@ def put_weights(model: Any, folder: Path) -> None:
     """The saved weights into a model that has its adapters (and classification head) already."""
     from safetensors.torch import load_file
 
-    found = model.load_state_dict(load_file(folder / "adapter.safetensors"), strict=False)
-    if found.unexpected_keys:
-        raise ValueError(f"these adapters belong to another base model: {found.unexpected_keys[:3]}")
+    result = model.load_state_dict(load_file(folder / "adapter.safetensors"), strict=False)
+    if result.unexpected_keys:
+        raise ValueError(f"these adapters belong to another base model: {result.unexpected_keys[:3]}")
 
 
 def load(base_folder: str, folder: str | Path = Path(__file__).parent) -> Any:

@@ -32,9 +32,11 @@ class GaLoreAdamW(torch.optim.Optimizer):
         self.layerwise = layerwise
         self._squares = 0.0
         if layerwise:
-            for number, group in enumerate(self.param_groups):
+            for i, group in enumerate(self.param_groups):
                 for weight in group["params"]:
-                    weight.register_post_accumulate_grad_hook(lambda one, number=number: self._at_once(one, number))
+                    weight.register_post_accumulate_grad_hook(
+                        lambda parameter, i=i: self._update_in_backward(parameter, i)
+                    )
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -47,12 +49,13 @@ class GaLoreAdamW(torch.optim.Optimizer):
 
     @property
     def gradient_norm(self) -> float | None:
-        """Length of the gradient of this update where it existed only piece by piece; None where it is all there."""
+        """The norm of this update's gradient where it existed only piece by piece; None where the weights hold it."""
         return math.sqrt(self._squares) if self.layerwise else None
 
     @torch.no_grad()
-    def _at_once(self, weight: nn.Parameter, number: int) -> None:
-        group = self.param_groups[number]  # looked up now: a state that is loaded brings groups of its own
+    def _update_in_backward(self, weight: nn.Parameter, group_index: int) -> None:
+        """Update one weight as soon as its gradient is made, and drop the gradient."""
+        group = self.param_groups[group_index]  # looked up now: a state that is loaded brings groups of its own
         assert weight.grad is not None
         square = float(weight.grad.float().square().sum())
         self._squares += square
@@ -61,6 +64,7 @@ class GaLoreAdamW(torch.optim.Optimizer):
         weight.grad = None
 
     def _update(self, weight: nn.Parameter, group: dict[str, Any]) -> None:
+        """One step of AdamW, in the projection of the gradient where its group has a rank."""
         gradient, state = weight.grad, self.state[weight]
         assert gradient is not None
         if "step" not in state:
@@ -85,22 +89,22 @@ class GaLoreAdamW(torch.optim.Optimizer):
 
 def directions(gradient: torch.Tensor, rank: int) -> torch.Tensor:
     """The first singular vectors on the gradient's narrower side, as columns: min(m, n) x rank."""
-    wide = gradient.float()
-    if min(wide.shape) <= EXACT_UP_TO:
-        left, _, right = torch.linalg.svd(wide, full_matrices=False)
-        vectors = right.T if wide.shape[0] >= wide.shape[1] else left
+    matrix = gradient.float()
+    if min(matrix.shape) <= EXACT_UP_TO:
+        left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+        vectors = right.T if matrix.shape[0] >= matrix.shape[1] else left
     else:
-        left, _, right = torch.svd_lowrank(wide, q=min(rank + 8, *wide.shape), niter=2)
-        vectors = right if wide.shape[0] >= wide.shape[1] else left
+        left, _, right = torch.svd_lowrank(matrix, q=min(rank + 8, *matrix.shape), niter=2)
+        vectors = right if matrix.shape[0] >= matrix.shape[1] else left
     basis: torch.Tensor = vectors[:, :rank].to(gradient.dtype).contiguous()
     return basis
 
 
 def down(gradient: torch.Tensor, projector: torch.Tensor) -> torch.Tensor:
-    """The gradient as seen in these directions."""
+    """The gradient projected on the directions in the columns of `projector`."""
     return gradient @ projector if gradient.shape[0] >= gradient.shape[1] else projector.T @ gradient
 
 
 def up(change: torch.Tensor, projector: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """Back to the size of the weight."""
+    """A projected change at the size of its weight, m x n."""
     return change @ projector.T if shape[0] >= shape[1] else projector @ change

@@ -26,19 +26,19 @@ TASK_WORDS = {"causal_lm": "writing text", "sequence_classification": "choosing 
 
 
 def check(inputs: PlanInputs, prompts: PromptLengths | None = None) -> list[Problem]:
-    """Everything that cannot be done. `prompts` measures the rows that a method without updates writes."""
+    """All problems of a run with these inputs. `prompts` measures the rows that a method without updates writes."""
     method = inputs.settings.method
     return [
         *(method_problems(inputs, method) or prompt_problems(inputs, method, prompts)),
-        *_length_refused(inputs),
-        *_token_ids_refused(inputs),
-        *_device_refuses(inputs),
-        *_recipe_refused(inputs),
-        *_packing_refused(inputs),
-        *_adapter_refused(inputs),
-        *_evaluation_refused(inputs),
-        *_task_refused(inputs),
-        *_pooler_refused(inputs),
+        *_length_problems(inputs),
+        *_token_id_problems(inputs),
+        *_dtype_and_attention_problems(inputs),
+        *_recipe_problems(inputs),
+        *_packing_problems(inputs),
+        *_adapter_problems(inputs),
+        *_evaluation_problems(inputs),
+        *_task_problems(inputs),
+        *_pooler_problems(inputs),
     ]
 
 
@@ -86,7 +86,8 @@ def prompt_problems(inputs: PlanInputs, block: Any, prompts: PromptLengths | Non
     return [Problem(field, value, f"{limit} tokens", message)]
 
 
-def _length_refused(inputs: PlanInputs) -> list[Problem]:
+def _length_problems(inputs: PlanInputs) -> list[Problem]:
+    """Rows longer than the model's positions."""
     longest, shape = inputs.settings.data.max_seq_length, inputs.model.shape
     limit = shape.max_positions
     if longest <= limit:
@@ -95,7 +96,8 @@ def _length_refused(inputs: PlanInputs) -> list[Problem]:
     return [Problem("data.max_seq_length", longest, f"8 to {limit}", message)]
 
 
-def _token_ids_refused(inputs: PlanInputs) -> list[Problem]:
+def _token_id_problems(inputs: PlanInputs) -> list[Problem]:
+    """Tokens of the rows that the model has no embedding for."""
     largest, size = inputs.summary.largest_id, inputs.model.shape.vocab_size
     if largest < size:
         return []
@@ -107,7 +109,8 @@ def _token_ids_refused(inputs: PlanInputs) -> list[Problem]:
     return [Problem("model", inputs.settings.model, f"token ids below {size:,}", message)]
 
 
-def _task_refused(inputs: PlanInputs) -> list[Problem]:
+def _task_problems(inputs: PlanInputs) -> list[Problem]:
+    """A task that this kind of model cannot do."""
     task, model = inputs.settings.task, inputs.model
     if task in model.tasks:
         return []
@@ -120,13 +123,13 @@ def _task_refused(inputs: PlanInputs) -> list[Problem]:
     return [Problem("task", task, able, f"a model of kind {model.shape.model_type} {why}; set task to {able}.")]
 
 
-def _pooler_refused(inputs: PlanInputs) -> list[Problem]:
-    """A layer between body and head that the file lacks is drawn at random: the method has to train and keep it."""
+def _pooler_problems(inputs: PlanInputs) -> list[Problem]:
+    """A method that would leave a layer between body and head at random values, where the model's file lacks it."""
     settings, new_pooler = inputs.settings, inputs.weights.new_pooler if inputs.weights is not None else ()
     method = method_named(settings.method.name)
     if not new_pooler or method.new_pooler:
         return []
-    able = ", ".join(one.name for one in METHODS if one.new_pooler and settings.task in one.tasks)
+    able = ", ".join(other.name for other in METHODS if other.new_pooler and settings.task in other.tasks)
     message = (
         f"the model's file lacks the layer before its head ({first_names(new_pooler)}), and {method.title} would "
         f"leave it at random values; choose {able}, or a model that was saved with it."
@@ -137,57 +140,59 @@ def _pooler_refused(inputs: PlanInputs) -> list[Problem]:
 def methods_refused(task: str, shape: ModelShape | None = None, new_pooler: tuple[str, ...] = ()) -> dict[str, str]:
     """The methods that cannot be chosen for this task on this model, whatever their settings are, each with the reason
     in a few words; what is not known of the model refuses none."""
-    found = {}
+    reasons = {}
     for method in METHODS:
         if task not in method.tasks:
-            found[method.name] = f"only for {' or '.join(TASK_WORDS.get(one, one) for one in method.tasks)}"
+            reasons[method.name] = f"only for {' or '.join(TASK_WORDS.get(name, name) for name in method.tasks)}"
         elif shape is not None and method.needs_known_layers and not shape.is_exact:
-            found[method.name] = f"the layers of a {shape.model_type} model are not known by name"
+            reasons[method.name] = f"the layers of a {shape.model_type} model are not known by name"
         elif new_pooler and not method.new_pooler:
-            found[method.name] = "the model's file lacks the layer before its head, which this would leave at random"
-    return found
+            reasons[method.name] = "the model's file lacks the layer before its head, which this would leave at random"
+    return reasons
 
 
 def head_notices(inputs: PlanInputs) -> list[Notice]:
     """What becomes of the head of a base model that is a classifier already."""
-    theirs, ours = inputs.weights.head_for if inputs.weights is not None else (), inputs.summary.label_names
-    if inputs.settings.task != "sequence_classification" or not theirs or not ours:
+    base_classes, classes = inputs.weights.head_for if inputs.weights is not None else (), inputs.summary.label_names
+    if inputs.settings.task != "sequence_classification" or not base_classes or not classes:
         return []
     method = inputs.settings.method
     if method_named(method.name).own_head(method):
-        message = f"the base model's head for its {len(theirs)} classes is left out: this method puts on its own"
-    elif not same_classes(theirs, ours):
+        message = f"the base model's head for its {len(base_classes)} classes is left out: this method puts on its own"
+    elif not same_classes(base_classes, classes):
         message = (
-            f"the base model sorts into {len(theirs)} classes ({first_names(theirs)}) and the rows into {len(ours)} "
-            f"({first_names(ours)}): its head is left out, and a new one begins at random"
+            f"the base model sorts into {len(base_classes)} classes ({first_names(base_classes)}) and the rows into "
+            f"{len(classes)} ({first_names(classes)}): its head is left out, and a new one begins at random"
         )
-    elif theirs == ours:
+    elif base_classes == classes:
         return [Notice(field="model", message="the base model's own head is kept: its classes are those of the rows")]
     else:
         message = "the base model's own head is kept, its classes put in the order of the rows' classes"
-    return [Notice(field="model", message=message, count=len(theirs))]
+    return [Notice(field="model", message=message, count=len(base_classes))]
 
 
 def device_problems(inputs: PlanInputs) -> list[Problem]:
     """What the device cannot do of what was planned on another."""
-    found, method = _device_refuses(inputs), inputs.settings.method
+    problems, method = _dtype_and_attention_problems(inputs), inputs.settings.method
     if not method_named(method.name).updates:  # it refuses prompts, the same on every device
-        return found
-    return found + method_problems(inputs, method)
+        return problems
+    return problems + method_problems(inputs, method)
 
 
-def _device_refuses(inputs: PlanInputs) -> list[Problem]:
+def _dtype_and_attention_problems(inputs: PlanInputs) -> list[Problem]:
+    """A precision or an attention implementation that the device does not have."""
     settings, device = inputs.settings, inputs.device
-    found = _attention_refused(inputs)
+    problems = _attention_problems(inputs)
     computed = COMPUTED_IN[settings.precision]
     if computed in device.dtypes:
-        return found
+        return problems
     able = " or ".join(name for name, dtype in COMPUTED_IN.items() if dtype in device.dtypes)
     message = f"{device.name} does not compute in {computed}; use {able}."
-    return [Problem("precision", settings.precision, able, message), *found]
+    return [Problem("precision", settings.precision, able, message), *problems]
 
 
-def _recipe_refused(inputs: PlanInputs) -> list[Problem]:
+def _recipe_problems(inputs: PlanInputs) -> list[Problem]:
+    """A recipe with rows or a method that it cannot be used with."""
     settings, data = inputs.settings, inputs.summary
     if settings.recipe is None:
         return []
@@ -215,13 +220,14 @@ def packing_lacks(settings: Settings, model: BaseModel) -> str | None:
     return None
 
 
-def _packing_refused(inputs: PlanInputs) -> list[Problem]:
+def _packing_problems(inputs: PlanInputs) -> list[Problem]:
+    """data.packing true where rows cannot be joined."""
     why = packing_lacks(inputs.settings, inputs.model) if inputs.settings.data.packing else None
     return [Problem("data.packing", True, "false", f"{why}; set data.packing to false.")] if why else []
 
 
-def _adapter_refused(inputs: PlanInputs) -> list[Problem]:
-    """An earlier run's adapter is trained on only with the classes that it has learned."""
+def _adapter_problems(inputs: PlanInputs) -> list[Problem]:
+    """An earlier run's adapter with rows of other classes than it has learned."""
     model, data = inputs.model, inputs.summary
     file = Path(model.adapter or "") / "labels.json"
     if model.adapter is None or not file.is_file():
@@ -237,33 +243,34 @@ def _adapter_refused(inputs: PlanInputs) -> list[Problem]:
     return [Problem("model", model.spec, names, message)]
 
 
-def _evaluation_refused(inputs: PlanInputs) -> list[Problem]:
-    """What is to be measured on evaluation rows that these rows do not have, or cannot tell."""
-    found, settings = [], inputs.settings
+def _evaluation_problems(inputs: PlanInputs) -> list[Problem]:
+    """Measures on evaluation rows where there are none, or none with an answer to match."""
+    problems, settings = [], inputs.settings
     evaluation = settings.eval
     if not inputs.summary.eval_rows:
         none = "there are no evaluation rows; raise data.eval_fraction, or name rows with data.eval_split"
         if evaluation.metrics != "auto":
             names = list(settings.metrics)
-            found.append(Problem("eval.metrics", names, "auto, without evaluation rows", f"{none}, or set auto."))
+            problems.append(Problem("eval.metrics", names, "auto, without evaluation rows", f"{none}, or set auto."))
         if settings.save.best_by != "eval_loss":
             limit = "eval_loss, without evaluation rows"
-            found.append(Problem("save.best_by", settings.save.best_by, limit, f"{none}, or set eval_loss."))
+            problems.append(Problem("save.best_by", settings.save.best_by, limit, f"{none}, or set eval_loss."))
         if evaluation.patience is not None:
             limit = "empty, without evaluation rows"
-            found.append(Problem("eval.patience", evaluation.patience, limit, f"{none}, or leave it empty."))
-        return found
+            problems.append(Problem("eval.patience", evaluation.patience, limit, f"{none}, or leave it empty."))
+        return problems
     if "exact_match" in settings.metrics and inputs.data is not None:
         rows = inputs.data.eval
         if all(answer_of(row) is None for row in rows):
             message = (
                 f"none of the {len(rows):,} evaluation rows has an answer of its own to match; leave exact_match out."
             )
-            found.append(Problem("eval.metrics", list(settings.metrics), "metrics without exact_match", message))
-    return found
+            problems.append(Problem("eval.metrics", list(settings.metrics), "metrics without exact_match", message))
+    return problems
 
 
-def _attention_refused(inputs: PlanInputs) -> list[Problem]:
+def _attention_problems(inputs: PlanInputs) -> list[Problem]:
+    """An attention implementation that the kind of model, the device or the installed packages do not have."""
     settings, kind, device = inputs.settings, inputs.model.shape.model_type, inputs.device
     if settings.attention == "sdpa" and not supports_sdpa(kind):
         message = f"a model of kind {kind} has no sdpa in transformers; use eager, which stores the attention matrix."
@@ -279,6 +286,7 @@ def _attention_refused(inputs: PlanInputs) -> list[Problem]:
 
 
 def _flash_lacks(device: Device, precision: str) -> str | None:
+    """Why FlashAttention cannot be used; None where it can."""
     if device.kind != "cuda":
         return "FlashAttention runs on CUDA only"
     if precision == "fp32":

@@ -16,11 +16,11 @@ from tuning.settings.schema import WRITTEN_METRICS, Settings
 from tuning.text.prompts import PromptLengths, longest_prompt, question_ids
 
 MANY_EPOCHS = 20
-"""A run that goes over its rows more often than this says so."""
+"""A run that goes over its rows more often than this gets a notice."""
 EVALUATION_SHARE = 0.1
-"""Of the tokens that training reads, what evaluations may read where eval.every is left to the plan."""
+"""The share of the tokens of training that evaluations may read where eval.every is left to the plan."""
 SHORTER = "shorter_"
-"""Before the names of numbers about shorter prompts that were not chosen."""
+"""The prefix of the names of numbers about shorter prompts that were not chosen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,44 +34,48 @@ class Derived:
 def derive(inputs: PlanInputs, prompts: PromptLengths | None = None) -> dict[str, Derived]:
     """All derived numbers by name. `prompts` measures the rows that a method without updates writes."""
     return (
-        _of_updates(inputs)
+        _update_numbers(inputs)
         | parameter_numbers(inputs.settings, inputs.model, inputs.summary)
-        | (_of_prompts(inputs, prompts) | _of_shorter_prompts(inputs))
+        | (_prompt_numbers(inputs, prompts) | _shorter_prompt_numbers(inputs))
     )
 
 
-def _of_updates(inputs: PlanInputs) -> dict[str, Derived]:
+def _update_numbers(inputs: PlanInputs) -> dict[str, Derived]:
     """Sizes and counts of the run's updates."""
     settings, data = inputs.settings, inputs.summary
     micro, steps, devices = (settings.micro_batch_size, settings.gradient_accumulation_steps, settings.num_devices)
     effective = micro * steps * devices
     per_epoch = math.ceil(data.train_rows / effective)
-    found = {"effective_batch": Derived(value=effective, origin=f"{effective} = {micro} x {steps} x {devices}")}
+    numbers = {"effective_batch": Derived(value=effective, origin=f"{effective} = {micro} x {steps} x {devices}")}
     rows = f"{counted(data.train_rows, 'row')} / {effective} a step, the last one smaller where it does not divide"
-    found["updates_per_epoch"] = Derived(value=per_epoch, origin=rows)
+    numbers["updates_per_epoch"] = Derived(value=per_epoch, origin=rows)
     if settings.max_steps is not None:
         total = Derived(value=settings.max_steps, origin="max_steps")
     else:
-        wanted = math.ceil((settings.num_epochs or 0) * per_epoch)
+        updates_of_epochs = math.ceil((settings.num_epochs or 0) * per_epoch)
         epochs = f"{settings.num_epochs:g} {'epoch' if settings.num_epochs == 1 else 'epochs'}"
-        total = Derived(value=max(1, wanted), origin=f"{epochs} x {counted(per_epoch, 'update')}")
-    found["total_steps"] = total
+        total = Derived(value=max(1, updates_of_epochs), origin=f"{epochs} x {counted(per_epoch, 'update')}")
+    numbers["total_steps"] = total
     updates, mean = counted(total.value, "update"), sum(data.lengths) / len(data.lengths)
-    found["epochs"] = Derived(value=total.value / per_epoch, origin=f"{updates} / {per_epoch} an epoch")
-    real = min(effective, data.train_rows)
-    each = counted(real, "row")
-    found["tokens_per_update"] = Derived(value=mean * real, origin=f"{each} x {mean:.1f} tokens on average")
-    learned = sum(data.trained_tokens) / len(data.trained_tokens)
-    found["trained_tokens_per_update"] = Derived(
-        value=learned * real, origin=f"{each} x {learned:.1f} labels on average"
+    numbers["epochs"] = Derived(value=total.value / per_epoch, origin=f"{updates} / {per_epoch} an epoch")
+    update_rows = min(effective, data.train_rows)
+    rows_of_update = counted(update_rows, "row")
+    numbers["tokens_per_update"] = Derived(
+        value=mean * update_rows, origin=f"{rows_of_update} x {mean:.1f} tokens on average"
     )
-    found["total_tokens"] = Derived(value=mean * real * total.value, origin=f"{mean * real:,.0f} tokens x {updates}")
-    taught = "" if settings.recipe is None else "; as the recipe writes it at its longest"
+    learned = sum(data.trained_tokens) / len(data.trained_tokens)
+    numbers["trained_tokens_per_update"] = Derived(
+        value=learned * update_rows, origin=f"{rows_of_update} x {learned:.1f} labels on average"
+    )
+    numbers["total_tokens"] = Derived(
+        value=mean * update_rows * total.value, origin=f"{mean * update_rows:,.0f} tokens x {updates}"
+    )
+    by_recipe = "" if settings.recipe is None else "; as the recipe writes it at its longest"
     widest = min(data.longest, settings.data.max_seq_length)
-    found["packing"] = _packing(settings, inputs.model)
-    found["eval_every"] = _evaluation_interval(settings, data, mean * real, int(total.value))
-    found["widest_length"] = Derived(value=widest, origin=data.longest_origin + taught)
-    return found
+    numbers["packing"] = _packing(settings, inputs.model)
+    numbers["eval_every"] = _evaluation_interval(settings, data, mean * update_rows, int(total.value))
+    numbers["widest_length"] = Derived(value=widest, origin=data.longest_origin + by_recipe)
+    return numbers
 
 
 def _packing(settings: Settings, model: BaseModel) -> Derived:
@@ -99,26 +103,26 @@ def _evaluation_interval(settings: Settings, data: DataSummary, tokens: float, t
     return Derived(value=every, origin=origin)
 
 
-def _of_prompts(inputs: PlanInputs, prompts: PromptLengths | None) -> dict[str, Derived]:
-    """Tokens of what the model is asked, where it is asked something: whole, for max_seq_length does not cut it."""
-    settings, found = inputs.settings, dict[str, Derived]()
+def _prompt_numbers(inputs: PlanInputs, prompts: PromptLengths | None) -> dict[str, Derived]:
+    """Lengths in tokens of the prompts that the model answers, which max_seq_length does not cut."""
+    settings, numbers = inputs.settings, dict[str, Derived]()
     method = method_named(settings.method.name)
     if prompts is not None:
-        seen = f"of {prompts.rows:,} evaluation rows as {method.title} writes them"
-        found["prompted_length"] = Derived(value=prompts.row, origin=f"the longest {seen}, in tokens")
-        found["prompted_labels"] = Derived(value=prompts.labels, origin=f"the most label tokens {seen}")
+        words = f"of {prompts.rows:,} evaluation rows as {method.title} writes them"
+        numbers["prompted_length"] = Derived(value=prompts.row, origin=f"the longest {words}, in tokens")
+        numbers["prompted_labels"] = Derived(value=prompts.labels, origin=f"the most label tokens {words}")
     if WRITTEN_METRICS & set(settings.metrics) and inputs.summary.eval_rows:
         answered = _answered_length(inputs, prompts)
         if answered is not None:
-            found["answered_length"] = answered
-    asked = inputs.summary.asked_length
+            numbers["answered_length"] = answered
+    longest_question = inputs.summary.asked_length
     if method.queries_base_model(settings.method):
-        asked = prompts.prompt if prompts is not None else 0
-    if asked:
-        seen = "the longest question that the model answers before rows are written, in tokens"
-        found["asked_length"] = Derived(value=asked, origin=seen)
+        longest_question = prompts.prompt if prompts is not None else 0
+    if longest_question:
+        words = "the longest question that the model answers before rows are written, in tokens"
+        numbers["asked_length"] = Derived(value=longest_question, origin=words)
     sample = _sample_length(inputs) if method.updates else None  # a run without updates answers no samples
-    return found if sample is None else found | {"sample_length": sample}
+    return numbers if sample is None else numbers | {"sample_length": sample}
 
 
 def _answered_length(inputs: PlanInputs, prompts: PromptLengths | None) -> Derived | None:
@@ -158,7 +162,7 @@ def _sample_length(inputs: PlanInputs) -> Derived | None:
     return Derived(value=max(map(len, questions)), origin="the longest of sample.prompts, in tokens")
 
 
-def _of_shorter_prompts(inputs: PlanInputs) -> dict[str, Derived]:
+def _shorter_prompt_numbers(inputs: PlanInputs) -> dict[str, Derived]:
     """The numbers of prompts, named shorter_, where a method without updates can write shorter ones: what that would
     save. None where shorter ones are refused."""
     shorter = method_named(inputs.settings.method.name).with_shorter_prompts(inputs.settings.method)
@@ -169,7 +173,7 @@ def _of_shorter_prompts(inputs: PlanInputs) -> dict[str, Derived]:
     if method_problems(inputs, block) or prompt_problems(inputs, block, prompts):
         return {}
     changed = inputs.with_settings(inputs.settings.replace(method=block))
-    return {f"{SHORTER}{name}": number for name, number in _of_prompts(changed, prompts).items()}
+    return {f"{SHORTER}{name}": number for name, number in _prompt_numbers(changed, prompts).items()}
 
 
 def parameter_numbers(settings: Settings, model: BaseModel, data: DataSummary) -> dict[str, Derived]:
@@ -177,26 +181,26 @@ def parameter_numbers(settings: Settings, model: BaseModel, data: DataSummary) -
     method, labels = method_named(settings.method.name), class_count(settings, data)
     trainable = method.trainable_parameters(model.shape, settings.method, labels)
     total = method.total_parameters(model.shape, settings.method, labels)
-    rate, typed = settings.optimizer.learning_rate, "typed"
+    rate, origin = settings.optimizer.learning_rate, "typed"
     if rate is None:
-        rate, typed = method.default_learning_rate, f"{method.title}'s default: {method.learning_rate_reason}"
+        rate, origin = method.default_learning_rate, f"{method.title}'s default: {method.learning_rate_reason}"
         optimizer = optimizer_named(settings.optimizer.name)
         if optimizer.rate_factor != 1:
             factor = optimizer.rate_factor
-            rate, typed = rate * factor, f"{typed}; x {factor}, because {optimizer.rate_reason}"
+            rate, origin = rate * factor, f"{origin}; x {factor}, because {optimizer.rate_reason}"
     return {
         "trainable_parameters": Derived(value=trainable, origin=f"what {method.title} trains of this model"),
         "total_parameters": Derived(value=total, origin="base model and what the method adds"),
         "trainable_share": Derived(value=trainable / total, origin=f"{trainable:,} / {total:,}"),
-        "learning_rate": Derived(value=rate, origin=typed),
+        "learning_rate": Derived(value=rate, origin=origin),
     }
 
 
 def length_notices(settings: Settings, data: DataSummary, derived: dict[str, Derived]) -> tuple[Notice, ...]:
-    """What is told of a run that is long for its rows, and of a warm-up that is long for the run."""
+    """Notices about a run that is long for its rows, and about a warm-up that is long for the run."""
     if not method_named(settings.method.name).updates:
         return ()
-    found, total, epochs = list[Notice](), int(derived["total_steps"].value), derived["epochs"].value
+    notices, total, epochs = list[Notice](), int(derived["total_steps"].value), derived["epochs"].value
     rows, effective = data.train_rows, int(derived["effective_batch"].value)
     if epochs > MANY_EPOCHS:
         updates = f"{total:,} update" + "s" * (total != 1)
@@ -205,13 +209,13 @@ def length_notices(settings: Settings, data: DataSummary, derived: dict[str, Der
             f"{MANY_EPOCHS} is told): the model learns them by heart. Give more rows, or fewer updates."
         )
         field = "max_steps" if settings.max_steps is not None else "num_epochs"
-        found.append(Notice(field=field, message=message, count=round(epochs)))
+        notices.append(Notice(field=field, message=message, count=round(epochs)))
     if rows < effective:
         message = (
             f"An update asks for {effective:,} rows and there {'are' if rows != 1 else 'is'} only {rows:,}: each one "
             f"is made of {rows:,}. Give more rows, or a smaller effective batch."
         )
-        found.append(Notice(field="gradient_accumulation_steps", message=message, count=rows))
+        notices.append(Notice(field="gradient_accumulation_steps", message=message, count=rows))
     warmup = settings.schedule.warmup_steps
     if warmup >= total and warmup:
         reached = "is reached at the last update only" if warmup == total else "is never reached"
@@ -219,5 +223,5 @@ def length_notices(settings: Settings, data: DataSummary, derived: dict[str, Der
             f"The warm-up of {warmup:,} updates is {'as long as' if warmup == total else 'longer than'} the run of "
             f"{total:,}: the learning rate {reached}. Give a shorter warm-up, or more updates."
         )
-        found.append(Notice(field="schedule.warmup_steps", message=message, count=warmup))
-    return tuple(found)
+        notices.append(Notice(field="schedule.warmup_steps", message=message, count=warmup))
+    return tuple(notices)

@@ -32,7 +32,7 @@ class PlanInputs:
     """Everything that a plan is made from.
 
     Without `data` and `tokenizer` it is a plan made from counts alone: a model is tried with rows of a made-up length,
-    or a plan that was checked before with other settings. What takes a look at rows is then left out.
+    or a plan is checked again with other settings. Checks that read rows are then left out.
     """
 
     settings: Settings
@@ -42,11 +42,11 @@ class PlanInputs:
     device: Device
     data: DataSet | None = None
     tokenizer: TextTokenizer | None = None
-    """None, too, where the files of an incomplete model do not give one yet."""
+    """None also where the files of an incomplete model lack the tokenizer."""
     weights: Weights | None = None
     """How the tensors in the model's folder compare with those of its architecture."""
     notices: tuple[Notice, ...] = ()
-    """What is told of settings of an older version."""
+    """Notices about settings of an older version."""
 
     def with_settings(self, settings: Settings) -> PlanInputs:
         """The same model, rows and device with other settings that change neither rows nor their tokens."""
@@ -61,7 +61,7 @@ class PlanInputs:
     def for_method(self) -> MethodInputs:
         """What a method may look at when it says what it refuses."""
         settings, data = self.settings, self.data
-        writes = data is not None and not method_named(settings.method.name).updates
+        writes_prompts = data is not None and not method_named(settings.method.name).updates
         return MethodInputs(
             shape=self.model.shape,
             task=settings.task,
@@ -75,8 +75,8 @@ class PlanInputs:
             gradient_checkpointing=settings.gradient_checkpointing,
             max_seq_length=settings.data.max_seq_length,
             label_tokens=sum(self.summary.trained_tokens),
-            train=data.train if data is not None and writes else (),
-            eval=list(data.eval) if data is not None and writes else (),
+            train=data.train if data is not None and writes_prompts else (),
+            eval=list(data.eval) if data is not None and writes_prompts else (),
             data_folder=None if data is None else data.folder,
         )
 
@@ -84,7 +84,7 @@ class PlanInputs:
 def open_inputs(given: Any, run_model: RunModel | None = None) -> PlanInputs:
     """Open everything that a settings object names, on this machine. Raises TuningError.
 
-    Rows and their counts are those of before where files and settings are the same.
+    Rows and counts of the same files and settings are cached.
     """
     given, notices = upgrade(given)
     settings = Settings.from_dict(given)
@@ -93,11 +93,11 @@ def open_inputs(given: Any, run_model: RunModel | None = None) -> PlanInputs:
     assert weights is not None  # without a limit of time it is waited for
     if model.learned_head:  # what was compared are the files of its base model, which have another head or none
         weights = replace(weights, notices=(), head_for=())
-    written = with_template_chosen(settings.data, model, settings.recipe)
+    data_settings = with_template_chosen(settings.data, model, settings.recipe)
     data, tokenizer = open_data(settings.data, settings.task, settings.seed), None
     if model.missing is None or (Path(model.path) / "tokenizer.json").is_file():
         tokenizer = TextTokenizer(model.path)
-        summary = summarize(data, tokenizer, written, settings.task, settings.recipe)
+        summary = summarize(data, tokenizer, data_settings, settings.task, settings.recipe)
     else:
         summary = uncounted(data, settings.data, settings.task)
     return PlanInputs(
@@ -113,7 +113,7 @@ def open_inputs(given: Any, run_model: RunModel | None = None) -> PlanInputs:
 
 
 def base_model(settings: Settings, run_model: RunModel | None = None) -> BaseModel:
-    """What `model` names. Raises ModelError; a run's result is never its own base model instead."""
+    """The model that `model` names; of a run, its result. Raises ModelError."""
     if not settings.model.startswith("run:"):
         return resolve_model(settings.model, settings.revision)
     if settings.revision is not None:

@@ -22,7 +22,7 @@ Counts = Sequence[int] | np.ndarray
 _EPOCH_STRIDE = 1_000_003
 """A prime, so that (seed, epoch) pairs a person would try never share a generator seed."""
 _SEED_BITS = 0xFFFFFFFF
-"""Of a seed torch's generator takes the lower 32 bits."""
+"""The lower 32 bits of a seed, which are what torch's generator takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +58,8 @@ def epoch_order(row_count: int, seed: int, epoch: int) -> list[int]:
     # a legacy seed is the one that torch's generator knows; numpy's newer ways of seeding give another state
     twister: Any = np.random.RandomState((seed + epoch * _EPOCH_STRIDE) & _SEED_BITS)
     draws = twister._bit_generator.random_raw(max(0, row_count - 1))
-    left = np.arange(row_count, 1, -1, dtype=np.uint64)
-    partners = (draws % left + np.arange(len(left), dtype=np.uint64)).tolist()
+    remaining = np.arange(row_count, 1, -1, dtype=np.uint64)
+    partners = (draws % remaining + np.arange(len(remaining), dtype=np.uint64)).tolist()
     order = list(range(row_count))
     for i, partner in enumerate(partners):
         order[i], order[partner] = order[partner], order[i]

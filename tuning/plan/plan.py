@@ -28,7 +28,7 @@ from tuning.settings.versions import upgrade
 SMALL_MODEL, SMALL_MODEL_ROWS = 20_000_000, 32
 """Below so many parameters an evaluation takes at least so many rows at once; the result does not depend on it."""
 PROMPTS = ("prompted_", "answered_", "asked_")
-"""Before the names of numbers about prompts that a method has written."""
+"""Prefixes of the names of numbers about prompts that a method has written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,21 +41,21 @@ class Plan:
     device: Device
     derived: dict[str, Derived]
     notices: tuple[Notice, ...] = ()
-    """What is told before Start: everything left out, guessed, renamed, replaced or cut, by count."""
+    """Notices for before Start: everything left out, guessed, renamed, replaced or cut, by count."""
     kept_fingerprint: str | None = field(default=None, compare=False)
-    """Of a plan that was stored: its fingerprint then, so that its checkpoints are known again by later versions."""
+    """The fingerprint that a stored plan was stored with, so that later versions recognise its checkpoints."""
 
     def value(self, key: str) -> Any:
         """A derived number by name; raises KeyError."""
         return self.derived[key].value
 
     def on(self, device: Device) -> Plan:
-        """The same run held against another device."""
+        """The plan of the same run on another device."""
         return replace(self, device=device)
 
     @property
     def inputs(self) -> PlanInputs:
-        """What it was made from, without the rows: to check the same run with other settings or on another device."""
+        """What the plan was made from, without rows: to check the run with other settings or on another device."""
         return PlanInputs(settings=self.settings, model=self.model, summary=self.data, device=self.device)
 
     @property
@@ -64,7 +64,7 @@ class Plan:
         return class_count(self.settings, self.data)
 
     def evaluation_rows(self, micro_batch_size: int | None = None) -> int:
-        """Rows an evaluation takes at once: twice those of training, for nothing is kept for a backward pass."""
+        """Rows an evaluation takes at once: twice those of training, for nothing is stored for a backward pass."""
         small = self.value("total_parameters") < SMALL_MODEL
         return max(2 * (micro_batch_size or self.settings.micro_batch_size), SMALL_MODEL_ROWS if small else 1)
 
@@ -101,16 +101,16 @@ class Plan:
             "model": self.model.to_dict(),
             "data": self.data.to_dict(),
             "device": asdict(self.device),
-            "derived": {key: asdict(one) for key, one in self.derived.items()},
-            "notices": [one.to_dict() for one in self.notices],
+            "derived": {key: asdict(number) for key, number in self.derived.items()},
+            "notices": [notice.to_dict() for notice in self.notices],
             "fingerprint": self.fingerprint,
         }
 
     @staticmethod
     def from_dict(plain: dict[str, Any]) -> Plan:
-        """A stored plan; one of an older version with its old meaning written out, and that told."""
-        settings, told = upgrade(plain["settings"])
-        notices = (*(Notice.from_dict(one) for one in plain.get("notices", ())), *told)
+        """A stored plan; one of an older version keeps its old meaning, written out and with a notice."""
+        settings, upgrade_notices = upgrade(plain["settings"])
+        notices = (*(Notice.from_dict(stored) for stored in plain.get("notices", ())), *upgrade_notices)
         fingerprint = plain.get("fingerprint") or _fingerprint(
             plain["settings"], plain["data"]["fingerprint"], plain["model"]["shape"]
         )
@@ -119,7 +119,7 @@ class Plan:
             model=BaseModel.from_dict(plain["model"]),
             data=DataSummary.from_dict(plain["data"]),
             device=Device(**(plain["device"] | {"dtypes": tuple(plain["device"]["dtypes"])})),
-            derived=_with_later(settings, {key: Derived(**one) for key, one in plain["derived"].items()}),
+            derived=_with_later(settings, {key: Derived(**stored) for key, stored in plain["derived"].items()}),
             notices=notices,
             kept_fingerprint=fingerprint,
         )
@@ -139,26 +139,28 @@ def _with_later(settings: dict[str, Any], derived: dict[str, Derived]) -> dict[s
 
 
 def plan_for(given: Any, run_model: RunModel | None = None) -> Plan:
-    """The whole way from a settings object to a plan on this machine. Raises TuningError with every problem."""
+    """The plan of a settings object on this machine. Raises TuningError with every problem."""
     return make_plan(open_inputs(given, run_model))
 
 
 def changed_since(plan: Plan, data: DataSet) -> list[str]:
-    """What of rows and base model is not as it was when the plan was made, in words; nothing of a plan from before
-    that was kept. `data` are the rows of its settings, opened now."""
-    model, found = plan.model, list[str]()
+    """What of rows and base model is not as it was when the plan was made, in words; empty for a plan of a version
+    that did not store it. `data` are the rows of its settings, opened now."""
+    model, changed = plan.model, list[str]()
     if not model.files:
-        return found
+        return changed
     if data.fingerprint != plan.data.fingerprint:
-        found.append(f"the rows of {plan.data.title} are others")
-    found += [f"{one} in the base model {model.title}" for one in changes(Path(model.path), model.files)]
+        changed.append(f"the rows of {plan.data.title} are others")
+    changed += [f"{change} in the base model {model.title}" for change in changes(Path(model.path), model.files)]
     if model.adapter is not None:
-        found += [f"{one} in the adapter to train on" for one in changes(Path(model.adapter), model.adapter_files)]
-    return found
+        changed += [
+            f"{change} in the adapter to train on" for change in changes(Path(model.adapter), model.adapter_files)
+        ]
+    return changed
 
 
 def make_plan(inputs: PlanInputs) -> Plan:
-    """Work out every derived number. Raises SettingsError with all combinations that cannot be trained."""
+    """The plan of these inputs with every derived number. Raises SettingsError with all that cannot be trained."""
     settings, model, data = inputs.settings, inputs.model, inputs.summary
     prompts = measure_prompts(inputs, settings.method)
     problems = check(inputs, prompts)
@@ -190,8 +192,8 @@ def with_method(plan: Plan, block: Any) -> Plan:
     derived = dict(plan.derived)
     if "prompted_length" in derived:
         shorter = method_named(plan.settings.method.name).with_shorter_prompts(plan.settings.method)
-        written = SHORTER if shorter is not None and shorter[0] == block else "none"
-        derived = {name: one for name, one in derived.items() if not name.startswith(PROMPTS)}
-        derived |= {name.removeprefix(written): one for name, one in derived.items() if name.startswith(written)}
+        prefix = SHORTER if shorter is not None and shorter[0] == block else "none"
+        derived = {name: number for name, number in derived.items() if not name.startswith(PROMPTS)}
+        derived |= {name.removeprefix(prefix): number for name, number in derived.items() if name.startswith(prefix)}
     settings = plan.settings.replace(method=block)
     return replace(plan, settings=settings, derived=derived | parameter_numbers(settings, plan.model, plan.data))

@@ -14,7 +14,7 @@ import gradio as gr
 from tuning.core.errors import Notice, Problem, SettingsError, TuningError, counted
 from tuning.core.hardware import this_machine
 from tuning.core.quantities import count_text, duration_text
-from tuning.data.preview.background_read import how_far, read_whole
+from tuning.data.preview.background_read import read_whole, reading_progress
 from tuning.memory.what_if import DeviceSize
 from tuning.methods import METHODS, method_named
 from tuning.models.weights import compare_weights
@@ -216,7 +216,7 @@ def _computed(service: RunService, values: Values) -> dict[str, Any]:
     given = settings_from_values(values)
     settings = Settings.from_dict(given)
     if read_whole(settings.data, settings.task, settings.seed, READ_SECONDS) is None:
-        return _not_yet("data.source", f"{how_far(settings.data)['words']}; the numbers follow.")
+        return _not_yet("data.source", f"{reading_progress(settings.data)['words']}; the numbers follow.")
     if not service.wait_for_weight_check(settings, READ_SECONDS):
         return _not_yet("model", "The names of its weights are being compared with the model's; the numbers follow.")
     preview = service.preview(given, device=device)

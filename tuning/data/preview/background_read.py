@@ -1,4 +1,4 @@
-"""A data set read whole in the background: what is known of all its rows, or how far the reading is.
+"""A data set read whole in the background: facts of all its rows, or the progress of the reading.
 
 Some facts need all rows: how many there are, of which class, which of them are bad. A large labelled file takes seconds
 to minutes, because its classes and its stratified split need every row; the page shows its first rows meanwhile and
@@ -24,7 +24,7 @@ from tuning.data.preview.preview import bad_rows, label_balance
 from tuning.settings.schema import DataSettings
 
 FAILED_SECONDS = 10.0
-"""How long a failure that nobody has been told of waits for one who asks."""
+"""How long a failed reading waits for a caller to raise its error for."""
 
 
 class Reading(TypedDict):
@@ -40,84 +40,88 @@ class Reading(TypedDict):
 
 @dataclass(slots=True)
 class _Read:
+    """One reading in a thread of its own."""
+
     rows: Future[DataSet] = field(default_factory=Future)
-    failed: float = math.inf
-    """When it failed, on the monotonic clock."""
+    failed_at: float = math.inf
+    """When it failed, in seconds of the monotonic clock."""
 
 
 _reads: dict[Hashable, _Read] = {}
-"""Readings that are under way, and those that have failed and nobody has been told of."""
+"""Readings that are under way, and failed ones whose error nobody has received."""
 _guard = threading.Lock()
 
 
 def read_whole(settings: DataSettings, task: str, seed: int, seconds: float) -> DataSet | None:
-    """The data set with all its rows; None while reading them takes longer than this.
+    """The data set with all its rows; None while reading them takes longer than so many seconds.
 
-    Raises DataError. A failed reading is told once and forgotten: what was wrong may be mended when next asked.
+    Raises DataError. A failed reading raises its error once and is forgotten: the file may be mended at the next call.
     """
     key = rows_key(settings, task, seed)
     opened = opened_before(key)
     if opened is not None:
         return opened
     with _guard:
-        for old in [old for old, read in _reads.items() if time.monotonic() - read.failed > FAILED_SECONDS]:
+        now = time.monotonic()
+        for old in [old for old, read in _reads.items() if now - read.failed_at > FAILED_SECONDS]:
             del _reads[old]
-        found = _reads.get(key)
-        if found is None:
-            found = _reads[key] = _Read()
-            threading.Thread(target=_read, args=(found, key, settings, task, seed), daemon=True, name="rows").start()
+        read = _reads.get(key)
+        if read is None:
+            read = _reads[key] = _Read()
+            threading.Thread(target=_read, args=(read, key, settings, task, seed), daemon=True, name="rows").start()
     try:
-        return found.rows.result(seconds)
+        return read.rows.result(seconds)
     except StillRunning:
         return None
     except Exception:
-        _forget(key, found)
+        _forget(key, read)
         raise
 
 
-def _read(found: _Read, key: Hashable, settings: DataSettings, task: str, seed: int) -> None:
+def _read(read: _Read, key: Hashable, settings: DataSettings, task: str, seed: int) -> None:
+    """Open the data set and give it, or the error, to those who wait for `read`."""
     try:
         rows = open_data(settings, task, seed)
-    except BaseException as error:  # told to whoever asks for the rows
-        found.failed = time.monotonic()
-        found.rows.set_exception(error)
+    except BaseException as error:  # raised for whoever asks for the rows
+        read.failed_at = time.monotonic()
+        read.rows.set_exception(error)
     else:
-        _forget(key, found)  # from here on they are opened before
-        found.rows.set_result(rows)
+        _forget(key, read)  # from here on `opened_before` has them
+        read.rows.set_result(rows)
 
 
-def _forget(key: Hashable, found: _Read) -> None:
+def _forget(key: Hashable, read: _Read) -> None:
     with _guard:
-        if _reads.get(key) is found:
+        if _reads.get(key) is read:
             del _reads[key]
 
 
-def how_far(settings: DataSettings) -> Reading:
-    """The reading of these files that is under way; of none, that of rows before the first one."""
+def reading_progress(settings: DataSettings) -> Reading:
+    """The reading of these files that is under way; without one, a reading before its first row."""
     files = find_data_files(settings)
     paths = {str(file.absolute()) for file in chain(files.train, files.eval or ())}
-    mine = [one for one in reads_in_progress() if one.path in paths]
-    now = mine[-1] if mine else ReadProgress("", files.title, "reading", "rows", 0, 0)
+    of_these = [progress for progress in reads_in_progress() if progress.path in paths]
+    latest = of_these[-1] if of_these else ReadProgress("", files.title, "reading", "rows", 0, 0)
     return {
-        "name": now.name,
-        "doing": now.doing,
-        "unit": now.unit,
-        "done": now.done,
-        "total": now.total,
-        "words": _words(now),
+        "name": latest.name,
+        "doing": latest.doing,
+        "unit": latest.unit,
+        "done": latest.done,
+        "total": latest.total,
+        "words": _reading_words(latest),
     }
 
 
-def _words(now: ReadProgress) -> str:
-    if now.unit == "rows":
-        far = f": {now.done:,} of {now.total:,} rows" if now.total else ""
+def _reading_words(progress: ReadProgress) -> str:
+    if progress.unit == "rows":
+        amount = f": {progress.done:,} of {progress.total:,} rows" if progress.total else ""
     else:
-        far = f": {now.done / 2**20:,.0f} of {now.total / 2**20:,.0f} MiB"
-    return f"{now.name} is being read ({now.doing}{far})"
+        amount = f": {progress.done / 2**20:,.0f} of {progress.total / 2**20:,.0f} MiB"
+    return f"{progress.name} is being read ({progress.doing}{amount})"
 
 
 def whole_facts(data: DataSet, settings: DataSettings, effective_batch: int) -> dict[str, Any]:
-    """What the preview of a head could not say: counts of rows, of classes, of bad rows."""
+    """The facts that the preview of the first rows lacks: counts of all rows, of their classes, of bad rows."""
     return {
         "train_rows": len(data.train),
         "eval_rows": len(data.eval),
@@ -126,7 +130,7 @@ def whole_facts(data: DataSet, settings: DataSettings, effective_batch: int) -> 
         "counted": True,
         "bad": bad_rows(data, settings),
         "labels": label_balance(data),
-        "notices": [one.to_dict() for one in data.notices],
+        "notices": [notice.to_dict() for notice in data.notices],
     }
 
 
@@ -134,5 +138,5 @@ def look(settings: DataSettings, task: str, seed: int, effective_batch: int, sec
     """{"facts": …} once all rows are read, {"reading": …} while they are not. Raises DataError."""
     data = read_whole(settings.replace(bad_rows="skip"), task, seed, seconds)
     if data is None:
-        return {"reading": how_far(settings)}
+        return {"reading": reading_progress(settings)}
     return {"facts": whole_facts(data, settings, effective_batch)}

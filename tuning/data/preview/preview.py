@@ -28,7 +28,7 @@ from tuning.data.row_choice import as_numbers
 from tuning.data.row_counts import RowCounts
 from tuning.data.schema import columns_of
 from tuning.data.summary import SAMPLED_ROWS, counted_whole, sample
-from tuning.data.token_arrays import how_rows_are_written
+from tuning.data.token_arrays import tokenizing_options
 from tuning.settings.schema import DataSettings
 from tuning.text import ConversationError, Row, TextTokenizer, TokenizedRow, tokenize_rows
 
@@ -37,8 +37,8 @@ SHOWN_CHARACTERS = 600
 SHOWN_COLUMNS, SHOWN_CELLS = 300, 40
 """Columns that are listed, and cells that are shown of a row."""
 LETTERS_A_TOKEN, LEAST_LETTERS, MOST_LETTERS = 16, 2_000, 200_000
-"""How much of a row is tokenized for a look: so many letters for each token of max_seq_length, a few times what is
-kept of it, within these bounds."""
+"""How much of a row is tokenized for the preview: so many letters for each token of max_seq_length, a few times what
+is kept of it, within these bounds."""
 TOKENIZED_ROWS = 32
 """Rows that are tokenized at once."""
 LISTED = 50
@@ -91,7 +91,7 @@ class Lengths(Histogram):
 
 
 class DataPreview(TypedDict):
-    """Everything the section "Your data" shows; what cannot be told for a fault of the settings is not there.
+    """Everything the section "Your data" shows; keys that a fault of the settings leaves without a value are missing.
 
     `whole` is whether all of the file was looked at, `counted` whether the numbers of rows are those of all of it.
     """
@@ -130,45 +130,47 @@ def preview(
     settings: DataSettings, task: str, seed: int, tokenizer: TextTokenizer | None, effective_batch: int
 ) -> DataPreview:
     """Everything the section "Your data" shows. Raises DataError where there is nothing to show at all."""
-    found = _file(settings)
+    page = _file_facts(settings)
     try:
         data = open_data(settings.replace(bad_rows="skip"), task, seed, head_only=True)
     except DataError as error:
-        refused: DataPreview = found | {"problems": [problem.to_dict() for problem in error.problems]}
+        refused: DataPreview = page | {"problems": [problem.to_dict() for problem in error.problems]}
         return refused
-    train, shown = list(sample(data.train)), _first(data)
-    found = _with_facts(found, data, settings, effective_batch, train)
-    found["notes"] = [*found["notes"], *data.files.notes]
-    named, chosen = {data.columns.get("label", ""): data.schema.classes}, tuple(data.columns.values())
-    cells: list[PreviewRow] = [{"line": one.line, "cells": shown_cells(one.values, named, chosen)} for one, _ in shown]
-    found["rows"] = cells or found["rows"]
-    most = _letters_read(settings)
-    long = sum(beginning_of(row, most) is not row for row in train)
-    if long:
-        found["notices"].append(_long_notice(long, len(train), most).to_dict())
+    train, first = list(sample(data.train)), _first_rows(data)
+    page = _with_facts(page, data, settings, effective_batch, train)
+    page["notes"] = [*page["notes"], *data.files.notes]
+    class_names, chosen = {data.columns.get("label", ""): data.schema.classes}, tuple(data.columns.values())
+    cells: list[PreviewRow] = [
+        {"line": record.line, "cells": shown_cells(record.values, class_names, chosen)} for record, _ in first
+    ]
+    page["rows"] = cells or page["rows"]
+    letters = _letters_read(settings)
+    long_rows = sum(beginning_of(row, letters) is not row for row in train)
+    if long_rows:
+        page["notices"].append(_long_rows_notice(long_rows, len(train), letters).to_dict())
     if tokenizer is None:
-        return found
-    few = counted_whole(data) and len(data.train) + len(data.eval) <= SAMPLED_ROWS
-    held = list(data.eval) if few else []  # then the same is counted as in the plan
+        return page
+    all_counted = counted_whole(data) and len(data.train) + len(data.eval) <= SAMPLED_ROWS
+    evaluation = list(data.eval) if all_counted else []  # then the same is counted as in the plan
     try:
-        return _with_tokens(found, data, settings, task, tokenizer, train, held, shown)
+        return _with_tokens(page, data, settings, task, tokenizer, train, evaluation, first)
     except DataError as error:
-        refused = found | {"problems": [problem.to_dict() for problem in error.problems]}
+        refused = page | {"problems": [problem.to_dict() for problem in error.problems]}
         return refused
 
 
 def _letters_read(settings: DataSettings) -> int:
-    """Letters of a row that are tokenized for a look."""
+    """Letters of a row that are tokenized for the preview."""
     return min(MOST_LETTERS, max(LEAST_LETTERS, LETTERS_A_TOKEN * settings.max_seq_length))
 
 
 def _with_facts(
-    found: DataPreview, data: DataSet, settings: DataSettings, effective_batch: int, train: list[Row]
+    page: DataPreview, data: DataSet, settings: DataSettings, effective_batch: int, train: list[Row]
 ) -> DataPreview:
-    """`found` with what is known of the rows without a tokenizer; `train` are the training rows that are looked at."""
+    """`page` with the facts of rows that take no tokenizer; `train` are the training rows that were read."""
     notices = [_as_refused(notice) if settings.bad_rows == "stop" else notice for notice in data.notices]
     repeats = repeated(data)
-    return found | {
+    return page | {
         "title": data.title,
         "shape": data.shape,
         "roles": data.columns,
@@ -243,36 +245,38 @@ def _without_end(view: TokenView) -> None:
         view["tokens"].pop()
 
 
-def _as_refused(one: Notice) -> Notice:
-    """Rows are looked at as if bad ones were left out; where Start would refuse them instead, that is told."""
-    if one.field != "data.bad_rows" or one.count is None:
-        return one
-    them = "it" if one.count == 1 else "them"
-    rows = counted(one.count, "row")
+def _as_refused(notice: Notice) -> Notice:
+    """The notice of bad rows where Start would refuse them: the rows are read here as if they were left out."""
+    if notice.field != "data.bad_rows" or notice.count is None:
+        return notice
+    them = "it" if notice.count == 1 else "them"
+    rows = counted(notice.count, "row")
     message = f"{rows} cannot be used: mend {them}, or leave {them} out; until then Start refuses {them}."
-    return Notice(field=one.field, message=message, count=one.count)
+    return Notice(field=notice.field, message=message, count=notice.count)
 
 
-def _first(data: DataSet) -> list[tuple[Record, Row]]:
+def _first_rows(data: DataSet) -> list[tuple[Record, Row]]:
     """The first training rows, each as it stands in the file and as it is read."""
-    found = []
-    for place in data.train.indices[:SHOWN_ROWS]:
-        for record, row in zip(data.train.table.read([place]), data.train.at([place]), strict=False):
+    rows = []
+    for index in data.train.indices[:SHOWN_ROWS]:
+        for record, row in zip(data.train.table.read([index]), data.train.at([index]), strict=False):
             if isinstance(record, Record):
-                found.append((record, row))
-    return found
+                rows.append((record, row))
+    return rows
 
 
-def _file(settings: DataSettings) -> DataPreview:
-    """What the file is and its first rows as they stand in it."""
+def _file_facts(settings: DataSettings) -> DataPreview:
+    """What the file is, and its first rows as they stand in it. Raises DataError."""
     files = find_data_files(settings)
     table = open_tables(files.train, settings.format, settings.encoding, head_only=True)
     first = head(table)
     columns = columns_of([record.values for record in first])
     notes = [] if table.whole else [f"The file is large: this looks at its first {len(table):,} rows."]
     if len(columns) > SHOWN_CELLS:
-        listed = f"the first {min(len(columns), SHOWN_COLUMNS):,} are listed"
-        notes.append(f"There are {len(columns):,} columns: {listed}, and {SHOWN_CELLS} cells of a row are shown.")
+        columns_listed = f"the first {min(len(columns), SHOWN_COLUMNS):,} are listed"
+        notes.append(
+            f"There are {len(columns):,} columns: {columns_listed}, and {SHOWN_CELLS} cells of a row are shown."
+        )
     return {
         "title": files.title,
         "origin": files.origin,
@@ -286,32 +290,32 @@ def _file(settings: DataSettings) -> DataPreview:
         "notes": notes,
         "columns": columns[:SHOWN_COLUMNS],
         "role_names": list(ROLES),
-        "rows": [{"line": one.line, "cells": shown_cells(one.values)} for one in first[:SHOWN_ROWS]],
+        "rows": [{"line": record.line, "cells": shown_cells(record.values)} for record in first[:SHOWN_ROWS]],
     }
 
 
-def _long_notice(long: int, rows: int, most: int) -> Notice:
+def _long_rows_notice(count: int, rows: int, letters: int) -> Notice:
     message = (
-        f"{long:,} of {rows:,} rows looked at {'is' if long == 1 else 'are'} longer than {most:,} letters: for this "
-        "look their tokens were counted on so much of them, and are more."
+        f"{count:,} of {rows:,} rows looked at {'is' if count == 1 else 'are'} longer than {letters:,} letters: for "
+        "this look their tokens were counted on so much of them, and are more."
     )
-    return Notice(field="data.max_seq_length", message=message, count=long)
+    return Notice(field="data.max_seq_length", message=message, count=count)
 
 
 def shown_cells(
-    values: Mapping[str, Any], named: Mapping[str, tuple[str, ...]] | None = None, chosen: Iterable[str] = ()
+    values: Mapping[str, Any], class_names: Mapping[str, tuple[str, ...]] | None = None, chosen: Iterable[str] = ()
 ) -> dict[str, str]:
     """A row's values as texts short enough to look at, of a wide row the `chosen` columns and the first ones; numbers
-    of classes with their names, by column in `named`."""
+    of classes with their names, by column in `class_names`."""
     if len(values) > SHOWN_CELLS:
-        wanted = dict.fromkeys([*(name for name in chosen if name in values), *values])
-        values = {name: values[name] for name in islice(wanted, SHOWN_CELLS)}
-    found = {name: _short(value) for name, value in values.items()}
-    for column, names in (named or {}).items():
-        number = found.get(column, "").removesuffix(".0")
+        order = dict.fromkeys([*(name for name in chosen if name in values), *values])
+        values = {name: values[name] for name in islice(order, SHOWN_CELLS)}
+    cells = {name: _short(value) for name, value in values.items()}
+    for column, names in (class_names or {}).items():
+        number = cells.get(column, "").removesuffix(".0")
         if number.isdecimal() and int(number) < len(names):
-            found[column] = f"{number} ({names[int(number)]})"
-    return found
+            cells[column] = f"{number} ({names[int(number)]})"
+    return cells
 
 
 def _short(value: Any) -> str:
@@ -331,13 +335,13 @@ def _short(value: Any) -> str:
 def bad_rows(data: DataSet, settings: DataSettings) -> BadRows:
     """How many rows cannot be used, the first of them with line and reason, and what was chosen about them."""
     checks: tuple[Checked, ...] = data.checks
-    listed: Iterable[BadRow] = (bad for one in checks for bad in one.bad)
+    listed: Iterable[BadRow] = (row for checked in checks for row in checked.bad)
     return {
-        "count": sum(one.bad_count for one in checks),
-        "checked": sum(one.rows for one in checks),
+        "count": sum(checked.bad_count for checked in checks),
+        "checked": sum(checked.rows for checked in checks),
         "whole": data.small and data.train.table.whole,
         "choice": settings.bad_rows,
-        "rows": [asdict(bad) for bad in list(listed)[:LISTED]],
+        "rows": [asdict(row) for row in list(listed)[:LISTED]],
     }
 
 
@@ -365,7 +369,7 @@ def _tokenized(
     """
 
     def tokenize(chunk: list[Row]) -> list[TokenizedRow]:
-        return tokenize_rows(chunk, tokenizer, **how_rows_are_written(settings, task))
+        return tokenize_rows(chunk, tokenizer, **tokenizing_options(settings, task))
 
     pairs = list[tuple[Row, TokenizedRow]]()
     for begin in range(0, len(rows), TOKENIZED_ROWS):  # a tokenizer takes hundreds of bytes a letter while it works
@@ -385,23 +389,23 @@ def _tokenized(
 
 def _lengths(tokenized: list[TokenizedRow], limit: int, long_text: str) -> Lengths | dict[str, int]:
     """How long rows are in tokens before cutting, and what cutting takes away or makes of them."""
-    lengths = [len(one.ids) for one in tokenized]
+    lengths = [len(row.ids) for row in tokenized]
     if not lengths:
         return {}
-    parts = [one.parts(limit, long_text) for one in tokenized]
-    wanted = [0 if one.plain else sum(one.trained[1:]) for one in tokenized]
-    left = [sum(part.trained_tokens for part in of_row) for of_row in parts]
-    kept = [part for of_row in parts for part in of_row]
-    found: Lengths = {
+    parts = [row.parts(limit, long_text) for row in tokenized]
+    labels = [0 if row.plain else sum(row.trained[1:]) for row in tokenized]
+    labels_left = [sum(part.trained_tokens for part in of_row) for of_row in parts]
+    examples = [part for of_row in parts for part in of_row]
+    summary: Lengths = {
         **histogram(lengths, limit),
         "rows": len(lengths),
         "longest": max(lengths),
         "mean": sum(lengths) / len(lengths),
         "limit": limit,
-        "cut_rows": sum(one.cut for one in kept),
-        "blocks": len(kept) if len(kept) > len(tokenized) else 0,
-        "cut_answers": sum(a < b for a, b in zip(left, wanted, strict=True)),
-        "lost_answers": sum(a == 0 < b for a, b in zip(left, wanted, strict=True)),
-        "trained_share": sum(left) / max(1, sum(len(one.ids) for one in kept)),
+        "cut_rows": sum(row.cut for row in examples),
+        "blocks": len(examples) if len(examples) > len(tokenized) else 0,
+        "cut_answers": sum(a < b for a, b in zip(labels_left, labels, strict=True)),
+        "lost_answers": sum(a == 0 < b for a, b in zip(labels_left, labels, strict=True)),
+        "trained_share": sum(labels_left) / max(1, sum(len(row.ids) for row in examples)),
     }
-    return found
+    return summary

@@ -61,27 +61,27 @@ def beginning_of(row: Row, most: int) -> Row:
 
 def _first_turns(turns: tuple[Turn, ...], most: int) -> tuple[Turn, ...]:
     """The first turns up to so many letters, and to the first answer."""
-    found, letters, answered = list[Turn](), 0, False
+    first, letters, answered = list[Turn](), 0, False
     for turn in turns:
-        if letters > most and (answered or len(found) >= MOST_TURNS):
+        if letters > most and (answered or len(first) >= MOST_TURNS):
             break
-        short = len(turn.content) <= most and len(turn.extra) <= most
+        fits = len(turn.content) <= most and len(turn.extra) <= most
         extra = turn.extra if len(turn.extra) <= most else ""
-        found.append(turn if short else replace(turn, content=turn.content[:most], extra=extra))
+        first.append(turn if fits else replace(turn, content=turn.content[:most], extra=extra))
         letters += TURN_LETTERS + len(turn.content) + len(turn.extra)
         answered = answered or turn.role == "assistant"
-    return tuple(found)
+    return tuple(first)
 
 
 def _last_pairs(pairs: tuple[tuple[str, str], ...], most: int) -> tuple[tuple[str, str], ...]:
     """The last questions and answers up to so many letters."""
-    found, letters = list[tuple[str, str]](), 0
+    last, letters = list[tuple[str, str]](), 0
     for question, answer in reversed(pairs):
         if letters > most:
             break
-        found.append((question[:most], answer[:most]))
+        last.append((question[:most], answer[:most]))
         letters += TURN_LETTERS + len(question) + len(answer)
-    return tuple(reversed(found))
+    return tuple(reversed(last))
 
 
 def shown_tokens(row: TokenizedRow, limit: int, tokenizer: TextTokenizer, long_text: str = "cut") -> TokenView:
@@ -92,33 +92,33 @@ def shown_tokens(row: TokenizedRow, limit: int, tokenizer: TextTokenizer, long_t
     count = len(row.ids)
     split = row.plain and long_text == "split" and count > limit
     kept = row.block_ranges(limit) if split else row.cut_ranges(limit)
-    firsts = {start for start, _ in kept} if split else {0}  # nothing stands before them to predict them from
+    block_starts = {start for start, _ in kept} if split else {0}  # nothing stands before them to predict them from
 
-    def state(place: int) -> str:
-        if not any(start <= place < stop for start, stop in kept):
+    def state(i: int) -> str:
+        if not any(start <= i < stop for start, stop in kept):
             return "cut"
-        return "trained" if row.trained[place] and place not in firsts else "seen"
+        return "trained" if row.trained[i] and i not in block_starts else "seen"
 
-    places = list(range(count))
+    indices = list(range(count))
     gap = count - FIRST_TOKENS - LAST_TOKENS
     if gap > 0:
-        places = places[:FIRST_TOKENS] + places[-LAST_TOKENS:]
+        indices = indices[:FIRST_TOKENS] + indices[-LAST_TOKENS:]
     tokens: list[list[Any]] = []
-    waiting: list[int] = []
-    for place in places:
-        if gap > 0 and place == count - LAST_TOKENS:
+    pending: list[int] = []
+    for i in indices:
+        if gap > 0 and i == count - LAST_TOKENS:
             tokens.append([f"… {gap:,} more tokens …", "gap", False, 0])
-        waiting.append(row.ids[place])
-        text = _text(waiting, tokenizer)
-        if text is not None or len(waiting) == 4:
-            special = row.ids[place] in tokenizer.special_ids
-            tokens.append([text or "\ufffd", state(place), special, len(waiting)])
-            waiting = []
+        pending.append(row.ids[i])
+        text = _text(pending, tokenizer)
+        if text is not None or len(pending) == 4:
+            special = row.ids[i] in tokenizer.special_ids
+            tokens.append([text or "\ufffd", state(i), special, len(pending)])
+            pending = []
     return {"tokens": tokens, "count": count, "kept": sum(stop - start for start, stop in kept), "label": row.label}
 
 
 def _text(ids: list[int], tokenizer: TextTokenizer) -> str | None:
-    """The tokens' text; None while they are but a part of a character."""
+    """The text of these tokens; None while they are a part of a character only."""
     if len(ids) == 1:
         piece = tokenizer.piece(ids[0]) or ""
         if ids[0] in tokenizer.special_ids or piece.startswith("##"):
