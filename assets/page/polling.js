@@ -10,7 +10,7 @@ import { addressShowing, applyAnswer, emptyState, isActive, liveQuery, mergeRuns
 
 /** @typedef {import("./run_state.js").State} State */
 
-/** Milliseconds between an answer and the next request: while a run is active, otherwise, and at most after failures. */
+/** Milliseconds from an answer to the next request: while a run is active, otherwise, and at most after failures. */
 const FAST = 500;
 const IDLE = 3000;
 const SLOWEST = 8000;

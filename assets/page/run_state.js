@@ -110,8 +110,8 @@ export function applyAnswer(state, answer) {
 /**
  * Applies what has changed in the list; true where a run has come whose points were not asked for.
  *
- * The protocol: `runs` without `removed` is the whole beginning of the list, which replaces the one here. With `removed`,
- * even an empty one, `runs` are only those that have changed since the version that was asked for.
+ * The protocol: `runs` without `removed` is the whole beginning of the list, which replaces the one here. With
+ * `removed`, even an empty one, `runs` are only those that have changed since the version that was asked for.
  * @param {State} state
  * @param {LiveAnswer} answer
  */
