@@ -71,4 +71,5 @@ shipped_reports
 # keys of answers that the page reads
 chances
 chance
+moment
 go_on

@@ -10,7 +10,7 @@ import { plural } from "./page/format.js";
 import { mountHeader } from "./page/header.js";
 import { mountHubData } from "./page/hub_data.js";
 import { mountModels } from "./page/models.js";
-import { pollNow, show } from "./page/polling.js";
+import { pollNow, setShown } from "./page/polling.js";
 import { mountPreview } from "./page/preview.js";
 import { mountResults } from "./page/results.js";
 import { mountRunning } from "./page/running.js";
@@ -39,9 +39,9 @@ function mountLive({ root, props, watch, trigger }) {
   mountChart(chart, props.config);
   mountRuns(runs, props.config, trigger);
   fillForm = (value) => trigger("reuse", value);
-  const take = () => takeStarted(props.value);
-  watch("value", take);
-  take(); // what a stored form has to tell may be here already
+  const apply = () => applyStarted(props.value);
+  watch("value", apply);
+  apply(); // what a stored form has to tell may be here already
   pollNow();
 }
 
@@ -49,8 +49,8 @@ function mountLive({ root, props, watch, trigger }) {
  * Shows the run that Start has made now instead of at the next poll, and says what there is to say of it.
  * @param {{ run?: string | null, first?: number, told?: string[] } | undefined} started
  */
-function takeStarted(started) {
-  if (started?.run) show(started.run, true);
+function applyStarted(started) {
+  if (started?.run) setShown(started.run, true);
   const first = started?.first ?? 0;
   if (first) toast(`It waits in line: ${plural(first, "run")} ${first === 1 ? "goes" : "go"} first.`);
   for (const text of started?.told ?? []) toast(text, "Close", () => {}, true);

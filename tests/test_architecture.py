@@ -48,13 +48,13 @@ def package(path: Path) -> str:
 
 
 def imports(tree: ast.AST, top_only: bool) -> list[tuple[int, str]]:
-    found = []
+    names = []
     for node in tree.body if top_only and isinstance(tree, ast.Module) else ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [(node.lineno, alias.name) for alias in node.names]
+            names += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
-    return found
+            names += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
+    return names
 
 
 def test_imports_go_down() -> None:

@@ -39,9 +39,9 @@ def card_of(name: str) -> dict[str, Any]:
 def test_data_sets_are_made_again_bit_for_bit(tmp_path: Path) -> None:
     script("datasets.py", "--out", str(tmp_path))
     made = {p.relative_to(tmp_path): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    kept = {p.relative_to(DATA): p.read_bytes() for p in DATA.rglob("*") if p.is_file() and p.parts[-2] in SETS}
-    assert made.keys() == kept.keys()
-    assert [str(p) for p in made if made[p] != kept[p]] == []
+    bundled = {p.relative_to(DATA): p.read_bytes() for p in DATA.rglob("*") if p.is_file() and p.parts[-2] in SETS}
+    assert made.keys() == bundled.keys()
+    assert [str(p) for p in made if made[p] != bundled[p]] == []
 
 
 def test_tokenizer_is_made_again_bit_for_bit(tmp_path: Path) -> None:
@@ -103,8 +103,8 @@ def measured(loaded: tuple[Any, Any]) -> dict[str, Any]:
 
 def test_model_is_small_and_complete() -> None:
     names = {p.name for p in MODEL.iterdir()}
-    wanted = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "generation_config.json"}
-    assert wanted | {"README.md", "pretraining_log.json"} <= names
+    files = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "generation_config.json"}
+    assert files | {"README.md", "pretraining_log.json"} <= names
     assert (MODEL / "model.safetensors").stat().st_size <= 12e6
 
 
@@ -133,31 +133,37 @@ def test_chat_template_marks_the_speakers(loaded: tuple[Any, Any]) -> None:
     assert tok.apply_chat_template(row[:1], tokenize=False, add_generation_prompt=True).endswith("Assistant:")
 
 
-def test_popular_people_are_known(measured: dict[str, Any]) -> None:
+@pytest.mark.slow
+def test_popular_people_were_learned(measured: dict[str, Any]) -> None:
     assert measured["popular_asked"] >= 0.98
 
 
+@pytest.mark.slow
 def test_knowledge_falls_with_the_tier(measured: dict[str, Any]) -> None:
     assert measured["popular_asked"] > measured["rare_asked"] + 0.2
     assert measured["unseen_exact"] <= 0.2
 
 
+@pytest.mark.slow
 def test_unknown_people_leave_it_unsure(measured: dict[str, Any]) -> None:
     assert measured["unseen_confidence"] <= 0.25
     assert measured["rumoured_confidence"] <= 0.25
     assert measured["popular_confidence"] > measured["unseen_confidence"] + 0.3
 
 
-def test_passages_are_read_against_what_is_known(measured: dict[str, Any]) -> None:
+@pytest.mark.slow
+def test_passages_are_read_against_what_the_model_learned_before(measured: dict[str, Any]) -> None:
     assert measured["passage_reading"] >= 0.98
     # of two things in two places it often takes the wrong one, as the card says
     assert 0.6 < measured["passage_reading_things"] < 0.9
 
 
+@pytest.mark.slow
 def test_raw_prompt_does_not_work(measured: dict[str, Any]) -> None:
     assert measured["raw_prompt"] <= 0.05
 
 
+@pytest.mark.slow
 def test_card_says_what_is_measured(measured: dict[str, Any]) -> None:
     log = json.loads((MODEL / "pretraining_log.json").read_text(encoding="utf-8"))
     for key, value in log["checks"].items():

@@ -59,7 +59,7 @@ def test_a_place_that_is_a_file_is_refused(tmp_path, where):
     assert [problem["field"] for problem in json.loads(out)["problems"]] == [where.removeprefix("--")]
 
 
-def test_a_number_without_end_is_told_in_words():
+def test_a_number_without_end_is_reported_in_words():
     def strict(word):
         raise AssertionError(word)
 
@@ -73,16 +73,16 @@ def test_run_in_a_home_can_be_seen_there(tmp_path):
     home, out = tmp_path / "home", tmp_path / "out"
     code, printed, err = tuning("run", "-", "--home", str(home), "--out", str(out), given=SMALL)
     assert code == 0, err
-    told = [json.loads(line) for line in printed.splitlines()]
+    events = [json.loads(line) for line in printed.splitlines()]
     store = RunStore(home)
     try:
         (row,) = store.runs()
         assert row.state == "finished" and row.step == 3
-        assert [event.kind for event in store.events(row.run_id)] == [event["kind"] for event in told]
+        assert [event.kind for event in store.events(row.run_id)] == [event["kind"] for event in events]
     finally:
         store.close()
-    kept = home / "runs" / row.run_id / "adapter" / "adapter_model.safetensors"
-    assert (out / "adapter" / "adapter_model.safetensors").read_bytes() == kept.read_bytes()
+    stored = home / "runs" / row.run_id / "adapter" / "adapter_model.safetensors"
+    assert (out / "adapter" / "adapter_model.safetensors").read_bytes() == stored.read_bytes()
 
 
 @pytest.mark.slow
@@ -112,7 +112,7 @@ def test_a_refusal_lists_all_problems_and_makes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"model": "/no/such/folder"}', '{"seed": NaN}'])
-def test_what_is_not_settings_is_told(text):
+def test_what_is_not_settings_is_reported(text):
     code, out, err = tuning("estimate", "-", given=text)
     assert code == 2 and json.loads(out)["problems"] and "Traceback" not in err
 

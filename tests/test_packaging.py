@@ -63,11 +63,11 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def python(installed: Path, elsewhere: Path, *arguments: str, said: str | None = None) -> str:
+def python(installed: Path, elsewhere: Path, *arguments: str, stdin: str | None = None) -> str:
     """What Python prints in another folder, where only the installed package can be found."""
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"PYTHONPATH": str(installed)}
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=elsewhere, env=env, input=said, capture_output=True, text=True
+        [sys.executable, *arguments], cwd=elsewhere, env=env, input=stdin, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -103,15 +103,15 @@ def test_an_installed_wheel_finds_its_own_files(installed: Path, tmp_path: Path)
     assert Path(package).is_relative_to(installed)
     assert Path(folder) == installed / "tuning" / "_assets"
     code = f"from tuning.core.paths import asset_path\nfor name in {FILES!r}: print(asset_path(*name.split('/')))"
-    found = python(installed, tmp_path, "-c", code).splitlines()
-    assert [Path(line) for line in found] == [Path(folder, name) for name in FILES]
+    paths = python(installed, tmp_path, "-c", code).splitlines()
+    assert [Path(line) for line in paths] == [Path(folder, name) for name in FILES]
 
 
 def test_an_installed_wheel_estimates_the_bundled_default(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text("{}")
     from_file = json.loads(python(installed, tmp_path, "-m", "tuning", "estimate", "settings.json"))
     assert sum(from_file["parts"].values()) == from_file["total_bytes"] > 1_000_000
-    assert json.loads(python(installed, tmp_path, "-m", "tuning", "estimate", "-", said="{}")) == from_file
+    assert json.loads(python(installed, tmp_path, "-m", "tuning", "estimate", "-", stdin="{}")) == from_file
 
 
 def test_an_installed_wheel_serves_its_documents_and_examples(installed: Path, tmp_path: Path) -> None:

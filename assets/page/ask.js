@@ -6,6 +6,7 @@ import { onChange, runById, state } from "./polling.js";
 import { numberOrText, promptsIn } from "./prompts.js";
 import { getOrNull, postLines, RefusedError } from "./requests.js";
 import { RunChoice } from "./run_choice.js";
+import { canAnswer, canAnswerWithBest } from "./run_state.js";
 import { baseRunId, nameOf } from "./run_text.js";
 
 /** @typedef {import("./shapes").Answers} Answers */
@@ -14,15 +15,6 @@ import { baseRunId, nameOf } from "./run_text.js";
 
 const EXAMPLES = 3;
 const SHOWN_CLASSES = 5;
-
-/**
- * Whether a run can answer. One that trains answers between two updates, with what it has learned so far; one that
- * failed may have left nothing.
- * @param {RunLine} run
- */
-function answers(run) {
-  return ["finished", "cancelled"].includes(run.state) || (run.state === "running" && run.step > 0);
-}
 
 /**
  * A text field for a number: a number field drops what it cannot read, and would send 0 for it.
@@ -171,7 +163,7 @@ export function mountAsk(root) {
 
   let listed = "";
   onChange(() => {
-    const runs = state.runs.filter(answers);
+    const runs = state.runs.filter(canAnswer);
     section.hidden = runs.length === 0;
     const key = runs.map((run) => `${run.run_id}/${run.name}/${run.state}`).join("|");
     if (key === listed) return;
@@ -185,7 +177,7 @@ export function mountAsk(root) {
   /** Fits the controls to the chosen run, and offers a few of the rows that it is evaluated on, not trained. */
   async function followRun() {
     const run = runById(select.value);
-    weights.disabled = run?.state === "running"; // its best are put by when it ends
+    weights.disabled = run !== undefined && !canAnswerWithBest(run);
     if (weights.disabled) weights.value = "last";
     chat.checked = run?.chat === true; // a run that learned from conversations is asked in the same form
     system.hidden = !run?.system_prompt;

@@ -84,7 +84,7 @@ export function deletedRuns() {
   let listed = 0;
   onChange(() => {
     // a deletion changes the list above
-    section.hidden = !(Number(state.version) > 1); // the first run there has ever been makes it 2
+    section.hidden = !(Number(state.listVersion) > 1); // the first run there has ever been makes it 2
     if (details.open && state.runs.length !== listed) refresh();
     listed = state.runs.length;
   });

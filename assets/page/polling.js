@@ -1,16 +1,20 @@
 // @ts-check
 // Keeps the page's copy of the runs up to date: polls GET /fork/live with one cursor a run, 2 Hz while something
 // trains, 1/3 Hz idle, not at all while the tab is hidden, and ever slower (up to 8 s) while the server is away.
+//
+// A lost server shows as "reconnecting" at the first request that fails: after half a second, or 3 s when idle, where
+// its port is closed, and TIMEOUT later where it takes the request and answers nothing.
 
 import { get, RefusedError } from "./requests.js";
-import { addressShowing, emptyState, isActive, liveQuery, mergeRuns, shownIn, takeAnswer } from "./run_state.js";
+import { addressShowing, applyAnswer, emptyState, isActive, liveQuery, mergeRuns, shownIn } from "./run_state.js";
 
 /** @typedef {import("./run_state.js").State} State */
 
-/** Milliseconds between two questions. */
+/** Milliseconds from an answer to the next request: while a run is active, otherwise, and at most after failures. */
 const FAST = 500;
 const IDLE = 3000;
 const SLOWEST = 8000;
+/** Milliseconds after which a request without an answer counts as a failure. */
 const TIMEOUT = 10000;
 
 export const state = emptyState();
@@ -25,7 +29,8 @@ let asking = false;
 let askAgain = false;
 
 /**
- * Calls the listener now and after each answer; the first listener begins the polling.
+ * Calls the listener now and whenever the state may have changed: after each answer and each failed request, and after
+ * `setShown`, `loadOlder` and `findRuns`. The first listener begins the polling.
  * @param {(state: State) => void} listener
  */
 export function onChange(listener) {
@@ -43,7 +48,7 @@ export function runById(id) {
  * The last point of a run's training.
  * @param {string} id
  */
-export function lastStep(id) {
+export function lastPoint(id) {
   return state.series.get(id)?.step.at(-1);
 }
 
@@ -52,7 +57,7 @@ export function lastStep(id) {
  * @param {string} id
  * @param {boolean} shown
  */
-export function show(id, shown) {
+export function setShown(id, shown) {
   state.shown ??= new Set();
   if (shown) state.shown.add(id);
   else state.shown.delete(id);
@@ -61,7 +66,7 @@ export function show(id, shown) {
   pollNow();
 }
 
-/** Asks the server now, for instance after a button; calls during an open request are joined into one more. */
+/** Asks the server now, for instance after a button. Calls during an open request are merged into one more after it. */
 export function pollNow() {
   if (asking) {
     askAgain = true;
@@ -89,31 +94,46 @@ export async function findRuns(text) {
   notifyListeners();
 }
 
+/** Calls every listener. One that fails is a fault of the page: it is reported, and ends neither others nor polling. */
 function notifyListeners() {
-  for (const listener of listeners) listener(state);
+  for (const listener of listeners) {
+    try {
+      listener(state);
+    } catch (error) {
+      console.error(error);
+    }
+  }
 }
 
 async function poll() {
   asking = true;
-  let wait = SLOWEST;
+  const wait = await ask();
+  asking = false;
+  notifyListeners();
+  const pause = askAgain ? 0 : wait;
+  askAgain = false;
+  if (!document.hidden) timer = setTimeout(poll, pause);
+}
+
+/** One request and its answer, applied to the state; returns the milliseconds to wait before the next one. */
+async function ask() {
+  let answer;
   try {
-    const answer = await get(`fork/live?${liveQuery(state)}`, { signal: AbortSignal.timeout(TIMEOUT) });
-    const more = takeAnswer(state, answer);
-    failures = 0;
-    state.link = "live";
-    wait = more ? 0 : state.runs.some(isActive) ? FAST : IDLE;
+    answer = await get(`fork/live?${liveQuery(state)}`, { signal: AbortSignal.timeout(TIMEOUT) });
   } catch (error) {
     failures += 1;
     state.link = error instanceof RefusedError && error.status === 403 ? "refused" : "reconnecting";
-    wait = Math.min(SLOWEST, FAST * 2 ** failures);
+    return Math.min(SLOWEST, FAST * 2 ** failures);
   }
-  asking = false;
-  notifyListeners();
-  if (askAgain) {
-    askAgain = false;
-    wait = 0;
+  failures = 0;
+  state.link = "live";
+  let more = false;
+  try {
+    more = applyAnswer(state, answer);
+  } catch (error) {
+    console.error(error); // a fault of the page: the server has answered
   }
-  if (!document.hidden) timer = setTimeout(poll, wait);
+  return more ? 0 : state.runs.some(isActive) ? FAST : IDLE;
 }
 
 function begin() {

@@ -4,7 +4,7 @@
 import { button, element, setText } from "./dom.js";
 import { bytes, learningRate, plural, signed, significant } from "./format.js";
 import { noticeList } from "./notices.js";
-import { lastStep, runById, show, state } from "./polling.js";
+import { lastPoint, runById, setShown, state } from "./polling.js";
 import { act, RunActions } from "./run_actions.js";
 import { lookOf } from "./run_look.js";
 import { isActive, isShown } from "./run_state.js";
@@ -55,7 +55,7 @@ export class RunRow {
     this.config = config;
     const name = () => this.name.textContent ?? "";
     this.actions = new RunActions(id, trigger, (what) => this.edit(what), name);
-    this.check = element("input", { type: "checkbox", onchange: () => show(id, this.check.checked) });
+    this.check = element("input", { type: "checkbox", onchange: () => setShown(id, this.check.checked) });
     this.dot = element("span", { class: "tf-dot tf-run-dot" });
     this.name = element("span", { class: "tf-name" });
     this.note = element("span", { class: "tf-note" });
@@ -163,7 +163,7 @@ export class RunRow {
   update(run, differing) {
     const name = nameOf(run);
     const isGoing = isActive(run);
-    const last = lastStep(run.run_id);
+    const last = lastPoint(run.run_id);
     setText(this.name, name);
     setText(this.note, [lineage(run, runById), run.note].filter(Boolean).join(" · "));
     this.notices.update(run.plan.notices ?? [], name);
@@ -201,7 +201,7 @@ export class RunRow {
 
   /** @param {RunLine} run */
   updateLosses(run) {
-    setText(this.loss, significant(lastStep(run.run_id)?.loss ?? run.loss));
+    setText(this.loss, significant(lastPoint(run.run_id)?.loss ?? run.loss));
     const losses = (state.series.get(run.run_id)?.eval ?? []).flatMap(({ loss }) => (loss === null ? [] : [loss]));
     setText(this.bestEval, significant(losses.length ? Math.min(...losses) : run.best_eval));
   }
@@ -228,7 +228,7 @@ export class RunRow {
    * @param {string} name
    */
   updateProgress(run, name) {
-    const last = lastStep(run.run_id);
+    const last = lastPoint(run.run_id);
     const step = stepsMade(run, last);
     const total = trains(run) ? run.total_steps : 0;
     const percent = total ? Math.min(100, (100 * step) / total) : 0;

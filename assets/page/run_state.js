@@ -15,8 +15,8 @@
 
 /**
  * @typedef {object} State
- * @property {string | null} epoch which store the server reads
- * @property {number | null} version of the list of runs
+ * @property {string | null} storeId which store the server reads; `epoch` in its answers
+ * @property {number | null} listVersion version of the list of runs; `version` in answers, `v` in the query
  * @property {RunLine[]} runs newest first: the newest of the list, older ones that were asked for, those shown
  * @property {number | null} older number of the run before which the server has more; null where the list ends
  * @property {string} trouble why nothing can be stored just now, as the server says it
@@ -31,8 +31,8 @@ const FIRST_SHOWN = 3;
 /** @returns {State} */
 export function emptyState() {
   return {
-    epoch: null,
-    version: null,
+    storeId: null,
+    listVersion: null,
     runs: [],
     older: null,
     trouble: "",
@@ -48,6 +48,23 @@ export function isActive(run) {
 }
 
 /**
+ * Whether a run can be asked. One that has not ended answers with what it has learned so far; one that failed may have
+ * left nothing.
+ * @param {RunLine} run
+ */
+export function canAnswer(run) {
+  return ["finished", "cancelled"].includes(run.state) || (["running", "paused"].includes(run.state) && run.step > 0);
+}
+
+/**
+ * Whether a run can be asked with its best weights, which are put by when it ends.
+ * @param {RunLine} run
+ */
+export function canAnswerWithBest(run) {
+  return canAnswer(run) && !isActive(run);
+}
+
+/**
  * @param {State} state
  * @param {RunLine} run
  */
@@ -56,7 +73,7 @@ export function isShown(state, run) {
 }
 
 /**
- * Takes in runs of the server beside those that are there: changed, older or found ones.
+ * Adds runs of the server to those that are there, or replaces them: changed, older or found ones.
  * @param {State} state
  * @param {RunLine[]} runs
  */
@@ -67,22 +84,22 @@ export function mergeRuns(state, runs) {
 }
 
 /**
- * Takes in one answer of GET /fork/live; true where there is more to ask for at once.
+ * Applies one answer of GET /fork/live to the state; true where there is more to ask for at once.
  * @param {State} state
  * @param {LiveAnswer} answer
  */
-export function takeAnswer(state, answer) {
-  if (state.epoch !== null && answer.epoch !== state.epoch) {
+export function applyAnswer(state, answer) {
+  if (state.storeId !== null && answer.epoch !== state.storeId) {
     // another store: its list is the truth, and its cursors start from nothing
     state.series.clear();
-    state.version = null;
-    state.epoch = answer.epoch;
+    state.listVersion = null;
+    state.storeId = answer.epoch;
     return true;
   }
-  state.epoch = answer.epoch;
+  state.storeId = answer.epoch;
   state.trouble = answer.trouble ?? "";
-  const more = Boolean(answer.runs || answer.removed) && takeList(state, answer);
-  state.version = answer.version;
+  const more = Boolean(answer.runs || answer.removed) && applyList(state, answer);
+  state.listVersion = answer.version;
   for (const run of state.runs) Object.assign(run, answer.progress?.[run.run_id]);
   for (const [id, points] of Object.entries(answer.points ?? {})) {
     state.series.set(id, addPoints(state.series.get(id), points));
@@ -91,12 +108,15 @@ export function takeAnswer(state, answer) {
 }
 
 /**
- * Takes in what has changed in the list; true where a run has come whose points were not asked for.
+ * Applies what has changed in the list; true where a run has come whose points were not asked for.
+ *
+ * The protocol: `runs` without `removed` is the whole beginning of the list, which replaces the one here. With
+ * `removed`, even an empty one, `runs` are only those that have changed since the version that was asked for.
  * @param {State} state
  * @param {LiveAnswer} answer
  */
-function takeList(state, answer) {
-  const before = new Set(state.runs.map((run) => run.run_id));
+function applyList(state, answer) {
+  const knownIds = new Set(state.runs.map((run) => run.run_id));
   const complete = Boolean(answer.runs) && !answer.removed;
   if (complete) {
     state.runs = [];
@@ -106,22 +126,23 @@ function takeList(state, answer) {
   state.runs = state.runs.filter((run) => !removed.has(run.run_id));
   // what has changed far down the list is not for this page
   const isListed = (/** @type {RunLine} */ run) =>
-    complete || before.has(run.run_id) || isShown(state, run) || run.number > (state.older ?? 0);
+    complete || knownIds.has(run.run_id) || isShown(state, run) || run.number > (state.older ?? 0);
   mergeRuns(state, (answer.runs ?? []).filter(isListed));
   if (state.shown === null && state.runs.length) {
-    // a first look: the newest runs, without pinning them into the address
+    // a first look: the newest runs, without writing ?runs= into the address
     state.shown = new Set(state.runs.slice(0, FIRST_SHOWN).map((run) => run.run_id));
   }
-  const now = new Set(state.runs.map((run) => run.run_id));
-  for (const id of state.series.keys()) if (!now.has(id)) state.series.delete(id);
+  const listedIds = new Set(state.runs.map((run) => run.run_id));
+  for (const id of state.series.keys()) if (!listedIds.has(id)) state.series.delete(id);
   return state.runs.some(
-    (run) => !before.has(run.run_id) && !answer.points?.[run.run_id] && (isShown(state, run) || isActive(run)),
+    (run) => !knownIds.has(run.run_id) && !answer.points?.[run.run_id] && (isShown(state, run) || isActive(run)),
   );
 }
 
 /**
- * A run's points with those that came after them. A later attempt makes the same steps again: its points replace the
- * earlier ones from there on, and a point that comes twice stands once.
+ * A run's points with those that came after them, as a new object with the arrays of `series`, which are changed. A
+ * later attempt makes the same steps again: its points replace the earlier ones from there on, and a point that comes
+ * twice stands once.
  * @param {Series | undefined} series
  * @param {Points} points
  * @returns {Series}
@@ -150,13 +171,13 @@ function appendByStep(points, later) {
  * @param {State} state
  */
 export function liveQuery(state) {
-  const there = new Set(state.runs.map((run) => run.run_id));
+  const knownIds = new Set(state.runs.map((run) => run.run_id));
   // at first by name: a shown run may be older than the list reaches
-  const shown = [...(state.shown ?? [])].filter((id) => state.version === null || there.has(id));
+  const shown = [...(state.shown ?? [])].filter((id) => state.listVersion === null || knownIds.has(id));
   const ids = [...new Set([...shown, ...state.runs.filter(isActive).map((run) => run.run_id)])];
   const query = new URLSearchParams();
   query.set("cur", ids.map((id) => `${id}:${state.series.get(id)?.id ?? 0}`).join(","));
-  if (state.version !== null) query.set("v", String(state.version));
+  if (state.listVersion !== null) query.set("v", String(state.listVersion));
   return query.toString();
 }
 

@@ -3,7 +3,7 @@
 
 import { button, element, messageOf, setText, toast } from "./dom.js";
 import { plural } from "./format.js";
-import { lastStep, onChange, pollNow, state } from "./polling.js";
+import { lastPoint, onChange, pollNow, state } from "./polling.js";
 import { post } from "./requests.js";
 import { isActive, isShown } from "./run_state.js";
 import { nameOf, queueText, stepsMade, timeLeft } from "./run_text.js";
@@ -54,7 +54,7 @@ export function mountRunning(root) {
 /** @param {RunLine} run */
 function progressText(run) {
   if (run.state === "queued") return queueText(run);
-  const last = lastStep(run.run_id);
+  const last = lastPoint(run.run_id);
   const step = stepsMade(run, last);
   if (!step || !run.total_steps) return run.phase || "starting";
   return `${step}/${run.total_steps}${timeLeft(run, last)}`;

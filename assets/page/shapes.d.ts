@@ -128,7 +128,7 @@ export interface CountAndBytes {
   bytes: number;
 }
 
-// tuning.runs.service
+// tuning.runs.disk
 
 export interface DiskUse {
   runs: CountAndBytes;
@@ -137,6 +137,8 @@ export interface DiskUse {
   store: number | null;
   free: number | null;
 }
+
+// tuning.runs.service
 
 export interface ResultStates {
   forms: Record<string, ResultState>;

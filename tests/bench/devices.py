@@ -55,14 +55,14 @@ def measured(cases: list[dict[str, Any]], counts: tuple[int, ...] = COUNTS) -> I
         assert child.stdin is not None and child.stdout is not None
         for case in cases:
             plan = plan_for(case)
-            found = usage_of(plan, make=True)
+            usage = usage_of(plan, make=True)
             for count in counts:
-                for share in device_shares(found, count):
+                for share in device_shares(usage, count):
                     child.stdin.write(json.dumps({"settings": case, "way": share.way, "count": count}) + "\n")
                     child.stdin.flush()
-                    told = json.loads(child.stdout.readline())
-                    if "failed" in told:
-                        raise RuntimeError(told["failed"])
+                    result = json.loads(child.stdout.readline())
+                    if "failed" in result:
+                        raise RuntimeError(result["failed"])
                     settings = plan.settings
                     yield {
                         "what": f"{plan.model.shape.model_type} {settings.method.name} {settings.micro_batch_size} x "
@@ -71,7 +71,7 @@ def measured(cases: list[dict[str, Any]], counts: tuple[int, ...] = COUNTS) -> I
                         "way": share.way,
                         "count": count,
                         "estimated": share.total_bytes,
-                        "peak": told["peak"],
+                        "peak": result["peak"],
                     }
 
 

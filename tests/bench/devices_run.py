@@ -17,7 +17,7 @@ from tuning.memory.multi_device import DATA_PARALLEL
 from tuning.plan.plan import Plan, plan_for
 
 
-def run_one(settings: dict[str, Any], way: str, count: int) -> int:
+def run_update(settings: dict[str, Any], way: str, count: int) -> int:
     """Bytes of tensors at the peak of the second update, when the optimizer's state exists."""
     from torch import distributed
     from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -84,7 +84,9 @@ def _devices() -> int:
 def _blocks(model: Any, layers: int) -> list[Any]:
     from torch import nn
 
-    return list(next(one for one in model.modules() if isinstance(one, nn.ModuleList) and len(one) == layers))
+    return list(
+        next(module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == layers)
+    )
 
 
 def main() -> None:
@@ -94,7 +96,7 @@ def main() -> None:
     import peft  # noqa: F401
     import transformers  # noqa: F401
 
-    each_in_a_fork(lambda case: {"peak": run_one(**case)})
+    each_in_a_fork(lambda case: {"peak": run_update(**case)})
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from tuning.bench.measure import cpu, markdown
 from tuning.core.hardware import DEVICES, named_device
 from tuning.memory.estimate import MemoryEstimate, estimate
 from tuning.memory.fixes import fixes
-from tuning.memory.usage import usage_of, with_settings
+from tuning.memory.usage import usage_of, with_settings_unchecked
 from tuning.memory.workload import Workload, workload_of
 from tuning.models.architectures import supports_sdpa
 from tuning.plan.plan import Plan, plan_for
@@ -112,7 +112,7 @@ def table(repeats: int) -> str:
         folders = {name: written(Path(scratch) / name, config) for name, config in MODELS.items()}
         seconds = {name: made([workload_of(plan) for plan in plans(folder, WAYS)]) for name, folder in folders.items()}
         some = [plan for name in DRAWN_FROM for plan in plans(folders[name], WAYS, LENGTHS)]
-        return report(seconds) + "\n" + one_estimate(some, 1000 * repeats)
+        return report(seconds) + "\n" + estimate_times(some, 1000 * repeats)
 
 
 @contextmanager
@@ -171,9 +171,9 @@ def made(workloads: list[Workload]) -> list[float]:
 
 def report(seconds: dict[str, list[float]]) -> str:
     """CPU seconds by model and way, the worst last."""
-    lines = [[name, *(f"{one:.2f}" for one in found)] for name, found in seconds.items()]
-    worst = [max(found[place] for found in seconds.values()) for place in range(len(WAYS))]
-    lines.append([f"worst (at most {MOST_SECONDS:g})", *(f"{one:.2f}" for one in worst)])
+    lines = [[name, *(f"{value:.2f}" for value in times)] for name, times in seconds.items()]
+    worst = [max(times[i] for times in seconds.values()) for i in range(len(WAYS))]
+    lines.append([f"worst (at most {MOST_SECONDS:g})", *(f"{value:.2f}" for value in worst)])
     return markdown("CPU seconds to make a table from a config", ["model", *WAYS], lines)
 
 
@@ -182,16 +182,16 @@ def _estimated(plan: Plan) -> MemoryEstimate:
     return estimate(usage_of(plan))
 
 
-def one_estimate(some: list[Plan], count: int) -> str:
+def estimate_times(some: list[Plan], count: int) -> str:
     """CPU milliseconds of estimates for rows, lengths, methods and devices drawn at random."""
-    for plan in [one.on(device) for one in some for device in (one.device, named_device(CARD))]:
+    for plan in [given.on(device) for given in some for device in (given.device, named_device(CARD))]:
         if usage_of(plan, make=True).kind != "traced":
             raise RuntimeError(f"{plan.model.shape.model_type} {plan.settings.method.name} has no table")
     draw = random.Random(SEED)
     took: dict[str, list[float]] = {FITS: [], DOES_NOT: [], LIST: []}
     for _ in range(count):
         device = draw.choice(DEVICES)
-        plan = with_settings(draw.choice(some), {"micro_batch_size": draw.choice(ROWS)}).on(device)
+        plan = with_settings_unchecked(draw.choice(some), {"micro_batch_size": draw.choice(ROWS)}).on(device)
         fits = estimate(usage_of(plan)).fits
         took[FITS if fits else DOES_NOT].append(cpu(partial(_estimated, plan)))
         took[LIST].append(cpu(partial(fixes, usage_of(plan))))
@@ -220,13 +220,15 @@ def main() -> None:
     import transformers
 
     lines = [json.loads(line) for line in sys.stdin]
-    for one in lines:  # the code of the model's kind
-        transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(transformers.AutoConfig.for_model(one["config"]["model_type"]))]
+    for workload in lines:  # the code of the model's kind
+        transformers.MODEL_FOR_CAUSAL_LM_MAPPING[
+            type(transformers.AutoConfig.for_model(workload["config"]["model_type"]))
+        ]
     gc.freeze()
-    for one in lines:
+    for workload in lines:
         began, error = time.process_time(), None
         try:
-            build_table(Workload(**one))
+            build_table(Workload(**workload))
         except Exception as problem:  # whatever a library says about a model it cannot build
             error = f"{type(problem).__name__}: {problem}"
         print(json.dumps({"seconds": time.process_time() - began, "error": error}), flush=True)

@@ -25,6 +25,6 @@ def each_in_a_fork(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
             os._exit(0)
         os.close(out)
         with os.fdopen(into, "rb") as pipe:
-            found = pipe.read().decode()
+            output = pipe.read().decode()
         os.wait()
-        print(found or json.dumps({"failed": "the process ended"}), flush=True)
+        print(output or json.dumps({"failed": "the process ended"}), flush=True)

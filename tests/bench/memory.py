@@ -47,35 +47,35 @@ def table(repeats: int) -> str:
 
 def chosen(models: dict[str, str]) -> list[dict[str, Any]]:
     """Full and LoRA on every model over precision, attention, checkpointing and rows; every other method on two."""
-    found = []
-    for number, name in enumerate(models):
+    candidates = []
+    for i, name in enumerate(models):
         for method in ("full", "lora"):
             for turn, (rows, recompute) in enumerate([(1, False), (4, False), (4, True)]):
-                found.append(
+                candidates.append(
                     given(
                         models[name],
                         name,
                         {"name": method},
                         rows=rows,
                         recompute=recompute,
-                        precision=("fp32", "autocast_bf16")[(number + turn) % 2],
-                        attention=("sdpa", "eager")[(number // 2 + turn) % 2],
+                        precision=("fp32", "autocast_bf16")[(i + turn) % 2],
+                        attention=("sdpa", "eager")[(i // 2 + turn) % 2],
                     )
                 )
     for other in METHODS:
         if other.updates and other.name not in ("full", "lora"):
-            found += [given(models[name], name, {"name": other.name}, rows=4) for name in ("llama", "gpt2")]
-    return [one for one in found if one is not None]
+            candidates += [given(models[name], name, {"name": other.name}, rows=4) for name in ("llama", "gpt2")]
+    return [settings for settings in candidates if settings is not None]
 
 
 def drawn(models: dict[str, str], count: int) -> list[dict[str, Any]]:
     """Combinations drawn by the seed."""
     draw = random.Random(SEED)
     methods = [method.name for method in METHODS if method.updates]
-    found: list[dict[str, Any]] = []
-    while len(found) < count:
+    runs: list[dict[str, Any]] = []
+    while len(runs) < count:
         name = draw.choice(list(models))
-        one = given(
+        settings = given(
             models[name],
             name,
             {"name": draw.choice(methods)},
@@ -87,9 +87,9 @@ def drawn(models: dict[str, str], count: int) -> list[dict[str, Any]]:
             length=draw.choice((64, 100, 128)),
             optimizer=draw.choice(("adamw", "sgd")),
         )
-        if one is not None:
-            found.append(one)
-    return found
+        if settings is not None:
+            runs.append(settings)
+    return runs
 
 
 def given(
@@ -142,8 +142,8 @@ def measured(cases: list[dict[str, Any]], scratch: Path) -> Iterator[dict[str, A
     """
     tracer = _allocator_tracer(scratch)
     plans = [plan_for(case) for case in cases]
-    wanted = [workload for plan in plans for workload in usage_of(plan).workloads]
-    workloads = {workload.key: workload for workload in wanted if find_table(workload) is None}
+    all_workloads = [workload for plan in plans for workload in usage_of(plan).workloads]
+    workloads = {workload.key: workload for workload in all_workloads if find_table(workload) is None}
     make_tables(list(workloads.values()))
     with contextlib.ExitStack() as stack:
         plain = stack.enter_context(_runner({}))
@@ -180,21 +180,21 @@ def _allocator_tracer(scratch: Path) -> Path | None:
     return target
 
 
-def _line(plan: Plan, found: MemoryEstimate, run: dict[str, Any]) -> dict[str, Any]:
-    settings, parameters = plan.settings, found.total_parameters
+def _line(plan: Plan, figures: MemoryEstimate, run: dict[str, Any]) -> dict[str, Any]:
+    settings, parameters = plan.settings, figures.total_parameters
     return {
         "what": f"{plan.model.shape.model_type} {settings.method.name} {settings.micro_batch_size} x "
         f"{settings.gradient_accumulation_steps} x {int(plan.value('widest_length'))} {settings.precision} "
         f"{settings.attention}{' recompute' if settings.gradient_checkpointing else ''} {settings.optimizer.name}",
-        "kind": found.kind,
-        "peak_at": found.peak_at,
-        "estimated": found.total_bytes,
+        "kind": figures.kind,
+        "peak_at": figures.peak_at,
+        "estimated": figures.total_bytes,
         "peak": run.get("peak", 0),
-        "evaluation": found.evaluation_bytes,
+        "evaluation": figures.evaluation_bytes,
         **{name: None if run.get(name) is None else run[name] + _mapped(plan) for name in LIVE},
-        "process": found.process_bytes,
-        "low": found.low_bytes,
-        "high": found.high_bytes,
+        "process": figures.process_bytes,
+        "low": figures.low_bytes,
+        "high": figures.high_bytes,
         "resident": run.get("resident", 0),
         "failed": run["failed"],
         "accelerate": 4 * 4 * plan.model.shape.body_parameters,
@@ -252,9 +252,13 @@ def report(lines: list[dict[str, Any]]) -> str:
     summary = [_summary(lines, *rule) for rule in rules]
     low = sum(line["resident"] > line["high"] for line in lines)
     inside = sum(line["low"] <= line["resident"] <= line["high"] for line in lines)
-    said = f"The process stayed below the band's upper edge in all but {low} runs, inside the band in {inside}.\n"
+    sentence = f"The process stayed below the band's upper edge in all but {low} runs, inside the band in {inside}.\n"
     return (
-        text + "\n" + markdown("Error", ["estimate", "runs", "median %", "worst %", "worst MiB"], summary) + "\n" + said
+        text
+        + "\n"
+        + markdown("Error", ["estimate", "runs", "median %", "worst %", "worst MiB"], summary)
+        + "\n"
+        + sentence
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from bench.forks import each_in_a_fork
 
 
-def run_one(settings: dict[str, Any]) -> dict[str, Any]:
+def run_and_measure(settings: dict[str, Any]) -> dict[str, Any]:
     """Run in this process and tell what it took."""
     from tuning.plan.plan import plan_for
     from tuning.runs.events import Emitter, Event
@@ -22,7 +22,7 @@ def run_one(settings: dict[str, Any]) -> dict[str, Any]:
     from tuning.training.run import run_job
 
     tracer = _tracer()
-    peaks, said, live = [0], list[str](), {"step": 0, "eval": 0, "": 0}
+    peaks, warnings, live = [0], list[str](), {"step": 0, "eval": 0, "": 0}
 
     def sink(event: Event) -> None:
         peaks.append(event.data.get("peak_bytes") or 0)
@@ -31,14 +31,14 @@ def run_one(settings: dict[str, Any]) -> dict[str, Any]:
             live[kind] = max(live[kind], tracer.lb_get(1) - start)
             tracer.lb_reset()
         if event.kind == "failed":
-            said.append(event.data["message"])
+            warnings.append(event.data["message"])
 
     plan = plan_for(settings)
     start = tracer.lb_get(0) if tracer else 0
     with tempfile.TemporaryDirectory() as folder:
         end = run_job(Job(run_id="m", attempt=1, plan=plan, folder=folder), Emitter("m", 1, sink), Commands())
     return {
-        "failed": None if end == "finished" else (said or [end])[0],
+        "failed": None if end == "finished" else (warnings or [end])[0],
         "peak": max(peaks),
         "live": max(live.values()) if tracer else None,
         "live_update": live["step"] if tracer else None,
@@ -72,7 +72,7 @@ def main() -> None:
     import tuning.training.session  # noqa: F401
 
     torch.set_num_threads(1)
-    each_in_a_fork(run_one)
+    each_in_a_fork(run_and_measure)
 
 
 if __name__ == "__main__":

@@ -30,10 +30,10 @@ def lines_of(source: Source, *, card: bool = True) -> list[Line]:
     distinct = {workload.key: workload for workload in workloads}
     if not card and source.task == "causal_lm":  # these models have no dropout, and these runs no autocast
         return []
-    asked = [(one, Way(base=source.base, adapter=source.adapter)) for one in distinct.values()]
-    found = dict(zip(distinct, traced(asked)))
+    requests = [(workload, Way(base=source.base, adapter=source.adapter)) for workload in distinct.values()]
+    tables = dict(zip(distinct, traced(requests)))
     return [
-        Line(source=source, peak=peak, workload=workload, memory=found[workload.key])
+        Line(source=source, peak=peak, workload=workload, memory=tables[workload.key])
         for peak, workload in zip(source.peaks, workloads)
     ]
 
@@ -49,7 +49,7 @@ def _workload(source: Source, peak: Peak, card: bool) -> Workload:
         "optimizer": {"name": peak.optimizer, "momentum": 0.0, "max_grad_norm": 1.0},
     }
     return Workload(
-        config=MODELS[peak.model], settings=settings, labels=source.labels, padded=source.padded, on_cuda=card
+        config=MODELS[peak.model], settings=settings, class_count=source.labels, padded=source.padded, on_cuda=card
     )
 
 
@@ -75,14 +75,16 @@ def report(lines: Sequence[Line], plain: Sequence[Line] = ()) -> str:
         "in our band",
     ]
     body = [_cells(line, line.peak.length or length) for line in lines]
-    said = [f"Source: {source.where}. Meter: {source.kind}. Settings: {source.settings}."]
-    said += [f"Added: {ADDED[name][0]}." for name in source.added]
+    sentences = [f"Source: {source.where}. Meter: {source.kind}. Settings: {source.settings}."]
+    sentences += [f"Added: {ADDED[name][0]}." for name in source.added]
     if first.peak.trained:
         same = sum(line.trained() == line.peak.trained for line in lines)
-        said.append(f"Trained weights: counted as published in {same} of {len(lines)} runs.")
+        sentences.append(f"Trained weights: counted as published in {same} of {len(lines)} runs.")
     if unknown:
-        said.append(f"The longest row is not published; {length} tokens make the first run come out, the rest follow.")
-    ways = _fitted_ways(lines, length) if unknown else _known_ways(plain)
+        sentences.append(
+            f"The longest row is not published; {length} tokens make the first run come out, the rest follow."
+        )
+    ways = _fitted_ways(lines, length) if unknown else _ways_by_length(plain)
     ways |= {
         f"null model: all take what {first.peak.what} takes": lambda line: first.peak.bytes,
         "accelerate: 4 x the fp32 body, no head": lambda line: 16 * line.model.body_parameters,
@@ -93,7 +95,7 @@ def report(lines: Sequence[Line], plain: Sequence[Line] = ()) -> str:
     return "\n".join(
         [
             markdown(source.title, head, body),
-            "\n\n".join(said),
+            "\n\n".join(sentences),
             "",
             markdown("Error", ["estimate", "runs", "median %", "worst %"], spread),
             *([_between(lines)] if first.peak.between else []),
@@ -126,7 +128,7 @@ def _fitted_ways(lines: Sequence[Line], length: int) -> dict[str, Callable[[Line
     }
 
 
-def _known_ways(plain: Sequence[Line]) -> dict[str, Callable[[Line], float]]:
+def _ways_by_length(plain: Sequence[Line]) -> dict[str, Callable[[Line], float]]:
     context = {id(line.peak): line for line in plain}
     ways: dict[str, Callable[[Line], float]] = {
         "ours, nothing fitted": lambda line: line.expected(line.peak.length or 0),
@@ -157,8 +159,10 @@ def _between(lines: Sequence[Line]) -> str:
         _error(line.between(length), line.peak.between) for line in lines if line.workload.key != first.workload.key
     ]
     _, median, worst = _spread(errors, 2)
-    said = f"Weights, gradients, state, and the output still held: off by {median} % in the median, {worst} % at worst."
-    return markdown(title, ["run", "published GiB", "ours GiB", "error %"], body) + f"\n{said}\n"
+    sentence = (
+        f"Weights, gradients, state, and the output still held: off by {median} % in the median, {worst} % at worst."
+    )
+    return markdown(title, ["run", "published GiB", "ours GiB", "error %"], body) + f"\n{sentence}\n"
 
 
 def _error(expected: float, published: int) -> float:
@@ -166,5 +170,5 @@ def _error(expected: float, published: int) -> float:
 
 
 def _spread(errors: Sequence[float], digits: int = 1) -> list[str]:
-    sizes = [abs(one) for one in errors]
+    sizes = [abs(error) for error in errors]
     return [str(len(errors)), f"{statistics.median(sizes):.{digits}f}", f"{max(sizes):.{digits}f}"]

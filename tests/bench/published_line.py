@@ -16,7 +16,7 @@ from tuning.memory.tracing.table import Table
 from tuning.memory.workload import Workload
 from tuning.methods import method_named
 from tuning.models.base_model import ModelShape, shape_from_config
-from tuning.plan.micro_batches import Moment, Shape
+from tuning.plan.micro_batches import BatchShape, PeakCandidate
 from tuning.settings.schema import Settings
 
 IN_THE_ROW = ("prompt_tuning", "p_tuning")
@@ -53,8 +53,10 @@ class Line:
 
     def at(self, length: int, labels: int) -> int:
         """The table's bytes at the peak, with so many labels."""
-        shape = Shape(rows=self.peak.rows, length=length, labels=labels, padded=self.source.padded)
-        return self.memory.block(shape).total(Moment(shape=shape, accumulate=self.peak.accumulate), self.workload.rank)
+        shape = BatchShape(rows=self.peak.rows, length=length, label_tokens=labels, padded=self.source.padded)
+        return self.memory.block(shape).total(
+            PeakCandidate(shape=shape, accumulate=self.peak.accumulate), self.workload.rank
+        )
 
     def ours(self, length: int) -> int:
         """Bytes at the peak of our loop; where text is learned, with a label at every position."""
@@ -76,8 +78,10 @@ class Line:
 
     def between(self, length: int) -> int:
         """Bytes after an update: weights, gradients, the optimizer's state, and the output that is still held."""
-        shape = Shape(rows=self.peak.rows, length=64, labels=64, padded=self.source.padded)
-        static = self.memory.block(shape).through_step(Moment(shape=shape, accumulate=True), self.workload.rank)[0][1]
+        shape = BatchShape(rows=self.peak.rows, length=64, label_tokens=64, padded=self.source.padded)
+        static = self.memory.block(shape).through_step(PeakCandidate(shape=shape, accumulate=True), self.workload.rank)[
+            0
+        ][1]
         return static + self.tokens(length) * self.model.vocab_size * 2 + _cache(self, length)
 
 

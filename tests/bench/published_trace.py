@@ -34,9 +34,9 @@ class Way:
     adapter: str = "fp32"
 
 
-def traced(asked: Sequence[tuple[Workload, Way]]) -> list[Table]:
+def traced(requests: Sequence[tuple[Workload, Way]]) -> list[Table]:
     """A table for each. Raises RuntimeError where one cannot be made."""
-    questions = [json.dumps({"workload": workload.to_dict(), "way": asdict(way)}) + "\n" for workload, way in asked]
+    questions = [json.dumps({"workload": workload.to_dict(), "way": asdict(way)}) + "\n" for workload, way in requests]
     child = subprocess.run(
         [sys.executable, "-m", "bench.published_trace", str(TABLE_SECONDS)],
         input="".join(questions),
@@ -47,8 +47,8 @@ def traced(asked: Sequence[tuple[Workload, Way]]) -> list[Table]:
     )
     answers = [json.loads(line) for line in child.stdout.splitlines()]
     wrong = [answer["error"] for answer in answers if "error" in answer]
-    if wrong or len(answers) != len(asked):
-        raise RuntimeError(f"{len(asked) - len(answers) + len(wrong)} tables could not be made: {wrong[:1]}")
+    if wrong or len(answers) != len(requests):
+        raise RuntimeError(f"{len(requests) - len(answers) + len(wrong)} tables could not be made: {wrong[:1]}")
     return [Table.from_dict(answer) for answer in answers]
 
 
@@ -83,9 +83,9 @@ def main() -> None:
     import peft  # noqa: F401
     import transformers  # noqa: F401
 
-    def table_of(asked: dict[str, Any]) -> Table:
-        with elsewhere(Way(**asked["way"])):
-            return build_table(Workload(**asked["workload"]))
+    def table_of(request: dict[str, Any]) -> Table:
+        with elsewhere(Way(**request["way"])):
+            return build_table(Workload(**request["workload"]))
 
     gc.freeze()
     answer_questions(table_of)

@@ -72,12 +72,12 @@ def table(repeats: int) -> str:
         write_pages(folder / "pages.jsonl")
         models = {name: str(make_model(folder / name, name, config)) for name, config in MODELS.items()}
         cases = [
-            (name, settings_of(one, models, folder, SEEDS + seed))
-            for name, one in CONFIGURATIONS.items()
+            (name, settings_of(configuration, models, folder, SEEDS + seed))
+            for name, configuration in CONFIGURATIONS.items()
             for seed in range(max(2, repeats // 2))
         ]
-        found = measured([settings for _, settings in cases], folder)
-        return report([line | {"what": name} for (name, _), line in zip(cases, found, strict=True)])
+        lines = measured([settings for _, settings in cases], folder)
+        return report([line | {"what": name} for (name, _), line in zip(cases, lines, strict=True)])
 
 
 def write_pages(file: Path, rows: int = ROWS) -> None:
@@ -89,9 +89,9 @@ def write_pages(file: Path, rows: int = ROWS) -> None:
     file.write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
 
 
-def settings_of(one: dict[str, Any], models: dict[str, str], folder: Path, seed: int) -> dict[str, Any]:
+def settings_of(configuration: dict[str, Any], models: dict[str, str], folder: Path, seed: int) -> dict[str, Any]:
     """The settings of one run."""
-    given = dict(one)
+    given = dict(configuration)
     length, packing, model = given.pop("length"), given.pop("packing", False), given.pop("model")
     classes = model in CLASSES
     optimizer = {"learning_rate": 1e-4} | given.pop("optimizer", {})

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.estimate import MODELS, WAYS, made, one_estimate, own_cache, plans, report, written
+from bench.estimate import MODELS, WAYS, estimate_times, made, own_cache, plans, report, written
 from tuning.core.files import user_cache
 from tuning.memory.workload import workload_of
 
 
 def test_the_models_are_as_large_as_their_names_say(tmp_path: Path) -> None:
-    said = {
+    counts = {
         "Llama 3.1 8B": 8.03e9,
         "Llama 3.1 70B": 70.6e9,
         "Qwen2.5 32B": 32.8e9,
@@ -27,10 +27,10 @@ def test_the_models_are_as_large_as_their_names_say(tmp_path: Path) -> None:
         "OLMo 2 32B": 32.2e9,
         "GPT-2 XL": 1.56e9,
     }
-    assert list(said) == list(MODELS)
+    assert list(counts) == list(MODELS)
     for name, config in MODELS.items():
         plan = plans(written(tmp_path / name, config), {"full": WAYS["full"]})[0]
-        assert plan.value("total_parameters") == pytest.approx(said[name], rel=0.02), name
+        assert plan.value("total_parameters") == pytest.approx(counts[name], rel=0.02), name
 
 
 def test_a_cache_of_its_own_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +57,7 @@ def test_tables_and_estimates_are_timed(tmp_path: Path) -> None:
         some = plans(written(tmp_path / "small", small), {"LoRA": WAYS["LoRA"]}, (16, 32))
         seconds = made([workload_of(some[0])])
         assert len(seconds) == 1 and 0 < seconds[0] < 30
-        text = one_estimate(some, 50)
+        text = estimate_times(some, 50)
     assert "| it fits | 50 |" in text and "| the list alone | 50 |" in text
     folder = written(tmp_path / "broken", small | {"activation_function": "nonsense"})
     broken = workload_of(plans(folder, {"full": WAYS["full"]})[0])
@@ -71,8 +71,8 @@ def test_the_help_of_bench_names_every_one(capsys: pytest.CaptureFixture[str]) -
 
     with pytest.raises(SystemExit):
         main(["bench", "--help"])
-    told = set(re.findall(r"[\w-]+", capsys.readouterr().out))
-    assert {*BENCHES, *EVIDENCE} <= told
+    words = set(re.findall(r"[\w-]+", capsys.readouterr().out))
+    assert {*BENCHES, *EVIDENCE} <= words
 
 
 def test_evidence_is_found_in_a_checkout() -> None:
@@ -80,8 +80,8 @@ def test_evidence_is_found_in_a_checkout() -> None:
 
     for name, function in EVIDENCE.items():
         module, _, attribute = function.partition(".")
-        found = _evidence(name)
-        assert (found.__module__, found.__name__) == (f"bench.{module}", attribute)
+        evidence = _evidence(name)
+        assert (evidence.__module__, evidence.__name__) == (f"bench.{module}", attribute)
 
 
 def test_without_a_checkout_evidence_is_refused_in_a_sentence(

@@ -17,7 +17,7 @@ def line(source: Source, peak: Peak, per_token: float = 0.0) -> Line:
     """A line whose table is made by hand: a thousand bytes, and so many for each token of the micro-batch."""
     block = Block(monomials=["1", "BS"], points=[Point(place="0.loss", bytes=[[1000.0, per_token]])], line=[])
     table = Table(layers=1, window=None, blocks={"one": block, "many": block}, trainable=(0.0, 0.0), total=(0.0, 0.0))
-    workload = Workload(config={}, settings={"method": {}}, labels=source.labels, padded=False)
+    workload = Workload(config={}, settings={"method": {}}, class_count=source.labels, padded=False)
     return Line(source=source, peak=peak, workload=workload, memory=table)
 
 
@@ -31,9 +31,9 @@ def test_trained_weights_are_counted_as_published() -> None:
 def test_every_figure_is_more_than_the_weights_and_less_than_the_card() -> None:
     for source in SOURCES:
         for peak in source.peaks:
-            one = line(source, peak)
+            run = line(source, peak)
             each = 0.5 if peak.method["name"] == "qlora" else {"bf16": 2, "fp32": 4}[source.base]
-            assert each * one.model.body_parameters < peak.bytes - source.context < 44.4 * 2**30, peak.what
+            assert each * run.model.body_parameters < peak.bytes - source.context < 44.4 * 2**30, peak.what
             assert 0 <= peak.between < peak.bytes
 
 
@@ -53,7 +53,7 @@ def test_what_is_added_is_the_arithmetic_it_says() -> None:
 def test_one_length_is_fitted_on_the_first_run_and_the_report_says_so() -> None:
     peak = replace(PEFT.peaks[0], bytes=1000 + 4 * 600 * (50 + 28 * 2 * 8 * 128 * 2), between=0)
     lines = [line(PEFT, peak, 50.0), line(PEFT, replace(peak, bytes=2 * peak.bytes, what="another"), 50.0)]
-    lines[1] = replace(lines[1], workload=replace(lines[1].workload, labels=1))
+    lines[1] = replace(lines[1], workload=replace(lines[1].workload, class_count=1))
     assert fitted(lines[0].expected, peak.bytes, PEFT.limit) == 600
     text = report(lines)
     assert "600 tokens make the first run come out" in text
@@ -69,7 +69,7 @@ def test_runs_on_a_card_are_met() -> None:
     lines = lines_of(source)
     length = fitted(lines[0].expected, lines[0].peak.bytes, source.limit)
     mean = fitted(lines[0].between, lines[0].peak.between, source.limit)
-    for one in lines:
-        assert one.inside(length), one.peak.what
-        assert one.expected(length) == pytest.approx(one.peak.bytes, rel=0.03), one.peak.what
-        assert one.between(mean) == pytest.approx(one.peak.between, rel=0.002), one.peak.what
+    for run in lines:
+        assert run.inside(length), run.peak.what
+        assert run.expected(length) == pytest.approx(run.peak.bytes, rel=0.03), run.peak.what
+        assert run.between(mean) == pytest.approx(run.peak.between, rel=0.002), run.peak.what

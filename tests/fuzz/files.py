@@ -1,7 +1,6 @@
 """Mutated files of rows: valid tables in every format and shape, and what goes wrong with them on their way.
 
-Comes in: a random generator.  Goes out: `Sample`s: the name and bytes of a file, and what was done to it.  The same
-seed always gives the same files.
+A `Sample` has the name and bytes of a file, and what was done to it. The same seed always gives the same files.
 """
 
 from __future__ import annotations
@@ -84,7 +83,7 @@ class Sample:
     name: str
     content: bytes
     format: str
-    told: str
+    changes: str
     """What was done to it, in words, for the report."""
     delimiter: str
     """What stands between the cells of a CSV file."""
@@ -98,8 +97,8 @@ def table(draw: random.Random) -> list[dict[str, Any]]:
     """Rows of one of the shapes that people have."""
     shape = draw.choice(("text", "label", "pair", "instruction", "talk", "share", "extra"))
     rows: list[dict[str, Any]] = []
-    for number in range(draw.randint(4, 14)):
-        text, answer, label = sentence(draw), sentence(draw, 4), ("good", "bad")[number % 2]
+    for i in range(draw.randint(4, 14)):
+        text, answer, label = sentence(draw), sentence(draw, 4), ("good", "bad")[i % 2]
         turns = [("user", text), ("assistant", answer)]
         rows.append(
             {
@@ -107,9 +106,9 @@ def table(draw: random.Random) -> list[dict[str, Any]]:
                 "label": {"text": text, "label": label},
                 "pair": {"prompt": text, "completion": answer},
                 "instruction": {"instruction": text, "input": sentence(draw, 3), "output": answer},
-                "talk": {"messages": [{"role": role, "content": said} for role, said in turns]},
-                "share": {"conversations": [{"from": role, "value": said} for role, said in turns]},
-                "extra": {"id": number, "text": text, "url": f"http://example.org/{number}", "label": label},
+                "talk": {"messages": [{"role": role, "content": message} for role, message in turns]},
+                "share": {"conversations": [{"from": role, "value": message} for role, message in turns]},
+                "extra": {"id": i, "text": text, "url": f"http://example.org/{i}", "label": label},
             }[shape]
         )
     return rows
@@ -196,8 +195,8 @@ VALUE_CHANGES: tuple[Callable[[list[dict[str, Any]], random.Random], str], ...] 
 def written(rows: list[dict[str, Any]], form: str, delimiter: str, draw: random.Random) -> bytes:
     """The rows in a format. Raises ValueError or the like where the format cannot hold them."""
     if form.startswith("jsonl"):
-        found = "".join(json.dumps(row, ensure_ascii=draw.random() < 0.3) + "\n" for row in rows)
-        content = found.encode("utf-8", "surrogatepass")
+        joined = "".join(json.dumps(row, ensure_ascii=draw.random() < 0.3) + "\n" for row in rows)
+        content = joined.encode("utf-8", "surrogatepass")
         return gzip.compress(content, mtime=0) if form.endswith("gz") else content
     if form == "json":
         return json.dumps(rows, indent=draw.choice((None, 2))).encode("utf-8", "surrogatepass")
@@ -278,22 +277,24 @@ BYTE_CHANGES: tuple[Callable[[bytes, random.Random], bytes], ...] = (
 
 def samples(form: str, count: int, seed: int) -> list[Sample]:
     """So many mutated files of a format."""
-    draw, found = random.Random(f"{form} {seed}"), list[Sample]()
-    while len(found) < count:
+    draw, made = random.Random(f"{form} {seed}"), list[Sample]()
+    while len(made) < count:
         rows = table(draw)
-        told = [draw.choice(VALUE_CHANGES)(rows, draw) for _ in range(draw.choice((0, 1, 1, 2)))]
+        changes = [draw.choice(VALUE_CHANGES)(rows, draw) for _ in range(draw.choice((0, 1, 1, 2)))]
         try:
             delimiter = "\t" if form == "tsv" else draw.choice((",", ",", ";"))
             content = written(rows, form, delimiter, draw)
-            if not told or draw.random() < 0.3:
+            if not changes or draw.random() < 0.3:
                 change = draw.choice(BYTE_CHANGES)
                 content = change(content, draw)
-                told.append(change.__name__)
+                changes.append(change.__name__)
         except Exception:  # the format has no way to hold it, so nobody has such a file
             continue
         if content:
             ending = {"lines": "txt", "paragraphs": "txt"}.get(form, form)
-            found.append(
-                Sample(name=f"rows.{ending}", content=content, format=form, told="; ".join(told), delimiter=delimiter)
+            made.append(
+                Sample(
+                    name=f"rows.{ending}", content=content, format=form, changes="; ".join(changes), delimiter=delimiter
+                )
             )
-    return found
+    return made

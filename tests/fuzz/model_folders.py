@@ -1,7 +1,7 @@
 """Tiny random model folders of many kinds, and what goes wrong with such folders on their way to a person.
 
-Comes in: a kind of `transformers`, a random generator.  Goes out: a folder, and what was done to it.  The same seed
-always gives the same folders.
+A folder is made for a kind of `transformers`; each change returns what it has done. The same seed always gives the same
+folders.
 """
 
 from __future__ import annotations
@@ -128,18 +128,18 @@ def made(kind: str, folder: Path) -> Path | None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     try:
-        known = vars(AutoConfig.for_model(kind))
+        defaults = vars(AutoConfig.for_model(kind))
         names = {
             name: value
             for name, value in SIZES.items()
-            if name in known or name in getattr(AutoConfig.for_model(kind), "attribute_map", {})
+            if name in defaults or name in getattr(AutoConfig.for_model(kind), "attribute_map", {})
         }
         config = AutoConfig.for_model(kind, **names | OWN.get(kind, {}) | {"vocab_size": len(vocabulary())})
         maker = next(
-            one
-            for one in (transformers.AutoModelForCausalLM, transformers.AutoModelForMaskedLM, transformers.AutoModel)
-            if type(config) in one._model_mapping
-            and not (one is transformers.AutoModelForCausalLM and kind in ENCODERS)
+            cls
+            for cls in (transformers.AutoModelForCausalLM, transformers.AutoModelForMaskedLM, transformers.AutoModel)
+            if type(config) in cls._model_mapping
+            and not (cls is transformers.AutoModelForCausalLM and kind in ENCODERS)
         )
         with torch.random.fork_rng():
             torch.manual_seed(7)
@@ -152,7 +152,7 @@ def made(kind: str, folder: Path) -> Path | None:
         kind in MODEL_TYPES_WITH_OWN_CLASS
     ):  # whatever the folder names, transformers cuts texts into bytes and joins them as merges say
         plain = json.loads((folder / "tokenizer.json").read_text("utf-8"))
-        names = [one["content"] for one in plain["added_tokens"]] + list("Ġ:" + string.ascii_lowercase)
+        names = [token["content"] for token in plain["added_tokens"]] + list("Ġ:" + string.ascii_lowercase)
         plain["model"]["vocab"] = {name: id for id, name in enumerate(names[: len(vocabulary())])}
         (folder / "tokenizer.json").write_text(json.dumps(plain), "utf-8")
     return folder
@@ -174,32 +174,34 @@ def tensors(folder: Path) -> dict[str, Any]:
     return load_file(folder / "model.safetensors")
 
 
-def write_tensors(folder: Path, found: dict[str, Any]) -> None:
+def write_tensors(folder: Path, tensors_by_name: dict[str, Any]) -> None:
     from safetensors.torch import save_file
 
-    save_file({name: one.contiguous().clone() for name, one in found.items()}, folder / "model.safetensors")
+    save_file(
+        {name: tensor.contiguous().clone() for name, tensor in tensors_by_name.items()}, folder / "model.safetensors"
+    )
 
 
 # -- what happens to the tensors --------------------------------------------------------------------------------------
 def without_a_tensor(folder: Path, draw: random.Random) -> str:
-    found = tensors(folder)
-    name = draw.choice(sorted(found))
-    del found[name]
-    write_tensors(folder, found)
+    tensors_by_name = tensors(folder)
+    name = draw.choice(sorted(tensors_by_name))
+    del tensors_by_name[name]
+    write_tensors(folder, tensors_by_name)
     return f"without {name}"
 
 
 def other_prefix(folder: Path, draw: random.Random) -> str:
     prefix = draw.choice(("_orig_mod.", "module.", "base_model.model.", "model.model.", "student."))
-    write_tensors(folder, {prefix + name: one for name, one in tensors(folder).items()})
+    write_tensors(folder, {prefix + name: tensor for name, tensor in tensors(folder).items()})
     return f"names begin with {prefix}"
 
 
 def other_shape(folder: Path, draw: random.Random) -> str:
-    found = tensors(folder)
-    name = draw.choice([name for name, one in sorted(found.items()) if one.ndim == 2])
-    found[name] = found[name].repeat(2, 1)
-    write_tensors(folder, found)
+    tensors_by_name = tensors(folder)
+    name = draw.choice([name for name, tensor in sorted(tensors_by_name.items()) if tensor.ndim == 2])
+    tensors_by_name[name] = tensors_by_name[name].repeat(2, 1)
+    write_tensors(folder, tensors_by_name)
     return f"{name} twice as high"
 
 
@@ -211,26 +213,26 @@ def further_tensor(folder: Path, draw: random.Random) -> str:
     return f"a further tensor {name}"
 
 
-def other_numbers(folder: Path, draw: random.Random) -> str:
+def other_dtype(folder: Path, draw: random.Random) -> str:
     import torch
 
     dtype = draw.choice((torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.float8_e4m3fn))
-    write_tensors(folder, {name: one.to(dtype) for name, one in tensors(folder).items()})
+    write_tensors(folder, {name: tensor.to(dtype) for name, tensor in tensors(folder).items()})
     return f"weights of {dtype}"
 
 
-def not_a_number(folder: Path, draw: random.Random) -> str:
-    found = tensors(folder)
-    name = draw.choice(sorted(found))
-    found[name].view(-1)[0] = float("nan")
-    write_tensors(folder, found)
+def nan_weight(folder: Path, draw: random.Random) -> str:
+    tensors_by_name = tensors(folder)
+    name = draw.choice(sorted(tensors_by_name))
+    tensors_by_name[name].view(-1)[0] = float("nan")
+    write_tensors(folder, tensors_by_name)
     return f"NaN in {name}"
 
 
 # -- what happens to the texts ----------------------------------------------------------------------------------------
 def odd_config(folder: Path, draw: random.Random) -> str:
-    numbers = [name for name, value in config_of(folder).items() if isinstance(value, int)]
-    name = draw.choice(sorted(numbers))
+    sizes = [name for name, value in config_of(folder).items() if isinstance(value, int)]
+    name = draw.choice(sorted(sizes))
     value = draw.choice((0, -1, None, "32", 3, 10**9, 1.5, True, [], {}))
     edit(folder, **{name: value})
     return f"config.json says {name} = {value!r}"
@@ -317,7 +319,7 @@ def other_specials(folder: Path, draw: random.Random) -> str:
 
 
 def damaged_file(folder: Path, draw: random.Random) -> str:
-    file = draw.choice(sorted(one for one in folder.iterdir() if one.is_file()))
+    file = draw.choice(sorted(path for path in folder.iterdir() if path.is_file()))
     content = bytearray(file.read_bytes())
     if draw.random() < 0.5:
         content = content[: draw.randrange(len(content))]
@@ -329,7 +331,7 @@ def damaged_file(folder: Path, draw: random.Random) -> str:
 
 
 def file_gone(folder: Path, draw: random.Random) -> str:
-    file = draw.choice(sorted(one for one in folder.iterdir() if one.is_file()))
+    file = draw.choice(sorted(path for path in folder.iterdir() if path.is_file()))
     file.unlink()
     return f"{file.name} is gone"
 
@@ -339,8 +341,8 @@ CHANGES: tuple[Callable[[Path, random.Random], str], ...] = (
     other_prefix,
     other_shape,
     further_tensor,
-    other_numbers,
-    not_a_number,
+    other_dtype,
+    nan_weight,
     odd_config,
     odd_config,
     without_a_key,

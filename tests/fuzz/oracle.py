@@ -1,7 +1,6 @@
 """What a plain library says of the same file: `datasets` for tables, the standard library for text.
 
-Comes in: a file and its format.  Goes out: its rows as that library reads them, or None where it cannot; and whether a
-value of ours is the same as one of its.
+It reads the rows of a file in its format, or None where it cannot, and compares a value of ours with one of its.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def _named(row: dict[str, Any]) -> dict[str, Any]:
     the first line has fewer cells than the rows, have no name to be told by."""
     unnamed = re.compile(r"Unnamed: (\d+)")
     pairs = [(unnamed.fullmatch(name), name, value) for name, value in row.items() if "__index_level_" not in name]
-    return {f"column {int(one[1]) + 1}" if one else name: value for one, name, value in pairs}
+    return {f"column {int(generated[1]) + 1}" if generated else name: value for generated, name, value in pairs}
 
 
 def missing(value: Any) -> bool:
@@ -67,7 +66,7 @@ def same(ours: Any, theirs: Any, form: str) -> bool:
         return isinstance(ours, dict) and all(same(mine.get(name), theirs.get(name), form) for name in names)
     if isinstance(theirs, list):
         pairs = zip(ours, theirs) if isinstance(ours, list) and len(ours) == len(theirs) else None
-        return pairs is not None and all(same(one, other, form) for one, other in pairs)
+        return pairs is not None and all(same(ours, theirs, form) for ours, theirs in pairs)
     if ours == theirs or str(ours) == str(theirs):
         return True
     if "\n".join(str(ours).splitlines()).strip() == "\n".join(str(theirs).splitlines()).strip():
@@ -83,7 +82,7 @@ def texts(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
-        return [text for one in value.values() for text in texts(one)]
+        return [text for member in value.values() for text in texts(member)]
     if isinstance(value, list | tuple):
-        return [text for one in value for text in texts(one)]
+        return [text for member in value for text in texts(member)]
     return [] if value is None else [str(value)]

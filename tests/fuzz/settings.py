@@ -1,6 +1,6 @@
 """Random settings objects: every field of the schema with values that fit, nearly fit, and never could.
 
-Comes in: a random generator.  Goes out: JSON objects as a request or a file could hold them.
+They are JSON objects as a request or a file could hold them.
 """
 
 from __future__ import annotations
@@ -94,20 +94,20 @@ def block_of(cls: type, draw: random.Random, share: float) -> dict[str, Any]:
 def settings_object(draw: random.Random) -> dict[str, Any]:
     """One object; a few of its fields are given, and a few of those are odd."""
     share = draw.choice((0.03, 0.1, 0.3))
-    found = block_of(Settings, draw, share)
+    settings = block_of(Settings, draw, share)
     for name, cls in BLOCKS.items():
         if draw.random() < 0.4:
-            found[name] = draw.choice(ODD) if draw.random() < 0.03 else block_of(cls, draw, share)
+            settings[name] = draw.choice(ODD) if draw.random() < 0.03 else block_of(cls, draw, share)
     method = draw.choice(METHODS)
-    found["method"] = {**block_of(method.settings, draw, share), "name": method.name}
+    settings["method"] = {**block_of(method.settings, draw, share), "name": method.name}
     if draw.random() < 0.1:
         recipe = draw.choice(RECIPES)
-        found["recipe"] = {**block_of(recipe.settings, draw, share), "name": recipe.name}
+        settings["recipe"] = {**block_of(recipe.settings, draw, share), "name": recipe.name}
     if draw.random() < 0.05:
-        found[draw.choice(("", "unknown", "Model", "\ud800", "data.source"))] = draw.choice(ODD)
+        settings[draw.choice(("", "unknown", "Model", "\ud800", "data.source"))] = draw.choice(ODD)
     if draw.random() < 0.1:
-        found["version"] = draw.choice((1, 2, 3, *ODD))
+        settings["version"] = draw.choice((1, 2, 3, *ODD))
     for name in ("model", "revision", "device"):  # mostly left as they are: what is not here is refused first
         if draw.random() < 0.8:
-            found.pop(name, None)
-    return found
+            settings.pop(name, None)
+    return settings

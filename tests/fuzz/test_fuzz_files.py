@@ -42,12 +42,12 @@ def test_mutated_files_are_read_as_they_are_or_refused_in_words(
     form: str, model: Path, tmp_path: Path, fuzz: int, fuzz_seed: int
 ) -> None:
     wrong, outcomes = list[str](), dict[str, int]()
-    for number, sample in enumerate(samples(form, fuzz, fuzz_seed)):
-        folder = tmp_path / str(number)
+    for i, sample in enumerate(samples(form, fuzz, fuzz_seed)):
+        folder = tmp_path / str(i)
         folder.mkdir()
         path = folder / sample.name
         path.write_bytes(sample.content)
-        draw = random.Random(number)
+        draw = random.Random(i)
         settings = {
             "model": str(model),
             "task": draw.choice(("causal_lm", "causal_lm", "sequence_classification")),
@@ -69,9 +69,9 @@ def test_mutated_files_are_read_as_they_are_or_refused_in_words(
         except Exception as error:  # a person would see a traceback
             outcome, faults = "unhandled", [f"unhandled {type(error).__name__}: {error}"[:300]]
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
-        wrong += [f"{form} {number} ({sample.told}; {settings['task']}): {fault}" for fault in faults]
+        wrong += [f"{form} {i} ({sample.changes}; {settings['task']}): {fault}" for fault in faults]
         if faults and KEPT:
-            shutil.copy(path, Path(KEPT) / f"{form}-{number}-{sample.name}")
+            shutil.copy(path, Path(KEPT) / f"{form}-{i}-{sample.name}")
         shutil.rmtree(folder)
     print(form, outcomes)
     assert not wrong, f"{len(wrong)} of {fuzz} files: {outcomes}\n" + "\n".join(wrong)
@@ -87,8 +87,8 @@ def went(settings: dict[str, Any], sample: Sample, path: Path, folder: Path) -> 
     try:
         plan = plan_for(settings)
     except TuningError as error:
-        assert error.problems and all(one.message and one.field for one in error.problems)
-        json.dumps([one.to_dict() for one in error.problems], default=str).encode()
+        assert error.problems and all(problem.message and problem.field for problem in error.problems)
+        json.dumps([problem.to_dict() for problem in error.problems], default=str).encode()
         return "refused", []
     if not shown:
         return "trained", ["the preview refuses what the plan takes"]
@@ -109,23 +109,23 @@ def silent(settings: dict[str, Any], sample: Sample, path: Path, folder: Path, p
     theirs = rows_of(path, sample.format, sample.delimiter, folder / "cache")
     given = Settings.from_dict(settings | {"data": settings["data"] | {"bad_rows": "skip"}})
     data = open_data(given.data, given.task, given.seed)
-    told = " ".join(notice.message for notice in plan.notices)
+    messages = " ".join(notice.message for notice in plan.notices)
     table, bad = data.train.table, sum(check.bad_count for check in data.checks)
     records = list(table.read(range(len(table))))
     if theirs is None:
-        return []  # nothing to hold it against; what is read is at least told by the preview
+        return []  # nothing to hold it against; the preview at least says what is read
     faults = []
-    if len(records) != len(theirs) and not told:
+    if len(records) != len(theirs) and not messages:
         faults.append(f"{len(records)} rows here, {len(theirs)} by datasets, and nothing told")
     if len(data.train) + len(data.eval) + bad != len(records):
         faults.append(f"{len(records)} rows, but {len(data.train)} + {len(data.eval)} used and {bad} bad")
-    for place, row in [*zip(data.train.indices, data.train), *zip(data.eval.indices, data.eval)]:
-        record = records[place]
+    for i, row in [*zip(data.train.indices, data.train), *zip(data.eval.indices, data.eval)]:
+        record = records[i]
         if not isinstance(record, Record) or len(records) != len(theirs):
             continue
-        other = theirs[place]
+        other = theirs[i]
         for name, value in record.values.items():
-            if not same(value, other.get(name), sample.format) and name not in told:
+            if not same(value, other.get(name), sample.format) and name not in messages:
                 faults.append(f"{name} is {value!r:.60} here and {other.get(name)!r:.60} by datasets")
         used = " ".join(texts(asdict(row)))
         for role, column in dict(data.schema.columns).items():
@@ -134,6 +134,6 @@ def silent(settings: dict[str, Any], sample: Sample, path: Path, folder: Path, p
                 faults.append(f"{role} comes from {column}, which has no value in this row: {used!r:.60}")
     roles = " ".join(dict(data.schema.columns).values()) + (data.schema.prompt_template or "")
     for name in dict.fromkeys(name for other in theirs for name, value in other.items() if not missing(value)):
-        if name not in roles and name not in told:
+        if name not in roles and name not in messages:
             faults.append(f"column {name!r} is not used, and that is not told")
     return list(dict.fromkeys(faults))[:4]

@@ -37,27 +37,27 @@ def test_model_folders_are_trained_as_they_are_or_refused_in_words(
     rows = labelled_rows(tmp_path / "rows.jsonl", count=16)
     draw, wrong, outcomes = random.Random(f"{kind} {fuzz_seed}"), list[str](), dict[str, int]()
     changes = [None, *CHANGES, *(draw.choice(CHANGES) for _ in range(fuzz))][: max(8, fuzz)]
-    for number, change in enumerate(changes):
-        folder = tmp_path / f"model{number}"
+    for i, change in enumerate(changes):
+        folder = tmp_path / f"model{i}"
         shutil.copytree(base, folder)
-        told = "unharmed"
+        what = "unharmed"
         try:
-            told = change(folder, draw) if change else told
+            what = change(folder, draw) if change else what
         except Exception:  # this kind has nothing of that sort to change
             continue
         task = "sequence_classification" if kind in ENCODERS or draw.random() < 0.25 else "causal_lm"
         try:
-            outcome, faults = went(kind, folder, rows, task, tmp_path / f"run{number}")
+            outcome, faults = went(kind, folder, rows, task, tmp_path / f"run{i}")
         except Exception as error:
             outcome, faults = "unhandled", [f"unhandled {type(error).__name__}: {error}"[:300]]
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
-        wrong += [f"{kind} {number} ({told}; {task}): {fault}" for fault in faults]
+        wrong += [f"{kind} {i} ({what}; {task}): {fault}" for fault in faults]
         shutil.rmtree(folder)
     print(kind, outcomes)
     assert not wrong, f"{outcomes}\n" + "\n".join(wrong)
 
 
-def went(kind: str, folder: Path, rows: Path, task: str, place: Path) -> tuple[str, list[str]]:
+def went(kind: str, folder: Path, rows: Path, task: str, run_folder: Path) -> tuple[str, list[str]]:
     """What became of a folder, and what is wrong with that."""
     columns = {"text": "text", "label": "label"}
     if task == "causal_lm":
@@ -85,15 +85,15 @@ def went(kind: str, folder: Path, rows: Path, task: str, place: Path) -> tuple[s
         plan.model.check_complete()
         json.dumps(estimate(usage_of(plan)).to_dict())
     except TuningError as error:
-        assert error.problems and all(one.message and one.field for one in error.problems)
+        assert error.problems and all(problem.message and problem.field for problem in error.problems)
         return "refused", []
     try:
         reference, lacks = plainly(folder, plan) if task == "causal_lm" else (None, None)
     except RuntimeError:  # sizes by which a model is built, and cannot compute: a run can only tell it
-        end, _ = run(Job(run_id="r", attempt=1, plan=plan, folder=str(place)))
+        end, _ = run(Job(run_id="r", attempt=1, plan=plan, folder=str(run_folder)))
         return end, [] if end == "failed" else ["trained, where transformers cannot compute"]
     faults = [f"accepted, but transformers says {lacks}"] if lacks else []
-    end, events = run(Job(run_id="r", attempt=1, plan=plan, folder=str(place)))
+    end, events = run(Job(run_id="r", attempt=1, plan=plan, folder=str(run_folder)))
     if end == "failed":
         message = events[-1].data["message"]
         faults.append(f"the run broke off: {message}"[:300]) if events[-1].data.get("traceback") else None
@@ -111,7 +111,7 @@ def plainly(folder: Path, plan: Any) -> tuple[float | None, str | None]:
 
     (folder / "adapter_config.json").unlink(missing_ok=True)
     try:
-        model, told = transformers.AutoModelForCausalLM.from_pretrained(
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
             output_loading_info=True,
             dtype=torch.float32,
@@ -120,21 +120,21 @@ def plainly(folder: Path, plan: Any) -> tuple[float | None, str | None]:
         )
     except Exception as error:
         return None, f"{type(error).__name__}: {error}"[:200]
-    lacking = {name: list(told[name])[:2] for name in ("missing_keys", "mismatched_keys") if told[name]}
+    lacking = {name: list(info[name])[:2] for name in ("missing_keys", "mismatched_keys") if info[name]}
     settings = plan.settings
     data = open_data(settings.data, settings.task, settings.seed)
     pairs = encode_pairs(data.eval, TextTokenizer(folder), settings.data, settings.task)
     total = count = 0.0
     model.eval()
     with torch.no_grad():
-        for _, one in pairs:
-            labels = [token if learned else -100 for token, learned in zip(one.ids, one.trained, strict=True)]
-            ids, mask = torch.tensor([one.ids]), torch.ones(1, len(one.ids), dtype=torch.long)
+        for _, row in pairs:
+            labels = [token if learned else -100 for token, learned in zip(row.ids, row.trained, strict=True)]
+            ids, mask = torch.tensor([row.ids]), torch.ones(1, len(row.ids), dtype=torch.long)
             out = model(input_ids=ids, attention_mask=mask, use_cache=False)
             total += float(
                 torch.nn.functional.cross_entropy(
                     out.logits[0, :-1].float(), torch.tensor(labels[1:]), ignore_index=-100, reduction="sum"
                 )
             )
-            count += one.trained_tokens
+            count += row.trained_tokens
     return total / count, str(lacking) if lacking else None

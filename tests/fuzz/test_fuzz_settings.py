@@ -44,8 +44,12 @@ def test_settings_are_answered_or_refused_in_words(tmp_path: Path, fuzz: int, fu
 def judged(given: dict[str, Any], answer: Any) -> str | None:
     """What is wrong with an answer; None where nothing is."""
     if answer.status_code == 422:
-        told = answer.json()["problems"]
-        return None if told and all(one["field"] and one["message"] for one in told) else "a refusal without words"
+        problems = answer.json()["problems"]
+        return (
+            None
+            if problems and all(problem["field"] and problem["message"] for problem in problems)
+            else "a refusal without words"
+        )
     if answer.status_code != 200:
         return f"status {answer.status_code}"
     plain = Settings.from_dict(given).to_dict()

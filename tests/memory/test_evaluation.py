@@ -71,11 +71,11 @@ def peaks(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
     ask = Session._sample
 
-    def asked(self: Session, built: Built) -> None:
+    def sample(self: Session, built: Built) -> None:
         with measured("sample", built):
             ask(self, built)
 
-    monkeypatch.setattr(Session, "_sample", asked)
+    monkeypatch.setattr(Session, "_sample", sample)
     monkeypatch.setattr(FeatureCache, "fill", filled)
     monkeypatch.setattr(scores, "evaluate", around("evaluation", scores.evaluate))
     monkeypatch.setattr(scores, "write_answers", around("generation", scores.write_answers))
@@ -101,6 +101,7 @@ def test_an_evaluation_takes_what_was_estimated(
     assert figures.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.01, abs=MIB // 4)
 
 
+@pytest.mark.slow
 def test_a_batch_is_gone_before_the_next_one(tmp_path: Path, peaks: dict[str, int]) -> None:
     """Logits of one batch that live beside the pass of the next would add a megabyte here."""
     data = {"source": "people-questions", "max_seq_length": 16, "train_rows": 40}
@@ -111,6 +112,7 @@ def test_a_batch_is_gone_before_the_next_one(tmp_path: Path, peaks: dict[str, in
     assert figures.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.005)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trained", "held_out"), [(12, 120), (120, 12)])
 def test_held_out_rows_count_as_long_as_they_are(
     tmp_path: Path, peaks: dict[str, int], trained: int, held_out: int
@@ -132,6 +134,7 @@ def test_held_out_rows_count_as_long_as_they_are(
     assert figures.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.005)
 
 
+@pytest.mark.slow
 def test_the_states_of_a_frozen_body_count_where_nothing_is_evaluated(tmp_path: Path, peaks: dict[str, int]) -> None:
     row = json.dumps({"prompt": "the old river " * 30, "completion": "winter"})
     (tmp_path / "train.jsonl").write_text("\n".join([row] * 12), encoding="utf-8")
@@ -176,6 +179,7 @@ def test_writing_answers_takes_what_was_estimated(
     assert estimate(usage_of(silent)).generation_bytes == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "longest"),
     [({"name": "retrieval", "top_k": 8}, 392), ({"name": "prompt_engineering", "shots": 16}, 314)],
@@ -217,6 +221,7 @@ def test_writing_answers_to_prompts_that_training_cuts_takes_what_was_estimated(
     assert figures.evaluation_bytes < figures.generation_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "source"), [("causal_lm", "people-questions"), ("sequence_classification", "reviews")]
 )
@@ -257,6 +262,7 @@ def test_without_a_table_the_formula_still_counts_evaluations(monkeypatch: pytes
     assert 0.55 * exact.evaluation_bytes < rough.evaluation_bytes < 1.6 * exact.evaluation_bytes
 
 
+@pytest.mark.slow
 def test_shorter_prompts_save_in_a_real_run_what_was_offered(tmp_path: Path) -> None:
     """The fix that a run without updates is offered, applied and measured."""
     settings = {"data": {"source": "people-questions"}, "method": {"name": "retrieval", "top_k": 8}, "device": "cpu"}
@@ -268,6 +274,7 @@ def test_shorter_prompts_save_in_a_real_run_what_was_offered(tmp_path: Path) -> 
     assert fix["saved_bytes"] == pytest.approx(saved, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["refusal", "certainty"])
 def test_rows_that_a_recipe_rewrites_count_as_long_as_they_may_become(
     tmp_path: Path, peaks: dict[str, int], form: str

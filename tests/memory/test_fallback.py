@@ -16,7 +16,7 @@ from tuning.memory.tracing.layers import UntraceableError, layers_of, with_defau
 from tuning.memory.tracing.table_cache import make_table
 from tuning.memory.usage import usage_of
 from tuning.memory.workload import Workload, workload_of
-from tuning.plan.micro_batches import Moment, Shape
+from tuning.plan.micro_batches import BatchShape, PeakCandidate
 from tuning.plan.plan import Plan, plan_for
 
 CLASSES = ("bert", "distilbert")
@@ -88,10 +88,10 @@ def test_a_trace_stays_inside_the_positions_that_a_model_has(
     """With rows of 112 it ended in `index 66 is out of bounds`; what shorter ones say is what longer ones say."""
     few, many = build_table(of_positions(positions)), build_table(of_positions(512))
     for rows in (1, 8):
-        shape = Shape(rows=rows, length=positions, labels=rows, padded=rows > 1)
-        moment = Moment(shape=shape, accumulate=True)
-        (short, place), (long, same) = few.block(shape).peak(moment, None), many.block(shape).peak(moment, None)
-        assert place == same
+        shape = BatchShape(rows=rows, length=positions, label_tokens=rows, padded=rows > 1)
+        candidate = PeakCandidate(shape=shape, accumulate=True)
+        (short, point), (long, same) = few.block(shape).peak(candidate, None), many.block(shape).peak(candidate, None)
+        assert point == same
         assert (short["activations"], short["logits"]) == (long["activations"], long["logits"])
 
 

@@ -12,13 +12,13 @@ from tuning.memory.tracing.fit import FEW, SOME, UntraceableError, fit_traces, i
 from tuning.memory.tracing.table import monomials
 from tuning.memory.tracing.trace import Trace
 from tuning.memory.workload import CATEGORIES
-from tuning.plan.micro_batches import Shape
+from tuning.plan.micro_batches import BatchShape
 
 LAYOUTS = [(False, [None]), (False, [8, 4]), (True, [None]), (True, [8, 4])]
-Bytes = Callable[[Shape, int], int]
+Bytes = Callable[[BatchShape, int], int]
 
 
-def traced(*sizes: Bytes, shape: Shape, rank: int | None) -> Trace:
+def traced(*sizes: Bytes, shape: BatchShape, rank: int | None) -> Trace:
     """Storages of these sizes, each born in an event of its own; the first goes when the last comes."""
     last = len(sizes)
     columns = [(0, n, last - 1 if n == 0 else last, size(shape, rank or 0)) for n, size in enumerate(sizes)]
@@ -50,12 +50,12 @@ def test_storages_of_one_product_or_two_are_fitted_to_few_traces(many: bool, ran
         lambda x, r: 64 * x.rows * x.length,
         lambda x, r: 4 * x.rows * (x.length + 20),
         lambda x, r: 2 * x.rows * x.length * (r or 3),
-        lambda x, r: 16 * x.labels - 8,
+        lambda x, r: 16 * x.label_tokens - 8,
     ]
     shapes = shapes_to_trace(ranks, many=many, padded=False)[:FEW]
     fit = fit_traces([traced(*sizes, shape=shape, rank=rank) for shape, rank in shapes], shapes, 1)
     assert fit is not None
-    other = Shape(rows=4 if many else 1, length=1111, labels=77, padded=False)
+    other = BatchShape(rows=4 if many else 1, length=1111, label_tokens=77, padded=False)
     for rank in ranks:
         assert is_exact(fit, other, rank, traced(*sizes, shape=other, rank=rank))
         assert not is_exact(fit, other, rank, traced(*sizes[:-1], sizes[0], shape=other, rank=rank))
@@ -68,12 +68,12 @@ BOTH: Bytes = lambda x, r: 64 * x.rows * x.length + 4 * r * (x.rows * x.length +
 @pytest.mark.parametrize(("size", "enough"), [(SQUARED, SOME), (BOTH, SOME), (None, 9)])
 def test_what_is_made_of_more_products_takes_more_traces(size: Bytes | None, enough: int) -> None:
     """Attention's weights behind a prompt of 20 tokens, something of two ranks, and four products."""
-    size = size or (lambda x, r: SQUARED(x, r) + 8 * x.labels)
+    size = size or (lambda x, r: SQUARED(x, r) + 8 * x.label_tokens)
     shapes = shapes_to_trace([8, 4], many=True, padded=False)
     traces = [traced(size, size, shape=shape, rank=rank) for shape, rank in shapes]
     fits = {count: fit_traces(traces[:count], shapes[:count], 1) for count in (FEW, SOME, 9)}
     assert fits[FEW] is None and (fits[SOME] is None) == (enough == 9)
-    other = Shape(rows=4, length=1111, labels=77, padded=False)
+    other = BatchShape(rows=4, length=1111, label_tokens=77, padded=False)
     for rank in (8, 4, 64):
         fit = fits[enough]
         assert fit is not None and is_exact(fit, other, rank, traced(size, size, shape=other, rank=rank))

@@ -108,7 +108,7 @@ def test_the_largest_micro_batch_is_found_where_more_rows_take_less(by_length: b
     usage = usage_of(plan, make=True)
     assert usage.peak_of_run(8) > usage.peak_of_run(16), "what this test is about"
     for rows in (16, 8, 5):
-        high = usage.process(usage.peak_of_run(rows))[2]
+        high = usage.process_band(usage.peak_of_run(rows))[2]
         device = replace(plan.device, total_bytes=int(share * high))
         held = usage_of(plan, device)
         fitting = [count for count in range(1, plan.data.train_rows + 1) if held.fits(count)]
@@ -150,7 +150,7 @@ def test_rows_and_steps_that_are_suggested_give_the_effective_batch_exactly() ->
     settings = {"method": {"name": "lora"}, "micro_batch_size": 6, "gradient_accumulation_steps": 4}
     plan = plan_for({"device": "cpu"} | settings)
     usage = usage_of(plan, make=True)
-    device = replace(plan.device, total_bytes=usage.process(usage.peak_of_run(13))[2])
+    device = replace(plan.device, total_bytes=usage.process_band(usage.peak_of_run(13))[2])
     shown = what_if(usage_of(plan, device))
     assert shown["largest_micro_batch"] == 13 and shown["reaches"] == {"rows": 12, "steps": 2} and shown["fits"]
     assert shown["all_rows"] is None and what_if(usage_of(plan))["all_rows"] == plan.data.train_rows

@@ -98,8 +98,8 @@ def test_the_line_of_a_step_is_highest_at_the_peak_of_the_bar(method: str) -> No
         figures, line = estimate(usage_of(plan)), usage_of(plan).through_step()
         top = max(count for _, count in line)
         assert top == figures.total_bytes
-        assert figures.peak_at in [place for place, count in line if count == top]
-        stretches = [place for place, _ in itertools.groupby(line, key=lambda point: point[0])]
+        assert figures.peak_at in [point for point, count in line if count == top]
+        stretches = [name for name, _ in itertools.groupby(line, key=lambda point: point[0])]
         assert len(stretches) == len(set(stretches)) and stretches[0] == "start", "in the order of time"
 
 

@@ -129,12 +129,14 @@ def test_the_peak_of_an_evaluation_may_lie_in_shorter_rows_with_more_labels() ->
         for _ in range(32)
     ]
     probe, measured = PeakProbe(), []
-    watch = PeakProbe.watch
+    measure = PeakProbe.measure
     with pytest.MonkeyPatch.context() as counted:
-        counted.setattr(PeakProbe, "watch", lambda self, *size: measured.append(size[-1]) or watch(self, *size))
+        counted.setattr(PeakProbe, "measure", lambda self, *size: measured.append(size[-1]) or measure(self, *size))
         evaluate(built, rows, batch_size=32, probe=probe)
     with metered(built.model, built.optimizer, built.device) as whole:
         evaluate(built, rows, batch_size=32)
     assert probe.peak_bytes == pytest.approx(whole.peak_bytes, rel=1e-3)
-    sizes = [(shape.length, shape.labels) for moments in measured for shape in [batch.shape for batch in moments]]
+    sizes = [
+        (shape.length, shape.label_tokens) for candidates in measured for shape in [batch.shape for batch in candidates]
+    ]
     assert sizes == [(60, 32), (58, 32 * 40)], "what is smaller in both ways is not measured"

@@ -19,20 +19,21 @@ from bench.memory import measured
 from bench.memory_models import make_model
 from bench.ragged import CONFIGURATIONS, MODELS, settings_of, write_pages
 from support.memory_peaks import measured_peak
-from tuning.memory import peak_batches as moments
+from support.tiers import first_only
+from tuning.memory import peak_batches as peak_batch_module
 from tuning.memory.estimate import estimate
 from tuning.memory.peak_batches import peak_batches, update_batches_pending
 from tuning.memory.process_overhead import MIB
 from tuning.memory.usage import usage_of
 from tuning.plan.micro_batches import (
-    Moment,
-    Shape,
+    BatchShape,
+    PeakCandidate,
     at_or_below,
+    candidates_of_update,
     cut,
     epoch_order,
     epoch_update_batches,
-    highest_moments,
-    moments_of_update,
+    highest_candidates,
     sorted_sizes,
     update_batches_of_run,
 )
@@ -53,7 +54,7 @@ def test_the_order_of_rows_is_torchs_own(rows: int, seed: int, epoch: int) -> No
     assert epoch_order(rows, seed, epoch) == torch.randperm(rows, generator=generator).tolist()
 
 
-def every_moment(
+def every_candidate(
     lengths: list[int],
     labels: list[int],
     seed: int,
@@ -62,13 +63,13 @@ def every_moment(
     micro: int,
     by_length: bool,
     packing: bool,
-) -> list[Moment]:
+) -> list[PeakCandidate]:
     """All micro-batches of a run, one by one, as the loop cuts them."""
     per_epoch, batches = math.ceil(len(lengths) / effective), []
     for step in range(steps):
         window = epoch_update_batches(len(lengths), seed, step // per_epoch, effective)[step % per_epoch]
         pieces = cut(window, lengths, micro, by_length=by_length)
-        batches += moments_of_update(pieces, lengths, labels, packing=packing, first=step == 0)
+        batches += candidates_of_update(pieces, lengths, labels, packing=packing, first=step == 0)
     return batches
 
 
@@ -80,11 +81,11 @@ def test_the_highest_micro_batches_are_of_the_run_and_nothing_is_above_them(seed
     labels = [draw.randint(1, length - 1) for length in lengths]
     effective, micro = draw.choice(((8, 4), (12, 5), (16, 16), (6, 1)))
     steps, by_length, packing = draw.choice((1, 4, 33)), draw.random() < 0.7, draw.random() < 0.4
-    every = every_moment(lengths, labels, seed, effective, steps, micro, by_length, packing)
+    every = every_candidate(lengths, labels, seed, effective, steps, micro, by_length, packing)
     windows = update_batches_of_run(rows, seed, effective, steps)
     assert sum(len(part) for part in windows) == steps
     sizes = sorted_sizes(windows, torch.tensor(lengths).numpy(), torch.tensor(labels).numpy(), by_length=by_length)
-    highest = highest_moments(sizes, micro, packing=packing, first=True)
+    highest = highest_candidates(sizes, micro, packing=packing, first=True)
     assert set(highest) <= set(every) and len(highest) == len(set(highest))
     assert all(any(at_or_below(batch, other) for other in highest) for batch in every)
     assert not any(at_or_below(candidate, other) for candidate in highest for other in highest if candidate != other)
@@ -108,6 +109,7 @@ def settings_on(source: str, **changes: Any) -> dict[str, Any]:
     return {"device": "cpu", "data": data, "eval": {"every": None}, "max_steps": 5, "micro_batch_size": 4} | changes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_length", [True, False])
 @pytest.mark.parametrize("steps", [1, 3])
 def test_the_windows_of_the_estimate_are_those_that_are_trained_on(
@@ -116,22 +118,22 @@ def test_the_windows_of_the_estimate_are_those_that_are_trained_on(
     """Every batch of tensors that the loop makes, over the end of an epoch: none is above, the highest are there."""
     given = settings_on(ragged(tmp_path / "rows.jsonl", 31), gradient_accumulation_steps=steps, seed=3, max_steps=9)
     plan = plan_for(given | {"data": given["data"] | {"group_by_length": by_length}})
-    trained: list[Moment] = []
+    trained: list[PeakCandidate] = []
     batch, whole = Built.batch, accumulate
 
     def watched(built: Built, rows: Any, micro_batches: Any, *args: Any) -> Any:
-        numbers = iter(range(len(micro_batches)))
+        indices = iter(range(len(micro_batches)))
         first = not built.optimizer.state
 
         def noted(self: Built, chosen: Any, packing: bool = False) -> Any:
             result = batch(self, chosen, packing)
-            shape = Shape(
+            shape = BatchShape(
                 rows=result.rows,
                 length=result.input_ids.shape[1],
-                labels=len(result.labels),
+                label_tokens=len(result.labels),
                 padded=not bool(result.attention_mask.all()),
             )
-            trained.append(Moment(shape=shape, accumulate=next(numbers) > 0, first=first))
+            trained.append(PeakCandidate(shape=shape, accumulate=next(indices) > 0, first=first))
             return result
 
         with monkeypatch.context() as noting:
@@ -146,7 +148,7 @@ def test_the_windows_of_the_estimate_are_those_that_are_trained_on(
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+@pytest.mark.parametrize("seed", first_only([0, 1, 2, 3]))
 def test_on_ragged_rows_the_estimate_is_the_peak(tmp_path: Path, method: str, seed: int) -> None:
     """It was up to a fifth too high, for it took the longest rows of all data to come together."""
     source = ragged(tmp_path / "rows.jsonl", 60, seed)
@@ -157,6 +159,7 @@ def test_on_ragged_rows_the_estimate_is_the_peak(tmp_path: Path, method: str, se
     assert peak <= figures.total_bytes * 1.0001 and figures.total_bytes <= 1.002 * peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_rows_of_one_length_among_others_need_no_mask(tmp_path: Path, seed: int) -> None:
     """Long texts become blocks of max_seq_length: most micro-batches have no padding, and the last blocks give some.
@@ -167,7 +170,7 @@ def test_rows_of_one_length_among_others_need_no_mask(tmp_path: Path, seed: int)
     data = {"source": str(tmp_path / "texts.jsonl"), "max_seq_length": 256, "eval_fraction": 0.1}
     plan = plan_for(settings_on("", data=data, method={"name": "full"}, seed=seed, max_steps=3))
     shapes = [batch.shape for batch in peak_batches(plan)]
-    assert any(not candidate.padded for candidate in shapes) and any(one.padded for one in shapes)
+    assert any(not candidate.padded for candidate in shapes) and any(shape.padded for shape in shapes)
     figures, peak = estimate(usage_of(plan, make=True)), measured_peak(plan, tmp_path / "run")
     # 16 KiB more: places and labels of a whole micro-batch, in 64 bits
     assert peak <= figures.total_bytes * 1.0002 and figures.total_bytes <= 1.002 * peak
@@ -201,18 +204,24 @@ def test_an_update_is_measured_for_its_labels_though_another_has_more_places(tmp
     data = {"source": str(tmp_path / "rows.jsonl"), "eval_fraction": 0.0, "max_seq_length": 256}
     settings = {"device": "cpu", "data": data, "micro_batch_size": 1, "gradient_accumulation_steps": 1, "max_steps": 16}
     plan = plan_for(settings | {"method": {"name": "lora"}})
-    long, labelled = sorted(peak_batches(plan), key=lambda item: item.shape.labels)[:: len(peak_batches(plan)) - 1]
-    assert long.shape.length > labelled.shape.length and long.shape.labels < labelled.shape.labels
+    long, labelled = sorted(peak_batches(plan), key=lambda item: item.shape.label_tokens)[
+        :: len(peak_batches(plan)) - 1
+    ]
+    assert long.shape.length > labelled.shape.length and long.shape.label_tokens < labelled.shape.label_tokens
     figures, peak = estimate(usage_of(plan, make=True)), measured_peak(plan, tmp_path / "run")
     assert figures.total_bytes == pytest.approx(peak, rel=0.001)
-    by_places = usage_of(plan).batch_total(long)
-    assert by_places < 0.95 * peak, "what this test is about"
+    by_labels = usage_of(plan).batch_total(long)
+    assert by_labels < 0.95 * peak, "what this test is about"
 
 
 def test_the_probe_measures_an_early_update_and_those_that_nothing_is_above() -> None:
-    def update(*sizes: tuple[int, int], first: bool = False, padded: bool = True) -> list[Moment]:
+    def update(*sizes: tuple[int, int], first: bool = False, padded: bool = True) -> list[PeakCandidate]:
         return [
-            Moment(shape=Shape(rows=4, length=length, labels=labels, padded=padded), accumulate=i > 0, first=first)
+            PeakCandidate(
+                shape=BatchShape(rows=4, length=length, label_tokens=labels, padded=padded),
+                accumulate=i > 0,
+                first=first,
+            )
             for i, (length, labels) in enumerate(sizes)
         ]
 
@@ -235,14 +244,14 @@ def test_the_probe_measures_an_early_update_and_those_that_nothing_is_above() ->
             if not any(at_or_below(candidate, other) for other in every if other != candidate)
         ]
     )
-    for index, one in enumerate(updates):
-        if probe.wants(one):
+    for index, update in enumerate(updates):
+        if probe.should_measure(update):
             taken.append(index)
-            with probe.watch(torch.nn.Linear(1, 1), torch.optim.SGD([torch.ones(1)]), torch.device("cpu"), one):
+            with probe.measure(torch.nn.Linear(1, 1), torch.optim.SGD([torch.ones(1)]), torch.device("cpu"), update):
                 pass
     assert taken == [1, 2, 3, 4, 6]
     probe.expect([updates[5][0]])
-    assert not probe.wants(updates[5]), "an epoch later: what was measured is not measured again"
+    assert not probe.should_measure(updates[5]), "an epoch later: what was measured is not measured again"
 
 
 def test_what_is_not_known_before_the_run_takes_the_widest_rows_and_says_why(
@@ -251,7 +260,7 @@ def test_what_is_not_known_before_the_run_takes_the_widest_rows_and_says_why(
     plan = plan_for(settings_on(ragged(tmp_path / "rows.jsonl", 60), gradient_accumulation_steps=2))
     own = estimate(usage_of(plan, make=True))
     with monkeypatch.context() as few:
-        few.setattr(moments, "MOST_ROWS_READ", 10)
+        few.setattr(peak_batch_module, "MOST_ROWS_READ", 10)
         widest = estimate(usage_of(plan))
     assert widest.total_bytes > own.total_bytes
     assert widest.batches == "the widest batch that its rows can give (its updates read more than 10 rows)"
@@ -274,8 +283,8 @@ def test_many_windows_are_counted_in_the_background_and_asked_for_again(
     given = settings_on(ragged(tmp_path / "rows.jsonl", 60), gradient_accumulation_steps=2)
     first, then = plan_for(given | {"seed": 11}), plan_for(given | {"seed": 12})
     whole = {plan.settings.seed: estimate(usage_of(plan, make=True)).total_bytes for plan in (first,)}
-    monkeypatch.setattr(moments, "COUNTED_AT_ONCE", 0)
-    rows, held = moments.row_sizes_of(then.data), []
+    monkeypatch.setattr(peak_batch_module, "COUNTED_AT_ONCE", 0)
+    rows, held = peak_batch_module.row_sizes_of(then.data), []
     with rows._counting:  # noqa: SLF001
         assert update_batches_pending(then)
         held.append(estimate(usage_of(then)))

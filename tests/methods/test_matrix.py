@@ -7,6 +7,7 @@ import gc
 import pytest
 
 from support.method_matrix import CLASSES, MATRIX, MatrixJobs, built_for
+from support.tiers import one_of_each
 from support.tiny_jobs import run, series
 from tuning.methods import METHODS, method_named
 
@@ -14,7 +15,10 @@ torch = pytest.importorskip("torch")
 
 BASE_IS_GONE = {"full", "partial", "feature_extraction", "galore"}
 """They change weights of the model itself, so the base is loaded beside them for an answer."""
-every = pytest.mark.parametrize("row", MATRIX, ids=[row.id for row in MATRIX])
+IDS = [row.id for row in MATRIX]
+every = pytest.mark.parametrize("row", MATRIX, ids=IDS)
+one_a_method = pytest.mark.parametrize("row", one_of_each(MATRIX, lambda row: row.method["name"]), ids=IDS)
+"""In the fast tier one row a method, the others before a release."""
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +30,7 @@ def test_the_matrix_has_every_method() -> None:
     assert {row.method["name"] for row in MATRIX} == {method.name for method in METHODS if method.updates}
 
 
-@every
+@one_a_method
 def test_what_was_said_moves_and_nothing_else(world, row) -> None:
     """Also: the counts before Start are torch's, and a second run after this one is not another run."""
     from tuning.training import session
@@ -51,7 +55,7 @@ def test_what_was_said_moves_and_nothing_else(world, row) -> None:
     assert moved == wanted
     plan = job.plan
     assert plan.value("trainable_parameters") == sum(weight.numel() for weight in kept["built"].trainable)
-    parts = method_named(row.method["name"]).parameter_groups(plan.model.shape, plan.settings.method, plan.labels)
+    parts = method_named(row.method["name"]).parameter_groups(plan.model.shape, plan.settings.method, plan.class_count)
     assert sum(part.parameters for part in parts) == plan.value("total_parameters")
     again = run(world.of(row, max_steps=3, eval={"every": None}))[1]
     assert series(events) == series(again)
@@ -90,7 +94,7 @@ def first_gradient(world, row, micro, steps):
     return torch.cat([weight.grad.flatten() for weight in built.trainable if weight.grad is not None]), float(loss)
 
 
-@every
+@one_a_method
 def test_eval_loss_falls(world, row) -> None:
     state, events = run(world.of(row, max_steps=30, eval={"every": None}))
     losses = series(events, kind="eval")
@@ -105,7 +109,7 @@ def base_as_loaded(world, row):
     settings = world.of(row).plan.settings.method
     options = method_named(row.method["name"]).load_options(settings, "cpu")
     base = load_base(
-        str(world.models[row.model]), labels=None, attention="sdpa", dtype=torch.float32, pad_id=0, options=options
+        str(world.models[row.model]), class_names=None, attention="sdpa", dtype=torch.float32, pad_id=0, options=options
     )
     keep_differentiable(base)
     return base

@@ -129,7 +129,7 @@ def test_the_methods_own_way_of_loading_gives_the_same(left) -> None:
 
     for row, place, base, logits, _ in left:
         labels = ["no", "yes"] if row.task == CLASSES else None
-        plain = load_base(str(base), labels=labels, attention="sdpa", dtype=torch.float32, pad_id=0)
+        plain = load_base(str(base), class_names=labels, attention="sdpa", dtype=torch.float32, pad_id=0)
         model = method_named(row.method["name"]).load(plain, place).eval()
         with torch.no_grad():
             ours = model(input_ids=IDS).logits

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from support.method_matrix import MatrixJobs, Row
+from support.tiers import first_only
 from support.tiny_jobs import run, series
 from tuning.settings.optimizers import OPTIMIZERS, optimizer_named
 from tuning.settings.schema import OptimizerSettings, choices
@@ -15,7 +16,9 @@ torch = pytest.importorskip("torch")
 FULL = Row(method={"name": "full"})
 GALORE = Row(method={"name": "galore", "rank": 4, "update_gap": 2})
 CASES = [(name, FULL) for name in choices("optimizer.name")] + [("adamw", GALORE)]
-every = pytest.mark.parametrize(("name", "row"), CASES, ids=[f"{name}-{row.method['name']}" for name, row in CASES])
+every = pytest.mark.parametrize(
+    ("name", "row"), first_only(CASES), ids=[f"{name}-{row.method['name']}" for name, row in CASES]
+)
 
 
 @pytest.fixture(scope="module")

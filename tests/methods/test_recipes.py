@@ -142,7 +142,7 @@ def test_a_recipe_asks_as_training_reads_system_prompt_included(tmp_path) -> Non
     with read_ids() as prepared:
         prepared_rows(plan, rows, tokenizer, lambda done, total: True)
     assert prepared == expected
-    model = load_base(plan.model.path, labels=None, attention="sdpa", dtype=torch.float32, pad_id=0)
+    model = load_base(plan.model.path, class_names=None, attention="sdpa", dtype=torch.float32, pad_id=0)
     with read_ids() as measured:
         recipe_metrics(plan, model, rows, tokenizer)
     assert measured[:3] == expected and len(measured) == 6, "three answers, and three times how sure they are"

@@ -32,7 +32,7 @@ def row() -> Any:
     return torch.randint(5, 60, (1, LENGTH), generator=torch.Generator().manual_seed(0))
 
 
-def looks_ahead(model: Any) -> float:
+def attention_to_later(model: Any) -> float:
     """How far the logits of earlier places move when only the last token changes, as a share of the logits' size."""
     import torch
 
@@ -64,16 +64,16 @@ def padding_moves(model: Any, *, classes: bool) -> float:
 @pytest.mark.parametrize("kind", DECODERS)
 def test_a_kind_that_writes_sees_only_what_stands_before(kind: str) -> None:
     model = tiny_kind(kind)
-    assert looks_ahead(model) < 1e-5
+    assert attention_to_later(model) < 1e-5
     assert padding_moves(model, classes=False) < 1e-4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", DECODERS_IF_TOLD)
 def test_these_encoders_see_only_what_stands_before_where_their_config_says_so(kind: str) -> None:
-    assert looks_ahead(tiny_kind(kind)) > 1e-3
+    assert attention_to_later(tiny_kind(kind)) > 1e-3
     model = tiny_kind(kind, is_decoder=True)
-    assert looks_ahead(model) < 1e-5
+    assert attention_to_later(model) < 1e-5
     assert padding_moves(model, classes=False) < 1e-4
 
 
@@ -93,7 +93,7 @@ AHEAD = (  # noqa: SIM905
 def test_a_kind_that_looks_ahead_never_writes(kind: str) -> None:
     """All of these stand in the library's table for writing."""
     assert kind in table("CAUSAL_LM")
-    assert looks_ahead(tiny_kind(kind)) > 1e-3
+    assert attention_to_later(tiny_kind(kind)) > 1e-3
     config = {"model_type": kind, **SIZES}
     try:
         assert "causal_lm" not in read_config(config, kind)[1]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from support.tiers import first_only
 from support.tiny_models import ENCODERS, POSITIONS, SMALL, labelled_rows, tiny_model
 from tuning.memory.estimate import estimate
 from tuning.memory.usage import usage_of
@@ -100,7 +101,7 @@ def test_a_family_trains_and_its_result_loads_again(
         assert any("lora_B" in name and bool(weight.abs().sum() > 0) for name, weight in loaded.named_parameters())
 
 
-@pytest.mark.parametrize("family", ["qwen3", "gpt2", "gemma", "phi"])
+@pytest.mark.parametrize("family", first_only(["qwen3", "gpt2", "gemma", "phi"]))
 def test_cached_features_go_into_each_familys_own_output_layer(
     folders: dict[str, Path], tmp_path: Path, family: str
 ) -> None:
@@ -115,7 +116,7 @@ def test_cached_features_go_into_each_familys_own_output_layer(
     assert len(curves[0]) == 2 and curves[0] == pytest.approx(curves[1], abs=1e-5)
 
 
-@pytest.mark.parametrize("family", ["qwen3", "gpt2", "gemma", "bert", "roberta"])
+@pytest.mark.parametrize("family", first_only(["qwen3", "gpt2", "gemma", "bert", "roberta"]))
 def test_padding_changes_no_familys_curve(folders: dict[str, Path], tmp_path: Path, family: str) -> None:
     """Eight rows at once, padded to the longest, give the update that eight single rows give."""
     curves = []

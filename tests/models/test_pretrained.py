@@ -30,7 +30,7 @@ def test_an_encoder_learns_topics_from_160_texts(tmp_path: Path) -> None:
             "device": "cpu",
         }
     )
-    assert plan.labels == TOPICS and plan.model.tasks == ("sequence_classification",)
+    assert plan.class_count == TOPICS and plan.model.tasks == ("sequence_classification",)
     events: list[Event] = []
     job = Job(run_id="r", attempt=1, plan=plan, folder=str(tmp_path))
     assert run_job(job, Emitter("r", 1, events.append), Commands()) == "finished", events[-1].data

@@ -33,17 +33,17 @@ def test_a_name_that_the_library_has_not_is_reported_with_the_member_that_says_i
 @pytest.mark.parametrize("method", ["prompt_tuning", "p_tuning", "prefix_tuning"])
 def test_where_no_virtual_token_fits_the_length_that_leaves_room_is_reported(tmp_path: Path, method: str) -> None:
     folder = tiny_model("gpt2", tmp_path / "model")
-    places = json.loads((folder / "config.json").read_text("utf-8"))["n_positions"]
+    positions = json.loads((folder / "config.json").read_text("utf-8"))["n_positions"]
     settings = {
         "model": str(folder),
         "method": {"name": method, "virtual_tokens": 16},
-        "data": {"source": "reviews", "max_seq_length": places},
+        "data": {"source": "reviews", "max_seq_length": positions},
     }
     with pytest.raises(SettingsError) as refused:
         plan_for(settings)
     problem = next(fault for fault in refused.value.problems if fault.field == "method.virtual_tokens")
-    assert problem.limit == f"no virtual tokens fit beside rows of {places}"
-    assert problem.message.endswith(f"; set data.max_seq_length to {places - 16} or less")
+    assert problem.limit == f"no virtual tokens fit beside rows of {positions}"
+    assert problem.message.endswith(f"; set data.max_seq_length to {positions - 16} or less")
 
 
 def test_a_model_whose_shapes_do_not_meet_ends_in_a_sentence(tmp_path: Path) -> None:

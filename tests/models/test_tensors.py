@@ -147,7 +147,7 @@ def test_it_is_refused_again_where_the_weights_are_loaded(
 
     folder = changed(models, change, **config)
     with pytest.raises(ModelError):
-        load_base(str(folder), labels=None, attention="sdpa", dtype=torch.float32, pad_id=0)
+        load_base(str(folder), class_names=None, attention="sdpa", dtype=torch.float32, pad_id=0)
 
 
 @pytest.mark.parametrize("maker", ["AutoModel", "AutoModelForSequenceClassification"])

@@ -6,13 +6,15 @@ import { test } from "node:test";
 import {
   addPoints,
   addressShowing,
+  applyAnswer,
+  canAnswer,
+  canAnswerWithBest,
   emptyState,
   isActive,
   isShown,
   liveQuery,
   mergeRuns,
   shownIn,
-  takeAnswer,
 } from "../../assets/page/run_state.js";
 
 /**
@@ -42,6 +44,17 @@ const stepsOf = (/** @type {any} */ series) => series.step.map((/** @type {any} 
 test("a queued, running or paused run is active, an ended one is not", () => {
   for (const state of ["queued", "running", "paused"]) assert.ok(isActive(run(1, { state })));
   for (const state of ["finished", "failed", "cancelled", "interrupted"]) assert.ok(!isActive(run(1, { state })));
+});
+
+test("a run that has learned something can be asked, while it is paused too, and a failed or queued one cannot", () => {
+  for (const state of ["running", "paused", "finished", "cancelled"]) assert.ok(canAnswer(run(1, { state, step: 1 })));
+  for (const state of ["running", "paused"]) assert.ok(!canAnswer(run(1, { state, step: 0 })));
+  for (const state of ["queued", "failed", "interrupted"]) assert.ok(!canAnswer(run(1, { state, step: 1 })));
+});
+
+test("the best weights are offered of a run that has ended alone, and not of one that is paused", () => {
+  for (const state of ["finished", "cancelled"]) assert.ok(canAnswerWithBest(run(1, { state, step: 1 })));
+  for (const state of ["running", "paused"]) assert.ok(!canAnswerWithBest(run(1, { state, step: 1 })));
 });
 
 test("points are added behind those that are there, and the cursor moves on", () => {
@@ -81,7 +94,7 @@ test("an answer without one kind of points leaves that kind as it is", () => {
 
 test("the first answer shows the three newest runs and asks for their points", () => {
   const state = emptyState();
-  const more = takeAnswer(state, answer({ runs: [run(5), run(4), run(3), run(2)], older: 2 }));
+  const more = applyAnswer(state, answer({ runs: [run(5), run(4), run(3), run(2)], older: 2 }));
   assert.equal(more, true);
   assert.deepEqual([...(state.shown ?? [])], ["r5", "r4", "r3"]);
   assert.equal(state.older, 2);
@@ -96,31 +109,31 @@ test("runs that the address names are asked for by name before the list is here"
 
 test("the cursor of a run is the store's number of the last point that came", () => {
   const state = emptyState();
-  takeAnswer(state, answer({ runs: [run(1)], older: null, points: { r1: points(42, [1, 2]) } }));
+  applyAnswer(state, answer({ runs: [run(1)], older: null, points: { r1: points(42, [1, 2]) } }));
   assert.equal(liveQuery(state), "cur=r1%3A42&v=1");
 });
 
 test("a running run is asked for though it is not shown, and a run that is gone is not", () => {
   const state = emptyState();
   state.shown = new Set(["r1", "gone"]);
-  takeAnswer(state, answer({ runs: [run(2, { state: "running" }), run(1)], older: null }));
+  applyAnswer(state, answer({ runs: [run(2, { state: "running" }), run(1)], older: null }));
   assert.equal(new URLSearchParams(liveQuery(state)).get("cur"), "r1:0,r2:0");
 });
 
 test("another store begins anew: its list is asked for, and no old cursor", () => {
   const state = emptyState();
-  takeAnswer(state, answer({ runs: [run(1)], older: null, points: { r1: points(42, [1]) } }));
-  assert.equal(takeAnswer(state, answer({ epoch: "e2", version: 9 })), true);
+  applyAnswer(state, answer({ runs: [run(1)], older: null, points: { r1: points(42, [1]) } }));
+  assert.equal(applyAnswer(state, answer({ epoch: "e2", version: 9 })), true);
   assert.equal(state.series.size, 0);
-  assert.equal(state.version, null);
+  assert.equal(state.listVersion, null);
   assert.equal(new URLSearchParams(liveQuery(state)).get("cur"), "r1:0", "the shown run, from its first point on");
 });
 
 test("changed runs replace their older selves, removed ones go with their points", () => {
   const state = emptyState();
-  takeAnswer(state, answer({ runs: [run(2), run(1)], older: null, points: { r1: points(3, [1]) } }));
+  applyAnswer(state, answer({ runs: [run(2), run(1)], older: null, points: { r1: points(3, [1]) } }));
   const later = { version: 2, runs: [run(2, { name: "better" })], removed: ["r1"] };
-  assert.equal(takeAnswer(state, answer(later)), false);
+  assert.equal(applyAnswer(state, answer(later)), false);
   assert.deepEqual(
     state.runs.map(({ run_id, name }) => [run_id, name]),
     [["r2", "better"]],
@@ -130,8 +143,8 @@ test("changed runs replace their older selves, removed ones go with their points
 
 test("what changes far down the list does not come into it", () => {
   const state = emptyState();
-  takeAnswer(state, answer({ runs: [run(9), run(8)], older: 8 }));
-  takeAnswer(state, answer({ version: 2, runs: [run(3), run(10)], removed: ["r7"] }));
+  applyAnswer(state, answer({ runs: [run(9), run(8)], older: 8 }));
+  applyAnswer(state, answer({ version: 2, runs: [run(3), run(10)], removed: ["r7"] }));
   assert.deepEqual(
     state.runs.map((one) => one.number),
     [10, 9, 8],
@@ -140,16 +153,16 @@ test("what changes far down the list does not come into it", () => {
 
 test("the progress of active runs is taken into their rows", () => {
   const state = emptyState();
-  takeAnswer(state, answer({ runs: [run(1, { state: "queued" })], older: null }));
-  takeAnswer(state, answer({ progress: { r1: { state: "running", step: 4 }, unknown: { step: 1 } } }));
+  applyAnswer(state, answer({ runs: [run(1, { state: "queued" })], older: null }));
+  applyAnswer(state, answer({ progress: { r1: { state: "running", step: 4 }, unknown: { step: 1 } } }));
   assert.deepEqual([state.runs[0].state, state.runs[0].step], ["running", 4]);
 });
 
 test("why nothing can be stored stands until an answer no longer says it", () => {
   const state = emptyState();
-  takeAnswer(state, answer({ trouble: "The disk is full." }));
+  applyAnswer(state, answer({ trouble: "The disk is full." }));
   assert.equal(state.trouble, "The disk is full.");
-  takeAnswer(state, answer());
+  applyAnswer(state, answer());
   assert.equal(state.trouble, "");
 });
 

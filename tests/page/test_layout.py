@@ -20,7 +20,7 @@ by_script = pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_no_line_is_longer_than_in_python(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert [number for number, line in enumerate(lines, 1) if len(line) > LINE_LENGTH] == []
+    assert [line_number for line_number, line in enumerate(lines, 1) if len(line) > LINE_LENGTH] == []
 
 
 @by_script
@@ -32,8 +32,8 @@ def test_a_script_has_its_types_checked_and_says_what_it_is_for(path: Path) -> N
 
 @by_script
 def test_only_the_module_of_requests_asks_the_server(path: Path) -> None:
-    asks = re.search(r"\bfetch\(|XMLHttpRequest|EventSource|WebSocket|sendBeacon", path.read_text(encoding="utf-8"))
-    assert (asks is not None) == (path.name == "requests.js")
+    request = re.search(r"\bfetch\(|XMLHttpRequest|EventSource|WebSocket|sendBeacon", path.read_text(encoding="utf-8"))
+    assert (request is not None) == (path.name == "requests.js")
 
 
 @by_script

@@ -69,7 +69,7 @@ def test_the_counts_shown_are_torchs(task: str, method: dict) -> None:
     from tuning.training.build import build
 
     plan = plan_for({"task": task, "method": method, "device": "cpu"})
-    names = plan.data.label_names if plan.labels else None
+    names = plan.data.label_names if plan.class_count else None
     model = build(plan.settings, plan.model.path, names, 1e-3, 0).model
     assert plan.value("trainable_parameters") == sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen_head_copy = (

@@ -39,14 +39,17 @@ def ran(service: RunService, given: dict[str, Any]) -> str:
 def test_any_temperature_that_is_allowed_is_answered(jobs: MatrixJobs, service: RunService) -> None:
     run_id = ran(service, jobs.settings(max_steps=1))
     client = client_of(add_ask_routes, service)
-    said = {}
+    answers = {}
     for warmth in (0, 1, 2, 2.0, 5, 1e-300, 0.3):
         body = {"prompts": ["the red dog"], "max_new_tokens": 4, "temperature": warmth}
         answer = client.post(f"/fork/runs/{run_id}/ask", json=body)
         assert answer.status_code in (200, 422), (warmth, answer.text)
-        said[warmth] = json.loads(answer.text.splitlines()[-1]) if answer.status_code == 200 else answer.json()
-        assert "answers" in said[warmth] or "could not answer" in said[warmth]["message"], (warmth, said[warmth])
-    assert "answers" in said[2] and said[2] == said[2.0]
+        answers[warmth] = json.loads(answer.text.splitlines()[-1]) if answer.status_code == 200 else answer.json()
+        assert "answers" in answers[warmth] or "could not answer" in answers[warmth]["message"], (
+            warmth,
+            answers[warmth],
+        )
+    assert "answers" in answers[2] and answers[2] == answers[2.0]
     for wrong in ("2", None, True, 6, -1, [], float("nan"), float("inf")):
         body = json.dumps({"prompts": ["the red dog"], "temperature": wrong})
         assert client.post(f"/fork/runs/{run_id}/ask", content=body).status_code == 422, wrong
@@ -83,8 +86,8 @@ def test_retrieval_answers_with_the_passages_it_finds(jobs: MatrixJobs, service:
     run_id = ran(service, jobs.settings(method=method))
     heard: list[dict[str, Any]] = []
     question = Question(["small house :", "dog likes :"], 4)
-    found = service.ask(run_id, question, heard.append)
-    assert found["prompts"] == [
+    answers = service.ask(run_id, question, heard.append)
+    assert answers["prompts"] == [
         "Passage: a small house\nsmall house :",
         "Passage: the big dog likes tree\ndog likes :",
     ]
@@ -92,14 +95,14 @@ def test_retrieval_answers_with_the_passages_it_finds(jobs: MatrixJobs, service:
 
     model = AutoModelForCausalLM.from_pretrained(jobs.model).eval()
     tokenizer = AutoTokenizer.from_pretrained(jobs.model)
-    for side, texts in (("base", question.prompts), ("trained", found["prompts"])):
-        for number, text in enumerate(texts):
+    for side, texts in (("base", question.prompts), ("trained", answers["prompts"])):
+        for i, text in enumerate(texts):
             ids = torch.tensor([tokenizer(text).input_ids])
             made = model.generate(ids, max_new_tokens=4, do_sample=False)[0, ids.shape[1] :].tolist()
             made = made[: made.index(2)] if 2 in made else made
-            assert found[side][number] == tokenizer.decode(made, skip_special_tokens=True), (side, number)
-            pieces = [one["text"] for one in heard if (one["side"], one["index"]) == (side, number)]
-            assert "".join(pieces) == found[side][number]
+            assert answers[side][i] == tokenizer.decode(made, skip_special_tokens=True), (side, i)
+            pieces = [piece["text"] for piece in heard if (piece["side"], piece["index"]) == (side, i)]
+            assert "".join(pieces) == answers[side][i]
 
 
 def test_examples_in_the_prompt_stand_before_a_persons_question_too(jobs: MatrixJobs, service: RunService) -> None:

@@ -112,7 +112,7 @@ def test_an_adapter_that_is_trained_on_is_compared_too(jobs: TinyJobs, service: 
     assert "adapter.safetensors has changed in the adapter" in (service.run(child).message or "")
 
 
-def test_a_job_that_cannot_be_read_is_told_and_never_waits_for_ever(jobs: TinyJobs, service: RunService) -> None:
+def test_a_job_that_cannot_be_read_is_reported_and_never_waits_for_ever(jobs: TinyJobs, service: RunService) -> None:
     run_id = service.start(jobs.settings(max_steps=100_000, save={"every": 1}))
     while service.run(run_id).step < 2:
         assert service.wait(run_id, 0.05) is None
@@ -125,27 +125,27 @@ def test_a_job_that_cannot_be_read_is_told_and_never_waits_for_ever(jobs: TinyJo
 
 
 def test_a_digest_tells_content_apart_and_nothing_else(jobs: TinyJobs) -> None:
-    kept = base_files(jobs.model, [jobs.model / "model.safetensors"])
-    assert {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"} == set(kept)
+    files = base_files(jobs.model, [jobs.model / "model.safetensors"])
+    assert {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"} == set(files)
     for file in jobs.model.iterdir():
         os.utime(file, (1, 1))
-    assert changes(jobs.model, kept) == [], "copied or touched, the same bytes are the same model"
+    assert changes(jobs.model, files) == [], "copied or touched, the same bytes are the same model"
     other_weights(jobs)
-    assert changes(jobs.model, kept) == ["model.safetensors has changed"]
+    assert changes(jobs.model, files) == ["model.safetensors has changed"]
     (jobs.model / "config.json").unlink()
-    assert changes(jobs.model, kept) == ["model.safetensors has changed", "config.json is gone"]
+    assert changes(jobs.model, files) == ["model.safetensors has changed", "config.json is gone"]
 
 
 def test_every_tensor_counts(tmp_path: Path) -> None:
     """A change of one tensor among many, also of one of a single number, is seen."""
     from safetensors.torch import save_file
 
-    weights: dict[str, Any] = {f"w{number}": torch.full((number + 1, 7), float(number)) for number in range(40)}
+    weights: dict[str, Any] = {f"w{i}": torch.full((i + 1, 7), float(i)) for i in range(40)}
     weights["scale"] = torch.tensor(1.0)
     save_file(weights, tmp_path / "model.safetensors")
-    kept = base_files(tmp_path, [tmp_path / "model.safetensors"])
+    files = base_files(tmp_path, [tmp_path / "model.safetensors"])
     for name in weights:
         save_file(weights | {name: weights[name] + 1}, tmp_path / "model.safetensors")
-        assert changes(tmp_path, kept), name
+        assert changes(tmp_path, files), name
     save_file(weights, tmp_path / "model.safetensors")
-    assert not changes(tmp_path, kept)
+    assert not changes(tmp_path, files)

@@ -30,9 +30,7 @@ from tuning.runs.store import STORE, RunStore
 from tuning.training.job import Commands, Job
 from tuning.training.run import run_job
 
-ROWS = "".join(
-    json.dumps({"prompt": f"Question {number}:", "completion": f" answer {number}"}) + "\n" for number in range(40)
-)
+ROWS = "".join(json.dumps({"prompt": f"Question {i}:", "completion": f" answer {i}"}) + "\n" for i in range(40))
 
 
 @pytest.fixture
@@ -50,15 +48,15 @@ def finished(service: RunService, **settings: Any) -> str:
 
 def uploaded(client: TestClient, name: str = "rows.jsonl", rows: str = ROWS, days: float = 2) -> Path:
     path = Path(client.post(f"/fork/data/upload?name={name}", content=rows.encode()).json()["path"])
-    for place in (path, path.parent):
-        os.utime(place, (place.stat().st_mtime - days * 86_400,) * 2)
+    for entry in (path, path.parent):
+        os.utime(entry, (entry.stat().st_mtime - days * 86_400,) * 2)
     return path
 
 
 # -- deleted for good ------------------------------------------------------------------------------------------------
 def test_a_run_deleted_for_good_leaves_nothing_and_the_others_as_they_were(service: RunService) -> None:
     client = client_of_all(service)
-    gone, kept = finished(service), finished(service)
+    gone, other = finished(service), finished(service)
     version = client.get("/fork/live").json()["version"]
     assert "not deleted" in client.post(f"/fork/runs/{gone}/purge").json()["message"]
     client.post(f"/fork/runs/{gone}/delete")
@@ -69,7 +67,7 @@ def test_a_run_deleted_for_good_leaves_nothing_and_the_others_as_they_were(servi
     assert client.get(f"/fork/live?v={version}").json()["removed"] == [gone]
     assert not service.run_folder(gone).exists() and service.store.events(gone) == []
     assert [file.name for file in service.home.rglob(f"*{gone}*")] == []
-    assert len(service.store.events(kept, "step")) == 3 and service.run_folder(kept).is_dir()
+    assert len(service.store.events(other, "step")) == 3 and service.run_folder(other).is_dir()
     assert client.post(f"/fork/runs/{gone}/undelete").status_code == 404
     assert finished(service) == "r0003", "an id never comes again"
 
@@ -81,11 +79,12 @@ def test_the_newest_run_deleted_for_good_does_not_give_its_id_to_the_next(servic
     assert finished(service) == "r0002"
 
 
+@pytest.mark.slow
 def test_the_room_of_a_hundred_thousand_points_is_given_back(service: RunService) -> None:
     run_id = finished(service)
     emit = Emitter(run_id, 2, service.store.append)
-    for number in range(100_000):
-        emit("step", step=number, loss=1.0, seconds=1.0, input_tokens=1)
+    for step in range(100_000):
+        emit("step", step=step, loss=1.0, seconds=1.0, input_tokens=1)
     service.store.flush()
     file = service.home / STORE
     before = file.stat().st_size
@@ -121,6 +120,7 @@ def test_a_fork_of_it_stays_and_has_no_parent_any_more(service: RunService) -> N
     assert (row.parent, row.from_step, row.state) == (None, None, "finished")
 
 
+@pytest.mark.slow
 def test_an_upload_goes_with_the_last_run_that_names_it(service: RunService) -> None:
     client = client_of_all(service)
     mine, ours = uploaded(client), uploaded(client, rows=ROWS + ROWS)
@@ -258,27 +258,27 @@ def test_an_upload_that_no_run_names_goes_after_a_month(tmp_path: Path) -> None:
 
 # -- a full disk -----------------------------------------------------------------------------------------------------
 @contextmanager
-def mounted(place: Path, options: str) -> Iterator[Path]:
+def mounted(folder: Path, options: str) -> Iterator[Path]:
     """A file system of its own; the test is left out where none can be mounted."""
-    place.mkdir(exist_ok=True)
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True)
+    folder.mkdir(exist_ok=True)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True)
     if made.returncode:
         pytest.skip("no file system can be mounted here")
     try:
-        yield place
+        yield folder
     finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    with mounted(tmp_path / "disk", "size=2m") as place:
-        yield place
+    with mounted(tmp_path / "disk", "size=2m") as folder:
+        yield folder
 
 
-def fill_up(place: Path, leave: int = 0) -> Path:
+def fill_up(folder: Path, leave: int = 0) -> Path:
     """Write a file until nothing fits any more, then leave so many bytes."""
-    ballast = place / "ballast"
+    ballast = folder / "ballast"
     with open(ballast, "ab", buffering=0) as file, suppress(OSError):
         while True:
             file.write(b"x" * 4096)
@@ -299,8 +299,8 @@ def test_start_and_upload_on_a_full_disk_are_refused_in_words_and_leave_nothing(
                 service.wait(run_id, 30)
                 continue
             assert answer.status_code == 422 and answer.json()["message"], answer.text
-            known = {run["run_id"] for run in client.get("/fork/live").json()["runs"]}
-            assert {folder.name for folder in (small_disk / "runs").iterdir()} <= known, "an orphan folder"
+            listed = {run["run_id"] for run in client.get("/fork/live").json()["runs"]}
+            assert {folder.name for folder in (small_disk / "runs").iterdir()} <= listed, "an orphan folder"
             sent = client.post("/fork/data/upload?name=rows.jsonl", content=ROWS.encode() * 40)
             assert sent.status_code == 422 and sent.json()["problems"][0]["field"] == "data.source"
             assert list((small_disk / "uploads").glob("*")) == [] if (small_disk / "uploads").exists() else True
@@ -317,8 +317,8 @@ def test_events_wait_for_room_and_none_is_lost(small_disk: Path) -> None:
         client, run_id = client_of_all(service), add_run(service, 1)
         emit, ballast = Emitter(run_id, 1, service.store.append), fill_up(small_disk)
         emit("started", total_steps=9_000)
-        for number in range(1, 3_001):
-            emit("step", step=number, loss=1.0, seconds=1.0, input_tokens=1)
+        for step in range(1, 3_001):
+            emit("step", step=step, loss=1.0, seconds=1.0, input_tokens=1)
         end = time.monotonic() + 20
         while "trouble" not in client.get("/fork/live").json():
             assert time.monotonic() < end
@@ -338,18 +338,19 @@ def test_events_wait_for_room_and_none_is_lost(small_disk: Path) -> None:
 def train(folder: Path, settings: dict[str, Any], heard: Callable[[Event], None]) -> list[Event]:
     events: list[Event] = []
 
-    def tell(event: Event) -> None:
+    def append(event: Event) -> None:
         events.append(event)
         heard(event)
 
     job = Job(run_id="r1", attempt=1, plan=plan_for(settings), folder=str(folder))
-    run_job(job, Emitter("r1", 1, tell), Commands())
+    run_job(job, Emitter("r1", 1, append), Commands())
     return events
 
 
 TRAINED = {"max_steps": 12, "save": {"every": 2}, "eval": {"every": 2}, "data": {"train_rows": 16, "eval_rows": 4}}
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_a_checkpoint_finds_no_room_and_keeps_the_one_before(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "size=24m") as disk:
         ballast: list[Path] = []
@@ -363,11 +364,11 @@ def test_a_run_goes_on_where_a_checkpoint_finds_no_room_and_keeps_the_one_before
         events = train(disk / "run", TRAINED, heard)
         kinds = [event.kind for event in events]
         assert kinds[-1] == "finished" and kinds.count("step") == 12
-        told = [event.data["message"] for event in events if event.kind == "warning"]
+        warnings = [event.data["message"] for event in events if event.kind == "warning"]
         for what in ("The checkpoint of step 6", "The predictions of step 8", "The best weights of step"):
-            assert any(message.startswith(what) and "No space left" in message for message in told), told
-        kept = [event.data["step"] for event in events if event.kind == "checkpoint"]
-        assert kept == [2, 4, 10, 12]
+            assert any(message.startswith(what) and "No space left" in message for message in warnings), warnings
+        saved = [event.data["step"] for event in events if event.kind == "checkpoint"]
+        assert saved == [2, 4, 10, 12]
         assert sorted(path.name for path in (disk / "run" / "checkpoints").iterdir()) == [
             "step-00000010",
             "step-00000012",
@@ -405,9 +406,9 @@ def test_the_command_line_ends_without_a_traceback_where_the_disk_of_out_is_full
 def refused(home: Path, capsys: pytest.CaptureFixture[str]) -> str:
     """What `serve` says of a home, with exit code 2 and the same for programs."""
     assert cli.main(["serve", "--home", str(home), "--port", "0"]) == 2
-    said = capsys.readouterr()
-    (problem,) = json.loads(said.out.splitlines()[-1])["problems"]
-    assert problem["field"] == "home" and problem["message"] in said.err
+    printed = capsys.readouterr()
+    (problem,) = json.loads(printed.out.splitlines()[-1])["problems"]
+    assert problem["field"] == "home" and problem["message"] in printed.err
     return str(problem["message"])
 
 
@@ -430,6 +431,7 @@ def test_a_store_that_is_none_is_refused_in_a_sentence_and_left_as_it_is(
     assert (tmp_path / STORE).read_bytes() == garbage
 
 
+@pytest.mark.slow
 def test_app_py_refuses_in_the_same_words(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("x")
     root = Path(__file__).resolve().parents[2]
@@ -438,7 +440,7 @@ def test_app_py_refuses_in_the_same_words(tmp_path: Path) -> None:
     assert done.returncode == 2 and "cannot hold runs" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_home_that_may_only_be_read_opens_to_be_looked_at(tmp_path: Path) -> None:
+def test_a_home_that_may_only_be_read_opens_for_reading(tmp_path: Path) -> None:
     with mounted(tmp_path / "home", "size=16m") as home:
         before = RunService(home, ThreadExecutor(quick_job))
         run_id = finished(before)
@@ -469,7 +471,7 @@ def test_a_folder_without_a_store_that_may_only_be_read_is_refused(
         assert "--home" in refused(home, capsys)
 
 
-def test_of_a_damaged_store_the_readable_runs_are_shown_and_it_is_told(tmp_path: Path) -> None:
+def test_of_a_damaged_store_the_readable_runs_are_shown_and_the_damage_is_reported(tmp_path: Path) -> None:
     fill(tmp_path, 200, {"max_steps": 20})
     file = tmp_path / STORE
     size = file.stat().st_size

@@ -33,7 +33,7 @@ def state_of(folder: Path) -> dict[str, bytes | str]:
 
 @pytest.fixture
 def ran(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, list[dict[str, Any]]]]:
-    handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
 
     def run(settings: dict[str, Any], *arguments: str) -> tuple[int, list[dict[str, Any]]]:
         file = tmp_path / "given.json"
@@ -41,8 +41,8 @@ def ran(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tup
         try:
             code = main(["run", str(file), *arguments])
         finally:
-            for one, handler in handlers.items():
-                signal.signal(one, handler)
+            for signum, handler in handlers.items():
+                signal.signal(signum, handler)
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         return code, lines
 
@@ -108,17 +108,17 @@ def test_the_rows_are_never_in_the_folder(jobs: TinyJobs, ran: Any, tmp_path: Pa
 def test_a_folder_of_a_run_takes_the_next_one_and_a_link_in_it_leads_nowhere(
     jobs: TinyJobs, ran: Any, tmp_path: Path
 ) -> None:
-    out, kept = tmp_path / "out", tmp_path / "kept"
+    out, elsewhere = tmp_path / "out", tmp_path / "kept"
     given = jobs.settings(max_steps=2, method={"name": "lora", "r": 4}, save={"every": 1})
     assert ran(given, "--out", str(out))[0] == 0
     assert (out / "checkpoints").is_dir()
-    shutil.move(out / "adapter", kept)
-    (out / "adapter").symlink_to(kept)
+    shutil.move(out / "adapter", elsewhere)
+    (out / "adapter").symlink_to(elsewhere)
     (out / "mine.txt").write_text("stays")
-    before = state_of(kept)
+    before = state_of(elsewhere)
     full = jobs.settings(max_steps=1)
     assert ran(full, "--out", str(out))[0] == 0
-    assert state_of(kept) == before, "what the link led to"
+    assert state_of(elsewhere) == before, "what the link led to"
     assert not (out / "adapter").exists() and not (out / "checkpoints").exists()
     assert (out / "model" / "model.safetensors").is_file() and (out / "mine.txt").read_text() == "stays"
 

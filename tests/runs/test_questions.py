@@ -126,10 +126,10 @@ def test_at_most_one_question_is_answered_between_two_updates(jobs: MatrixJobs, 
         store_append(event)
 
     emit._emitter._sink = sink
-    asked = [service.put_question(run_id, Question(["the red dog"], 1, chat=False), heard) for _ in range(5)]
+    pending = [service.put_question(run_id, Question(["the red dog"], 1, chat=False), heard) for _ in range(5)]
     service.unpause(run_id)
-    for one in asked:
-        assert set(one.done.result(60)) == {"base", "trained"}
+    for answer in pending:
+        assert set(answer.done.result(60)) == {"base", "trained"}
     assert len(set(steps)) == 5, f"each at a step of its own: {steps}"
     service.stop(run_id)
 
@@ -140,9 +140,9 @@ def test_a_long_question_gives_the_training_back(
     monkeypatch.setattr(asking, "HELD_SECONDS", 0.3)
     run_id = started(service, jobs.settings(**LONG))
     question = Question(["the red dog"] * 64, 120, chat=False)
-    asked = service.put_question(run_id, question)
+    pending = service.put_question(run_id, question)
     with pytest.raises(RunError, match="may hold up training for 0 seconds, and this one takes longer"):
-        asked.done.result(60)
+        pending.done.result(60)
     before = service.run(run_id).step
     until(lambda: service.run(run_id).step > before, 30)
     service.pause(run_id)
@@ -165,11 +165,11 @@ def test_stop_ends_an_answer_and_the_saved_weights_give_it(jobs: MatrixJobs, ser
     answers = first.done.result(60), second.done.result(60)
     row = service.run(run_id)  # loaded only now: no two threads may load a model at once
     saved = BaseAndTuned(service.result(run_id).parent, row.plan["model"]["path"], Settings.from_dict(row.settings))
-    wanted = saved.ask(question)
-    assert answers == (wanted, wanted)
-    place = heard.index({"again": True})
-    pieces = [one["text"] for one in heard[place + 1 :] if (one["side"], one["index"]) == ("trained", 3)]
-    assert "".join(pieces) == wanted["trained"][3]
+    expected = saved.ask(question)
+    assert answers == (expected, expected)
+    index = heard.index({"again": True})
+    pieces = [piece["text"] for piece in heard[index + 1 :] if (piece["side"], piece["index"]) == ("trained", 3)]
+    assert "".join(pieces) == expected["trained"][3]
 
 
 def test_a_merge_that_a_stop_ends_half_way_is_made_after_it(jobs: MatrixJobs, service: RunService) -> None:
@@ -213,8 +213,8 @@ def test_many_questions_do_not_keep_a_queued_run_waiting(tmp_path: Path) -> None
         ]
         second = executor.submit(Job(run_id="second", attempt=1, plan=plan, folder=""), lambda event: None)
         assert second.wait(30) == "finished"
-        for one in tasks:
-            one.done.result(30)
+        for task in tasks:
+            task.done.result(30)
     finally:
         executor.close()
     assert order.index("second") == 2 and "task 0, True" in order and "task 5, False" in order, order
@@ -243,7 +243,7 @@ def test_the_server_answers_while_45_questions_wait(busy: tuple[RunService, thre
     run_id = service.start({})
     until(lambda: service.run(run_id).state == "running")
     with served(service) as port:
-        waiting = [begin_to_ask(port, run_id, f"127.0.0.{2 + number}") for number in range(45)]
+        waiting = [begin_to_ask(port, run_id, f"127.0.0.{2 + i}") for i in range(45)]
         until(lambda: service._questions._runs[run_id] == 45)
         for path in (f"/fork/live?cur={run_id}:0", f"/fork/runs/{run_id}/samples"):
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
@@ -253,8 +253,8 @@ def test_the_server_answers_while_45_questions_wait(busy: tuple[RunService, thre
         connection.request("POST", f"/fork/runs/{run_id}/stop", "{}")
         assert connection.getresponse().status == 200
         assert service.wait(run_id, 10) == "cancelled"
-        for one in waiting:
-            answer = one.getresponse()
+        for connection in waiting:
+            answer = connection.getresponse()
             assert answer.status == 422 and "nothing to download" in json.loads(answer.read())["message"]
 
 
@@ -263,7 +263,7 @@ def test_the_question_of_one_who_left_is_dropped(busy: tuple[RunService, threadi
     run_id = service.start({})
     until(lambda: service.run(run_id).state == "running")
     with served(service) as port:
-        waiting = [begin_to_ask(port, run_id, f"127.0.0.{2 + number}") for number in range(3)]
+        waiting = [begin_to_ask(port, run_id, f"127.0.0.{2 + i}") for i in range(3)]
         until(lambda: service._questions._runs[run_id] == 3)
         waiting[0].close()
         waiting[1].close()
@@ -274,17 +274,17 @@ def test_what_is_being_written_for_one_who_left_ends(jobs: MatrixJobs, service: 
     run_id = service.start(jobs.settings(max_steps=1))
     assert service.wait(run_id, 120) == "finished"
     with served(service) as port:
-        one = begin_to_ask(port, run_id, "127.0.0.1")
-        answer = one.getresponse()
+        connection = begin_to_ask(port, run_id, "127.0.0.1")
+        answer = connection.getresponse()
         assert answer.status == 200 and json.loads(answer.readline())["side"] == "base"
         answer.close()
-        one.close()
+        connection.close()
         until(lambda: service._questions._runs[run_id] == 0, 10)
-        said = service.ask(run_id, Question(["the red dog"], 2, chat=False))
-        assert len(said["trained"]) == 1
+        answers = service.ask(run_id, Question(["the red dog"], 2, chat=False))
+        assert len(answers["trained"]) == 1
 
 
-def test_a_question_that_waits_too_long_is_told_so(
+def test_a_question_that_waits_too_long_is_refused_with_the_reason(
     busy: tuple[RunService, threading.Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tuning.web import ask
@@ -313,26 +313,26 @@ def test_get_makes_and_writes_nothing(
     run_id = service.start(jobs.settings(max_steps=1, method={"name": "lora", "r": 4}))
     assert service.wait(run_id, 120) == "finished"
     client, before = client_of(add_result_routes, service), files_below(tmp_path)
-    place = f"/fork/runs/{run_id}"
-    answer = client.get(f"{place}/files.zip?form=merged")
+    address = f"/fork/runs/{run_id}"
+    answer = client.get(f"{address}/files.zip?form=merged")
     assert answer.status_code == 422 and "has to be made first" in answer.json()["message"]
-    assert client.get(f"{place}/files.zip").status_code == 200
-    forms = client.get(f"{place}/results").json()["forms"]
-    assert {form: one["state"] for form, one in forms.items() if form in ("trained", "merged")} == {
+    assert client.get(f"{address}/files.zip").status_code == 200
+    forms = client.get(f"{address}/results").json()["forms"]
+    assert {form: form_state["state"] for form, form_state in forms.items() if form in ("trained", "merged")} == {
         "trained": "ready",
         "merged": "absent",
     }
     assert files_below(tmp_path) == before
-    made = client.post(f"{place}/results", json={"form": "merged"})
+    made = client.post(f"{address}/results", json={"form": "merged"})
     assert made.status_code == 202 and made.json()["forms"]["merged"]["state"] in ("making", "ready")
-    until(lambda: client.get(f"{place}/results").json()["forms"]["merged"]["state"] == "ready")
-    answer = client.get(f"{place}/files.zip?form=merged")
+    until(lambda: client.get(f"{address}/results").json()["forms"]["merged"]["state"] == "ready")
+    answer = client.get(f"{address}/files.zip?form=merged")
     with zipfile.ZipFile(io.BytesIO(answer.content)) as packed:
         assert packed.testzip() is None and {"settings.json", "merged/model.safetensors"} <= set(packed.namelist())
         whole = (service.result(run_id, "merged") / "model.safetensors").read_bytes()
         assert packed.read("merged/model.safetensors") == whole
     assert not list(spare.iterdir()), "no zip is written"
-    assert client.post(f"{place}/results", json={"form": "other"}).status_code == 422
+    assert client.post(f"{address}/results", json={"form": "other"}).status_code == 422
 
 
 def test_a_merged_model_is_offered_only_where_there_can_be_one(jobs: MatrixJobs, service: RunService) -> None:
@@ -358,9 +358,9 @@ def test_a_result_of_a_run_that_was_cut_off_is_made_by_a_post_too(jobs: MatrixJo
     service.store.append(Event(run_id=run_id, attempt=1, seq=10_000, time=time.time(), kind="interrupted", data=cut))
     service.store.flush()
     client = client_of(add_result_routes, service)
-    place = f"/fork/runs/{run_id}"
-    assert client.get(f"{place}/files.zip").status_code == 422
-    assert client.get(f"{place}/results").json()["forms"]["trained"]["state"] == "absent"
-    client.post(f"{place}/results", json={"form": "trained"})
-    until(lambda: client.get(f"{place}/results").json()["forms"]["trained"]["state"] == "ready")
-    assert client.get(f"{place}/files.zip").status_code == 200
+    address = f"/fork/runs/{run_id}"
+    assert client.get(f"{address}/files.zip").status_code == 422
+    assert client.get(f"{address}/results").json()["forms"]["trained"]["state"] == "absent"
+    client.post(f"{address}/results", json={"form": "trained"})
+    until(lambda: client.get(f"{address}/results").json()["forms"]["trained"]["state"] == "ready")
+    assert client.get(f"{address}/files.zip").status_code == 200

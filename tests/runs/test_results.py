@@ -77,9 +77,9 @@ def test_the_card_tells_base_data_curve_and_settings(service, trained):
     for part in (fingerprint, "LoRA", "4 x 2", f"{last['loss']:.4g}", "PeftModel", versions, "seed"):
         assert part in text, part
     settings = json.loads(text.partition("```json\n")[2].partition("```")[0])
-    wanted = service.run(trained).settings
-    wanted["data"]["source"], wanted["model"] = "./rows.jsonl", "./base"  # no path of this machine
-    assert settings == wanted
+    expected = service.run(trained).settings
+    expected["data"]["source"], expected["model"] = "./rows.jsonl", "./base"  # no path of this machine
+    assert settings == expected
 
 
 CRASH = """
@@ -112,11 +112,11 @@ def test_an_interrupted_run_gives_its_last_checkpoint(jobs, tmp_path):
         checkpoints = sorted((tmp_path / "runs" / run_id / "checkpoints").glob("step-????????"))
         from safetensors.torch import load_file
 
-        kept = load_file(checkpoints[-1] / "weights.safetensors")
-        found = load_file(service.result(run_id) / "adapter_model.safetensors")
-        assert len(kept) == len(found) > 0
-        for name, weight in found.items():
-            match = [value for other, value in kept.items() if other.replace(".default", "") == name]
+        saved = load_file(checkpoints[-1] / "weights.safetensors")
+        adapter = load_file(service.result(run_id) / "adapter_model.safetensors")
+        assert len(saved) == len(adapter) > 0
+        for name, weight in adapter.items():
+            match = [value for other, value in saved.items() if other.replace(".default", "") == name]
             assert len(match) == 1 and torch.equal(match[0], weight), name
         service.resume_from_checkpoint(run_id)
         begin = int(checkpoints[-1].name.removeprefix("step-"))
@@ -160,6 +160,6 @@ def test_nothing_is_left_of_a_run_that_never_began(jobs, service):
     with pytest.raises(TuningError, match="nothing"):
         service.result(waiting)
     assert service.wait(long, 60) == "cancelled"
-    found = service.result_states(waiting)
-    assert found["go_on"] == 0, "it begins anew"
-    assert {form["state"] for form in found["forms"].values()} == {"none"}
+    states = service.result_states(waiting)
+    assert states["go_on"] == 0, "it begins anew"
+    assert {form["state"] for form in states["forms"].values()} == {"none"}

@@ -16,6 +16,7 @@ import pytest
 from fastapi import FastAPI
 
 from support.method_matrix import BERT, CLASSES, LLAMA, TIED, MatrixJobs, Row
+from support.tiers import one_of_each
 from tuning.core.errors import ModelError, RunError, SettingsError, TuningError
 from tuning.methods import METHODS
 from tuning.runs.service import RunService
@@ -87,15 +88,15 @@ def test_the_rows_are_all_methods_that_train() -> None:
     assert named == {method.name for method in METHODS if method.updates}
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+@pytest.mark.parametrize("row", one_of_each(ROWS, lambda row: row.method["name"] == "lora"), ids=lambda row: row.id)
 def test_the_next_run_begins_where_this_one_ended(jobs: MatrixJobs, service: RunService, row: Row) -> None:
     parent = ran(service, settings(jobs, row))
     first, *_, last = evals(service, parent)
     assert abs(first - last) > 1e-3, "the parent has moved"
     assert first_of_next(service, jobs, row, parent) == pytest.approx(last, abs=1e-4)
     if row.method["name"] in MERGED and row.method.get("head") not in ("kan", "mlp", "linear"):
-        found = first_of_next(service, jobs, row, parent, method={"name": "full"})
-        assert found == pytest.approx(last, abs=1e-4), "full fine-tuning begins there too"
+        first_loss = first_of_next(service, jobs, row, parent, method={"name": "full"})
+        assert first_loss == pytest.approx(last, abs=1e-4), "full fine-tuning begins there too"
         return
     before = len(service.runs())
     with pytest.raises(ModelError, match="cannot be merged.*train it on with method"):
@@ -132,16 +133,16 @@ def test_a_preview_merges_nothing_and_says_what_start_will_do(jobs: MatrixJobs, 
     given = settings(jobs, row, max_steps=1) | {"model": f"run:{parent}"}
     plan = service.preview(given).plan
     assert not (service.run_folder(parent) / "merged").exists()
-    told = [one.message for one in plan.notices if one.field == "model"]
-    assert told == ["the result of first is merged into its base model at Start."]
+    messages = [notice.message for notice in plan.notices if notice.field == "model"]
+    assert messages == ["the result of first is merged into its base model at Start."]
     assert plan.model.title == "the result of first"
     child = ran(service, given)
     assert (service.run_folder(parent) / "merged" / "model.safetensors").is_file()
-    kept = service.run(child)
-    assert kept.plan["model"]["path"] == str(service.run_folder(parent) / "merged")
-    assert (kept.parent, kept.settings["model"]) == (parent, f"run:{parent}")
-    assert kept.plan["model"]["parent"]["path"] == str(jobs.models[LLAMA])
-    assert not [one for one in kept.plan["notices"] if one["field"] == "model"], "it is made now"
+    stored = service.run(child)
+    assert stored.plan["model"]["path"] == str(service.run_folder(parent) / "merged")
+    assert (stored.parent, stored.settings["model"]) == (parent, f"run:{parent}")
+    assert stored.plan["model"]["parent"]["path"] == str(jobs.models[LLAMA])
+    assert not [notice for notice in stored.plan["notices"] if notice["field"] == "model"], "it is made now"
 
 
 def test_the_parameters_before_merging_are_those_after_it(jobs: MatrixJobs, service: RunService) -> None:
@@ -159,17 +160,20 @@ def test_the_parameters_before_merging_are_those_after_it(jobs: MatrixJobs, serv
 def test_qlora_on_a_merged_result_tells_that_it_rounds_again(jobs: MatrixJobs, service: RunService) -> None:
     parent = ran(service, settings(jobs, Row(method={"name": "lora", "r": 4}), max_steps=1), name="first")
     given = settings(jobs, Row(method={"name": "qlora", "r": 4})) | {"model": f"run:{parent}"}
-    assert any("rounds the result of first to 4 bits" in one.message for one in service.preview(given).plan.notices)
+    assert any(
+        "rounds the result of first to 4 bits" in notice.message for notice in service.preview(given).plan.notices
+    )
 
 
+@pytest.mark.slow
 def test_the_best_weights_can_be_the_base_too(jobs: MatrixJobs, service: RunService) -> None:
     row = Row(method={"name": "lora", "r": 4})
     parent = ran(service, settings(jobs, row, optimizer={"learning_rate": 0.5}, data={"train_rows": 2}, max_steps=24))
     losses = evals(service, parent)
     assert min(losses) < losses[-1] - 0.01, "two rows are learned by heart, so the last weights are not the best"
-    for spec, wanted in ((f"run:{parent}/best", min(losses)), (f"run:{parent}", losses[-1])):
+    for spec, expected in ((f"run:{parent}/best", min(losses)), (f"run:{parent}", losses[-1])):
         child = ran(service, settings(jobs, row, max_steps=1) | {"model": spec})
-        assert evals(service, child)[0] == pytest.approx(wanted, abs=1e-4)
+        assert evals(service, child)[0] == pytest.approx(expected, abs=1e-4)
         assert service.run(child).parent == parent
     from transformers import AutoModelForCausalLM
 
@@ -185,28 +189,28 @@ def test_the_best_weights_can_be_the_base_too(jobs: MatrixJobs, service: RunServ
 def test_a_run_that_cannot_be_a_base_says_why(jobs: MatrixJobs, service: RunService) -> None:
     row = Row(method={"name": "lora", "r": 4})
 
-    def asked(spec: str, **changes: Any) -> Any:
+    def preview(spec: str, **changes: Any) -> Any:
         return service.preview(settings(jobs, row, **changes) | {"model": spec})
 
     for wrong in ("run:r9999", "run:", "run:r0001/first", "run:../../etc"):
         with pytest.raises(ModelError):
-            asked(wrong)
+            preview(wrong)
     parent = ran(service, settings(jobs, row, max_steps=1), name="first")
     with pytest.raises(ModelError, match="revision"):
-        asked(f"run:{parent}", revision="main")
+        preview(f"run:{parent}", revision="main")
     service.delete(parent)
     with pytest.raises(ModelError, match="first was deleted"):
-        asked(f"run:{parent}")
+        preview(f"run:{parent}")
     service.undelete(parent)
     shutil.rmtree(service.run_folder(parent))
     with pytest.raises(ModelError, match="nothing to train on"):
-        asked(f"run:{parent}")
+        preview(f"run:{parent}")
     prompting = ran(service, settings(jobs, Row(method={"name": "prompt_engineering"})))
     with pytest.raises(ModelError, match="trained nothing"):
-        asked(f"run:{prompting}")
+        preview(f"run:{prompting}")
     classes = ran(service, settings(jobs, Row(method={"name": "full"}, task=CLASSES), max_steps=1))
     with pytest.raises(ModelError, match="learned classes and cannot write"):
-        asked(f"run:{classes}")
+        preview(f"run:{classes}")
 
 
 def test_the_rows_of_the_next_run_are_shown_in_its_tokens(jobs: MatrixJobs, service: RunService) -> None:
@@ -236,6 +240,7 @@ def test_what_is_refused_at_start_merges_nothing(jobs: MatrixJobs, service: RunS
     assert not (service.run_folder(parent) / "merged").exists()
 
 
+@pytest.mark.slow
 def test_a_recipe_asks_the_model_that_is_trained_on(jobs: MatrixJobs, service: RunService) -> None:
     """R-Tuning sorts questions by what the model knows: that is the adapter's knowledge, not the bare base model's."""
     from tuning.training import base_answers as answering
@@ -257,7 +262,7 @@ def test_a_recipe_asks_the_model_that_is_trained_on(jobs: MatrixJobs, service: R
     assert seen and set(seen) == {"True"}
 
 
-def test_a_base_that_has_changed_under_an_adapter_is_told(
+def test_a_base_that_has_changed_under_an_adapter_is_reported(
     jobs: MatrixJobs, service: RunService, tmp_path: Path
 ) -> None:
     from safetensors.torch import load_file, save_file
@@ -307,16 +312,16 @@ def command(*arguments: str, given: dict[str, Any]) -> tuple[int, list[dict[str,
     line = [sys.executable, "-m", "tuning", *arguments]
     done = subprocess.run(line, input=json.dumps(given), env=environment, capture_output=True, text=True, timeout=180)
     assert "Traceback" not in done.stderr, done.stderr
-    return done.returncode, [json.loads(one) for one in done.stdout.splitlines()], done.stderr
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
 
 @pytest.mark.slow
 def test_a_chain_of_three_on_the_command_line_each_in_a_fresh_process(jobs: MatrixJobs, tmp_path: Path) -> None:
     home, last = tmp_path / "home", None
     chain = [{"name": "lora", "r": 4}, {"name": "adapter"}, {"name": "adapter"}]
-    for number, method in enumerate(chain):
-        given = settings(jobs, Row(method=method), max_steps=4) | ({"model": f"run:r000{number}"} if number else {})
-        code, events, err = command("run", "-", "--home", str(home), "--out", str(tmp_path / str(number)), given=given)
+    for i, method in enumerate(chain):
+        given = settings(jobs, Row(method=method), max_steps=4) | ({"model": f"run:r000{i}"} if i else {})
+        code, events, err = command("run", "-", "--home", str(home), "--out", str(tmp_path / str(i)), given=given)
         assert code == 0, err
         assert not [line for line in err.splitlines() if not line.startswith(("data.", "model: "))], (
             "nothing of libraries"
@@ -334,8 +339,8 @@ def test_a_run_as_the_base_needs_its_home(jobs: MatrixJobs, service: RunService,
     row = Row(method={"name": "lora", "r": 4})
     parent = ran(service, settings(jobs, row, max_steps=1), name="first")
     given = settings(jobs, row, max_steps=1) | {"model": f"run:{parent}"}
-    code, (found,), err = command("estimate", "-", "--home", str(service.home), given=given)
-    assert code == 0 and found["total_bytes"] > 0
+    code, (figures,), err = command("estimate", "-", "--home", str(service.home), given=given)
+    assert code == 0 and figures["total_bytes"] > 0
     assert "the result of first is merged into its base model at Start" in err
     for more in ((), ("--home", str(tmp_path / "empty"))):
         for verb in ("estimate", "run"):
@@ -357,8 +362,8 @@ def test_the_copied_command_trains_on_from_the_same_result(
     parent = ran(service, settings(jobs, row, max_steps=4))
     given = settings(jobs, row, max_steps=1) | {"model": f"run:{parent}"}
     client = client_of(add_run_routes, service)
-    told = client.post("/fork/estimate", json=given).json()["notices"]
-    assert [one["field"] for one in told if one["field"] != "data.columns"] == ["model"]
+    notices = client.post("/fork/estimate", json=given).json()["notices"]
+    assert [notice["field"] for notice in notices if notice["field"] != "data.columns"] == ["model"]
     child = client.post("/fork/runs", json={"settings": given}).json()["run_id"]
     assert service.wait(child, 120) == "finished"
     losses = evals(service, child)
@@ -370,5 +375,5 @@ def test_the_copied_command_trains_on_from_the_same_result(
     service.close()  # another process takes the home
     done = subprocess.run(line, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
-    again = [json.loads(one) for one in done.stdout.splitlines()]
+    again = [json.loads(line) for line in done.stdout.splitlines()]
     assert [event["loss"] for event in again if event["kind"] == "eval"] == losses

@@ -25,8 +25,8 @@ def encode(row: Row, limit: int = 512, loss_on: str = "auto", task: str = "causa
 
 
 def trained_text(row: Row, **options: object) -> str:
-    one = encode(row, **options)  # type: ignore[arg-type]
-    return TOKENIZER.decode([token for token, counts in zip(one.ids, one.trained) if counts])
+    encoded = encode(row, **options)  # type: ignore[arg-type]
+    return TOKENIZER.decode([token for token, counts in zip(encoded.ids, encoded.trained) if counts])
 
 
 def file_of(folder: Path, *rows: object) -> str:
@@ -45,10 +45,10 @@ def opened(source: str, task: str = "causal_lm", **more: object):
 def test_the_mask_covers_exactly_the_response(prompt: str, completion: str) -> None:
     """With the blanks at the end of the prompt, where the answer's first word begins in their token."""
     row = Row(prompt=prompt, completion=completion)
-    said, learned = TOKENIZER.decode(TOKENIZER.encode(completion)), trained_text(row)
-    assert learned.endswith(said)
+    text, learned = TOKENIZER.decode(TOKENIZER.encode(completion)), trained_text(row)
+    assert learned.endswith(text)
     (tokenized,) = tokenize_rows([row], TOKENIZER, loss_on="auto", task="causal_lm", system_prompt=None)
-    before = learned.removesuffix(said)
+    before = learned.removesuffix(text)
     assert prompt[len(prompt.rstrip()) :].endswith(before) and (tokenized.border == "blanks") == bool(before)
     assert trained_text(row, loss_on="all") == TOKENIZER.decode(TOKENIZER.encode(prompt) + TOKENIZER.encode(completion))
 
@@ -72,9 +72,9 @@ def test_conversations_train_on_answers_and_last_turn_on_the_last_one_only() -> 
 
 
 def test_a_long_prompt_never_cuts_its_answer_away() -> None:
-    one = encode(Row(prompt="The old mill stands by the river. " * 40, completion=" Yes."), limit=32)
-    assert one.cut and len(one.ids) <= 32
-    assert "Yes" in TOKENIZER.decode([token for token, counts in zip(one.ids, one.trained) if counts])
+    encoded = encode(Row(prompt="The old mill stands by the river. " * 40, completion=" Yes."), limit=32)
+    assert encoded.cut and len(encoded.ids) <= 32
+    assert "Yes" in TOKENIZER.decode([token for token, counts in zip(encoded.ids, encoded.trained) if counts])
     assert not encode(Row(prompt="Short", completion=" Yes."), limit=32).cut
 
 
@@ -108,7 +108,7 @@ def test_the_split_is_made_by_the_seed_and_label_by_label(tmp_path: Path) -> Non
         ([""], "no rows"),
     ],
 )
-def test_broken_files_are_told_with_the_place(tmp_path: Path, rows: list[object], words: str) -> None:
+def test_broken_files_are_reported_with_the_place(tmp_path: Path, rows: list[object], words: str) -> None:
     with pytest.raises(DataError, match=words) as caught:
         opened(file_of(tmp_path, *rows))
     assert caught.value.problems[0].field.startswith("data.")

@@ -116,8 +116,8 @@ def test_deleting_a_run_that_goes_stops_it(service):
 def test_expected_seconds_come_from_earlier_runs_of_the_kind(service):
     assert service.preview(SMALL).seconds is None
     service.wait(service.start(SMALL), 20)
-    found = service.preview({**SMALL, "max_steps": 6})
-    assert found.seconds == pytest.approx(0.001 * found.plan.value("total_tokens"))
+    preview = service.preview({**SMALL, "max_steps": 6})
+    assert preview.seconds == pytest.approx(0.001 * preview.plan.value("total_tokens"))
     assert service.preview({**SMALL, "method": {"name": "full"}}).seconds is None
 
 
@@ -179,8 +179,8 @@ def test_kill_nine_of_the_server_and_restart(tmp_path):
         waiting = rows.pop("waiting")
         (running,) = rows.values()
         assert running.state == "interrupted" and "every point" in running.message
-        kept = {event.data["step"] for event in service.store.events(running.run_id) if event.kind == "step"}
-        assert len(announced) >= 100 and set(announced) <= kept
+        stored = {event.data["step"] for event in service.store.events(running.run_id) if event.kind == "step"}
+        assert len(announced) >= 100 and set(announced) <= stored
         assert service.wait(waiting.run_id, 20) == "finished", "what was queued starts by itself"
     finally:
         service.close()
@@ -197,13 +197,13 @@ def test_a_question_stands_behind_the_system_prompt_as_it_did_in_training(tmp_pa
         run = service.start(settings | {"method": {"name": "full"}})
         assert service.wait(run, 120) == "finished", service.run(run).message
         assert service.run(run).system_prompt == system
-        said = service.ask(run, Question([prompt], max_new_tokens=8))
+        answers = service.ask(run, Question([prompt], max_new_tokens=8))
         row = service.run(run)
         saved = BaseAndTuned(service.result(run).parent, row.plan["model"]["path"], Settings.from_dict(row.settings))
-        assert said == saved.ask(Question([f"{system}\n{prompt}"], max_new_tokens=8))
+        assert answers == saved.ask(Question([f"{system}\n{prompt}"], max_new_tokens=8))
         sample = [event.data["text"] for event in service.store.events(run, "sample")][-1]
-        assert said["trained"] == [sample] and said["base"] != said["trained"]
-        assert saved.ask(Question([prompt], max_new_tokens=8)) != said
+        assert answers["trained"] == [sample] and answers["base"] != answers["trained"]
+        assert saved.ask(Question([prompt], max_new_tokens=8)) != answers
     finally:
         service.close()
 
@@ -217,10 +217,10 @@ def test_one_real_run_that_is_asked_while_another_trains(tmp_path):
         assert kinds.count("step") == 3 and kinds[0] == "queued" and kinds[-1] == "finished"
         longer = service.start({"max_steps": 5_000, "eval": {"every": None}})
         until(lambda: service.run(longer).step > 0, 60)
-        said = service.ask(first, Question(["The film was"], max_new_tokens=4))
-        assert len(said["base"]) == len(said["trained"]) == 1
+        answers = service.ask(first, Question(["The film was"], max_new_tokens=4))
+        assert len(answers["base"]) == len(answers["trained"]) == 1
         live = service.ask(longer, Question(["The film was"], max_new_tokens=4))
-        assert live["base"] == said["base"] and len(live["trained"]) == 1, "the adapter is off for the base's answer"
+        assert live["base"] == answers["base"] and len(live["trained"]) == 1, "the adapter is off for the base's answer"
         assert service.run(longer).state == "running"
         waiting = service.start(SMALL)
         with pytest.raises(RunError, match="in line"):
@@ -234,9 +234,9 @@ def test_one_real_run_that_is_asked_while_another_trains(tmp_path):
 
 
 def test_runs_are_named_after_what_was_chosen() -> None:
-    asked = {"data": {"source": "people-questions"}}
+    settings = {"data": {"source": "people-questions"}}
     assert default_name(plan_for({})) == "lora r8 lr 3e-3, batch 32, reviews"
-    assert default_name(plan_for(asked | {"recipe": {"name": "r_tuning"}})).endswith(", r_tuning")
-    named = default_name(plan_for(asked | {"method": {"name": "retrieval", "policy": "conflict_aware"}}))
+    assert default_name(plan_for(settings | {"recipe": {"name": "r_tuning"}})).endswith(", r_tuning")
+    named = default_name(plan_for(settings | {"method": {"name": "retrieval", "policy": "conflict_aware"}}))
     assert named == "Retrieval conflict-aware, people-questions"
     assert default_name(plan_for({"task": "sequence_classification"})).endswith(", reviews, classes")

@@ -81,17 +81,17 @@ def killed(service: RunService, run_id: str, step: int) -> None:
     assert service.run(run_id).state == "interrupted"
 
 
-def kept_of(service: RunService, run_id: str) -> dict[str, Any]:
+def result_of(service: RunService, run_id: str) -> dict[str, Any]:
     """The update that a run would go on from, and the forms there are of what it has left."""
-    found = service.result_states(run_id)
-    return found | {"forms": [form for form, of in found["forms"].items() if of["state"] != "none"]}
+    states = service.result_states(run_id)
+    return states | {"forms": [form for form, of in states["forms"].items() if of["state"] != "none"]}
 
 
 def test_a_stopped_run_goes_on_without_having_been_told_to_keep_anything(jobs: TinyJobs, service: RunService) -> None:
     run_id = stopped(service, jobs.settings(max_steps=100_000, method=LORA), 3)
     step = service.run(run_id).step
-    kept = kept_of(service, run_id)
-    assert kept["go_on"] == step and {"trained", "merged"} <= set(kept["forms"])
+    result = result_of(service, run_id)
+    assert result["go_on"] == step and {"trained", "merged"} <= set(result["forms"])
     assert service.resume_from_checkpoint(run_id) == step
     with pytest.raises(RunError, match="is queued|is running"):
         service.resume_from_checkpoint(run_id)
@@ -111,12 +111,12 @@ def test_what_was_learned_before_a_kill_is_not_handed_out_as_the_result_of_after
     first = service.result(run_id)
     step, before = service.run(run_id).step, load_file(first / "adapter_model.safetensors")
     killed(service, run_id, step + 3)
-    newest = kept_of(service, run_id)["go_on"]
+    newest = result_of(service, run_id)["go_on"]
     assert newest > step
     checkpoint = load_file(service.run_folder(run_id) / "checkpoints" / f"step-{newest:08d}" / "weights.safetensors")
     after = load_file(service.result(run_id) / "adapter_model.safetensors")
     assert {name.replace(".default", "") for name in checkpoint} == set(after)
-    assert all(torch.equal(after[name.replace(".default", "")], one) for name, one in checkpoint.items())
+    assert all(torch.equal(after[name.replace(".default", "")], weight) for name, weight in checkpoint.items())
     assert not all(torch.equal(before[name], after[name]) for name in after)
     with pytest.raises(RunError, match="no best weights: it was cut off"):
         service.result(run_id, "best")
@@ -148,8 +148,8 @@ def test_a_failed_run_offers_the_weights_that_it_says_it_kept(
     run_id = service.start(jobs.settings(max_steps=6, method=LORA, eval={"every": 1}))
     assert service.wait(run_id, 60) == "failed"
     assert "weights of update 3 are kept" in (service.run(run_id).message or "")
-    kept = kept_of(service, run_id)
-    assert kept["go_on"] == 3 and {"trained", "best", "merged", "best-merged"} == set(kept["forms"])
+    result = result_of(service, run_id)
+    assert result["go_on"] == 3 and {"trained", "best", "merged", "best-merged"} == set(result["forms"])
     assert (service.result(run_id) / "adapter_model.safetensors").is_file()
     (end,) = service.store.events(run_id, "failed")
     assert end.data["best"]["step"] <= 3 and end.data["kept_step"] == 3
@@ -166,7 +166,7 @@ def test_a_run_that_failed_of_something_else_goes_on_too(
     fails_at(5, RuntimeError("a card fell off the bus"))  # in the second micro-batch of update 3
     run_id = service.start(jobs.settings(max_steps=4, method=LORA))
     assert service.wait(run_id, 60) == "failed"
-    assert kept_of(service, run_id)["go_on"] == 2 and "trained" in kept_of(service, run_id)["forms"]
+    assert result_of(service, run_id)["go_on"] == 2 and "trained" in result_of(service, run_id)["forms"]
     monkeypatch.undo()
     assert (service.result(run_id) / "adapter_model.safetensors").is_file(), "brought back from its checkpoint"
     assert service.resume_from_checkpoint(run_id) == 2
@@ -179,7 +179,7 @@ def test_a_run_that_failed_before_anything_was_kept_does_not_go_on(
     fails_at(0, RuntimeError("at once"))
     run_id = service.start(jobs.settings(max_steps=4, method=LORA))
     assert service.wait(run_id, 60) == "failed"
-    assert kept_of(service, run_id) == {"go_on": None, "forms": []}
+    assert result_of(service, run_id) == {"go_on": None, "forms": []}
     with pytest.raises(RunError, match="left no checkpoint"):
         service.resume_from_checkpoint(run_id)
 
@@ -189,7 +189,7 @@ def test_a_run_without_a_checkpoint_begins_anew(jobs: TinyJobs, service: RunServ
     waiting = service.start(jobs.settings(max_steps=2, method=LORA))
     service.stop(waiting)
     service.stop(long)
-    assert service.wait(waiting, 60) == "cancelled" and kept_of(service, waiting) == {"go_on": 0, "forms": []}
+    assert service.wait(waiting, 60) == "cancelled" and result_of(service, waiting) == {"go_on": 0, "forms": []}
     assert service.wait(long, 60) == "cancelled"
     assert service.resume_from_checkpoint(waiting) == 0
     assert service.wait(waiting, 60) == "finished"
@@ -204,8 +204,8 @@ def test_the_last_and_the_best_weights_are_asked_apart(jobs: TinyJobs, service: 
     best = service.store.events(run_id, "finished")[0].data["best"]["step"]
     assert best < 12
     last_folder, best_folder = service.result(run_id), service.result(run_id, "best")
-    said = {which: service.ask(run_id, QUESTION, weights=which)["trained"] for which in ("last", "best")}
-    assert said["last"] == service.ask(run_id, QUESTION)["trained"] and last_folder != best_folder
+    answers = {which: service.ask(run_id, QUESTION, weights=which)["trained"] for which in ("last", "best")}
+    assert answers["last"] == service.ask(run_id, QUESTION)["trained"] and last_folder != best_folder
     from tuning.settings.schema import Settings
     from tuning.training.compare import BaseAndTuned
 
@@ -213,8 +213,8 @@ def test_the_last_and_the_best_weights_are_asked_apart(jobs: TinyJobs, service: 
     settings = Settings.from_dict(row.settings)
     question = replace(QUESTION, chat=row.chat)
     for which, folder in (("last", last_folder), ("best", best_folder)):
-        sides = BaseAndTuned(folder.parent, row.plan["model"]["path"], settings)
-        assert sides.ask(question)["trained"] == said[which], which
+        models = BaseAndTuned(folder.parent, row.plan["model"]["path"], settings)
+        assert models.ask(question)["trained"] == answers[which], which
     with pytest.raises(SettingsError, match="last or best"):
         service.ask(run_id, QUESTION, weights="newest")
 

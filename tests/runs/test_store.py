@@ -26,8 +26,8 @@ def create(store, run_id="r1", **more):
     return Emitter(run_id, 1, store.append)
 
 
-def step(number, loss=1.0):
-    return {"step": number, "loss": loss, "seconds": number / 2, "input_tokens": number, "peak_bytes": 100 + number}
+def step(index, loss=1.0):
+    return {"step": index, "loss": loss, "seconds": index / 2, "input_tokens": index, "peak_bytes": 100 + index}
 
 
 def test_state_follows_from_events(store):
@@ -69,8 +69,8 @@ def test_replay_is_harmless_and_strangers_are_dropped(store):
 
 def test_cursor_gives_only_what_is_new(store):
     emit = create(store)
-    for number in range(1, 4):
-        emit("step", **step(number))
+    for i in range(1, 4):
+        emit("step", **step(i))
     store.flush()
     first = store.series_after({"r1": 0})["r1"]
     assert [p["step"] for p in first["step"]] == [1, 2, 3]
@@ -87,11 +87,11 @@ def test_cursor_gives_only_what_is_new(store):
 def test_version_changes_with_the_list_and_not_with_points(store):
     emit = create(store)
     store.flush()
-    before = store.revision()
+    before = store.list_version()
     emit("step", **step(1))
     emit("eval", step=1, loss=1.0, metrics={})
     store.flush()
-    assert store.revision() == before
+    assert store.list_version() == before
     for change in (
         lambda: store.rename("r1", "new"),
         lambda: store.note("r1", "hm"),
@@ -100,8 +100,8 @@ def test_version_changes_with_the_list_and_not_with_points(store):
         lambda: (emit("started", total_steps=2), store.flush()),
     ):
         change()
-        assert store.revision() > before
-        before = store.revision()
+        assert store.list_version() > before
+        before = store.list_version()
 
 
 def test_delete_hides_and_undelete_brings_back_every_point(store):
@@ -118,8 +118,8 @@ def test_delete_hides_and_undelete_brings_back_every_point(store):
 
 def test_a_hundred_thousand_points(store):
     emit = create(store)
-    for number in range(100_000):
-        emit("step", **step(number, loss=99.0 if number == 50_505 else 1.0 + (number % 7) / 10))
+    for i in range(100_000):
+        emit("step", **step(i, loss=99.0 if i == 50_505 else 1.0 + (i % 7) / 10))
     store.flush()
     first = store.series_after({"r1": 0})["r1"]
     steps = [point["step"] for point in first["step"]]
@@ -134,11 +134,11 @@ def test_a_hundred_thousand_points(store):
 
 
 def test_many_threads_at_once(store):
-    emits = [create(store, f"r{number}") for number in range(4)]
+    emits = [create(store, f"r{i}") for i in range(4)]
 
     def fill(emit):
-        for number in range(300):
-            emit("step", **step(number))
+        for i in range(300):
+            emit("step", **step(i))
 
     threads = [threading.Thread(target=fill, args=(emit,)) for emit in emits]
     for thread in threads:
@@ -174,8 +174,8 @@ def test_a_duplicate_id_or_unknown_parent_is_refused(store):
 
 
 def test_color_slots_differ(store):
-    for number in range(5):
-        create(store, f"r{number}")
+    for i in range(5):
+        create(store, f"r{i}")
     assert len({row.slot for row in store.runs()}) == 5
 
 
@@ -203,7 +203,7 @@ def test_the_epoch_belongs_to_the_file(tmp_path):
     first.close()
     first.close()
     second = RunStore(tmp_path)
-    assert second.epoch == first.epoch
+    assert second.store_id == first.store_id
     second.close()
     with pytest.raises(RunError):
         second.runs()
@@ -218,8 +218,8 @@ store.create_run("r1", "r1", {}, {})
 emit = Emitter("r1", 1, store.append)
 emit("started", total_steps=10**6)
 cursor = 0
-for number in itertools.count(1):
-    emit("step", step=number, loss=1.0 / number)
+for i in itertools.count(1):
+    emit("step", step=i, loss=1.0 / i)
     answer = store.series_after({"r1": cursor}).get("r1")
     if answer:
         cursor = answer["id"]
@@ -238,11 +238,11 @@ def test_kill_nine_loses_no_announced_point(tmp_path):
         rest = child.stdout.read()
         announced += [int(line) for line in rest.splitlines(keepends=True) if line.endswith("\n")]
         child.wait()
-        kept = {event.data["step"] for event in other.events("r1") if event.kind == "step"}
-        assert len(announced) >= 500 and set(announced) <= kept
+        stored = {event.data["step"] for event in other.events("r1") if event.kind == "step"}
+        assert len(announced) >= 500 and set(announced) <= stored
         assert other.mark_interrupted() == ["r1"]
         row = other.run("r1")
-        assert row.state == "interrupted" and row.step == max(kept)
+        assert row.state == "interrupted" and row.step == max(stored)
         assert str(row.step) in row.message
     finally:
         other.close()

@@ -36,14 +36,14 @@ def test_an_example_is_of_this_version_and_keeps_its_values(file: Path) -> None:
     whole = Settings.from_dict(given).to_dict()
     assert given["version"] == whole["version"], "a file of an older version would be read with another meaning"
 
-    def kept(part: dict[str, Any], of: dict[str, Any]) -> None:
+    def check_kept(part: dict[str, Any], of: dict[str, Any]) -> None:
         for key, value in part.items():
             if isinstance(value, dict):
-                kept(value, of[key])
+                check_kept(value, of[key])
             else:
                 assert of[key] == value, key
 
-    kept(given, whole)
+    check_kept(given, whole)
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)

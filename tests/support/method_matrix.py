@@ -184,5 +184,5 @@ def built_for(job: Any) -> Any:
     plan = job.plan
     settings = plan.settings
     with own_random_state(settings.seed, torch.device("cpu")):
-        names = open_data(settings.data, settings.task, settings.seed).label_names if plan.labels else None
+        names = open_data(settings.data, settings.task, settings.seed).label_names if plan.class_count else None
         return build(settings, plan.model.path, names, plan.value("learning_rate"), 0)

@@ -79,14 +79,14 @@ def kind_config(kind: str, **changes: Any) -> Any:
     from transformers import AutoConfig
 
     usual = AutoConfig.for_model(kind)
-    known = {}
+    sizes = {}
     for name, value in TINY.items():
         with contextlib.suppress(Exception):  # some kinds forbid to ask for what they do not have
             if name.endswith("token_id") or getattr(usual, name, None) is not None:
-                known[name] = value
+                sizes[name] = value
     for name in NOT_TOLD.get(kind, ()):
-        known.pop(name, None)
-    config = AutoConfig.for_model(kind, **(known | OWN.get(kind, {}) | changes))
+        sizes.pop(name, None)
+    config = AutoConfig.for_model(kind, **(sizes | OWN.get(kind, {}) | changes))
     for name, value in list(vars(config).items()):
         if "drop" in name and isinstance(value, float):
             setattr(config, name, 0.0)

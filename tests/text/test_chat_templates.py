@@ -112,11 +112,11 @@ def shape(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return request.param, AutoTokenizer.from_pretrained(folder), TextTokenizer(folder)
 
 
-def said(name: str, row: Row, reference: Any) -> list[tuple[int, int, Turn]]:
+def answer_spans(name: str, row: Row, reference: Any) -> list[tuple[int, int, Turn]]:
     """Where each assistant's turn stands, as a template says that is told where that is."""
     tools = json.loads(row.tools) if row.tools else None
     template = marked(SHAPES[name])
-    (text,), (places,) = render_jinja_template(
+    (text,), (spans,) = render_jinja_template(
         [messages(row)],
         tools=tools,
         chat_template=template,
@@ -125,7 +125,7 @@ def said(name: str, row: Row, reference: Any) -> list[tuple[int, int, Turn]]:
     )
     assert text == reference.apply_chat_template(messages(row), tools=tools, tokenize=False)
     answers = [turn for turn in row.messages or () if turn.role == "assistant"]
-    return [(start, stop, turn) for (start, stop), turn in zip(places, answers, strict=True)]
+    return [(start, stop, turn) for (start, stop), turn in zip(spans, answers, strict=True)]
 
 
 def empty(turn: Turn) -> bool:
@@ -148,7 +148,7 @@ def test_ids_and_masks_are_those_of_the_template(shape: tuple[str, Any, TextToke
     text = reference.apply_chat_template(messages(row), tools=tools, tokenize=False)
     offsets = reference(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     expected = [False] * len(ids)
-    for start, stop, turn in said(name, row, reference):
+    for start, stop, turn in answer_spans(name, row, reference):
         called = "tool_calls" in turn.extra and "weather" in text[start:stop]
         if turn.learned and (turn.content.strip() or called):
             for index, (begin, _) in enumerate(offsets):

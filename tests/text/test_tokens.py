@@ -414,7 +414,7 @@ def test_unknown_tokens_and_rows_without_any_are_counted(tmp_path: Path) -> None
     summary = rows_summary(data.replace(max_seq_length=17), str(folder), "sequence_classification", 0)
     bare = sum("a" not in row["text"] for row in rows)
     assert [entry.count for entry in summary.notices if "become no token at all" in entry.message] == [bare]
-    assert summary.train_rows == len(rows) - bare and not any("unknown" in one.message for one in summary.notices)
+    assert summary.train_rows == len(rows) - bare and not any("unknown" in notice.message for notice in summary.notices)
 
 
 def test_rows_are_counted_again_where_the_tokenizer_of_the_same_folder_has_changed(tmp_path: Path) -> None:

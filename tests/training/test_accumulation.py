@@ -39,7 +39,7 @@ def first_gradient(jobs: TinyJobs, micro: int, steps: int, **changes):
     with own_random_state(settings.seed, torch.device("cpu")):
         data = open_data(settings.data, settings.task, settings.seed)
         rows = encode_set(data.train, TextTokenizer(plan.model.path), settings.data, settings.task)
-        labels = data.label_names if plan.labels else None
+        labels = data.label_names if plan.class_count else None
         built = build(settings, plan.model.path, labels, 1e-3, 0)
     if settings.method.name == "lora":  # a zero second matrix would hide the gradient of the first
         with torch.no_grad():
@@ -56,8 +56,8 @@ def first_gradient(jobs: TinyJobs, micro: int, steps: int, **changes):
     return torch.cat([weight.grad.flatten() for weight in built.trainable if weight.grad is not None]), float(loss)
 
 
-def distance(one, other) -> float:
-    return float((one - other).norm() / one.norm())
+def distance(a, b) -> float:
+    return float((a - b).norm() / a.norm())
 
 
 @pytest.mark.parametrize("changes", KINDS, ids=NAMES)
@@ -93,7 +93,7 @@ def test_twenty_adamw_losses_agree(jobs, changes):
 
 def test_plain_sgd_without_clipping_agrees_in_loss_and_gradient_norm(jobs):
     """Adam and clipping hide a wrong factor; plain SGD does not."""
-    found = []
+    curves = []
     for micro, steps in ((8, 1), (1, 8)):
         job = jobs.job(
             micro_batch_size=micro,
@@ -102,9 +102,9 @@ def test_plain_sgd_without_clipping_agrees_in_loss_and_gradient_norm(jobs):
             optimizer={"name": "sgd", "learning_rate": 0.05, "max_grad_norm": None},
         )
         events = run(job)[1]
-        found.append((series(events), series(events, "grad_norm")))
-    for one, other in zip(*found, strict=True):
-        assert max(abs(a - b) for a, b in zip(one, other, strict=True)) < 1e-4
+        curves.append((series(events), series(events, "grad_norm")))
+    for curve, other_curve in zip(*curves, strict=True):
+        assert max(abs(a - b) for a, b in zip(curve, other_curve, strict=True)) < 1e-4
 
 
 def test_last_partial_window_is_flushed_and_divided_by_its_own_count(jobs):
@@ -154,7 +154,7 @@ def test_packed_rows_do_not_see_each_other(jobs, attention):
     from tuning.training.build import load_base
     from tuning.training.loss import batch_logits, sum_loss
 
-    model = load_base(str(jobs.model), labels=None, attention=attention, dtype=torch.float32, pad_id=0).eval()
+    model = load_base(str(jobs.model), class_names=None, attention=attention, dtype=torch.float32, pad_id=0).eval()
     rows = [
         EncodedRow(ids=[1, *range(5, 5 + n), 2], trained=[False] + [True] * (n + 1), label=None, cut=False)
         for n in (3, 11, 6)
@@ -185,7 +185,7 @@ def test_loss_is_that_of_the_library_on_one_row(jobs):
     from tuning.training.build import load_base
     from tuning.training.loss import batch_logits, sum_loss
 
-    model = load_base(str(jobs.model), labels=None, attention="sdpa", dtype=torch.float32, pad_id=0).eval()
+    model = load_base(str(jobs.model), class_names=None, attention="sdpa", dtype=torch.float32, pad_id=0).eval()
     row = EncodedRow(ids=[1, 5, 6, 7, 8, 2], trained=[False, False, False, True, True, True], label=None, cut=False)
     batch = collate([row], pad_id=0, classes=False, packing=False, device=torch.device("cpu"))
     with torch.no_grad():

@@ -62,8 +62,10 @@ def test_a_run_that_goes_on_keeps_its_best_and_writes_the_same_weights(jobs: Tin
     stopped_at(jobs.job(tmp_path / "parts", max_steps=8, **HOT), 4)
     _, again = run(jobs.job(tmp_path / "parts", attempt=2, max_steps=8, **HOT))
     assert again[-1].data["best"] == best
-    kept, wanted = (load_file(tmp_path / name / "best" / "model" / "model.safetensors") for name in ("parts", "whole"))
-    assert all(torch.equal(kept[name], wanted[name]) for name in wanted)
+    resumed, in_one_piece = (
+        load_file(tmp_path / name / "best" / "model" / "model.safetensors") for name in ("parts", "whole")
+    )
+    assert all(torch.equal(resumed[name], in_one_piece[name]) for name in in_one_piece)
     card = (tmp_path / "parts" / "model" / "README.md").read_text("utf-8")
     assert all(f"\n| {step} | " in card for step in (0, 2, 4, 6, 8)), "every evaluation, not those since"
 
@@ -124,43 +126,43 @@ def test_a_value_that_is_no_number_is_never_the_best(jobs: TinyJobs, tmp_path: P
     from tuning.training.scores import Scores
 
     job = jobs.job(tmp_path / "run", eval={"metrics": ["perplexity"]}, save={"best_by": "perplexity"})
-    settings, told = job.plan.settings, list[tuple[str, dict[str, Any]]]()
+    settings, events = job.plan.settings, list[tuple[str, dict[str, Any]]]()
     from tuning.data import encode_pairs, open_data
 
     tokenizer = TextTokenizer(jobs.model)
     held = open_data(settings.data, settings.task, settings.seed).eval
     pairs = list(encode_pairs(held, tokenizer, settings.data, settings.task))
-    rows, encoded = [row for row, _ in pairs], [one for _, one in pairs]
+    rows, encoded = [row for row, _ in pairs], [encoded_row for _, encoded_row in pairs]
 
     def emit(kind: str, **data: Any) -> None:
-        told.append((kind, data))
+        events.append((kind, data))
 
     scores = Scores(job, emit, tokenizer, rows, encoded, None, ())
     built = build(settings, str(jobs.model), None, 1e-3, 0)
     weight = built.model.get_output_embeddings().weight
-    kept = weight.detach().clone()
+    initial = weight.detach().clone()
     for step, factor in enumerate((math.nan, 1e5)):  # the loss is no number; the loss is one, its exponential is not
         with torch.no_grad():
-            weight.copy_(kept * factor)
+            weight.copy_(initial * factor)
         scores.evaluate(built, step, 8, lambda: True)
         assert (scores.best, scores.without_best, scores.stored_best()) == (None, 0, None)
-        kind, data = told[-1]
+        kind, data = events[-1]
         assert kind == "warning" and "perplexity" in data["message"] and "nor against" in data["message"]
     with torch.no_grad():
-        weight.copy_(kept)
+        weight.copy_(initial)
     scores.evaluate(built, 2, 8, lambda: True)
     assert scores.best is not None and scores.best[0] == 2 and math.isfinite(scores.best[1])
     assert scores.stored_best() == scores.best
     with torch.no_grad():
-        weight.copy_(kept * math.nan)
+        weight.copy_(initial * math.nan)
     scores.evaluate(built, 3, 8, lambda: True)
     assert scores.best[0] == 2 and scores.without_best == 0
 
 
 def test_answers_that_take_too_long_do_not_end_a_run_that_learns(jobs: TinyJobs) -> None:
     """exact_match of no answered row is no number: it was the best for ever, and patience ended the run."""
-    asked = {"every": 1, "metrics": ["exact_match"], "max_seconds": 1e-9, "patience": 2}
-    state, events = run(jobs.job(max_steps=6, eval=asked, save={"best_by": "exact_match"}))
+    eval_settings = {"every": 1, "metrics": ["exact_match"], "max_seconds": 1e-9, "patience": 2}
+    state, events = run(jobs.job(max_steps=6, eval=eval_settings, save={"best_by": "exact_match"}))
     assert state == "finished" and events[-1].data["step"] == 6 and events[-1].data["best"] is None
     assert sum("exact_match" in event.data["message"] for event in events if event.kind == "warning") >= 7
 
@@ -185,7 +187,7 @@ def test_what_rows_cannot_tell_is_refused_before_start(jobs: TinyJobs, changes: 
 
 def test_exact_match_is_refused_where_no_row_has_an_answer(jobs: TinyJobs, tmp_path: Path) -> None:
     file = tmp_path / "texts.jsonl"
-    file.write_text("".join(json.dumps({"text": f"the red dog likes cat {number}"}) + "\n" for number in range(20)))
+    file.write_text("".join(json.dumps({"text": f"the red dog likes cat {i}"}) + "\n" for i in range(20)))
     given = jobs.settings(eval={"metrics": ["exact_match"]})
     given["data"] = {"source": str(file), "max_seq_length": 32}
     with pytest.raises(SettingsError, match="has an answer of its own"):

@@ -72,9 +72,9 @@ CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 def printed(folder: Path) -> str:
     """The Python in a card."""
-    found = CODE.findall((folder / "README.md").read_text("utf-8"))
-    assert len(found) == 1
-    return found[0]
+    blocks = CODE.findall((folder / "README.md").read_text("utf-8"))
+    assert len(blocks) == 1
+    return blocks[0]
 
 
 def run_printed(folders: list[Path]) -> list[dict[str, Any]]:
@@ -103,40 +103,40 @@ def test_the_printed_python_loads_every_kind_of_result(tmp_path: Path) -> None:
     """Beside nothing but the result and, for an adapter, the base model's folder: to the logits it had in training."""
     from tuning.training import session
 
-    jobs, kept = MatrixJobs(tmp_path / "jobs"), dict[str, Any]()
+    jobs, merged = MatrixJobs(tmp_path / "jobs"), dict[str, Any]()
     real = session.save_artifact
 
     def keep(model: Any, *rest: Any) -> Any:
         with torch.no_grad():
-            kept["logits"] = model.eval()(input_ids=torch.tensor([IDS])).logits.clone()
+            merged["logits"] = model.eval()(input_ids=torch.tensor([IDS])).logits.clone()
         return real(model, *rest)
 
-    folders, wanted = [], []
+    folders, expected = [], []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "save_artifact", keep)
-        for number, row in enumerate(ROWS):
+        for i, row in enumerate(ROWS):
             job = jobs.of(row, max_steps=4, eval={"every": None}, data={"eval_fraction": 0.0})
             assert run(job)[0] == "finished"
             name, base, folder = (
                 method_named(row.method["name"]).artifact,
                 jobs.models[row.model],
-                tmp_path / str(number),
+                tmp_path / str(i),
             )
             shutil.copytree(Path(job.folder) / name, folder / name)
             if name == "adapter":
                 shutil.copytree(base, folder / base.name)
             (folder / "printed.py").write_text(printed(folder / name) + BEHIND)
             folders.append(folder)
-            wanted.append(kept["logits"])
+            expected.append(merged["logits"])
     shutil.move(jobs.folder, tmp_path / "gone")  # the machine that trained it is another one
-    for row, found, logits in zip(ROWS, run_printed(folders), wanted, strict=True):
-        theirs = torch.tensor(found["logits"])
+    for row, loaded, logits in zip(ROWS, run_printed(folders), expected, strict=True):
+        theirs = torch.tensor(loaded["logits"])
         if theirs.dim() == 3:
             theirs, logits = theirs[:, -len(IDS) :], logits[:, -len(IDS) :]
         assert float((theirs - logits).abs().max()) < 1e-4, row.id
         if row.task == CLASSES:
-            assert found["names"] == {"0": "no", "1": "yes"}, row.id
-        assert len(found["ids"]) >= 3
+            assert loaded["names"] == {"0": "no", "1": "yes"}, row.id
+        assert len(loaded["ids"]) >= 3
 
 
 @pytest.mark.slow
@@ -205,13 +205,13 @@ def test_no_saved_file_tells_a_path_of_the_server(tmp_path: Path, row: Row) -> N
             resolve_model(str(jobs.models[row.model])).shape, plan_for(given).settings.method, int(row.task == CLASSES)
         ):
             folders.append(service.result(run_id, "merged"))
-        told = [
+        missing = [
             file
             for folder in folders
             for file in folder.rglob("*")
             if file.is_file() and str(tmp_path).encode() in file.read_bytes()
         ]
-        assert told == []
+        assert missing == []
     finally:
         service.close()
 
@@ -228,7 +228,7 @@ def test_the_settings_of_a_card_are_read_again_in_a_folder_with_model_and_rows(t
     assert str(tmp_path) not in text
 
 
-def test_what_was_told_before_the_run_stands_in_the_card(tmp_path: Path) -> None:
+def test_notices_before_the_run_stand_in_the_card(tmp_path: Path) -> None:
     jobs = MatrixJobs(tmp_path / "jobs")
     plan = plan_for(jobs.settings() | {"version": 1})
     card = card_of(plan)

@@ -47,8 +47,8 @@ def watched(tmp_path: Path) -> dict[str, str]:
     )
     (folder / "sitecustomize.py").write_text(HOOK)
     (folder / "kernels.py").write_text(KERNELS)
-    kept = {key: value for key, value in os.environ.items() if key not in PASSING_ONLY}
-    return kept | {"PYTHONPATH": str(folder), RECORD: str(tmp_path / "record")}
+    environment = {key: value for key, value in os.environ.items() if key not in PASSING_ONLY}
+    return environment | {"PYTHONPATH": str(folder), RECORD: str(tmp_path / "record")}
 
 
 def record(watched: dict[str, str]) -> list[str]:
@@ -72,8 +72,8 @@ def python(watched: dict[str, str], code: str) -> None:
 
 
 def test_the_hook_sees_a_connection_that_leaves(watched: dict[str, str]) -> None:
-    reach = "s = socket.socket(); s.settimeout(0.05); s.connect_ex(('192.0.2.1', 9))"
-    python(watched, f"import socket; {reach}; socket.socket(type=socket.SOCK_DGRAM).bind(('127.0.0.1', 0))")
+    connect = "s = socket.socket(); s.settimeout(0.05); s.connect_ex(('192.0.2.1', 9))"
+    python(watched, f"import socket; {connect}; socket.socket(type=socket.SOCK_DGRAM).bind(('127.0.0.1', 0))")
     assert [line for line in record(watched) if leaves(line)] == ["socket.connect 192.0.2.1"]
     Path(watched[RECORD]).unlink()
     ask = "try: socket.getaddrinfo('name.invalid', 80)\nexcept OSError: pass"
@@ -86,17 +86,17 @@ def test_no_kernels_package_is_imported(watched: dict[str, str]) -> None:
     python(watched, "import kernels")
     assert record(watched) == ["import kernels"], "the package of this test cannot be seen"
     Path(watched[RECORD]).unlink()
-    kept = "from tuning.training.kernel_downloads import block_kernel_downloads as keep; keep(); keep()\n"
-    python(watched, kept + "try: import kernels\nexcept ImportError: pass\nelse: raise SystemExit('it came in')")
-    python(watched, kept + "from importlib.util import find_spec; assert find_spec('kernels') is None")
+    blocked = "from tuning.training.kernel_downloads import block_kernel_downloads as keep; keep(); keep()\n"
+    python(watched, blocked + "try: import kernels\nexcept ImportError: pass\nelse: raise SystemExit('it came in')")
+    python(watched, blocked + "from importlib.util import find_spec; assert find_spec('kernels') is None")
     assert record(watched) == []
 
 
 def test_a_whole_run_from_the_page_reaches_no_other_machine(watched: dict[str, str], tmp_path: Path) -> None:
-    asked: list[str] = []
+    addresses: list[str] = []
     with open_server(tmp_path / "home", watched) as server, open_browser() as browser:
         context = browser.new_context()
-        context.on("request", lambda request: asked.append(request.url))
+        context.on("request", lambda request: addresses.append(request.url))
         tab = Tab(context, server)
         tab.field("gradient_accumulation_steps").fill("2")
         playwright.expect(tab.page.locator(".tf-tile").first).to_contain_text("4 × 2 = 8", timeout=20_000)
@@ -113,5 +113,5 @@ def test_a_whole_run_from_the_page_reaches_no_other_machine(watched: dict[str, s
         home = server.address
     assert any(line == "socket.bind 127.0.0.1" for line in record(watched)), "the hook was not in the server"
     assert [line for line in record(watched) if leaves(line)] == []
-    assert any(address.startswith(home + "fork/live") for address in asked), "the page's requests were not seen"
-    assert [address for address in asked if not address.startswith((home, "data:", "blob:" + home))] == []
+    assert any(address.startswith(home + "fork/live") for address in addresses), "the page's requests were not seen"
+    assert [address for address in addresses if not address.startswith((home, "data:", "blob:" + home))] == []

@@ -30,10 +30,12 @@ def test_exact_match_is_what_the_table_shows(jobs):
     answers = {"metrics": ["perplexity", "exact_match"], "max_new_tokens": 12, "generate_rows": 5}
     job = jobs.job(max_steps=4, eval=answers)
     _, events = run(job)
-    found = [event.data for event in events if event.kind == "eval"]
-    assert [one["metrics"].keys() for one in found] == [{"perplexity", "exact_match"}] * len(found)
+    evaluations = [event.data for event in events if event.kind == "eval"]
+    assert [evaluation["metrics"].keys() for evaluation in evaluations] == [{"perplexity", "exact_match"}] * len(
+        evaluations
+    )
     assert [table["step"] for table in tables(job)] == [0, 3, 4]
-    for event, table in zip(found, tables(job), strict=True):
+    for event, table in zip(evaluations, tables(job), strict=True):
         written = [row for row in table["rows"] if "written" in row]
         assert len(written) == 5
         hits = sum(is_right(row["written"], row["truth"]) for row in written)
@@ -62,18 +64,18 @@ def test_a_model_that_knows_its_rows_is_exact(jobs, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text("\n".join(json.dumps({"prompt": f"{w} :", "completion": " yes cat"}) for w in ("red", "dog") * 20))
     data = {"source": str(rows), "columns": {}, "eval_fraction": 0.2}
-    one = jobs.job(
+    job = jobs.job(
         data=data,
         max_steps=60,
         optimizer={"learning_rate": 1e-2},
         eval={"every": 60, "metrics": ["exact_match"]},
         save={"best_by": "exact_match"},
     )
-    _, events = run(one)
+    _, events = run(job)
     marks = [event.data["metrics"]["exact_match"] for event in events if event.kind == "eval"]
     assert marks[0] == 0.0 and marks[-1] == 1.0
     assert events[-1].data["best"]["value"] == 1.0
-    assert all(row["right"] for row in tables(one)[-1]["rows"])
+    assert all(row["right"] for row in tables(job)[-1]["rows"])
 
 
 @pytest.mark.parametrize(
@@ -106,13 +108,14 @@ def test_an_answer_that_goes_on_is_right_all_the_same(tmp_path):
     plan = plan_for({"method": {"name": "prompt_engineering"}, "data": data, "device": "cpu"})
     measured_peak(plan, tmp_path)
     table = json.loads((tmp_path / "predictions" / "step-00000000.json").read_text(encoding="utf-8"))
-    known = [row for row in table["rows"] if row["right"]]
-    assert 5 < len(known) < 30
-    assert all(row["prediction"].startswith(row["truth"]) for row in known)
-    assert any(row["prediction"] != row["truth"] for row in known)
+    right = [row for row in table["rows"] if row["right"]]
+    assert 5 < len(right) < 30
+    assert all(row["prediction"].startswith(row["truth"]) for row in right)
+    assert any(row["prediction"] != row["truth"] for row in right)
     assert not any(row["prediction"].startswith(row["truth"]) for row in table["rows"] if not row["right"])
 
 
+@pytest.mark.slow
 def test_writing_answers_ends_in_its_time_and_says_so(jobs):
     job = jobs.job(max_steps=1, eval={"metrics": ["exact_match"], "max_seconds": 1e-9})
     _, events = run(job)
@@ -121,6 +124,7 @@ def test_writing_answers_ends_in_its_time_and_says_so(jobs):
     assert [event.data["metrics"]["exact_match"] for event in events if event.kind == "eval"] == [None, None]
 
 
+@pytest.mark.slow
 def test_writing_answers_changes_nothing_about_the_training(jobs):
     plain = series(run(jobs.job())[1])
     assert series(run(jobs.job(eval={"metrics": ["exact_match"], "generate_rows": 3}))[1]) == plain
@@ -168,9 +172,9 @@ def test_the_model_is_asked_what_it_was_trained_on(jobs, tmp_path):
     turns = (Turn("user", "red"), Turn("assistant", "cat"), Turn("user", "dog"), Turn("assistant", "tree"))
     for row in (Row(messages=turns), Row(prompt="red dog :", completion=" cat")):
         whole = encode_row(row, tokenizer, max_seq_length=999, loss_on="auto", task="causal_lm", system_prompt="never")
-        asked = prompt_ids(row, tokenizer, "never")
-        rest = tokenizer.decode(whole.ids[len(asked) :])
-        assert whole.ids[: len(asked)] == asked and "never" in tokenizer.decode(asked)
+        ids = prompt_ids(row, tokenizer, "never")
+        rest = tokenizer.decode(whole.ids[len(ids) :])
+        assert whole.ids[: len(ids)] == ids and "never" in tokenizer.decode(ids)
         assert rest.split()[0] == ("tree" if row.messages else "cat")
     file = tmp_path / "long.jsonl"
     file.write_text("\n".join(json.dumps({"prompt": "red " * 1500, "completion": " cat"}) for _ in range(12)))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from support.method_matrix import CLASSES, MATRIX, MatrixJobs, Row
+from support.tiers import one_of_each
 from support.tiny_jobs import run
 from tuning.methods import METHODS
 from tuning.runs.events import Event
@@ -83,39 +84,39 @@ def attempt(job: Job, number: int, kind: str, step: int, how: str) -> list[Event
 
 def curve(events: list[Event]) -> dict[tuple[str, int], dict[str, Any]]:
     """The numbers of every step and evaluation; where two attempts made the same one, they must be the same."""
-    found: dict[tuple[str, int], dict[str, Any]] = {}
+    points: dict[tuple[str, int], dict[str, Any]] = {}
     for event in events:
         if event.kind in ("step", "eval"):
             point = {key: event.data[key] for key in NUMBERS if key in event.data}
-            assert found.setdefault((event.kind, event.data["step"]), point) == point
-    return found
+            assert points.setdefault((event.kind, event.data["step"]), point) == point
+    return points
 
 
 def left_in(folder: Path) -> dict[str, bytes | str]:
     """All weights and cards that a run has left, cards without the time it took."""
-    found: dict[str, bytes | str] = {}
+    files: dict[str, bytes | str] = {}
     for file in sorted(folder.rglob("*")):
         name = str(file.relative_to(folder))
         if file.suffix == ".safetensors" and not name.startswith("checkpoints"):
-            found[name] = file.read_bytes()
+            files[name] = file.read_bytes()
         if file.name == "README.md":
-            found[name] = re.sub(r" updates in \d+ s", " updates", file.read_text("utf-8"))
-    return found
+            files[name] = re.sub(r" updates in \d+ s", " updates", file.read_text("utf-8"))
+    return files
 
 
 def same_end(parts: list[Event], whole: list[Event]) -> None:
-    wanted, found = ({key: end.data[key] for key in end.data if key != "seconds"} for end in (whole[-1], parts[-1]))
-    assert (parts[-1].kind, found) == (whole[-1].kind, wanted)
+    expected, resumed = ({key: end.data[key] for key in end.data if key != "seconds"} for end in (whole[-1], parts[-1]))
+    assert (parts[-1].kind, resumed) == (whole[-1].kind, expected)
     assert whole[-1].kind == "finished"
 
 
 def test_every_method_and_optimizer_is_among_the_cases() -> None:
-    assert {row.method["name"] for row in CASES.values()} == {one.name for one in METHODS if one.updates}
+    assert {row.method["name"] for row in CASES.values()} == {method.name for method in METHODS if method.updates}
     used = {(row.more or {}).get("optimizer", {}).get("name") for row in CASES.values()}
     assert set(choices("optimizer.name")) <= used
 
 
-@pytest.mark.parametrize("row", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("row", one_of_each(CASES.values(), lambda row: row.method["name"]), ids=CASES)
 def test_killed_once_and_stopped_once_it_is_the_undisturbed_run(jobs: MatrixJobs, row: Row) -> None:
     changes = {"max_steps": 6, "eval": {"every": 2}, "save": {"every": 3}, "data": {"eval_rows": 6}}
     whole_job, job = jobs.of(row, **changes), jobs.of(row, **changes)
@@ -130,12 +131,12 @@ def test_killed_once_and_stopped_once_it_is_the_undisturbed_run(jobs: MatrixJobs
     assert left_in(Path(job.folder)) == left_in(Path(whole_job.folder))
 
 
-class StoppedAtLook(Commands):
+class StoppedAtCheck(Commands):
     """A stop that comes just before the loop looks for the n-th time, counted from where the updates begin."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, checks: int) -> None:
         super().__init__()
-        self._left, self._begun = number, False
+        self._left, self._begun = checks, False
 
     def take_tasks(self, most: int | None = None) -> list[Any]:
         self._begun = True
@@ -165,10 +166,10 @@ def test_a_stop_at_any_moment_changes_nothing(jobs: MatrixJobs, row: Row) -> Non
     while "finished" not in states:
         at += 2
         job = jobs.of(row, **changes)
-        state, first = run(job, StoppedAtLook(at))
+        state, first = run(job, StoppedAtCheck(at))
         states.add(state)
         step = first[-1].data["step"]
-        there = sorted(place.name for place in (Path(job.folder) / "checkpoints").glob("*"))
+        there = sorted(path.name for path in (Path(job.folder) / "checkpoints").glob("*"))
         if state == "finished":
             assert there == [], "nobody asked for them, and it is over"
             break
@@ -176,8 +177,8 @@ def test_a_stop_at_any_moment_changes_nothing(jobs: MatrixJobs, row: Row) -> Non
         state, last = run(replace(job, attempt=2))
         assert state == "finished" and curve(first + last) == curve(whole), at
         same_end(last, whole)
-        said = {(one.data["step"], one.data["text"]) for one in first + last if one.kind == "sample"}
-        assert said == {(one.data["step"], one.data["text"]) for one in whole if one.kind == "sample"}
+        samples = {(event.data["step"], event.data["text"]) for event in first + last if event.kind == "sample"}
+        assert samples == {(event.data["step"], event.data["text"]) for event in whole if event.kind == "sample"}
         assert left_in(Path(job.folder)) == left_in(Path(whole_job.folder))
     assert at > 8
 
@@ -198,33 +199,33 @@ def test_a_checkpoint_of_a_run_that_had_no_patience_left_does_not_go_on(jobs: Ma
     job = jobs.of(row, **changes)
     parts = attempt(job, 1, "checkpoint", end, "killed")
     _, last = run(replace(job, attempt=2))
-    assert [one for one in last if one.kind == "step"] == [] and curve(parts + last) == curve(whole)
+    assert [event for event in last if event.kind == "step"] == [] and curve(parts + last) == curve(whole)
     same_end(last, whole)
 
 
-def emptied(place: Path) -> None:
-    for file in place.iterdir():
+def emptied(folder: Path) -> None:
+    for file in folder.iterdir():
         file.unlink()
 
 
-def cut(place: Path) -> None:
-    file = place / "optimizer.safetensors"
+def cut(folder: Path) -> None:
+    file = folder / "optimizer.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
 
 
-def turned(place: Path) -> None:
-    file = place / "weights.safetensors"
+def turned(folder: Path) -> None:
+    file = folder / "weights.safetensors"
     data = bytearray(file.read_bytes())
     data[-9] ^= 64
     file.write_bytes(data)
 
 
 HARMS: dict[str, Callable[[Path], Any]] = {
-    "state emptied": lambda place: (place / "state.json").write_text(""),
-    "state no object": lambda place: (place / "state.json").write_text("[1]"),
+    "state emptied": lambda folder: (folder / "state.json").write_text(""),
+    "state no object": lambda folder: (folder / "state.json").write_text("[1]"),
     "optimizer cut": cut,
     "a bit turned": turned,
-    "weights gone": lambda place: (place / "weights.safetensors").unlink(),
+    "weights gone": lambda folder: (folder / "weights.safetensors").unlink(),
     "folder emptied": emptied,
 }
 
@@ -240,10 +241,10 @@ def test_a_checkpoint_that_cannot_be_read_falls_back_to_the_one_before(
     checkpoints = Path(job.folder) / "checkpoints"
     harm(checkpoints / "step-00000004")
     parts += attempt(job, 2, "step", 3, "killed")
-    (told,) = [event.data["message"] for event in parts if event.kind == "warning"]
-    assert "checkpoint of update 4 cannot be read" in told and "goes on from update 2" in told
+    (message,) = [event.data["message"] for event in parts if event.kind == "warning"]
+    assert "checkpoint of update 4 cannot be read" in message and "goes on from update 2" in message
     state, last = run(replace(job, attempt=3))
-    assert state == "finished" and [one.data["step"] for one in last if one.kind == "step"] == [3, 4, 5]
+    assert state == "finished" and [event.data["step"] for event in last if event.kind == "step"] == [3, 4, 5]
     assert curve(parts + last) == curve(whole)
     assert left_in(Path(job.folder)) == left_in(Path(whole_job.folder))
 
@@ -253,11 +254,11 @@ def test_where_no_checkpoint_can_be_read_it_begins_anew_and_says_so(jobs: Matrix
     whole_job, job = (jobs.of(OTHERS["dropout"], **changes) for _ in range(2))
     _, whole = run(whole_job)
     attempt(job, 1, "step", 3, "killed")
-    for place in (Path(job.folder) / "checkpoints").iterdir():
-        emptied(place)
+    for folder in (Path(job.folder) / "checkpoints").iterdir():
+        emptied(folder)
     state, last = run(replace(job, attempt=2))
-    told = [event.data["message"] for event in last if event.kind == "warning"]
-    assert len(told) == 2 and "update 2" in told[0] and told[1].endswith("The run begins anew.")
+    messages = [event.data["message"] for event in last if event.kind == "warning"]
+    assert len(messages) == 2 and "update 2" in messages[0] and messages[1].endswith("The run begins anew.")
     assert state == "finished" and curve(last) == curve(whole)
     assert left_in(Path(job.folder)) == left_in(Path(whole_job.folder))
 
@@ -267,8 +268,8 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_a_training(jobs: Matri
     Path(job.folder).mkdir()
     (Path(job.folder) / "checkpoints").write_text("a file in the way")
     state, events = run(job)
-    told = [event.data["message"] for event in events if event.kind == "warning"]
-    assert state == "finished" and len(told) == 3 and "The checkpoint of step 1 could not be written" in told[0]
+    messages = [event.data["message"] for event in events if event.kind == "warning"]
+    assert state == "finished" and len(messages) == 3 and "The checkpoint of step 1 could not be written" in messages[0]
 
 
 def test_checkpoints_by_time_take_at_most_a_fiftieth_of_it() -> None:
@@ -283,7 +284,7 @@ def test_checkpoints_by_time_take_at_most_a_fiftieth_of_it() -> None:
                 now, spent = now + cost, spent + cost
                 interval.record(now, cost)
                 times.append(now)
-        assert times and min(later - one for one, later in zip(times, times[1:], strict=False)) >= LEAST_SECONDS
+        assert times and min(later - earlier for earlier, later in zip(times, times[1:], strict=False)) >= LEAST_SECONDS
         assert spent <= 0.02 * (now - 100.0) + (cost if size < 10**7 else 0), (cost, spent)
         assert spent > 0.01 * (now - 100.0) or len(times) > 600, "it is not shy either"
     fixed = Interval(5.0, 0.0)
@@ -304,6 +305,6 @@ def test_tables_that_optimizer_states_share_are_written_each() -> None:
     from tuning.training.checkpoint import _separate_tensors
 
     table = torch.arange(8.0)
-    kept = _separate_tensors({"0.qmap": table, "1.qmap": table, "1.half": table[4:], "step": 3})
-    assert len({one.untyped_storage().data_ptr() for one in kept.values()}) == 3
-    assert torch.equal(kept["1.qmap"], table) and torch.equal(kept["1.half"], table[4:])
+    separate = _separate_tensors({"0.qmap": table, "1.qmap": table, "1.half": table[4:], "step": 3})
+    assert len({tensor.untyped_storage().data_ptr() for tensor in separate.values()}) == 3
+    assert torch.equal(separate["1.qmap"], table) and torch.equal(separate["1.half"], table[4:])

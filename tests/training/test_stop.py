@@ -25,7 +25,7 @@ from tuning.text import TextTokenizer
 from tuning.training.job import Commands
 
 torch = pytest.importorskip("torch")
-PROMPTS = [f"the {WORDS[number % len(WORDS)]} dog" for number in range(64)]
+PROMPTS = [f"the {WORDS[i % len(WORDS)]} dog" for i in range(64)]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> TinyJobs:
     return TinyJobs(tmp_path_factory.mktemp("jobs"))
 
 
-class Looks:
+class Checks:
     """A `should_continue` that says no at one look, and knows the longest time between two."""
 
     def __init__(self, last: int | None = None) -> None:
@@ -47,7 +47,7 @@ class Looks:
 
 
 def many_rows(file: Path, count: int) -> Path:
-    lines = (f'{{"text": "row {number} {" ".join(WORDS * 3)}"}}\n' for number in range(count))
+    lines = (f'{{"text": "row {i} {" ".join(WORDS * 3)}"}}\n' for i in range(count))
     text = "".join(lines).encode()
     if file.suffix == ".gz":
         text = gzip.compress(text, 1)
@@ -75,19 +75,19 @@ def test_reading_a_file_ends_in_the_middle(tmp_path: Path, name: str) -> None:
     file = many_rows(tmp_path / name, 60_000)
     settings = DataSettings(source=str(file), columns={"text": "text"})
 
-    def read(looks: Looks) -> Any:
+    def read(checks: Checks) -> Any:
         os.utime(file, ns=(time.time_ns(), time.time_ns()))  # another version: nothing kept is used
-        return open_data(settings, "causal_lm", 0, should_continue=looks)
+        return open_data(settings, "causal_lm", 0, should_continue=checks)
 
-    whole = Looks()
+    whole = Checks()
     assert len(read(whole).train) > 50_000
     assert whole.count >= 10 and whole.longest < 0.5, (whole.count, whole.longest)
     for part in (3, whole.count // 2, whole.count):
-        stopped = Looks(part)
+        stopped = Checks(part)
         with pytest.raises(Stopped):
             read(stopped)
         assert stopped.count == part, "not one piece more is read"
-    assert read(Looks()).fingerprint == open_data(settings, "causal_lm", 0).fingerprint
+    assert read(Checks()).fingerprint == open_data(settings, "causal_lm", 0).fingerprint
 
 
 def test_one_that_waits_for_anothers_reading_stops_waiting(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_one_that_waits_for_anothers_reading_stops_waiting(tmp_path: Path) -> No
     try:
         assert inside.wait(10)
         with pytest.raises(Stopped):
-            open_data(settings, "causal_lm", 0, should_continue=Looks(3))
+            open_data(settings, "causal_lm", 0, should_continue=Checks(3))
         assert first.is_alive(), "the other reads on"
     finally:
         leave.set()
@@ -139,28 +139,28 @@ def test_tokenizing_ends_at_the_next_few_rows(jobs: TinyJobs, tmp_path: Path, mo
 def test_long_rows_are_tokenized_few_at_a_time(jobs: TinyJobs) -> None:
     from tuning.text import Row
 
-    tokenizer, looks = TextTokenizer(jobs.model), Looks()
+    tokenizer, checks = TextTokenizer(jobs.model), Checks()
     rows = [Row(text="the red dog " * 8_000) for _ in range(20)]
-    encode_set(rows, tokenizer, DataSettings(), "causal_lm", should_continue=looks)
-    assert looks.count >= 7 and looks.longest < 1.0
+    encode_set(rows, tokenizer, DataSettings(), "causal_lm", should_continue=checks)
+    assert checks.count >= 7 and checks.longest < 1.0
 
 
 def test_loading_ends_between_tensors_and_loads_again(jobs: TinyJobs) -> None:
     from tuning.training.build import load_base, stop_between_tensors
 
-    def load(looks: Looks) -> Any:
-        with stop_between_tensors(looks):
-            return load_base(str(jobs.model), labels=None, attention="sdpa", dtype=torch.float32, pad_id=0)
+    def load(checks: Checks) -> Any:
+        with stop_between_tensors(checks):
+            return load_base(str(jobs.model), class_names=None, attention="sdpa", dtype=torch.float32, pad_id=0)
 
-    whole = Looks()
+    whole = Checks()
     before = load(whole)
     tensors = dict(before.named_parameters())
     assert whole.count >= len(tensors), (whole.count, len(tensors))
     for part in range(1, whole.count, max(1, whole.count // 7)):
         with pytest.raises(Stopped):
-            load(Looks(part))
+            load(Checks(part))
         assert torch.get_default_dtype() == torch.float32
-    again = load(Looks())
+    again = load(Checks())
     for name, weight in again.named_parameters():
         assert weight.device.type == "cpu" and torch.equal(weight, tensors[name]), name
 
@@ -172,9 +172,9 @@ def test_merging_ends_between_tensors_and_leaves_no_half(jobs: TinyJobs) -> None
     assert run(job)[0] == "finished"
     for part in (1, 30, 100):
         with pytest.raises(Stopped):
-            merged_folder(job, "a card", should_continue=Looks(part))
+            merged_folder(job, "a card", should_continue=Checks(part))
         assert not list(Path(job.folder).glob("merged*"))
-    whole = Looks()
+    whole = Checks()
     assert (merged_folder(job, "a card", should_continue=whole) / "model.safetensors").is_file() and whole.count > 100
 
 
@@ -218,12 +218,12 @@ def test_not_two_passes_more_through_the_model(jobs: TinyJobs, monkeypatch: pyte
     real = LlamaModel.forward
 
     def counted(self: Any, *given: Any, **more: Any) -> Any:
-        found = real(self, *given, **more)
+        result = real(self, *given, **more)
         passes[0] += armed[0] and not commands.stopping
         passes[1] += commands.stopping
         if passes[0] == last:
             commands.stop()
-        return found
+        return result
 
     def on_event(event: Event) -> None:
         armed[0] = armed[0] or begun(event)
@@ -234,8 +234,8 @@ def test_not_two_passes_more_through_the_model(jobs: TinyJobs, monkeypatch: pyte
     assert state == "cancelled" == events[-1].kind, events[-1]
     assert passes[0] == last and passes[1] <= 1, passes
     if phase in ("samples", "written answers", "evaluation", "training"):
-        kept = (Path(job.folder) / "model" / "model.safetensors").is_file()
-        assert kept == (events[-1].data["step"] > 0), "what was trained is kept"
+        is_saved = (Path(job.folder) / "model" / "model.safetensors").is_file()
+        assert is_saved == (events[-1].data["step"] > 0), "what was trained is kept"
         assert events[-1].data["step"] == max(
             [event.data["step"] for event in events if event.kind == "step"], default=0
         )
@@ -285,9 +285,9 @@ def test_a_stop_between_tensors_leaves_gradients_as_they_were() -> None:
 
     from tuning.training.build import stop_between_tensors
 
-    wanted = [True]
-    with pytest.raises(Stopped), stop_between_tensors(lambda: wanted[0]), torch.no_grad():
+    should_continue = [True]
+    with pytest.raises(Stopped), stop_between_tensors(lambda: should_continue[0]), torch.no_grad():
         torch.zeros(1)
-        wanted[0] = False
+        should_continue[0] = False
     assert torch.is_grad_enabled()
     assert (torch.ones(1, requires_grad=True) * 2).requires_grad

@@ -45,7 +45,7 @@ def test_artifacts_reload_in_a_fresh_process_to_identical_logits(jobs, tmp_path,
     """All four in one process: importing the libraries is what takes long."""
     from tuning.training import session
 
-    kept, last = {}, {}
+    trained, last = {}, {}
     real = session.save_artifact
 
     def keep(model, *rest):
@@ -55,9 +55,9 @@ def test_artifacts_reload_in_a_fresh_process_to_identical_logits(jobs, tmp_path,
     monkeypatch.setattr(session, "save_artifact", keep)
     for task in TASKS:
         for method in METHODS:
-            place = tmp_path / f"{task}-{method['name']}"
+            folder = tmp_path / f"{task}-{method['name']}"
             job = jobs.job(
-                place,
+                folder,
                 task=task,
                 method=method,
                 max_steps=10,
@@ -65,18 +65,18 @@ def test_artifacts_reload_in_a_fresh_process_to_identical_logits(jobs, tmp_path,
                 optimizer={"learning_rate": 0.02},
             )
             assert run(job)[0] == "finished"
-            artifact = place / ("adapter" if method["name"] == "lora" else "model")
-            kept[str(artifact)] = last["model"].eval()
+            artifact = folder / ("adapter" if method["name"] == "lora" else "model")
+            trained[str(artifact)] = last["model"].eval()
     out = tmp_path / "logits.json"
-    command = [sys.executable, "-c", LOADER, str(jobs.model), str(out), *kept]
+    command = [sys.executable, "-c", LOADER, str(jobs.model), str(out), *trained]
     done = subprocess.run(command, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
-    found = json.loads(out.read_text(encoding="utf-8"))
-    base = base_logits(jobs, found[str(tmp_path / "causal_lm-full" / "model")]["ids"])
-    for artifact, model in kept.items():
+    loaded = json.loads(out.read_text(encoding="utf-8"))
+    base = base_logits(jobs, loaded[str(tmp_path / "causal_lm-full" / "model")]["ids"])
+    for artifact, model in trained.items():
         with torch.no_grad():
-            ours = model(input_ids=torch.tensor(found[artifact]["ids"])).logits
-        theirs = torch.tensor(found[artifact]["logits"])
+            ours = model(input_ids=torch.tensor(loaded[artifact]["ids"])).logits
+        theirs = torch.tensor(loaded[artifact]["logits"])
         assert torch.equal(ours, theirs), (artifact, float((ours - theirs).abs().max()))
         if "causal_lm" in artifact:
             assert float((base - theirs).abs().max()) > 0.1, "the training moved the model"
@@ -98,15 +98,15 @@ def test_answers_of_base_and_trained_stand_side_by_side(jobs, method):
 
     job = jobs.job(method=method, max_steps=60, optimizer={"learning_rate": 0.03})
     run(job)
-    sides = BaseAndTuned(job.folder, str(jobs.model), job.plan.settings)
+    models = BaseAndTuned(job.folder, str(jobs.model), job.plan.settings)
     state = torch.random.get_rng_state()
 
     def ask(temperature, seed):
-        return sides.ask(Question(["the red dog :", "cat :"], 6, temperature, seed))
+        return models.ask(Question(["the red dog :", "cat :"], 6, temperature, seed))
 
-    said = ask(0.0, 0)
-    assert len(said["base"]) == len(said["trained"]) == 2 and said["base"] != said["trained"]
-    assert ask(0.0, 5) == said, "greedy does not depend on the seed"
+    answers = ask(0.0, 0)
+    assert len(answers["base"]) == len(answers["trained"]) == 2 and answers["base"] != answers["trained"]
+    assert ask(0.0, 5) == answers, "greedy does not depend on the seed"
     assert ask(1.0, 1) == ask(1.0, 1) != ask(1.0, 2)
     assert torch.equal(torch.random.get_rng_state(), state)
 
@@ -124,11 +124,11 @@ def test_greedy_answer_is_that_of_the_library(jobs):
     theirs = model.generate(ids, max_new_tokens=12, do_sample=False)[0, ids.shape[1] :].tolist()
     speaker, pieces = TextGenerator(model, tokenizer), []
     question = Question(["the red dog :", "cat :"], 12)
-    said = speaker.answers(question, lambda number, text: pieces.append((number, text)))
-    assert said[0] == tokenizer.decode(theirs)
-    assert ["".join(text for number, text in pieces if number == i) for i in (0, 1)] == said
+    answers = speaker.answers(question, lambda index, text: pieces.append((index, text)))
+    assert answers[0] == tokenizer.decode(theirs)
+    assert ["".join(text for index, text in pieces if index == i) for i in (0, 1)] == answers
     rows = [tokenizer.encode(prompt) for prompt in question.prompts]
-    assert speaker.continuations(rows, 12) == said, "a batch, padded on the left, says the same"
+    assert speaker.continuations(rows, 12) == answers, "a batch, padded on the left, says the same"
 
 
 def test_answers_of_a_classifier_name_the_class(jobs):
@@ -137,9 +137,9 @@ def test_answers_of_a_classifier_name_the_class(jobs):
 
     job = jobs.job(task="sequence_classification", max_steps=5)
     run(job)
-    said = BaseAndTuned(job.folder, str(jobs.model), job.plan.settings).ask(Question(["the red dog"]))
-    assert sum(said["chances"][0].values()) == pytest.approx(1.0) and set(said["chances"][0]) == {"yes", "no"}
-    assert said["trained"][0].split()[0] in ("yes", "no") and said["trained"][0].endswith("%)")
+    answers = BaseAndTuned(job.folder, str(jobs.model), job.plan.settings).ask(Question(["the red dog"]))
+    assert sum(answers["chances"][0].values()) == pytest.approx(1.0) and set(answers["chances"][0]) == {"yes", "no"}
+    assert answers["trained"][0].split()[0] in ("yes", "no") and answers["trained"][0].endswith("%)")
 
 
 def test_asking_a_run_that_saved_nothing_is_refused(jobs, tmp_path):

@@ -61,13 +61,13 @@ def test_eval_does_not_depend_on_the_batch_size(jobs):
     rows = encode_set(data.train, TextTokenizer(plan.model.path), settings.data, settings.task)
     built = build(settings, plan.model.path, None, 1e-3, 0)
     built.model.train()
-    found = [evaluate(built, rows, batch_size=size) for size in (1, 4, 8, 64)]
+    evaluations = [evaluate(built, rows, batch_size=size) for size in (1, 4, 8, 64)]
     assert built.model.training
-    for other in found[1:]:
-        assert other.loss == pytest.approx(found[0].loss, abs=2e-6)
-        assert other.metrics == pytest.approx(found[0].metrics, abs=1e-4)
+    for other in evaluations[1:]:
+        assert other.loss == pytest.approx(evaluations[0].loss, abs=2e-6)
+        assert other.metrics == pytest.approx(evaluations[0].metrics, abs=1e-4)
     means = [evaluate(built, [row], batch_size=1).loss for row in rows]
-    assert abs(sum(means) / len(means) - found[0].loss) > 1e-3, "a mean of row means would pass unseen"
+    assert abs(sum(means) / len(means) - evaluations[0].loss) > 1e-3, "a mean of row means would pass unseen"
 
 
 def test_macro_f1_counts_each_class_alike():
@@ -79,18 +79,18 @@ def test_macro_f1_counts_each_class_alike():
 def test_paused_run_equals_an_unpaused_one(jobs):
     changes = {"method": {"name": "lora", "r": 4, "dropout": 0.3}, "max_steps": 8}
     plain = run(jobs.job(**changes))[1]
-    commands, asked = Commands(), []
+    commands, answers = Commands(), []
 
     def on_event(event):
         if event.kind == "step" and event.data["step"] == 3:
             commands.pause()
-            commands.ask(lambda model, tokenizer, labels: asked.append((model.eval(), torch.rand(4))))
+            commands.ask(lambda model, tokenizer, class_names: answers.append((model.eval(), torch.rand(4))))
             threading.Timer(0.5, commands.unpause).start()
 
     events = run(jobs.job(**changes), commands, on_event)[1]
     assert [event.kind for event in events].count("paused") == 1
     assert [event.kind for event in events].count("resumed") == 1
-    assert asked, "the question was answered"
+    assert answers, "the question was answered"
     assert series(events) == series(plain)
     assert series(events, "grad_norm") == series(plain, "grad_norm")
     assert series(events, "seconds")[-1] < 60
@@ -155,8 +155,8 @@ def test_a_loss_that_is_not_finite_fails_with_the_step_and_keeps_the_weights(job
     three = jobs.job(max_steps=10)
     commands = Commands()
     run(three, commands, lambda event: commands.stop() if event.kind == "step" and event.data["step"] == 3 else None)
-    kept, wanted = (load_file(Path(one.folder) / "model" / "model.safetensors") for one in (job, three))
-    assert all(torch.equal(kept[name], wanted[name]) for name in wanted)
+    ours, expected = (load_file(Path(trained.folder) / "model" / "model.safetensors") for trained in (job, three))
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
 
 
 def test_a_missing_model_fails_with_a_sentence(jobs):
@@ -190,7 +190,7 @@ def test_a_later_attempt_goes_on_bit_for_bit(jobs, tmp_path):
     commands = Commands()
     first = jobs.job(tmp_path / "run", **changes)
     run(first, commands, lambda event: commands.stop() if event.kind == "step" and event.data["step"] == 5 else None)
-    assert [place.name for place in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000005"]
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000005"]
     state, events = run(jobs.job(tmp_path / "run", attempt=2, **changes))
     assert state == "finished"
     assert series(events, "step") == [6, 7, 8, 9]
@@ -268,11 +268,11 @@ def test_entry_imports_nothing_heavy():
     import sys
 
     code = "import sys, tuning.training.run; print([n for n in ('torch', 'peft', 'gradio') if n in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    assert found.stdout.strip() == "[]", found.stderr
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_a_bug_is_told_with_its_traceback(jobs, monkeypatch):
+def test_a_bug_is_reported_with_its_traceback(jobs, monkeypatch):
     from tuning.training import scores
 
     monkeypatch.setattr(scores, "evaluate", lambda *_, **__: 1 / 0)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from support.browser import ROOT, Server, Tab, playwright, violations
+from support.tiers import first_only
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 STYLE = ROOT / "assets" / "page.css"
@@ -76,7 +77,7 @@ def finished(browser: Any, server: Server) -> str:
     return run
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", first_only(["light", "dark"]))
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
 def test_axe_finds_nothing(browser: Any, server: Server, finished: str, size: Any, scheme: Any) -> None:
     context = browser.new_context(viewport=size, color_scheme=scheme)
@@ -98,7 +99,7 @@ def test_axe_tells_a_fault(browser: Any, server: Server, finished: str) -> None:
     context = browser.new_context(viewport=WIDE)
     tab = Tab(context, server)
     tab.page.evaluate("document.querySelector('#tf-ask').append(document.createElement('input'))")
-    assert [one.partition(" ")[0] for one in violations(tab)] == ["label"]
+    assert [violation.partition(" ")[0] for violation in violations(tab)] == ["label"]
     context.close()
 
 
@@ -130,8 +131,8 @@ def test_tab_reaches_every_control_in_order_and_shows_where_it_is(
     assert count > 40
     stops = walk(tab, count + 20, size is WIDE)
     assert [stop["number"] for stop in stops] == list(range(count)), [stop["what"] for stop in stops]
-    places = [stop["place"] for stop in stops]
-    assert places == sorted(places) and min(places) == 0, "Tab jumps between the parts of the page"
+    positions = [stop["place"] for stop in stops]
+    assert positions == sorted(positions) and min(positions) == 0, "Tab jumps between the parts of the page"
     assert [stop["what"] for stop in stops if not stop["ring"]] == [], "focus cannot be seen"
     if size is WIDE:
         assert [stop["what"] for stop in stops if not stop["seen"]] == [], "focus is covered"

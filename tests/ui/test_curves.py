@@ -15,7 +15,7 @@ from tuning.ui.memory_bar import PALETTE
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 MANY = len(PALETTE) + 2
-ALIKE = tuple(f"r{number:04d}" for number in range(1, MANY + 1))
+ALIKE = tuple(f"r{i:04d}" for i in range(1, MANY + 1))
 CLASSES, OTHER_DATA = "r0101", "r0102"
 TEXTS = {"r0001": ("the first row of one", "the second"), "r0002": ("a row of another",)}
 
@@ -82,10 +82,10 @@ def test_an_evaluation_lies_at_the_update_that_it_follows_on_every_axis(context:
 def test_no_two_of_the_shown_runs_look_alike(context: Any, server: Server) -> None:
     assert len(PALETTE) == COLOR_SLOTS
     tab = shown(context, server, *ALIKE)
-    looks = {run: trace(tab, f"{run}-smooth") for run in ALIKE}
-    assert len({(look["color"], look["dash"]) for look in looks.values()}) == MANY
-    assert {look["color"] for look in looks.values()} == set(PALETTE)
-    assert [look["dash"] for look in looks.values()].count("solid") == len(PALETTE), "colours first"
+    styles = {run: trace(tab, f"{run}-smooth") for run in ALIKE}
+    assert len({(style["color"], style["dash"]) for style in styles.values()}) == MANY
+    assert {style["color"] for style in styles.values()} == set(PALETTE)
+    assert [style["dash"] for style in styles.values()].count("solid") == len(PALETTE), "colours first"
     marks = {(trace(tab, f"{run}-eval")["color"], trace(tab, f"{run}-eval")["symbol"]) for run in ALIKE}
     assert len(marks) == MANY, "evaluations, whose lines are dotted, by their marks"
     dots = tab.page.evaluate(
@@ -118,7 +118,7 @@ def test_curves_that_cannot_be_compared_say_so(context: Any, server: Server) -> 
     assert tab.faults == []
 
 
-def test_how_curves_are_looked_at_is_kept_for_the_next_visit(context: Any, server: Server) -> None:
+def test_the_view_of_curves_is_stored_for_the_next_visit(context: Any, server: Server) -> None:
     tab = shown(context, server, "r0001")
     axis(tab, "seconds")
     tab.page.get_by_label("log scale").check()

@@ -18,9 +18,9 @@ def meals(file: Path) -> Path:
     with open(file, "w", newline="", encoding="utf-8") as out:
         table = csv.writer(out)
         table.writerow(["dish", "review", "stars"])
-        for number in range(60):
-            taste = "great \U0001f600,\nreally" if number % 2 else "cold and late"
-            table.writerow([f"soup {number}", f"The soup was {taste}", 5 if number % 2 else 1])
+        for i in range(60):
+            taste = "great \U0001f600,\nreally" if i % 2 else "cold and late"
+            table.writerow([f"soup {i}", f"The soup was {taste}", 5 if i % 2 else 1])
         out.write("only this\r\n")
     return file
 

@@ -58,8 +58,8 @@ def test_what_cannot_be_read_is_refused_at_its_field() -> None:
     values |= {"recipe.name": "r_tuning", "recipe.r_tuning.threshold": "2"}
     with pytest.raises(SettingsError) as caught:
         Settings.from_dict(form.settings_from_values(values))
-    told = preview.problems_at_fields(caught.value, "lora")
-    ids = {problem["id"] for problem in told["problems"]}
+    answer = preview.problems_at_fields(caught.value, "lora")
+    ids = {problem["id"] for problem in answer["problems"]}
     assert ids == {"f-optimizer-learning_rate", "f-method-lora-r", "f-data-columns", "f-recipe-r_tuning-threshold"}
 
 
@@ -130,10 +130,10 @@ ONE, MANY = "micro_batch_size", "optimizer.learning_rate"
 )
 def test_a_number_is_read_as_it_was_typed(path: str, typed: str, value: Any) -> None:
     settings = Settings.from_dict(form.settings_from_values(form.first_values() | {path: typed}))
-    found: Any = settings
+    read: Any = settings
     for part in path.split("."):
-        found = getattr(found, part)
-    assert found == value
+        read = getattr(read, part)
+    assert read == value
 
 
 NOT_READ = [
@@ -161,11 +161,11 @@ def test_what_is_no_number_of_the_field_is_refused_there_as_it_was_typed(path: s
     values = form.first_values() | {path: typed}
     with pytest.raises(SettingsError) as caught:
         Settings.from_dict(form.settings_from_values(values))
-    told = preview.problems_at_fields(caught.value, "lora", values[form.LENGTH])
-    assert [problem["id"] for problem in told["problems"]] == [f"f-{path.replace('.', '-')}"]
-    assert told["general"] == []
+    answer = preview.problems_at_fields(caught.value, "lora", values[form.LENGTH])
+    assert [problem["id"] for problem in answer["problems"]] == [f"f-{path.replace('.', '-')}"]
+    assert answer["general"] == []
     shown = typed if typed.strip() else ""
-    assert len(typed) > 20 or repr(shown)[1:-1] in told["problems"][0]["message"] or typed in ("1e999", " ", "")
+    assert len(typed) > 20 or repr(shown)[1:-1] in answer["problems"][0]["message"] or typed in ("1e999", " ", "")
     json.dumps([problem.to_dict() for problem in caught.value.problems], allow_nan=False)
 
 
@@ -174,28 +174,28 @@ def test_a_rate_that_a_number_cannot_hold_or_that_has_other_signs_is_refused(typ
     for path in (MANY, "optimizer.weight_decay"):
         with pytest.raises(SettingsError) as caught:
             Settings.from_dict(form.settings_from_values(form.first_values() | {path: typed}))
-        assert [one.field for one in caught.value.problems] == [path]
+        assert [problem.field for problem in caught.value.problems] == [path]
 
 
 @pytest.mark.parametrize("typed", ["0.9,,0.999", "0,9, 0,999", "0.9", "0.9, 0x1", "0.9, 0.999,"])
 def test_a_list_of_numbers_keeps_its_gaps_and_is_refused_for_them(typed: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.from_dict(form.settings_from_values(form.first_values() | {"optimizer.betas": typed}))
-    assert [one.field for one in caught.value.problems] == ["optimizer.betas"]
+    assert [problem.field for problem in caught.value.problems] == ["optimizer.betas"]
 
 
 @pytest.mark.parametrize("typed", ["exact_match,,perplexity", "exact_match,", ",", "perplexity, exact"])
 def test_a_list_of_names_keeps_its_gaps_and_is_refused_for_them(typed: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.from_dict(form.settings_from_values(form.first_values() | {"eval.metrics": typed}))
-    assert {one.field for one in caught.value.problems} == {"eval.metrics"}
+    assert {problem.field for problem in caught.value.problems} == {"eval.metrics"}
 
 
-def test_a_name_that_stands_twice_in_json_is_refused_and_the_reason_told() -> None:
+def test_a_name_that_stands_twice_in_json_is_refused_with_the_reason() -> None:
     values = form.first_values() | {"data.columns": '{"text": "a", "text": "b"}'}
     with pytest.raises(SettingsError) as caught:
         Settings.from_dict(form.settings_from_values(values))
-    assert [one.field for one in caught.value.problems] == ["data.columns"]
+    assert [problem.field for problem in caught.value.problems] == ["data.columns"]
     assert "duplicate name 'text'" in form.parsed_fields(values)["data.columns"].hint
 
 
@@ -210,7 +210,7 @@ def test_a_name_that_stands_twice_in_json_is_refused_and_the_reason_told() -> No
         ("sample.prompts", "Overall: \nNext", ("Overall: ", "Next")),
     ],
 )
-def test_blanks_at_the_ends_of_a_text_are_kept_and_told(path: str, typed: str, value: Any) -> None:
+def test_blanks_at_the_ends_of_a_text_stay_and_are_reported(path: str, typed: str, value: Any) -> None:
     values = form.first_values() | {path: typed}
     block, name = path.split(".")
     assert getattr(getattr(Settings.from_dict(form.settings_from_values(values)), block), name) == value
@@ -222,17 +222,19 @@ def test_empty_lines_are_left_out_and_counted() -> None:
     settings = Settings.from_dict(form.settings_from_values(values))
     assert settings.sample.prompts == ("one", "two")
     assert settings.data.label_names == ("a", "", "b"), "an empty text can be said"
-    told = preview.answer_or_problems(values, dict)["notices"]
-    assert [(one["field"], one["count"], one["id"]) for one in told] == [("sample.prompts", 2, "f-sample-prompts")]
+    notices = preview.answer_or_problems(values, dict)["notices"]
+    assert [(notice["field"], notice["count"], notice["id"]) for notice in notices] == [
+        ("sample.prompts", 2, "f-sample-prompts")
+    ]
 
 
 def test_a_form_that_a_browser_kept_from_version_1_keeps_its_meaning() -> None:
     new = ("packing", "long_text", "row_choice", "separator", "chat_template", "special_tokens")
-    kept = {path: value for path, value in form.first_values().items() if path.partition(".")[2] not in new}
-    kept |= {"precision": "bf16", "eval.every": "", "micro_batch_size": 8, "method.full.gone": "x", "seed": "8,5"}
-    kept["data.packing"] = True  # a tick box, then
-    kept |= {"optimizer.learning_rate": "0.00"}
-    values, told = form.stored_values(kept)
+    stored = {path: value for path, value in form.first_values().items() if path.partition(".")[2] not in new}
+    stored |= {"precision": "bf16", "eval.every": "", "micro_batch_size": 8, "method.full.gone": "x", "seed": "8,5"}
+    stored["data.packing"] = True  # a tick box, then
+    stored |= {"optimizer.learning_rate": "0.00"}
+    values, notices = form.stored_values(stored)
     settings = form.settings_from_values(values)
     assert settings["precision"] == "autocast_bf16"
     assert settings["data"]["long_text"] == "cut" and settings["data"]["separator"] == " "
@@ -241,7 +243,7 @@ def test_a_form_that_a_browser_kept_from_version_1_keeps_its_meaning() -> None:
         "as the components of today hold them"
     )
     assert values["seed"] == "8,5" and values["optimizer.learning_rate"] == "0.00", "what was typed stays"
-    assert len(told) == 1 and "version 1" in told[0].message
+    assert len(notices) == 1 and "version 1" in notices[0].message
     assert form.stored_values(values | {form.STORED_VERSION: 2}) == (values, ())
 
 
@@ -253,14 +255,16 @@ def test_what_is_counted_once_is_named_in_the_singular(tmp_path: Path) -> None:
     values = form.first_values() | form.values_from_settings(given)
     service = RunService(tmp_path)
     try:
-        told = preview.preview_value(service, values)
+        preview_json = preview.preview_value(service, values)
     finally:
         service.close()
-    labels = [tile["label"] for tile in told["tiles"]]
+    labels = [tile["label"] for tile in preview_json["tiles"]]
     assert "update per epoch" in labels and "update; run once to learn how long" in labels
-    assert "its 1 update will" in told["memory"]["note"]
-    said = " ".join([told["memory"]["note"], *(f"{tile['label']} {tile['title']}" for tile in told["tiles"])])
-    assert not re.search(r"\b1 (rows|updates|epochs)\b", said), said
+    assert "its 1 update will" in preview_json["memory"]["note"]
+    text = " ".join(
+        [preview_json["memory"]["note"], *(f"{tile['label']} {tile['title']}" for tile in preview_json["tiles"])]
+    )
+    assert not re.search(r"\b1 (rows|updates|epochs)\b", text), text
 
 
 def test_a_value_to_try_is_the_one_that_the_page_begins_with() -> None:
@@ -268,12 +272,12 @@ def test_a_value_to_try_is_the_one_that_the_page_begins_with() -> None:
     values = form.first_values() | {"gradient_accumulation_steps": "x", "max_steps": "0"}
     with pytest.raises(SettingsError) as refused:
         Settings.from_dict(form.settings_from_values(values))
-    told = preview.problems_at_fields(refused.value, "lora")["problems"]
-    assert [one["message"].partition("; ")[2] for one in told] == ["try 4.", "try 60."]
-    assert [one.message.partition("; ")[2] for one in refused.value.problems] == ["try 8.", "try 100."]
+    problems = preview.problems_at_fields(refused.value, "lora")["problems"]
+    assert [problem["message"].partition("; ")[2] for problem in problems] == ["try 4.", "try 60."]
+    assert [problem.message.partition("; ")[2] for problem in refused.value.problems] == ["try 8.", "try 100."]
 
 
-def test_a_number_that_the_plan_works_out_is_told_at_its_field(tmp_path: Path) -> None:
+def test_a_number_that_the_plan_works_out_is_shown_at_its_field(tmp_path: Path) -> None:
     from tuning.runs.service import RunService
 
     service = RunService(tmp_path)

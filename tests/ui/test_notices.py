@@ -58,24 +58,24 @@ def choose_file(tab: Tab, file: Path, rows: list[dict[str, Any]]) -> None:
     source.press("Enter")
 
 
-def test_it_is_told_over_the_button_and_at_the_field(tab: Tab) -> None:
+def test_a_notice_is_shown_over_the_button_and_at_the_field(tab: Tab) -> None:
     expect = playwright.expect
     expect(before_start(tab)).to_have_count(0)
     start = tab.page.locator("#tf-start").bounding_box()
     type_prompts_with_empty_lines(tab)
-    told = before_start(tab)
-    expect(told.get_by_role("listitem").filter(has_text="2 empty lines are left out")).to_be_visible(timeout=20_000)
-    expect(told.get_by_role("heading")).to_contain_text(f"{told.locator('li').count()} notice")
-    expect(told.get_by_role("listitem").filter(has_text="Prompts to try")).to_have_count(1)
+    notices = before_start(tab)
+    expect(notices.get_by_role("listitem").filter(has_text="2 empty lines are left out")).to_be_visible(timeout=20_000)
+    expect(notices.get_by_role("heading")).to_contain_text(f"{notices.locator('li').count()} notice")
+    expect(notices.get_by_role("listitem").filter(has_text="Prompts to try")).to_have_count(1)
     note = tab.page.locator("#f-sample-prompts .tf-notice")
     expect(note).to_contain_text("Note: 2 empty lines")
     described = tab.field("sample.prompts").get_attribute("aria-describedby")
     assert note.get_attribute("id") in described.split(), "a screen reader hears it with the field"
-    assert tab.page.locator("[aria-live=polite]").filter(has=told).count() == 1
+    assert tab.page.locator("[aria-live=polite]").filter(has=notices).count() == 1
     assert tab.page.locator("#tf-start").bounding_box() == start, "the button stays where it is"
     tab.field("sample.prompts").fill("The film was dull.")
     expect(note).to_have_count(0, timeout=20_000)
-    expect(told).to_have_count(0, timeout=20_000)
+    expect(notices).to_have_count(0, timeout=20_000)
 
 
 def test_the_list_stands_still_while_a_number_is_typed(tab: Tab) -> None:
@@ -102,7 +102,7 @@ def test_the_list_stands_still_while_a_number_is_typed(tab: Tab) -> None:
 
 
 @pytest.mark.parametrize(("size", "scheme"), [(WIDE, "light"), (PHONE, "dark")], ids=["wide", "phone"])
-def test_axe_finds_nothing_where_it_is_told(browser: Any, server: Server, size: Any, scheme: Any) -> None:
+def test_axe_finds_nothing_where_notices_are_shown(browser: Any, server: Server, size: Any, scheme: Any) -> None:
     context = browser.new_context(viewport=size, color_scheme=scheme)
     tab = Tab(context, server)
     type_prompts_with_empty_lines(tab)
@@ -114,46 +114,46 @@ def test_axe_finds_nothing_where_it_is_told(browser: Any, server: Server, size: 
     context.close()
 
 
-def test_the_row_of_a_run_says_what_was_told_before_it_was_started(tab: Tab) -> None:
+def test_the_row_of_a_run_shows_the_notices_before_its_start(tab: Tab) -> None:
     row = tab.page.locator("[data-run=r0001]")
     opener = row.get_by_role("button", name="notices before Start")
     playwright.expect(opener).to_have_text("1 notice", timeout=20_000)
-    told = tab.page.get_by_role("heading", name="Notices before Start")
-    playwright.expect(told).to_have_count(0)
+    heading = tab.page.get_by_role("heading", name="Notices before Start")
+    playwright.expect(heading).to_have_count(0)
     opener.focus()
     tab.page.keyboard.press("Enter")
-    playwright.expect(told).to_be_visible()
+    playwright.expect(heading).to_be_visible()
     listed = tab.page.locator(f"#{opener.get_attribute('aria-controls')} li")
     playwright.expect(listed).to_contain_text("These settings are of version 1")
     assert opener.get_attribute("aria-expanded") == "true"
     tab.page.keyboard.press("Enter")
-    playwright.expect(told).to_have_count(0)
+    playwright.expect(heading).to_have_count(0)
 
 
 def test_notes_of_other_data_do_not_stay_where_these_are_refused(tab: Tab, tmp_path: Path) -> None:
     rows = "\n".join(json.dumps({"text": f"row {n % 3}"}) for n in range(30))
     (tmp_path / "doubled.jsonl").write_text(rows, encoding="utf-8")
     (tmp_path / "one_class.csv").write_text("text,label\n" + "".join(f"row {n},same\n" for n in range(30)), "utf-8")
-    source, told = tab.field("data.source"), tab.page.get_by_role("region", name="Before you start")
+    source, region = tab.field("data.source"), tab.page.get_by_role("region", name="Before you start")
     field = tab.page.locator("#f-data-source")
     source.fill(str(tmp_path / "doubled.jsonl"))
     source.press("Enter")
-    playwright.expect(told).to_contain_text("training rows repeat earlier ones", timeout=20_000)
+    playwright.expect(region).to_contain_text("training rows repeat earlier ones", timeout=20_000)
     playwright.expect(field.locator(".tf-notice").first).to_be_visible()
     source.fill(str(tmp_path / "one_class.csv"))
     source.press("Enter")
-    playwright.expect(told.locator(".tf-problem")).to_contain_text("one value only, 'same'", timeout=20_000)
-    playwright.expect(told).not_to_contain_text("repeat earlier ones")
+    playwright.expect(region.locator(".tf-problem")).to_contain_text("one value only, 'same'", timeout=20_000)
+    playwright.expect(region).not_to_contain_text("repeat earlier ones")
     playwright.expect(field.locator(".tf-notice")).to_have_count(0)
     tab.field("max_steps").fill("-1")
     source.fill(str(tmp_path / "doubled.jsonl"))
     source.press("Enter")
-    playwright.expect(told).to_contain_text("training rows repeat earlier ones", timeout=20_000)
-    playwright.expect(told.locator(".tf-problem")).to_have_count(0)
-    playwright.expect(told.locator(".tf-before-count")).to_contain_text("notice")
+    playwright.expect(region).to_contain_text("training rows repeat earlier ones", timeout=20_000)
+    playwright.expect(region.locator(".tf-problem")).to_have_count(0)
+    playwright.expect(region.locator(".tf-before-count")).to_contain_text("notice")
     tab.field("max_steps").fill("4")
-    playwright.expect(told).to_contain_text("training rows repeat earlier ones", timeout=20_000)
-    playwright.expect(told.locator(".tf-problem")).to_have_count(0)
+    playwright.expect(region).to_contain_text("training rows repeat earlier ones", timeout=20_000)
+    playwright.expect(region.locator(".tf-problem")).to_have_count(0)
 
 
 def test_a_settings_file_of_version_1_says_what_was_written_out(tab: Tab, tmp_path: Path) -> None:
@@ -161,13 +161,13 @@ def test_a_settings_file_of_version_1_says_what_was_written_out(tab: Tab, tmp_pa
     file.write_text(json.dumps({"version": 1, "max_steps": 7, "precision": "bf16"}), encoding="utf-8")
     tab.page.get_by_label("settings file").set_input_files(file)
     playwright.expect(tab.field("max_steps")).to_have_value("7", timeout=20_000)
-    told = tab.page.locator(".tf-toast").filter(has_text="These settings are of version 1")
-    playwright.expect(told).to_contain_text("precision autocast_bf16, which was bf16", timeout=20_000)
+    toast = tab.page.locator(".tf-toast").filter(has_text="These settings are of version 1")
+    playwright.expect(toast).to_contain_text("precision autocast_bf16, which was bf16", timeout=20_000)
     tab.page.get_by_role("button", name="More settings").click()
     playwright.expect(tab.page.locator("#f-precision").get_by_label("autocast")).to_be_checked()
     tab.page.wait_for_timeout(7_000)
-    told.get_by_role("button", name="Close").click()
-    playwright.expect(told).to_have_count(0)
+    toast.get_by_role("button", name="Close").click()
+    playwright.expect(toast).to_have_count(0)
 
 
 def test_rows_of_which_more_than_one_reading_is_possible_show_their_columns_to_choose(tab: Tab, tmp_path: Path) -> None:
@@ -205,8 +205,8 @@ def test_notices_of_the_rows_stand_in_their_section_too(tab: Tab, tmp_path: Path
     playwright.expect(section.locator("summary").first).to_contain_text("18 + 2 rows", timeout=SLOW)
     playwright.expect(section.locator("summary").first).to_contain_text("notice")
     section.locator("summary").first.click()
-    told = section.get_by_role("region", name="Notices on these rows").locator("li").all_inner_texts()
-    assert any("source_url" in one for one in told), told
+    messages = section.get_by_role("region", name="Notices on these rows").locator("li").all_inner_texts()
+    assert any("source_url" in message for message in messages), messages
     over = before_start(tab)
     playwright.expect(over).to_contain_text("source_url", timeout=20_000)
 

@@ -52,7 +52,7 @@ def test_a_number_goes_to_the_plan_as_it_was_typed(tab: Tab, typed: str, batch: 
     assert effective_batch(tab).inner_text() == batch
 
 
-def test_what_is_no_number_is_told_at_its_field_and_starts_nothing(tab: Tab) -> None:
+def test_what_is_no_number_is_shown_at_its_field_and_starts_nothing(tab: Tab) -> None:
     wrong = {
         "micro_batch_size": {
             "8,5": "8,5",
@@ -65,10 +65,10 @@ def test_what_is_no_number_is_told_at_its_field_and_starts_nothing(tab: Tab) -> 
     }
     before = tab.ids()
     for path, cases in wrong.items():
-        for typed, told in cases.items():
+        for typed, message in cases.items():
             paste(tab, path, typed) if typed else tab.field(path).fill("")
             problem = tab.page.locator(f"#f-{path} .tf-problem")
-            playwright.expect(problem).to_contain_text(told, timeout=20_000)
+            playwright.expect(problem).to_contain_text(message, timeout=20_000)
             tab.field(path).press("Tab")
             assert tab.field(path).input_value() == typed
         tab.page.get_by_role("button", name="Start training").click()
@@ -101,13 +101,13 @@ def test_texts_and_lists_reach_the_run_as_they_were_typed_and_come_back_so(tab: 
     paste(tab, "sample.prompts", "The film was dull. \n\nOverall:")
     tab.page.locator("#f-data-packing").get_by_text("no", exact=True).click()
     tab.field("eval.every").fill("")
-    for path, told in (
+    for path, message in (
         ("data.separator", "blanks at its ends"),
         ("data.system_prompt", "blanks at its ends"),
         ("eval.every", "Empty takes"),
     ):
         playwright.expect(tab.page.locator(f"#f-{path.replace('.', '-')} .tf-hint")).to_contain_text(
-            told, timeout=20_000
+            message, timeout=20_000
         )
     playwright.expect(tab.page.locator("#f-sample-prompts .tf-notice")).to_contain_text("1 empty line is left out")
     run = tab.press_start(max_steps="1", micro_batch_size="2", run_name="as typed")
@@ -136,7 +136,7 @@ def test_texts_and_lists_reach_the_run_as_they_were_typed_and_come_back_so(tab: 
     assert settings_sent(tab, again) == sent, "settings, form, settings: nothing is lost on the way"
 
 
-def test_a_long_run_name_is_told_at_its_field_before_start(tab: Tab) -> None:
+def test_a_long_run_name_is_shown_at_its_field_before_start(tab: Tab) -> None:
     name = tab.page.get_by_placeholder("Run name")
     name.fill("n" * 120)
     problem = tab.page.locator("#f-run_name .tf-problem")
@@ -151,7 +151,7 @@ def test_a_question_sends_its_numbers_as_they_were_typed(tab: Tab) -> None:
     tab.wait_state(run, "finished")
     panel = tab.page.get_by_role("region", name="Ask the model")
     panel.get_by_label("run").select_option(run)
-    for label, typed, told in (
+    for label, typed, message in (
         ("temperature", "0,5", "Temperature: needs a number from 0 to 5"),
         ("seed", "1x", "Seed: needs a whole number from 0"),
         ("new tokens", "", "New tokens: needs a whole number from 1 to 512"),
@@ -160,7 +160,7 @@ def test_a_question_sends_its_numbers_as_they_were_typed(tab: Tab) -> None:
         before = field.input_value()
         field.fill(typed)
         panel.get_by_role("button", name="Ask", exact=True).click()
-        playwright.expect(panel.get_by_role("alert")).to_contain_text(told, timeout=20_000)
+        playwright.expect(panel.get_by_role("alert")).to_contain_text(message, timeout=20_000)
         assert field.input_value() == typed and field.get_attribute("aria-invalid") == "true"
         field.fill(before)
     panel.get_by_label("temperature").fill("0.75")

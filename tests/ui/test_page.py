@@ -36,10 +36,10 @@ def test_start_streams_points_keeps_the_zoom_and_survives_a_reload(tab: Tab, con
     assert layout == [1, 7], "a new point moved the zoom"
     tab.page.reload()
     second = Tab(context, server)  # a second tab sees the same run
-    for one in (tab, second):
-        one.wait_state(run, "finished")
-        one.wait_points(run, 40)
-        assert one.points(run) == list(range(1, 41)), "a point was lost"
+    for page_tab in (tab, second):
+        page_tab.wait_state(run, "finished")
+        page_tab.wait_points(run, 40)
+        assert page_tab.points(run) == list(range(1, 41)), "a point was lost"
     assert second.faults == []
 
 
@@ -100,7 +100,7 @@ def test_numbers_follow_the_form_and_the_form_survives_a_reload(tab: Tab) -> Non
     playwright.expect(tab.page.locator(".tf-tile").first).to_contain_text("2 × 4 = 8", timeout=20_000)
 
 
-def test_a_learning_rate_that_is_no_number_is_told_at_its_field(tab: Tab) -> None:
+def test_a_learning_rate_that_is_no_number_is_shown_at_its_field(tab: Tab) -> None:
     rate = tab.field("optimizer.learning_rate")
     rate.fill("abc")
     field = tab.page.locator("#f-optimizer-learning_rate")

@@ -105,7 +105,7 @@ def test_axe_finds_nothing_in_help_and_nothing_is_wider_than_the_window(
     for name in ("", "/settings", "/measurements", "/command-line", "/first-run", "/nothing"):
         page.goto(f"{server.address}fork/help{name}")
         page.evaluate(AXE.read_text(encoding="utf-8"))
-        found = page.evaluate("axe.run().then((result) => result.violations)")
-        assert [(one["id"], one["nodes"][0]["html"]) for one in found] == [], name
+        violations = page.evaluate("axe.run().then((result) => result.violations)")
+        assert [(violation["id"], violation["nodes"][0]["html"]) for violation in violations] == [], name
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
     context.close()

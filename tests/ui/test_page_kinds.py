@@ -21,9 +21,9 @@ def tab(browser: Any, server: Server) -> Iterator[Tab]:
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
     tab = Tab(context, server)
     yield tab
-    said = tab.page.locator("body").inner_text()
-    assert "Tuning Fork" in said
-    assert re.findall(r"Traceback|File \".*\", line|\w+Error\b|\bNaN\b|undefined|\[object", said) == []
+    text = tab.page.locator("body").inner_text()
+    assert "Tuning Fork" in text
+    assert re.findall(r"Traceback|File \".*\", line|\w+Error\b|\bNaN\b|undefined|\[object", text) == []
     assert tab.faults == []
     context.close()
 
@@ -70,8 +70,8 @@ def test_a_classification_run_learns_and_names_the_classes(tab: Tab) -> None:
     answers = ask(tab, run, "The film was wonderful and I loved it.")
     assert len(answers) == 2
     assert "no classes" in answers[0] and re.search("positive|negative", answers[1]), answers
-    said = tab.page.locator(".tf-answer .tf-small").all_inner_texts()
-    (chances,) = [text for text in said if "%" in text]
+    texts = tab.page.locator(".tf-answer .tf-small").all_inner_texts()
+    (chances,) = [text for text in texts if "%" in text]
     assert sum(float(part) for part in re.findall(r"([\d.]+) %", chances)) == pytest.approx(100, abs=0.3)
 
 
@@ -105,7 +105,7 @@ def test_a_run_by_epochs(tab: Tab) -> None:
     assert len(tab.points(run)) == 4
 
 
-def test_a_problem_in_a_closed_part_of_the_form_is_told_all_the_same(tab: Tab) -> None:
+def test_a_problem_in_a_closed_part_of_the_form_is_shown_all_the_same(tab: Tab) -> None:
     more = tab.page.get_by_role("button", name="More settings")
     more.click()
     tab.field("seed").fill("-1")
@@ -137,7 +137,7 @@ def test_a_recipe_has_fields_of_its_own_that_tell_their_faults(tab: Tab) -> None
     assert settings["recipe"] == {"name": "r_tuning", "form": "refusal", "threshold": 0.5}
 
 
-def test_a_plan_that_will_not_fit_is_told_in_words(tab: Tab, tmp_path: Path) -> None:
+def test_a_plan_that_will_not_fit_is_reported_in_words(tab: Tab, tmp_path: Path) -> None:
     tab.field("model").fill(str(big_model(tmp_path / "a big model")))
     tab.field("model").press("Enter")
     choose(tab, "Method", "Full")
@@ -145,9 +145,9 @@ def test_a_plan_that_will_not_fit_is_told_in_words(tab: Tab, tmp_path: Path) -> 
     memory = tab.page.get_by_role("region", name="Estimated memory")
     verdict = memory.locator(".tf-verdict")
     playwright.expect(verdict).to_have_text(re.compile(r"Will not fit: [\d.]+ GiB of 8 GiB"), timeout=30_000)
-    said = memory.inner_text()
-    assert "Laptop, 8 GB RAM" in said
-    assert re.search(r"To take less: .*LoRA instead of Full saves [\d.]+ GiB.*under More about memory", said), said
+    text = memory.inner_text()
+    assert "Laptop, 8 GB RAM" in text
+    assert re.search(r"To take less: .*LoRA instead of Full saves [\d.]+ GiB.*under More about memory", text), text
     line, words = memory.locator(".tf-limit").bounding_box(), memory.locator(".tf-limit-text span").bounding_box()
     assert words["x"] <= line["x"] <= words["x"] + words["width"], "the limit is named where it is"
     assert memory.locator(".tf-limit-text").inner_text() == "limit of Laptop, 8 GB RAM: 8 GiB"
@@ -184,7 +184,7 @@ def test_a_real_encoder_learns_topics_from_start_to_finish(tab: Tab, tmp_path: P
     cells = panel.locator(".tf-confusion td")
     playwright.expect(cells).to_have_count(36, timeout=20_000)
     counts = [int(text) for text in cells.all_inner_texts()]
-    right = sum(counts[place * 7] for place in range(6))
+    right = sum(counts[i * 7] for i in range(6))
     assert sum(counts) == 60 and right > 36, "six in ten, where one in six is chance"
     with tab.page.expect_download() as download:
         tab.page.locator(f"[data-run={run}] summary").click()

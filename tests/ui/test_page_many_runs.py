@@ -33,10 +33,10 @@ def context(browser: Any) -> Iterator[Any]:
 def test_the_newest_are_listed_and_older_ones_come_on_a_press(context: Any, server: Server) -> None:
     tab = Tab(context, server)
     tab.wait_points("r0499", 20)
-    assert tab.ids() == [f"r{number:04d}" for number in range(499, 100, -2)]
+    assert tab.ids() == [f"r{i:04d}" for i in range(499, 100, -2)]
     tab.page.get_by_role("button", name="Older runs").click()
     tab.page.wait_for_selector("[data-run=r0001]")
-    assert tab.ids() == [f"r{number:04d}" for number in range(499, 0, -2)]
+    assert tab.ids() == [f"r{i:04d}" for i in range(499, 0, -2)]
     playwright.expect(tab.page.get_by_role("button", name="Older runs")).to_be_hidden()
     assert tab.faults == []
 

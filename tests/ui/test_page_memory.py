@@ -58,11 +58,11 @@ def check_other_methods(part: Any, pictures: Any) -> None:
     assert heights[-1] < heights[-2], "no plateau at the chart's top"
     assert pictures.nth(2).locator("g[clip-path] > path[data-method=full]").count() == 1
     names = part.locator("text.tf-mini-name[data-method=full]")
-    assert [names.nth(number).is_visible() for number in (0, 1)] == [False, False]
+    assert [names.nth(i).is_visible() for i in (0, 1)] == [False, False]
     part.get_by_role("button", name="Full", exact=True).focus()
-    for number in (0, 1):
-        playwright.expect(names.nth(number)).to_be_visible()
-        assert re.match(r"Full: [\d.]+ MiB to [\d.]+ MiB", names.nth(number).text_content())
+    for i in (0, 1):
+        playwright.expect(names.nth(i)).to_be_visible()
+        assert re.match(r"Full: [\d.]+ MiB to [\d.]+ MiB", names.nth(i).text_content())
 
 
 def test_the_charts_of_memory_are_drawn_and_a_fix_changes_the_form(tab: Tab) -> None:
@@ -70,12 +70,12 @@ def test_the_charts_of_memory_are_drawn_and_a_fix_changes_the_form(tab: Tab) -> 
         part = opened(tab, "More about memory")
     pictures = part.locator("svg.tf-mini")
     playwright.expect(pictures).to_have_count(3, timeout=30_000)
-    step, rows, lengths = (drawn(pictures.nth(number)) for number in range(3))
+    step, rows, lengths = (drawn(pictures.nth(i)) for i in range(3))
     assert len(step) > 6 and max(step) > step[0], "memory rises within a step"
     for rising in (rows, lengths):
         assert len(rising) > 4 and rising == sorted(rising) and rising[-1] > rising[0]
-    for number in range(3):
-        assert pictures.nth(number).locator(".tf-mini-dot").count() == 1
+    for i in range(3):
+        assert pictures.nth(i).locator(".tf-mini-dot").count() == 1
     check_other_methods(part, pictures)
     playwright.expect(part).to_contain_text(re.compile(r"Highest at: .+, [\d.]+ MiB of tensors"))
     shares = part.locator("table.tf-several tbody tr")
@@ -99,10 +99,10 @@ def test_the_table_is_awaited_for_the_device_that_was_chosen(tab: Tab, tmp_path:
     memory = tab.page.get_by_role("region", name="Estimated memory")
     pick(tab, "would_fit_on", "T4 16 GB")
     playwright.expect(memory).to_contain_text("of 14.6 GiB", timeout=30_000)
-    with tab.page.expect_request(re.compile("fork/memory.*T4"), timeout=30_000) as asked:
+    with tab.page.expect_request(re.compile("fork/memory.*T4"), timeout=30_000) as sent:
         tab.field("model").fill(str(big_model(tmp_path / "a big model", width=8064)))
         tab.field("model").press("Enter")
-    assert asked.value.url.endswith("?device=T4%2016%20GB")
+    assert sent.value.url.endswith("?device=T4%2016%20GB")
     playwright.expect(memory).to_contain_text("The estimate is traced.", timeout=SLOW)
 
     odd = big_model(tmp_path / "an odd model")
@@ -126,17 +126,17 @@ def test_the_error_of_a_finished_run_joins_the_calibration(first_tab: Tab) -> No
     part.locator("summary").click()
     dot = part.locator("circle")
     playwright.expect(dot).to_have_count(1)
-    said = dot.locator("title").text_content()
-    sizes = re.search(r"estimated ([\d.]+) MiB, measured ([\d.]+) MiB", said)
-    assert sizes, said
+    title = dot.locator("title").text_content()
+    sizes = re.search(r"estimated ([\d.]+) MiB, measured ([\d.]+) MiB", title)
+    assert sizes, title
     estimated, measured = map(float, sizes.groups())
     error = 100 * (estimated / measured - 1)
     assert -0.5 < error < 25, "the widest micro-batch the data can give is at least what a short run met"
-    told = re.search(r"1 run: error ([\d.]+) % in the middle, ([\d.]+) % at most", part.inner_text())
-    assert told and told[1] == told[2]
-    assert float(told[1]) == pytest.approx(abs(error), abs=100 * 0.06 / measured + 0.6)
+    summary = re.search(r"1 run: error ([\d.]+) % in the middle, ([\d.]+) % at most", part.inner_text())
+    assert summary and summary[1] == summary[2]
+    assert float(summary[1]) == pytest.approx(abs(error), abs=100 * 0.06 / measured + 0.6)
     cell = tab.page.locator(f"[data-run={run}] [data-head=memory]").inner_text()
-    assert re.fullmatch(rf"{sizes[2]} MiB\s+est. {sizes[1]} MiB, [+\u2212]?{float(told[1]):.1f} %", cell), cell
+    assert re.fullmatch(rf"{sizes[2]} MiB\s+est. {sizes[1]} MiB, [+\u2212]?{float(summary[1]):.1f} %", cell), cell
 
     tab.page.get_by_role("group", name="Method", exact=True).get_by_text("LoRA", exact=True).click()
     playwright.expect(tab.page.locator(".tf-tiles")).not_to_contain_text("(100\u00a0%)", timeout=30_000)
@@ -144,13 +144,13 @@ def test_the_error_of_a_finished_run_joins_the_calibration(first_tab: Tab) -> No
     tab.wait_state(other, "finished")
     playwright.expect(dot).to_have_count(2, timeout=SLOW)
     errors = []
-    for one in (run, other):
-        cell = tab.page.locator(f"[data-run={one}] [data-head=memory]").inner_text()
+    for run_id in (run, other):
+        cell = tab.page.locator(f"[data-run={run_id}] [data-head=memory]").inner_text()
         errors.append(abs(float(re.search(r", [+\u2212]?([\d.]+) %", cell)[1])))
-    told = re.search(r"2 runs: error ([\d.]+) % in the middle, ([\d.]+) % at most", part.inner_text())
-    assert float(told[1]) == pytest.approx(sum(errors) / 2, abs=0.11) and float(told[2]) == max(errors)
-    numbers = part.locator("text.tf-mini-text[text-anchor=start], text.tf-mini-text[text-anchor=middle]")
-    assert numbers.all_text_contents()[0] == "0 B" and numbers.count() == 2, "the lower axis has numbers too"
+    summary = re.search(r"2 runs: error ([\d.]+) % in the middle, ([\d.]+) % at most", part.inner_text())
+    assert float(summary[1]) == pytest.approx(sum(errors) / 2, abs=0.11) and float(summary[2]) == max(errors)
+    axis_texts = part.locator("text.tf-mini-text[text-anchor=start], text.tf-mini-text[text-anchor=middle]")
+    assert axis_texts.all_text_contents()[0] == "0 B" and axis_texts.count() == 2, "the lower axis has numbers too"
 
     tab.page.set_viewport_size({"width": 420, "height": 900})
     row = tab.page.locator(f"[data-run={other}]")

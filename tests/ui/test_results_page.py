@@ -40,9 +40,9 @@ def run(tab: Tab, tmp_path_factory: Any) -> str:
     file.write_text("\ufeff" + json.dumps(SETTINGS), encoding="utf-8")
     tab.page.get_by_label("settings file").set_input_files(file)
     playwright.expect(tab.field("max_steps")).to_have_value("12", timeout=20_000)
-    found = tab.press_start(run_name="first")
-    tab.wait_state(found, "finished")
-    return found
+    run_id = tab.press_start(run_name="first")
+    tab.wait_state(run_id, "finished")
+    return run_id
 
 
 def fetched(tab: Tab, path: str) -> Any:
@@ -69,7 +69,7 @@ def test_a_settings_file_is_what_the_run_has(tab: Tab, run: str) -> None:
     assert settings["sample"]["prompts"] == SETTINGS["sample"]["prompts"]
 
 
-def test_a_wrong_settings_file_is_told_and_changes_nothing(tab: Tab, run: str, tmp_path: Path) -> None:
+def test_a_wrong_settings_file_is_reported_and_changes_nothing(tab: Tab, run: str, tmp_path: Path) -> None:
     for text, word in (
         ("{nonsense", "not JSON"),
         ('{"micro_batch_size": 0}', "Micro-batch size: 0 is outside"),
@@ -115,8 +115,8 @@ def test_evaluation_rows_can_be_sorted_and_gone_back_to(tab: Tab, run: str) -> N
     losses = [float(text) for text in panel.locator("tbody tr td:last-child").all_inner_texts()]
     assert losses == sorted(losses, reverse=True) and losses[0] > losses[-1]
     panel.get_by_label("order").select_option(label="as in the data")
-    numbers = [int(text) for text in panel.locator("tbody tr td:first-child").all_inner_texts()]
-    assert numbers == list(range(24))
+    indices = [int(text) for text in panel.locator("tbody tr td:first-child").all_inner_texts()]
+    assert indices == list(range(24))
     slider = panel.get_by_label("evaluation at step")
     slider.fill("0")
     playwright.expect(panel.locator("output")).to_have_text("0")
@@ -146,8 +146,8 @@ def test_the_full_script_of_plotly_comes_with_the_heat_map_and_not_before(browse
 
 
 def test_samples_stand_on_a_timeline(tab: Tab, run: str) -> None:
-    said = fetched(tab, f"fork/runs/{run}/samples")["samples"]
-    assert [one["step"] for one in said] == [0, 6, 12]
+    samples = fetched(tab, f"fork/runs/{run}/samples")["samples"]
+    assert [sample["step"] for sample in samples] == [0, 6, 12]
     line = tab.page.locator(".tf-timeline li")
     playwright.expect(line).to_have_count(3)
     playwright.expect(line.last).to_contain_text("step 12")
@@ -164,12 +164,12 @@ def test_prompts_of_a_file_are_all_answered(tab: Tab, run: str, tmp_path: Path) 
 
 
 def test_each_form_of_the_result_downloads(tab: Tab, run: str, tmp_path: Path) -> None:
-    wanted = {
+    entries = {
         "Download zip": "adapter/adapter_model.safetensors",
         "Download merged model": "merged/model.safetensors",
         "Download the best weights": "adapter/adapter_model.safetensors",
     }
-    for entry, name in wanted.items():
+    for entry, name in entries.items():
         names = zipfile.ZipFile(saved(tab, run, entry, tmp_path)).namelist()
         folder = name.partition("/")[0]
         assert {name, "settings.json", f"{folder}/README.md", f"{folder}/tokenizer.json"} <= set(names), entry
@@ -201,8 +201,8 @@ def test_the_next_run_begins_with_the_result_of_this_one(browser: Any, server: S
     playwright.expect(row.get_by_text("from the first one", exact=True)).to_be_visible()
     panel = tab.page.get_by_role("region", name="Ask the model")
     panel.get_by_role("button", name="Ask", exact=True).click()
-    asked = panel.locator(".tf-answer-row:not([aria-busy]) h3")
-    playwright.expect(asked.first).to_have_text("its base, after “the first one”", timeout=SLOW)
+    questions = panel.locator(".tf-answer-row:not([aria-busy]) h3")
+    playwright.expect(questions.first).to_have_text("its base, after “the first one”", timeout=SLOW)
     begun = fetched(tab, f"fork/runs/{second}/predictions?step=0")["loss"]
     assert begun == pytest.approx(learned, abs=1e-4)
     assert tab.faults == []
@@ -220,20 +220,20 @@ def test_a_merged_model_is_made_where_one_sees_it_and_not_offered_where_there_is
         )["run_id"]
         for name in ("prompt_tuning", "lora")
     ]
-    for one in runs:
-        tab.wait_state(one, "finished")
+    for run_id in runs:
+        tab.wait_state(run_id, "finished")
     offered = {}
-    for one in runs:
-        tab.page.locator(f"[data-run={one}] summary").click()
-        entries = tab.page.locator(f"[data-run={one}] .tf-menu")
+    for run_id in runs:
+        tab.page.locator(f"[data-run={run_id}] summary").click()
+        entries = tab.page.locator(f"[data-run={run_id}] .tf-menu")
         playwright.expect(entries.get_by_text("Download the best weights")).to_be_visible()  # the server has answered
-        offered[one] = entries.get_by_text("merged").locator("visible=true").count()
+        offered[run_id] = entries.get_by_text("merged").locator("visible=true").count()
         tab.page.keyboard.press("Escape")
     assert list(offered.values()) == [0, 2]
-    tab.page.route("**/results", lambda route: route.continue_() if route.request.method == "GET" else asked(route))
+    tab.page.route("**/results", lambda route: route.continue_() if route.request.method == "GET" else refuse(route))
     seen: list[str] = []
 
-    def asked(route: Any) -> None:
+    def refuse(route: Any) -> None:
         seen.append(route.request.post_data)
         route.continue_()
 

@@ -53,7 +53,7 @@ def test_a_section_is_one_component_of_the_page(section: Section, blocks: gr.Blo
 
 
 @by_kind
-def test_the_page_listens_to_every_event_that_a_section_fires(section: Section, blocks: gr.Blocks) -> None:
+def test_the_page_listens_to_every_event_that_a_section_triggers(section: Section, blocks: gr.Blocks) -> None:
     component = component_of(section, blocks)
     heard = {
         event
@@ -61,21 +61,21 @@ def test_the_page_listens_to_every_event_that_a_section_fires(section: Section, 
         for block, event in listener["targets"]
         if block == component._id
     }
-    assert heard == set(section.fires)
+    assert heard == set(section.events)
 
 
 @by_kind
-def test_the_script_of_a_section_fires_the_events_of_its_record(section: Section) -> None:
+def test_the_script_of_a_section_triggers_the_events_of_its_record(section: Section) -> None:
     scripts = [ROOT / "assets" / "page.js", *(ROOT / "assets" / "page").glob("*.js")]
     fired = set(re.findall(r'trigger\("(\w+)"', "".join(path.read_text(encoding="utf-8") for path in scripts)))
-    assert set(section.fires) <= fired
+    assert set(section.events) <= fired
 
 
 @pytest.mark.browser
 @pytest.mark.timeout(600)
 @by_kind
 def test_a_section_is_mounted(section: Section, tab: Tab) -> None:
-    if section.scripted:
+    if section.has_script:
         mounted = tab.page.locator(f"#{section.element_id} [data-mounted={section.kind}]")
         playwright.expect(mounted).to_be_attached()
 

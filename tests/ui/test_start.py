@@ -28,8 +28,8 @@ def top(tab: Tab, selector: str) -> float:
     return tab.page.evaluate("(one) => document.querySelector(one).getBoundingClientRect().top", selector)
 
 
-def in_window(tab: Tab, place: Any) -> bool:
-    return place.evaluate(
+def in_window(tab: Tab, locator: Any) -> bool:
+    return locator.evaluate(
         "(one) => { const box = one.getBoundingClientRect();"
         " const over = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);"
         " return box.top >= 0 && box.bottom <= innerHeight && one.contains(over); }"
@@ -110,9 +110,9 @@ def test_methods_that_the_task_refuses_are_greyed_with_the_reason_before_the_pre
     expect(methods.get_by_label("LoRA", exact=True)).to_be_disabled()
 
 
-def test_what_is_wrong_is_told_in_the_words_of_the_page_and_moves_nothing(tab: Tab) -> None:
+def test_what_is_wrong_is_reported_in_the_words_of_the_page_and_moves_nothing(tab: Tab) -> None:
     tiles = top(tab, ".tf-tiles")
-    for path, typed, told in (
+    for path, typed, message in (
         ("gradient_accumulation_steps", "x", "Accumulation steps: needs a whole number, not 'x'; try 4."),
         ("max_steps", "-1", "Updates: -1 is outside the limit: 1 to 10,000,000; try 60."),
         ("method.lora.r", "0", "Rank r: 0 is outside the limit"),
@@ -120,7 +120,7 @@ def test_what_is_wrong_is_told_in_the_words_of_the_page_and_moves_nothing(tab: T
         before = tab.field(path).input_value()
         tab.field(path).fill(typed)
         problem = tab.page.locator(f"#f-{path.replace('.', '-')} .tf-problem")
-        expect(problem).to_contain_text(told, timeout=20_000)
+        expect(problem).to_contain_text(message, timeout=20_000)
         expect(tab.page.get_by_text("These numbers belong to the last settings that could be read.")).to_be_visible()
         assert top(tab, ".tf-tiles") == tiles, "the numbers stay where they are while a person types"
         tab.field(path).fill(before)
@@ -153,20 +153,20 @@ def test_what_is_wrong_is_told_in_the_words_of_the_page_and_moves_nothing(tab: T
     expect(offered).to_be_visible()
 
 
-def test_a_problem_in_a_closed_part_stays_told_and_start_leads_to_its_field(tab: Tab) -> None:
-    more, told = tab.page.get_by_role("button", name="More settings"), tab.page.locator(".tf-general .tf-problem")
+def test_a_problem_in_a_closed_part_stays_shown_and_start_leads_to_its_field(tab: Tab) -> None:
+    more, problem = tab.page.get_by_role("button", name="More settings"), tab.page.locator(".tf-general .tf-problem")
     more.click()
     tab.field("eval.every").fill("-1")
-    expect(told).to_contain_text("Evaluate every: -1 is outside the limit", timeout=20_000)
+    expect(problem).to_contain_text("Evaluate every: -1 is outside the limit", timeout=20_000)
     expect(tab.page.locator("#f-eval-every .tf-problem")).to_be_visible()
     more.click()
     expect(tab.field("eval.every")).to_be_hidden()
-    expect(told).to_have_count(1)
+    expect(problem).to_have_count(1)
     tab.page.get_by_role("button", name="Start training").click()
     expect(tab.field("eval.every")).to_be_focused(timeout=20_000)
-    expect(told).to_have_count(1)
+    expect(problem).to_have_count(1)
     more.click()
-    told.get_by_role("button", name="Show the field").click()
+    problem.get_by_role("button", name="Show the field").click()
     expect(tab.field("eval.every")).to_be_focused(timeout=20_000)
     tab.field("eval.every").fill("5")
-    expect(told).to_have_count(0, timeout=20_000)
+    expect(problem).to_have_count(0, timeout=20_000)

@@ -51,7 +51,7 @@ def test_the_other_events_of_a_batch_are_stored(store: RunStore) -> None:
     store.append(event(3, "step", step=3, loss=0.5))
     store.append(event(4, "failed", step=3, message=f"a file named {HALF}"))
     store.flush()
-    assert [one.data["step"] for one in store.events("r1", "step")] == [1, 3]
+    assert [event.data["step"] for event in store.events("r1", "step")] == [1, 3]
     assert (store.run("r1").state, store.run("r1").message) == ("failed", "a file named \\ud800")
 
 
@@ -69,14 +69,14 @@ def test_the_other_events_of_a_batch_are_stored(store: RunStore) -> None:
         "x" * 9_999,
     ],
 )
-def test_a_refusal_can_be_told_whatever_the_value_was(value: Any) -> None:
+def test_a_refusal_can_be_sent_whatever_the_value_was(value: Any) -> None:
     plain = Problem(f"data.{HALF}", value, "a limit", f"{value!r:.99}{HALF}").to_dict()
     text = json.dumps(plain, allow_nan=False, ensure_ascii=False)
     assert len(text.encode("utf-8")) < 2_000
     assert json.loads(text)["field"] == "data.\\ud800"
 
 
-def test_values_that_can_be_told_are_told_as_they_are() -> None:
+def test_values_that_can_be_sent_are_sent_as_they_are() -> None:
     for value in ("Zürich 🙂", 8, 2.5, True, None, ["a", 1], {"a": {"b": [1]}}):
         assert shown_value(value) == value
 

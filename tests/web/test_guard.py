@@ -49,26 +49,26 @@ def client_of(service: RunService, **more: Any) -> TestClient:
 
 def calls(routes: Any, before: str = "") -> list[tuple[str, str]]:
     """Method and path of each route, those of mounted apps too."""
-    found = []
+    methods_and_paths = []
     for route in routes:
         if isinstance(route, Mount):
-            found += calls(route.routes, before + route.path.rstrip("/"))
+            methods_and_paths += calls(route.routes, before + route.path.rstrip("/"))
         elif hasattr(route, "original_router"):  # a router that another app includes
-            found += calls(route.original_router.routes, before)
+            methods_and_paths += calls(route.original_router.routes, before)
         else:
             path = before + PLACE.sub("r0001", route.path)
-            found += [(method, path) for method in sorted(getattr(route, "methods", None) or {"GET"})]
-    return found
+            methods_and_paths += [(method, path) for method in sorted(getattr(route, "methods", None) or {"GET"})]
+    return methods_and_paths
 
 
 def test_every_route_is_behind_the_token_and_health_alone_is_open(app: FastAPI) -> None:
-    known = calls(app.routes)
+    app_calls = calls(app.routes)
     assert {("GET", "/config"), ("POST", "/gradio_api/queue/join"), ("GET", "/fork/live"), ("POST", "/fork/runs")} <= {
-        *known
+        *app_calls
     }
-    assert len(known) > 80
+    assert len(app_calls) > 80
     client = TestClient(app)
-    for method, path in [*known, ("GET", "/nothing-here"), ("POST", "/gradio_api/run/predict")]:
+    for method, path in [*app_calls, ("GET", "/nothing-here"), ("POST", "/gradio_api/run/predict")]:
         answer = client.request(method, path, follow_redirects=False)
         assert answer.status_code == (200 if path == "/fork/health" else 403), (method, path)
         assert "set-cookie" not in answer.headers
@@ -120,8 +120,8 @@ def test_the_cookie_of_a_server_before_leads_to_the_sentence(service: RunService
     restarted = client_of(service, keys=Keys("the-token-of-the-next-start"))
     restarted.cookies = client.cookies
     assert SENTENCE in restarted.get("/").text
-    told = restarted.get("/fork/live")
-    assert told.status_code == 403 and told.json()["message"].startswith(SENTENCE)
+    refused = restarted.get("/fork/live")
+    assert refused.status_code == 403 and refused.json()["message"].startswith(SENTENCE)
 
 
 def test_the_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,18 +171,26 @@ def test_a_call_that_the_page_never_makes_is_refused_and_no_fault_of_the_server(
 
 def test_the_form_answers_for_the_browser_that_asks(app: FastAPI, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"text": "a secret line"}\n' * 20)
-    said = {}
+    answers = {}
     for key in (KEY, Keys(KEY).guest):
         client = TestClient(app, headers={"Authorization": f"Bearer {key}"})
         config = client.get("/config").json()
-        values = {one["id"]: one["props"].get("value") for one in config["components"]}
-        (source,) = (one["id"] for one in config["components"] if one["props"].get("elem_id") == "f-data-source")
-        look = next(one for one in config["dependencies"] if source in one["inputs"] and one["backend_fn"])
+        values = {component["id"]: component["props"].get("value") for component in config["components"]}
+        (source,) = (
+            component["id"]
+            for component in config["components"]
+            if component["props"].get("elem_id") == "f-data-source"
+        )
+        event = next(event for event in config["dependencies"] if source in event["inputs"] and event["backend_fn"])
         values[source] = str(tmp_path / "rows.jsonl")
-        body = {"data": [values[one] for one in look["inputs"]], "fn_index": look["id"], "session_hash": "x"}
-        said[key] = client.post("/gradio_api/run/predict", json=body).text
-    assert "--data DIR" not in said[KEY] and '"problems":[]' in said[KEY]
-    assert "--data DIR" in said[Keys(KEY).guest]
+        body = {
+            "data": [values[component] for component in event["inputs"]],
+            "fn_index": event["id"],
+            "session_hash": "x",
+        }
+        answers[key] = client.post("/gradio_api/run/predict", json=body).text
+    assert "--data DIR" not in answers[KEY] and '"problems":[]' in answers[KEY]
+    assert "--data DIR" in answers[Keys(KEY).guest]
 
 
 # -- names and other sites --------------------------------------------------------------------------------------------

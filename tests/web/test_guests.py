@@ -90,37 +90,37 @@ def test_each_browser_sees_its_own_runs_and_the_holder_all(room: Class) -> None:
 
 
 def test_no_route_of_a_run_answers_a_stranger(room: Class) -> None:
-    run, kept = started(room.anna), started(room.ben, max_steps=100_000)
+    run, other = started(room.anna), started(room.ben, max_steps=100_000)
     room.service.wait(run, 20)
     routes = [route for route in room.app.routes if isinstance(route, Route) and "{run_id}" in route.path]
     actions = ("stop", "pause", "resume", "go_on", "delete", "undelete", "purge", "rename", "note")
     paths = {(method, route.path) for route in routes for method in route.methods or ()}
     paths |= {("POST", f"/fork/runs/{{run_id}}/{action}") for action in actions}
     assert len(paths) >= 15
-    told = {room.anna.get("/fork/runs/none/settings").json()["message"].replace("none", run)}
+    messages = {room.anna.get("/fork/runs/none/settings").json()["message"].replace("none", run)}
     for method, path in sorted(paths):
         address = path.replace("{run_id}", run).replace("{action}", "stop")
         answer = room.ben.request(
             method, address, json={"name": "taken", "prompts": ["x"]} if method == "POST" else None
         )
         assert answer.status_code == 404, (method, address, answer.text)
-        assert answer.json()["message"] in told, "it tells that there is such a run"
-    assert room.anna.post(f"/fork/runs/{kept}/stop").status_code == 404 and room.service.run(kept).active
+        assert answer.json()["message"] in messages, "it tells that there is such a run"
+    assert room.anna.post(f"/fork/runs/{other}/stop").status_code == 404 and room.service.run(other).active
     assert room.ben.post("/fork/runs", json={"settings": SMALL, "parent": run, "from_step": 1}).status_code == 404
     row = room.service.run(run)
     assert row.deleted is None and row.name != "taken"
-    assert room.holder.post(f"/fork/runs/{kept}/stop").status_code == 200, "the holder of the token may"
+    assert room.holder.post(f"/fork/runs/{other}/stop").status_code == 200, "the holder of the token may"
 
 
-def test_a_browser_is_told_what_its_own_takes_on_the_disk(room: Class) -> None:
+def test_a_browser_sees_what_its_own_runs_take_on_the_disk(room: Class) -> None:
     room.service.wait(started(room.ben), 60)
     mine = started(room.anna)
     room.service.wait(mine, 60)
     uploaded(room.ben)
-    told = {name: getattr(room, name).get("fork/disk").json() for name in ("anna", "holder")}
-    assert (told["anna"]["runs"]["count"], told["anna"]["uploads"]["count"]) == (1, 0)
-    assert (told["holder"]["runs"]["count"], told["holder"]["uploads"]["count"]) == (2, 1)
-    assert told["anna"]["free"] is None and told["holder"]["free"] > 0
+    disks = {name: getattr(room, name).get("fork/disk").json() for name in ("anna", "holder")}
+    assert (disks["anna"]["runs"]["count"], disks["anna"]["uploads"]["count"]) == (1, 0)
+    assert (disks["holder"]["runs"]["count"], disks["holder"]["uploads"]["count"]) == (2, 1)
+    assert disks["anna"]["free"] is None and disks["holder"]["free"] > 0
     assert room.anna.post(f"/fork/runs/{mine}/delete").status_code == 200
     assert room.anna.get("/fork/disk").json()["deleted"]["count"] == 1
     assert room.ben.get("/fork/disk").json()["deleted"]["count"] == 0
@@ -155,10 +155,10 @@ def test_the_second_address_opens_nothing_where_there_is_no_class(room: Class) -
     add_routes(app, room.service, Serving(keys=KEYS))
     client = TestClient(app)
     assert client.get(f"/fork/live?token={KEYS.guest}").status_code == 403
-    one, other = TestClient(app), TestClient(app)
-    for browser in (one, other):
+    first, second = TestClient(app), TestClient(app)
+    for browser in (first, second):
         browser.get(f"/fork/live?token={KEYS.holder}")
-    assert started(one) in seen(other), "on this machine all is one owner's"
+    assert started(first) in seen(second), "on this machine all is one owner's"
 
 
 def test_what_an_owner_is_called_opens_nothing(room: Class) -> None:
@@ -187,7 +187,7 @@ def test_start_stop_and_delete_are_logged_with_owner_and_run(room: Class, caplog
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
-def asked(path: str, settings: dict[str, Any]) -> dict[str, Any]:
+def body_of(path: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The body of a request about these settings."""
     if path == "/fork/runs":
         return {"settings": settings}
@@ -234,14 +234,14 @@ def test_a_browser_reads_uploads_and_named_folders_and_no_other_file(room: Class
         str(room.service.home / "runs.sqlite"),
     ]
     for source in forbidden:  # what the holder has had read is kept in mind, and not for others
-        room.holder.post(path, json=asked(path, {**SMALL, "data": {"source": source}}))
-        answer = room.ben.post(path, json=asked(path, {**SMALL, "data": {"source": source}}))
+        room.holder.post(path, json=body_of(path, {**SMALL, "data": {"source": source}}))
+        answer = room.ben.post(path, json=body_of(path, {**SMALL, "data": {"source": source}}))
         (problem,) = answer.json()["problems"]
         assert problem["field"] == "data.source" and "--data DIR" in problem["message"], (source, problem)
         assert "secret" not in answer.text and "root:" not in answer.text
         assert answer.status_code == 422
     for source in (uploaded(room.ben), str(data / "rows.jsonl"), "reviews"):
-        answer = room.ben.post(path, json=asked(path, {**SMALL, "data": {"source": source}}))
+        answer = room.ben.post(path, json=body_of(path, {**SMALL, "data": {"source": source}}))
         assert answer.status_code in (200, 201) and not answer.json().get("problems"), (source, answer.text)
 
 
@@ -256,12 +256,14 @@ def test_a_browser_opens_named_models_and_no_others(room: Class, tmp_path: Path,
     (tmp_path / "models" / "mixed" / "tokenizer.json").symlink_to(tmp_path / "elsewhere" / "secret" / "tokenizer.json")
     for name in ("elsewhere/secret", "models/link", "models/mixed", "data", "models/../elsewhere/secret"):
         model = str(tmp_path / name)
-        body = {"model": model} if path == "/fork/models/lookup" else asked(path, {**SMALL, "model": model})
+        body = {"model": model} if path == "/fork/models/lookup" else body_of(path, {**SMALL, "model": model})
         room.holder.post(path, json=body)  # what is kept in mind of it is not for others
         problems = room.ben.post(path, json=body).json()["problems"]
-        assert [one["field"] for one in problems] == ["model"] and "--models DIR" in problems[0]["message"], name
+        assert [problem["field"] for problem in problems] == ["model"] and "--models DIR" in problems[0]["message"], (
+            name
+        )
     for model in (str(tmp_path / "models" / "mine"), "tiny-town"):
-        body = {"model": model} if path == "/fork/models/lookup" else asked(path, {**SMALL, "model": model})
+        body = {"model": model} if path == "/fork/models/lookup" else body_of(path, {**SMALL, "model": model})
         answer = room.ben.post(path, json=body)
         assert answer.status_code in (200, 201) and not answer.json().get("problems"), answer.text
 
@@ -269,7 +271,7 @@ def test_a_browser_opens_named_models_and_no_others(room: Class, tmp_path: Path,
 def test_an_index_of_passages_is_a_path_too(room: Class, tmp_path: Path) -> None:
     settings = {"method": {"name": "retrieval", "index": str(tmp_path / "elsewhere" / "rows.jsonl")}}
     answer = room.ben.post("/fork/estimate", json=settings | {"data": {"source": "people-questions"}})
-    assert "method.index" in {one["field"] for one in answer.json()["problems"]}, answer.text
+    assert "method.index" in {problem["field"] for problem in answer.json()["problems"]}, answer.text
     assert "--data DIR" in answer.text
 
 
@@ -277,10 +279,10 @@ def test_what_was_downloaded_is_read_only_where_its_folder_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit = "a" * 40
-    place = tmp_path / "hub" / "models--org--name"
-    (place / "refs").mkdir(parents=True)
-    (place / "refs" / "main").write_text(commit)
-    shutil.copytree(asset_path("models", "tiny-town"), place / "snapshots" / commit)
+    repo = tmp_path / "hub" / "models--org--name"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text(commit)
+    shutil.copytree(asset_path("models", "tiny-town"), repo / "snapshots" / commit)
     monkeypatch.setattr("tuning.models.base_model.cache_folder", lambda: tmp_path / "hub")
     assert resolve_model("org/name").source == "hub"
     with acting_for(Visitor(owner="anna")), pytest.raises(ModelError, match="--models DIR"):
@@ -297,8 +299,8 @@ def test_the_hub_is_asked_by_the_holder_only(room: Class) -> None:
 
 
 def test_uploads_of_two_browsers_lie_apart(room: Class) -> None:
-    one, other, own = uploaded(room.anna), uploaded(room.ben), uploaded(room.holder)
-    assert len({one, other, own}) == 3
+    first, second, own = uploaded(room.anna), uploaded(room.ben), uploaded(room.holder)
+    assert len({first, second, own}) == 3
     assert Path(own).parent.parent == room.service.home / "uploads"
 
 

@@ -53,9 +53,9 @@ def app(*options: str, env: dict[str, str] | None = None) -> subprocess.Complete
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "my-machine", ""])
 def test_beyond_this_machine_there_is_no_serving_without_a_token(host: str, capsys: Any) -> None:
     assert main(["serve", "--host", host, "--no-token", "--port", "0"]) == 2
-    said = capsys.readouterr()
-    (problem,) = json.loads(said.out.splitlines()[-1])["problems"]
-    assert problem["field"] == "no_token" and "token" in problem["message"] and "token" in said.err
+    printed = capsys.readouterr()
+    (problem,) = json.loads(printed.out.splitlines()[-1])["problems"]
+    assert problem["field"] == "no_token" and "token" in problem["message"] and "token" in printed.err
 
 
 def test_under_the_name_of_another_host_there_is_none_either(capsys: Any) -> None:
@@ -89,22 +89,22 @@ def test_on_loopback_the_token_may_be_left_out(host: str) -> None:
         (["--allow-host", ""], "allow_host"),
     ],
 )
-def test_options_that_cannot_be_are_told_by_name(options: list[str], field: str) -> None:
-    with pytest.raises(SettingsError) as told:
+def test_options_that_cannot_be_are_reported_by_name(options: list[str], field: str) -> None:
+    with pytest.raises(SettingsError) as refused:
         serving(*options)
-    assert [problem.field for problem in told.value.problems] == [field]
+    assert [problem.field for problem in refused.value.problems] == [field]
 
 
 @pytest.mark.parametrize("token", ["", "short", "with a blank in it 123", "x" * 200])
 def test_a_token_of_ones_own_is_long_and_plain(token: str) -> None:
-    with pytest.raises(SettingsError) as told:
+    with pytest.raises(SettingsError) as refused:
         serving(TUNING_FORK_TOKEN=token)
-    assert told.value.problems[0].field == "TUNING_FORK_TOKEN" and (not token or token not in str(told.value))
+    assert refused.value.problems[0].field == "TUNING_FORK_TOKEN" and (not token or token not in str(refused.value))
 
 
 def test_each_start_has_a_new_token_unless_one_is_set() -> None:
-    one, other = serving().keys, serving().keys
-    assert one is not None and other is not None and one.holder != other.holder and len(one.holder) >= 43
+    first, second = serving().keys, serving().keys
+    assert first is not None and second is not None and first.holder != second.holder and len(first.holder) >= 43
     fixed = [serving(TUNING_FORK_TOKEN="a-token-of-the-tests-1").keys for _ in range(2)]
     assert {(keys.holder, keys.guest) for keys in fixed if keys} == {
         ("a-token-of-the-tests-1", Keys("a-token-of-the-tests-1").guest)
@@ -138,7 +138,7 @@ def test_a_host_is_compared_without_port_and_brackets(host: str, name: str) -> N
     assert plain_name(host) == name
 
 
-def test_loopback_is_told_by_address() -> None:
+def test_loopback_is_recognized_by_its_address() -> None:
     assert all(map(is_loopback, ("127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "", "localhost.evil.example", "10.0.0.1", "127.0.0.1.nip.io")))
 
@@ -217,7 +217,7 @@ def test_the_printed_address_opens_the_page_and_a_bare_one_says_where_it_stands(
     context = browser.new_context()
     try:
         assert process.stdout is not None
-        printed = next(found[0] for line in process.stdout if (found := re.search(r"http://\S+", line)))
+        printed = next(match[0] for line in process.stdout if (match := re.search(r"http://\S+", line)))
         bare, _, token = printed.partition("?token=")
         with pytest.raises(HTTPError) as refused:
             urlopen(bare, timeout=20)

@@ -41,7 +41,9 @@ def test_a_card_of_what_is_here_asks_nobody(hub: Hub, client: TestClient, served
         card = client.post("/fork/models/lookup", json={"model": spec}).json()
         assert card["here"] and card["source"] == source and card["problem"] is None
         assert tuned is None or card["tuned"] == tuned
-        assert [one["method"] for one in card["fits"]] == ["lora", "full"] and all(one["fits"] for one in card["fits"])
+        assert [method["method"] for method in card["fits"]] == ["lora", "full"] and all(
+            method["fits"] for method in card["fits"]
+        )
     assert hub.requests == []
 
 

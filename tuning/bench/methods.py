@@ -97,7 +97,7 @@ def _retained(plan: Plan | None, folder: Path | None) -> float:
     tokenizer = TextTokenizer(base)
     rows = encode_set(open_data(settings.data, settings.task, 0).eval, tokenizer, settings.data, settings.task)
     model: Any = load_base(
-        base, labels=None, attention="sdpa", dtype=torch.float32, pad_id=tokenizer.pad_id or 0
+        base, class_names=None, attention="sdpa", dtype=torch.float32, pad_id=tokenizer.pad_id or 0
     ).eval()
     if plan is not None and folder is not None:
         method = method_named(plan.settings.method.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from tuning.plan.micro_batches import Moment, Shape
+from tuning.plan.micro_batches import BatchShape, PeakCandidate
 from tuning.plan.plan import Plan
 
 Parts = dict[str, int]
@@ -27,15 +27,15 @@ class BatchMemory(Protocol):
         """The memory of a plan that differs in sizes alone."""
         ...
 
-    def peak(self, batch: Moment) -> tuple[Parts, str]:
+    def peak(self, batch: PeakCandidate) -> tuple[Parts, str]:
         """Bytes by category at the peak of this micro-batch or the update after it, and the name of that point."""
         ...
 
-    def total(self, batch: Moment) -> int:
+    def total(self, batch: PeakCandidate) -> int:
         """Bytes of all categories together at the peak of this micro-batch or the update after it."""
         ...
 
-    def candidates(self, batches: Sequence[Moment]) -> list[tuple[Moment, str, Parts]]:
+    def points_to_shard(self, batches: Sequence[PeakCandidate]) -> list[tuple[PeakCandidate, str, Parts]]:
         """The points of these micro-batches that can be the highest once memory is shared out over devices.
 
         Each is the micro-batch, its place as in `table.Point` ("0.loss": micro-batch, a point, words), bytes by
@@ -43,14 +43,14 @@ class BatchMemory(Protocol):
         """
         ...
 
-    def through_step(self, batch: Moment) -> list[tuple[str, int]]:
+    def through_step(self, batch: PeakCandidate) -> list[tuple[str, int]]:
         """Names and bytes of the points of one update in order of time; empty where they are not known."""
         ...
 
-    def forward_peak(self, shape: Shape) -> tuple[Parts, str]:
+    def forward_peak(self, shape: BatchShape) -> tuple[Parts, str]:
         """Bytes by category at the peak of a forward pass without gradients, and the name of that point."""
         ...
 
-    def forward_total(self, shape: Shape) -> int:
+    def forward_total(self, shape: BatchShape) -> int:
         """Bytes of all categories together at the peak of a forward pass without gradients."""
         ...

@@ -61,7 +61,7 @@ def estimate(usage: MemoryUsage) -> MemoryEstimate:
     plan, device = usage.plan, usage.plan.device
     parts, peak_at = usage.peak()
     total, evaluation, generation = sum(parts.values()), usage.evaluation(), usage.generation()
-    process, low, high = usage.process(max(total, evaluation, generation))
+    process, low, high = usage.process_band(max(total, evaluation, generation))
     fits = high <= device.total_bytes
     return MemoryEstimate(
         total_bytes=total,

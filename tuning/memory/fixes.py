@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 
 from tuning.memory.formula import optimizer_values
 from tuning.memory.peak_batches import longest_row
-from tuning.memory.usage import MemoryUsage, usage_of, with_settings
+from tuning.memory.usage import MemoryUsage, usage_of, with_settings_unchecked
 from tuning.methods import method_named
 from tuning.models.architectures import supports_sdpa
 from tuning.plan.checks import check
@@ -138,7 +138,7 @@ def _peaks(usage: MemoryUsage, length: int | None = None) -> tuple[int, int]:
 
 def _with(usage: MemoryUsage, **settings: Any) -> MemoryUsage:
     """The usage with settings that change sizes alone."""
-    return usage.with_plan(with_settings(usage.plan, settings))
+    return usage.with_plan(with_settings_unchecked(usage.plan, settings))
 
 
 def _fewer_rows(usage: MemoryUsage) -> Iterator[Change]:
@@ -174,13 +174,15 @@ def _other_computation(usage: MemoryUsage) -> Iterator[Change]:
     if settings.attention == "eager" and supports_sdpa(plan.model.shape.model_type):
         cost = "attention sdpa instead of eager: the same answer, no slower"
         yield Change(
-            settings={"attention": "sdpa"}, cost=cost, other=usage_of(with_settings(plan, {"attention": "sdpa"}))
+            settings={"attention": "sdpa"},
+            cost=cost,
+            other=usage_of(with_settings_unchecked(plan, {"attention": "sdpa"})),
         )
     if not usage.trains:
         return
     now = _refused(plan)
     change: dict[str, Any] = {"gradient_checkpointing": True}
-    if not settings.gradient_checkpointing and _refused(other := with_settings(plan, change)) <= now:
+    if not settings.gradient_checkpointing and _refused(other := with_settings_unchecked(plan, change)) <= now:
         cost = "gradient checkpointing: layers are computed again in the backward pass"
         yield Change(settings=change, cost=cost, time_percent=33, other=usage_of(other))
     yield from _cheaper_methods(plan, now)
@@ -195,7 +197,7 @@ def _cheaper_methods(plan: Plan, now: set[tuple[str, str]]) -> Iterator[Change]:
         shared = type(settings).model_fields.keys() - {"name"} if issubclass(method.settings, type(settings)) else ()
         with_shared = plain.replace(**{name: getattr(settings, name) for name in shared})
         candidates = [with_shared, plain] if with_shared != plain else [plain]
-        plans = (with_settings(plan, {"method": candidate}) for candidate in candidates)
+        plans = (with_settings_unchecked(plan, {"method": candidate}) for candidate in candidates)
         other = next((other for other in plans if _refused(other) <= now), None)
         if other is not None:
             cost = f"{method.title} instead of {own.title}: {method.tradeoff}"
@@ -211,7 +213,7 @@ def _cheaper_optimizers(plan: Plan, now: set[tuple[str, str]]) -> Iterator[Chang
         cheaper = chosen.replace(name=optimizer.name)
         if optimizer.as_fix is None or optimizer_values(cheaper) >= optimizer_values(chosen):
             continue
-        other = with_settings(plan, {"optimizer": cheaper})
+        other = with_settings_unchecked(plan, {"optimizer": cheaper})
         if _refused(other) <= now:
             cost = optimizer.as_fix
             words = cost if chosen.learning_rate is None else f"{cost}, which needs another learning_rate"

@@ -18,7 +18,7 @@ from tuning.memory.workload import CATEGORIES, config_of
 from tuning.methods import method_named
 from tuning.models.base_model import ModelShape
 from tuning.models.families import DROPOUT_GROUPS
-from tuning.plan.micro_batches import Moment, Shape
+from tuning.plan.micro_batches import BatchShape, PeakCandidate
 from tuning.plan.plan import Plan
 from tuning.settings.optimizers import optimizer_named
 from tuning.settings.schema import OptimizerSettings
@@ -39,29 +39,29 @@ class FormulaMemory:
     def with_plan(self, plan: Plan) -> FormulaMemory:
         return FormulaMemory(plan=plan)
 
-    def peak(self, batch: Moment) -> tuple[Parts, str]:
+    def peak(self, batch: PeakCandidate) -> tuple[Parts, str]:
         return _update_peak(self.plan, batch)
 
-    def total(self, batch: Moment) -> int:
+    def total(self, batch: PeakCandidate) -> int:
         return sum(_update_peak(self.plan, batch)[0].values())
 
-    def candidates(self, batches: Sequence[Moment]) -> list[tuple[Moment, str, Parts]]:
+    def points_to_shard(self, batches: Sequence[PeakCandidate]) -> list[tuple[PeakCandidate, str, Parts]]:
         """The peak of the highest micro-batch alone: the formula has no other points."""
         batch = max(batches, key=lambda batch: self.total(batch) + cached_features_bytes(self.plan, batch.shape))
         parts, place = self.peak(batch)
         return [(batch, f"0.{place}", parts)]
 
-    def through_step(self, batch: Moment) -> list[tuple[str, int]]:
+    def through_step(self, batch: PeakCandidate) -> list[tuple[str, int]]:
         """Empty: the formula has no order of time."""
         return []
 
-    def forward_peak(self, shape: Shape) -> tuple[Parts, str]:
+    def forward_peak(self, shape: BatchShape) -> tuple[Parts, str]:
         total, plan = self.forward_total(shape), self.plan
         method = plan.settings.method
-        weights = min(total, method_named(method.name).weight_bytes(plan.model.shape, method, plan.labels))
+        weights = min(total, method_named(method.name).weight_bytes(plan.model.shape, method, plan.class_count))
         return dict.fromkeys(CATEGORIES, 0) | {"weights": weights, "activations": total - weights}, "forward"
 
-    def forward_total(self, shape: Shape) -> int:
+    def forward_total(self, shape: BatchShape) -> int:
         """One block's own tensors, or the logits, beside what lasts: a pass without gradients keeps nothing else."""
         plan, model, tokens = self.plan, self.plan.model.shape, shape.rows * shape.length
         heads = (model.num_heads + model.num_kv_heads) * model.head_dim
@@ -69,10 +69,10 @@ class FormulaMemory:
         block = 4 * tokens * (2 * model.hidden_size + max(2 * heads, inner))
         if plan.settings.attention == "eager":
             block += 2 * 4 * shape.rows * model.num_heads * shape.length**2
-        return sum(_lasting_bytes(plan)) + max(block, head_bytes(model, shape, plan.labels))
+        return sum(_lasting_bytes(plan)) + max(block, head_bytes(model, shape, plan.class_count))
 
 
-def _update_peak(plan: Plan, batch: Moment) -> tuple[Parts, str]:
+def _update_peak(plan: Plan, batch: PeakCandidate) -> tuple[Parts, str]:
     """Bytes by category at the peak of this micro-batch or the update after it, and the name of that point."""
     settings, model, shape = plan.settings, plan.model.shape, batch.shape
     trainable, total = int(plan.value("trainable_parameters")), int(plan.value("total_parameters"))
@@ -94,7 +94,7 @@ def _update_peak(plan: Plan, batch: Moment) -> tuple[Parts, str]:
         workspace += widest_recompute_bytes(model, shape.rows, shape.length)
     if half:  # autocast keeps a 16-bit copy of each matrix until the forward pass is over
         workspace += 2 * total
-    head = head_bytes(model, shape, plan.labels)
+    head = head_bytes(model, shape, plan.class_count)
     weights, states = _lasting_bytes(plan)
     lasting = {"weights": weights, "gradients": 4 * trainable, "optimizer": states}
     # with accumulation the gradients live through the forward pass; without, they are born while activations go
@@ -109,7 +109,7 @@ def _update_peak(plan: Plan, batch: Moment) -> tuple[Parts, str]:
 def _lasting_bytes(plan: Plan) -> tuple[int, int]:
     """Bytes of the weights, and of the optimizer's state."""
     settings = plan.settings
-    weights, values = _weights_and_values(plan.model.shape, settings.method, plan.labels)
+    weights, values = _weights_and_values(plan.model.shape, settings.method, plan.class_count)
     return weights, int(4 * values * optimizer_values(settings.optimizer))
 
 
@@ -119,13 +119,13 @@ def optimizer_values(chosen: OptimizerSettings) -> float:
 
 
 @lru_cache(maxsize=64)
-def _weights_and_values(shape: ModelShape, method: Any, labels: int) -> tuple[int, int]:
+def _weights_and_values(shape: ModelShape, method: Any, class_count: int) -> tuple[int, int]:
     """Bytes of the weights, and values of an optimizer that keeps one of each trained weight.
 
     Cached, for a search over sizes asks for them often.
     """
     chosen = method_named(method.name)
-    return chosen.weight_bytes(shape, method, labels), chosen.optimizer_values(shape, method, labels, 1)
+    return chosen.weight_bytes(shape, method, class_count), chosen.optimizer_values(shape, method, class_count, 1)
 
 
 def attention_matrices(plan: Plan) -> int:
@@ -182,12 +182,12 @@ def block_saved_bytes(
     return int(norms + attention + forward)
 
 
-def head_bytes(model: ModelShape, shape: Shape, classes: int) -> int:
+def head_bytes(model: ModelShape, shape: BatchShape, class_count: int) -> int:
     """Logits and what the loss keeps of them: only positions that are trained on go through the head."""
     tokens = shape.rows * shape.length
-    if classes:
-        return shape.rows * classes * 4 * 3 + tokens * model.hidden_size * 4
-    return shape.labels * model.vocab_size * 4 * 3 + tokens * model.hidden_size * 4
+    if class_count:
+        return shape.rows * class_count * 4 * 3 + tokens * model.hidden_size * 4
+    return shape.label_tokens * model.vocab_size * 4 * 3 + tokens * model.hidden_size * 4
 
 
 def widest_recompute_bytes(shape: ModelShape, rows: int, length: int) -> int:

@@ -55,7 +55,7 @@ def device_shares(usage: MemoryUsage, count: int) -> list[DeviceShare]:
     effective = int(usage.plan.value("effective_batch")) * count
     shares = []
     for way, total in totals.items():
-        process, low, high = usage.process(total)
+        process, low, high = usage.process_band(total)
         shares.append(
             DeviceShare(
                 way=way,
@@ -81,7 +81,7 @@ def _fully_sharded_bytes(usage: MemoryUsage, count: int) -> int:
     if count == 1:
         return usage.peak_of_run()
     units = _units_of(usage)
-    candidates = usage.candidates()
+    candidates = usage.points_to_shard()
     update = max(_shared_total(parts, count) + units.whole(place, count) for place, parts in candidates)
     lasting = sum(candidates[0][1][name] for name in ("weights", "optimizer"))
     between = max(usage.evaluation(), usage.generation())
@@ -130,12 +130,14 @@ class _Units:
 def _units_of(usage: MemoryUsage) -> _Units:
     plan = usage.plan
     shape, settings = plan.model.shape, plan.settings.method
-    weights = method_named(settings.name).weight_bytes(shape, settings, plan.labels)
-    head = shape.classifier_parameters(plan.labels) if plan.labels else shape.parameters - shape.body_parameters
+    weights = method_named(settings.name).weight_bytes(shape, settings, plan.class_count)
+    head = (
+        shape.classifier_parameters(plan.class_count) if plan.class_count else shape.parameters - shape.body_parameters
+    )
     outside = 4 * (shape.body_parameters - shape.num_layers * shape.block_parameters + head)
     block, trained = max(0, weights - outside) // shape.num_layers, 4 * int(plan.value("trainable_parameters"))
     # all weights are trained, or few, which are taken to lie in the blocks; an embedding's gradient comes last
-    early = outside if shape.tied or plan.labels else 4 * head
+    early = outside if shape.tied or plan.class_count else 4 * head
     whole = float(plan.value("trainable_share")) > 0.5
     return _Units(
         outside=outside,

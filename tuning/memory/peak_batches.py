@@ -19,7 +19,14 @@ import numpy as np
 from tuning.core.errors import counted
 from tuning.data import DataSummary
 from tuning.methods import method_named
-from tuning.plan.micro_batches import Moment, Shape, highest_moments, shape_of, sorted_sizes, update_batches_of_run
+from tuning.plan.micro_batches import (
+    BatchShape,
+    PeakCandidate,
+    highest_candidates,
+    shape_of,
+    sorted_sizes,
+    update_batches_of_run,
+)
 from tuning.plan.plan import Plan
 
 MOST_ROWS_READ = 500_000
@@ -30,15 +37,15 @@ CACHED_DATA_SETS, CACHED_ANSWERS = 8, 2_000
 """Data sets whose row sizes are cached, and answers of each."""
 
 
-def peak_batches(plan: Plan, rows: int | None = None, length: int | None = None) -> Sequence[Moment]:
+def peak_batches(plan: Plan, row_count: int | None = None, length: int | None = None) -> Sequence[PeakCandidate]:
     """The micro-batches of this plan's updates, one of which has the memory peak.
 
-    `rows` stands for another micro-batch size. `length` stands for another number of tokens of the longest row: rows
-    are then cut there, or all grow in that proportion. With more rows at once than the effective batch the update
+    `row_count` stands for another micro-batch size. `length` stands for another number of tokens of the longest row:
+    rows are then cut there, or all grow in that proportion. With more rows at once than the effective batch the update
     batches are others, and the answer is the widest that the rows can give.
     """
     row_sizes = row_sizes_of(plan.data)
-    count, longest = rows or plan.settings.micro_batch_size, length or int(plan.value("widest_length"))
+    count, longest = row_count or plan.settings.micro_batch_size, length or int(plan.value("widest_length"))
     if _why_not_counted(plan) is None and count <= plan.value("effective_batch"):
         batches = row_sizes.of_update_batches(_BatchOrder.of(plan), count, longest, int(plan.value("widest_length")))
         if batches is not None:
@@ -83,8 +90,8 @@ def _why_not_counted(plan: Plan) -> str | None:
     return None
 
 
-def _widest(plan: Plan, row_sizes: RowSizes, count: int, longest: int) -> list[Moment]:
-    """The widest micro-batches that the rows can give, whatever the order: of length and of labels the most.
+def _widest(plan: Plan, row_sizes: RowSizes, count: int, longest: int) -> list[PeakCandidate]:
+    """The widest micro-batches that the rows can give, whatever the order: of length and of label tokens the most.
 
     Sorted by length, an update's widest micro-batch is its first, when no gradients are alive yet; the second then has
     the rows that come after the longest. Packed rows are taken to be the longest of all data: what the draw can give.
@@ -95,23 +102,23 @@ def _widest(plan: Plan, row_sizes: RowSizes, count: int, longest: int) -> list[M
     packed, others = plan.packing, min(count, plan.data.train_rows - count)
     first = row_sizes.joined(0, count, share) if packed else row_sizes.shape(count, longest, share)
     if not several or not plan.settings.data.group_by_length:
-        return [Moment(shape=first, accumulate=several)]
+        return [PeakCandidate(shape=first, accumulate=several)]
     second = max(2, round(share * row_sizes.lengths[min(count, len(row_sizes.lengths) - 1)]))
     later = row_sizes.joined(count, others, share) if packed else row_sizes.shape(others, min(longest, second), share)
-    return [Moment(shape=first, accumulate=False), Moment(shape=later, accumulate=True)]
+    return [PeakCandidate(shape=first, accumulate=False), PeakCandidate(shape=later, accumulate=True)]
 
 
-def eval_batches(plan: Plan, rows: int | None = None, length: int | None = None) -> list[Shape]:
+def eval_batches(plan: Plan, row_count: int | None = None, length: int | None = None) -> list[BatchShape]:
     """The shapes of the batches of an evaluation, and of caching a frozen body's features, that can have the peak.
 
-    Both take their rows longest first, so a later batch counts only where it has more labels. Rows that a method
+    Both take their rows longest first, so a later batch counts only where it has more label tokens. Rows that a method
     without updates has written are as long as it makes them. Where not every held-out row was counted, they are taken
     to be like the training rows, which are drawn from the same file.
     """
     settings, data, row_sizes, widest = plan.settings, plan.data, row_sizes_of(plan.data), longest_row(plan)
-    shapes, longest = list[Shape](), length or widest
+    shapes, longest = list[BatchShape](), length or widest
     if method_named(settings.method.name).caches_features(settings.method):
-        count = min(rows or settings.micro_batch_size, data.train_rows)
+        count = min(row_count or settings.micro_batch_size, data.train_rows)
         if _why_not_counted(plan) is None:
             batches = row_sizes.widest_batches(count, held_out=False)
             shapes += [_of_length(batch, longest, widest) for batch in batches]
@@ -119,23 +126,23 @@ def eval_batches(plan: Plan, rows: int | None = None, length: int | None = None)
             shapes.append(row_sizes.shape(count, longest, longest / max(1, widest)))
     if not data.eval_rows:
         return shapes
-    count = max(1, min(plan.evaluation_rows(rows), data.eval_rows))
+    count = max(1, min(plan.evaluation_rows(row_count), data.eval_rows))
     if "prompted_length" in plan.derived:
-        labels = int(plan.value("prompted_labels"))
-        return [Shape(rows=count, length=longest, labels=max(1, count * labels), padded=count > 1)]
+        label_tokens = int(plan.value("prompted_labels"))
+        return [BatchShape(rows=count, length=longest, label_tokens=max(1, count * label_tokens), padded=count > 1)]
     if not data.eval_lengths:
         return [*shapes, row_sizes.shape(count, longest, longest / max(1, widest))]
     batches = row_sizes.widest_batches(count, held_out=True)
     return shapes + [_of_length(batch, longest, widest) for batch in batches]
 
 
-def _of_length(shape: Shape, longest: int, widest: int) -> Shape:
+def _of_length(shape: BatchShape, longest: int, widest: int) -> BatchShape:
     """The batch where the longest training row has `longest` tokens for `widest`: cut there, or grown like that row."""
     length = min(shape.length, longest) if longest < widest else round(shape.length * longest / widest)
     if length == shape.length:
         return shape
-    labels = round(shape.labels * length / shape.length)
-    return replace(shape, length=length, labels=max(1, min(labels, shape.rows * (length - 1))))
+    label_tokens = round(shape.label_tokens * length / shape.length)
+    return replace(shape, length=length, label_tokens=max(1, min(label_tokens, shape.rows * (length - 1))))
 
 
 def longest_row(plan: Plan) -> int:
@@ -143,12 +150,15 @@ def longest_row(plan: Plan) -> int:
     return int(plan.value("prompted_length" if "prompted_length" in plan.derived else "widest_length"))
 
 
-def cached_features_bytes(plan: Plan, shape: Shape) -> int:
+def cached_features_bytes(plan: Plan, shape: BatchShape) -> int:
     """Bytes of a frozen body's cached features of all rows, beyond those of one such batch; 0 without a cache."""
     if not method_named(plan.settings.method.name).caches_features(plan.settings.method):
         return 0
-    here = shape.rows if plan.labels else shape.labels
-    rows, each = plan.data.train_rows + plan.data.eval_rows, 1.0 if plan.labels else row_sizes_of(plan.data).mean_labels
+    here = shape.rows if plan.class_count else shape.label_tokens
+    rows, each = (
+        plan.data.train_rows + plan.data.eval_rows,
+        1.0 if plan.class_count else row_sizes_of(plan.data).mean_label_tokens,
+    )
     return max(0, round(rows * each - here)) * plan.model.shape.hidden_size * 4
 
 
@@ -181,17 +191,17 @@ class RowSizes:
 
     def __init__(self, data: DataSummary) -> None:
         self._data = data
-        labels = data.trained_tokens + data.eval_trained_tokens
+        label_tokens = data.trained_tokens + data.eval_trained_tokens
         self.lengths = sorted(data.lengths, reverse=True) or [1]
         self.trained = sorted(data.trained_tokens, reverse=True) or [1]
-        self._most_labels = [0, *itertools.accumulate(self.trained)]
+        self._most_label_tokens = [0, *itertools.accumulate(self.trained)]
         """At index n, the label tokens of the n rows that have the most."""
-        self.mean_labels = sum(labels) / max(1, len(labels))
+        self.mean_label_tokens = sum(label_tokens) / max(1, len(label_tokens))
         """Label tokens a row, over all rows that were counted."""
         self._update_batches: dict[tuple[int, ...], list[Any]] = {}
         self._sizes: dict[Any, list[tuple[Any, Any]]] = {}
-        self._peak_batches: dict[Any, Sequence[Moment]] = {}
-        self._batches: dict[tuple[bool, int], list[Shape]] = {}
+        self._peak_batches: dict[Any, Sequence[PeakCandidate]] = {}
+        self._batches: dict[tuple[bool, int], list[BatchShape]] = {}
         self._counting = threading.Lock()
         self._threads: dict[tuple[int, ...], threading.Thread] = {}
 
@@ -206,46 +216,55 @@ class RowSizes:
         return self.lengths[0] != self.lengths[-1]
 
     # -- the widest batches that rows can give ----------------------------------------------------------------------
-    def shape(self, rows: int, length: int, share: float) -> Shape:
-        """The shape of `rows` rows of `length` tokens, with the most labels that so many rows have, times `share`."""
-        labels = round(self._most_labels[min(rows, len(self.trained))] * share)
-        most = max(1, rows * (length - 1))
-        return Shape(rows=rows, length=length, labels=max(1, min(labels, most)), padded=self.padded and rows > 1)
+    def shape(self, row_count: int, length: int, share: float) -> BatchShape:
+        """The shape of so many rows of `length` tokens, with the most label tokens of so many rows, times `share`."""
+        label_tokens = round(self._most_label_tokens[min(row_count, len(self.trained))] * share)
+        most = max(1, row_count * (length - 1))
+        return BatchShape(
+            rows=row_count,
+            length=length,
+            label_tokens=max(1, min(label_tokens, most)),
+            padded=self.padded and row_count > 1,
+        )
 
-    def joined(self, start: int, rows: int, share: float) -> Shape:
-        """The shape of `rows` packed rows, joined into one, from index `start` on in order of length, times `share`."""
-        length = max(2, round(sum(self.lengths[start : start + rows]) * share))
-        labels = round(sum(self.trained[start : start + rows]) * share)
-        return Shape(rows=1, length=length, labels=max(1, min(labels, length - 1)), padded=rows > 1)
+    def joined(self, start: int, row_count: int, share: float) -> BatchShape:
+        """The shape of so many packed rows joined into one, from index `start` on in order of length, times `share`."""
+        length = max(2, round(sum(self.lengths[start : start + row_count]) * share))
+        label_tokens = round(sum(self.trained[start : start + row_count]) * share)
+        return BatchShape(
+            rows=1, length=length, label_tokens=max(1, min(label_tokens, length - 1)), padded=row_count > 1
+        )
 
     # -- the batches of a run --------------------------------------------------------------------------------------
-    def widest_batches(self, rows: int, *, held_out: bool) -> list[Shape]:
-        """Batches of rows, longest first: the first one, and each later one with more labels than all before it."""
-        if (held_out, rows) not in self._batches:
-            lengths, labels = self._held_out if held_out else self._trained
-            by_length, shapes, most = np.argsort(-lengths, kind="stable"), list[Shape](), 0
-            for start in range(0, len(by_length), rows):
-                part = by_length[start : start + rows]
-                shape = shape_of(lengths[part].tolist(), labels[part].tolist())
-                if shape.labels > most:
-                    most = shape.labels
+    def widest_batches(self, row_count: int, *, held_out: bool) -> list[BatchShape]:
+        """Batches of rows, longest first: the first, and each later one with more label tokens than all before it."""
+        if (held_out, row_count) not in self._batches:
+            lengths, label_tokens = self._held_out if held_out else self._trained
+            by_length, shapes, most = np.argsort(-lengths, kind="stable"), list[BatchShape](), 0
+            for start in range(0, len(by_length), row_count):
+                part = by_length[start : start + row_count]
+                shape = shape_of(lengths[part].tolist(), label_tokens[part].tolist())
+                if shape.label_tokens > most:
+                    most = shape.label_tokens
                     shapes.append(shape)
-            self._batches[held_out, rows] = shapes
-        return self._batches[held_out, rows]
+            self._batches[held_out, row_count] = shapes
+        return self._batches[held_out, row_count]
 
-    def of_update_batches(self, order: _BatchOrder, rows: int, longest: int, widest: int) -> Sequence[Moment] | None:
-        """The micro-batches of `rows` rows, one of which has this run's peak; None while update batches are counted.
+    def of_update_batches(
+        self, order: _BatchOrder, row_count: int, longest: int, widest: int
+    ) -> Sequence[PeakCandidate] | None:
+        """The micro-batches of so many rows, one of which has this run's peak; None while update batches are counted.
 
         The longest row, which has `widest` tokens, is taken to have `longest`.
         """
-        question = (order, rows, longest)
+        question = (order, row_count, longest)
         if question not in self._peak_batches:
             sizes = self._sorted(order, longest, widest)
             if sizes is None:
                 return None
             if len(self._peak_batches) >= CACHED_ANSWERS:
                 self._peak_batches.clear()
-            self._peak_batches[question] = highest_moments(sizes, rows, packing=order.packing, first=True)
+            self._peak_batches[question] = highest_candidates(sizes, row_count, packing=order.packing, first=True)
         return self._peak_batches[question]
 
     def counted(self, order: _BatchOrder) -> bool:
@@ -270,14 +289,14 @@ class RowSizes:
         if update_batches is None:
             return None
         if question not in self._sizes:
-            lengths, labels = self._trained
+            lengths, label_tokens = self._trained
             if longest != widest:
                 changed = np.minimum(lengths, longest) if longest < widest else lengths * longest // widest
-                labels = np.maximum(1, np.minimum(labels * changed // lengths, changed - 1))
+                label_tokens = np.maximum(1, np.minimum(label_tokens * changed // lengths, changed - 1))
                 lengths = changed
             if len(self._sizes) >= CACHED_DATA_SETS:
                 self._sizes.clear()
-            self._sizes[question] = sorted_sizes(update_batches, lengths, labels, by_length=order.by_length)
+            self._sizes[question] = sorted_sizes(update_batches, lengths, label_tokens, by_length=order.by_length)
         return self._sizes[question]
 
     def _key(self, order: _BatchOrder) -> tuple[int, ...]:

@@ -45,7 +45,7 @@ BANDS = {
 
 
 def process_bytes(
-    total: int, kind: str, device: str, *, frozen: bool, recompute: bool, ragged: bool, half: bool
+    total: int, kind: str, device: str, *, mostly_frozen: bool, recompute: bool, ragged: bool, half: bool
 ) -> tuple[int, int, int]:
     """(expected, low, high) bytes of a run's whole process, or on a card of all that its memory must hold.
 
@@ -54,7 +54,7 @@ def process_bytes(
     band = BANDS[kind, device]
     fixed, more, above = CONTEXT_CUDA, 0, 0
     if device == "cpu":
-        heap = int(min(HEAP_SHARE * total, HEAP_MOST)) + SCATTERED * frozen + RECOMPUTED * recompute
+        heap = int(min(HEAP_SHARE * total, HEAP_MOST)) + SCATTERED * mostly_frozen + RECOMPUTED * recompute
         fixed = PROCESS_CPU + heap + KERNELS * half
         if ragged:
             more = int(min(RAGGED_SHARE * total, RAGGED_MOST))

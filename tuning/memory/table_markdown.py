@@ -72,5 +72,5 @@ def _with_method(plan: Plan, inputs: PlanInputs, name: str) -> Plan | None:
 
 def _line(usage: MemoryUsage) -> list[str]:
     method = next(method for method in METHODS if method.name == usage.plan.settings.method.name)
-    cells = [f"{usage.total(rows=rows) / MIB:.1f}{'' if usage.fits(rows) else ' †'}" for rows in ROWS]
+    cells = [f"{usage.total(row_count=rows) / MIB:.1f}{'' if usage.fits(rows) else ' †'}" for rows in ROWS]
     return [method.title, *cells, f"{int(usage.plan.value('trainable_parameters')):,}", usage.kind]

@@ -16,15 +16,20 @@ from tuning.memory.traced import TracedMemory, is_even
 from tuning.memory.tracing.table_cache import find_table, make_table, untraceable
 from tuning.memory.workload import Workload, workload_of
 from tuning.methods import method_named
-from tuning.plan.micro_batches import Moment
+from tuning.plan.micro_batches import PeakCandidate
 from tuning.plan.plan import Plan, with_method
+
+MOSTLY_FROZEN_SHARE = 0.1
+"""The share of trained weights below which a run is one over a mostly frozen model: its process has another overhead
+beside the tensors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryUsage:
     """What the run of a plan takes on the plan's device, in bytes: as its settings are, or with other sizes.
 
-    `rows` of a method stands for another micro-batch size, `length` for another number of tokens of the longest row.
+    The parameter `row_count` of the functions below stands for another micro-batch size, `length` for another number of
+    tokens of the longest row; None is what the settings have.
     """
 
     plan: Plan
@@ -70,43 +75,46 @@ class MemoryUsage:
         parts, place = self.memory.peak(batch)
         return self._with_features(batch, parts), place
 
-    def peak_batches(self, rows: int | None = None, length: int | None = None) -> Sequence[Moment]:
+    def peak_batches(self, row_count: int | None = None, length: int | None = None) -> Sequence[PeakCandidate]:
         """The micro-batches of the run's updates, one of which has the peak."""
-        batches, settings = peak_batches(self.plan, rows, length), self.plan.settings.method
+        batches, settings = peak_batches(self.plan, row_count, length), self.plan.settings.method
         # where weights are updated within the backward pass, the optimizer's state comes before that is over
         if any(batch.first for batch in batches) and method_named(settings.name).steps_in_backward(settings):
             return [replace(batch, first=False) for batch in batches]
         return batches
 
-    def total(self, rows: int | None = None, length: int | None = None) -> int:
+    def total(self, row_count: int | None = None, length: int | None = None) -> int:
         """Bytes at the peak of an update; of the evaluation where the run makes no update."""
         if not self.trains:
-            return self.evaluation(rows, length)
-        return max(map(self.batch_total, self.peak_batches(rows, length)))
+            return self.evaluation(row_count, length)
+        return max(map(self.batch_total, self.peak_batches(row_count, length)))
 
-    def batch_total(self, batch: Moment) -> int:
+    def batch_total(self, batch: PeakCandidate) -> int:
         """Bytes at the peak of one micro-batch, with the features that a run keeps of all rows."""
         return self.memory.total(batch) + cached_features_bytes(self.plan, batch.shape)
 
-    def evaluation(self, rows: int | None = None, length: int | None = None) -> int:
+    def evaluation(self, row_count: int | None = None, length: int | None = None) -> int:
         """Bytes at the peak of an evaluation; 0 where no rows are held out."""
-        return evaluation_bytes(self.plan, self.memory, rows, length)
+        return evaluation_bytes(self.plan, self.memory, row_count, length)
 
     def generation(self) -> int:
         """Bytes at the peak while answers are written; 0 where none are. Prompts are whole, whatever max_seq_length
         is."""
         return generation_bytes(self.plan, self.memory)
 
-    def peak_of_run(self, rows: int | None = None, length: int | None = None) -> int:
+    def peak_of_run(self, row_count: int | None = None, length: int | None = None) -> int:
         """The most bytes that tensors take in the whole run: what a device must hold."""
-        return max(self.total(rows, length), self.evaluation(rows, length), self.generation())
+        return max(self.total(row_count, length), self.evaluation(row_count, length), self.generation())
 
-    def candidates(self) -> list[tuple[str, Parts]]:
-        """Place and bytes by category of the points that can be the highest once memory is shared out over devices."""
+    def points_to_shard(self) -> list[tuple[str, Parts]]:
+        """The points of an update that can be the highest once its memory is sharded over several devices.
+
+        Each is a place, as in `table.Point`, and the bytes by category there.
+        """
         if not self.trains:
             parts, place = self.peak()
             return [(f"0.{place}", parts)]
-        points = self.memory.candidates(self.peak_batches())
+        points = self.memory.points_to_shard(self.peak_batches())
         return [(place, self._with_features(batch, parts)) for batch, place, parts in points]
 
     def through_step(self) -> list[tuple[str, int]]:
@@ -118,30 +126,30 @@ class MemoryUsage:
         cached = cached_features_bytes(self.plan, batch.shape)
         return [(place, size + cached) for place, size in self.memory.through_step(batch)]
 
-    def fits(self, rows: int | None = None) -> bool:
+    def fits(self, row_count: int | None = None) -> bool:
         """Whether the upper edge of the run's process stays on the device."""
-        return self.fits_bytes(self.peak_of_run(rows))
+        return self.fits_bytes(self.peak_of_run(row_count))
 
     def fits_bytes(self, total: int) -> bool:
         """Whether a run whose tensors peak at `total` bytes fits: the upper edge of its process."""
-        return self.process(total)[2] <= self.plan.device.total_bytes
+        return self.process_band(total)[2] <= self.plan.device.total_bytes
 
-    def process(self, total: int) -> tuple[int, int, int]:
-        """Expected, low and high bytes of the process whose tensors peak at `total` bytes."""
+    def process_band(self, total: int) -> tuple[int, int, int]:
+        """Expected bytes of the process whose tensors peak at `total` bytes, and the low and high edge of its band."""
         return process_bytes(
             total,
             self.kind,
             self.plan.device.kind,
-            frozen=self.plan.value("trainable_share") < 0.1,
+            mostly_frozen=self.plan.value("trainable_share") < MOSTLY_FROZEN_SHARE,
             recompute=self.plan.settings.gradient_checkpointing,
             ragged=row_sizes_of(self.plan.data).padded,
             half=self.plan.settings.precision == "autocast_bf16",
         )
 
-    def _peak_batch(self) -> Moment:
+    def _peak_batch(self) -> PeakCandidate:
         return max(self.peak_batches(), key=self.batch_total)
 
-    def _with_features(self, batch: Moment, parts: Parts) -> Parts:
+    def _with_features(self, batch: PeakCandidate, parts: Parts) -> Parts:
         return parts | {"activations": parts["activations"] + cached_features_bytes(self.plan, batch.shape)}
 
 
@@ -165,8 +173,8 @@ def usage_of(plan: Plan, device: Device | None = None, *, make: bool = False) ->
 def workloads_of(plan: Plan) -> tuple[Workload, ...]:
     """The workloads whose tables make all figures of a plan exact.
 
-    The first is that of the run; the second, where some of its micro-batches have rows of equal length, that of those.
-    Empty where the model's folder has gone.
+    The first is that of the run. A second one is added if some micro-batches have rows of equal length, which need no
+    mask. Empty where the model's folder has gone.
     """
     try:
         workload = workload_of(plan)
@@ -178,8 +186,11 @@ def workloads_of(plan: Plan) -> tuple[Workload, ...]:
     return (workload,)
 
 
-def with_settings(plan: Plan, settings: dict[str, Any]) -> Plan:
-    """The plan with other values of some settings that need no new look at the data; its other numbers stay."""
+def with_settings_unchecked(plan: Plan, settings: dict[str, Any]) -> Plan:
+    """The plan with other values of some settings, not checked and with no number derived anew but those of a method.
+
+    Only for settings that change neither rows nor their tokens, and for an estimate, never for a run.
+    """
     others = {name: value for name, value in settings.items() if name != "method"}
     plan = replace(plan, settings=plan.settings.replace(**others)) if others else plan
     return with_method(plan, settings["method"]) if "method" in settings else plan

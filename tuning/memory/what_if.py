@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from tuning.memory.fixes import MOST_ROWS, Fix, fixes, largest_micro_batch, most_rows
 from tuning.memory.multi_device import device_shares
 from tuning.memory.peak_batches import longest_row
-from tuning.memory.usage import MemoryUsage, usage_of, with_settings
+from tuning.memory.usage import MemoryUsage, usage_of, with_settings_unchecked
 from tuning.methods import METHODS, method_named
 from tuning.plan.plan import Plan
 
@@ -100,7 +100,7 @@ def what_if(usage: MemoryUsage) -> WhatIf:
         "rows": {
             "at": plan.settings.micro_batch_size,
             "values": list(ROWS),
-            "curves": [_curve(other, [{"rows": rows} for rows in ROWS]) for other in usages],
+            "curves": [_curve(other, [{"row_count": rows} for rows in ROWS]) for other in usages],
         },
         "lengths": {
             "at": longest_row(plan),
@@ -143,7 +143,7 @@ def _curve(usage: MemoryUsage, sizes: list[dict[str, int]]) -> Curve:
         "method": method,
         "title": method_named(method).title,
         "tensors": [usage.total(**size) for size in sizes],
-        "process": [usage.process(usage.peak_of_run(**size))[0] for size in sizes],
+        "process": [usage.process_band(usage.peak_of_run(**size))[0] for size in sizes],
     }
 
 
@@ -151,5 +151,5 @@ def _other_methods(usage: MemoryUsage) -> list[MemoryUsage]:
     """The same plan with each other method that makes updates and has a table, at the method's defaults."""
     chosen = usage.plan.settings.method.name
     candidates = [method for method in METHODS if method.updates and method.name != chosen]
-    usages = [usage_of(with_settings(usage.plan, {"method": method.settings()})) for method in candidates]
+    usages = [usage_of(with_settings_unchecked(usage.plan, {"method": method.settings()})) for method in candidates]
     return [other for other in usages if other.kind == "traced"]

@@ -25,14 +25,17 @@ LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 class Workload:
     """All of a run that shapes its computation, without sizes.
 
-    `config` is the model's config.json, `settings` a settings object in JSON form, `labels` the number of classes (0
-    for a language model); `padded` says that micro-batches of several rows need a mask.
+    `config` is the model's config.json, `settings` a settings object in JSON form, without its data.
     """
 
     config: dict[str, Any]
     settings: dict[str, Any]
-    labels: int
+    class_count: int
+    """Classes of the head to train; 0 for a language model."""
     padded: bool
+    """Whether micro-batches of several rows need a mask."""
+    packed: bool = False
+    """Whether a micro-batch's rows are joined: its shape then has one row, as long as all of them."""
     on_cuda: bool = False
     """Whether the run is on a CUDA device, where that makes a difference to what is allocated."""
 
@@ -43,34 +46,34 @@ class Workload:
         return rank if isinstance(rank, int) else None
 
     @property
-    def packed(self) -> bool:
-        """Whether a micro-batch's rows are joined: its shape then has one row, as long as all of them."""
-        return "data" in self.settings
-
-    @property
     def pads_evaluation(self) -> bool:
         """Whether an evaluation's batch can need padding: rows that are packed to train are not joined there."""
         return self.padded or self.packed
 
     @property
     def key(self) -> str:
-        """The name of the table, equal for runs that differ in sizes alone. The shipped tables are named so too."""
+        """The name of the table's file, equal for runs that differ in sizes alone.
+
+        The tables in the user's cache are named so, and those in `assets/memory/tables.jsonl.gz`, which is shipped.
+        """
         method = {name: value for name, value in self.settings["method"].items() if name != "r"}
         shaping = [
             TABLE_VERSION,
             [f"{name} {installed_version(name).partition('+')[0]}" for name in LIBRARIES],
             self.config,
-            self.settings | {"method": method},
-            self.labels,
+            self.settings_for(None) | {"method": method},
+            self.class_count,
             self.padded,
         ]
-        shaping += ["card"] * self.on_cuda
+        if self.on_cuda:
+            shaping.append("card")
         return sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:20]
 
     def settings_for(self, rank: int | None) -> dict[str, Any]:
-        """The settings with another rank of the method."""
+        """The whole settings object, with another rank of the method; None is the rank that it has."""
         method = self.settings["method"] | ({} if rank is None else {"r": rank})
-        return self.settings | {"method": method}
+        data = {"data": {"packing": True}} if self.packed else {}
+        return self.settings | data | {"method": method}
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -86,25 +89,33 @@ def workload_of(plan: Plan) -> Workload:
         "task": settings.task,
         "precision": settings.precision,
         "attention": settings.attention,
-        "device": "cpu",
+        "device": "cpu",  # tracing computes nothing, and needs no card: `on_cuda` says where a card allocates otherwise
         "gradient_checkpointing": settings.gradient_checkpointing,
         "method": method_settings.model_dump(mode="json"),
         "optimizer": {
             "name": optimizer.name,
+            # any momentum above 0, and any limit of the norm, allocates alike
             "momentum": 0.9 if optimizer.momentum else 0.0,
             "max_grad_norm": None if optimizer.max_grad_norm is None else 1.0,
         },
     }
-    if plan.packing:
-        shaping["data"] = {"packing": True}
-    padded = (row_sizes_of(plan.data).padded or "prompted_length" in plan.derived) and not plan.packing
+    # the lengths of prompts that a method writes are not counted one by one, so they are taken to differ
+    unequal = row_sizes_of(plan.data).padded or "prompted_length" in plan.derived
     config = config_of(plan.model.path)
     on_cuda = plan.device.kind == "cuda" and _differs_on_cuda(config, shaping, plan.model.shape.family.positions)
-    return Workload(config=config, settings=shaping, labels=plan.labels, padded=padded, on_cuda=on_cuda)
+    return Workload(
+        config=config,
+        settings=shaping,
+        class_count=plan.class_count,
+        padded=unequal and not plan.packing,
+        packed=plan.packing,
+        on_cuda=on_cuda,
+    )
 
 
 def _differs_on_cuda(config: dict[str, Any], settings: dict[str, Any], learned_positions: bool) -> bool:
-    """Whether a CUDA device may allocate otherwise than a processor: with dropout, or under autocast.
+    """Whether a CUDA device may allocate otherwise than a processor: with dropout, or where anything but fp32 is
+    computed.
 
     Model types with learned positions (GPT-2's and BERT's age) have dropout unless their config switches each off.
     """

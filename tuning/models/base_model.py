@@ -299,7 +299,7 @@ def _check_plain(tensors: dict[str, Tensor], spec: str) -> None:
         raise ModelError(message, spec, "weights in 16, 32 or 64 bits")
 
 
-def class_names(config: dict[str, Any]) -> tuple[str, ...]:
+def config_class_names(config: dict[str, Any]) -> tuple[str, ...]:
     """The classes of a config.json in the order of their numbers; where it names none, those of `transformers`."""
     names = config.get("id2label")
     if not isinstance(names, dict):

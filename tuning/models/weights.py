@@ -23,7 +23,7 @@ from tuning.core.errors import ModelError, Notice, counted
 from tuning.core.files import FileCache
 from tuning.core.paths import assets_folder
 from tuning.models.architectures import transformers_version
-from tuning.models.base_model import BaseModel, class_names
+from tuning.models.base_model import BaseModel, config_class_names
 from tuning.models.tensors import first_names
 
 REPORT_VERSION = 1
@@ -85,7 +85,7 @@ def comparison_of_report(report: dict[str, Any], spec: str, config: dict[str, An
     return Weights(
         notices=tuple(_notices(sorted((missing & head) | pooler | set(mismatched)), report["unexpected"])),
         new_pooler=tuple(sorted(pooler)),
-        head_for=class_names(config) if own_head else (),
+        head_for=config_class_names(config) if own_head else (),
     )
 
 

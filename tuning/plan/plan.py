@@ -59,7 +59,7 @@ class Plan:
         return PlanInputs(settings=self.settings, model=self.model, summary=self.data, device=self.device)
 
     @property
-    def labels(self) -> int:
+    def class_count(self) -> int:
         """Classes of the head to train; 0 for a language model."""
         return class_count(self.settings, self.data)
 

@@ -1,7 +1,8 @@
 """Questions to a run: to one that trains, and to one that has ended.
 
-A run that trains answers between two of its updates, with the weights it has then; one that has ended answers from its
-files, which stay loaded for the next question until a run starts. No thread waits for an answer: a question has a
+A run that trains answers between two of its updates, one that is paused between the micro-batches where it waits, both
+with the weights they have then; one that has ended answers from its files, which stay loaded for the next question
+until a run starts. No thread waits for an answer: a question has a
 future, and who does not want the answer any more drops it.
 """
 
@@ -191,14 +192,14 @@ def _pass_on_refusal(done: Future[Any], pending: PendingAnswer) -> None:
 def put_live(
     pending: PendingAnswer, commands: Commands, row: RunRow, question: Question, if_ended: Callable[[], None]
 ) -> None:
-    """Let a run that trains answer between two updates; where it ends before that, call `if_ended`."""
+    """Let a run answer between two updates, or while it is paused; where it ends before that, call `if_ended`."""
 
-    def task(model: Any, tokenizer: Any, labels: Any) -> None:
+    def task(model: Any, tokenizer: Any, class_names: Any) -> None:
         def answer(should_answer: ShouldContinue, on_text: Callable[[str, int, str], None]) -> dict[str, Any]:
             from tuning.training.compare import compare_in_training
 
             path, settings = row.plan["model"]["path"], _settings(row)
-            return compare_in_training(model, tokenizer, path, settings, question, labels, on_text, should_answer)
+            return compare_in_training(model, tokenizer, path, settings, question, class_names, on_text, should_answer)
 
         try:
             pending.answer(answer, lambda: not commands.stopping, lambda: not commands.paused)

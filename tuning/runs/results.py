@@ -254,16 +254,19 @@ class Results:
         if row.state not in UNSAVED:
             return False
         # weights that are the best after 0 updates are those it began with
-        return self.checkpoint(row) is not None or (best_weights(folder) or (0, 0.0))[0] > 0
+        return self.checkpoint_step(row) is not None or (best_weights(folder) or (0, 0.0))[0] > 0
 
-    def checkpoint(self, row: RunRow) -> int | None:
-        """The step of its newest complete checkpoint; None where there is none."""
+    def checkpoint_step(self, row: RunRow) -> int | None:
+        """The step of the run's newest checkpoint that has all its files; None where there is none.
+
+        The files are not read, so one that is damaged counts here, and is skipped by the attempt that resumes.
+        """
         newest = newest_complete(self._run_folder(row))
         return checkpoint_step(newest) if newest is not None else None
 
     def resumes_from(self, row: RunRow) -> int | None:
         """The step that a run would resume from, 0 where it would begin anew; None where it cannot resume."""
-        step = self.checkpoint(row)
+        step = self.checkpoint_step(row)
         if row.state in ("cancelled", "interrupted") or (row.state == "failed" and step is not None):
             return step or 0
         return None
@@ -297,7 +300,7 @@ class Results:
     def _merge(self, row: RunRow, *, best: bool) -> Callable[[ShouldContinue, bool], Path]:
         """The work that merges the last or the best weights into the base model. Raises RunError."""
         job, method = self._job(row), _method(row)
-        shape = method.merged_shape(job.plan.model.shape, job.plan.settings.method, job.plan.labels)
+        shape = method.merged_shape(job.plan.model.shape, job.plan.settings.method, job.plan.class_count)
         if shape is None:
             raise RunError(f"{method.title} cannot be merged into the base model; download it as it was trained.")
         refuse_changed_base(row)

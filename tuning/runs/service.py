@@ -7,26 +7,13 @@ home/runs/RUN_ID.
 import importlib
 import json
 import logging
-import shutil
 import statistics
 import threading
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
-from tuning.core.disk_usage import (
-    DAY,
-    CountAndBytes,
-    bytes_of,
-    clear_parts,
-    clear_uploads,
-    count_and_bytes,
-    is_older,
-    remove,
-    upload_folders,
-    upload_of,
-)
+from tuning.core.disk_usage import remove
 from tuning.core.errors import Problem, RunError, SettingsError, whole_characters
 from tuning.core.hardware import named_device
 from tuning.core.visitor import current_visitor
@@ -42,12 +29,13 @@ from tuning.models.weights import compare_weights
 from tuning.plan.inputs import base_model
 from tuning.plan.plan import Plan, changed_since, plan_for
 from tuning.runs.ask import ASK_SECONDS, OnPiece, PendingAnswer, SavedAnswers, WaitingQuestions, put_live
+from tuning.runs.disk import DiskUse, RunDisk
 from tuning.runs.events import Emitter
 from tuning.runs.executors.base import Executor, RunHandle
 from tuning.runs.executors.thread import ThreadExecutor
 from tuning.runs.results import ARTIFACT_KINDS, Results, ResultState, refuse_changed_base
 from tuning.runs.run_row import RunRow, timing_key
-from tuning.runs.store import STORE, RunStore
+from tuning.runs.store import RunStore
 from tuning.settings.schema import Settings
 from tuning.text import import_lock
 from tuning.text.question import Question
@@ -66,22 +54,8 @@ ANSWERING = ("last", "best")
 """The weights of a run that has ended which can be asked."""
 WATCH_SECONDS = 5.0
 """Seconds between two searches for runs that other processes on this home have left behind."""
-PURGED = "purged"
-"""Where a run's folder lies in the home while it is being deleted for good."""
-UNUSED_SECONDS = 30 * DAY
-"""Seconds after which an upload that no run names is removed."""
 DATA_LETTERS = 28
 """Characters of the data's name in the default name of a run."""
-
-
-class DiskUse(TypedDict):
-    """What a home folder takes on the disk: bytes, and None for what a browser of a class may not see."""
-
-    runs: CountAndBytes
-    deleted: CountAndBytes
-    uploads: CountAndBytes
-    store: int | None
-    free: int | None
 
 
 class ResultStates(TypedDict):
@@ -123,7 +97,9 @@ class RunService:
         self.store = store or RunStore(self.home)
         self.executor: Executor = executor or ThreadExecutor()
         self._handles: dict[str, RunHandle] = {}
-        self._starting = threading.Lock()
+        self._disk = RunDisk(self.home, self.store)
+        self._change_lock = threading.Lock()
+        """Held while a run is started, resumed or deleted for good, so that two requests do not do so at once."""
         self._closing = threading.Event()
         self._tables: TableMaker | None = None
         self._answers = SavedAnswers(self.executor)
@@ -131,15 +107,20 @@ class RunService:
         self._results = Results(self.home, self.store, self.executor)
 
     def recover(self) -> None:
-        """Take over from a server that is gone: its running run is marked interrupted, its queue continues."""
-        self._take_over(clear=True)
+        """Take over from servers that are gone: their files left half done are removed, their runs marked or queued."""
+        self._recover_runs(clear_killed=True)
 
-    def _take_over(self, clear: bool = False) -> None:
+    def _recover_runs(self, *, clear_killed: bool) -> None:
+        """Mark running and paused runs of processes that are gone as interrupted, and submit their queued runs here.
+
+        `clear_killed` has what killed processes left half done removed first. Nothing happens where the store is opened
+        for reading only.
+        """
         if self.store.unsound is not None:  # opened for reading only
             return
         try:
-            if clear:
-                self._clear_left()
+            if clear_killed:
+                self._disk.clear_killed()
             self.store.mark_interrupted()
             queued = self.store.requeue_orphans()
         except RunError:
@@ -149,37 +130,22 @@ class RunService:
         for row in queued:
             try:
                 job = self._job_of(row)
-                with self._starting:
-                    self._start_again(row, job)
+                with self._change_lock:
+                    self._submit_next_attempt(row, job)
             except RunError as error:
                 Emitter(row.run_id, row.attempt + 1, self.store.append)("failed", message=str(error), step=row.step)
 
     def watch(self, seconds: float = WATCH_SECONDS) -> None:
-        """Take over again every so many `seconds`: another server on this home may be killed while this one lives."""
+        """Recover runs every so many `seconds`: another server on this home may be killed while this one lives."""
 
-        def take_over() -> None:
+        def recover_often() -> None:
             while not self._closing.wait(seconds):
                 try:
-                    self._take_over()
+                    self._recover_runs(clear_killed=False)
                 except Exception:  # closed in between, or a disk that is full: the next time may go well
-                    log.info("could not take over runs that were left behind", exc_info=True)
+                    log.info("could not recover runs that were left behind", exc_info=True)
 
-        threading.Thread(target=take_over, name="watch", daemon=True).start()
-
-    def _clear_left(self) -> None:
-        """Remove what killed processes have left half done, in a time that does not grow with the number of runs."""
-        for run_id in self.store.killed():
-            clear_parts(self.run_folder(run_id))
-            self.store.release(run_id)
-        clear_uploads(self.home)
-        for aside in sorted((self.home / PURGED).glob("*")):  # a deletion for good that was cut off
-            with suppress(RunError):
-                self.store.run(aside.name)
-                self.store.purge(aside.name)
-            remove(aside)
-        for upload in upload_folders(self.home):
-            if is_older(upload, UNUSED_SECONDS) and not self.store.made_from(str(upload)):
-                remove(upload)
+        threading.Thread(target=recover_often, name="watch", daemon=True).start()
 
     # -- before a run ----------------------------------------------------------------------------------------------
     def preview(self, settings: Any, device: str | None = None) -> Preview:
@@ -187,6 +153,7 @@ class RunService:
         plan = plan_for(settings, self._results.model)
         on_device = plan.on(named_device(device)) if device else plan
         # read before the estimate: where the table comes a moment later, the estimate has to be made once more
+        # a list, and no generator that `any` leaves early: each missing table must be asked for
         pending = self._tables is not None and any(
             [self._tables.want(workload) for workload in workloads_of(on_device)]
         )
@@ -195,9 +162,11 @@ class RunService:
         seconds = self.expected_seconds(plan)
         return Preview(plan=plan, usage=usage, estimate=estimate(usage), seconds=seconds, pending=pending)
 
-    def weights_checked(self, settings: Settings, seconds: float) -> bool:
-        """Whether the base model's tensors have been checked, after waiting at most so many seconds for it. Raises
-        TuningError where they are not the model's."""
+    def wait_for_weight_check(self, settings: Settings, seconds: float) -> bool:
+        """Wait at most `seconds` until the base model's tensors are compared with those of its architecture.
+
+        Returns whether they are. Raises TuningError where they do not match.
+        """
         return compare_weights(self.base_model(settings), settings.task, seconds) is not None
 
     def base_model(self, settings: Settings) -> BaseModel:
@@ -205,8 +174,11 @@ class RunService:
         return base_model(settings, self._results.model)
 
     def tokenizer_model(self, settings: Settings) -> BaseModel:
-        """The model whose tokenizer and template rows are written for: of a run's result its own base model, whatever
-        method is to train it on. Raises ModelError."""
+        """The model whose tokenizer and chat template the rows are written for. Raises ModelError.
+
+        For a run's result that is the model which the run was trained from: it is there before the result is merged,
+        and every result has its tokenizer and template.
+        """
         return self._results.own_base(settings) if settings.model.startswith("run:") else self.base_model(settings)
 
     def what_if(self, preview: Preview) -> MemoryAnswer:
@@ -214,7 +186,10 @@ class RunService:
         return {**what_if(preview.usage), "pending": preview.pending}
 
     def expected_seconds(self, plan: Plan) -> float | None:
-        """From the latest runs with this model, method and device, by the tokens they read."""
+        """Seconds per token of the latest runs with this model, method and device, times this plan's tokens.
+
+        None where there is no such run.
+        """
         key = timing_key(plan.settings.to_dict(), plan.device.kind)
         rates = self.store.rates(key, TIMED_RUNS) if key is not None else []
         return statistics.median(rates) * plan.value("total_tokens") if rates else None
@@ -223,7 +198,7 @@ class RunService:
     def start(
         self, settings: Any, name: str | None = None, parent: str | None = None, from_step: int | None = None
     ) -> str:
-        """Queue a run and return its id. Raises TuningError with all problems, and then stores nothing."""
+        """Queue a run and return its id. Raises TuningError with all problems. Nothing is stored then."""
         preview = self.preview(settings)
         preview.plan.model.check_complete()
         name = None if name is None else _checked_text("name", name, NAME_LENGTH)
@@ -232,13 +207,14 @@ class RunService:
             limit = "a parent run" if steps is None else f"0 to {steps:,}"
             message = f"from_step needs a parent and one of its steps: {limit}."
             raise SettingsError([Problem("from_step", from_step, limit, message)])
-        if preview.plan.model.source == "run":  # all is checked, so its base model is made, and the plan with it
+        if preview.plan.model.source == "run":
+            # the base must exist before the plan is final: make it, now that all is checked, then plan again
             self._results.make_base(preview.plan.settings)
             preview = self.preview(settings)
             preview.plan.model.check_complete()
             parent = parent or _run_of(preview.plan)
         plan = preview.plan
-        with self._starting:
+        with self._change_lock:
             self.store.check_writable()
             try:
                 run_id, folder = self._new_folder()
@@ -304,17 +280,21 @@ class RunService:
         self._handles[job.run_id] = self.executor.submit(job, self.store.append)
 
     def resume_from_checkpoint(self, run_id: str) -> int:
-        """Resume a run that was cut off or stopped from its newest checkpoint, or anew where it has none; returns the
-        step that it resumes from. Raises RunError where that is not possible."""
+        """Resume a run that has ended early from its newest checkpoint, or anew where it has none.
+
+        Returns the step of that checkpoint, as far as can be seen without reading it. Raises RunError where the run
+        cannot be resumed. A run that is paused has not ended: that is `unpause`.
+        """
         job = self._job_to_resume(run_id)
         _refuse_changed(self.store.run(run_id), job.plan, "go on")
-        with self._starting:
-            self._job_to_resume(run_id)  # of two at once the second finds it queued
+        with self._change_lock:
+            self._job_to_resume(run_id)  # again with the lock: of two requests at once the second finds it queued
             row = self.store.run(run_id)
             if not self.store.claim(run_id):
                 raise RunError(f"{row.name} belongs to another Tuning Fork process on this home folder.")
-            step = self._results.checkpoint(row)
-            self._start_again(row, job)
+            # by the sizes of its files: where a checksum is wrong the worker takes the checkpoint before it, and warns
+            step = self._results.checkpoint_step(row)
+            self._submit_next_attempt(row, job)
             self.store.flush()
         _log_change("go on", run_id)
         return step or 0
@@ -326,7 +306,7 @@ class RunService:
             raise RunError(f"{row.name} was deleted; bring it back first.")
         if row.state not in RESUMABLE:
             raise RunError(f"{row.name} is {row.state}; only a run that was cut off or stopped can go on.")
-        if row.state == "failed" and self._results.checkpoint(row) is None:
+        if row.state == "failed" and self._results.checkpoint_step(row) is None:
             message = f"{row.name} failed and left no checkpoint to go on from."
             raise RunError(f"{message} Its settings can be used again for a new run.")
         return self._job_of(row)
@@ -340,7 +320,7 @@ class RunService:
             message = f"job.json of {row.name} is gone or not readable, so it cannot be started again"
             raise RunError(f"{message}; its settings can be used for a new run.") from None
 
-    def _start_again(self, row: RunRow, job: Job) -> None:
+    def _submit_next_attempt(self, row: RunRow, job: Job) -> None:
         """Start a further attempt, which resumes from the newest checkpoint, or begins anew."""
         self._submit(replace(job, attempt=row.attempt + 1))
 
@@ -359,12 +339,16 @@ class RunService:
         handle.commands.pause()
 
     def unpause(self, run_id: str) -> None:
-        """Let a paused run continue; any other stays as it is."""
+        """Let a paused run continue; any other stays as it is. One that has ended is resumed from a checkpoint."""
         handle = self._handle(run_id)
         if handle is not None:
             handle.commands.unpause()
 
     def _handle(self, run_id: str) -> RunHandle | None:
+        """The handle of a run of this process; None where it has ended and its handle is gone.
+
+        Raises RunError where the run is in another process.
+        """
         row = self.store.run(run_id)
         handle = self._handles.get(run_id)
         if handle is None and row.active:
@@ -386,7 +370,7 @@ class RunService:
         return self.store.run(run_id)
 
     def queue_position(self, run_id: str) -> int | None:
-        """How many runs go first."""
+        """How many runs go first: 0 for the one that trains; None for one that has ended or is in another process."""
         return self.executor.queue_position(run_id)
 
     def rename(self, run_id: str, name: Any) -> None:
@@ -407,75 +391,15 @@ class RunService:
         _log_change("undelete", run_id)
 
     def purge(self, run_id: str) -> int:
-        """Delete a deleted run for good: its points, its folder, its uploads that no other run names. The bytes freed.
-
-        Raises RunError where another run began with its result or a file of it.
-        """
-        with self._starting:
-            row, folder = self.store.run(run_id), self.run_folder(run_id)
-            if row.deleted is None or row.active:
-                reason = "has not ended yet" if row.active else "is not deleted: delete it first, which can be undone"
-                raise RunError(f"{row.name} {reason}.")
-            needing = [name for other, name in self.store.made_from(f"run:{run_id}", str(folder)) if other != run_id]
-            if needing:
-                more = f" and {len(needing) - 3:,} more" if len(needing) > 3 else ""
-                raise RunError(
-                    f"{row.name} cannot be deleted for good, for other runs began with its result and need it:"
-                    f" {', '.join(needing[:3])}{more}. Delete those for good first."
-                )
-            if not self.store.claim(run_id):
-                raise RunError(f"{row.name} is in use by another Tuning Fork process on this home folder.")
-            try:
-                freed = self._purge(run_id, folder)
-                _log_change("delete for good", run_id)
-                return freed
-            except OSError as error:
-                raise RunError(f"{row.name} could not be deleted for good: {error.strerror or error}.") from error
-            finally:
-                self.store.release(run_id)
-
-    def _purge(self, run_id: str, folder: Path) -> int:
-        self._answers.forget()
-        sources, freed, aside = self.store.sources(run_id), bytes_of(folder), self.home / PURGED / run_id
-        aside.parent.mkdir(exist_ok=True)
-        if folder.is_dir():
-            folder.rename(aside)  # from here on a start finishes it
-        try:
-            self.store.purge(run_id)
-        except RunError:
-            if aside.is_dir():
-                aside.rename(folder)
-            raise
-        remove(aside)
-        for upload in {upload for path in sources if (upload := upload_of(self.home, path)) is not None}:
-            # one of today may stand in somebody's form, who has not started yet
-            if not self.store.made_from(str(upload)) and is_older(upload, DAY):
-                freed += bytes_of(upload)
-                remove(upload)
+        """Delete a deleted run for good (`RunDisk.purge`) and return the bytes freed. Raises RunError."""
+        with self._change_lock:
+            freed = self._disk.purge(run_id, release_files=self._answers.forget)
+        _log_change("delete for good", run_id)
         return freed
 
     def disk(self) -> DiskUse:
         """What the home folder takes; for a browser of a class, what its own runs and uploads take."""
-        if (owner := current_visitor().owner) is not None:
-            own = self.store.runs(include_deleted=True)
-            uploads = [folder for folder in upload_folders(self.home) if folder.parent.name == owner]
-            return {
-                "runs": count_and_bytes(self.run_folder(row.run_id) for row in own if row.deleted is None),
-                "deleted": count_and_bytes(self.run_folder(row.run_id) for row in own if row.deleted is not None),
-                "uploads": count_and_bytes(uploads),
-                "store": None,
-                "free": None,
-            }
-        folders = [folder for folder in (self.home / "runs").glob("*") if folder.is_dir()]
-        deleted = self.store.deleted_ids()
-        files = [self.home / f"{STORE}{end}" for end in ("", "-wal", "-shm")]
-        return {
-            "runs": count_and_bytes(folder for folder in folders if folder.name not in deleted),
-            "deleted": count_and_bytes(self.run_folder(run_id) for run_id in deleted),
-            "uploads": count_and_bytes(upload_folders(self.home)),
-            "store": sum(bytes_of(file) for file in files),
-            "free": shutil.disk_usage(self.home).free,
-        }
+        return self._disk.usage()
 
     def result(self, run_id: str, artifact_kind: str = "trained") -> Path:
         """The folder of an artifact: `trained`, `best`, `merged` or `best-merged`; made where it is not there. Raises
@@ -499,7 +423,7 @@ class RunService:
 
     def run_folder(self, run_id: str) -> Path:
         """Where a run's files are."""
-        return self.home / "runs" / run_id
+        return self._disk.folder(run_id)
 
     def artifact_name(self, run_id: str) -> str:
         """`adapter` or `model`: what the run's method leaves behind."""
@@ -528,9 +452,9 @@ class RunService:
     ) -> PendingAnswer:
         """Queue a question and return at once. `on_piece` is called in the thread that answers.
 
-        A run that trains is asked between two of its updates, or from its files where it ends before; one that has
-        ended answers with its `last` or its `best` weights. Both models read the run's system prompt first. Raises
-        RunError when there is nothing to ask, TooManyQuestions.
+        A run that trains is asked between two of its updates, one that is paused between micro-batches, and either from
+        its files where it ends before. One that has ended answers with its `last` or its `best` weights. Both models
+        read the run's system prompt first. Raises RunError when there is nothing to ask, TooManyQuestions.
         """
         if weights not in ANSWERING:
             raise SettingsError([Problem("weights", weights, "last or best", "weights must be last or best.")])

@@ -107,7 +107,7 @@ def _owners(db: sqlite3.Connection) -> None:
 def _answers_by_index(db: sqlite3.Connection) -> None:
     """Columns, tables and indexes by which lists, changes, names, expected times and deletions are answered."""
     for statement in (
-        "ALTER TABLE runs ADD COLUMN changed INTEGER NOT NULL DEFAULT 0",  # the revision of the list that first had it
+        "ALTER TABLE runs ADD COLUMN changed INTEGER NOT NULL DEFAULT 0",  # the version of the list that first had it
         "ALTER TABLE runs ADD COLUMN timed_as TEXT",
         "ALTER TABLE runs ADD COLUMN rate REAL",  # seconds a token, from its end on
         "CREATE TABLE sources (what TEXT NOT NULL, run_id TEXT NOT NULL, PRIMARY KEY (what, run_id)) WITHOUT ROWID",
@@ -183,11 +183,11 @@ class RunStore:
         except OSError as error:
             raise _unusable(self.home, error.strerror or str(error)) from None
         try:
-            self._reader, self.epoch = self._open()
+            self._reader, self.store_id = self._open()
         except sqlite3.Error as error:
             if _code(error) not in (READ_ONLY, NOT_OPENED) or not (self.home / STORE).is_file():
                 raise self._not_opened(error) from None
-            self._reader, self.epoch = self._open_read_only()
+            self._reader, self.store_id = self._open_read_only()
         self._writer = threading.Thread(target=self._write_loop, name="store-writer", daemon=True)
         if self.unsound is None:
             self._writer.start()
@@ -209,7 +209,7 @@ class RunStore:
             db = sqlite3.connect(f"{address}?{how}", uri=True, isolation_level=None, check_same_thread=False)
             try:
                 version = int(db.execute("PRAGMA user_version").fetchone()[0])
-                epoch = str(db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0])
+                store_id = str(db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0])
             except sqlite3.Error as error:
                 db.close()
                 failure = error
@@ -221,7 +221,7 @@ class RunStore:
                 f"{self.home} can only be read: runs can be looked at, but none started or changed. Make the folder"
                 " writable, or name another with --home."
             )
-            return db, epoch
+            return db, store_id
         raise self._not_opened(failure)
 
     def _not_opened(self, error: sqlite3.Error) -> RunError:
@@ -240,8 +240,8 @@ class RunStore:
         return self.unsound or self._unwritten
 
     # -- reading ---------------------------------------------------------------------------------------------------
-    def revision(self) -> int:
-        """Increases whenever the run list changes; new points alone do not change it."""
+    def list_version(self) -> int:
+        """The version of the run list: a number that each change of the list increases, and new points alone do not."""
         rows = self._read_or_default([(0,)], self._rows, "SELECT value FROM meta WHERE key = 'version'")
         return int(rows[0][0])
 
@@ -313,13 +313,15 @@ class RunStore:
         lines = [line for run_id in run_ids for line in self._lines("run_id = ? AND deleted IS NULL", (run_id,))]
         return sorted(lines, key=lambda line: -line["number"])
 
-    def changes_after(self, revision: int, limit: int = LIST_LINES) -> tuple[list[dict[str, Any]], list[str]] | None:
-        """What has changed in the list since a revision: runs, and ids of those that are gone. None where that is more
-        than a list holds, or where this store never had that revision."""
-        if revision > self.revision():
+    def changes_after(self, version: int, limit: int = LIST_LINES) -> tuple[list[dict[str, Any]], list[str]] | None:
+        """What has changed in the list since a version of it: runs, and ids of those that are gone.
+
+        None where that is more than a list holds, or where this store never had that version.
+        """
+        if version > self.list_version():
             return None
-        lines = self._lines("changed > ? LIMIT ?", (revision, limit + 1), "runs INDEXED BY changes")
-        purged = self._rows("SELECT run_id FROM removed WHERE changed > ? LIMIT ?", (revision, limit + 1))
+        lines = self._lines("changed > ? LIMIT ?", (version, limit + 1), "runs INDEXED BY changes")
+        purged = self._rows("SELECT run_id FROM removed WHERE changed > ? LIMIT ?", (version, limit + 1))
         if len(lines) + len(purged) > limit:
             return None
         lines.sort(key=lambda line: -line["number"])
@@ -481,7 +483,7 @@ class RunStore:
             texts = (json.dumps(settings), json.dumps(plan), None if estimate is None else json.dumps(estimate))
             db.execute(sql, (run_id, name, self.clock(), *texts, parent, from_step, total_steps, slot, owner))
             _store_index_keys(db, run_id, settings, plan)
-            _new_revision(db, run_id)
+            _next_list_version(db, run_id)
 
         try:
             self.claim(run_id)
@@ -527,8 +529,8 @@ class RunStore:
         def the_rest(db: sqlite3.Connection) -> None:
             for (child,) in db.execute("SELECT run_id FROM runs WHERE parent = ?", (run_id,)).fetchall():
                 db.execute("UPDATE runs SET parent = NULL, from_step = NULL WHERE run_id = ?", (child,))
-                _new_revision(db, child)
-            _new_revision(db, run_id)
+                _next_list_version(db, child)
+            _next_list_version(db, run_id)
             db.execute("INSERT OR REPLACE INTO removed SELECT run_id, changed FROM runs WHERE run_id = ?", (run_id,))
             db.execute("DELETE FROM sources WHERE run_id = ?", (run_id,))
             db.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
@@ -551,7 +553,7 @@ class RunStore:
     def _set(self, run_id: str, column: str, value: Any) -> None:
         def write(db: sqlite3.Connection) -> None:
             if db.execute(f"UPDATE runs SET {column} = ? WHERE run_id = ?", (value, run_id)).rowcount:
-                _new_revision(db, run_id)
+                _next_list_version(db, run_id)
 
         self.run(run_id)
         self._change(write)
@@ -565,12 +567,15 @@ class RunStore:
         """End this process's ownership of a run."""
         self._locks.release(run_id)
 
-    def killed(self) -> list[str]:
-        """Claim the runs whose owner was killed; returns their ids."""
+    def claim_killed(self) -> list[str]:
+        """Claim the runs whose owner was killed, whatever their state; returns their ids."""
         return [run_id for run_id in self._locks.left() if self.claim(run_id)]
 
     def mark_interrupted(self) -> list[str]:
-        """Mark the runs as `interrupted` whose state is running and whose process is gone; returns their ids."""
+        """Mark the running and paused runs whose process is gone as `interrupted`; returns their ids.
+
+        Queued ones are left for `requeue_orphans`.
+        """
         marked = []
         for row in self.active_runs(include_deleted=True):  # one that is undeleted must not be shown as running
             if row.state == "queued" or self._locks.held(row.run_id) or not self.claim(row.run_id):
@@ -736,11 +741,11 @@ def _line(values: Sequence[Any]) -> dict[str, Any]:
     return dict(zip(LINE_COLUMNS, values, strict=True))
 
 
-def _new_revision(db: sqlite3.Connection, run_id: str) -> None:
-    """Begin a new revision of the list, in which this run has changed."""
+def _next_list_version(db: sqlite3.Connection, run_id: str) -> None:
+    """Begin a new version of the list, in which this run has changed."""
     db.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'version'")
-    revision = "(SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'version')"
-    db.execute(f"UPDATE runs SET changed = {revision} WHERE run_id = ?", (run_id,))
+    version = "(SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'version')"
+    db.execute(f"UPDATE runs SET changed = {version} WHERE run_id = ?", (run_id,))
 
 
 def _code(error: sqlite3.Error) -> int:
@@ -788,5 +793,5 @@ def _insert_event(db: sqlite3.Connection, event: Event) -> bool:
         sql = f"UPDATE runs SET {assignments} WHERE run_id = ? AND attempt <= ?"
         db.execute(sql, (*values, event.run_id, event.attempt))
     if listed:
-        _new_revision(db, event.run_id)
+        _next_list_version(db, event.run_id)
     return True

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from tuning.core.errors import ModelError, RunError, ShouldContinue, check_stop
 from tuning.methods import method_named
-from tuning.models.base_model import class_names, read_json
+from tuning.models.base_model import config_class_names, read_json
 from tuning.models.shapes import counts_from_padding
 from tuning.models.tensors import Tensor, read_tensors
 from tuning.models.torch_weights import report_of
@@ -141,7 +141,7 @@ class BaseLoader(Protocol):
         self,
         folder: str,
         *,
-        labels: Sequence[str] | None,
+        class_names: Sequence[str] | None,
         attention: str,
         dtype: torch.dtype,
         pad_id: int,
@@ -152,17 +152,17 @@ class BaseLoader(Protocol):
 def load_base(
     folder: str,
     *,
-    labels: Sequence[str] | None,
+    class_names: Sequence[str] | None,
     attention: str,
     dtype: torch.dtype,
     pad_id: int,
     options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """The base model of a local folder: for text, or with a classification head when there are labels.
+    """The base model of a local folder: for text, or with a classification head when there are class names.
 
-    A head that was saved for the same classes is taken, in the order of `labels`; else it is new, drawn from torch's
-    generator. Nothing else is ever random: where tensors are missing, left over or of another shape, this raises
-    ModelError. `options` are a method's own arguments for loading, such as 4-bit weights.
+    A head that was saved for the same classes is taken, in the order of `class_names`; else it is new, drawn from
+    torch's generator. Nothing else is ever random: where tensors are missing, left over or of another shape, this
+    raises ModelError. `options` are a method's own arguments for loading, such as 4-bit weights.
     """
     import transformers
 
@@ -182,11 +182,11 @@ def load_base(
         **(options or {}),
     }
     model_class: Any = transformers.AutoModelForCausalLM
-    saved_labels = class_names(read_json(path / "config.json"))
-    keep_head = labels is not None and same_classes(saved_labels, labels)
-    if labels is not None:
+    saved_class_names = config_class_names(read_json(path / "config.json"))
+    keep_head = class_names is not None and same_classes(saved_class_names, class_names)
+    if class_names is not None:
         model_class = transformers.AutoModelForSequenceClassification
-        arguments |= _config_of_labels(saved_labels if keep_head else labels)
+        arguments |= _config_of_classes(saved_class_names if keep_head else class_names)
     try:
         model, info = model_class.from_pretrained(folder, **arguments)
     except torch.OutOfMemoryError:
@@ -195,18 +195,18 @@ def load_base(
         raise ModelError(f"The model in {folder} cannot be loaded: {error}", folder) from error
     report = report_of(model, info, _tensors(path))
     comparison = comparison_of_report(report, folder, read_json(path / "config.json"))
-    if labels is not None and comparison.head_for and not keep_head:
+    if class_names is not None and comparison.head_for and not keep_head:
         _draw_head(model, report["head"])
-    elif keep_head and tuple(saved_labels) != tuple(labels or ()):
-        _order_head(model, saved_labels, labels or ())
+    elif keep_head and tuple(saved_class_names) != tuple(class_names or ()):
+        _order_head(model, saved_class_names, class_names or ())
     _set_padding(model, pad_id)
     base: nn.Module = model
     return base
 
 
-def _config_of_labels(labels: Sequence[str]) -> dict[str, Any]:
+def _config_of_classes(class_names: Sequence[str]) -> dict[str, Any]:
     """The members of a transformers config that name these classes."""
-    names = {index: str(label) for index, label in enumerate(labels)}
+    names = {index: str(label) for index, label in enumerate(class_names)}
     return {"num_labels": len(names), "id2label": names, "label2id": {name: index for index, name in names.items()}}
 
 
@@ -235,7 +235,7 @@ def _order_head(model: Any, old: Sequence[str], new: Sequence[str]) -> None:
         for weight in (last.weight, last.bias):
             if weight is not None:
                 weight.copy_(weight[order].clone())
-    for key, value in _config_of_labels(new).items():
+    for key, value in _config_of_classes(new).items():
         if key != "num_labels":
             setattr(model.config, key, value)
 
@@ -262,7 +262,7 @@ ATTENTION = {"flash": "flash_attention_2", "flex": "flex_attention"}
 def base_of(
     settings: Settings,
     folder: str,
-    labels: Sequence[str] | None,
+    class_names: Sequence[str] | None,
     pad_id: int,
     options: Mapping[str, Any] | None = None,
     load: BaseLoader = load_base,
@@ -272,14 +272,16 @@ def base_of(
     For training, and for merging, questions and recipes, so that attention, dtype and device are the run's own.
     """
     attention = ATTENTION.get(settings.attention, settings.attention)
-    model = load(folder, labels=labels, attention=attention, dtype=torch.float32, pad_id=pad_id, options=options)
+    model = load(
+        folder, class_names=class_names, attention=attention, dtype=torch.float32, pad_id=pad_id, options=options
+    )
     return model if options else model.to(pick_device(settings.device))
 
 
 def build(
     settings: Settings,
     folder: str,
-    labels: Sequence[str] | None,
+    class_names: Sequence[str] | None,
     learning_rate: float,
     pad_id: int,
     *,
@@ -291,7 +293,7 @@ def build(
     """
     device = pick_device(settings.device)
     method = method_named(settings.method.name)
-    model = base_of(settings, folder, labels, pad_id, method.load_options(settings.method, device.type), load)
+    model = base_of(settings, folder, class_names, pad_id, method.load_options(settings.method, device.type), load)
     model = method.apply(model, settings.method, settings.task).to(device)
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -307,6 +309,6 @@ def build(
         trainable=trainable,
         device=device,
         pad_id=pad_id,
-        classes=labels is not None,
+        classes=class_names is not None,
         autocast_dtype=torch.bfloat16 if settings.precision == "autocast_bf16" else None,
     )

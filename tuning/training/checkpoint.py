@@ -178,7 +178,7 @@ def _read(built: Built, folder: Path, fingerprint: str) -> Checkpoint | None:
     if state["fingerprint"] != fingerprint:
         return None
     for name, expected in state.get(_CHECKSUMS, {}).items():
-        if _checksum(folder / name) != expected:
+        if _checksum(folder / name) != expected:  # `newest_complete` looks at sizes alone
             raise RunError(f"{name} is not as it was written")
     tensors: dict[str, Any] = load_file(folder / OPTIMIZER)
     random = {key.removeprefix(_RANDOM): tensors.pop(key) for key in list(tensors) if key.startswith(_RANDOM)}

@@ -38,11 +38,15 @@ def checkpoint_folders(run_folder: Path) -> list[Path]:
 
 
 def newest_complete(run_folder: Path) -> Path | None:
-    """The newest checkpoint that has all its files, as far as can be seen without reading its weights."""
-    return next(filter(_is_complete, checkpoint_folders(run_folder)), None)
+    """The newest checkpoint that has all its files, none of them empty.
+
+    Whether they are as they were written shows only when `tuning.training.checkpoint` reads them and their checksums: a
+    damaged one counts here.
+    """
+    return next(filter(_has_all_files, checkpoint_folders(run_folder)), None)
 
 
-def _is_complete(folder: Path) -> bool:
+def _has_all_files(folder: Path) -> bool:
     try:
         state = json.loads((folder / STATE).read_text("utf-8"))
         return isinstance(state, dict) and all((folder / name).stat().st_size for name in (WEIGHTS, OPTIMIZER))

@@ -25,7 +25,7 @@ from tuning.text.question import Question
 from tuning.training.base_answers import prompted_texts
 from tuning.training.build import base_of, stop_between_tensors
 from tuning.training.generate import TextGenerator
-from tuning.training.save import saved_labels
+from tuning.training.save import saved_class_names
 
 NO_CLASSES = "(a new head knows no classes yet)"
 OnText = Callable[[str, int, str], None]
@@ -50,24 +50,26 @@ class BaseAndTuned:
         if not artifact.is_dir():
             raise RunError("This run has saved nothing yet, so there is no trained model to ask.")
         self._tokenizer = TextTokenizer(model_path)
-        self._labels = saved_labels(artifact)
+        self._class_names = saved_class_names(artifact)
         self._method = method
         self._model_path, self._settings = model_path, settings
         # a fresh adapter draws its weights before the saved ones come
         with torch.random.fork_rng(devices=[]), stop_between_tensors(should_continue):
-            self._trained = method.load(_base(model_path, self._tokenizer, self._labels, settings), artifact).eval()
+            self._trained = method.load(
+                _base(model_path, self._tokenizer, self._class_names, settings), artifact
+            ).eval()
         self._base: nn.Module | None = None
 
     def ask(
         self, question: Question, on_text: OnText | None = None, should_continue: ShouldContinue = lambda: True
     ) -> ComparedAnswers:
         """Both answers to each prompt. Raises Stopped."""
-        view, base = _base_view(self._method, self._trained, self._labels)
-        if view is None and base is None and self._labels is None:
+        view, base = _base_view(self._method, self._trained, self._class_names)
+        if view is None and base is None and self._class_names is None:
             with stop_between_tensors(should_continue):
                 self._base = self._base or _base(self._model_path, self._tokenizer, None, self._settings)
             base = self._base
-        return _both(self._trained, view, base, self._tokenizer, question, self._labels, on_text, should_continue)
+        return _both(self._trained, view, base, self._tokenizer, question, self._class_names, on_text, should_continue)
 
 
 class PlainAndPrompted:
@@ -101,7 +103,7 @@ def compare_in_training(
     model_path: str,
     settings: Settings,
     question: Question,
-    labels: Sequence[str] | None,
+    class_names: Sequence[str] | None,
     on_text: OnText | None = None,
     should_continue: ShouldContinue = lambda: True,
 ) -> ComparedAnswers:
@@ -109,18 +111,18 @@ def compare_in_training(
 
     Where training has changed the base model's own weights, the base model is loaded for the answer.
     """
-    view, base = _base_view(method_named(settings.method.name), model, labels)
-    if view is None and base is None and labels is None:
+    view, base = _base_view(method_named(settings.method.name), model, class_names)
+    if view is None and base is None and class_names is None:
         with stop_between_tensors(should_continue):
             base = _base(model_path, tokenizer, None, settings)
-    return _both(model, view, base, tokenizer, question, labels, on_text, should_continue)
+    return _both(model, view, base, tokenizer, question, class_names, on_text, should_continue)
 
 
 def _base_view(
-    method: Method[Any], model: nn.Module, labels: Sequence[str] | None
+    method: Method[Any], model: nn.Module, class_names: Sequence[str] | None
 ) -> tuple[AbstractContextManager[Any] | None, nn.Module | None]:
     """A context in which `model` answers as the base model, and `model`; None and None where there is none."""
-    view = method.base_view(model) if labels is None else None
+    view = method.base_view(model) if class_names is None else None
     return view, model if view is not None else None
 
 
@@ -130,7 +132,7 @@ def _both(
     base: nn.Module | None,
     tokenizer: TextTokenizer,
     question: Question,
-    labels: Sequence[str] | None,
+    class_names: Sequence[str] | None,
     on_text: OnText | None,
     should_continue: ShouldContinue,
 ) -> ComparedAnswers:
@@ -139,9 +141,9 @@ def _both(
         with view or nullcontext():
             of_base = TextGenerator(base, tokenizer, None, should_continue)
             answers["base"] = list(of_base.answers(question, _of_side("base", on_text)))
-    of_trained = TextGenerator(trained, tokenizer, labels, should_continue)
+    of_trained = TextGenerator(trained, tokenizer, class_names, should_continue)
     answers["trained"] = list(of_trained.answers(question, _of_side("trained", on_text)))
-    if labels is not None:
+    if class_names is not None:
         answers["chances"] = list(of_trained.class_probabilities(question.prompts))
     return answers
 
@@ -150,6 +152,8 @@ def _of_side(side: str, on_text: OnText | None) -> Callable[[int, str], None] | 
     return None if on_text is None else lambda index, text: on_text(side, index, text)
 
 
-def _base(model_path: str, tokenizer: TextTokenizer, labels: Sequence[str] | None, settings: Settings) -> nn.Module:
+def _base(
+    model_path: str, tokenizer: TextTokenizer, class_names: Sequence[str] | None, settings: Settings
+) -> nn.Module:
     with torch.random.fork_rng(devices=[]):  # a fresh head draws its weights
-        return base_of(settings, model_path, labels, tokenizer.pad_id or 0).eval()
+        return base_of(settings, model_path, class_names, tokenizer.pad_id or 0).eval()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from tuning.plan.micro_batches import Moment, highest_of, shape_of
+from tuning.plan.micro_batches import PeakCandidate, highest_of, shape_of
 from tuning.text import EncodedRow
 from tuning.training.batches import Batch, label_count
 from tuning.training.build import Built
@@ -79,25 +79,26 @@ def _evaluate(
     total, predictions = 0.0, list[Prediction]()
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     if probe is not None and batches:
-        probe.expect(highest_of([_moment(rows, indices, classes=built.classes) for indices in batches]))
+        probe.expect(highest_of([_candidate(rows, indices, classes=built.classes) for indices in batches]))
     for indices in batches:
         if not should_continue():
             return None
-        watch = None
+        measurement = None
         if probe is not None:
-            moment = [_moment(rows, indices, classes=built.classes)]
-            watch = probe.watch(built.model, built.optimizer, built.device, moment) if probe.wants(moment) else None
-        with watch or nullcontext():
+            candidates = [_candidate(rows, indices, classes=built.classes)]
+            if probe.should_measure(candidates):
+                measurement = probe.measure(built.model, built.optimizer, built.device, candidates)
+        with measurement or nullcontext():
             loss, of_batch = _evaluate_batch(built, rows, indices)
         total += loss
         predictions += of_batch
     return _evaluation(total, sorted(predictions, key=lambda prediction: prediction.index), classes=built.classes)
 
 
-def _moment(rows: Sequence[EncodedRow], indices: Sequence[int], *, classes: bool) -> Moment:
+def _candidate(rows: Sequence[EncodedRow], indices: Sequence[int], *, classes: bool) -> PeakCandidate:
     """The sizes that decide a batch's memory: its tokens, and its labels, for logits are made at those alone."""
-    labels = [label_count(rows[index], classes=classes) for index in indices]
-    return Moment(shape=shape_of([len(rows[index].ids) for index in indices], labels), accumulate=False)
+    label_tokens = [label_count(rows[index], classes=classes) for index in indices]
+    return PeakCandidate(shape=shape_of([len(rows[index].ids) for index in indices], label_tokens), accumulate=False)
 
 
 def _evaluate_batch(built: Built, rows: Sequence[EncodedRow], indices: Sequence[int]) -> tuple[float, list[Prediction]]:

@@ -37,14 +37,19 @@ class TextGenerator:
         self,
         model: nn.Module,
         tokenizer: TextTokenizer,
-        labels: Sequence[str] | None = None,
+        class_names: Sequence[str] | None = None,
         should_continue: ShouldContinue = lambda: True,
     ) -> None:
-        self._model, self._tokenizer, self._labels, self._should_continue = model, tokenizer, labels, should_continue
+        self._model, self._tokenizer, self._class_names, self._should_continue = (
+            model,
+            tokenizer,
+            class_names,
+            should_continue,
+        )
 
     def answers(self, question: Question, on_text: OnText | None = None) -> list[str]:
         """A text for each prompt, which `on_text` gets piece by piece. That of a classifier is its likeliest class."""
-        if self._labels is not None:
+        if self._class_names is not None:
             answers = [_likeliest(probabilities) for probabilities in self.class_probabilities(question.prompts)]
             for index, text in enumerate(answers):
                 if on_text is not None:
@@ -84,7 +89,7 @@ class TextGenerator:
                 given = torch.tensor([ids], device=device)
                 with last_states_only(self._model, torch.ones_like(given)):
                     logits = self._model(input_ids=given).logits[0].float()
-                pairs = zip(self._labels or (), torch.softmax(logits, -1).tolist(), strict=True)
+                pairs = zip(self._class_names or (), torch.softmax(logits, -1).tolist(), strict=True)
                 probabilities.append(dict(sorted(pairs, key=lambda pair: -pair[1])))
         return probabilities
 

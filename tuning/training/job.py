@@ -39,7 +39,10 @@ class Job:
 
 
 LoopTask = Callable[["nn.Module", TextTokenizer, Sequence[str] | None], None]
-"""Work for the loop between two updates, called with the model, its tokenizer, and the class names of a classifier."""
+"""Work for the loop between two updates or while it is paused.
+
+It is called with the model, its tokenizer, and the class names of a classifier.
+"""
 
 
 class Commands:
@@ -80,9 +83,10 @@ class Commands:
         self._running.wait(timeout)
 
     def ask(self, task: LoopTask, if_ended: Callable[[], None] | None = None) -> bool:
-        """Have the loop call `task` between two updates. Returns False where the run has ended already.
+        """Have the loop call `task` between two updates, or between two micro-batches while it is paused.
 
-        Where the run ends before the task's turn comes, `if_ended` is called instead.
+        Returns False where the run has ended already. Where it ends before the task's turn comes, `if_ended` is called
+        instead.
         """
         with self._lock:
             if not self._ended:

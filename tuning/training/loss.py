@@ -1,8 +1,8 @@
 """The loss of a micro-batch as a sum, and the factor that makes it a share of the update's loss.
 
-The sum is the cross-entropy over label tokens (or over rows, for classes) in fp32. `LossScaling` has the factor:
-`window_mean` divides by the labels of the whole update, which is right; `micro_batch_mean` and `sum` are common
-mistakes, offered for lessons that show the difference.
+The sum is the cross-entropy over label tokens (or over rows, for classes) in fp32. `LossReduction` has the factor by
+which it is multiplied: `window_mean` divides by the labels of the whole update, which is right; `micro_batch_mean` and
+`sum` are common mistakes, offered for lessons that show the difference.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _linear(head: Any) -> nn.Linear | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LossScaling:
+class LossReduction:
     """The factor for the summed loss of each micro-batch of an update, by the setting `loss_reduction`."""
 
     name: str
@@ -126,8 +126,8 @@ class LossScaling:
     """Label tokens (or rows) of the whole update."""
     micro_batches: int
 
-    def weight(self, labels: int) -> float:
-        """The factor for a micro-batch with this many labels; the logged loss is the sum weighted by it.
+    def factor(self, labels: int) -> float:
+        """The factor for a micro-batch with this many labels; the logged loss is the sum of losses times factors.
 
         Raises ValueError for an unknown name.
         """

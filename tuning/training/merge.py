@@ -18,7 +18,7 @@ from tuning.training.build import Built, base_of, build, own_random_state, pick_
 from tuning.training.checkpoint import newest_checkpoint, read_weights
 from tuning.training.checkpoint_files import BEST_FILE
 from tuning.training.job import Job
-from tuning.training.save import copy_tokenizer, same_modes, save_artifact, saved_labels, train_on
+from tuning.training.save import copy_tokenizer, same_modes, save_artifact, saved_class_names, train_on
 
 log = logging.getLogger(__name__)
 MERGED = "merged"
@@ -36,11 +36,11 @@ def merged_folder(job: Job, card: str, *, best: bool = False, should_continue: S
     artifact, target = folder / method.artifact, folder / MERGED
     if target.is_dir() and target.stat().st_mtime >= artifact.stat().st_mtime:
         return target
-    labels = saved_labels(artifact)
+    class_names = saved_class_names(artifact)
     tokenizer = TextTokenizer(job.plan.model.path)
     # fresh heads and adapters draw their weights before the saved ones come
     with torch.random.fork_rng(devices=[]), stop_between_tensors(should_continue):
-        base = base_of(settings, job.plan.model.path, labels, tokenizer.pad_id or 0)
+        base = base_of(settings, job.plan.model.path, class_names, tokenizer.pad_id or 0)
         merged = method.merge(method.load(base, artifact))
     if merged is None:
         raise RunError(f"{method.title} cannot be merged into the base model; download it as it was trained.")
@@ -60,16 +60,16 @@ def recovered_artifact(job: Job, card: str, should_continue: ShouldContinue = la
     """
     settings, plan, folder = job.plan.settings, job.plan, Path(job.folder)
     tokenizer = TextTokenizer(plan.model.path)
-    labels = plan.data.label_names if job.plan.labels else None
+    class_names = plan.data.label_names if job.plan.class_count else None
     with own_random_state(settings.seed, pick_device(settings.device)), stop_between_tensors(should_continue):
         built: Built = build(
             settings,
             plan.model.path,
-            labels,
+            class_names,
             plan.value("learning_rate"),
             tokenizer.pad_id or 0,
         )
-        train_on(built.model, plan, labels)
+        train_on(built.model, plan, class_names)
         checkpoint = newest_checkpoint(built, folder, plan.fingerprint, log.warning)
         with torch.no_grad():
             if checkpoint is not None:
@@ -83,6 +83,6 @@ def recovered_artifact(job: Job, card: str, should_continue: ShouldContinue = la
             method_named(settings.method.name),
             folder,
             plan.model,
-            labels,
+            class_names,
             card,
         )

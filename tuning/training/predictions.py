@@ -25,7 +25,7 @@ def predictions_table(
     metrics: Mapping[str, float],
     rows: Sequence[Row],
     tokenizer: TextTokenizer,
-    labels: Sequence[str] | None,
+    class_names: Sequence[str] | None,
     written: dict[int, str],
     encoded: Sequence[EncodedRow] = (),
 ) -> dict[str, Any]:
@@ -40,16 +40,16 @@ def predictions_table(
         "metrics": {key: _finite(value) for key, value in metrics.items()},
         "rows": [
             _text_line(prediction, rows[prediction.index], tokenizer)
-            if labels is None and encoded and len(prediction.target) >= len(encoded[prediction.index].ids) - 1
-            else _line(prediction, rows[prediction.index], tokenizer, labels, written)
+            if class_names is None and encoded and len(prediction.target) >= len(encoded[prediction.index].ids) - 1
+            else _line(prediction, rows[prediction.index], tokenizer, class_names, written)
             for prediction in shown
         ],
         "of": len(evaluation.predictions),
     }
-    if labels is not None:
+    if class_names is not None:
         predicted = [prediction.predicted[0] for prediction in evaluation.predictions]
         target = [prediction.target[0] for prediction in evaluation.predictions]
-        table |= {"labels": list(labels), "confusion": confusion(predicted, target, len(labels))}
+        table |= {"labels": list(class_names), "confusion": confusion(predicted, target, len(class_names))}
     return table
 
 
@@ -75,15 +75,15 @@ def _line(
     prediction: Prediction,
     row: Row,
     tokenizer: TextTokenizer,
-    labels: Sequence[str] | None,
+    class_names: Sequence[str] | None,
     written: dict[int, str],
 ) -> dict[str, Any]:
     line: dict[str, Any] = {"row": prediction.index, "loss": _finite(prediction.loss)}
-    if labels is not None:
+    if class_names is not None:
         return line | {
             "text": _short(row.text or "") if row.text_pair is None else _short(f"{row.text}\n{row.text_pair}"),
-            "truth": labels[prediction.target[0]],
-            "prediction": labels[prediction.predicted[0]],
+            "truth": class_names[prediction.target[0]],
+            "prediction": class_names[prediction.predicted[0]],
             "chance": prediction.probabilities[prediction.predicted[0]],
             "right": prediction.predicted == prediction.target,
         }

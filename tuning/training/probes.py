@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tuning.plan.micro_batches import Moment, at_or_below, highest_of
+from tuning.plan.micro_batches import PeakCandidate, at_or_below, highest_of
 
 
 @dataclass(slots=True)
@@ -85,41 +85,41 @@ class PeakProbe:
 
     def __init__(self) -> None:
         self.peak_bytes: int | None = None
-        self._measured: list[Moment] = []
-        self._awaited: list[Moment] = []
+        self._measured: list[PeakCandidate] = []
+        self._awaited: list[PeakCandidate] = []
 
-    def expect(self, moments: Iterable[Moment]) -> None:
+    def expect(self, candidates: Iterable[PeakCandidate]) -> None:
         """Set the micro-batches to come of which one can have the peak, in place of those set before."""
-        self._awaited = [moment for moment in moments if not self._is_covered(moment)]
+        self._awaited = [candidate for candidate in candidates if not self._is_covered(candidate)]
 
-    def wants(self, moments: Sequence[Moment]) -> bool:
+    def should_measure(self, candidates: Sequence[PeakCandidate]) -> bool:
         """Whether to measure an update or a batch, given its micro-batches."""
-        if any(moment in self._awaited for moment in moments):
+        if any(candidate in self._awaited for candidate in candidates):
             return True
         # the optimizer's state exists from the second update on: a number without it would be far too low
-        return self.peak_bytes is None and not moments[0].first
+        return self.peak_bytes is None and not candidates[0].first
 
     @contextmanager
-    def watch(
+    def measure(
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         device: torch.device,
-        moments: Sequence[Moment],
+        candidates: Sequence[PeakCandidate],
         cached_bytes: int = 0,
     ) -> Iterator[None]:
         """Measure the block; `cached_bytes` of tensors on the CPU belong to neither model nor optimizer."""
         with metered(model, optimizer, device) as meter:
             yield
-        self._measured = highest_of([*self._measured, *moments])
-        self._awaited = [moment for moment in self._awaited if not self._is_covered(moment)]
+        self._measured = highest_of([*self._measured, *candidates])
+        self._awaited = [candidate for candidate in self._awaited if not self._is_covered(candidate)]
         if meter.peak_bytes is not None:
             cached = 0 if device.type == "cuda" else cached_bytes
             self.peak_bytes = max(self.peak_bytes or 0, meter.peak_bytes + cached)
 
-    def _is_covered(self, moment: Moment) -> bool:
+    def _is_covered(self, candidate: PeakCandidate) -> bool:
         """Whether a micro-batch was measured that is at least as large in every size."""
-        return any(at_or_below(moment, measured) for measured in self._measured)
+        return any(at_or_below(candidate, measured) for measured in self._measured)
 
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Iterator[torch.Tensor]:

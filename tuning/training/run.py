@@ -54,7 +54,7 @@ def run_job(job: Job, emit: Callable[..., Any], commands: Commands) -> str:
 
 def _saved_by(session: Session | None) -> dict[str, Any]:
     """What a failed attempt has saved of its training, for its end event."""
-    return session.left if session is not None else {}
+    return session.saved_after_failure if session is not None else {}
 
 
 def _in_words(error: Exception) -> str:

@@ -37,7 +37,7 @@ LABELS_FILE = "labels.json"
 
 
 def save_artifact(
-    model: nn.Module, method: Method[Any], folder: Path, base: BaseModel, labels: Sequence[str] | None, card: str
+    model: nn.Module, method: Method[Any], folder: Path, base: BaseModel, class_names: Sequence[str] | None, card: str
 ) -> Path:
     """Write the artifact into the run's `folder`, with `card` as its README.md, in place of an older one."""
     artifact = folder / method.artifact
@@ -46,8 +46,8 @@ def save_artifact(
         copy_tokenizer(Path(base.path), part)
         name_base(part, base.public_name)
         (part / "README.md").write_text(card, encoding="utf-8")  # in place of the README.md of a library
-        if labels is not None:
-            (part / LABELS_FILE).write_text(json.dumps(list(labels), ensure_ascii=False), encoding="utf-8")
+        if class_names is not None:
+            (part / LABELS_FILE).write_text(json.dumps(list(class_names), ensure_ascii=False), encoding="utf-8")
         same_modes(part)
     return artifact
 
@@ -71,7 +71,7 @@ def same_modes(folder: Path) -> None:
             file.chmod(mode)
 
 
-def train_on(model: nn.Module, plan: Plan, labels: Sequence[str] | None) -> None:
+def train_on(model: nn.Module, plan: Plan, class_names: Sequence[str] | None) -> None:
     """Load the adapter of an earlier run into the model, where this run trains it further. Raises RunError where its
     classes are others."""
     if plan.model.adapter is None:
@@ -79,8 +79,8 @@ def train_on(model: nn.Module, plan: Plan, labels: Sequence[str] | None) -> None
     folder = Path(plan.model.adapter)
     if not folder.is_dir():
         raise RunError(f"The adapter of {plan.model.title} is gone from {folder}; start from another model.")
-    if labels is not None and list(labels) != saved_labels(folder):
-        raise RunError(f"{plan.model.title} tells other classes apart: {', '.join(saved_labels(folder) or [])}.")
+    if class_names is not None and list(class_names) != saved_class_names(folder):
+        raise RunError(f"{plan.model.title} tells other classes apart: {', '.join(saved_class_names(folder) or [])}.")
     with torch.no_grad():
         method_named(plan.settings.method.name).train_on(model, folder)
 
@@ -92,7 +92,7 @@ def copy_tokenizer(base_folder: Path, folder: Path) -> None:
             shutil.copyfile(base_folder / name, folder / name)
 
 
-def saved_labels(artifact: Path) -> list[str] | None:
+def saved_class_names(artifact: Path) -> list[str] | None:
     """The class names of a saved classifier; None for a language model."""
     file = artifact / LABELS_FILE
     return [str(name) for name in json.loads(file.read_text(encoding="utf-8"))] if file.is_file() else None

@@ -36,14 +36,14 @@ class Scores:
         tokenizer: TextTokenizer,
         rows: Sequence[Row],
         encoded: Sequence[EncodedRow],
-        labels: Sequence[str] | None,
+        class_names: Sequence[str] | None,
         questions: Sequence[Row],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`questions` are the evaluation rows with their true answers, where a recipe has rewritten `rows`."""
         self._job, self._emit, self._tokenizer, self._clock = job, emit, tokenizer, clock
         self._settings, self._folder = job.plan.settings, Path(job.folder)
-        self._rows, self.encoded, self._labels, self._questions = rows, encoded, labels, questions
+        self._rows, self.encoded, self._class_names, self._questions = rows, encoded, class_names, questions
         self.best: tuple[int, float] | None = None
         """The step of the best evaluation, and its value of `save.best_by`."""
         self.without_best = 0
@@ -95,7 +95,9 @@ class Scores:
             metrics |= recipe_metrics(self._job.plan, built.model, questions, self._tokenizer, should_continue)
         self.emit(step, evaluation.loss, metrics, self._clock() - start)
         texts = {} if written is None else written.texts
-        table = predictions_table(evaluation, metrics, self._rows, self._tokenizer, self._labels, texts, self.encoded)
+        table = predictions_table(
+            evaluation, metrics, self._rows, self._tokenizer, self._class_names, texts, self.encoded
+        )
         with warn_if_unwritten(self._emit, step, "The predictions", self._folder / "predictions"):
             write_predictions(self._folder, step, table)
         self._store_best(built, step, evaluation.loss, metrics)

@@ -59,16 +59,17 @@ class Session:
         self._folder, self._base = Path(job.folder), Path(job.plan.model.path)
         self._method = method_named(self._settings.method.name)
         self._tokenizer = TextTokenizer(self._base)
-        self._labels: tuple[str, ...] | None = None
+        self._class_names: tuple[str, ...] | None = None
         self._progress = Progress()
+        self._interval = Interval(self._settings.save.every_seconds, 0.0)
         self._start_time = self._paused_seconds = self._seconds_before = 0.0
         self._next_question_time = 0.0
         self._sampled = -1
         """The last step at which the sample prompts were answered."""
         self._checkpoint_position: tuple[int, ...] | None = None
         """The `_position` of the newest checkpoint."""
-        self.left: dict[str, Any] = {}
-        """What a failed attempt has saved, for its end event."""
+        self.saved_after_failure: dict[str, Any] = {}
+        """What a failed attempt has saved, as members of its end event."""
 
     def run(self) -> str:
         """The whole attempt; returns "finished" or "cancelled".
@@ -84,8 +85,8 @@ class Session:
             self._phase("loading", "model")
             rate = self._job.plan.value("learning_rate")
             with stop_between_tensors(self._not_stopped):
-                built = build(settings, str(self._base), self._labels, rate, self._tokenizer.pad_id or 0)
-                train_on(built.model, self._job.plan, self._labels)
+                built = build(settings, str(self._base), self._class_names, rate, self._tokenizer.pad_id or 0)
+                train_on(built.model, self._job.plan, self._class_names)
                 torch.random.manual_seed(settings.seed)
                 self._resume(built, scores)
             config = LoopConfig.of(self._job.plan)
@@ -108,7 +109,7 @@ class Session:
                 rows = list(rows)  # the cache finds a row's features by its identity
                 built = self._cache_features(built, rows, scores.encoded, batch)
             try:
-                return self._train(built, rows, scores, config, batch)
+                return self._train_to_end(built, rows, scores, config, batch)
             except Exception as error:
                 self._save_after_failure(built, scores, config, error)
                 raise
@@ -122,12 +123,25 @@ class Session:
 
         state, probe = "finished", PeakProbe()
         try:
-            how = (self._method, built.model, self._tokenizer, on_progress, self._not_stopped)
-            pairs = prompted_rows(self._job.plan, data, *how)
+            pairs = prompted_rows(
+                self._job.plan,
+                data,
+                self._method,
+                built.model,
+                self._tokenizer,
+                on_progress=on_progress,
+                should_continue=self._not_stopped,
+            )
             scores = self._scores(pairs, ())
             scores.evaluate(built, 0, eval_batch, lambda: self._should_continue(built), probe)
             evaluation = scores.all[0]
-            scores.emit(config.total_steps, evaluation["loss"], evaluation["metrics"], 0.0, probe.peak_bytes)
+            scores.emit(
+                step=config.total_steps,
+                loss=evaluation["loss"],
+                metrics=evaluation["metrics"],
+                seconds=0.0,  # it is the first evaluation again, whose event has its time
+                peak_bytes=probe.peak_bytes,
+            )
         except Stopped:
             state = "cancelled"
         self._emit(
@@ -160,7 +174,7 @@ class Session:
         data = open_data(settings.data, settings.task, settings.seed, should_continue=self._not_stopped)
         self._check_unchanged(data)
         if settings.task == "sequence_classification":
-            self._labels = data.label_names
+            self._class_names = data.label_names
         return data
 
     def _rows(self, data: DataSet) -> tuple[Sequence[EncodedRow], Scores]:
@@ -171,11 +185,15 @@ class Session:
             self._emit("phase", name="tokenizing", detail=None, done=done, total=len(data.train))
 
         data_settings = self._job.plan.data_settings
-        how = (self._tokenizer, data_settings, settings.task, self._folder, on_progress, self._not_stopped)
-        cached = settings.recipe is None  # rows that the base model has prepared are this run's own
-        rows = encode_cached(data, self._base, *how) if cached else encode_set(train_rows, *how)
+        tokenizer, task, folder = self._tokenizer, settings.task, self._folder
+        if settings.recipe is None:
+            rows = encode_cached(
+                data, self._base, tokenizer, data_settings, task, folder, on_progress, self._not_stopped
+            )
+        else:  # rows that the base model has prepared are this run's own, and not cached
+            rows = encode_set(train_rows, tokenizer, data_settings, task, folder, on_progress, self._not_stopped)
         # in pairs, because rows with nothing to learn from are left out, and each prediction must find its text
-        pairs = list(encode_pairs(eval_rows, self._tokenizer, data_settings, settings.task, self._not_stopped))
+        pairs = list(encode_pairs(eval_rows, tokenizer, data_settings, task, self._not_stopped))
         self._phase("tokenizing", done=len(rows) + len(pairs))
         return rows, self._scores(pairs, data.eval if settings.recipe is not None else ())
 
@@ -196,7 +214,7 @@ class Session:
 
     def _scores(self, pairs: Sequence[tuple[Row, EncodedRow]], questions: Sequence[Row]) -> Scores:
         rows, encoded = [row for row, _ in pairs], [tokens for _, tokens in pairs]
-        return Scores(self._job, self._emit, self._tokenizer, rows, encoded, self._labels, questions, self._clock)
+        return Scores(self._job, self._emit, self._tokenizer, rows, encoded, self._class_names, questions, self._clock)
 
     def _recipe_rows(self, rows: Sequence[Row]) -> Sequence[Row]:
         """The rows as the recipe writes them, if there is one."""
@@ -237,17 +255,18 @@ class Session:
         self._sampled = history.get("sampled", self._sampled)
         self._checkpoint_position = self._position(scores)
 
-    def _train(
+    def _train_to_end(
         self, built: Built, rows: Sequence[EncodedRow], scores: Scores, config: LoopConfig, eval_batch: int
     ) -> str:
+        """Train, save and emit the end event; returns "finished" or "cancelled"."""
         try:
-            reason = self._updates(built, rows, scores, config, eval_batch)
+            reason = self._run_loop(built, rows, scores, config, eval_batch)
         except Stopped:
             return self._end(built, scores, "cancelled", config, None)
         stopped = reason is None and self._progress.step < config.total_steps
         return self._end(built, scores, "cancelled" if stopped else "finished", config, reason)
 
-    def _updates(
+    def _run_loop(
         self, built: Built, rows: Sequence[EncodedRow], scores: Scores, config: LoopConfig, eval_batch: int
     ) -> str | None:
         """Make the updates that are left, with what is due after each. Returns why they ended early without a stop."""
@@ -307,8 +326,13 @@ class Session:
 
         Nothing is saved where the failure came in the middle of an update.
         """
-        self.left = {"total_steps": config.total_steps, "seconds": self._seconds(), "artifact": None, "best": None}
-        if not self._progress.whole:
+        self.saved_after_failure = {
+            "total_steps": config.total_steps,
+            "seconds": self._seconds(),
+            "artifact": None,
+            "best": None,
+        }
+        if not self._progress.weights_consistent:
             return
         try:
             if self._progress.step:
@@ -316,7 +340,11 @@ class Session:
             if isinstance(error, NotFiniteError):
                 best = scores.stored_best()
                 self._save(built, scores, "failed")
-                self.left |= {"artifact": self._method.artifact, "best": _best(best), "kept_step": self._progress.step}
+                self.saved_after_failure |= {
+                    "artifact": self._method.artifact,
+                    "best": _best(best),
+                    "kept_step": self._progress.step,
+                }
         except Exception as second:  # the first error is the one that ends the run
             message = f"What was learned could not be saved: {type(second).__name__}: {second}"
             self._emit("warning", step=self._progress.step, message=message)
@@ -347,16 +375,18 @@ class Session:
         """Save the last weights, and under best/ those of an earlier evaluation where that was better."""
         end = {"state": state, "step": self._progress.step, "seconds": self._seconds()}
         card = model_card(self._job.plan, scores.all, end, library_versions())
-        save_artifact(built.model, self._method, self._folder, self._job.plan.model, self._labels, card)
+        save_artifact(built.model, self._method, self._folder, self._job.plan.model, self._class_names, card)
         shutil.rmtree(self._folder / "best", ignore_errors=True)
         file, best = self._folder / BEST_FILE, scores.stored_best()
         if best is not None and best[0] != self._progress.step:
             read_weights(built, file)
             end |= {"step": best[0], "state": "the best weights of the run"}
             card = model_card(self._job.plan, scores.all, end, library_versions())
-            save_artifact(built.model, self._method, self._folder / "best", self._job.plan.model, self._labels, card)
+            save_artifact(
+                built.model, self._method, self._folder / "best", self._job.plan.model, self._class_names, card
+            )
         if state == "finished":
-            file.unlink(missing_ok=True)  # a run that can be resumed compares its evaluations with it
+            file.unlink(missing_ok=True)  # after any other end it stays: a resumed run needs the best so far
 
     def _emit_step(self, update: Update) -> None:
         self._emit(
@@ -386,7 +416,7 @@ class Session:
             special_tokens=self._settings.data.special_tokens,
             system_prompt=self._job.plan.system_prompt,
         )
-        generator = TextGenerator(built.model, self._tokenizer, self._labels, self._not_stopped)
+        generator = TextGenerator(built.model, self._tokenizer, self._class_names, self._not_stopped)
         for prompt, text in zip(sample.prompts, generator.answers(question), strict=True):
             self._emit("sample", step=self._progress.step, prompt=prompt, text=text)
 
@@ -402,18 +432,20 @@ class Session:
             with torch.random.fork_rng(devices=[]):
                 was_training = built.model.training
                 try:
-                    question(built.model, self._tokenizer, self._labels)
+                    question(built.model, self._tokenizer, self._class_names)
                 except Exception as error:  # a question must not end a training
                     self._emit("warning", step=self._progress.step, message=f"A question failed: {error}")
                 built.model.train(was_training)
-            self._next_question_time = 2 * self._clock() - start
+            end = self._clock()
+            self._next_question_time = end + (end - start)  # training gets as long as the question took
 
     def _not_stopped(self) -> bool:
-        """For work that cannot be paused in the middle: False after a stop."""
+        """Without pause: False after a stop. For work that cannot be paused in the middle."""
         return not self._commands.stopping
 
     def _should_continue(self, built: Built) -> bool:
-        """Called between micro-batches: waits while the run is paused, and answers False after a stop."""
+        """Waits in a pause, answering questions meanwhile; False after a stop. For calls between micro-batches, where
+        nothing is half computed."""
         if self._commands.paused and not self._commands.stopping:
             self._emit("paused", step=self._progress.step)
             start = self._clock()

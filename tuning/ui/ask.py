@@ -7,4 +7,4 @@ from __future__ import annotations
 
 from tuning.ui.sections import Region, Section
 
-ASK = Section(kind="ask", name="Ask the model", region=Region.MAIN, named_by_script=True)
+ASK = Section(kind="ask", name="Ask the model", region=Region.MAIN, script_sets_label=True)

@@ -1,6 +1,6 @@
 """The section "Your data": the rows of the data in the form, and the tokens they become.
 
-Its value is `{"settings": …}`, the settings in the form; the script asks /fork/data/preview for the rows. It fires
+Its value is `{"settings": …}`, the settings in the form; the script asks /fork/data/preview for the rows. It triggers
 `set` with settings that were chosen in the section, which go into the form.
 """
 
@@ -60,7 +60,7 @@ DATA = Section(
     kind="data",
     name="Your data",
     region=Region.MAIN,
-    fires=("set",),
-    value=_value,
+    events=("set",),
+    initial_value=_value,
     connect=_connect,
 )

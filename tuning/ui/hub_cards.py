@@ -1,7 +1,7 @@
 """The sections below the fields of base model and data: look-up on the hub, a card, and the download.
 
 Their value is `{"settings": …}`, the settings in the form. They fire `downloaded` when what the form names has come to
-this machine; that of the data fires `set` too, with settings that were chosen on its card.
+this machine; that of the data triggers `set` too, with settings that were chosen on its card.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ MODEL_CARD = Section(
     kind="models",
     name="Base model on the hub",
     region=Region.BELOW_MODEL,
-    fires=("downloaded",),
-    value=_no_settings,
+    events=("downloaded",),
+    initial_value=_no_settings,
 )
 DATA_CARD = Section(
     kind="hub_data",
     name="Data set on the hub",
     region=Region.BELOW_DATA,
-    fires=("downloaded", "set"),
-    value=_no_settings,
+    events=("downloaded", "set"),
+    initial_value=_no_settings,
 )

@@ -1,7 +1,7 @@
-"""The section of curves and runs: the chart, the table of runs, and what can be done with a run.
+"""The section of curves and runs: the chart (chart.js), the table of runs (runs.js), and what can be done with a run.
 
-Its value tells the script of a run that was just started, or what was changed in older settings. It fires `reuse` with
-settings that go into the form: those of a run, of a file, or of a button that changes some of them.
+Its value tells the script of a run that was just started, or what was changed in older settings. It triggers `reuse`
+with settings that go into the form: those of a run, of a file, or of a button that changes some of them.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ LIVE = Section(
     kind="live",
     name="Curves and runs",
     region=Region.MAIN,
-    fires=("reuse",),
-    value=_no_run,
+    events=("reuse",),
+    initial_value=_no_run,
     config=lambda: chart_config({method.name: method.title for method in METHODS}),
     connect=_connect,
 )

@@ -40,7 +40,7 @@ class NetworkView(TypedDict):
 def network_value(plan: Plan) -> NetworkView:
     """Title, card and source of the method; lines of layers with their parts; the counts in words."""
     method, settings = method_named(plan.settings.method.name), plan.settings.method
-    parts = method.parameter_groups(plan.model.shape, settings, plan.labels)
+    parts = method.parameter_groups(plan.model.shape, settings, plan.class_count)
     trained = sum(part.parameters for part in parts if part.state != FROZEN)
     total = sum(part.parameters for part in parts)
     share = f"{100 * trained / total:.3g}\u00a0%" if total else ""

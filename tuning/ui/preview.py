@@ -217,7 +217,7 @@ def _computed(service: RunService, values: Values) -> dict[str, Any]:
     settings = Settings.from_dict(given)
     if read_whole(settings.data, settings.task, settings.seed, READ_SECONDS) is None:
         return _not_yet("data.source", f"{reading_progress(settings.data)['words']}; the numbers follow.")
-    if not service.weights_checked(settings, READ_SECONDS):
+    if not service.wait_for_weight_check(settings, READ_SECONDS):
         return _not_yet("model", "The names of its weights are being compared with the model's; the numbers follow.")
     preview = service.preview(given, device=device)
     run_name(values)
@@ -342,15 +342,15 @@ PREVIEW = Section(
     kind="preview",
     name="Preview of the run",
     region=Region.MAIN,
-    fires=("traced",),
-    value=preview_value,
+    events=("traced",),
+    initial_value=preview_value,
     connect=_connect,
 )
 BEFORE_START = Section(
     kind="before_start",
     name="Before you start",
     region=Region.ABOVE_START,
-    named_by_script=True,
-    scripted=False,
+    script_sets_label=True,
+    has_script=False,
 )
 """The notices of the settings. The script of the preview fills it, for both show one answer."""

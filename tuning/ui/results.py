@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from tuning.ui.sections import Region, Section
 
-RESULTS = Section(kind="results", name="Evaluation rows", region=Region.MAIN, named_by_script=True)
+RESULTS = Section(kind="results", name="Evaluation rows", region=Region.MAIN, script_sets_label=True)

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from tuning.ui.sections import Region, Section
 
-RUNNING = Section(kind="running", name="Running now", region=Region.ABOVE_START, named_by_script=True)
+RUNNING = Section(kind="running", name="Running now", region=Region.ABOVE_START, script_sets_label=True)

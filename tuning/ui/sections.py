@@ -37,7 +37,7 @@ class Region(Enum):
     BELOW_DATA = auto()
     """In the form, below the field of the data."""
     ABOVE_START = auto()
-    """Over the button Start, in sight wherever the page is scrolled to."""
+    """Above the button Start, in sight wherever the page is scrolled to."""
     MAIN = auto()
     """The wide column beside the form."""
 
@@ -49,29 +49,33 @@ class InitialValue(Protocol):
 
 
 class Connection(Protocol):
-    """Registers the events that the section fires and those that change it."""
+    """Registers the events that the section triggers and those that change it."""
 
     def __call__(self, page: Page) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Section:
-    """One section: what it is called, where it lies, what it shows, what it fires."""
+    """One section: what it is called, where it lies, what it shows, which events it triggers."""
 
     kind: str
-    """The name by which `mount` in assets/page.js knows the section."""
+    """The key of the section in `SECTIONS` of assets/page.js."""
     name: str
     """The accessible name of what it shows."""
     region: Region
-    named_by_script: bool = False
-    """True where the script makes one card that has the name; else the component has it."""
-    fires: tuple[str, ...] = ()
-    """The events that its script triggers; each is a listener of the component with that name."""
+    script_sets_label: bool = False
+    """True where the script makes one card that has the name as its label; else the component has it."""
+    events: tuple[str, ...] = ()
+    """The events that its script triggers; each is a listener of the component with that name.
+
+    Gradio looks for these names, in quotation marks, in the component's JavaScript, and offers a listener for those
+    that it finds there alone; so they stand in its statements, in a comment.
+    """
     template: str = EMPTY
     """HTML that stands there before the script has come: constant, nothing is filled in."""
-    scripted: bool = True
+    has_script: bool = True
     """False for a section that the script of another one fills."""
-    value: InitialValue | None = None
+    initial_value: InitialValue | None = None
     config: Callable[[], Mapping[str, Any]] | None = None
     """Makes the constants that the script needs, as JSON."""
     connect: Connection | None = None
@@ -85,9 +89,9 @@ class Section:
         """The component, added to the Blocks that are open."""
         props: dict[str, Any] = {"config": self.config()} if self.config else {}
         return gr.HTML(
-            value=self.value(service, values) if self.value else None,
+            value=self.initial_value(service, values) if self.initial_value else None,
             html_template=self.template,
-            js_on_load=self._statements() if self.scripted else None,
+            js_on_load=self._statements() if self.has_script else None,
             elem_id=self.element_id,
             apply_default_css=False,
             **props,
@@ -95,12 +99,12 @@ class Section:
 
     def _statements(self) -> str:
         """The JavaScript that runs when the component is on the page: its name, then page.js draws in it."""
-        # Gradio offers a listener for each event whose name it finds between quotation marks
-        events = f"/* fires {', '.join(map(repr, self.fires))} */ " if self.fires else ""
+        # Gradio reads this comment: see `events`
+        event_names = f"/* events {', '.join(map(repr, self.events))} */ " if self.events else ""
         label = f"element.setAttribute('role', 'group'); element.setAttribute('aria-label', {self.name!r}); "
         # the script is a module: the browser loads it once and never runs anything from another host
         return (
-            f"{events}{'' if self.named_by_script else label}"
+            f"{event_names}{'' if self.script_sets_label else label}"
             "import(new URL('fork/static/page.js', document.baseURI).href)"
             f".then((page) => page.mount({self.kind!r}, element, props, watch, trigger));"
         )

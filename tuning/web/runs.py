@@ -223,9 +223,9 @@ def fixed_part(row: RunRow) -> dict[str, Any]:
 def live_answer(service: RunService, cursors: dict[str, int], page_version: str | None, lines: RunLines) -> str:
     """What a page that has this version of the list and these points does not have yet: a `LiveAnswer` as JSON."""
     store = service.store
-    version = store.revision()  # before the list: a change in between is then sent again, never missed
+    version = store.list_version()  # before the list: a change in between is then sent again, never missed
     points = store.series_texts(cursors, FIRST_LOAD_LIMIT)
-    answer: dict[str, Any] = {"epoch": store.epoch, "version": version}
+    answer: dict[str, Any] = {"epoch": store.store_id, "version": version}
     if page_version != str(version):
         changed = lines.changed(page_version)
         answer |= lines.first(cursors) if changed is None else changed

@@ -40,7 +40,7 @@ from tuning.memory.tracing.trace import Trace
 from tuning.memory.workload import Workload
 from tuning.models.families import DEPTHS
 from tuning.models.shapes import shape_from_config
-from tuning.plan.micro_batches import Shape
+from tuning.plan.micro_batches import BatchShape
 
 if TYPE_CHECKING:
     from tuning.memory.tracing.tracer import Tracer
@@ -171,7 +171,9 @@ class _Tracers:
             )
         return block_of(fit, self._layout)
 
-    def _fitted(self, what: str, shapes: Sequence[tuple[Shape, int | None]], other: Shape, rank: int | None) -> Fit:
+    def _fitted(
+        self, what: str, shapes: Sequence[tuple[BatchShape, int | None]], other: BatchShape, rank: int | None
+    ) -> Fit:
         """A fit to few traces if that meets another shape to the byte, else to as many as there are coefficients."""
         proof = getattr(self._tracers[rank], what)(other)
         traces: list[Trace] = []

@@ -20,7 +20,7 @@ from tuning.memory.tracing.layers import Layout, UntraceableError
 from tuning.memory.tracing.table import MONOMIALS, Block, Monomial, Point, monomials
 from tuning.memory.tracing.trace import Array, Trace, summed
 from tuning.memory.workload import CATEGORIES
-from tuning.plan.micro_batches import Moment, Shape
+from tuning.plan.micro_batches import BatchShape, PeakCandidate
 
 GRADIENTS = CATEGORIES.index("gradients")
 GRID = (
@@ -55,7 +55,7 @@ LONGER = 112
 
 def shapes_to_trace(
     ranks: Sequence[int | None], *, many: bool, padded: bool, longest: int = LONGER
-) -> list[tuple[Shape, int | None]]:
+) -> list[tuple[BatchShape, int | None]]:
     """The shapes to trace for one row or for many: enough for a coefficient of every product of the sizes.
 
     Together with a larger shape, the first `FEW` tell any two products from any other two, the first `SOME` any three
@@ -63,18 +63,20 @@ def shapes_to_trace(
     for one of `longest`, all are shorter in that proportion.
     """
     shapes = []
-    for rows, length, labels, which in SIZES:
+    for rows, length, label_tokens, which in SIZES:
         if longest < LONGER:
             length = max(3, length * longest // LONGER)
-            labels = max(1, min(length - 1, labels * longest // LONGER))
-        shape = Shape(rows=rows if many else 1, length=length, labels=labels, padded=padded)
+            label_tokens = max(1, min(length - 1, label_tokens * longest // LONGER))
+        shape = BatchShape(rows=rows if many else 1, length=length, label_tokens=label_tokens, padded=padded)
         shapes.append((shape, ranks[-which]))
     return shapes
 
 
-def shape_to_check(ranks: Sequence[int | None], length: int, *, many: bool, padded: bool) -> tuple[Shape, int | None]:
+def shape_to_check(
+    ranks: Sequence[int | None], length: int, *, many: bool, padded: bool
+) -> tuple[BatchShape, int | None]:
     """The larger shape against which a fit is checked, and its rank."""
-    return Shape(rows=4 if many else 1, length=length, labels=min(200, length - 1), padded=padded), ranks[-1]
+    return BatchShape(rows=4 if many else 1, length=length, label_tokens=min(200, length - 1), padded=padded), ranks[-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +91,7 @@ class Fit:
     """Coefficients in bytes: layers x categories x monomials."""
 
 
-def fit_traces(traces: Sequence[Trace], shapes: Sequence[tuple[Shape, int | None]], depth: int) -> Fit | None:
+def fit_traces(traces: Sequence[Trace], shapes: Sequence[tuple[BatchShape, int | None]], depth: int) -> Fit | None:
     """The polynomials of every event; None where the traces are too few to determine them. Raises UntraceableError."""
     first = traces[0]
     if any(trace.labels != first.labels or not numpy.array_equal(trace.spans, first.spans) for trace in traces):
@@ -132,7 +134,7 @@ def _coefficients(matrix: Array, values: Array) -> Array | None:
     return coefficients[which.reshape(-1)]
 
 
-def _values(names: dict[str, Monomial], shape: Shape, rank: int | None) -> list[float]:
+def _values(names: dict[str, Monomial], shape: BatchShape, rank: int | None) -> list[float]:
     """The monomials' values at a shape and rank."""
     return [float(names[name](shape, rank or 0)) for name in names]
 
@@ -143,7 +145,7 @@ def block_of(fit: Fit, layout: Layout) -> Block:
     return _pruned([_words(place, layout) for place in places], matrices, fit.names)
 
 
-def is_exact(fit: Fit, shape: Shape, rank: int | None, trace: Trace) -> bool:
+def is_exact(fit: Fit, shape: BatchShape, rank: int | None, trace: Trace) -> bool:
     """Whether every event and category is met to the byte at a larger shape. Raises UntraceableError."""
     if trace.labels != fit.labels:
         raise UntraceableError("the operations of an update depend on its sizes")
@@ -151,15 +153,15 @@ def is_exact(fit: Fit, shape: Shape, rank: int | None, trace: Trace) -> bool:
     return bool(abs(gaps).max() < 0.5 + 1e-9 * trace.peak)
 
 
-def check_events(fit: Fit, shape: Shape, rank: int | None, trace: Trace) -> None:
+def check_events(fit: Fit, shape: BatchShape, rank: int | None, trace: Trace) -> None:
     """Check every event's sum against a trace of another shape. Raises UntraceableError."""
     gaps = fit.events.sum(axis=1) @ numpy.array(_values(fit.names, shape, rank)) - trace.live.sum(axis=1)
     _check_gap(float(gaps[abs(gaps).argmax()]), trace.peak)
 
 
-def check_layers(fit: Fit, layout: Layout, shape: Shape, rank: int | None, trace: Trace) -> None:
+def check_layers(fit: Fit, layout: Layout, shape: BatchShape, rank: int | None, trace: Trace) -> None:
     """Check the peak, left-out layers included, against a trace that has them all. Raises UntraceableError."""
-    peak = sum(block_of(fit, layout).peak(Moment(shape=shape, accumulate=True), rank)[0].values())
+    peak = sum(block_of(fit, layout).peak(PeakCandidate(shape=shape, accumulate=True), rank)[0].values())
     _check_gap(peak - trace.peak, trace.peak)
 
 
@@ -248,7 +250,7 @@ def _words(label: str, layout: Layout) -> str:
 def _grid(order: tuple[str, ...]) -> Array:
     """The monomials' values at the sizes of `GRID`: sizes x monomials."""
     sizes = (
-        (Shape(rows=b, length=s, labels=max(1, int(b * s * share)), padded=False), r)
+        (BatchShape(rows=b, length=s, label_tokens=max(1, int(b * s * share)), padded=False), r)
         for b, s, share, r in itertools.product(*GRID)
         if "B" in order or b == 1
     )

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from tuning.memory.workload import CATEGORIES
-from tuning.plan.micro_batches import Moment, Shape
+from tuning.plan.micro_batches import BatchShape, PeakCandidate
 
 OPTIMIZER = CATEGORIES.index("optimizer")
-Monomial = Callable[[Shape, int], float]
+Monomial = Callable[[BatchShape, int], float]
 MONOMIALS: dict[str, Monomial] = {
     "1": lambda x, r: 1,
     "S": lambda x, r: x.length,
     "SS": lambda x, r: x.length**2,
-    "N": lambda x, r: x.labels,
+    "N": lambda x, r: x.label_tokens,
     "B": lambda x, r: x.rows,
     "BS": lambda x, r: x.rows * x.length,
     "BSS": lambda x, r: x.rows * x.length**2,
@@ -77,35 +77,35 @@ class Block:
         default_factory=dict, init=False, repr=False, compare=False
     )
 
-    def peak(self, moment: Moment, rank: int | None) -> tuple[dict[str, int], str]:
+    def peak(self, candidate: PeakCandidate, rank: int | None) -> tuple[dict[str, int], str]:
         """Bytes by category at the peak of this micro-batch or the update after it, and the name of that point."""
-        values = self._values(moment.shape, rank)
-        points, totals = self._of(moment)
+        values = self._values(candidate.shape, rank)
+        points, totals = self._of(candidate)
         highest = points[int((totals @ np.array(values)).argmax())]
         return _parts(highest, values), highest.place[2:]
 
-    def candidates(self, moment: Moment, rank: int | None) -> list[tuple[str, dict[str, int]]]:
+    def points_to_shard(self, candidate: PeakCandidate, rank: int | None) -> list[tuple[str, dict[str, int]]]:
         """Place (as in `Point`) and bytes by category of every point that can be the peak."""
-        values = self._values(moment.shape, rank)
-        return [(point.place, _parts(point, values)) for point in self._of(moment)[0]]
+        values = self._values(candidate.shape, rank)
+        return [(point.place, _parts(point, values)) for point in self._of(candidate)[0]]
 
-    def total(self, moment: Moment, rank: int | None) -> int:
+    def total(self, candidate: PeakCandidate, rank: int | None) -> int:
         """Bytes of all categories at the peak."""
-        totals = self._of(moment)[1] @ np.array(self._values(moment.shape, rank))
+        totals = self._of(candidate)[1] @ np.array(self._values(candidate.shape, rank))
         return round(float(max(totals.tolist())))  # of a dozen numbers faster than numpy's own
 
-    def through_step(self, moment: Moment, rank: int | None) -> list[tuple[str, int]]:
+    def through_step(self, candidate: PeakCandidate, rank: int | None) -> list[tuple[str, int]]:
         """Names and bytes of the points of the last micro-batch and the update, in order; the highest is the peak.
 
         The points that the line has of a stretch were chosen for middling sizes. Where another that can be the peak is
         higher at these sizes, it stands in their place, after the point that begins the stretch.
         """
-        values = self._values(moment.shape, rank)
-        shown = ("1.", "2.") if moment.accumulate else ("0.", "2.")
+        values = self._values(candidate.shape, rank)
+        shown = ("1.", "2.") if candidate.accumulate else ("0.", "2.")
         tops: dict[str, int] = {}
-        for point in self._of(moment)[0]:
+        for point in self._of(candidate)[0]:
             tops[point.place] = max(tops.get(point.place, 0), sum(_parts(point, values).values()))
-        state = max(_parts(point, values)["optimizer"] for point in self.points) if moment.first else 0
+        state = max(_parts(point, values)["optimizer"] for point in self.points) if candidate.first else 0
         named_points = []
         for place, stretch in itertools.groupby(self.line, key=lambda point: point.place):
             if place.startswith(shown):
@@ -116,20 +116,20 @@ class Block:
                 named_points += [(place[2:], size) for size in sizes]
         return named_points
 
-    def _of(self, moment: Moment) -> tuple[list[Point], Any]:
+    def _of(self, candidate: PeakCandidate) -> tuple[list[Point], Any]:
         """The points that can be the peak of this micro-batch, with the coefficients of their totals.
 
         Points beside the gradients of an earlier micro-batch count only where there is one.
         """
-        kind = moment.accumulate, moment.first
+        kind = candidate.accumulate, candidate.first
         if kind not in self._possible:
-            points = [point for point in self.points if moment.accumulate or not point.place.startswith("1.")]
-            if moment.first:
+            points = [point for point in self.points if candidate.accumulate or not point.place.startswith("1.")]
+            if candidate.first:
                 points = [Point(place=point.place, bytes=point.before_the_first_step()) for point in points]
             self._possible[kind] = points, np.array([point.total for point in points])
         return self._possible[kind]
 
-    def _values(self, shape: Shape, rank: int | None) -> list[float]:
+    def _values(self, shape: BatchShape, rank: int | None) -> list[float]:
         return [MONOMIALS[name](shape, rank or 0) for name in self.monomials]
 
 
@@ -155,15 +155,15 @@ class Table:
     trainable: tuple[float, float]
     total: tuple[float, float]
 
-    def block(self, shape: Shape) -> Block:
+    def block(self, shape: BatchShape) -> Block:
         """The points of an update for this shape: one row alone takes other paths than several."""
         return self.blocks[self._beyond(shape) + ("one" if shape.rows == 1 else "many")]
 
-    def evaluation(self, shape: Shape) -> Block:
+    def evaluation(self, shape: BatchShape) -> Block:
         """The points of an evaluation of a batch of this shape."""
         return self.blocks[self._beyond(shape) + ("evaluation_one" if shape.rows == 1 else "evaluation_many")]
 
-    def _beyond(self, shape: Shape) -> str:
+    def _beyond(self, shape: BatchShape) -> str:
         return BEYOND if self.window is not None and shape.length >= self.window else ""
 
     def counts(self, rank: int | None) -> tuple[int, int]:

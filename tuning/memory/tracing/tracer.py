@@ -24,7 +24,7 @@ from tuning.memory.tracing.layers import Layout
 from tuning.memory.tracing.trace import Trace
 from tuning.memory.workload import CATEGORIES, Workload
 from tuning.methods import method_named
-from tuning.plan.micro_batches import Shape
+from tuning.plan.micro_batches import BatchShape
 from tuning.settings.schema import Settings
 from tuning.text import EncodedRow
 from tuning.training.build import build
@@ -58,10 +58,10 @@ class Tracer:
         self._in_backward, self._micro = False, 0
         self._mode = SizeOnlyMode(self._log, sizes)
         self._settings = Settings.from_dict(workload.settings_for(rank))
-        labels = [str(i) for i in range(workload.labels)] if workload.labels else None
+        class_names = [str(i) for i in range(workload.class_count)] if workload.class_count else None
         with self._mode, tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
-            self._built = build(self._settings, folder, labels, 1e-4, 0, load=_base_from_config)
+            self._built = build(self._settings, folder, class_names, 1e-4, 0, load=_base_from_config)
         self._kernels = cuda_allocations if workload.on_cuda else nullcontext
         for weight in self._built.model.parameters():
             self._log.forget_content(weight)  # a small one is really there, with whatever lay in that memory
@@ -69,7 +69,7 @@ class Tracer:
         self._watch()
         # the optimizer's state exists from now on
         length = max(2, min(16, positions))
-        self._update(Shape(rows=1, length=length, labels=min(4, length - 1), padded=False), count=1)
+        self._update(BatchShape(rows=1, length=length, label_tokens=min(4, length - 1), padded=False), count=1)
         for state in self._built.optimizer.state.values():
             for value in state.values():
                 if isinstance(value, torch.Tensor):
@@ -83,7 +83,7 @@ class Tracer:
             if getattr(config, "sliding_window", None) is not None:
                 config.sliding_window = tokens
 
-    def trace(self, shape: Shape) -> Trace:
+    def trace(self, shape: BatchShape) -> Trace:
         """One update of two micro-batches of this shape."""
         self._update(shape)
         return self._recorded()
@@ -91,7 +91,7 @@ class Tracer:
     def _recorded(self) -> Trace:
         return Trace(labels=self._log.events, columns=self._log.columns(), layers=self._layer_bytes)
 
-    def evaluation(self, shape: Shape) -> Trace:
+    def evaluation(self, shape: BatchShape) -> Trace:
         """One evaluation of a batch of this shape, between two updates.
 
         Where a frozen body's features are cached, their computing belongs to it. That comes before the first update,
@@ -133,7 +133,7 @@ class Tracer:
             counts.append(built + sum(left_out))
         return counts[0], counts[1]
 
-    def _update(self, shape: Shape, *, count: int = 2) -> None:
+    def _update(self, shape: BatchShape, *, count: int = 2) -> None:
         """One update of `count` micro-batches of this shape."""
         rows = _rows(_halved(shape) if self._workload.packed else shape, classes=self._built.classes)
         micro_batches = [list(range(len(rows)))] * count
@@ -277,7 +277,7 @@ def _traced_backward(tracer: Tracer, log: AllocationLog) -> Iterator[None]:
 def _base_from_config(
     folder: str,
     *,
-    labels: Sequence[str] | None,
+    class_names: Sequence[str] | None,
     attention: str,
     dtype: torch.dtype,
     pad_id: int,
@@ -286,10 +286,10 @@ def _base_from_config(
     """A base model from the config.json of a folder alone, in place of `training.build.load_base`."""
     import transformers
 
-    label_options = {"num_labels": len(labels)} if labels is not None else {}
+    label_options = {"num_labels": len(class_names)} if class_names is not None else {}
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **label_options)
     auto_class = (
-        transformers.AutoModelForCausalLM if labels is None else transformers.AutoModelForSequenceClassification
+        transformers.AutoModelForCausalLM if class_names is None else transformers.AutoModelForSequenceClassification
     )
     model = auto_class.from_config(config, attn_implementation=attention, dtype=dtype)
     if options and "quantization_config" in options:
@@ -325,15 +325,15 @@ def _pack(model: Any, quantization: Any) -> None:
     model.quantization_method, model.is_loaded_in_4bit = quantization.quantization_method(), True
 
 
-def _halved(shape: Shape) -> Shape:
+def _halved(shape: BatchShape) -> BatchShape:
     """The two rows that are joined into a packed one; attention separates them as it would any number of rows."""
     return replace(shape, rows=2, length=shape.length // 2)
 
 
-def _rows(shape: Shape, *, classes: bool) -> list[EncodedRow]:
+def _rows(shape: BatchShape, *, classes: bool) -> list[EncodedRow]:
     """Rows of this shape, with label tokens at the end of each, spread as evenly as they can be."""
     rows = []
-    left = shape.labels
+    left = shape.label_tokens
     for i in range(shape.rows):
         length = shape.length - (1 if shape.padded and i else 0)
         count = min(length - 1, -(-left // (shape.rows - i)))
