@@ -24,7 +24,7 @@ def memory_table(inputs: PlanInputs, device: Device) -> str:
     """
     plan = make_plan(inputs)
     tried = (_with_method(plan, inputs, name) for name in _method_names())
-    plans = [other.on(device) for other in tried if other is not None]
+    plans = [other.with_device(device) for other in tried if other is not None]
     usages = _traced_usages(plans)
     head = ["method", *(counted(rows, "row") for rows in ROWS), "trained weights", "how"]
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *map(_line, usages)])
