@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from tuning.core.errors import DataError, TuningError
 from tuning.data import open_data
 from tuning.data.data_set import TOKEN_SETTINGS, check
-from tuning.data.files.formats import Format
+from tuning.data.files.file_format import Format
 from tuning.data.files.lines import MOST_OPEN_TABLES, LineTable
 from tuning.data.files.progress import ReadProgress, reading
 from tuning.data.preview.background_read import _reads, read_whole, reading_progress

@@ -12,55 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tuning.core.errors import Notice
+from tuning.data.files.file_format import Format
 from tuning.data.files.header import DELIMITERS
 from tuning.data.files.parse import csv_values, json_values, text_values
 from tuning.hub.splits import KINDS, PACKED, rows_ending
 
 PARQUET = b"PAR1"
 """How a Parquet file begins."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Format:
-    """How the bytes of one file become rows."""
-
-    kind: str
-    """jsonl, json, csv, parquet, lines or paragraphs."""
-    encoding: str = "utf-8"
-    encoding_words: str = "UTF-8"
-    mark: int = 0
-    """Bytes of a UTF-8 byte-order mark at the beginning, which are skipped."""
-    delimiter: str = ""
-    columns: tuple[str, ...] = ("text",)
-    """Columns of a CSV file; plain text has the one column `text`."""
-    header: bool = True
-    above: int = 0
-    """How many lines of a CSV file stand above its header, or above its first row."""
-    rule: bool = False
-    """Whether a rule of dashes stands under the header of a CSV file, as in Markdown."""
-    in_array: bool = False
-    """Whether the rows of a JSON document are the elements of one array, which can be read one by one."""
-    mac_lines: bool = False
-    """Whether lines end with a carriage return alone."""
-    packed: str = ""
-    """How the file is compressed, in words for a person; empty where it is not."""
-    notices: tuple[Notice, ...] = ()
-    """What was left out of the file, or read in a way that a person should know."""
-
-    @property
-    def words(self) -> str:
-        """The format in words for a person, such as "CSV, columns separated by commas"."""
-        return f"{self._plain_words}, {self.packed}" if self.packed else self._plain_words
-
-    @property
-    def _plain_words(self) -> str:
-        if self.kind == "csv":
-            name = "TSV" if self.delimiter == "\t" else "CSV"
-            return f"{name}, columns separated by {DELIMITERS.get(self.delimiter, self.delimiter)}" + (
-                "" if self.header else ", without a header line"
-            )
-        return FORMATS[self.kind].words
 
 
 # -- rows -------------------------------------------------------------------------------------------------------------
@@ -77,7 +35,7 @@ class RowFormat:
     family: str
     """What an ending can promise: json, csv, parquet or text."""
     words: str
-    """The format in words for a person; for a CSV file `Format.words` says more."""
+    """The format in words for a person; for a CSV file `format_words` says more."""
     parse: Callable[[str, Format], dict[str, Any]] = _not_in_lines
     """The values of a row from its text, for formats that `LineTable` reads; raises ValueError with the reason."""
 
@@ -97,6 +55,18 @@ TITLES = {"json": "JSON", "csv": "a table (CSV, TSV)", "parquet": "Parquet", "te
 """The families of formats in words for a person."""
 PROMISED = {ending: family for ending, family in KINDS.items() if family != "text"}
 """The family that a file of this ending must hold; another content is refused and never read as plain text."""
+
+
+def format_words(file_format: Format) -> str:
+    """A format in words for a person, such as "CSV, columns separated by commas"."""
+    words = _csv_words(file_format) if file_format.kind == "csv" else FORMATS[file_format.kind].words
+    return f"{words}, {file_format.packed}" if file_format.packed else words
+
+
+def _csv_words(file_format: Format) -> str:
+    name = "TSV" if file_format.delimiter == "\t" else "CSV"
+    delimiter = DELIMITERS.get(file_format.delimiter, file_format.delimiter)
+    return f"{name}, columns separated by {delimiter}{'' if file_format.header else ', without a header line'}"
 
 
 def ending_of(name: str) -> str:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tuning.core.errors import DataError, Notice
-from tuning.data.files.formats import FORMATS, PARQUET, Format, packing_of
+from tuning.data.files.file_format import Format
+from tuning.data.files.formats import FORMATS, PARQUET, packing_of
 from tuning.data.files.parquet import ParquetTable
 from tuning.data.files.progress import read_once, reading
 from tuning.data.files.sniff import sniff

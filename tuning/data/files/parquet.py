@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuning.core.errors import DataError, Notice
-from tuning.data.files.formats import Format
+from tuning.data.files.file_format import Format
 from tuning.data.files.header import MOST_COLUMNS, two_of_one_name
 from tuning.data.files.progress import look
 from tuning.data.files.table import MOST_ROW_BYTES, TOO_LONG, BadRow, Record, turns_in_columns

@@ -7,13 +7,11 @@ reason, to follow the number of the line, where the row breaks the format.
 from __future__ import annotations
 
 import csv
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tuning.data.files.file_format import Format
 from tuning.data.files.header import MOST_COLUMNS
 from tuning.data.files.table import JSON_DECODER, DuplicateKeyError, turns_in_columns
-
-if TYPE_CHECKING:
-    from tuning.data.files.formats import Format
 
 BLANK = " \t\r\n\v\f"
 """The characters of a blank line: those for which bytes.isspace is true."""

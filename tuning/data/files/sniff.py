@@ -14,7 +14,8 @@ from itertools import islice
 from typing import Any, BinaryIO
 
 from tuning.core.errors import DataError, Notice
-from tuning.data.files.formats import FORMATS, PARQUET, PROMISED, TITLES, Format, ending_of
+from tuning.data.files.file_format import Format
+from tuning.data.files.formats import FORMATS, PARQUET, PROMISED, TITLES, ending_of
 from tuning.data.files.header import ROW_NAMES, SHOWN, TEXT_NAMES, TableHead, one_column, table_head
 from tuning.data.files.other_formats import PLAIN_TEXT, binary_refusal, document_refusal, document_title
 

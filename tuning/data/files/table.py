@@ -6,10 +6,9 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from tuning.data.files.formats import Format
+from tuning.data.files.file_format import Format
 
 MOST_ROW_BYTES = 8 * 2**20
 """The longest row, in bytes of its file: tokenizing takes up to 400 bytes of memory for each."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
 from tuning.core.errors import DataError, Notice
-from tuning.data.files.formats import Format
+from tuning.data.files.file_format import Format
 from tuning.data.files.progress import look
 from tuning.data.files.sniff import list_of_rows, objects_only
 from tuning.data.files.table import JSON_DECODER, MOST_ROW_BYTES, DuplicateKeyError

@@ -20,6 +20,7 @@ from tuning.data.columns import ROLES
 from tuning.data.data_set import Checked, DataSet, open_data
 from tuning.data.duplicates import is_empty, repeated
 from tuning.data.files.concat import open_tables
+from tuning.data.files.formats import format_words
 from tuning.data.files.lines import head
 from tuning.data.files.table import BadRow, Record
 from tuning.data.locate import find_data_files
@@ -281,7 +282,7 @@ def _file_facts(settings: DataSettings) -> DataPreview:
         "title": files.title,
         "origin": files.origin,
         "bytes": table.size,
-        "format": table.format.words,
+        "format": format_words(table.format),
         "encoding": table.format.encoding_words,
         "whole": table.whole,
         "unit": table.unit,
