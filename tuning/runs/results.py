@@ -270,7 +270,8 @@ class Results:
     def recovery_source(self, row: RunRow) -> RecoverySource | None:
         """What the artifact of a run that was cut off is or will be recovered from: a checkpoint or the best weights.
 
-        None where the run has not ended, has saved its artifact itself, or has left neither.
+        None where the run has not ended, has saved its artifact itself, or has left neither. The files of a checkpoint
+        are not read, so one that is damaged counts here; the card of the recovered artifact names what was read.
         """
         folder = self._run_folder(row)
         if row.state not in UNSAVED or (self._end(row).get("artifact") and _has_files(folder / _method(row).artifact)):
