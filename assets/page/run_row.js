@@ -207,7 +207,7 @@ export class RunRow {
   }
 
   /**
-   * What was measured, what was estimated, and how far apart they are.
+   * What was measured so far, what was estimated, and of a finished run how far apart they are.
    * @param {RunLine} run
    * @param {boolean} isGoing
    * @param {number | null | undefined} latest bytes, as the last update tells
@@ -215,7 +215,7 @@ export class RunRow {
   updateMemory(run, isGoing, latest) {
     const measured = run.peak_bytes ?? latest;
     const expected = run.estimate?.total_bytes;
-    const error = estimateError(run, measured);
+    const error = estimateError(run);
     const percent = error === null ? "" : `${signed(error)} %`;
     setText(this.measured, measured ? bytes(measured) : isGoing ? "" : "not measured");
     setText(this.expected, expected ? `est. ${bytes(expected)}${percent && ","}` : "");

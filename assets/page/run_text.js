@@ -163,10 +163,12 @@ export function differingSettings(runs) {
 }
 
 /**
- * How far the estimate was from the measured peak, in percent of the peak; null where one of them is missing.
+ * How far the estimate was from the measured peak, in percent of the peak; null where one of them is missing, and for a
+ * run that has not finished, whose highest moment may not have come.
  * @param {RunLine} run
  */
-export function estimateError(run, measured = run.peak_bytes) {
+export function estimateError(run) {
   const expected = run.estimate?.total_bytes;
+  const measured = run.state === "finished" ? run.peak_bytes : null;
   return expected && measured ? 100 * (expected / measured - 1) : null;
 }

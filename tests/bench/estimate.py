@@ -184,14 +184,14 @@ def _estimated(plan: Plan) -> MemoryEstimate:
 
 def estimate_times(some: list[Plan], count: int) -> str:
     """CPU milliseconds of estimates for rows, lengths, methods and devices drawn at random."""
-    for plan in [given.on(device) for given in some for device in (given.device, named_device(CARD))]:
+    for plan in [given.with_device(device) for given in some for device in (given.device, named_device(CARD))]:
         if usage_of(plan, make=True).kind != "traced":
             raise RuntimeError(f"{plan.model.shape.model_type} {plan.settings.method.name} has no table")
     draw = random.Random(SEED)
     took: dict[str, list[float]] = {FITS: [], DOES_NOT: [], LIST: []}
     for _ in range(count):
         device = draw.choice(DEVICES)
-        plan = with_settings_unchecked(draw.choice(some), {"micro_batch_size": draw.choice(ROWS)}).on(device)
+        plan = with_settings_unchecked(draw.choice(some), {"micro_batch_size": draw.choice(ROWS)}).with_device(device)
         fits = estimate(usage_of(plan)).fits
         took[FITS if fits else DOES_NOT].append(cpu(partial(_estimated, plan)))
         took[LIST].append(cpu(partial(fixes, usage_of(plan))))

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from tuning.data.files.concat import open_tables
-from tuning.data.files.formats import FORMATS
+from tuning.data.files.formats import FORMATS, TITLES
 from tuning.data.files.table import BadRow, Record, Table
+from tuning.hub.splits import KINDS
 from tuning.settings.schema import choices
 
 ROWS = [{"text": f"the mill {n} stood"} for n in range(50)]
@@ -71,6 +72,10 @@ def texts(table: Table, places: Any) -> list[Any]:
 def test_every_format_has_a_case_and_a_name_in_the_settings() -> None:
     assert {kind for kind, _ in CASES.values()} == FORMATS.keys()
     assert set(choices("data.format")) == {"auto", *FORMATS}
+
+
+def test_every_family_of_formats_has_a_title() -> None:
+    assert {row_format.family for row_format in FORMATS.values()} | set(KINDS.values()) == set(TITLES)
 
 
 @every

@@ -44,26 +44,26 @@ def traced(plan: Plan) -> MemoryUsage:
 def test_dropout_keeps_a_byte_an_element_and_attention_keeps_none(models: dict[str, str]) -> None:
     """All layers' masks live where the last layer's backward pass begins, but the one it has used already."""
     eager = plan_of(models, "bert", attention="eager")
-    here, there = traced(eager), traced(eager.on(CARD))
+    here, there = traced(eager), traced(eager.with_device(CARD))
     attention, hidden = ROWS * HEADS * LENGTH * LENGTH, ROWS * LENGTH * WIDTH
     masks = LAYERS * (attention + 2 * hidden)  # the embeddings' too, but one of the last layer's is used already
     assert here.total() - there.total() == pytest.approx(3 * masks, rel=0.01)
-    sdpa = traced(plan_of(models, "bert").on(CARD))
+    sdpa = traced(plan_of(models, "bert").with_device(CARD))
     assert there.total() - sdpa.total() > LAYERS * attention  # the masks, and what softmax keeps besides
 
 
 @pytest.mark.slow
 def test_recomputed_layers_draw_the_same_on_a_card(models: dict[str, str]) -> None:
-    stored, recomputed = (traced(plan_of(models, "gpt2", recompute=again).on(CARD)) for again in (False, True))
+    stored, recomputed = (traced(plan_of(models, "gpt2", recompute=again).with_device(CARD)) for again in (False, True))
     assert recomputed.total() < 0.8 * stored.total()
 
 
 def test_where_a_card_makes_no_difference_the_table_is_the_processors(models: dict[str, str]) -> None:
     plain = plan_of(models, "llama")
-    assert workload_of(plain.on(CARD)) == workload_of(plain)
+    assert workload_of(plain.with_device(CARD)) == workload_of(plain)
     for other in (plan_of(models, "llama", precision="autocast_bf16"), plan_of(models, "bert")):
-        assert workload_of(other.on(CARD)).on_cuda and not workload_of(other).on_cuda
-        assert workload_of(other.on(CARD)).key != workload_of(other).key
+        assert workload_of(other.with_device(CARD)).on_cuda and not workload_of(other).on_cuda
+        assert workload_of(other.with_device(CARD)).key != workload_of(other).key
 
 
 def test_under_autocast_a_card_computes_norms_and_powers_in_32_bits_and_only_while_it_is_on() -> None:
@@ -88,7 +88,7 @@ def test_what_a_config_leaves_unsaid_of_dropout_is_taken_to_drop(models: dict[st
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(small | batch), encoding="utf-8")
-        assert workload_of(plan_for({"model": str(folder)}).on(CARD)).on_cuda is drops
+        assert workload_of(plan_for({"model": str(folder)}).with_device(CARD)).on_cuda is drops
 
 
 def test_auto_means_on_a_card_what_a_run_there_takes(models: dict[str, str]) -> None:
@@ -96,5 +96,5 @@ def test_auto_means_on_a_card_what_a_run_there_takes(models: dict[str, str]) -> 
     plans = {
         kind: plan_for(settings | {"method": {"name": "qlora", "compute_dtype": kind}}) for kind in ("auto", "bf16")
     }
-    assert workload_of(plans["auto"].on(CARD)) == workload_of(plans["bf16"].on(CARD))
+    assert workload_of(plans["auto"].with_device(CARD)) == workload_of(plans["bf16"].with_device(CARD))
     assert workload_of(plans["auto"]) != workload_of(plans["bf16"])

@@ -106,7 +106,7 @@ def test_a_batch_is_gone_before_the_next_one(tmp_path: Path, peaks: dict[str, in
     """Logits of one batch that live beside the pass of the next would add a megabyte here."""
     data = {"source": "people-questions", "max_seq_length": 16, "train_rows": 40}
     plan = plan_for({"max_steps": 1, "device": "cpu", "data": data, "eval": {"every": None}})
-    assert plan.data.eval_rows > plan.evaluation_rows()
+    assert plan.data.eval_rows > plan.evaluation_batch_size()
     figures = estimate(usage_of(plan, make=True))
     measured_peak(plan, tmp_path / "run")
     assert figures.evaluation_bytes == pytest.approx(peaks["evaluation"], rel=0.005)

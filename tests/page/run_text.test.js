@@ -86,11 +86,13 @@ test("settings without a column are named where runs differ in them", () => {
   assert.deepEqual(words, [["seed 0", "seed 1"]]);
 });
 
-test("an estimate's error is in percent of what was measured", () => {
-  const measured = run("r1", {}, { estimate: { total_bytes: 110 }, peak_bytes: 100 });
+test("an estimate's error is in percent of what was measured, once the run has finished", () => {
+  const ended = { state: "finished", estimate: { total_bytes: 110 }, peak_bytes: 100 };
+  const measured = run("r1", {}, ended);
   assert.ok(Math.abs(Number(runText.estimateError(measured)) - 10) < 1e-9);
   assert.equal(runText.estimateError(run()), null);
-  const other = run("r2", {}, { estimate: { total_bytes: 98 }, peak_bytes: 100 });
+  assert.equal(runText.estimateError(run("r3", {}, { ...ended, state: "running" })), null);
+  const other = run("r2", {}, { ...ended, estimate: { total_bytes: 98 } });
   assert.match(errorText([measured, other]), /^2 runs: error 6\.0 % in the middle, 10\.0 % at most\./);
   assert.match(errorText([measured]), /^1 run: error 10\.0 % in the middle, 10\.0 % at most\./);
 });

@@ -33,7 +33,7 @@ TEMPLATES = ("text", "text_pair", "prompt", "input", "completion", "system")
 """Roles that a text with {column} placeholders can play too."""
 WRITTEN_BY_TEMPLATE = ("text", "text_pair", "prompt", "input")
 """Roles whose columns are read only where data.text_template names them, when there is one."""
-BELONGS = {
+ROLES_OF_SHAPE = {
     "text": {"text"},
     "text + label": {"text", "text_pair", "label"},
     "prompt + completion": {"prompt", "completion", "system", "history"},
@@ -167,7 +167,7 @@ def _check_shape(shape: str | None, columns: Mapping[str, str], present: Sequenc
 
 def _check_roles(columns: Mapping[str, str], shape: str, task: str, template: str | None) -> None:
     """Raises DataError for roles that this shape has no use for, and for two texts that only a template can join."""
-    uses = BELONGS[shape] - ({"prompt", "completion"} if "messages" in columns else set())
+    uses = ROLES_OF_SHAPE[shape] - ({"prompt", "completion"} if "messages" in columns else set())
     strange = next((role for role in columns if role not in uses), None)
     if strange is not None:
         limit = ", ".join(sorted(uses))

@@ -39,8 +39,8 @@ def as_text(value: Any, column: str, csv: bool = False, *, empty: bool = False) 
     if is_missing(value, csv):
         if empty:
             return ""
-        tokenized = f" ({value})" if not isinstance(value, float | Decimal) and value not in (None, "") else ""
-        raise RowError(f"column {column!r} is missing or empty{tokenized}")
+        word = f" ({value})" if not isinstance(value, float | Decimal) and value not in (None, "") else ""
+        raise RowError(f"column {column!r} is missing or empty{word}")
     if not isinstance(value, str | int | float | Decimal):
         raise RowError(f"column {column!r} is not text")
     return whole_characters(str(value), f"column {column!r}")

@@ -126,7 +126,7 @@ def eval_batches(plan: Plan, row_count: int | None = None, length: int | None = 
             shapes.append(row_sizes.shape(count, longest, longest / max(1, widest)))
     if not data.eval_rows:
         return shapes
-    count = max(1, min(plan.evaluation_rows(row_count), data.eval_rows))
+    count = max(1, min(plan.evaluation_batch_size(row_count), data.eval_rows))
     if "prompted_length" in plan.derived:
         label_tokens = int(plan.value("prompted_labels"))
         return [BatchShape(rows=count, length=longest, label_tokens=max(1, count * label_tokens), padded=count > 1)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tuning.core.errors import TuningError
+from tuning.core.errors import TuningError, counted
 from tuning.core.hardware import Device
 from tuning.memory.tracing.table_cache import find_table, make_tables
 from tuning.memory.usage import MemoryUsage, usage_of
@@ -24,9 +24,9 @@ def memory_table(inputs: PlanInputs, device: Device) -> str:
     """
     plan = make_plan(inputs)
     tried = (_with_method(plan, inputs, name) for name in _method_names())
-    plans = [other.on(device) for other in tried if other is not None]
+    plans = [other.with_device(device) for other in tried if other is not None]
     usages = _traced_usages(plans)
-    head = ["method", *(f"{rows} rows" for rows in ROWS), "trained weights", "how"]
+    head = ["method", *(counted(rows, "row") for rows in ROWS), "trained weights", "how"]
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *map(_line, usages)])
     return f"{table}\n\n{_caption(plan, device)}{_refused_methods(plans)}"
 

@@ -158,7 +158,7 @@ def usage_of(plan: Plan, device: Device | None = None, *, make: bool = False) ->
 
     `make` has a missing table traced, which takes seconds in a process of its own, and all update batches counted.
     """
-    plan = plan if device is None else plan.on(device)
+    plan = plan if device is None else plan.with_device(device)
     if make:
         count_update_batches(plan)
     workloads = workloads_of(plan)

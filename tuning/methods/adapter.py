@@ -52,7 +52,7 @@ class Adapter(Method[AdapterSettings]):
     own_loader = True
     shapes_adapter = ("bottleneck", "placement", "activation")
 
-    def parameter_groups(self, shape: ModelShape, settings: AdapterSettings, labels: int) -> list[Part]:
+    def parameter_groups(self, shape: ModelShape, settings: AdapterSettings, class_count: int) -> list[Part]:
         hidden, chosen = shape.hidden_size, _behind(shape, settings)
         each = len(chosen) * (2 * hidden * settings.bottleneck + settings.bottleneck + hidden)
         names = " and ".join(linear.half for linear in chosen)
@@ -60,7 +60,7 @@ class Adapter(Method[AdapterSettings]):
             Part(layer=block_name(number), name=f"adapter behind {names}", state=ADDED, parameters=each)
             for number in range(1, shape.num_layers + 1)
         ]
-        return model_parts(shape, labels) + added
+        return model_parts(shape, class_count) + added
 
     def problems(self, inputs: MethodInputs, settings: AdapterSettings) -> list[Problem]:
         limit = inputs.shape.hidden_size

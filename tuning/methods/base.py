@@ -29,7 +29,7 @@ class MethodInputs:
 
     shape: ModelShape
     task: str
-    labels: int
+    class_count: int
     device: str
     """cpu or cuda."""
     device_name: str
@@ -85,7 +85,7 @@ S = TypeVar("S", bound=MethodSettings)
 class Method(Generic[S]):
     """One way to fine-tune, with settings of its own kind `S`.
 
-    In its hooks `labels` is the number of classes of a classifier, 0 for a language model.
+    In its hooks `class_count` is the number of classes of a classifier, 0 for a language model.
     """
 
     name: str
@@ -125,25 +125,27 @@ class Method(Generic[S]):
         return self.title
 
     # -- torch-free arithmetic -------------------------------------------------------------------------------------
-    def parameter_groups(self, shape: ModelShape, settings: S, labels: int) -> list[Part]:
+    def parameter_groups(self, shape: ModelShape, settings: S, class_count: int) -> list[Part]:
         """The network by layer: what is frozen, trained, added, with counts. All numbers below follow from it."""
         raise NotImplementedError
 
-    def trainable_parameters(self, shape: ModelShape, settings: S, labels: int) -> int:
+    def trainable_parameters(self, shape: ModelShape, settings: S, class_count: int) -> int:
         """Weights that move."""
-        return sum(part.parameters for part in self.parameter_groups(shape, settings, labels) if part.state != FROZEN)
+        return sum(
+            part.parameters for part in self.parameter_groups(shape, settings, class_count) if part.state != FROZEN
+        )
 
-    def total_parameters(self, shape: ModelShape, settings: S, labels: int) -> int:
+    def total_parameters(self, shape: ModelShape, settings: S, class_count: int) -> int:
         """Weights of the model in training, frozen ones included."""
-        return sum(part.parameters for part in self.parameter_groups(shape, settings, labels))
+        return sum(part.parameters for part in self.parameter_groups(shape, settings, class_count))
 
-    def weight_bytes(self, shape: ModelShape, settings: S, labels: int) -> int:
+    def weight_bytes(self, shape: ModelShape, settings: S, class_count: int) -> int:
         """Bytes of all weights in training; 32-bit unless the method stores them smaller."""
-        return 4 * self.total_parameters(shape, settings, labels)
+        return 4 * self.total_parameters(shape, settings, class_count)
 
-    def optimizer_values(self, shape: ModelShape, settings: S, labels: int, per_weight: int) -> int:
+    def optimizer_values(self, shape: ModelShape, settings: S, class_count: int, per_weight: int) -> int:
         """Numbers the optimizer keeps, where it usually keeps `per_weight` for each trained weight."""
-        return per_weight * self.trainable_parameters(shape, settings, labels)
+        return per_weight * self.trainable_parameters(shape, settings, class_count)
 
     # -- what it refuses -------------------------------------------------------------------------------------------
     def problems(self, inputs: MethodInputs, settings: S) -> list[Problem]:
@@ -226,7 +228,7 @@ class Method(Generic[S]):
         """The trained model as one that plain `transformers` saves and loads; None where there is no such form."""
         return None
 
-    def merged_shape(self, shape: ModelShape, settings: S, labels: int) -> ModelShape | None:
+    def merged_shape(self, shape: ModelShape, settings: S, class_count: int) -> ModelShape | None:
         """The shape of what `merge` gives, from the base model's; None where there is no such form."""
         return None
 
@@ -275,7 +277,7 @@ class WholeModelMethod(Method[S]):
     def merge(self, model: Any) -> Any | None:
         return model
 
-    def merged_shape(self, shape: ModelShape, settings: S, labels: int) -> ModelShape | None:
+    def merged_shape(self, shape: ModelShape, settings: S, class_count: int) -> ModelShape | None:
         return shape
 
 

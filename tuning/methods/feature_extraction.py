@@ -56,8 +56,8 @@ class FeatureExtraction(Method[FeatureSettings]):
     own_loader = True
     shapes_adapter = ("head", "depth", "width", "activation", "grid", "pooling", "random_body")
 
-    def parameter_groups(self, shape: ModelShape, settings: FeatureSettings, labels: int) -> list[Part]:
-        if not labels:
+    def parameter_groups(self, shape: ModelShape, settings: FeatureSettings, class_count: int) -> list[Part]:
+        if not class_count:
             parts = model_parts(shape, 0, lambda part: part.layer == HEAD and not shape.tied)
             if shape.tied:
                 output = shape.vocab_size * shape.hidden_size
@@ -65,23 +65,23 @@ class FeatureExtraction(Method[FeatureSettings]):
                     Part(layer=HEAD, name="a copy, untied from the embeddings", state=ADDED, parameters=output)
                 )
             return parts
-        kind = head_kind(settings, labels)
-        sizes = [shape.hidden_size, *([settings.width] * settings.depth if kind != "linear" else []), labels]
+        kind = head_kind(settings, class_count)
+        sizes = [shape.hidden_size, *([settings.width] * settings.depth if kind != "linear" else []), class_count]
         edges = sum(into * out for into, out in zip(sizes, sizes[1:]))
         count = edges * (1 + settings.grid) + sum(sizes[1:]) if kind == "kan" else edges + sum(sizes[1:])
-        new = Part(layer=HEAD, name=f"new, {kind}, for {labels} classes", state=TRAINED, parameters=count)
+        new = Part(layer=HEAD, name=f"new, {kind}, for {class_count} classes", state=TRAINED, parameters=count)
         return [*body_parts(shape), new]
 
     def problems(self, inputs: MethodInputs, settings: FeatureSettings) -> list[Problem]:
         problems = []
-        fitting = ("linear", "mlp", "kan") if inputs.labels else ("lm_head",)
-        if head_kind(settings, inputs.labels) not in fitting:
+        fitting = ("linear", "mlp", "kan") if inputs.class_count else ("lm_head",)
+        if head_kind(settings, inputs.class_count) not in fitting:
             limit = " or ".join(fitting)
-            task_words = "chooses among classes" if inputs.labels else "writes text, which takes its output layer"
+            task_words = "chooses among classes" if inputs.class_count else "writes text, which takes its output layer"
             problems.append(
                 Problem("method.head", settings.head, limit, f"this task {task_words}; set head to {limit}, or auto")
             )
-        if inputs.labels == 1:
+        if inputs.class_count == 1:
             message = "a head needs at least two classes to tell apart; use data with two labels or more"
             problems.append(Problem("method.head", settings.head, "two classes or more", message))
         if inputs.gradient_checkpointing:
@@ -113,11 +113,11 @@ class FeatureExtraction(Method[FeatureSettings]):
             model.get_output_embeddings().requires_grad_(True)
             model.head_plan = {"kind": "lm_head", "random_body": settings.random_body}
         else:
-            labels = model.config.num_labels
+            class_count = model.config.num_labels
             plan = {
-                "kind": head_kind(settings, labels),
+                "kind": head_kind(settings, class_count),
                 "into": model.config.hidden_size,
-                "out": labels,
+                "out": class_count,
                 "depth": settings.depth,
                 "width": settings.width,
                 "activation": settings.activation,
@@ -152,8 +152,8 @@ class FeatureExtraction(Method[FeatureSettings]):
         """A trained output layer is a whole model; a head of our own has no class in `transformers`."""
         return model if model.head_plan["kind"] == "lm_head" else None
 
-    def merged_shape(self, shape: ModelShape, settings: FeatureSettings, labels: int) -> ModelShape | None:
-        return None if labels else replace(shape, tied=False)
+    def merged_shape(self, shape: ModelShape, settings: FeatureSettings, class_count: int) -> ModelShape | None:
+        return None if class_count else replace(shape, tied=False)
 
     def train_on(self, model: Any, folder: Path) -> None:
         from tuning.methods.torch_heads import put_weights
@@ -161,9 +161,9 @@ class FeatureExtraction(Method[FeatureSettings]):
         put_weights(model, folder)
 
 
-def head_kind(settings: FeatureSettings, labels: int) -> str:
+def head_kind(settings: FeatureSettings, class_count: int) -> str:
     """The head that these settings mean, `auto` decided by the number of classes."""
-    return ("linear" if labels else "lm_head") if settings.head == "auto" else settings.head
+    return ("linear" if class_count else "lm_head") if settings.head == "auto" else settings.head
 
 
 METHOD = FeatureExtraction()

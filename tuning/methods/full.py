@@ -28,8 +28,8 @@ class Full(WholeModelMethod[FullSettings]):
     default_learning_rate = 3e-4
     learning_rate_reason = "every weight moves, so small steps keep what the model knows"
 
-    def parameter_groups(self, shape: ModelShape, settings: FullSettings, labels: int) -> list[Part]:
-        return model_parts(shape, labels, lambda part: True)
+    def parameter_groups(self, shape: ModelShape, settings: FullSettings, class_count: int) -> list[Part]:
+        return model_parts(shape, class_count, lambda part: True)
 
     def apply(self, model: Any, settings: FullSettings, task: str) -> Any:
         for parameter in model.parameters():

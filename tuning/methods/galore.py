@@ -45,14 +45,14 @@ class Galore(WholeModelMethod[GaloreSettings]):
     learning_rate_reason = "the projected step is multiplied by scale, so the rate is larger than full fine-tuning's"
     needs_known_layers = True
 
-    def parameter_groups(self, shape: ModelShape, settings: GaloreSettings, labels: int) -> list[Part]:
-        return model_parts(shape, labels, lambda part: True)
+    def parameter_groups(self, shape: ModelShape, settings: GaloreSettings, class_count: int) -> list[Part]:
+        return model_parts(shape, class_count, lambda part: True)
 
-    def optimizer_values(self, shape: ModelShape, settings: GaloreSettings, labels: int, per_weight: int) -> int:
+    def optimizer_values(self, shape: ModelShape, settings: GaloreSettings, class_count: int, per_weight: int) -> int:
         chosen = [(linear.into, linear.out) for linear in chosen_linears(shape, settings.targets)]
         whole = shape.num_layers * sum(into * out for into, out in chosen)
         low = shape.num_layers * sum(settings.rank * (per_weight * max(size) + min(size)) for size in chosen)
-        return per_weight * (self.trainable_parameters(shape, settings, labels) - whole) + low
+        return per_weight * (self.trainable_parameters(shape, settings, class_count) - whole) + low
 
     def problems(self, inputs: MethodInputs, settings: GaloreSettings) -> list[Problem]:
         problems = target_problems(inputs.shape, "method.targets", settings.targets)

@@ -29,12 +29,12 @@ class Ia3(PeftMethod[Ia3Settings]):
     learning_rate_reason = "the factors start at 1 and are few, so they need about ten times LoRA's rate"
     needs_known_layers = True
 
-    def parameter_groups(self, shape: ModelShape, settings: Ia3Settings, labels: int) -> list[Part]:
+    def parameter_groups(self, shape: ModelShape, settings: Ia3Settings, class_count: int) -> list[Part]:
         attention, forward = _targets(shape)
         each = sum(linear.out for linear in attention) + sum(linear.into for linear in forward)
         blocks = range(1, shape.num_layers + 1)
         added = [Part(layer=block_name(n), name="factors", state=ADDED, parameters=each) for n in blocks]
-        return model_parts(shape, labels) + added
+        return model_parts(shape, class_count) + added
 
     def apply(self, model: Any, settings: Ia3Settings, task: str) -> Any:
         from peft import IA3Config, TaskType, get_peft_model
@@ -52,7 +52,7 @@ class Ia3(PeftMethod[Ia3Settings]):
     def merge(self, model: Any) -> Any | None:
         return model.merge_and_unload()
 
-    def merged_shape(self, shape: ModelShape, settings: Ia3Settings, labels: int) -> ModelShape | None:
+    def merged_shape(self, shape: ModelShape, settings: Ia3Settings, class_count: int) -> ModelShape | None:
         return shape
 
 

@@ -49,8 +49,8 @@ class LowRankMethod(PeftMethod[L]):
     default_learning_rate = 3e-3
     needs_known_layers = True
 
-    def parameter_groups(self, shape: ModelShape, settings: L, labels: int) -> list[Part]:
-        return model_parts(shape, labels) + lora_parts(shape, settings)
+    def parameter_groups(self, shape: ModelShape, settings: L, class_count: int) -> list[Part]:
+        return model_parts(shape, class_count) + lora_parts(shape, settings)
 
     def problems(self, inputs: MethodInputs, settings: L) -> list[Problem]:
         problems = target_problems(inputs.shape, "method.target_modules", settings.target_modules)
@@ -82,7 +82,7 @@ class LowRankMethod(PeftMethod[L]):
     def merge(self, model: Any) -> Any | None:
         return model.merge_and_unload()
 
-    def merged_shape(self, shape: ModelShape, settings: L, labels: int) -> ModelShape | None:
+    def merged_shape(self, shape: ModelShape, settings: L, class_count: int) -> ModelShape | None:
         return shape
 
     def base_view(self, model: Any) -> Any | None:

@@ -65,17 +65,19 @@ def body_parts(shape: ModelShape) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def model_parts(shape: ModelShape, labels: int, trained: Callable[[Part], bool] = lambda part: False) -> list[Part]:
+def model_parts(
+    shape: ModelShape, class_count: int, trained: Callable[[Part], bool] = lambda part: False
+) -> list[Part]:
     """The whole model with the head its task needs; `trained` says which parts move. A new head always does."""
     parts = list(body_parts(shape))
-    if not labels:
+    if not class_count:
         output = shape.parameters - shape.body_parameters
         name = "the token embeddings again (tied)" if shape.tied else "output layer"
         parts.append(Part(layer=HEAD, name=name, state=FROZEN, parameters=output))
     parts = [replace(part, state=TRAINED) if trained(part) else part for part in parts]
-    if labels:
-        new = shape.classifier_parameters(labels)
-        parts.append(Part(layer=HEAD, name=f"new, for {labels} classes", state=TRAINED, parameters=new))
+    if class_count:
+        new = shape.classifier_parameters(class_count)
+        parts.append(Part(layer=HEAD, name=f"new, for {class_count} classes", state=TRAINED, parameters=new))
     return parts
 
 

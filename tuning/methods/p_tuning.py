@@ -38,7 +38,7 @@ class PTuning(PeftMethod[PTuningSettings]):
     supports_packing = False
     tasks = ("causal_lm",)
 
-    def parameter_groups(self, shape: ModelShape, settings: PTuningSettings, labels: int) -> list[Part]:
+    def parameter_groups(self, shape: ModelShape, settings: PTuningSettings, class_count: int) -> list[Part]:
         hidden = shape.hidden_size
         added = [
             Part(
@@ -54,7 +54,7 @@ class PTuning(PeftMethod[PTuningSettings]):
                 parameters=3 * hidden * (hidden + 1),
             ),
         ]
-        return [*model_parts(shape, labels), *added]
+        return [*model_parts(shape, class_count), *added]
 
     def problems(self, inputs: MethodInputs, settings: PTuningSettings) -> list[Problem]:
         return prompt_problems(inputs, settings)

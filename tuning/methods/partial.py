@@ -53,7 +53,7 @@ class Partial(WholeModelMethod[PartialSettings]):
     learning_rate_reason = "fewer weights move than in full fine-tuning, so each may move further"
     needs_known_layers = True
 
-    def parameter_groups(self, shape: ModelShape, settings: PartialSettings, labels: int) -> list[Part]:
+    def parameter_groups(self, shape: ModelShape, settings: PartialSettings, class_count: int) -> list[Part]:
         chosen = _chosen_modules(shape, settings.modules)
         first = shape.num_layers - settings.last_blocks
         last_blocks = {block_name(number) for number in range(first + 1, shape.num_layers + 1)}
@@ -62,8 +62,8 @@ class Partial(WholeModelMethod[PartialSettings]):
             own_head = part.layer == HEAD and part.name == "output layer" and settings.head
             return part.layer in last_blocks or (part.layer == FINAL_NORM and settings.final_norm) or own_head
 
-        parts = model_parts(shape, labels, is_trained)
-        if settings.head and shape.tied and not labels:
+        parts = model_parts(shape, class_count, is_trained)
+        if settings.head and shape.tied and not class_count:
             output = shape.vocab_size * shape.hidden_size
             parts.append(Part(layer=HEAD, name="a copy, untied from the embeddings", state=ADDED, parameters=output))
         return [piece for part in parts for piece in _split(part, chosen, last_blocks)]
@@ -76,7 +76,7 @@ class Partial(WholeModelMethod[PartialSettings]):
             problems.append(Problem("method.last_blocks", settings.last_blocks, f"0 to {limit}", message))
         if settings.modules.strip():
             problems += target_problems(shape, "method.modules", settings.modules)
-        if not (settings.last_blocks or settings.modules or settings.final_norm or settings.head or inputs.labels):
+        if not (settings.last_blocks or settings.modules or settings.final_norm or settings.head or inputs.class_count):
             message = "nothing is left to train; set last_blocks to 1 or more, or name modules"
             problems.append(Problem("method.last_blocks", settings.last_blocks, "1 or more", message))
         return problems
@@ -110,8 +110,8 @@ class Partial(WholeModelMethod[PartialSettings]):
             model.get_output_embeddings().requires_grad_(True)
         return model
 
-    def merged_shape(self, shape: ModelShape, settings: PartialSettings, labels: int) -> ModelShape | None:
-        return replace(shape, tied=False) if settings.head and not labels else shape
+    def merged_shape(self, shape: ModelShape, settings: PartialSettings, class_count: int) -> ModelShape | None:
+        return replace(shape, tied=False) if settings.head and not class_count else shape
 
 
 def _is_final_norm(name: str) -> bool:

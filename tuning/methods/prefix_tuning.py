@@ -38,12 +38,12 @@ class PrefixTuning(PeftMethod[PrefixSettings]):
     supports_packing = False
     shapes_adapter = ("virtual_tokens",)
 
-    def parameter_groups(self, shape: ModelShape, settings: PrefixSettings, labels: int) -> list[Part]:
+    def parameter_groups(self, shape: ModelShape, settings: PrefixSettings, class_count: int) -> list[Part]:
         each = 2 * settings.virtual_tokens * shape.num_kv_heads * shape.head_dim
         name = f"keys and values of {settings.virtual_tokens} tokens"
         blocks = range(1, shape.num_layers + 1)
         added = [Part(layer=block_name(number), name=name, state=ADDED, parameters=each) for number in blocks]
-        return model_parts(shape, labels) + added
+        return model_parts(shape, class_count) + added
 
     def problems(self, inputs: MethodInputs, settings: PrefixSettings) -> list[Problem]:
         problems = prompt_problems(inputs, settings)

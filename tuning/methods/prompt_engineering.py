@@ -40,8 +40,8 @@ class UntrainedMethod(Method[S]):
     tasks = ("causal_lm",)
     updates = False
 
-    def parameter_groups(self, shape: ModelShape, settings: S, labels: int) -> list[Part]:
-        return model_parts(shape, labels)
+    def parameter_groups(self, shape: ModelShape, settings: S, class_count: int) -> list[Part]:
+        return model_parts(shape, class_count)
 
     def apply(self, model: Any, settings: S, task: str) -> Any:
         freeze(model)

@@ -44,10 +44,10 @@ class PromptTuning(PeftMethod[PromptSettings]):
     tasks = ("causal_lm",)
     shapes_adapter = ("virtual_tokens",)
 
-    def parameter_groups(self, shape: ModelShape, settings: PromptSettings, labels: int) -> list[Part]:
+    def parameter_groups(self, shape: ModelShape, settings: PromptSettings, class_count: int) -> list[Part]:
         count = settings.virtual_tokens * shape.hidden_size
         added = Part(layer=EMBEDDINGS, name=f"{settings.virtual_tokens} virtual tokens", state=ADDED, parameters=count)
-        return [*model_parts(shape, labels), added]
+        return [*model_parts(shape, class_count), added]
 
     def problems(self, inputs: MethodInputs, settings: PromptSettings) -> list[Problem]:
         return prompt_problems(inputs, settings)

@@ -57,10 +57,10 @@ class Qlora(LowRankMethod[QloraSettings]):
             settings if settings.compute_dtype != "auto" or "bf16" in dtypes else settings.replace(compute_dtype="fp32")
         )
 
-    def weight_bytes(self, shape: ModelShape, settings: QloraSettings, labels: int) -> int:
+    def weight_bytes(self, shape: ModelShape, settings: QloraSettings, class_count: int) -> int:
         packed = shape.num_layers * sum(linear.into * linear.out for linear in linears(shape))
         scales = 1 / BLOCK + 4 / (BLOCK * OUTER_BLOCK) if settings.double_quant else 4 / BLOCK
-        return round(packed * (0.5 + scales)) + 4 * (self.total_parameters(shape, settings, labels) - packed)
+        return round(packed * (0.5 + scales)) + 4 * (self.total_parameters(shape, settings, class_count) - packed)
 
     def problems(self, inputs: MethodInputs, settings: QloraSettings) -> list[Problem]:
         problems = [] if settings.init in MOVES_THE_BASE else super().problems(inputs, settings)

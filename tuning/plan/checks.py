@@ -57,7 +57,7 @@ def method_problems(inputs: PlanInputs, block: Any) -> list[Problem]:
             f"here; choose one of {limit}."
         )
         return [Problem("method.name", block.name, limit, message)]
-    return method.problems(inputs.for_method, block)
+    return method.problems(inputs.method_inputs, block)
 
 
 def measure_prompts(inputs: PlanInputs, block: Any) -> PromptLengths | None:
@@ -67,7 +67,7 @@ def measure_prompts(inputs: PlanInputs, block: Any) -> PromptLengths | None:
     if method.updates or inputs.data is None or inputs.tokenizer is None or method_problems(inputs, block):
         return None
     return prompt_lengths(
-        method.longest_prompts(inputs.for_method, block),
+        method.longest_prompts(inputs.method_inputs, block),
         inputs.tokenizer,
         data.loss_on,
         data.system_prompt,

@@ -164,7 +164,7 @@ def _sample_length(inputs: PlanInputs) -> Derived | None:
 
 def _shorter_prompt_numbers(inputs: PlanInputs) -> dict[str, Derived]:
     """The numbers of prompts, named shorter_, where a method without updates can write shorter ones: what that would
-    save. None where shorter ones are refused."""
+    save. Empty where shorter ones are refused."""
     shorter = method_named(inputs.settings.method.name).with_shorter_prompts(inputs.settings.method)
     if shorter is None:
         return {}

@@ -23,7 +23,7 @@ from tuning.settings.schema import Settings
 from tuning.settings.versions import upgrade
 from tuning.text import TextTokenizer
 
-RunModel = Callable[[Settings], BaseModel]
+FindRunResult = Callable[[Settings], BaseModel]
 """Finds the result of an earlier run for settings whose `model` is run:ID."""
 
 
@@ -31,8 +31,8 @@ RunModel = Callable[[Settings], BaseModel]
 class PlanInputs:
     """Everything that a plan is made from.
 
-    Without `data` and `tokenizer` it is a plan made from counts alone: a model is tried with rows of a made-up length,
-    or a plan is checked again with other settings. Checks that read rows are then left out.
+    Two callers have no rows, so `data` and `tokenizer` are None: trying a model, and checking a plan again with changed
+    settings. Checks that read rows are then skipped.
     """
 
     settings: Settings
@@ -53,19 +53,19 @@ class PlanInputs:
         return replace(self, settings=settings)
 
     @property
-    def labels(self) -> int:
+    def class_count(self) -> int:
         """Classes of the head to train; 0 for a language model."""
         return class_count(self.settings, self.summary)
 
     @cached_property
-    def for_method(self) -> MethodInputs:
+    def method_inputs(self) -> MethodInputs:
         """What a method may look at when it says what it refuses."""
         settings, data = self.settings, self.data
         writes_prompts = data is not None and not method_named(settings.method.name).updates
         return MethodInputs(
             shape=self.model.shape,
             task=settings.task,
-            labels=self.labels,
+            class_count=self.class_count,
             device=self.device.kind,
             device_name=self.device.name,
             dtypes=self.device.dtypes,
@@ -81,20 +81,22 @@ class PlanInputs:
         )
 
 
-def open_inputs(given: Any, run_model: RunModel | None = None) -> PlanInputs:
+def open_inputs(given: Any, find_run_result: FindRunResult | None = None) -> PlanInputs:
     """Open everything that a settings object names, on this machine. Raises TuningError.
 
     Rows and counts of the same files and settings are cached.
     """
     given, notices = upgrade(given)
     settings = Settings.from_dict(given)
-    model = base_model(settings, run_model)
+    model = base_model(settings, find_run_result)
     weights = compare_weights(model, settings.task)
     assert weights is not None  # without a limit of time it is waited for
-    if model.learned_head:  # what was compared are the files of its base model, which have another head or none
+    if model.learned_head:
+        # the files of the base were compared; this run's own head replaces theirs, so what was said of heads goes
         weights = replace(weights, notices=(), head_for=())
     data_settings = with_template_chosen(settings.data, model, settings.recipe)
-    data, tokenizer = open_data(settings.data, settings.task, settings.seed), None
+    data = open_data(settings.data, settings.task, settings.seed)
+    tokenizer = None
     if model.missing is None or (Path(model.path) / "tokenizer.json").is_file():
         tokenizer = TextTokenizer(model.path)
         summary = summarize(data, tokenizer, data_settings, settings.task, settings.recipe)
@@ -112,18 +114,21 @@ def open_inputs(given: Any, run_model: RunModel | None = None) -> PlanInputs:
     )
 
 
-def base_model(settings: Settings, run_model: RunModel | None = None) -> BaseModel:
-    """The model that `model` names; of a run, its result. Raises ModelError."""
+def base_model(settings: Settings, find_run_result: FindRunResult | None = None) -> BaseModel:
+    """The model that `model` names; for run:ID the result of that run, never the base it was trained from.
+
+    Raises ModelError.
+    """
     if not settings.model.startswith("run:"):
         return resolve_model(settings.model, settings.revision)
     if settings.revision is not None:
         raise ModelError("revision is for hub models; leave it empty", settings.revision, "null", "revision")
-    if run_model is None:
+    if find_run_result is None:
         message = "the result of a run is found only in the home folder that holds it; name that: --home DIR"
         raise ModelError(message, settings.model, "a run of the home folder that --home names")
-    return run_model(settings)
+    return find_run_result(settings)
 
 
-def class_count(settings: Settings, data: DataSummary) -> int:
+def class_count(settings: Settings, summary: DataSummary) -> int:
     """Classes of the head to train; 0 for a language model."""
-    return len(data.label_names or ()) if settings.task == "sequence_classification" else 0
+    return len(summary.label_names or ()) if settings.task == "sequence_classification" else 0

@@ -21,13 +21,14 @@ from tuning.models.base_model import BaseModel
 from tuning.models.file_digests import changes
 from tuning.plan.checks import check, head_notices, measure_prompts
 from tuning.plan.derived import SHORTER, Derived, derive, length_notices, parameter_numbers
-from tuning.plan.inputs import PlanInputs, RunModel, class_count, open_inputs
+from tuning.plan.inputs import FindRunResult, PlanInputs, class_count, open_inputs
 from tuning.settings.schema import DataSettings, Settings
 from tuning.settings.versions import upgrade
 
-SMALL_MODEL, SMALL_MODEL_ROWS = 20_000_000, 32
-"""Below so many parameters an evaluation takes at least so many rows at once; the result does not depend on it."""
-PROMPTS = ("prompted_", "answered_", "asked_")
+SMALL_MODEL = 20_000_000
+"""Parameters below which at least MIN_ROWS_SMALL_MODEL rows are evaluated at once: faster, and no result changes."""
+MIN_ROWS_SMALL_MODEL = 32
+PROMPT_NUMBER_PREFIXES = ("prompted_", "answered_", "asked_")
 """Prefixes of the names of numbers about prompts that a method has written."""
 
 
@@ -49,7 +50,7 @@ class Plan:
         """A derived number by name; raises KeyError."""
         return self.derived[key].value
 
-    def on(self, device: Device) -> Plan:
+    def with_device(self, device: Device) -> Plan:
         """The plan of the same run on another device."""
         return replace(self, device=device)
 
@@ -63,10 +64,11 @@ class Plan:
         """Classes of the head to train; 0 for a language model."""
         return class_count(self.settings, self.data)
 
-    def evaluation_rows(self, micro_batch_size: int | None = None) -> int:
-        """Rows an evaluation takes at once: twice those of training, for nothing is stored for a backward pass."""
+    def evaluation_batch_size(self, micro_batch_size: int | None = None) -> int:
+        """Rows an evaluation takes at once: twice those of training, for nothing is stored for a backward pass, and at
+        least MIN_ROWS_SMALL_MODEL for a small model."""
         small = self.value("total_parameters") < SMALL_MODEL
-        return max(2 * (micro_batch_size or self.settings.micro_batch_size), SMALL_MODEL_ROWS if small else 1)
+        return max(2 * (micro_batch_size or self.settings.micro_batch_size), MIN_ROWS_SMALL_MODEL if small else 1)
 
     @property
     def packing(self) -> bool:
@@ -75,7 +77,7 @@ class Plan:
 
     @property
     def chat(self) -> bool:
-        """Whether rows are written through the model's chat template, and so whatever it is asked."""
+        """Whether rows are written through the model's chat template; questions to the run are written alike."""
         return self.data.chat
 
     @property
@@ -119,7 +121,9 @@ class Plan:
             model=BaseModel.from_dict(plain["model"]),
             data=DataSummary.from_dict(plain["data"]),
             device=Device(**(plain["device"] | {"dtypes": tuple(plain["device"]["dtypes"])})),
-            derived=_with_later(settings, {key: Derived(**stored) for key, stored in plain["derived"].items()}),
+            derived=_with_missing_numbers(
+                settings, {key: Derived(**stored) for key, stored in plain["derived"].items()}
+            ),
             notices=notices,
             kept_fingerprint=fingerprint,
         )
@@ -129,8 +133,8 @@ def _fingerprint(settings: dict[str, Any], data: str, shape: dict[str, Any]) -> 
     return sha256(json.dumps([settings, data, shape], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _with_later(settings: dict[str, Any], derived: dict[str, Derived]) -> dict[str, Derived]:
-    """The numbers of a stored plan, with those that plans of its version did not have yet."""
+def _with_missing_numbers(settings: dict[str, Any], derived: dict[str, Derived]) -> dict[str, Derived]:
+    """The numbers of a stored plan, with those added that plans of its version did not store."""
     later = {
         "eval_every": Derived(value=settings["eval"]["every"], origin="eval.every"),
         "packing": Derived(value=bool(settings["data"]["packing"]), origin="data.packing"),
@@ -138,14 +142,14 @@ def _with_later(settings: dict[str, Any], derived: dict[str, Derived]) -> dict[s
     return later | derived
 
 
-def plan_for(given: Any, run_model: RunModel | None = None) -> Plan:
+def plan_for(given: Any, find_run_result: FindRunResult | None = None) -> Plan:
     """The plan of a settings object on this machine. Raises TuningError with every problem."""
-    return make_plan(open_inputs(given, run_model))
+    return make_plan(open_inputs(given, find_run_result))
 
 
 def changed_since(plan: Plan, data: DataSet) -> list[str]:
-    """What of rows and base model is not as it was when the plan was made, in words; empty for a plan of a version
-    that did not store it. `data` are the rows of its settings, opened now."""
+    """What has changed in rows and base model since the plan was made, in words. `data` are the rows of its settings,
+    opened now. Empty for plans of versions that stored no digests."""
     model, changed = plan.model, list[str]()
     if not model.files:
         return changed
@@ -187,13 +191,15 @@ def _has_answers(settings: Settings, data: DataSummary) -> bool:
 def with_method(plan: Plan, block: Any) -> Plan:
     """The plan with another method, or with other settings of its own, to estimate what that would take.
 
-    Of the prompts that a method has written, those stay that `Method.with_shorter_prompts` settings make.
+    Numbers of prompts stay only if `block` is exactly the variant with shorter prompts that was measured already.
     """
     derived = dict(plan.derived)
     if "prompted_length" in derived:
         shorter = method_named(plan.settings.method.name).with_shorter_prompts(plan.settings.method)
-        prefix = SHORTER if shorter is not None and shorter[0] == block else "none"
-        derived = {name: number for name, number in derived.items() if not name.startswith(PROMPTS)}
-        derived |= {name.removeprefix(prefix): number for name, number in derived.items() if name.startswith(prefix)}
+        derived = {name: number for name, number in derived.items() if not name.startswith(PROMPT_NUMBER_PREFIXES)}
+        if shorter is not None and shorter[0] == block:
+            derived |= {
+                name.removeprefix(SHORTER): number for name, number in derived.items() if name.startswith(SHORTER)
+            }
     settings = plan.settings.replace(method=block)
     return replace(plan, settings=settings, derived=derived | parameter_numbers(settings, plan.model, plan.data))

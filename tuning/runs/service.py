@@ -154,7 +154,7 @@ class RunService:
     def preview(self, settings: Any, device: str | None = None) -> Preview:
         """The plan on this machine, with the estimate on it or on a named device. Raises TuningError."""
         plan = plan_for(settings, self._results.model)
-        on_device = plan.on(named_device(device)) if device else plan
+        on_device = plan.with_device(named_device(device)) if device else plan
         # read before the estimate: where the table comes a moment later, the estimate has to be made once more
         # a list, and no generator that `any` leaves early: each missing table must be asked for
         pending = self._tables is not None and any(

@@ -102,7 +102,7 @@ class Session:
             )
             self._start_time = self._clock()
             self._interval = Interval(settings.save.every_seconds, self._seconds())
-            batch = self._job.plan.evaluation_rows()
+            batch = self._job.plan.evaluation_batch_size()
             if not self._method.updates:
                 return self._run_without_updates(built, data, config, batch)
             if self._method.caches_features(settings.method):

@@ -1,8 +1,8 @@
 """The file formats, one record each: those that hold rows, those that pack one file, and those that are refused.
 
-A new format of rows is a record here, its parser in `parse` or its table beside `ParquetTable`, its ending in
-`tuning.hub.splits.KINDS`, and its name in the setting `data.format`; tests/data/test_tables.py holds every record to
-one contract.
+A new format of rows is a record here, its parser in `parse` or its table beside `ParquetTable`, what recognises it in
+`sniff`, its ending in `tuning.hub.splits.KINDS`, and its name in the setting `data.format`. A family of its own has
+a title too. tests/data/test_tables.py holds every record to one contract.
 """
 
 from __future__ import annotations
