@@ -73,3 +73,4 @@ chances
 chance
 moment
 go_on
+recovered_from

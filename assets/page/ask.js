@@ -7,7 +7,7 @@ import { numberOrText, promptsIn } from "./prompts.js";
 import { getOrNull, postLines, RefusedError } from "./requests.js";
 import { RunChoice } from "./run_choice.js";
 import { canAnswer, canAnswerWithBest } from "./run_state.js";
-import { baseRunId, nameOf } from "./run_text.js";
+import { baseRunId, nameOf, sourceText } from "./run_text.js";
 
 /** @typedef {import("./shapes").Answers} Answers */
 /** @typedef {import("./shapes").PredictionRow} PredictionRow */
@@ -220,6 +220,7 @@ class AnswerRow {
     /** @type {Record<"base" | "trained", HTMLElement>} */
     this.texts = { base: element("p"), trained: element("p") };
     this.chances = element("p", { class: "tf-small", hidden: true });
+    this.source = element("p", { class: "tf-small", hidden: true });
     this.written = element("p", { class: "tf-small", style: "white-space: pre-wrap", hidden: true });
     this.node = element("article", { class: "tf-answer-row", "aria-busy": "true" }, [
       element("p", { class: "tf-prompt" }, prompt),
@@ -228,6 +229,7 @@ class AnswerRow {
         element("h3", {}, `after “${name}”`),
         this.texts.trained,
         this.chances,
+        this.source,
         this.written,
       ]),
     ]);
@@ -257,7 +259,9 @@ class AnswerRow {
    * @param {Answers} answers
    * @param {number} index of this row's prompt
    */
-  end({ base, trained, chances, prompts }, index) {
+  end({ base, trained, chances, prompts, recovered_from: source }, index) {
+    this.source.textContent = sourceText(source);
+    this.source.hidden = !source;
     // passages, examples: what the method wrote around the prompt
     this.written.textContent = prompts ? `asked as: ${prompts[index]}` : "";
     this.written.hidden = !prompts;

@@ -7,12 +7,13 @@ import { Menu } from "./menu.js";
 import { findRuns, pollNow, runById } from "./polling.js";
 import { getOrNull, post } from "./requests.js";
 import { isActive } from "./run_state.js";
+import { sourceText } from "./run_text.js";
 
 /** @typedef {import("./shapes").ResultStates} ResultStates */
 /** @typedef {(name: string, detail: any) => void} Trigger */
 
-/** @type {Pick<ResultStates, "go_on"> & { forms: Record<string, { state: string }> }} */
-const NOTHING_LEFT = { go_on: null, forms: {} };
+/** @type {Pick<ResultStates, "go_on" | "recovered_from"> & { forms: Record<string, { state: string }> }} */
+const NOTHING_LEFT = { go_on: null, recovered_from: null, forms: {} };
 
 /**
  * Asks the server for a change of a run and says where it refuses; then the list is asked for anew.
@@ -46,7 +47,9 @@ export class RunActions {
       this.reuse({ model: `run:${id}/best`, revision: null }),
     );
     this.trainOn = this.entry("Train on from its result", () => this.reuse({ model: `run:${id}`, revision: null }));
-    this.results = element("div", { class: "tf-downloads" }, [...this.downloads.nodes, this.trainOnBest, this.trainOn]);
+    this.source = element("p", { class: "tf-small", hidden: true });
+    const entries = [this.source, ...this.downloads.nodes, this.trainOnBest, this.trainOn];
+    this.results = element("div", { class: "tf-downloads" }, entries);
     this.goOn = this.entry("Go on", () => act(`fork/runs/${id}/go_on`, {}));
     const settings = { class: "tf-button", href: `fork/runs/${id}/settings.json`, download: "" };
     this.menu = new Menu(
@@ -91,11 +94,13 @@ export class RunActions {
   }
 
   /** @param {typeof NOTHING_LEFT} states */
-  offer({ go_on: step, forms }) {
+  offer({ go_on: step, recovered_from: source, forms }) {
     const isLeft = (/** @type {string} */ form) => (forms[form]?.state ?? "none") !== "none";
     this.goOn.hidden = step === null;
     const text = step ? `Go on from update ${step}` : "Begin anew (it left no checkpoint)";
     if (this.goOn.textContent !== text) this.goOn.textContent = text;
+    this.source.textContent = sourceText(source);
+    this.source.hidden = source === null;
     this.trainOn.hidden = !isLeft("trained");
     this.trainOnBest.hidden = !isLeft("best");
     this.results.hidden = !isLeft("trained");

@@ -3,6 +3,7 @@
 
 import { duration } from "./format.js";
 
+/** @typedef {import("./shapes").RecoverySource} RecoverySource */
 /** @typedef {import("./shapes").RunLine} RunLine */
 /** @typedef {import("./shapes").StepEvent} StepEvent */
 /** @typedef {(id: string) => RunLine | undefined} FindRun */
@@ -118,6 +119,16 @@ export function phaseText(run, last) {
   if (run.state === "failed" || run.state === "interrupted") return run.message || "";
   if (run.state !== "running") return "";
   return run.phase || (last || run.step ? "" : "starting");
+}
+
+/**
+ * Which stored weights the result of a run that was cut off is made from.
+ * @param {RecoverySource | null | undefined} source
+ */
+export function sourceText(source) {
+  if (!source) return "";
+  const which = source.kind === "best" ? "its best evaluation" : "its last checkpoint";
+  return `weights of update ${source.step.toLocaleString("en")}, ${which}`;
 }
 
 /**

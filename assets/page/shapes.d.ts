@@ -143,6 +143,14 @@ export interface DiskUse {
 export interface ResultStates {
   forms: Record<string, ResultState>;
   go_on: number | null;
+  recovered_from: RecoverySource | null;
+}
+
+// tuning.training.checkpoint_files
+
+export interface RecoverySource {
+  kind: "checkpoint" | "best";
+  step: number;
 }
 
 // tuning.runs.results
@@ -183,6 +191,7 @@ export interface Answers {
   trained: string[];
   chances?: Record<string, number>[];
   prompts?: string[];
+  recovered_from?: RecoverySource;
 }
 
 export interface Sample {

@@ -30,6 +30,12 @@ test("a run is named by its name, else by its id", () => {
   assert.equal(runText.nameOf(run("r1", {}, { name: "first" })), "first");
 });
 
+test("the weights of a run that was cut off are named by what they come from", () => {
+  assert.equal(runText.sourceText({ kind: "best", step: 10 }), "weights of update 10, its best evaluation");
+  assert.equal(runText.sourceText({ kind: "checkpoint", step: 1400 }), "weights of update 1,400, its last checkpoint");
+  assert.equal(runText.sourceText(null), "");
+});
+
 test("a run that began with another's result says which", () => {
   const base = run("r1", {}, { name: "first" });
   const find = (/** @type {string} */ id) => (id === "r1" ? base : undefined);

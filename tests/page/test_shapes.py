@@ -117,6 +117,7 @@ def test_the_answers_of_a_run_have_these_shapes(service: RunService, client: Tes
     states = client.get(f"/fork/runs/{run_id}/results").json()
     check("ResultStates", states)
     check("ResultState", states["forms"]["trained"])
+    assert states["recovered_from"] is None, "it has saved its result itself"
     predictions = client.get(f"/fork/runs/{run_id}/predictions").json()
     check("Predictions", predictions)
     check("PredictionRow", predictions["rows"][0])

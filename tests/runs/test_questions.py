@@ -255,7 +255,7 @@ def test_the_server_answers_while_45_questions_wait(busy: tuple[RunService, thre
         assert service.wait(run_id, 10) == "cancelled"
         for connection in waiting:
             answer = connection.getresponse()
-            assert answer.status == 422 and "nothing to download" in json.loads(answer.read())["message"]
+            assert answer.status == 422 and "no weights to ask" in json.loads(answer.read())["message"]
 
 
 def test_the_question_of_one_who_left_is_dropped(busy: tuple[RunService, threading.Event]) -> None:

@@ -122,6 +122,78 @@ def test_what_was_learned_before_a_kill_is_not_handed_out_as_the_result_of_after
         service.result(run_id, "best")
 
 
+def killed_at(service: RunService, given: dict[str, Any], step: int) -> str:
+    """A run whose first attempt to train is killed behind this update, with no checkpoint written."""
+    long = service.start(given | {"method": {"name": "full"}, "max_steps": 100_000})
+    run_id = service.start(given)
+    service.stop(run_id)  # it waits: what trains is the attempt that is killed
+    service.stop(long)
+    for each in (run_id, long):
+        assert service.wait(each, 60) == "cancelled"
+    killed(service, run_id, step)
+    return run_id
+
+
+def test_weights_of_the_best_evaluation_are_named_where_no_checkpoint_is_left(
+    jobs: TinyJobs, service: RunService
+) -> None:
+    from safetensors.torch import load_file
+
+    given = jobs.settings(max_steps=100, method=LORA, eval={"every": 2}, save={"every": 50})
+    run_id = killed_at(service, given, 5)
+    folder = service.run_folder(run_id)
+    best = {"kind": "best", "step": 4}
+    result = result_of(service, run_id)
+    assert result["recovered_from"] == best and {"trained", "best", "merged", "best-merged"} == set(result["forms"])
+    preview = service.preview(jobs.settings(max_steps=1, method=LORA) | {"model": f"run:{run_id}"})
+    messages = [notice.message for notice in preview.plan.model.notices]
+    assert any("are those of update 4, its best evaluation: the run was cut off before" in text for text in messages)
+    assert service.ask(run_id, QUESTION)["recovered_from"] == best
+    assert service.ask(run_id, QUESTION, weights="best")["recovered_from"] == best
+    artifact = service.result(run_id)
+    assert service.result(run_id, "best") == artifact
+    stored, saved = load_file(folder / "best.safetensors"), load_file(artifact / "adapter_model.safetensors")
+    assert all(torch.equal(saved[name.replace(".default", "")], weight) for name, weight in stored.items())
+    sentence = (
+        "The weights are those of update 4, its best evaluation, because the run was cut off before a checkpoint."
+    )
+    for form in ("trained", "merged", "best-merged"):
+        card = (service.result(run_id, form) / "README.md").read_text("utf-8")
+        assert "5 of 100 updates" in card and sentence in card, form
+
+
+def test_a_result_of_before_a_second_kill_is_made_again_from_the_new_best_weights(
+    jobs: TinyJobs, service: RunService
+) -> None:
+    prompts = {"name": "prompt_tuning"}
+    run_id = killed_at(service, jobs.settings(max_steps=100, method=prompts, eval={"every": 2}, save={"every": 50}), 3)
+    preview = service.preview(jobs.settings(max_steps=1, method=prompts) | {"model": f"run:{run_id}"})
+    adapter, source = [notice.message for notice in preview.plan.model.notices]
+    assert adapter.endswith("; it is brought back at Start.") and "of update 2, its best evaluation" in source
+    assert "update 2, its best evaluation" in (service.result(run_id) / "README.md").read_text("utf-8")
+    killed(service, run_id, 5)
+    assert result_of(service, run_id)["recovered_from"] == {"kind": "best", "step": 4}
+    assert "update 4, its best evaluation" in (service.result(run_id) / "README.md").read_text("utf-8")
+
+
+def test_the_card_names_a_checkpoint_that_is_older_than_the_run(jobs: TinyJobs, service: RunService) -> None:
+    given = jobs.settings(max_steps=100, method=LORA, eval={"every": 2}, save={"every": 3})
+    run_id = killed_at(service, given, 5)
+    assert result_of(service, run_id)["recovered_from"] == {"kind": "checkpoint", "step": 3}
+    card = (service.result(run_id) / "README.md").read_text("utf-8")
+    assert "The weights are those of update 3, its last checkpoint, because the run was cut off after it." in card
+
+
+def test_a_killed_run_that_saved_nothing_has_no_weights_to_ask(jobs: TinyJobs, service: RunService) -> None:
+    given = jobs.settings(max_steps=100, method=LORA, eval={"every": 50}, save={"every": 50})
+    run_id = killed_at(service, given, 3)
+    assert result_of(service, run_id)["recovered_from"] is None
+    with pytest.raises(RunError, match="has no weights to ask: it ended before a checkpoint or an evaluation"):
+        service.ask(run_id, QUESTION)
+    with pytest.raises(RunError, match="nothing to download: it ended before anything was saved"):
+        service.result(run_id)
+
+
 @pytest.fixture
 def fails_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Lets the loss of a call be no number, or raise."""
@@ -179,7 +251,7 @@ def test_a_run_that_failed_before_anything_was_kept_does_not_go_on(
     fails_at(0, RuntimeError("at once"))
     run_id = service.start(jobs.settings(max_steps=4, method=LORA))
     assert service.wait(run_id, 60) == "failed"
-    assert result_of(service, run_id) == {"go_on": None, "forms": []}
+    assert result_of(service, run_id) == {"go_on": None, "recovered_from": None, "forms": []}
     with pytest.raises(RunError, match="left no checkpoint"):
         service.resume_from_checkpoint(run_id)
 
@@ -189,7 +261,11 @@ def test_a_run_without_a_checkpoint_begins_anew(jobs: TinyJobs, service: RunServ
     waiting = service.start(jobs.settings(max_steps=2, method=LORA))
     service.stop(waiting)
     service.stop(long)
-    assert service.wait(waiting, 60) == "cancelled" and result_of(service, waiting) == {"go_on": 0, "forms": []}
+    assert service.wait(waiting, 60) == "cancelled" and result_of(service, waiting) == {
+        "go_on": 0,
+        "recovered_from": None,
+        "forms": [],
+    }
     assert service.wait(long, 60) == "cancelled"
     assert service.resume_from_checkpoint(waiting) == 0
     assert service.wait(waiting, 60) == "finished"

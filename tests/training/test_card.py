@@ -238,6 +238,16 @@ def test_notices_before_the_run_stand_in_the_card(tmp_path: Path) -> None:
     assert "What was told" not in card_of(replace(plan, notices=()))
 
 
+def test_a_card_says_of_which_update_recovered_weights_are_where_that_is_not_the_last(tmp_path: Path) -> None:
+    plan = plan_for(MatrixJobs(tmp_path / "jobs").settings())
+    best = card_of(plan, source={"kind": "best", "step": 1})
+    assert "those of update 1, its best evaluation, because the run was cut off before a checkpoint." in best
+    older = card_of(plan, source={"kind": "checkpoint", "step": 1_000})
+    assert "those of update 1,000, its last checkpoint, because the run was cut off after it." in older
+    last = card_of(plan, source={"kind": "checkpoint", "step": 1})
+    assert last == card_of(plan), "its length says it already"
+
+
 def test_a_base_model_is_named_in_words_that_are_true_elsewhere() -> None:
     assert base_words(resolve_model("tiny-town")) == "`tiny-town`, which comes with Tuning Fork"
     front = card_of(plan_for({"data": {"source": "pirate"}})).split("---")[1]

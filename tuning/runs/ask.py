@@ -22,6 +22,7 @@ from tuning.runs.run_row import RunRow
 from tuning.settings.schema import Settings
 from tuning.settings.versions import upgrade
 from tuning.text.question import Question
+from tuning.training.checkpoint_files import RecoverySource
 from tuning.training.job import Commands, Job
 
 if TYPE_CHECKING:
@@ -149,13 +150,20 @@ class SavedAnswers:
         with self._lock:
             self._loaded = None
 
-    def put(self, pending: PendingAnswer, question: Question, saved_run: Callable[[], tuple[RunRow, Job]]) -> None:
-        """Queue a question for the files of a run, which `saved_run` returns when its turn comes."""
+    def put(
+        self,
+        pending: PendingAnswer,
+        question: Question,
+        saved_run: Callable[[], tuple[RunRow, Job, RecoverySource | None]],
+    ) -> None:
+        """Queue a question for the files of a run, which `saved_run` returns when its turn comes, with what its weights
+        were recovered from; where there is such a source the answers name it."""
 
         def work(should_continue: ShouldContinue, run_waits: bool) -> None:
             def answer(should_answer: ShouldContinue, on_text: Callable[[str, int, str], None]) -> dict[str, Any]:
-                row, job = saved_run()
-                return self._models(row, job, should_answer).ask(question, on_text, should_answer)
+                row, job, source = saved_run()
+                answers = self._models(row, job, should_answer).ask(question, on_text, should_answer)
+                return answers if source is None else answers | {"recovered_from": source}
 
             pending.answer(answer, should_continue, lambda: run_waits)
 

@@ -20,7 +20,13 @@ from tuning.runs.executors.base import Executor, Task, Work
 from tuning.runs.run_row import RunRow
 from tuning.runs.store import RunStore
 from tuning.settings.schema import Settings
-from tuning.training.checkpoint_files import best_weights, checkpoint_step, newest_complete
+from tuning.training.checkpoint_files import (
+    RecoverySource,
+    checkpoint_step,
+    newest_complete,
+    recovery_words,
+    stored_weights,
+)
 from tuning.training.job import Job
 from tuning.training.model_card import library_versions, model_card
 
@@ -106,6 +112,7 @@ class Results:
         best = artifact_kind.startswith("best")
         recovery = self._recovery(row)
         artifact = self._artifact(row, best=best)
+        best = artifact.parent != self._run_folder(row)  # the best weights may be the last ones
         if not artifact_kind.endswith("merged") or artifact.name == "model":
             return artifact if recovery is None else recovery
         merge, merged = self._merge(row, best=best), artifact.parent / "merged"
@@ -132,8 +139,10 @@ class Results:
         artifact, title = self._artifact(row, best=best), f"the {'best' if best else 'result'} of {row.name}"
         fields: dict[str, Any] = {"spec": settings.model, "source": "run", "title": title, "parent": base}
         fields["learned_head"] = settings.task == row.settings["task"] == CLASSES
+        recovered = self._recovered_notice(row, artifact)
         if self._trains_on(row, settings, method):
-            return self._adapter_to_train_on(row, base, artifact, fields)
+            model = self._adapter_to_train_on(row, base, artifact, fields)
+            return replace(model, notices=(*model.notices, *recovered))
         shape = method.merged_shape(base.shape, _block(row), _classes(row))
         if shape is None:
             raise _not_mergeable(row, settings, method)
@@ -149,7 +158,7 @@ class Results:
                 files={},
                 notices=(*base.notices, _to_be_made(row, method)),
             )
-        return replace(model, notices=(*model.notices, *_rounded_again(row, settings)))
+        return replace(model, notices=(*model.notices, *recovered, *_rounded_again(row, settings)))
 
     def own_base(self, settings: Settings) -> BaseModel:
         """The base model that the run was trained from. Raises ModelError."""
@@ -193,8 +202,10 @@ class Results:
         if row.settings["task"] != settings.task and row.settings["task"] != "causal_lm":
             message = f"{row.name} has learned classes and cannot write any more; use it for {row.settings['task']}"
             raise ModelError(message, spec, row.settings["task"])
-        if not self._has_learned(row):
-            message = f"{row.name} ended before anything was learned, so there is nothing to train on from"
+        if not self.has_weights(row):
+            message = (
+                f"{row.name} ended before anything was {_saved_or_learned(row)}, so there is nothing to train on from"
+            )
             raise ModelError(message, spec, "a run with a result")
         try:
             self._artifact(row, best=spec.endswith("/best"))
@@ -216,7 +227,7 @@ class Results:
         is_there = artifact.is_dir() and not self._outdated(row)
         message = f"training goes on with the adapter of {row.name}, which is not merged into its base model"
         if not is_there:
-            message += "; it is brought back from the last checkpoint at Start"
+            message += "; it is brought back at Start"
         notice = Notice(field="model", message=f"{message}.")
         files = adapter_files(artifact) if is_there else {}
         return replace(base, **fields, adapter=str(artifact), adapter_files=files, notices=(*base.notices, notice))
@@ -230,8 +241,7 @@ class Results:
         folder, name = self._run_folder(row), _method(row).artifact
         if not best:
             return folder / name
-        ends = self._store.events(row.run_id, row.state)
-        end = ends[-1].data if ends else {}
+        end = self._end(row)
         best_of_run = end.get("best")
         if best_of_run is not None:  # by the end of this attempt, for one before it may have saved another best
             if best_of_run["step"] == end.get("kept_step", end.get("step")):  # the last weights were the best
@@ -240,21 +250,43 @@ class Results:
             if saved.is_dir():
                 return saved
             why = f"those of update {best_of_run['step']:,} are gone from its folder"
+        elif (source := self.recovery_source(row)) is not None and source["kind"] == "best":
+            return folder / name  # it is recovered from the best weights so far
         elif row.state in CUT_OFF:
             why = "it was cut off, let it go on first"
         else:
             why = "no evaluation told which they are"
         raise RunError(f"{row.name} has no best weights: {why}; or take the last ones.")
 
-    def _has_learned(self, row: RunRow) -> bool:
+    def _end(self, row: RunRow) -> dict[str, Any]:
+        """What the event of a run's end says."""
+        ends = self._store.events(row.run_id, row.state)
+        return ends[-1].data if ends else {}
+
+    def has_weights(self, row: RunRow) -> bool:
         """Whether a run has saved an artifact, or one can be recovered from a checkpoint or its best weights."""
+        return _has_files(self._run_folder(row) / _method(row).artifact) or self.recovery_source(row) is not None
+
+    def recovery_source(self, row: RunRow) -> RecoverySource | None:
+        """What the artifact of a run that was cut off is or will be recovered from: a checkpoint or the best weights.
+
+        None where the run has not ended, has saved its artifact itself, or has left neither. The files of a checkpoint
+        are not read, so one that is damaged counts here; the card of the recovered artifact names what was read.
+        """
         folder = self._run_folder(row)
-        if _has_files(folder / _method(row).artifact):
-            return True
-        if row.state not in UNSAVED:
-            return False
-        # weights that are the best after 0 updates are those it began with
-        return self.checkpoint_step(row) is not None or (best_weights(folder) or (0, 0.0))[0] > 0
+        if row.state not in UNSAVED or (self._end(row).get("artifact") and _has_files(folder / _method(row).artifact)):
+            return None
+        stored = stored_weights(folder)
+        return None if stored is None else stored[1]
+
+    def _recovered_notice(self, row: RunRow, artifact: Path) -> tuple[Notice, ...]:
+        """Of which update the last weights are, where they were not saved by the run's own end."""
+        source = self.recovery_source(row)
+        if source is None or artifact.parent != self._run_folder(row):
+            return ()
+        when = "before a checkpoint" if source["kind"] == "best" else "after it"
+        message = f"the weights of {row.name} are those of {recovery_words(source)}: the run was cut off {when}."
+        return (Notice(field="model", message=message),)
 
     def checkpoint_step(self, row: RunRow) -> int | None:
         """The step of the run's newest checkpoint that has all its files; None where there is none.
@@ -272,11 +304,11 @@ class Results:
         return None
 
     def _outdated(self, row: RunRow) -> bool:
-        """Whether the artifact is older than the checkpoints of an attempt that was cut off."""
-        artifact, newest = self._run_folder(row) / _method(row).artifact, newest_complete(self._run_folder(row))
-        if row.state not in UNSAVED or newest is None or not artifact.is_dir():
+        """Whether the artifact is older than the stored weights of an attempt that was cut off."""
+        artifact, stored = self._run_folder(row) / _method(row).artifact, stored_weights(self._run_folder(row))
+        if row.state not in UNSAVED or stored is None or not artifact.is_dir():
             return False
-        return newest.stat().st_mtime > artifact.stat().st_mtime
+        return stored[0].stat().st_mtime > artifact.stat().st_mtime
 
     def _recovery(self, row: RunRow) -> Callable[[ShouldContinue, bool], Path] | None:
         """The work that recovers the artifact of a run that was cut off; None where it is there. Raises RunError."""
@@ -285,15 +317,19 @@ class Results:
             return None
         if not method.updates:
             raise RunError(f"{row.name} trained nothing ({method.title}), so it has nothing to download.")
-        if not self._has_learned(row):
-            raise RunError(f"{row.name} has left nothing to download: it ended before anything was learned.")
+        if not self.has_weights(row):
+            reason = f"it ended before anything was {_saved_or_learned(row)}"
+            raise RunError(f"{row.name} has left nothing to download: {reason}.")
         refuse_changed_base(row)
         job = self._job(row)
 
         def recover(should_continue: ShouldContinue, run_waits: bool) -> Path:
             from tuning.training.merge import recovered_artifact
 
-            return _errors_in_words(lambda: recovered_artifact(job, self._card(row, job), should_continue))
+            def card_of(source: RecoverySource) -> str:
+                return self._card(row, job, source)
+
+            return _errors_in_words(lambda: recovered_artifact(job, card_of, should_continue))
 
         return recover
 
@@ -310,16 +346,19 @@ class Results:
 
             return _errors_in_words(
                 lambda: merged_folder(
-                    job, self._card(row, job, merged=True), best=best, should_continue=should_continue
+                    job,
+                    self._card(row, job, None if best else self.recovery_source(row), merged=True),
+                    best=best,
+                    should_continue=should_continue,
                 )
             )
 
         return merge
 
-    def _card(self, row: RunRow, job: Job, *, merged: bool = False) -> str:
+    def _card(self, row: RunRow, job: Job, source: RecoverySource | None, *, merged: bool = False) -> str:
         evals = [event.data for event in self._store.events(row.run_id, "eval")]
         end = {"state": row.state, "step": row.step, "seconds": row.seconds}
-        return model_card(job.plan, evals, end, library_versions(), merged=merged)
+        return model_card(job.plan, evals, end, library_versions(), merged=merged, source=source)
 
     def _make_now(self, work: Work) -> Path:
         if self._executor is None:
@@ -378,6 +417,11 @@ def _classes(row: RunRow) -> int:
     return len(names or ()) if row.settings["task"] == CLASSES else 0
 
 
+def _saved_or_learned(row: RunRow) -> str:
+    """What a run that has left nothing had not done: one that was cut off may have learned what was not saved."""
+    return "saved" if row.state in CUT_OFF else "learned"
+
+
 def _has_files(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
@@ -394,7 +438,7 @@ def _differing(before: Any, now: Any, names: tuple[str, ...]) -> list[str]:
 
 
 def _to_be_made(row: RunRow, method: Method[Any]) -> Notice:
-    how = "brought back from its last checkpoint" if method.artifact == "model" else "merged into its base model"
+    how = "brought back" if method.artifact == "model" else "merged into its base model"
     return Notice(field="model", message=f"the result of {row.name} is {how} at Start.")
 
 

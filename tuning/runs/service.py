@@ -39,6 +39,7 @@ from tuning.runs.store import RunStore
 from tuning.settings.schema import Settings
 from tuning.text import import_lock
 from tuning.text.question import Question
+from tuning.training.checkpoint_files import RecoverySource
 from tuning.training.job import Job
 from tuning.training.kernel_downloads import block_kernel_downloads
 
@@ -61,11 +62,13 @@ DATA_LETTERS = 28
 class ResultStates(TypedDict):
     """The state of each kind of artifact of a run, and the step that the run would resume from.
 
-    `go_on` is 0 where it would begin anew, and None where it cannot be resumed.
+    `go_on` is 0 where it would begin anew, and None where it cannot be resumed. `recovered_from` says which stored
+    weights the artifact of a run that was cut off is or will be made from; None where its own end saved it.
     """
 
     forms: dict[str, ResultState]
     go_on: int | None
+    recovered_from: RecoverySource | None
 
 
 class MemoryAnswer(WhatIf):
@@ -419,7 +422,11 @@ class RunService:
         run."""
         row = self.store.run(run_id)
         states = {kind: self._results.state(row, kind) for kind in ARTIFACT_KINDS}
-        return {"forms": states, "go_on": self._results.resumes_from(row)}
+        return {
+            "forms": states,
+            "go_on": self._results.resumes_from(row),
+            "recovered_from": self._results.recovery_source(row),
+        }
 
     def run_folder(self, run_id: str) -> Path:
         """Where a run's files are."""
@@ -483,16 +490,21 @@ class RunService:
             put_live(pending, handle.commands, row, question, saved)
         return pending
 
-    def _saved(self, run_id: str, weights: str) -> tuple[RunRow, Job]:
-        """A run that has ended and its job, in the folder of the weights to ask. Raises RunError."""
+    def _saved(self, run_id: str, weights: str) -> tuple[RunRow, Job, RecoverySource | None]:
+        """A run that has ended, its job, in the folder of the weights to ask, and what those were recovered from where
+        it was cut off. Raises RunError."""
         self.store.flush()  # its end event has just come
         row = self.store.run(run_id)
         job = self._job_of(row)
         if not method_named(row.settings["method"]["name"]).updates:
             _refuse_changed(row, job.plan, "answer")  # its examples and passages come from the rows
-            return row, job
+            return row, job, None
+        if not self._results.has_weights(row):
+            reason = "it ended before a checkpoint or an evaluation of what it learned"
+            raise RunError(f"{row.name} has no weights to ask: {reason}.")
         artifact = self.result(run_id, "trained" if weights == "last" else weights)  # recovered where it was cut off
-        return row, replace(job, folder=str(artifact.parent))
+        source = self._results.recovery_source(row) if artifact.parent == self.run_folder(run_id) else None
+        return row, replace(job, folder=str(artifact.parent)), source
 
     # -- around ----------------------------------------------------------------------------------------------------
     def warm_up(self) -> threading.Thread:

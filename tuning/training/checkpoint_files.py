@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Literal, TypedDict
 
 from safetensors import SafetensorError, safe_open
 
@@ -19,6 +20,13 @@ BEST_FILE = "best.safetensors"
 """The trainable weights of the best evaluation so far, with its step and value as metadata."""
 _NAME = re.compile(r"step-(\d{8})(\.old)?")
 """`.old` is a checkpoint that was being replaced when its process was killed."""
+
+
+class RecoverySource(TypedDict):
+    """The stored weights that the artifact of a run that was cut off is recovered from, and the update they are of."""
+
+    kind: Literal["checkpoint", "best"]
+    step: int
 
 
 def checkpoint_folder(run_folder: Path, step: int) -> Path:
@@ -63,3 +71,22 @@ def best_weights(run_folder: Path) -> tuple[int, float] | None:
         return int(metadata["step"]), float(metadata["value"])
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
+
+
+def stored_weights(run_folder: Path) -> tuple[Path, RecoverySource] | None:
+    """Where the weights are that an artifact can be recovered from, and which they are: the newest checkpoint, or where
+    there is none the best weights. None where neither is there, or the best weights are those that the run began with.
+    """
+    newest = newest_complete(run_folder)
+    if newest is not None:
+        return newest, {"kind": "checkpoint", "step": checkpoint_step(newest)}
+    best = best_weights(run_folder)
+    if best is not None and best[0] > 0:
+        return run_folder / BEST_FILE, {"kind": "best", "step": best[0]}
+    return None
+
+
+def recovery_words(source: RecoverySource) -> str:
+    """Which weights these are, such as `update 10, its best evaluation`."""
+    which = "its best evaluation" if source["kind"] == "best" else "its last checkpoint"
+    return f"update {source['step']:,}, {which}"

@@ -6,6 +6,7 @@ Each is a folder in the job's own, which appears whole or not at all.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from tuning.methods import method_named
 from tuning.text import TextTokenizer
 from tuning.training.build import Built, base_of, build, own_random_state, pick_device, stop_between_tensors
 from tuning.training.checkpoint import newest_checkpoint, read_weights
-from tuning.training.checkpoint_files import BEST_FILE
+from tuning.training.checkpoint_files import BEST_FILE, RecoverySource, best_weights
 from tuning.training.job import Job
 from tuning.training.save import copy_tokenizer, same_modes, save_artifact, saved_class_names, train_on
 
@@ -53,10 +54,13 @@ def merged_folder(job: Job, card: str, *, best: bool = False, should_continue: S
     return target
 
 
-def recovered_artifact(job: Job, card: str, should_continue: ShouldContinue = lambda: True) -> Path:
+def recovered_artifact(
+    job: Job, card_of: Callable[[RecoverySource], str], should_continue: ShouldContinue = lambda: True
+) -> Path:
     """Save the artifact of a run that was cut off, from its newest checkpoint that can be read, or its best weights.
 
-    Raises RunError where there is neither, and Stopped.
+    `card_of` returns the model card for the weights that were read. Raises RunError where there is neither, and
+    Stopped.
     """
     settings, plan, folder = job.plan.settings, job.plan, Path(job.folder)
     tokenizer = TextTokenizer(plan.model.path)
@@ -74,8 +78,10 @@ def recovered_artifact(job: Job, card: str, should_continue: ShouldContinue = la
         with torch.no_grad():
             if checkpoint is not None:
                 checkpoint.restore_weights(built)
-            elif (folder / BEST_FILE).is_file():
+                source: RecoverySource = {"kind": "checkpoint", "step": checkpoint.progress.step}
+            elif (best := best_weights(folder)) is not None:
                 read_weights(built, folder / BEST_FILE)
+                source = {"kind": "best", "step": best[0]}
             else:
                 raise RunError("This run was cut off before its first checkpoint or evaluation: nothing is kept.")
         return save_artifact(
@@ -84,5 +90,5 @@ def recovered_artifact(job: Job, card: str, should_continue: ShouldContinue = la
             folder,
             plan.model,
             class_names,
-            card,
+            card_of(source),
         )

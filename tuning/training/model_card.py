@@ -16,17 +16,25 @@ from tuning.data.locate import split_source
 from tuning.methods import method_named
 from tuning.models.base_model import BaseModel
 from tuning.plan.plan import Plan
+from tuning.training.checkpoint_files import RecoverySource, recovery_words
 
 _MOST_LINES = 12
 """How many evaluations the table has at most; of more, evenly spread ones are shown."""
 
 
 def model_card(
-    plan: Plan, evals: Sequence[Mapping[str, Any]], end: Mapping[str, Any], versions: str, *, merged: bool = False
+    plan: Plan,
+    evals: Sequence[Mapping[str, Any]],
+    end: Mapping[str, Any],
+    versions: str,
+    *,
+    merged: bool = False,
+    source: RecoverySource | None = None,
 ) -> str:
     """The README.md of an artifact, or where `merged` is True of the merged model.
 
-    `evals` are the data of the run's eval events; `end` has state, step and seconds.
+    `evals` are the data of the run's eval events; `end` has state, step and seconds. `source` says which weights these
+    are where they were recovered after the run was cut off.
     """
     settings, method = plan.settings, method_named(plan.settings.method.name)
     folder = "merged" if merged else method.artifact
@@ -50,7 +58,8 @@ def model_card(
     return (
         f"{_front_matter(plan, folder)}\n# {title}\n\n"
         f"Base model: {base_words(plan.model)}. Made with Tuning Fork; nobody has checked what it is good for.\n\n"
-        f"| | |\n|---|---|\n{table}\n\n{_notices(plan)}## Evaluation\n\n{_evaluations(evals)}\n"
+        f"| | |\n|---|---|\n{table}\n\n{_recovered(source, end)}{_notices(plan)}"
+        f"## Evaluation\n\n{_evaluations(evals)}\n"
         f"## How to load it\n\nIn the folder that holds `{folder}/`:\n\n```python\n{_loading(plan, folder)}\n```\n\n"
         f"## All settings\n\n`python -m tuning run settings.json` with this file trains it again. A path is written as"
         f" `./` and its last part.\n\n```json\n{plain}\n```\n"
@@ -119,6 +128,14 @@ def _portable(plan: Plan) -> dict[str, Any]:
     if kind == "path":
         plain["data"]["source"] = f"./{Path(source).name}"
     return plain
+
+
+def _recovered(source: RecoverySource | None, end: Mapping[str, Any]) -> str:
+    """Of which update the weights are, where that is not plainly the last one."""
+    if source is None or (source["kind"] == "checkpoint" and source["step"] == end["step"]):
+        return ""
+    when = "before a checkpoint" if source["kind"] == "best" else "after it"
+    return f"The weights are those of {recovery_words(source)}, because the run was cut off {when}.\n\n"
 
 
 def _notices(plan: Plan) -> str:

@@ -23,6 +23,7 @@ from tuning.core.visitor import current_visitor
 from tuning.runs.ask import ASK_SECONDS, PendingAnswer
 from tuning.runs.service import RunService
 from tuning.text.question import Question
+from tuning.training.checkpoint_files import RecoverySource
 from tuning.web.requests import Body, json_body, row_of, take
 
 # identity: a compressed answer would be held back until it is whole
@@ -38,13 +39,14 @@ class Answers(TypedDict):
     """Both answers to each prompt.
 
     `chances` are there for classes; `prompts` are the texts that the trained model answered, where its method wrote
-    something around the prompts.
+    something around the prompts; `recovered_from` says which weights answered, where the run was cut off.
     """
 
     base: list[str]
     trained: list[str]
     chances: NotRequired[list[dict[str, float]]]
     prompts: NotRequired[list[str]]
+    recovered_from: NotRequired[RecoverySource]
 
 
 class Sample(TypedDict):
