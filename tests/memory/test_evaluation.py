@@ -298,9 +298,9 @@ def test_questions_to_the_base_model_take_what_was_estimated(tmp_path: Path, mon
     """Those of conflict_aware, answered one by one before the evaluation."""
     write, asking = session.prompted_rows, Meter()
 
-    def written(plan: Plan, data: Any, method: Any, model: Any, *args: Any) -> Any:
+    def written(plan: Plan, data: Any, method: Any, model: Any, *args: Any, **named: Any) -> Any:
         with metered(model, None, next(model.parameters()).device) as meter:
-            rows = write(plan, data, method, model, *args)
+            rows = write(plan, data, method, model, *args, **named)
         asking.peak_bytes = meter.peak_bytes
         return rows
 
