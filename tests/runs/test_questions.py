@@ -134,6 +134,7 @@ def test_at_most_one_question_is_answered_between_two_updates(jobs: MatrixJobs, 
     service.stop(run_id)
 
 
+@pytest.mark.slow
 def test_a_long_question_gives_the_training_back(
     jobs: MatrixJobs, service: RunService, monkeypatch: pytest.MonkeyPatch
 ) -> None:

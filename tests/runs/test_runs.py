@@ -208,6 +208,7 @@ def test_a_question_stands_behind_the_system_prompt_as_it_did_in_training(tmp_pa
         service.close()
 
 
+@pytest.mark.slow
 def test_one_real_run_that_is_asked_while_another_trains(tmp_path):
     service = RunService(tmp_path)
     try:

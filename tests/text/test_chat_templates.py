@@ -472,6 +472,7 @@ def test_a_template_that_is_not_there_is_refused(pairs: tuple[str, dict[str, str
     assert caught.value.problems[0].field == "data.chat_template"
 
 
+@pytest.mark.slow
 def test_a_run_asks_through_the_template_as_it_trains(pairs: tuple[str, dict[str, str]], tmp_path: Path) -> None:
     from support.method_matrix import read_ids
     from support.tiny_jobs import run

@@ -95,6 +95,7 @@ def test_axe_finds_nothing(browser: Any, server: Server, finished: str, size: An
     context.close()
 
 
+@pytest.mark.slow
 def test_axe_tells_a_fault(browser: Any, server: Server, finished: str) -> None:
     context = browser.new_context(viewport=WIDE)
     tab = Tab(context, server)

@@ -94,6 +94,7 @@ def test_the_rows_stay_in_sight_while_a_number_beside_them_cannot_be_read(tab: T
     assert row.is_visible()
 
 
+@pytest.mark.slow
 def test_texts_and_lists_reach_the_run_as_they_were_typed_and_come_back_so(tab: Tab) -> None:
     tab.page.get_by_role("button", name="More settings").click()
     paste(tab, "data.separator", " ")

@@ -75,6 +75,7 @@ def test_a_classification_run_learns_and_names_the_classes(tab: Tab) -> None:
     assert sum(float(part) for part in re.findall(r"([\d.]+) %", chances)) == pytest.approx(100, abs=0.3)
 
 
+@pytest.mark.slow
 def test_a_full_run_learns(tab: Tab) -> None:
     choose(tab, "Method", "Full")
     playwright.expect(tiles(tab)).to_contain_text("(100\u00a0%)", timeout=10_000)
@@ -90,6 +91,7 @@ def test_a_full_run_learns(tab: Tab) -> None:
     assert len(answers) == 2 and "(an empty answer)" not in answers, answers
 
 
+@pytest.mark.slow
 def test_a_run_by_epochs(tab: Tab) -> None:
     choose(tab, "Train for", "epochs")
     playwright.expect(tab.field("num_epochs")).to_have_value("1", timeout=10_000)
