@@ -244,7 +244,7 @@ def _opened(given: Any, home: Path | None) -> PlanInputs:
         return open_inputs(given)
     store = RunStore(home)
     try:
-        return open_inputs(given, Results(store.home, store).model)
+        return open_inputs(given, Results(store).model)
     finally:
         store.close()
 
@@ -340,7 +340,7 @@ def _run_in_store(given: Any, folder: Path, home: Path, sink: Sink) -> str:
         _stop_on_signals(lambda: service.stop(run_id))
         while (end := service.wait(run_id, 0.2)) is None:  # short waits, so that a signal is noticed
             pass
-        run_folder = service.home / "runs" / run_id
+        run_folder = service.run_folder(run_id)
         names = ("settings.json", service.artifact_name(run_id), "best")
         for name in names:
             if (run_folder / name).is_dir():

@@ -2,8 +2,8 @@
 
 A run that trains answers between two of its updates, one that is paused between the micro-batches where it waits, both
 with the weights they have then; one that has ended answers from its files, which stay loaded for the next question
-until a run starts. No thread waits for an answer: a question has a
-future, and who does not want the answer any more drops it.
+until a run starts. No thread waits for an answer: a question has a future, and who does not want the answer any more
+drops it.
 """
 
 import logging

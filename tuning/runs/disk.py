@@ -44,12 +44,8 @@ class DiskUse(TypedDict):
 class RunDisk:
     """The folders of runs and uploads in a home folder."""
 
-    def __init__(self, home: Path, store: RunStore) -> None:
-        self._home, self._store = home, store
-
-    def folder(self, run_id: str) -> Path:
-        """Where a run's files are."""
-        return self._home / "runs" / run_id
+    def __init__(self, store: RunStore) -> None:
+        self._home, self._store = store.home, store
 
     def usage(self) -> DiskUse:
         """What the home folder takes; for a browser of a class, what its own runs and uploads take."""
@@ -57,18 +53,20 @@ class RunDisk:
             own = self._store.runs(include_deleted=True)
             uploads = [folder for folder in upload_folders(self._home) if folder.parent.name == owner]
             return {
-                "runs": count_and_bytes(self.folder(row.run_id) for row in own if row.deleted is None),
-                "deleted": count_and_bytes(self.folder(row.run_id) for row in own if row.deleted is not None),
+                "runs": count_and_bytes(self._store.run_folder(row.run_id) for row in own if row.deleted is None),
+                "deleted": count_and_bytes(
+                    self._store.run_folder(row.run_id) for row in own if row.deleted is not None
+                ),
                 "uploads": count_and_bytes(uploads),
                 "store": None,
                 "free": None,
             }
-        folders = [folder for folder in (self._home / "runs").glob("*") if folder.is_dir()]
+        folders = [folder for folder in self._store.runs_folder.glob("*") if folder.is_dir()]
         deleted = self._store.deleted_ids()
         files = [self._home / f"{STORE}{end}" for end in ("", "-wal", "-shm")]
         return {
             "runs": count_and_bytes(folder for folder in folders if folder.name not in deleted),
-            "deleted": count_and_bytes(self.folder(run_id) for run_id in deleted),
+            "deleted": count_and_bytes(self._store.run_folder(run_id) for run_id in deleted),
             "uploads": count_and_bytes(upload_folders(self._home)),
             "store": sum(bytes_of(file) for file in files),
             "free": shutil.disk_usage(self._home).free,
@@ -80,7 +78,7 @@ class RunDisk:
         The time it takes does not grow with the number of runs.
         """
         for run_id in self._store.claim_killed():
-            clear_parts(self.folder(run_id))
+            clear_parts(self._store.run_folder(run_id))
             self._store.release(run_id)
         clear_uploads(self._home)
         for folder in sorted((self._home / PURGED).glob("*")):  # a deletion for good that was cut off
@@ -99,7 +97,7 @@ class RunDisk:
         run's files. Raises RunError where the run is not deleted or is in use, or where another run began with its
         result or a file of it.
         """
-        row, folder = self._store.run(run_id), self.folder(run_id)
+        row, folder = self._store.run(run_id), self._store.run_folder(run_id)
         if row.deleted is None or row.active:
             reason = "has not ended yet" if row.active else "is not deleted: delete it first, which can be undone"
             raise RunError(f"{row.name} {reason}.")

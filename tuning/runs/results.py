@@ -55,8 +55,8 @@ class ResultState(TypedDict):
 class Results:
     """The artifacts of the runs of one home folder. Without an executor none can be made, only those there be read."""
 
-    def __init__(self, home: Path, store: RunStore, executor: Executor | None = None) -> None:
-        self._home, self._store, self._executor = home, store, executor
+    def __init__(self, store: RunStore, executor: Executor | None = None) -> None:
+        self._store, self._executor = store, executor
         self._making: dict[tuple[str, int, str], Task] = {}
 
     def folder(self, row: RunRow, artifact_kind: str = "trained") -> Path:
@@ -112,7 +112,7 @@ class Results:
         best = artifact_kind.startswith("best")
         recovery = self._recovery(row)
         artifact = self._artifact(row, best=best)
-        best = artifact.parent != self._run_folder(row)  # the best weights may be the last ones
+        best = artifact.parent != self._store.run_folder(row.run_id)  # the best weights may be the last ones
         if not artifact_kind.endswith("merged") or artifact.name == "model":
             return artifact if recovery is None else recovery
         merge, merged = self._merge(row, best=best), artifact.parent / "merged"
@@ -233,12 +233,9 @@ class Results:
         return replace(base, **fields, adapter=str(artifact), adapter_files=files, notices=(*base.notices, notice))
 
     # -- folders ---------------------------------------------------------------------------------------------------
-    def _run_folder(self, row: RunRow) -> Path:
-        return self._home / "runs" / row.run_id
-
     def _artifact(self, row: RunRow, *, best: bool) -> Path:
         """Where the artifact is or will be: that of the best weights where they are not the last. Raises RunError."""
-        folder, name = self._run_folder(row), _method(row).artifact
+        folder, name = self._store.run_folder(row.run_id), _method(row).artifact
         if not best:
             return folder / name
         end = self._end(row)
@@ -265,7 +262,10 @@ class Results:
 
     def has_weights(self, row: RunRow) -> bool:
         """Whether a run has saved an artifact, or one can be recovered from a checkpoint or its best weights."""
-        return _has_files(self._run_folder(row) / _method(row).artifact) or self.recovery_source(row) is not None
+        return (
+            _has_files(self._store.run_folder(row.run_id) / _method(row).artifact)
+            or self.recovery_source(row) is not None
+        )
 
     def recovery_source(self, row: RunRow) -> RecoverySource | None:
         """What the artifact of a run that was cut off is or will be recovered from: a checkpoint or the best weights.
@@ -273,7 +273,7 @@ class Results:
         None where the run has not ended, has saved its artifact itself, or has left neither. The files of a checkpoint
         are not read, so one that is damaged counts here; the card of the recovered artifact names what was read.
         """
-        folder = self._run_folder(row)
+        folder = self._store.run_folder(row.run_id)
         if row.state not in UNSAVED or (self._end(row).get("artifact") and _has_files(folder / _method(row).artifact)):
             return None
         stored = stored_weights(folder)
@@ -282,7 +282,7 @@ class Results:
     def _recovered_notice(self, row: RunRow, artifact: Path) -> tuple[Notice, ...]:
         """Of which update the last weights are, where they were not saved by the run's own end."""
         source = self.recovery_source(row)
-        if source is None or artifact.parent != self._run_folder(row):
+        if source is None or artifact.parent != self._store.run_folder(row.run_id):
             return ()
         when = "before a checkpoint" if source["kind"] == "best" else "after it"
         message = f"the weights of {row.name} are those of {recovery_words(source)}: the run was cut off {when}."
@@ -293,7 +293,7 @@ class Results:
 
         The files are not read, so one that is damaged counts here, and is skipped by the attempt that resumes.
         """
-        newest = newest_complete(self._run_folder(row))
+        newest = newest_complete(self._store.run_folder(row.run_id))
         return checkpoint_step(newest) if newest is not None else None
 
     def resumes_from(self, row: RunRow) -> int | None:
@@ -305,14 +305,17 @@ class Results:
 
     def _outdated(self, row: RunRow) -> bool:
         """Whether the artifact is older than the stored weights of an attempt that was cut off."""
-        artifact, stored = self._run_folder(row) / _method(row).artifact, stored_weights(self._run_folder(row))
+        artifact, stored = (
+            self._store.run_folder(row.run_id) / _method(row).artifact,
+            stored_weights(self._store.run_folder(row.run_id)),
+        )
         if row.state not in UNSAVED or stored is None or not artifact.is_dir():
             return False
         return stored[0].stat().st_mtime > artifact.stat().st_mtime
 
     def _recovery(self, row: RunRow) -> Callable[[ShouldContinue, bool], Path] | None:
         """The work that recovers the artifact of a run that was cut off; None where it is there. Raises RunError."""
-        folder, method = self._run_folder(row) / _method(row).artifact, _method(row)
+        folder, method = self._store.run_folder(row.run_id) / _method(row).artifact, _method(row)
         if _has_files(folder) and not self._outdated(row):
             return None
         if not method.updates:
@@ -367,7 +370,7 @@ class Results:
         return folder
 
     def _job(self, row: RunRow) -> Job:
-        folder = self._run_folder(row)
+        folder = self._store.run_folder(row.run_id)
         try:
             plain: dict[str, Any] = json.loads((folder / "job.json").read_text("utf-8"))
         except (OSError, ValueError):

@@ -100,14 +100,14 @@ class RunService:
         self.store = store or RunStore(self.home)
         self.executor: Executor = executor or ThreadExecutor()
         self._handles: dict[str, RunHandle] = {}
-        self._disk = RunDisk(self.home, self.store)
+        self._disk = RunDisk(self.store)
         self._change_lock = threading.Lock()
         """Held while a run is started, resumed or deleted for good, so that two requests do not do so at once."""
         self._closing = threading.Event()
         self._tables: TableMaker | None = None
         self._answers = SavedAnswers(self.executor)
         self._questions = WaitingQuestions()
-        self._results = Results(self.home, self.store, self.executor)
+        self._results = Results(self.store, self.executor)
 
     def recover(self) -> None:
         """Take over from servers that are gone: their files left half done are removed, their runs marked or queued."""
@@ -258,7 +258,7 @@ class RunService:
             number += 1
             run_id = f"r{number:04d}"
             try:
-                folder = self.home / "runs" / run_id
+                folder = self.run_folder(run_id)
                 folder.mkdir(parents=True)
             except FileExistsError:  # another process on this home was faster, or the store's file was removed
                 continue
@@ -430,7 +430,7 @@ class RunService:
 
     def run_folder(self, run_id: str) -> Path:
         """Where a run's files are."""
-        return self._disk.folder(run_id)
+        return self.store.run_folder(run_id)
 
     def artifact_name(self, run_id: str) -> str:
         """`adapter` or `model`: what the run's method leaves behind."""

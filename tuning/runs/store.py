@@ -171,6 +171,7 @@ class RunStore:
 
     def __init__(self, home: Path | str, clock: Callable[[], float] = time.time) -> None:
         self.home = Path(home).expanduser()
+        self.runs_folder = self.home / "runs"
         self.clock = clock
         self.unsound: str | None = None  # why nothing can ever be written here, in words
         self._unwritten: str | None = None  # why nothing can be written just now
@@ -287,7 +288,7 @@ class RunStore:
     def _readable_lines(self, before: int | None, find: str, deleted: bool, limit: int) -> list[dict[str, Any]]:
         """What `lines` returns, read run by run from a damaged store: those that cannot be read are left out."""
         lines: list[dict[str, Any]] = []
-        last = self._read_or_default(len(list((self.home / "runs").glob("r*"))), self.last_number)
+        last = self._read_or_default(len(list(self.runs_folder.glob("r*"))), self.last_number)
         for number in range(min(last, (before or last + 1) - 1), 0, -1):
             lines += [
                 line
@@ -355,6 +356,10 @@ class RunStore:
             for row in self._rows(sql, (source, f"{source}/", f"{source}0"))
         ]
         return list(dict.fromkeys(named))
+
+    def run_folder(self, run_id: str) -> Path:
+        """Where a run's files are."""
+        return self.runs_folder / run_id
 
     def sources(self, run_id: str) -> list[str]:
         """What a run was made from: run:ID, and absolute paths."""
