@@ -232,11 +232,15 @@ def _counts(pairs: list[tuple[Row, TokenizedRow]], tokenizer: TextTokenizer, set
 def _token_views(rows: list[Row], tokenizer: TextTokenizer, settings: DataSettings, task: str) -> list[TokenView]:
     """The beginnings of rows as tokens."""
     starts = [beginning_of(row, _letters_read(settings)) for row in rows]
-    tokenized = [tokens for _, tokens in _tokenized(starts, tokenizer, settings, task)]
-    views = [shown_tokens(tokens, settings.max_seq_length, tokenizer, settings.long_text) for tokens in tokenized]
-    for view, start, row in zip(views, starts, rows, strict=False):
-        if start is not row and start.text is not None:
+    cut_texts = {
+        id(start) for start, row in zip(starts, rows, strict=True) if start is not row and start.text is not None
+    }
+    views = []
+    for start, tokens in _tokenized(starts, tokenizer, settings, task):  # without the rows that have no tokens
+        view = shown_tokens(tokens, settings.max_seq_length, tokenizer, settings.long_text)
+        if id(start) in cut_texts:
             _without_end(view)
+        views.append(view)
     return views
 
 
